@@ -1,0 +1,33 @@
+# Needs Python 3.11+ and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test slow lint bench clean
+
+demo: $(STAMP)
+	$(BIN)/shiftlens demo --out demo-out
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
+
+slow: $(STAMP)
+	$(BIN)/python -m pytest -m slow --timeout=1200
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/sweep.py --out docs/benchmarks/sweep.json
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "shiftlens needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[data,models,test,dev]'
+	touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) demo-out
