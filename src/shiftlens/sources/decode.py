@@ -1,0 +1,245 @@
+"""From the bytes of a picture file, or a picture in memory, to 8-bit pixels: one rule for each odd kind.
+
+The rules are listed for users in docs/images.md. `DECODE_RULE` enters every digest: raise it when a rule changes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+from shiftlens.errors import InputError
+
+DECODE_RULE = "decode-1"
+
+# Only plain raster formats: others start helper programs (EPS), or read what the picture's name says.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+_JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
+_OTHER_SUFFIXES = (".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".jp2", ".avif")
+PICTURE_SUFFIXES = frozenset((*_JPEG_SUFFIXES, *_OTHER_SUFFIXES))
+
+INTERPOLATIONS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+}
+
+Pixels = UInt8[np.ndarray, "h w c"]
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda a: a[:, ::-1],
+    3: lambda a: a[::-1, ::-1],
+    4: lambda a: a[::-1],
+    5: lambda a: a.transpose(1, 0, 2),
+    6: lambda a: a.transpose(1, 0, 2)[:, ::-1],
+    7: lambda a: a.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda a: a.transpose(1, 0, 2)[::-1],
+}
+"""What makes a stored picture upright, for each EXIF orientation but 1."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the first bytes of a picture tell.
+
+    Attributes
+    ----------
+    size
+        `(h, w)` in pixels, upright.
+    is_jpeg
+        Whether it went through JPEG's lossy compression.
+    """
+
+    size: tuple[int, int]
+    is_jpeg: bool
+
+
+def one_line(error: BaseException) -> str:
+    """The reason an exception gives, on one line; its type where it gives none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def read_header(data: bytes, where: str) -> Header:
+    """Size and kind of an encoded picture without decoding its pixels.
+
+    Raises
+    ------
+    InputError
+        Not a picture, or one too large to be decoded safely; `where` names it.
+    """
+    with _opened(data, where) as image:
+        w, h = image.size
+        return Header((w, h) if _orientation(image) >= 5 else (h, w), image.format in ("JPEG", "MPO"))
+
+
+def decode(data: bytes, where: str) -> Pixels:
+    """Decode a picture file to 8-bit RGB, by the rules of docs/images.md.
+
+    Parameters
+    ----------
+    data
+        The file's bytes.
+    where
+        How an error names the picture, e.g. `picture 7 (cats/a.png)`.
+
+    Returns
+    -------
+    UInt8[np.ndarray, "h w 3"]
+        0 to 255.
+
+    Raises
+    ------
+    InputError
+        Not a picture, cut short, damaged, too large, or of floating-point pixels.
+    """
+    with _opened(data, where) as image:
+        turn = _orientation(image)
+        pixels = from_pil(image, where)
+    if turn in _UPRIGHT:
+        pixels = np.ascontiguousarray(_UPRIGHT[turn](pixels))
+    return pixels
+
+
+def from_pil(image: Image.Image, where: str, *, keep_grey: bool = False) -> Pixels:
+    """8-bit pixels of a picture that Pillow has opened or made: RGB, or one channel for grey if `keep_grey`."""
+    try:
+        image.load()
+    except Exception as error:  # Pillow's readers raise whatever a damaged file makes them raise
+        raise InputError(f"{where} cannot be decoded: {one_line(error)}") from error
+    mode = image.mode
+    if mode == "F":
+        raise InputError(f"{where} has floating-point pixels; expected 8 or 16 bits a channel")
+    if mode == "I" or mode.startswith("I;16"):
+        return _grey(_eight_bits(np.asarray(image), where), keep_grey)
+    if "transparency" in image.info or mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        if mode in ("RGBa", "La"):  # Pillow converts these only to their own straight kind
+            image = image.convert("RGBA" if mode == "RGBa" else "LA")
+        return _on_black(np.asarray(image.convert("RGBA")))
+    if mode in ("L", "1"):
+        return _grey(np.asarray(image.convert("L")), keep_grey)
+    if mode == "LAB":
+        raise InputError(f"{where} is in the LAB colour space; expected grey, palette, RGB, RGBA, CMYK or YCbCr")
+    return np.asarray(image if mode == "RGB" else image.convert("RGB"))
+
+
+def fit(
+    pixels: Pixels, size: tuple[int, int], resize: int | None, interpolation: str, where: Callable[[], str]
+) -> Pixels:
+    """Scale a picture and cut its centre, so that it has `size` pixels.
+
+    With `resize`, its shorter side becomes `resize` (the longer one the same scale, rounded down), as torchvision's
+    `Resize` does. Without, a picture that already has `size` is left alone, any other gets the smallest scale at which
+    it covers `size`. Then the centre is cut out, as torchvision's `CenterCrop` does (half a pixel: to the even side).
+
+    Parameters
+    ----------
+    pixels
+        8-bit picture.
+    size
+        `(h, w)` wanted.
+    resize
+        Length of the shorter side before the cut, in pixels.
+    interpolation
+        A key of `INTERPOLATIONS`; antialiased where it makes smaller.
+    where
+        Called for the picture's name in an error.
+
+    Raises
+    ------
+    InputError
+        After scaling to `resize` the picture is smaller than the piece to be cut.
+    """
+    have_h, have_w = pixels.shape[:2]
+    want_h, want_w = size
+    if resize is None:
+        if (have_h, have_w) == size:
+            return pixels
+        if have_h * want_w <= have_w * want_h:
+            new_h, new_w = want_h, max(want_w, want_h * have_w // have_h)
+        else:
+            new_h, new_w = max(want_h, want_w * have_h // have_w), want_w
+    elif have_h <= have_w:
+        new_h, new_w = resize, resize * have_w // have_h
+    else:
+        new_h, new_w = resize * have_h // have_w, resize
+    if new_h < want_h or new_w < want_w:
+        raise InputError(
+            f"{where()} is {have_h}x{have_w} and, with its shorter side at {resize}, too small to cut {want_h}x{want_w}"
+        )
+    if (new_h, new_w) != (have_h, have_w):
+        grey = pixels.shape[2] == 1
+        image = Image.fromarray(pixels[:, :, 0] if grey else pixels)
+        pixels = np.asarray(image.resize((new_w, new_h), INTERPOLATIONS[interpolation]))
+        pixels = pixels[:, :, None] if grey else pixels
+    top, left = round((new_h - want_h) / 2), round((new_w - want_w) / 2)
+    return pixels[top : top + want_h, left : left + want_w]
+
+
+def _opened(data: bytes, where: str) -> Image.Image:
+    if not data:
+        raise InputError(f"{where} is empty; expected a picture")
+    try:
+        image = Image.open(io.BytesIO(data), formats=_known_formats())
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(f"{where} is too large to decode safely: {one_line(error)}") from error
+    except UnidentifiedImageError:
+        known = ", ".join(_known_formats())
+        raise InputError(f"{where} is no picture, or cut short within its header; expected one of {known}") from None
+    except Exception as error:  # a damaged header makes Pillow's readers raise anything
+        raise InputError(f"{where} cannot be decoded: {one_line(error)}") from error
+    # Pillow only warns between one and two times its limit; here the limit is the limit.
+    if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
+        raise InputError(
+            f"{where} is too large to decode safely: {image.height}x{image.width} is more than Pillow's limit of "
+            f"{Image.MAX_IMAGE_PIXELS} pixels"
+        )
+    return image
+
+
+def _known_formats() -> tuple[str, ...]:
+    if "TIFF" not in Image.OPEN:
+        Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _orientation(image: Image.Image) -> int:
+    # Read once, before the pixels are: a tag that comes after them must not turn a picture whose header said otherwise.
+    # A TIFF is left out because Pillow turns it upright by itself.
+    if image.format == "TIFF" or not any(key in image.info for key in _EXIF_KEYS):
+        return 1
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except Exception:  # a damaged side note does not make the picture unreadable
+        return 1
+    return value if isinstance(value, int) and value in _UPRIGHT else 1
+
+
+_EXIF_KEYS = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
+
+
+def _eight_bits(grey: np.ndarray, where: str) -> UInt8[np.ndarray, "h w"]:
+    """65535 becomes 255, rounded to nearest: v * 255 / 65535 is v / 257."""
+    lowest, highest = int(grey.min()), int(grey.max())
+    if lowest < 0 or highest > 65535:
+        raise InputError(f"{where} has grey values from {lowest} to {highest}; expected 8 or 16 bits (0 to 65535)")
+    return ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _grey(grey: UInt8[np.ndarray, "h w"], keep_grey: bool) -> Pixels:
+    one = grey[:, :, None]
+    return one if keep_grey else np.repeat(one, 3, axis=2)
+
+
+def _on_black(rgba: UInt8[np.ndarray, "h w 4"]) -> Pixels:
+    """Colour times opacity, rounded to nearest: transparent parts are black, which is also the default fill."""
+    wide = rgba.astype(np.uint16)
+    return ((wide[:, :, :3] * wide[:, :, 3:] + 127) // 255).astype(np.uint8)

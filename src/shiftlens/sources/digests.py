@@ -1,0 +1,61 @@
+"""A model's digest: the same for the same net in another process, another for anything that could change a result."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import re
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+_KNOWN_PACKAGES = ("torch", "torchvision", "timm", "shiftlens")
+
+
+def state_digest(state: Mapping[str, Any]) -> str:
+    """Digest of named tensors: name, dtype, shape and bytes of each, whatever their order or device.
+
+    Returns
+    -------
+    str
+        `sha256:` and 64 hexadecimal digits.
+    """
+    hasher = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name]
+        if not isinstance(value, Tensor):
+            hasher.update(f"{name}|{value!r}\n".encode())
+            continue
+        hasher.update(f"{name}|{value.dtype}|{list(value.shape)}\n".encode())
+        plain = value.detach().dequantize() if value.is_quantized else value.detach()
+        hasher.update(plain.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return f"sha256:{hasher.hexdigest()}"
+
+
+def structure(module: nn.Module) -> str:
+    """The net as text: its tree of layers with their settings, and the code of every class that is the user's own.
+
+    The code matters because two nets can have the same layers and another `forward`; comments and layout do not count.
+    Memory addresses are taken out. What plain functions outside those classes do is not seen.
+    """
+    tree = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(module))
+    classes = {type(part) for part in module.modules()}
+    own = (cls for cls in classes if cls.__module__.partition(".")[0] not in _KNOWN_PACKAGES)
+    return "\n".join([tree, *sorted(_code(cls) for cls in own)])
+
+
+def _code(cls: type) -> str:
+    try:
+        return ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(cls))))
+    except (OSError, TypeError, SyntaxError, IndentationError):
+        return cls.__qualname__  # typed into a session: no source to read
+
+
+def model_digest(module: nn.Module, preprocessing: str) -> str:
+    """Digest over structure, weights and preprocessing; training or evaluation mode and the device do not count."""
+    parts = (structure(module), state_digest(module.state_dict()), preprocessing)
+    return f"sha256:{hashlib.sha256('||'.join(parts).encode()).hexdigest()}"

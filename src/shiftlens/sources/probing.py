@@ -1,0 +1,239 @@
+"""One look at a net with two blank pictures: its classes, its cost, its strides, and whether it takes this size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.sources.checkpoints import one_line
+
+Classifier = Callable[[Tensor], Any]
+"""Normalised float32 pictures [n, c, h, w] to scores [n, k], or to something that `scores_of` understands."""
+
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one look at blank pictures told.
+
+    `n_classes`: columns of the scores. `n_macs`: multiply-adds of the convolutions and linear layers for one picture
+    (layers only: what a net calls as a plain function is not counted), None for a bare callable. `strides`: distinct
+    cumulative down-sampling factors met on the way, ascending, 1 left out; empty for a bare callable.
+    """
+
+    n_classes: int
+    n_macs: int | None
+    strides: tuple[int, ...]
+
+
+@contextmanager
+def evaluating(module: Classifier) -> Iterator[None]:
+    """Every layer in evaluation mode inside, and each back in its own mode afterwards; nothing for a bare callable."""
+    if not isinstance(module, nn.Module):
+        yield
+        return
+    modes = [(part, part.training) for part in module.modules()]
+    if not any(training for _, training in modes):
+        yield
+        return
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def scores_of(output: Any) -> Float[Tensor, "n k"]:
+    """Find the scores in what a net returned.
+
+    Understood: a tensor; anything with `.logits`; a mapping with `logits`, else its first tensor; the first tensor of a
+    tuple or list.
+
+    Returns
+    -------
+    Tensor
+        Floating point, [n, k] with k at least 2.
+
+    Raises
+    ------
+    ModelOutputError
+        Nothing like that.
+    """
+    found = output
+    if not isinstance(found, Tensor) and isinstance(getattr(found, "logits", None), Tensor):
+        found = found.logits
+    elif isinstance(found, Mapping):
+        found = found.get("logits", next((value for value in found.values() if isinstance(value, Tensor)), None))
+    elif isinstance(found, tuple | list):
+        found = next((value for value in found if isinstance(value, Tensor)), None)
+    if not isinstance(found, Tensor):
+        raise ModelOutputError(f"expected scores [n, classes] as a tensor, got {type(output).__name__} without one")
+    if found.ndim != 2 or not found.is_floating_point():
+        raise ModelOutputError(f"expected floating-point scores [n, classes], got {found.dtype} {list(found.shape)}")
+    if found.shape[1] < 2:
+        raise ModelOutputError(f"expected scores of at least 2 classes, got {list(found.shape)}")
+    return found
+
+
+def input_channels(module: Classifier) -> int | None:
+    """Channels that the first convolution takes, in the order of definition; None when there is none."""
+    if not isinstance(module, nn.Module):
+        return None
+    first = next((part for part in module.modules() if isinstance(part, nn.Conv2d)), None)
+    return None if first is None or isinstance(first, nn.LazyConv2d) else first.in_channels
+
+
+class _Watch:
+    """Hooks that follow one forward pass: where it is, what it costs, how far it has down-sampled."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.n_macs = 0
+        self.entered: list[tuple[str, nn.Module, list[int]]] = []
+        self.last_done: str | None = None
+        self.factors: set[int] = set()
+        # Cumulative stride by map size: a size identifies the resolution also where shortcuts run in parallel.
+        self._known: dict[tuple[int, int], tuple[int, int]] = {size: (1, 1)}
+        self._size = size
+
+    def before(self, name: str, part: nn.Module, inputs: tuple[Any, ...]) -> None:
+        shape = list(inputs[0].shape) if inputs and isinstance(inputs[0], Tensor) else []
+        self.entered.append((name, part, shape))
+
+    def after(self, name: str, part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if self.entered:
+            self.entered.pop()
+        self.last_done = name
+        if not inputs or not isinstance(inputs[0], Tensor) or not isinstance(output, Tensor):
+            return
+        x = inputs[0]
+        if isinstance(part, _CONVOLUTIONS):
+            self.n_macs += output.numel() * part.in_channels // part.groups * math.prod(part.kernel_size)
+        elif isinstance(part, _TRANSPOSED):
+            self.n_macs += x.numel() * part.out_channels // part.groups * math.prod(part.kernel_size)
+        elif isinstance(part, nn.Linear):
+            self.n_macs += output.numel() * part.in_features
+        if isinstance(part, (nn.Conv2d, *_POOLS)) and x.ndim == 4 and output.ndim == 4:
+            self._follow(part, (x.shape[2], x.shape[3]), (output.shape[2], output.shape[3]))
+
+    def _follow(self, part: nn.Module, size_in: tuple[int, int], size_out: tuple[int, int]) -> None:
+        stride = part.stride if part.stride is not None else part.kernel_size
+        sy, sx = (int(stride),) * 2 if isinstance(stride, int) else tuple(int(s) for s in stride)  # type: ignore[union-attr]
+        # Sizes that no hooked layer made (a functional pool before) are placed by their ratio to the input.
+        guess = tuple(max(1, round(full / side)) for full, side in zip(self._size, size_in, strict=True))
+        fy, fx = self._known.get(size_in, (guess[0], guess[1]))
+        factor = (fy * sy, fx * sx)
+        self._known.setdefault(size_out, factor)
+        if (sy, sx) != (1, 1):
+            self.factors.update(f for f in factor if f > 1)
+
+
+def probe(
+    module: Classifier,
+    n_channels: int,
+    size: tuple[int, int],
+    *,
+    name: str,
+    declared_size: tuple[int, int] | None = None,
+) -> Probe:
+    """Run two blank pictures through a net, in evaluation mode and without gradients.
+
+    Parameters
+    ----------
+    module
+        An `nn.Module`, or any callable.
+    n_channels, size
+        Of the input, (h, w) in pixels.
+    name
+        Names the model in errors.
+    declared_size
+        The size that the model declares, for the error.
+
+    Raises
+    ------
+    InputError
+        The net does not take this input (names the layer, and both sizes as far as they are known), or what it
+        returns is no table of scores.
+    """
+    x = torch.zeros(2, n_channels, *size)
+    if not isinstance(module, nn.Module):
+        try:
+            with torch.no_grad():
+                output = module(x)
+        except Exception as error:
+            raise InputError(f"{name} fails on {_text(x)}: {type(error).__name__}: {one_line(error)}") from error
+        return Probe(_n_classes(output, name), None, ())
+    tensor = next(module.parameters(), next(module.buffers(), x))
+    x = x.to(tensor.device)
+    watch = _Watch(size)
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(evaluating(module))
+        for path, part in module.named_modules():
+            if next(part.children(), None) is None:
+                _follow_layer(stack, watch, path or type(part).__name__, part)
+        try:
+            output = module(x)
+        except Exception as error:
+            raise InputError(_why_not(watch, x, name, declared_size, error)) from error
+    return Probe(_n_classes(output, name), watch.n_macs // 2, tuple(sorted(watch.factors)))
+
+
+def _follow_layer(stack: ExitStack, watch: _Watch, path: str, part: nn.Module) -> None:
+    def before(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        watch.before(path, layer, inputs)
+
+    def after(layer: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        watch.after(path, layer, inputs, output)
+
+    stack.callback(part.register_forward_pre_hook(before).remove)
+    stack.callback(part.register_forward_hook(after).remove)
+
+
+def _n_classes(output: Any, name: str) -> int:
+    try:
+        scores = scores_of(output)
+    except ModelOutputError as error:
+        raise InputError(f"{name} is no classifier for two pictures: {error}") from None
+    if scores.shape[0] != 2:
+        raise InputError(f"{name} gave {scores.shape[0]} rows of scores for 2 pictures")
+    return int(scores.shape[1])
+
+
+def _why_not(watch: _Watch, x: Tensor, name: str, declared_size: tuple[int, int] | None, error: Exception) -> str:
+    parts = [f"{name} does not take {_text(x)}"]
+    if watch.entered:
+        path, layer, shape = watch.entered[-1]
+        where = f"layer {path} ({type(layer).__name__})"
+        if isinstance(layer, nn.Linear) and shape and shape[-1] != layer.in_features:
+            parts.append(f"{where} is made for {layer.in_features} values and got {shape[-1]}")
+        elif isinstance(layer, nn.Conv2d) and len(shape) == 4 and shape[1] != layer.in_channels:
+            parts.append(f"{where} is made for {layer.in_channels} channels and got {shape[1]}")
+        else:
+            parts.append(f"{where} got {_shape(shape)}: {one_line(error)}")
+    else:
+        after = f"after layer {watch.last_done}: " if watch.last_done else ""
+        parts.append(f"{after}{type(error).__name__}: {one_line(error)}")
+    if declared_size is not None and declared_size != tuple(x.shape[2:]):
+        parts.append(f"it declares {declared_size[0]}x{declared_size[1]}")
+    return "; ".join(parts)
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return str(list(shape)) if shape else "no tensor"
+
+
+def _text(x: Tensor) -> str:
+    n, c, h, w = x.shape
+    return f"{n} pictures of {c} channels and {h}x{w} pixels"

@@ -1,0 +1,96 @@
+"""Which images are taken: a fixed order by class, and a fixed split.
+
+Both are decided by the labels and by each image's position in its source, through whole-number arithmetic that no
+library can change: the same images on every machine, with every NumPy version.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int64, UInt64
+
+from shiftlens.errors import InputError
+
+SPLITS = ("train", "test")
+
+# One stream each, so that the images picked by a limit do not depend on who was held out, and the other way round.
+_SPLIT_STREAM = 1
+_LIMIT_STREAM = 2
+_TEST_PART = 5  # one in five is held out
+
+
+def scrambled(positions: Int64[np.ndarray, " n"], seed: int) -> UInt64[np.ndarray, " n"]:
+    """One 64-bit key per position, as good as random; sorting by it is a fixed shuffle.
+
+    Source: the output function of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014), applied to `positions`.
+    """
+    with np.errstate(over="ignore"):
+        z = positions.astype(np.uint64) + np.uint64(1)
+        for salt in (np.uint64(seed), np.uint64(0)):
+            z = (z + salt) * np.uint64(0x9E3779B97F4A7C15)
+            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            z = z ^ (z >> np.uint64(31))
+    return z
+
+
+def _ranks(labels: Int64[np.ndarray, " n"], keys: UInt64[np.ndarray, " n"]) -> tuple[np.ndarray, np.ndarray]:
+    """For each image: its place among those of its class when these are sorted by key, and how many these are."""
+    order = np.lexsort((keys, labels))
+    _, starts, counts = np.unique(labels[order], return_index=True, return_counts=True)
+    rank = np.empty(len(labels), dtype=np.int64)
+    rank[order] = np.arange(len(labels)) - np.repeat(starts, counts)
+    size = np.empty(len(labels), dtype=np.int64)
+    size[order] = np.repeat(counts, counts)
+    return rank, size
+
+
+def stratified_order(
+    labels: Int64[np.ndarray, " n"], index: Int64[np.ndarray, " n"], seed: int = 0
+) -> Int64[np.ndarray, " n"]:
+    """An order of the images in which every beginning holds the classes in about their true shares.
+
+    Image number `r` of the `m` of its class stands at `(r + 1/2) / m`; ties are broken by the shuffle.
+
+    Parameters
+    ----------
+    labels
+        Class of each image.
+    index
+        Position of each image in its source; decides the shuffle within a class.
+    seed
+        Which shuffle.
+
+    Returns
+    -------
+    Int64[np.ndarray, " n"]
+        Positions 0 to n - 1, each once.
+    """
+    keys = scrambled(index, 2**32 * _LIMIT_STREAM + seed)
+    rank, size = _ranks(labels, keys)
+    return np.lexsort((keys, (2 * rank + 1) / size)).astype(np.int64)
+
+
+def stratified_split(labels: Int64[np.ndarray, " n"], split: str, seed: int = 0) -> Int64[np.ndarray, " k"]:
+    """Positions of one part of a source that has no splits: of every class one fifth is `test`, the rest `train`.
+
+    A fifth is rounded to the nearest number of images, and is at least one where a class has two or more.
+
+    Returns
+    -------
+    Int64[np.ndarray, " k"]
+        Ascending positions.
+
+    Raises
+    ------
+    InputError
+        The part would be empty: no class has two images.
+    """
+    rank, size = _ranks(labels, scrambled(np.arange(len(labels), dtype=np.int64), 2**32 * _SPLIT_STREAM + seed))
+    held_out = rank < np.where(size > 1, np.maximum((size + _TEST_PART // 2) // _TEST_PART, 1), 0)
+    chosen = np.flatnonzero(held_out if split == "test" else ~held_out).astype(np.int64)
+    if not len(chosen):
+        raise InputError(
+            f"a split into train and test needs 2 images of a class, got {len(labels)} image(s) with no class twice"
+        )
+    return chosen
