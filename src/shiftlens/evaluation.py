@@ -1,0 +1,166 @@
+"""One shift: accuracy and loss of a model on images, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from shiftlens.devices import resolve_device
+from shiftlens.errors import ModelOutputError
+from shiftlens.shifts import Fill, Shift, translate
+from shiftlens.sources.checkpoints import one_line
+from shiftlens.sources.images import ImageSet
+from shiftlens.sources.matching import check_labels, on_input_grid
+from shiftlens.sources.models import Model
+from shiftlens.sources.probing import evaluating, scores_of
+from shiftlens.stats import mean_interval, wilson
+
+MAX_PIXELS = 2**18
+"""Most pixels in one batch (256 pictures of 32 x 32)."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A model's accuracy and loss on `n` images under one shift.
+
+    `accuracy` and `per_class` are shares from 0 to 1 (None for a class without images), intervals are 95 % (Wilson for
+    shares, Student's t for the loss; None for one image), `loss` is the mean cross-entropy in nats.
+    """
+
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    loss: float
+    loss_interval: tuple[float, float] | None
+    n: int
+    per_class: dict[str, float | None]
+    shift: Shift
+    fill: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of `shiftlens evaluate --json`."""
+        return {
+            "accuracy": self.accuracy,
+            "accuracy_interval": list(self.accuracy_interval),
+            "loss": self.loss,
+            "loss_interval": None if self.loss_interval is None else list(self.loss_interval),
+            "n": self.n,
+            "per_class": self.per_class,
+            "shift": [self.shift.dx, self.shift.dy],
+            "fill": self.fill,
+        }
+
+    def lines(self) -> list[str]:
+        """The same for people."""
+        low, high = (100 * v for v in self.accuracy_interval)
+        spread = "" if self.loss_interval is None else " [{:.4f}, {:.4f}]".format(*self.loss_interval)
+        seen = {name: share for name, share in self.per_class.items() if share is not None}
+        worst = min(seen, key=lambda name: seen[name])
+        return [
+            f"accuracy {100 * self.accuracy:.2f} % [{low:.2f}, {high:.2f}], loss {self.loss:.4f} nats{spread} "
+            f"({self.n:,} images, shift ({self.shift.dx}, {self.shift.dy}), fill {self.fill})",
+            f"weakest class: {worst} {100 * seen[worst]:.1f} %",
+        ]
+
+
+def evaluate(
+    model: Model,
+    images: ImageSet,
+    *,
+    shift: Shift = Shift(0, 0),  # noqa: B008 - frozen
+    fill: str | float | Fill = "black",
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Evaluate every image under one shift, in the model's own number format.
+
+    Parameters
+    ----------
+    model, images
+        From `load_model` or `wrap`, and `load_images`; images of another size are resized and cropped to the model's.
+    shift
+        Pixels on the model's input grid: dx right, dy down.
+    fill
+        What enters; see `shifts.Fill`.
+    device
+        `auto`, `cpu` or `cuda`.
+    progress
+        Called with (images done, images in all).
+
+    Raises
+    ------
+    InputError
+        No images, a label beyond the model's classes, or a fill that does not fit the channels.
+    ModelOutputError
+        The model raised or gave scores that are not finite; the images are named.
+    """
+    parsed, target = Fill.parse(fill), resolve_device(device)
+    pictures, (h, w) = on_input_grid(model, images)
+    model = model.at((h, w))
+    check_labels(model, images)
+    losses = np.empty(len(images))
+    right = np.empty(len(images), dtype=np.bool_)
+    batch = max(1, MAX_PIXELS // (h * w))
+    if isinstance(model.module, nn.Module):
+        model.module.to(target)
+    with evaluating(model.module), torch.no_grad():
+        for start in range(0, len(images), batch):
+            positions = np.arange(start, min(start + batch, len(images)))
+            x = model.preprocessing.normalise(torch.from_numpy(pictures.batch(positions)).to(target))
+            scores = _scores(model, _shifted(x, shift, parsed, model), images.index[positions])
+            labels = torch.from_numpy(images.labels[positions]).to(target)
+            losses[positions] = nn.functional.cross_entropy(scores, labels, reduction="none").cpu().numpy()
+            right[positions] = (scores.argmax(1) == labels).cpu().numpy()
+            if progress is not None:
+                progress(int(positions[-1]) + 1, len(images))
+    return summarise(losses, right, images.labels, images.class_names, shift, parsed.name)
+
+
+def summarise(
+    losses: NDArray[np.float64],
+    right: NDArray[np.bool_],
+    labels: NDArray[np.int64],
+    class_names: tuple[str, ...],
+    shift: Shift,
+    fill: str,
+) -> Evaluation:
+    """Per-image losses (nats) and right answers [n] as an `Evaluation`."""
+    n = len(losses)
+    low, high = wilson(right.sum(), n)
+    interval = None
+    if n > 1:
+        _, lower, upper, _ = mean_interval(losses.sum(), np.square(losses).sum(), n)
+        interval = (float(lower), float(upper))
+    of_class = {name: right[labels == k] for k, name in enumerate(class_names)}
+    per_class = {name: float(values.mean()) if len(values) else None for name, values in of_class.items()}
+    return Evaluation(
+        float(right.mean()), (float(low), float(high)), float(losses.mean()), interval, n, per_class, shift, fill
+    )
+
+
+def _shifted(x: Tensor, shift: Shift, fill: Fill, model: Model) -> Tensor:
+    if not fill.is_constant:
+        return translate(x, shift.dx, shift.dy, fill)
+    p = model.preprocessing
+    return translate(x, shift.dx, shift.dy, fill.normalised(p.mean, p.std))
+
+
+def _scores(model: Model, x: Tensor, index: NDArray[np.int64]) -> Tensor:
+    try:
+        scores = scores_of(model.module(x)).float()
+    except ModelOutputError:
+        raise
+    except Exception as error:
+        raise ModelOutputError(
+            f"the model raised {type(error).__name__} on images {index[0]} to {index[-1]}: {one_line(error)}"
+        ) from error
+    bad = ~torch.isfinite(scores).all(dim=1).cpu().numpy()
+    if bad.any():
+        named = ", ".join(str(i) for i in index[bad][:10].tolist())
+        raise ModelOutputError(f"the model gave scores that are not finite for images {named} (position in the source)")
+    return scores

@@ -1,0 +1,276 @@
+"""What a sweep's file says about itself: the attributes of its Zarr group, read and written in one place."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from shiftlens.errors import InputError, StoreError
+from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.sources.imageset import ImageSet
+from shiftlens.sources.preprocessing import Preprocessing
+from shiftlens.sources.wrapping import Model
+from shiftlens.sweeps.plan import Plan
+
+KIND = "sweep"
+SCHEMA_VERSION = 1
+
+PACKAGES = ("shiftlens", "torch", "numpy", "zarr")
+"""Whose versions are written into a sweep."""
+
+
+@dataclass(frozen=True)
+class SweepHeader:
+    """All that is known about a sweep besides its numbers; no times, no host names.
+
+    `model`, `data` are the specs as the user gave them; `image_size` is `(h, w)` in pixels on the model's input grid;
+    `n_macs` counts the multiply-adds of one image (None for a callable that cannot be looked into); `strides` are the
+    down-sampling factors met in the net; `training` is what the model's run directory says about its training;
+    `control` is None for the sweep itself and the control's name in a control's subgroup.
+    """
+
+    model: str
+    model_digest: str
+    model_notes: tuple[str, ...]
+    data: str
+    data_digest: str
+    data_notes: tuple[str, ...]
+    n_classes: int
+    class_names: tuple[str, ...]
+    image_size: tuple[int, int]
+    grid: ShiftGrid
+    fill: Fill
+    plan: Plan
+    n_parameters: int | None
+    n_macs: int | None
+    strides: tuple[int, ...]
+    preprocessing: Preprocessing
+    training: Mapping[str, Any]
+    software: Mapping[str, str]
+    control: str | None = None
+
+    def for_control(self, control: str) -> SweepHeader:
+        """The header of a control's subgroup."""
+        return replace(self, control=control)
+
+    def to_attributes(self, *, complete: bool) -> dict[str, Any]:
+        """Attributes of the Zarr group, in a fixed order; what is nested is one string of JSON."""
+        attributes: dict[str, Any] = {"kind": KIND, "schema_version": SCHEMA_VERSION, "complete": complete}
+        if self.control is not None:
+            attributes["control"] = self.control
+        return attributes | {
+            "model": self.model,
+            "model_digest": self.model_digest,
+            "model_notes": _dump(self.model_notes),
+            "data": self.data,
+            "data_digest": self.data_digest,
+            "data_notes": _dump(self.data_notes),
+            "n_classes": self.n_classes,
+            "class_names": _dump(self.class_names),
+            "image_size": list(self.image_size),
+            "max_shift": [self.grid.max_y, self.grid.max_x],
+            "step": self.grid.step,
+            "fill": self.fill.name,
+            # The name rounds a number for the eye; these are the numbers that were used.
+            "fill_values": _dump(self.fill.values),
+            "engine": self.plan.engine,
+            "dtype": self.plan.dtype,
+            "plan": self.plan.to_json(),
+            "n_parameters": self.n_parameters,
+            "n_macs": self.n_macs,
+            "strides": _dump(self.strides),
+            "preprocessing": _dump(asdict(self.preprocessing)),
+            "training": _dump(dict(self.training)),
+            "software": _dump(dict(self.software)),
+        }
+
+    @staticmethod
+    def from_attributes(attributes: Mapping[str, Any], where: str) -> SweepHeader:
+        """Read the attributes of a group whose `kind` and `schema_version` are known to be right.
+
+        Raises
+        ------
+        StoreError
+            An attribute that is missing or of another type; the message names it and `where`.
+        """
+        read = _Reader(attributes, where)
+        max_y, max_x = read.pair("max_shift")
+        fill_values = read.json("fill_values")
+        try:
+            return SweepHeader(
+                model=read.text("model"),
+                model_digest=read.text("model_digest"),
+                model_notes=tuple(read.json("model_notes")),
+                data=read.text("data"),
+                data_digest=read.text("data_digest"),
+                data_notes=tuple(read.json("data_notes")),
+                n_classes=read.number("n_classes"),
+                class_names=tuple(read.json("class_names")),
+                image_size=read.pair("image_size"),
+                grid=ShiftGrid((max_y, max_x), read.number("step")),
+                fill=Fill(read.text("fill"), None if fill_values is None else tuple(fill_values)),
+                plan=Plan.from_json(read.text("plan")),
+                n_parameters=read.optional_number("n_parameters"),
+                n_macs=read.optional_number("n_macs"),
+                strides=tuple(read.json("strides")),
+                preprocessing=Preprocessing(**{key: _tupled(v) for key, v in read.json("preprocessing").items()}),
+                training=read.json("training"),
+                software=read.json("software"),
+                control=read.text("control") if "control" in attributes else None,
+            )
+        except (TypeError, AttributeError, InputError) as error:
+            raise StoreError(f"{where}: attributes cannot be read by this version: {error}") from None
+
+    def refuse_other(self, stored: SweepHeader, where: str) -> None:
+        """Refuse to add this run's numbers to a stored sweep that asked another question.
+
+        Raises
+        ------
+        StoreError
+            Says which of model (preprocessing included), data, grid or fill differs, what this run has, what is stored.
+        """
+        for what, mine, theirs, shown, stored_shown in (
+            ("model", self.model_digest, stored.model_digest, self.model, stored.model),
+            ("data", self.data_digest, stored.data_digest, self.data, stored.data),
+        ):
+            if mine == theirs:
+                continue
+            if what == "model" and shown == stored_shown and self.preprocessing != stored.preprocessing:
+                raise StoreError(
+                    f"{where} holds a sweep with another preprocessing: expected {_entry(self.preprocessing)}, "
+                    f"got {_entry(stored.preprocessing)}; choose another path"
+                )
+            raise StoreError(
+                f"{where} holds a sweep of another {what}: expected {shown} ({_short(mine)}), "
+                f"got {stored_shown} ({_short(theirs)}); choose another path"
+            )
+        for what, expected, got in (
+            ("max-shift [y, x]", [self.grid.max_y, self.grid.max_x], [stored.grid.max_y, stored.grid.max_x]),
+            ("step", self.grid.step, stored.grid.step),
+            ("fill", self.fill, stored.fill),
+        ):
+            if expected != got:
+                raise StoreError(
+                    f"{where} holds a sweep with another {what}: expected {_show(expected)}, got {_show(got)}; "
+                    "choose another path"
+                )
+
+    def refuse_other_torch(self, where: str) -> None:
+        """Refuse to compute more of a stored sweep with another torch than the one that began it.
+
+        Raises
+        ------
+        StoreError
+            Another version of torch may round differently, so the file would depend on where it was interrupted.
+        """
+        here, there = software_versions()["torch"], self.software.get("torch", "unknown")
+        if here != there:
+            raise StoreError(
+                f"{where} was begun with torch {there}, this is torch {here}: its results could differ in the last "
+                f"bits; finish it with torch {there}, or start a new sweep at another path"
+            )
+
+
+def describe(
+    model: Model, images: ImageSet, size: tuple[int, int], grid: ShiftGrid, fill: Fill, plan: Plan
+) -> SweepHeader:
+    """The header of a sweep of `model` on `images` (already on the model's input grid of `size` `(h, w)` pixels)."""
+    return SweepHeader(
+        model=model.name,
+        model_digest=model.digest,
+        model_notes=tuple(getattr(model, "notes", ())),
+        data=images.name,
+        data_digest=images.digest,
+        data_notes=tuple(images.notes),
+        n_classes=model.n_classes,
+        class_names=tuple(model.class_names or images.class_names or ()),
+        image_size=size,
+        grid=grid,
+        fill=fill,
+        plan=plan,
+        n_parameters=model.n_parameters,
+        n_macs=model.n_macs,
+        strides=tuple(model.strides),
+        preprocessing=model.preprocessing,
+        training=model.training,
+        software=software_versions(),
+    )
+
+
+def software_versions() -> dict[str, str]:
+    """Versions of the packages that can move a result."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found
+
+
+class _Reader:
+    """Typed access to attributes; every failure names the attribute and the place."""
+
+    def __init__(self, attributes: Mapping[str, Any], where: str) -> None:
+        self._attributes = attributes
+        self._where = where
+
+    def _fail(self, key: str, expected: str) -> StoreError:
+        got = repr(self._attributes[key])[:80] if key in self._attributes else "nothing"
+        return StoreError(f"{self._where}: attribute {key!r} must be {expected}, got {got}")
+
+    def text(self, key: str) -> str:
+        value = self._attributes.get(key)
+        if not isinstance(value, str):
+            raise self._fail(key, "text")
+        return value
+
+    def number(self, key: str) -> int:
+        value = self.optional_number(key)
+        if value is None:
+            raise self._fail(key, "a whole number")
+        return value
+
+    def optional_number(self, key: str) -> int | None:
+        value = self._attributes.get(key)
+        if key not in self._attributes or isinstance(value, bool) or not isinstance(value, int | None):
+            raise self._fail(key, "a whole number")
+        return value
+
+    def pair(self, key: str) -> tuple[int, int]:
+        value = self._attributes.get(key)
+        if not isinstance(value, list | tuple) or len(value) != 2 or not all(type(v) is int for v in value):
+            raise self._fail(key, "two whole numbers [y, x]")
+        return value[0], value[1]
+
+    def json(self, key: str) -> Any:
+        try:
+            return json.loads(self.text(key))
+        except ValueError:
+            raise self._fail(key, "JSON") from None
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, allow_nan=False)
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _short(digest: str) -> str:
+    return digest[:19]
+
+
+def _entry(preprocessing: Preprocessing) -> str:
+    p = preprocessing
+    return f"mean {list(p.mean)}, std {list(p.std)}, size {p.size}, resize {p.resize} ({p.interpolation})"
+
+
+def _show(value: object) -> str:
+    if isinstance(value, Fill):
+        return value.name if value.values is None else f"{value.name} {list(value.values)}"
+    return str(value)

@@ -1,0 +1,211 @@
+"""The direct path: every shift of every image goes through the whole net.
+
+Nothing is assumed about the model but that it maps a batch of normalised pictures to scores. All shifts of a picture
+are windows of one canvas, so a batch is gathered, never interpolated.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from shiftlens.devices import resolve_device
+from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.shifts import Fill, ShiftGrid, canvas
+from shiftlens.sources.checkpoints import one_line
+from shiftlens.sources.models import Model
+from shiftlens.sources.probing import scores_of
+from shiftlens.sweeps.folding import fold_batch_norm
+from shiftlens.sweeps.plan import ChunkResult, Plan
+
+Net = Callable[[Tensor], Tensor]
+
+MAX_CANVAS = 2**24
+"""Most numbers in the canvases that are held at once (64 MB in float32)."""
+
+
+def prepare_net(model: Model, plan: Plan) -> Net:
+    """The model as the plan wants it: a copy in eval mode, folded, cast, laid out and compiled.
+
+    The caller's module is not touched. A bare callable is used as it is.
+    """
+    if not isinstance(model.module, nn.Module):
+        return model.module
+    device = resolve_device(plan.device)
+    net: nn.Module = copy.deepcopy(model.module).eval().requires_grad_(False)
+    if plan.fold_batch_norm:
+        # In double precision first: folding costs no accuracy, whatever the net computes in afterwards.
+        net, _ = fold_batch_norm(net.double())
+    net = net.to(device=device, dtype=getattr(torch, plan.dtype))
+    if plan.channels_last:
+        net = net.to(memory_format=torch.channels_last)
+    if plan.compiled:
+        compiled: Net = torch.compile(net, dynamic=False, options={"freezing": True})
+        return compiled
+    return net
+
+
+class DirectEvaluator:
+    """`engine.Evaluator` by evaluating every window; see there for arguments, results and errors."""
+
+    def __init__(
+        self, model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, tick: Callable[[int], None] | None = None
+    ) -> None:
+        self._tick = tick
+        self._n_done = 0
+        self._plan = plan
+        self._grid = grid
+        self._fill = fill
+        self._preprocessing = model.preprocessing
+        self._device = resolve_device(plan.device)
+        self._dtype: torch.dtype = getattr(torch, plan.dtype)
+        self._net = prepare_net(model, plan)
+        mean, std = model.preprocessing.mean, model.preprocessing.std
+        self._values = fill.normalised(mean, std) if fill.is_constant else None
+        self._blank_scores: dict[tuple[int, int], Tensor] = {}
+
+    def __call__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None = None) -> ChunkResult:
+        """See `plan.Evaluator`."""
+        if control not in (None, "occlusion", "flip"):
+            raise InputError(f"unknown control {control!r}; expected occlusion or flip")
+        n, (ny, nx) = len(images), self._grid.shape
+        self._n_done = 0
+        prediction = np.empty((n, ny * nx), dtype=np.int64)
+        loss = np.empty((n, ny * nx), dtype=np.float32)
+        confidence = np.empty((n, ny * nx), dtype=np.float16)
+        c, h, w = images.shape[1:]
+        # The canvases of a whole chunk of large pictures would not fit the memory bound: a few pictures at a time.
+        block = max(1, MAX_CANVAS // (c * (h + 2 * self._grid.max_y) * (w + 2 * self._grid.max_x)))
+        for first in range(0, n, block):
+            part = slice(first, first + block)
+            try:
+                outcome = self._block(images[part], labels[part], control)
+            except ModelOutputError as error:
+                raise ModelOutputError(str(error), tuple(first + place for place in error.positions)) from error
+            prediction[part], loss[part], confidence[part] = outcome
+        return ChunkResult(prediction.reshape(n, ny, nx), loss.reshape(n, ny, nx), confidence.reshape(n, ny, nx))
+
+    def _block(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float16]]:
+        pictures = self._preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(images))).to(self._device)
+        if control == "flip":
+            pictures = pictures.flip(-1)
+        targets = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(self._device)
+        n, n_shifts = len(images), self._grid.n_shifts
+        prediction = np.empty((n, n_shifts), dtype=np.int64)
+        loss = np.empty((n, n_shifts), dtype=np.float32)
+        confidence = np.empty((n, n_shifts), dtype=np.float16)
+        blank = self._blank((int(pictures.shape[-2]), int(pictures.shape[-1]))).ravel()
+        # With a constant fill all windows without content are one picture: it is evaluated once.
+        if blank.any():
+            scores = self._blank_score(pictures).expand(n, -1)
+            for_all = _outcome(scores, targets)
+            for place in np.flatnonzero(blank):
+                prediction[:, place], loss[:, place], confidence[:, place] = for_all
+        shifts = np.flatnonzero(~blank)
+        gather = self._occluded(pictures) if control == "occlusion" else self._shifted(pictures)
+        every_image, every_shift = np.repeat(np.arange(n), len(shifts)), np.tile(shifts, n)
+        for start in range(0, len(every_shift), self._plan.batch_size):
+            batch = slice(start, start + self._plan.batch_size)
+            image, shift = every_image[batch], every_shift[batch]
+            scores = self._scores(gather(image, shift), image)
+            outcome = _outcome(scores, targets[torch.from_numpy(image).to(self._device)])
+            prediction[image, shift], loss[image, shift], confidence[image, shift] = outcome
+            self._n_done += len(image)
+            if self._tick is not None:
+                self._tick(self._n_done)
+        return prediction, loss, confidence
+
+    def _blank(self, size: tuple[int, int]) -> NDArray[np.bool_]:
+        """Shifts [dy, dx] that leave nothing of the picture in view."""
+        if not self._fill.is_constant:
+            return np.zeros(self._grid.shape, dtype=np.bool_)
+        h, w = size
+        gone_y, gone_x = np.abs(self._grid.dys) >= h, np.abs(self._grid.dxs) >= w
+        return np.asarray(gone_y[:, None] | gone_x[None, :], dtype=np.bool_)
+
+    def _blank_score(self, pictures: Tensor) -> Tensor:
+        size = (int(pictures.shape[-2]), int(pictures.shape[-1]))
+        if size not in self._blank_scores:
+            values = torch.tensor(self._values, dtype=pictures.dtype, device=pictures.device)
+            empty = values[None, :, None, None].expand(1, pictures.shape[1], *size)
+            self._blank_scores[size] = self._scores(self._as_input(empty), np.zeros(1, dtype=np.int64))
+        return self._blank_scores[size]
+
+    def _shifted(self, pictures: Tensor) -> Callable[[NDArray[np.int64], NDArray[np.int64]], Tensor]:
+        grid, (h, w) = self._grid, pictures.shape[-2:]
+        wide = canvas(pictures, grid.max_y, grid.max_x, self._fill.rule, self._values).to(self._dtype)
+        # [n, first row, first column, c, h, w] without a copy; channels stay next to each other in memory.
+        windows = wide.contiguous(memory_format=torch.channels_last).unfold(2, h, 1).unfold(3, w, 1)
+        windows = windows.permute(0, 2, 3, 4, 5, 1)
+        rows = torch.from_numpy(np.repeat(grid.max_y - grid.dys, grid.shape[1])).to(self._device)
+        columns = torch.from_numpy(np.tile(grid.max_x - grid.dxs, grid.shape[0])).to(self._device)
+
+        def gather(image: NDArray[np.int64], shift: NDArray[np.int64]) -> Tensor:
+            i, s = (torch.from_numpy(a).to(self._device) for a in (image, shift))
+            return self._as_input(windows[i, rows[s], columns[s]].permute(0, 3, 1, 2))
+
+        return gather
+
+    def _occluded(self, pictures: Tensor) -> Callable[[NDArray[np.int64], NDArray[np.int64]], Tensor]:
+        """The pixels that the shift pushes out are blanked where they are; all others stay in place."""
+        grid, (h, w) = self._grid, pictures.shape[-2:]
+        stays_y = _in_view(grid.dys, h)
+        stays_x = _in_view(grid.dxs, w)
+        values = torch.tensor(self._values, dtype=pictures.dtype, device=self._device)[:, None, None]
+
+        def gather(image: NDArray[np.int64], shift: NDArray[np.int64]) -> Tensor:
+            iy, ix = np.divmod(shift, grid.shape[1])
+            seen = torch.from_numpy(stays_y[iy][:, :, None] & stays_x[ix][:, None, :]).to(self._device)
+            chosen = pictures[torch.from_numpy(image).to(self._device)]
+            return self._as_input(torch.where(seen[:, None], chosen, values))
+
+        return gather
+
+    def _as_input(self, batch: Tensor) -> Tensor:
+        layout = torch.channels_last if self._plan.channels_last else torch.contiguous_format
+        return batch.to(self._dtype).contiguous(memory_format=layout)
+
+    def _scores(self, batch: Tensor, image: NDArray[np.int64]) -> Float[Tensor, "n classes"]:
+        """Scores in float32 (float64 nets: float64), checked; `image` are the pictures' places in the chunk."""
+        n = len(batch)
+        if self._plan.compiled and n < self._plan.batch_size:
+            # A compiled net is made for one batch size: fill up rather than compile again for the remainder.
+            batch = batch[torch.arange(self._plan.batch_size, device=batch.device) % n]
+        try:
+            with torch.no_grad():
+                out: Any = self._net(batch)
+        except Exception as error:
+            raise ModelOutputError(
+                f"the model raised {type(error).__name__} on a batch {tuple(batch.shape)}: {one_line(error)}",
+                tuple(sorted(set(image.tolist()))),
+            ) from error
+        scores = scores_of(out)[:n]
+        scores = scores if scores.dtype == torch.float64 else scores.float()
+        bad = ~torch.isfinite(scores).all(dim=1)
+        if bad.any():
+            places = tuple(sorted(set(image[bad.cpu().numpy()].tolist())))
+            raise ModelOutputError("the model gave scores that are not finite (NaN or infinity)", places)
+        return scores
+
+
+def _outcome(scores: Tensor, targets: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float16]]:
+    log_total = torch.logsumexp(scores, dim=1)
+    best, prediction = scores.max(dim=1)
+    loss = log_total - scores.gather(1, targets[:, None])[:, 0]
+    confidence = torch.exp(best - log_total)
+    return prediction.cpu().numpy(), loss.float().cpu().numpy(), confidence.half().cpu().numpy()
+
+
+def _in_view(shifts: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
+    """Which source positions [shift, position] are still inside after the shift."""
+    moved = np.arange(n)[None, :] + shifts[:, None]
+    return np.asarray((moved >= 0) & (moved < n), dtype=np.bool_)

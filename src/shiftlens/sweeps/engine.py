@@ -1,0 +1,128 @@
+"""The engine's door: what to compute for a chunk of images, and which path computes it.
+
+`make_plan` decides once how a sweep is computed (by measuring, where it matters); the plan is stored with the sweep,
+so that a resume on another day computes the same numbers. `prepare` turns a plan into an `Evaluator`, and
+`evaluate_chunk` is the same as one pure function.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shiftlens.devices import machine_kind, resolve_device
+from shiftlens.errors import InputError, StoreError
+from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.sources.models import Model
+from shiftlens.sweeps import tuning
+from shiftlens.sweeps.direct import DirectEvaluator
+from shiftlens.sweeps.plan import CONTROLS, DTYPES, ENGINES, ChunkResult, Evaluator, Plan
+
+logger = logging.getLogger(__name__)
+
+
+def check_request(grid: ShiftGrid, fill: Fill, engine: str, dtype: str, controls: tuple[str, ...]) -> None:
+    """Refuse a request that no path can serve, before anything is loaded or written.
+
+    Raises
+    ------
+    InputError
+        An unknown engine, dtype or control, or an occlusion control without a constant fill.
+    """
+    for what, value, known in (("engine", engine, ("auto", *ENGINES)), ("dtype", dtype, ("auto", *DTYPES))):
+        if value not in known:
+            raise InputError(f"unknown {what} {value!r}; expected one of {', '.join(known)}")
+    for control in controls:
+        if control not in CONTROLS:
+            raise InputError(f"unknown control {control!r}; expected one of {', '.join(CONTROLS)}")
+    if "occlusion" in controls and not fill.is_constant:
+        raise InputError(
+            f"the occlusion control blanks the pixels that a shift pushes out; fill {fill.name!r} has no blank "
+            "(use black, mean or a number)"
+        )
+    if grid.n_shifts < 1:
+        raise InputError("the shift grid is empty")
+
+
+def make_plan(
+    model: Model,
+    images: NDArray[np.uint8],
+    grid: ShiftGrid,
+    fill: Fill,
+    *,
+    n_images: int,
+    engine: str = "auto",
+    dtype: str = "auto",
+    device: str = "auto",
+    n_groups: int = 1,
+) -> Plan:
+    """Choose path, number format, layout and batch, by measuring on a few images where the sweep is long enough.
+
+    Parameters
+    ----------
+    model
+        The model to be swept.
+    images
+        A few of the pictures, uint8 [n, c, h, w] on the model's input grid; n >= 1.
+    grid, fill
+        What will be swept.
+    n_images
+        How many images the sweep has: a long sweep is worth a longer look and a compilation.
+    engine, dtype, device
+        What the user asked for; `auto` leaves the choice to the measurement.
+    n_groups
+        1 + the number of controls.
+
+    Raises
+    ------
+    InputError
+        A request that no path can serve (`check_request`), or a device that is not there.
+    """
+    check_request(grid, fill, engine, dtype, ())
+    target = resolve_device(device)
+    return tuning.choose(
+        model,
+        images,
+        n_evaluations=n_images * grid.n_shifts * n_groups,
+        dtype=dtype,
+        device=target,
+        machine=machine_kind(target),
+        say=logger.info,
+    )
+
+
+def prepare(
+    model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, tick: Callable[[int], None] | None = None
+) -> Evaluator:
+    """Turn a plan into something that evaluates chunks: folds, casts and compiles once.
+
+    `tick` is told, after every forward pass, how many evaluations of the present chunk are done.
+
+    Raises
+    ------
+    StoreError
+        The plan was made for another machine or device: its bits cannot be had here.
+    """
+    target = resolve_device(plan.device)
+    if machine_kind(target) != plan.machine:
+        raise StoreError(
+            f"the stored plan was made for {plan.machine!r}, this machine is {machine_kind(target)!r}: its results "
+            "would differ in the last bits; finish it there, or start a new one at another path"
+        )
+    return DirectEvaluator(model, plan, grid, fill, tick)
+
+
+def evaluate_chunk(
+    model: Model,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    grid: ShiftGrid,
+    fill: Fill,
+    plan: Plan,
+    control: str | None = None,
+) -> ChunkResult:
+    """Every image under every shift: a pure function of its arguments (see `Evaluator` for shapes and errors)."""
+    return prepare(model, plan, grid, fill)(images, labels, control)

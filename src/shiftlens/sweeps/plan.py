@@ -1,0 +1,87 @@
+"""What crosses the engine's door: the plan of a sweep, the result of a chunk, and the evaluator between them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shiftlens.errors import StoreError
+
+ENGINES = ("direct",)
+DTYPES = ("float32", "bfloat16", "float64")
+CONTROLS = ("occlusion", "flip")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a sweep is computed; all that can move its last bits.
+
+    `engine` names the path, `dtype` what the net computes in, `batch_size` the windows in one forward pass.
+    `machine` is what the bits depend on besides: the CPU's vector unit or the GPU.
+    """
+
+    engine: str
+    dtype: str
+    batch_size: int
+    channels_last: bool
+    fold_batch_norm: bool
+    compiled: bool
+    device: str
+    machine: str
+
+    def to_json(self) -> str:
+        """One line of JSON with sorted keys."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @staticmethod
+    def from_json(text: str) -> Plan:
+        """Read a stored plan.
+
+        Raises
+        ------
+        StoreError
+            Text that is no plan of this version.
+        """
+        try:
+            values = json.loads(text)
+            plan = Plan(**values)
+        except (TypeError, ValueError) as error:
+            raise StoreError(f"stored plan cannot be read by this version ({error}): {text[:200]!r}") from None
+        kinds = {"str": str, "int": int, "bool": bool}
+        for field in fields(Plan):
+            if type(getattr(plan, field.name)) is not kinds[str(field.type)]:
+                raise StoreError(f"stored plan has {field.name}={getattr(plan, field.name)!r}, expected {field.type}")
+        if plan.engine not in ENGINES or plan.dtype not in DTYPES or plan.batch_size < 1:
+            raise StoreError(f"stored plan names what this version does not have: {text[:200]!r}")
+        return plan
+
+
+@dataclass(frozen=True)
+class ChunkResult:
+    """What one chunk of images gave: arrays [image, dy, dx].
+
+    `prediction` is int64, `loss` float32 (cross-entropy in nats), `confidence` float16 (softmax of the
+    predicted class).
+    """
+
+    prediction: NDArray[np.int64]
+    loss: NDArray[np.float32]
+    confidence: NDArray[np.float16]
+
+
+class Evaluator(Protocol):
+    """A prepared path: chunk of images in, results for every shift out."""
+
+    def __call__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None = None) -> ChunkResult:
+        """Evaluate pictures [n, c, h, w] with labels [n] under every shift of the grid.
+
+        Raises
+        ------
+        ModelOutputError
+            The model raised or gave non-finite scores; `.positions` are the images' places in the chunk.
+        """
+        ...

@@ -1,0 +1,71 @@
+"""What a sweep is asked to do, made definite and checked before anything is computed or written."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from shiftlens.errors import StoreError
+from shiftlens.shifts import ShiftGrid
+from shiftlens.sweeps.plan import Plan
+
+logger = logging.getLogger(__name__)
+
+CHUNK_EVALUATIONS = 65_536
+"""Evaluations (images x shifts) in a chunk, about: what a killed process loses at most."""
+
+CHUNK_MACS = CHUNK_EVALUATIONS * 209_000_000
+"""Multiply-adds in a chunk, about: nets that cost more than `vgg8` get smaller chunks, or a kill would cost hours."""
+
+CHUNK_PICTURE_BYTES = 32 * 2**20
+"""Bytes of pictures in a chunk: few shifts of large pictures must not fill the memory."""
+
+
+def refuse_other_plan(plan: Plan, path: Path, *, engine: str, dtype: str, device: str) -> None:
+    """Refuse to go on with a stored sweep in another way than it was begun, when one was asked for by name.
+
+    Raises
+    ------
+    StoreError
+        Says which of engine, dtype and device differs.
+    """
+    for what, asked, stored in (
+        ("engine", engine, plan.engine),
+        ("dtype", dtype, plan.dtype),
+        ("device", device, plan.device),
+    ):
+        if asked not in ("auto", stored):
+            raise StoreError(
+                f"{path} holds a sweep with another {what}: expected {asked}, got {stored}; leave {what} out to go on "
+                "with it, or choose another path"
+            )
+
+
+def default_grid(
+    size: tuple[int, int], announce: Callable[[str], None] = logger.warning, *, step: int = 1
+) -> ShiftGrid:
+    """The shifts for pictures of `size` `(h, w)` pixels when no max-shift is asked for; a cut-down one is announced."""
+    grid = ShiftGrid(ShiftGrid.default_for(size).max_shift, step)
+    if (grid.max_y, grid.max_x) != size:
+        announce(
+            f"pictures are {size[0]} x {size[1]} px: shifts up to {grid.max_y} px down and up, {grid.max_x} px right "
+            f"and left are swept ({grid.n_shifts:,} of them); ask for another max-shift to see further"
+        )
+    return grid
+
+
+def images_per_chunk(n_images: int, n_shifts: int, n_macs: int | None, picture_bytes: int) -> int:
+    """Images in a chunk, at least 1: a matter of the sweep alone, never of the machine.
+
+    Parameters
+    ----------
+    n_images, n_shifts
+        Size of the sweep.
+    n_macs
+        Multiply-adds of one image, None when unknown.
+    picture_bytes
+        Bytes of one picture (uint8).
+    """
+    evaluations = min(CHUNK_EVALUATIONS, CHUNK_MACS // max(1, n_macs or 1))
+    return max(1, min(n_images, evaluations // n_shifts, CHUNK_PICTURE_BYTES // picture_bytes))

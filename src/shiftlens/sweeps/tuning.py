@@ -1,0 +1,156 @@
+"""Choosing a plan by measurement: number format, layout, batch size, compilation.
+
+A choice is made once for each sweep and stored with it. Short sweeps are computed in float32 without measuring: there
+is nothing to gain that a user would notice.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from shiftlens.errors import ModelOutputError
+from shiftlens.sources.checkpoints import one_line
+from shiftlens.sources.models import Model
+from shiftlens.sources.probing import scores_of
+from shiftlens.sweeps.direct import Net, prepare_net
+from shiftlens.sweeps.folding import largest_difference
+from shiftlens.sweeps.plan import Plan
+
+WORTH_MEASURING = 3.0
+"""Seconds of sweep above which the candidates are timed."""
+WORTH_COMPILING = 300.0
+"""Seconds of sweep above which a compilation (some 10 to 60 s) can pay back."""
+MAX_PIXELS = 2**20
+"""Most pixels in one batch: bounds the memory of the widest layer (64 channels: 256 MB in float32)."""
+BFLOAT16_TOLERANCE = 0.1
+"""Largest difference from float32, relative to the largest score, that bfloat16 may show to be chosen by `auto`."""
+
+
+def choose(
+    model: Model,
+    images: NDArray[np.uint8],
+    *,
+    n_evaluations: int,
+    dtype: str,
+    device: torch.device,
+    machine: str,
+    say: Callable[[str], None],
+) -> Plan:
+    """The plan for a sweep of `n_evaluations` windows; see `engine.make_plan`."""
+    pictures = model.preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(images[:1]))).to(device)
+    h, w = pictures.shape[-2:]
+    largest = max(1, min(1000, MAX_PIXELS // (h * w), n_evaluations))
+    plan = Plan(
+        engine="direct",
+        dtype="float32" if dtype == "auto" else dtype,
+        batch_size=min(128, largest),
+        channels_last=False,
+        fold_batch_norm=False,
+        compiled=False,
+        device=str(device),
+        machine=machine,
+    )
+    if not isinstance(model.module, nn.Module):
+        return replace(plan, dtype="float32")
+    exact = _scores(prepare_net(model, plan), _batch(pictures, 2, plan))
+    plan = _folded(model, plan, pictures, exact, say)
+    rate = _rate(model, plan, pictures)
+    if n_evaluations / rate < WORTH_MEASURING:
+        return plan
+    sizes = sorted({min(size, largest) for size in (64, 128, 256)})
+    formats = ["float32", "bfloat16"] if dtype == "auto" else [dtype]
+    best = (rate, plan)
+    for name in formats:
+        for channels_last in (True, False):
+            candidate = replace(plan, dtype=name, channels_last=channels_last)
+            if name == "bfloat16" and not _agrees(model, candidate, pictures, exact, say):
+                continue
+            measured = _rate(model, candidate, pictures)
+            best = max(best, (measured, candidate), key=lambda pair: pair[0])
+    for size in sizes:
+        candidate = replace(best[1], batch_size=size)
+        best = max(best, (_rate(model, candidate, pictures), candidate), key=lambda pair: pair[0])
+    if n_evaluations / best[0] > WORTH_COMPILING:
+        best = _compiled(model, best, pictures, exact, say)
+    return best[1]
+
+
+def _batch(pictures: Tensor, n: int, plan: Plan) -> Tensor:
+    layout = torch.channels_last if plan.channels_last else torch.contiguous_format
+    return pictures.expand(n, -1, -1, -1).to(getattr(torch, plan.dtype)).contiguous(memory_format=layout)
+
+
+def _scores(net: Net, batch: Tensor) -> Tensor:
+    try:
+        with torch.no_grad():
+            return scores_of(net(batch)).float()
+    except ModelOutputError:
+        raise
+    except Exception as error:
+        raise ModelOutputError(
+            f"the model raised {type(error).__name__} on a batch {tuple(batch.shape)}: {one_line(error)}"
+        ) from error
+
+
+def _folded(model: Model, plan: Plan, pictures: Tensor, exact: Tensor, say: Callable[[str], None]) -> Plan:
+    candidate = replace(plan, fold_batch_norm=True)
+    try:
+        folded = _scores(prepare_net(model, candidate), _batch(pictures, 2, candidate))
+    except Exception as error:  # the tracer raises whatever the model's own code does with a stand-in for a tensor
+        say(f"batch norm is not folded: the model cannot be traced ({type(error).__name__})")
+        return plan
+    if largest_difference(exact, folded) > 1e-3:
+        say("batch norm is not folded: the traced model disagrees with the module")
+        return plan
+    return candidate
+
+
+def _agrees(model: Model, plan: Plan, pictures: Tensor, exact: Tensor, say: Callable[[str], None]) -> bool:
+    try:
+        scores = _scores(prepare_net(model, plan), _batch(pictures, 2, plan))
+    except ModelOutputError as error:
+        say(f"{plan.dtype} is not used: {error}")
+        return False
+    difference = largest_difference(exact, scores)
+    if not difference <= BFLOAT16_TOLERANCE:
+        say(f"{plan.dtype} is not used: its scores differ from float32 by {difference:.3g} of the largest score")
+        return False
+    return True
+
+
+def _compiled(
+    model: Model, best: tuple[float, Plan], pictures: Tensor, exact: Tensor, say: Callable[[str], None]
+) -> tuple[float, Plan]:
+    candidate = replace(best[1], compiled=True)
+    try:
+        if not _agrees(model, candidate, pictures, exact, say):
+            return best
+        rate = _rate(model, candidate, pictures)
+    except Exception as error:  # no compiler on the machine, or a net that it cannot take: the plain path is right
+        say(f"not compiled: {type(error).__name__}")
+        return best
+    # Five per cent is more than the noise of these short timings.
+    return (rate, candidate) if rate > 1.05 * best[0] else best
+
+
+def _rate(model: Model, plan: Plan, pictures: Tensor, seconds: float = 0.3) -> float:
+    """Windows per second: the median over a few batches after one to warm up."""
+    net = prepare_net(model, plan)
+    batch = _batch(pictures, plan.batch_size, plan)
+    _scores(net, batch)
+    times: list[float] = []
+    while len(times) < 3 or (sum(times) < seconds and len(times) < 20):
+        start = time.perf_counter()
+        _scores(net, batch)
+        if batch.is_cuda:
+            torch.cuda.synchronize(batch.device)
+        times.append(time.perf_counter() - start)
+    return plan.batch_size / statistics.median(times)

@@ -1,0 +1,81 @@
+"""Small sweeps with known numbers, for the tests of what lies on disk."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.sources.preprocessing import Preprocessing
+from shiftlens.sweeps.attributes import SweepHeader, software_versions
+from shiftlens.sweeps.plan import ChunkResult, Plan
+from shiftlens.sweeps.store import SweepStore
+
+PLAN = Plan("direct", "float32", 64, False, False, False, "cpu", "cpu X")
+
+HEADER = SweepHeader(
+    model="net.py:factory",
+    model_digest="sha256:aaaa",
+    model_notes=("a note",),
+    data="digits",
+    data_digest="sha256:bbbb",
+    data_notes=(),
+    n_classes=3,
+    class_names=("a", "b", "c"),
+    image_size=(6, 7),
+    grid=ShiftGrid((2, 4), 2),
+    fill=Fill.parse("0.123456789"),
+    plan=PLAN,
+    n_parameters=10,
+    n_macs=None,
+    strides=(2, 4),
+    preprocessing=Preprocessing((0.5,), (0.25,), (6, 7), None, "bilinear", True),
+    training={"epochs": 3, "augmentation": {"shift": 2}},
+    software=software_versions(),
+)
+
+
+def header(**changes: Any) -> SweepHeader:
+    return replace(HEADER, **changes)
+
+
+def numbers(n: int, shape: tuple[int, int] = (3, 5), n_classes: int = 3, seed: int = 0) -> ChunkResult:
+    """Random but lawful results of `n` images."""
+    random = np.random.default_rng(seed)
+    return ChunkResult(
+        random.integers(0, n_classes, (n, *shape)),
+        random.exponential(size=(n, *shape)).astype(np.float32),
+        random.uniform(0.1, 1, (n, *shape)).astype(np.float16),
+    )
+
+
+def cut(result: ChunkResult, span: slice) -> ChunkResult:
+    return ChunkResult(result.prediction[span], result.loss[span], result.confidence[span])
+
+
+def labels(n: int) -> NDArray[np.int64]:
+    return np.arange(n, dtype=np.int64) % 3
+
+
+def create(path: Path, n: int = 7, chunk_size: int = 3, controls: tuple[str, ...] = (), **changes: Any) -> SweepStore:
+    index = np.arange(n, dtype=np.int64) * 10
+    return SweepStore.create(path, header(**changes), labels(n), index, chunk_size=chunk_size, controls=controls)
+
+
+def fill(store: SweepStore, control: str | None = None, *, finish: bool = True) -> ChunkResult:
+    group = store.group(control)
+    result = numbers(group.n_images, seed=0 if control is None else 1)
+    for chunk in range(group.n_chunks):
+        group.write(chunk, cut(result, group.span(chunk)))
+    if finish:
+        group.finish()
+    return result
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    """Every file below `path` with its bytes."""
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}

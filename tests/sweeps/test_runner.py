@@ -1,0 +1,433 @@
+"""The runner: what it computes, what it never computes twice, and what it refuses before it starts."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small_sweeps as small
+import torch
+import xarray as xr
+from torch import Tensor, nn
+
+from shiftlens.errors import InputError, ModelOutputError, StoreError
+from shiftlens.shifts import ShiftGrid, translate
+from shiftlens.sources.imageset import ImageSet
+from shiftlens.sources.wrapping import Model, wrap
+from shiftlens.sweeps import request, runner
+from shiftlens.sweeps.engine import prepare
+from shiftlens.sweeps.locking import output_lock
+from shiftlens.sweeps.request import default_grid, images_per_chunk
+from shiftlens.sweeps.result import open_sweep
+from shiftlens.sweeps.runner import run_sweep, sweep
+from shiftlens.sweeps.store import SweepGroup
+
+GRID = ShiftGrid((2, 3))
+N = 7
+
+
+class Net(nn.Module):
+    """A net whose answer depends on where the picture is."""
+
+    def __init__(self, n_classes: int = 3) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.head = nn.Linear(4 * 6 * 8, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.conv(x).relu().flatten(1))
+        return scores
+
+
+def pictures(n: int = N, size: tuple[int, int] = (6, 8), n_classes: int = 3) -> ImageSet:
+    random = np.random.default_rng(0)
+    return ImageSet(random.integers(0, 256, (n, 1, *size), dtype=np.uint8), np.arange(n) % n_classes, name="noise")
+
+
+@pytest.fixture
+def model() -> Model:
+    return wrap(Net(), mean=0.4, std=0.25, name="net")
+
+
+@pytest.fixture(autouse=True)
+def chunks_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven pictures are three chunks of 3, 3 and 1."""
+    monkeypatch.setattr(request, "CHUNK_EVALUATIONS", 3 * GRID.n_shifts)
+
+
+@pytest.fixture
+def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Every picture that an evaluator was given, with the control; grows as the test runs."""
+    given: list[tuple[str, int]] = []
+
+    def spy(*args: Any) -> Any:
+        evaluator = prepare(*args)
+
+        def call(images: Any, labels: Any, control: str | None = None) -> Any:
+            given.extend((control or "", hash(picture.tobytes())) for picture in images)
+            return evaluator(images, labels, control)
+
+        return call
+
+    monkeypatch.setattr(runner, "prepare", spy)
+    return given
+
+
+class Stop:
+    """A progress callback that interrupts after so many calls, as Ctrl-C would."""
+
+    def __init__(self, after: int, error: type[BaseException] = KeyboardInterrupt) -> None:
+        self.left = after
+        self.error = error
+
+    def __call__(self, n_done: int, n_total: int) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise self.error
+
+
+# ---- what it computes
+
+
+def test_numbers_equal_a_plain_loop(tmp_path: Path, model: Model) -> None:
+    images = pictures()
+    result = sweep(model, images, GRID, out=tmp_path / "s.zarr", fill="0.25", dtype="float32")
+    assert isinstance(model.module, Net)
+    assert result.complete
+    data = result.dataset
+    for iy, dy in enumerate(GRID.dys.tolist()):
+        for ix, dx in enumerate(GRID.dxs.tolist()):
+            x = (torch.from_numpy(images.batch(range(N))).float() / 255 - 0.4) / 0.25
+            x = translate(x, dx, dy, (0.25 - 0.4) / 0.25)
+            with torch.no_grad():
+                scores = model.module(x)
+            loss = nn.functional.cross_entropy(scores, torch.from_numpy(images.labels.copy()), reduction="none")
+            np.testing.assert_array_equal(data.prediction[:, iy, ix], scores.argmax(1))
+            np.testing.assert_allclose(data.loss[:, iy, ix], loss, atol=1e-5)
+            np.testing.assert_allclose(data.confidence[:, iy, ix], scores.softmax(1).max(1).values, atol=1e-3)
+    np.testing.assert_array_equal(data.label, images.labels)
+    np.testing.assert_array_equal(data["index"], np.arange(N))
+    # The test can fail: the maps differ from shift to shift.
+    assert len(np.unique(data.mean_loss)) > GRID.n_shifts // 2
+
+
+def test_index_is_the_position_in_the_source(tmp_path: Path, model: Model) -> None:
+    result = sweep(model, pictures().subset([5, 2, 0]), GRID, out=tmp_path / "s.zarr")
+    assert result.dataset["index"].values.tolist() == [5, 2, 0]
+
+
+def test_pictures_are_brought_to_the_models_size_and_channels(tmp_path: Path) -> None:
+    model = wrap(Net(), mean=0.5, std=0.5, size=(6, 8))
+    result = sweep(model, pictures(size=(12, 16)), GRID, out=tmp_path / "s.zarr")
+    assert result.header.image_size == (6, 8)
+    colour = ImageSet(np.zeros((2, 3, 6, 8), np.uint8), [0, 1])
+    assert sweep(model, colour, GRID, out=tmp_path / "colour.zarr").complete
+
+
+def test_one_set_of_pictures_has_one_digest_whether_or_not_the_model_names_their_size(tmp_path: Path) -> None:
+    a = sweep(wrap(Net(), mean=0.5, std=0.5, size=(6, 8)), pictures(), GRID, out=tmp_path / "a.zarr")
+    b = sweep(wrap(Net(), mean=0.5, std=0.5), pictures(), GRID, out=tmp_path / "b.zarr")
+    assert a.header.data_digest == b.header.data_digest
+
+
+def test_a_bare_callable_is_a_model(tmp_path: Path) -> None:
+    def darkest_channel(x: Tensor) -> Tensor:
+        return -x.mean(dim=(2, 3))
+
+    result = sweep(wrap(darkest_channel, mean=0.5, std=0.5), pictures(), GRID, out=tmp_path / "s.zarr")
+    assert result.header.n_macs is None
+    assert "plain callable" in " ".join(result.header.model_notes)
+
+
+def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
+    net = Net()
+    net.train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    sweep(wrap(net, mean=0.5, std=0.5), pictures(), GRID, out=tmp_path / "s.zarr")
+    assert net.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_stats_and_progress(tmp_path: Path, model: Model) -> None:
+    calls: list[tuple[int, int]] = []
+    result, stats = run_sweep(
+        model,
+        pictures(),
+        GRID,
+        out=tmp_path / "s.zarr",
+        controls=("flip",),
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    total = 2 * N * GRID.n_shifts
+    assert calls == [(k * GRID.n_shifts, total) for k in (0, 3, 6, 7, 10, 13, 14)]
+    found = stats.to_dict()
+    assert found["out"] == str(tmp_path / "s.zarr")
+    assert (found["n_images"], found["n_shifts"], found["images_resumed"]) == (N, GRID.n_shifts, 0)
+    assert found["shifts_per_second"] == pytest.approx(total / found["seconds"])
+    assert (found["engine"], found["dtype"]) == (result.header.plan.engine, result.header.plan.dtype)
+    assert found["peak_memory_bytes"] > 50_000_000
+    assert json.loads(json.dumps(found)) == found
+    _, again = run_sweep(model, pictures(), GRID, out=tmp_path / "s.zarr", controls=("flip",))
+    assert (again.images_resumed, again.shifts_per_second) == (N, 0.0)
+
+
+def test_controls_are_subgroups(tmp_path: Path, model: Model) -> None:
+    result = sweep(model, pictures(), GRID, out=tmp_path / "s.zarr", controls=["flip", "occlusion", "flip"])
+    assert result.controls == ("occlusion", "flip")
+    iy, ix = GRID.origin
+    at_rest = result.dataset.loss[:, iy, ix].values
+    np.testing.assert_allclose(result.control("occlusion").dataset.loss[:, iy, ix], at_rest, atol=1e-5)
+    assert not np.allclose(result.control("flip").dataset.loss[:, iy, ix], at_rest)
+
+
+# ---- going on
+
+
+@pytest.mark.parametrize("after", range(1, 7))
+def test_an_interrupted_sweep_goes_on_to_the_same_bytes_and_computes_nothing_twice(
+    tmp_path: Path, model: Model, evaluated: list[tuple[str, int]], after: int
+) -> None:
+    controls = ("occlusion",)
+    fixed: dict[str, Any] = {"dtype": "float32", "controls": controls}
+    sweep(model, pictures(), GRID, out=tmp_path / "clean.zarr", **fixed)
+    once = sorted(evaluated)
+    assert len(set(once)) == len(once) == 2 * N
+    evaluated.clear()
+    with pytest.raises(KeyboardInterrupt):
+        sweep(model, pictures(), GRID, out=tmp_path / "s.zarr", progress=Stop(after), **fixed)
+    there = [SweepGroup(tmp_path / "s.zarr" / name).finished().sum() for name in ("", "control_occlusion")]
+    assert sum(there) == after
+    result, stats = run_sweep(model, pictures(), GRID, out=tmp_path / "s.zarr", **fixed)
+    assert stats.images_resumed == min(N, 3 * after)
+    assert sorted(evaluated) == once
+    assert small.tree(tmp_path / "s.zarr") == small.tree(tmp_path / "clean.zarr")
+    assert result.complete
+
+
+def test_a_finished_sweep_computes_nothing(tmp_path: Path, model: Model, evaluated: list[tuple[str, int]]) -> None:
+    sweep(model, pictures(), GRID, out=tmp_path / "s.zarr")
+    before = small.tree(tmp_path / "s.zarr")
+    evaluated.clear()
+    assert sweep(model, pictures(), GRID, out=tmp_path / "s.zarr").complete
+    assert evaluated == []
+    assert small.tree(tmp_path / "s.zarr") == before
+
+
+def test_resuming_is_announced(tmp_path: Path, model: Model) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        sweep(model, pictures(), GRID, out=tmp_path / "s.zarr", progress=Stop(1))
+    said: list[str] = []
+    run_sweep(model, pictures(), GRID, out=tmp_path / "s.zarr", announce=said.append)
+    assert len(said) == 1
+    assert "105 of 245 evaluations are there" in said[0]
+
+
+def test_a_control_may_be_added_to_a_finished_sweep(tmp_path: Path, model: Model) -> None:
+    sweep(model, pictures(), GRID, out=tmp_path / "s.zarr", dtype="float32")
+    main = small.tree(tmp_path / "s.zarr")
+    result = sweep(model, pictures(), GRID, out=tmp_path / "s.zarr", controls=("flip",))
+    assert result.control("flip").complete
+    assert small.tree(tmp_path / "s.zarr").items() >= main.items()
+
+
+def test_a_control_that_is_half_there_leaves_the_sweep_itself_complete(tmp_path: Path, model: Model) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        sweep(model, pictures(), GRID, out=tmp_path / "s.zarr", controls=("flip",), progress=Stop(4))
+    result = open_sweep(tmp_path / "s.zarr")
+    with pytest.raises(StoreError, match=r"control flip .* 3 of 7"):
+        result.control("flip")
+
+
+def test_a_finished_sweep_that_lost_a_chunk_is_mended(tmp_path: Path, model: Model) -> None:
+    sweep(model, pictures(), GRID, out=tmp_path / "s.zarr")
+    before = small.tree(tmp_path / "s.zarr")
+    (tmp_path / "s.zarr" / "loss" / "c" / "1" / "0" / "0").write_bytes(b"torn")
+    _, stats = run_sweep(model, pictures(), GRID, out=tmp_path / "s.zarr")
+    assert stats.images_resumed == 4
+    assert small.tree(tmp_path / "s.zarr") == before
+
+
+def test_the_stored_plan_is_kept(tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        sweep(model, pictures(), GRID, out=tmp_path / "s.zarr", dtype="float64", progress=Stop(1))
+
+    def never(*args: object, **options: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr(runner, "make_plan", never)
+    result = sweep(model, pictures(), GRID, out=tmp_path / "s.zarr")
+    assert result.header.plan.dtype == "float64"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"dtype": "float64"}, "another dtype: expected float64, got float32"),
+        ({"grid": ShiftGrid(2)}, "another max-shift"),
+        ({"grid": ShiftGrid((2, 3), 2)}, "another step"),
+        ({"fill": "mean"}, "another fill: expected mean, got black"),
+        ({"images": pictures(6)}, "another data"),
+        ({"model": wrap(Net(4), mean=0.4, std=0.25, name="net")}, "another model"),
+        ({"model": wrap(Net(), mean=0.3, std=0.25, name="net")}, r"another preprocessing: expected mean \[0.3\]"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+def test_a_sweep_of_another_question_is_refused_and_left_alone(
+    tmp_path: Path, model: Model, options: dict[str, Any], says: str
+) -> None:
+    first: dict[str, Any] = {"model": model, "images": pictures(), "grid": GRID, "dtype": "float32"}
+    sweep(**first, out=tmp_path / "s.zarr")
+    before = small.tree(tmp_path / "s.zarr")
+    with pytest.raises(StoreError, match=says):
+        sweep(**(first | options), out=tmp_path / "s.zarr")
+    assert small.tree(tmp_path / "s.zarr") == before
+
+
+def test_another_torch_may_read_but_not_go_on(tmp_path: Path, model: Model) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        sweep(model, pictures(), GRID, out=tmp_path / "s.zarr", progress=Stop(1))
+    metadata = tmp_path / "s.zarr" / "zarr.json"
+    document = json.loads(metadata.read_text())
+    document["attributes"]["software"] = json.dumps({"torch": "1.0.0"})
+    metadata.write_text(json.dumps(document))
+    with pytest.raises(StoreError, match=r"begun with torch 1\.0\.0"):
+        sweep(model, pictures(), GRID, out=tmp_path / "s.zarr")
+    assert open_sweep(tmp_path / "s.zarr", partial=True).n_written == 3
+
+
+# ---- what it refuses
+
+
+def test_a_foreign_output_is_not_touched_and_gets_no_lock_beside_it(tmp_path: Path, model: Model) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("x")
+    with pytest.raises(StoreError, match=r"thesis must be a sweep or not exist.*chapter\.tex"):
+        sweep(model, pictures(), GRID, out=tmp_path / "thesis")
+    assert small.tree(tmp_path) == {"thesis/chapter.tex": b"x"}
+
+
+def test_a_second_writer_is_refused(tmp_path: Path, model: Model) -> None:
+    with output_lock(tmp_path / "s.zarr"), pytest.raises(StoreError, match="busy"):
+        sweep(model, pictures(), GRID, out=tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"images": pictures(n_classes=5)}, r"expected labels from 0 to 2 .*got 3 \(3\), 4 \(4\)"),
+        ({"fill": "blak"}, "fill"),
+        ({"fill": "0.1,0.2"}, "2 values"),
+        ({"dtype": "float8"}, "dtype"),
+        ({"engine": "magic"}, "engine"),
+        ({"controls": ("blur",)}, "control"),
+        ({"controls": ("occlusion",), "fill": "wrap"}, "occlusion"),
+        ({"images": [1, 2]}, "expected an ImageSet"),
+        ({"model": nn.Identity()}, "expected a Model"),
+        ({"device": "cuda:99"}, "cuda:99"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else next(iter(value)),
+)
+def test_bad_input_writes_nothing(tmp_path: Path, model: Model, options: dict[str, Any], says: str) -> None:
+    asked: dict[str, Any] = {"model": model, "images": pictures(), "grid": GRID}
+    with pytest.raises(InputError, match=says) as caught:
+        sweep(**(asked | options), out=tmp_path / "s.zarr")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_class_names_in_another_order_are_refused(tmp_path: Path) -> None:
+    images = ImageSet(np.zeros((2, 1, 6, 8), np.uint8), [0, 1], class_names=("cat", "dog"))
+    model = wrap(Net(), mean=0.5, std=0.5, class_names=("ant", "dog", "cat"), name="zoo")
+    with pytest.raises(InputError, match="class 'cat' has number 0 in images and number 2 in zoo"):
+        sweep(model, images, GRID, out=tmp_path / "s.zarr")
+
+
+def test_pictures_of_mixed_sizes_need_a_size(tmp_path: Path, model: Model) -> None:
+    mixed = ImageSet([np.zeros((6, 8), np.uint8), np.zeros((8, 6), np.uint8)], [0, 1])
+    with pytest.raises(InputError, match="mixed sizes"):
+        sweep(model, mixed, GRID, out=tmp_path / "s.zarr")
+
+
+def _poisoned(images: ImageSet, place: int) -> Callable[[Tensor], Tensor]:
+    """A model that gives NaN whenever the brightest pixel of one picture is in view."""
+    poison = float(images.batch([place]).max())
+
+    def net(x: Tensor) -> Tensor:
+        scores = torch.stack([x.mean(dim=(1, 2, 3)), x.amax(dim=(1, 2, 3))], dim=1)
+        return torch.where(scores[:, 1:] * 255 > poison - 0.5, torch.nan, scores)
+
+    return net
+
+
+def test_nan_in_mid_sweep_names_the_image_and_keeps_what_is_finished(tmp_path: Path) -> None:
+    dark = np.random.default_rng(0).integers(0, 200, (N, 1, 6, 8), dtype=np.uint8)
+    dark[4, 0, 3, 4] = 250
+    images = ImageSet(np.concatenate([dark, dark[:1]]), [0] * (N + 1)).subset(range(1, N + 1))
+    model = wrap(_poisoned(images, 3), mean=0.0, std=1.0, name="poisoned")
+    with pytest.raises(ModelOutputError, match=r"not finite.* at image 4 of images; .* stay in .*s\.zarr") as caught:
+        sweep(model, images, GRID, out=tmp_path / "s.zarr")
+    assert caught.value.positions == (4,)
+    assert open_sweep(tmp_path / "s.zarr", partial=True).n_written == 3
+
+
+@pytest.mark.parametrize(("code", "says"), [(errno.ENOSPC, "no space left"), (errno.EIO, "cannot write")])
+@pytest.mark.parametrize("at", ["loss", "accuracy"])
+def test_a_full_disk_is_one_line_and_the_sweep_goes_on_later(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch, code: int, says: str, at: str
+) -> None:
+    clean = sweep(model, pictures(), GRID, out=tmp_path / "clean.zarr", dtype="float32")
+    from zarr.storage import _local
+
+    put, n_written = _local._put, 0
+
+    def full(path: Path, *args: Any, **options: Any) -> int:
+        nonlocal n_written
+        n_written += f"/s.zarr/{at}/c/" in path.as_posix()
+        if n_written > (1 if at == "loss" else 0) and "/s.zarr/" in path.as_posix():
+            raise OSError(code, "refused", str(path))
+        return put(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_local, "_put", full)
+        with pytest.raises(StoreError, match=f"{says}.*what is finished stays") as caught:
+            sweep(model, pictures(), GRID, out=tmp_path / "s.zarr", dtype="float32")
+    assert "\n" not in str(caught.value)
+    assert open_sweep(tmp_path / "s.zarr", partial=True).n_written == (3 if at == "loss" else N)
+    sweep(model, pictures(), GRID, out=tmp_path / "s.zarr")
+    assert small.tree(tmp_path / "s.zarr") == small.tree(clean.path)
+
+
+# ---- sizes
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "announced"), [((32, 32), (65, 65), 0), ((64, 20), (129, 41), 0), ((65, 224), (33, 33), 1)]
+)
+def test_default_grid(size: tuple[int, int], shape: tuple[int, int], announced: int) -> None:
+    said: list[str] = []
+    assert default_grid(size, said.append).shape == shape
+    assert len(said) == announced
+
+
+def test_the_default_grid_is_the_pictures_size(tmp_path: Path) -> None:
+    result = sweep(wrap(lambda x: x.mean(dim=(2, 3)), mean=0.5, std=0.5), pictures(2), out=tmp_path / "s.zarr")
+    assert result.grid.shape == (13, 17)
+    assert xr.open_zarr(tmp_path / "s.zarr", consolidated=False).dy.values[0] == -6
+
+
+def test_images_per_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    vgg8 = 209_000_000
+    assert images_per_chunk(10_000, 4225, vgg8, 3072) == 15
+    assert images_per_chunk(10, 4225, vgg8, 3072) == 10
+    assert images_per_chunk(10_000, 100_000, vgg8, 3072) == 1
+    assert images_per_chunk(10_000, 4225, None, 3072) == 15
+    assert images_per_chunk(10_000, 1089, 1_800_000_000, 150_528) == 6
+    assert images_per_chunk(10_000, 4225, 10**15, 150_528) == 1
+    assert images_per_chunk(10_000, 9, None, 150_528) == 222

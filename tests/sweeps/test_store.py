@@ -1,0 +1,409 @@
+"""The Zarr group: its layout, when a chunk counts as finished, and what is never touched."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import small_sweeps as small
+import xarray as xr
+import zarr
+
+from shiftlens.errors import StoreError
+from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.sources.preprocessing import Preprocessing
+from shiftlens.sweeps import store as store_module
+from shiftlens.sweeps.attributes import SweepHeader
+from shiftlens.sweeps.plan import ChunkResult
+from shiftlens.sweeps.store import SweepGroup, SweepStore, prediction_dtype, sweep_exists
+
+# ---- layout
+
+
+def test_the_group_is_what_the_contract_says_and_xarray_opens_it_silently(tmp_path: Path) -> None:
+    store = small.create(tmp_path / "s.zarr", controls=("flip",))
+    result = small.fill(store)
+    data = xr.open_zarr(tmp_path / "s.zarr", consolidated=False)
+    assert dict(data.sizes) == {"image": 7, "dy": 3, "dx": 5}
+    assert {name: (v.dims, str(v.dtype)) for name, v in data.variables.items()} == {
+        "prediction": (("image", "dy", "dx"), "uint8"),
+        "loss": (("image", "dy", "dx"), "float32"),
+        "confidence": (("image", "dy", "dx"), "float16"),
+        "label": (("image",), "int64"),
+        "index": (("image",), "int64"),
+        "accuracy": (("dy", "dx"), "float64"),
+        "mean_loss": (("dy", "dx"), "float64"),
+        "dy": (("dy",), "int64"),
+        "dx": (("dx",), "int64"),
+    }
+    assert set(data.coords) == {"dy", "dx"}
+    assert data.dy.values.tolist() == [-2, 0, 2]
+    assert data.dx.values.tolist() == [-4, -2, 0, 2, 4]
+    np.testing.assert_array_equal(data.prediction, result.prediction)
+    np.testing.assert_array_equal(data.loss, result.loss)
+    np.testing.assert_array_equal(data.confidence, result.confidence)
+    np.testing.assert_array_equal(data["index"], np.arange(7) * 10)
+    assert data.prediction.encoding["chunks"] == (3, 3, 5)
+    flip = xr.open_zarr(tmp_path / "s.zarr", group="control_flip", consolidated=False)
+    assert set(flip.variables) == set(data.variables)
+    assert (flip.prediction.values == 255).all()
+    assert np.isnan(flip.loss.values).all()
+
+
+def test_attributes_hold_what_the_contract_names_and_no_times_or_hosts(tmp_path: Path) -> None:
+    small.create(tmp_path / "s.zarr")
+    attributes = json.loads((tmp_path / "s.zarr" / "zarr.json").read_text())["attributes"]
+    assert attributes.pop("kind") == "sweep"
+    assert attributes.pop("schema_version") == 1
+    assert attributes.pop("complete") is False
+    assert attributes.pop("max_shift") == [2, 4]
+    assert attributes.pop("image_size") == [6, 7]
+    assert json.loads(attributes.pop("software"))["torch"]
+    nested = ("plan", "class_names", "strides", "preprocessing", "training", "model_notes", "data_notes", "fill_values")
+    assert {key: json.loads(attributes.pop(key)) for key in nested} == {
+        "plan": json.loads(small.PLAN.to_json()),
+        "class_names": ["a", "b", "c"],
+        "strides": [2, 4],
+        "preprocessing": {
+            "mean": [0.5],
+            "std": [0.25],
+            "size": [6, 7],
+            "resize": None,
+            "interpolation": "bilinear",
+            "declared": True,
+        },
+        "training": {"epochs": 3, "augmentation": {"shift": 2}},
+        "model_notes": ["a note"],
+        "data_notes": [],
+        "fill_values": [0.123456789],
+    }
+    assert attributes == {
+        "model": "net.py:factory",
+        "model_digest": "sha256:aaaa",
+        "data": "digits",
+        "data_digest": "sha256:bbbb",
+        "n_classes": 3,
+        "step": 2,
+        "fill": small.HEADER.fill.name,
+        "engine": "direct",
+        "dtype": "float32",
+        "n_parameters": 10,
+        "n_macs": None,
+    }
+
+
+def test_header_survives_the_disk(tmp_path: Path) -> None:
+    store = small.create(tmp_path / "s.zarr", controls=("occlusion",))
+    assert store.main.header == small.header()
+    assert store.group("occlusion").header == small.header(control="occlusion")
+
+
+@pytest.mark.parametrize("fill", ["black", "mean", "edge", "0.25", "0.1,0.2,0.3"])
+def test_every_fill_survives_the_disk(tmp_path: Path, fill: str) -> None:
+    assert small.create(tmp_path / "s.zarr", fill=Fill.parse(fill)).main.header.fill == Fill.parse(fill)
+
+
+@pytest.mark.parametrize(("n_classes", "dtype"), [(2, "uint8"), (255, "uint8"), (256, "uint16"), (65536, "uint32")])
+def test_prediction_holds_the_classes_and_one_value_more(n_classes: int, dtype: str) -> None:
+    assert prediction_dtype(n_classes) == dtype
+    assert n_classes - 1 < np.iinfo(dtype).max
+
+
+# ---- chunks
+
+
+def test_a_chunk_is_finished_when_it_is_whole_and_only_then(tmp_path: Path) -> None:
+    group = small.create(tmp_path / "s.zarr").main
+    result = small.numbers(7)
+    assert group.n_chunks == 3
+    assert group.finished().tolist() == [False, False, False]
+    group.write(2, small.cut(result, group.span(2)))
+    group.write(0, small.cut(result, group.span(0)))
+    again = SweepGroup(tmp_path / "s.zarr")
+    assert again.finished().tolist() == [True, False, True]
+    assert again.n_images_in(again.finished()) == 4
+
+
+def test_numbers_that_equal_zarrs_usual_fill_value_are_written(tmp_path: Path) -> None:
+    group = small.create(tmp_path / "s.zarr").main
+    zeros = np.zeros((3, 3, 5))
+    group.write(0, ChunkResult(zeros.astype(np.int64), zeros.astype(np.float32), zeros.astype(np.float16)))
+    assert SweepGroup(tmp_path / "s.zarr").finished().tolist() == [True, False, False]
+
+
+def test_a_mean_map_of_nan_is_on_disk_too(tmp_path: Path) -> None:
+    # Zarr drops what equals the fill value unless `write_empty_chunks` is set again after every opening.
+    group = SweepGroup(small.create(tmp_path / "s.zarr").path, writable=True)
+    group._open("accuracy")[:] = np.nan
+    assert (tmp_path / "s.zarr" / "accuracy" / "c" / "0" / "0").is_file()
+
+
+@pytest.mark.parametrize("array", ["prediction", "loss", "confidence"])
+@pytest.mark.parametrize("chunk", [0, 2], ids=["first", "last, not full"])
+@pytest.mark.parametrize("harm", ["gone", "empty", "cut", "garbage", "flipped"])
+def test_a_torn_chunk_is_not_finished_and_can_be_written_again(
+    tmp_path: Path, array: str, chunk: int, harm: str
+) -> None:
+    store = small.create(tmp_path / "s.zarr")
+    result = small.fill(store)
+    file = tmp_path / "s.zarr" / array / "c" / str(chunk) / "0" / "0"
+    content = file.read_bytes()
+    middle = len(content) // 2
+    harmed = {
+        "empty": b"",
+        "cut": content[:-5],
+        "garbage": b"no compressed numbers",
+        "flipped": content[:middle] + bytes([content[middle] ^ 255]) + content[middle + 1 :],
+    }
+    file.unlink()
+    if harm != "gone":
+        file.write_bytes(harmed[harm])
+    group = SweepGroup(tmp_path / "s.zarr", writable=True)
+    assert group.finished().tolist() == [k != chunk for k in range(3)]
+    group.write(chunk, small.cut(result, group.span(chunk)))
+    assert group.finished().all()
+    assert file.read_bytes() == content
+
+
+def test_prediction_comes_last_so_a_death_in_between_leaves_an_unfinished_chunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    group = small.create(tmp_path / "s.zarr").main
+    written = []
+    put = zarr.Array.__setitem__
+
+    def spy(array: zarr.Array, where: slice, values: np.ndarray) -> None:
+        written.append(array.name)
+        put(array, where, values)
+
+    monkeypatch.setattr(zarr.Array, "__setitem__", spy)
+    group.write(0, small.numbers(3))
+    assert written == ["/confidence", "/loss", "/prediction"]
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_a_part_of_a_chunk_is_refused(tmp_path: Path, n: int) -> None:
+    group = small.create(tmp_path / "s.zarr").main
+    with pytest.raises(ValueError, match="written whole"):
+        group.write(0, small.numbers(n))
+
+
+def test_a_prediction_that_means_not_written_is_refused(tmp_path: Path) -> None:
+    group = small.create(tmp_path / "s.zarr").main
+    result = small.numbers(3)
+    result.prediction[1, 1, 1] = 255
+    with pytest.raises(ValueError, match="between 0 and 254"):
+        group.write(0, result)
+
+
+# ---- means
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 3, 7])
+def test_means_equal_a_plain_loop_for_any_chunking(tmp_path: Path, chunk_size: int) -> None:
+    store = small.create(tmp_path / "s.zarr", chunk_size=chunk_size)
+    result = small.fill(store)
+    data = xr.open_zarr(tmp_path / "s.zarr", consolidated=False)
+    label = small.labels(7)
+    for iy in range(3):
+        for ix in range(5):
+            right = sum(int(result.prediction[k, iy, ix]) == label[k] for k in range(7))
+            loss = sum(float(result.loss[k, iy, ix]) for k in range(7)) / 7
+            assert data.accuracy.values[iy, ix] == right / 7
+            assert data.mean_loss.values[iy, ix] == pytest.approx(loss, rel=1e-14)
+    assert data.attrs["complete"] is True
+
+
+def test_bytes_do_not_depend_on_the_order_of_writing(tmp_path: Path) -> None:
+    straight = small.create(tmp_path / "a.zarr")
+    result = small.fill(straight)
+    small.create(tmp_path / "b.zarr")
+    for chunk in (2, 0, 1):
+        group = SweepGroup(tmp_path / "b.zarr", writable=True)
+        group.write(chunk, small.cut(result, group.span(chunk)))
+    group.finish()
+    assert small.tree(tmp_path / "a.zarr") == small.tree(tmp_path / "b.zarr")
+
+
+# ---- creation
+
+
+def test_a_control_may_be_added_later_and_gives_the_same_bytes(tmp_path: Path) -> None:
+    first = small.create(tmp_path / "a.zarr", controls=("occlusion",))
+    later = small.create(tmp_path / "b.zarr")
+    assert (first.controls, later.controls) == (("occlusion",), ())
+    later.add_control("occlusion")
+    assert later.controls == ("occlusion",)
+    assert small.tree(tmp_path / "a.zarr") == small.tree(tmp_path / "b.zarr")
+
+
+def test_an_empty_directory_may_become_a_sweep(tmp_path: Path) -> None:
+    (tmp_path / "s.zarr").mkdir()
+    assert not sweep_exists(tmp_path / "s.zarr")
+    small.create(tmp_path / "s.zarr")
+    assert sweep_exists(tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+def test_a_creation_that_the_disk_refuses_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    real = store_module._create_group
+
+    def fails_after(*args: object) -> None:
+        real(*args)
+        raise OSError(code, "refused")
+
+    monkeypatch.setattr(store_module, "_create_group", fails_after)
+    expected = "cannot create" if code == errno.EIO else "no space left on the disk"
+    with pytest.raises(StoreError, match=expected):
+        small.create(tmp_path / "s.zarr")
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- what else may lie at the path
+
+
+def test_nothing_there_is_no_sweep(tmp_path: Path) -> None:
+    assert not sweep_exists(tmp_path / "nothing")
+
+
+def _foreign(kind: str, path: Path) -> str:
+    """Put something foreign at `path`; returns what the message must say."""
+    if kind == "file":
+        path.write_text("my thesis")
+        return "it is a file"
+    if kind == "dangling link":
+        path.symlink_to(path.parent / "gone")
+        return "it is a file"
+    path.mkdir()
+    if kind == "directory":
+        (path / "thesis.tex").write_text("my thesis")
+        return "a directory with 1 entries .thesis.tex."
+    if kind == "zarr 2":
+        (path / ".zgroup").write_text('{"zarr_format": 2}')
+        return "a directory with 1 entries"
+    if kind == "cut metadata":
+        (path / "zarr.json").write_text('{"attributes": {"ki')
+        return "not the metadata of a Zarr group"
+    documents = {
+        "no attributes": {"zarr_format": 3, "node_type": "group"},
+        "array": {"zarr_format": 3, "node_type": "array", "attributes": {}},
+        "other group": {"zarr_format": 3, "node_type": "group", "attributes": {"title": "ERA5"}},
+        "features": {"zarr_format": 3, "node_type": "group", "attributes": {"kind": "features", "schema_version": 1}},
+        "newer": {"zarr_format": 3, "node_type": "group", "attributes": {"kind": "sweep", "schema_version": 2}},
+        "list": [1],
+    }
+    (path / "zarr.json").write_text(json.dumps(documents[kind]))
+    return {
+        "no attributes": "not the metadata",
+        "list": "not the metadata",
+        "features": "of kind 'features'",
+        "newer": "schema version 2",
+    }.get(kind, "something else")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "file",
+        "dangling link",
+        "directory",
+        "zarr 2",
+        "cut metadata",
+        "no attributes",
+        "array",
+        "other group",
+        "features",
+        "newer",
+        "list",
+    ],
+)
+def test_a_foreign_thing_is_named(tmp_path: Path, kind: str) -> None:
+    message = _foreign(kind, tmp_path / "s.zarr")
+    with pytest.raises(StoreError, match=message) as caught:
+        sweep_exists(tmp_path / "s.zarr")
+    assert "s.zarr" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("max_shift", "big", "max_shift"),
+        ("max_shift", [0, 0], "max-shift must be at least 1"),
+        ("step", None, "step"),
+        ("n_classes", True, "n_classes"),
+        ("plan", "{}", "plan"),
+        ("plan", 3, "plan"),
+        ("class_names", "not json", "class_names"),
+        ("preprocessing", "[]", "cannot be read"),
+        ("preprocessing", '{"unknown": 1}', "cannot be read"),
+        ("strides", "3", "cannot be read"),
+        ("model", 1, "model"),
+    ],
+)
+def test_damaged_attributes_are_named(tmp_path: Path, key: str, value: object, says: str) -> None:
+    attributes = small.header().to_attributes(complete=False)
+    attributes[key] = value
+    with pytest.raises(StoreError, match=says):
+        SweepHeader.from_attributes(attributes, "here")
+    del attributes[key]
+    with pytest.raises(StoreError, match=f"{key}.*got nothing"):
+        SweepHeader.from_attributes(attributes, "here")
+
+
+def test_a_missing_array_is_named(tmp_path: Path) -> None:
+    small.create(tmp_path / "s.zarr")
+    (tmp_path / "s.zarr" / "loss" / "zarr.json").unlink()
+    with pytest.raises(StoreError, match="damaged"):
+        SweepStore(tmp_path / "s.zarr")
+
+
+def test_an_array_of_another_shape_is_named(tmp_path: Path) -> None:
+    small.create(tmp_path / "s.zarr")
+    file = tmp_path / "s.zarr" / "loss" / "zarr.json"
+    document = json.loads(file.read_text())
+    document["shape"] = [7, 3, 4]
+    file.write_text(json.dumps(document))
+    with pytest.raises(StoreError, match=r"expected loss of shape \(7, 3, 5\)"):
+        SweepStore(tmp_path / "s.zarr")
+
+
+# ---- resuming another question
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model_digest": "sha256:other", "model": "m2"}, r"another model: expected m2 \(sha256:other\), got net.py"),
+        ({"data_digest": "sha256:other"}, "another data"),
+        ({"grid": ShiftGrid((2, 6), 2)}, r"another max-shift .*expected \[2, 6\], got \[2, 4\]"),
+        ({"grid": ShiftGrid((2, 4), 1)}, "another step: expected 1, got 2"),
+        ({"fill": Fill.parse("mean")}, "another fill: expected mean, got"),
+        # The same name by rounding, other numbers.
+        ({"fill": Fill(small.HEADER.fill.name, (0.1234561,))}, "another fill"),
+        (
+            {"model_digest": "sha256:other", "preprocessing": Preprocessing((0.4,), (0.25,))},
+            r"another preprocessing: expected mean \[0.4\]",
+        ),
+    ],
+)
+def test_a_sweep_of_another_question_is_refused(changes: dict[str, object], says: str) -> None:
+    with pytest.raises(StoreError, match=says) as caught:
+        small.header(**changes).refuse_other(small.header(), "s.zarr")
+    assert str(caught.value).startswith("s.zarr holds")
+
+
+def test_what_does_not_change_the_answer_is_no_reason_to_refuse() -> None:
+    small.header(model="./net.py:factory", training={}, class_names=()).refuse_other(small.header(), "s.zarr")
+
+
+def test_another_torch_is_refused_with_the_reason() -> None:
+    stored = small.header(software={"torch": "1.0.0"})
+    with pytest.raises(StoreError, match=r"begun with torch 1\.0\.0, this is torch .* last bits"):
+        stored.refuse_other_torch("s.zarr")
+    small.header().refuse_other_torch("s.zarr")
