@@ -1,0 +1,72 @@
+"""Audit a vision model's spatial behaviour: every shift, every border, proved cause and repair.
+
+The names below are loaded when they are first used, so that `import shiftlens` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_WHERE = {
+    "Fill": "shiftlens.shifts",
+    "ImageSet": "shiftlens.sources.images",
+    "Model": "shiftlens.sources.models",
+    "ModelOutputError": "shiftlens.errors",
+    "InputError": "shiftlens.errors",
+    "NoEffectWarning": "shiftlens.errors",
+    "Shift": "shiftlens.shifts",
+    "ShiftGrid": "shiftlens.shifts",
+    "ShiftlensError": "shiftlens.errors",
+    "StoreError": "shiftlens.errors",
+    "Sweep": "shiftlens.sweeps.result",
+    "evaluate": "shiftlens.evaluation",
+    "load_images": "shiftlens.sources.images",
+    "load_model": "shiftlens.sources.models",
+    "open_sweep": "shiftlens.sweeps.result",
+    "sweep": "shiftlens.sweeps.runner",
+    "train": "shiftlens.training",
+    "translate": "shiftlens.shifts",
+    "wrap": "shiftlens.sources.models",
+}
+_ROOMS = ("nn",)
+
+if TYPE_CHECKING:
+    from shiftlens import nn as nn
+    from shiftlens.errors import InputError as InputError
+    from shiftlens.errors import ModelOutputError as ModelOutputError
+    from shiftlens.errors import NoEffectWarning as NoEffectWarning
+    from shiftlens.errors import ShiftlensError as ShiftlensError
+    from shiftlens.errors import StoreError as StoreError
+    from shiftlens.evaluation import evaluate as evaluate
+    from shiftlens.shifts import Fill as Fill
+    from shiftlens.shifts import Shift as Shift
+    from shiftlens.shifts import ShiftGrid as ShiftGrid
+    from shiftlens.shifts import translate as translate
+    from shiftlens.sources.images import ImageSet as ImageSet
+    from shiftlens.sources.images import load_images as load_images
+    from shiftlens.sources.models import Model as Model
+    from shiftlens.sources.models import load_model as load_model
+    from shiftlens.sources.models import wrap as wrap
+    from shiftlens.sweeps.result import Sweep as Sweep
+    from shiftlens.sweeps.result import open_sweep as open_sweep
+    from shiftlens.sweeps.runner import sweep as sweep
+    from shiftlens.training import train as train
+
+__all__ = [*sorted(_WHERE), *_ROOMS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"shiftlens.{name}")
+    if name in _WHERE:
+        value = getattr(importlib.import_module(_WHERE[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'shiftlens' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

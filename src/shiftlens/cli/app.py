@@ -1,0 +1,82 @@
+"""The application: which commands there are, and how each kind of failure ends."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from shiftlens.cli import demo, measure, train
+from shiftlens.cli.console import error_line
+from shiftlens.errors import ShiftlensError
+
+app = typer.Typer(
+    name="shiftlens",
+    help="Audit a vision model's spatial behaviour: evaluate it under every shift of the picture.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+demo.register(app)
+train.register(app)
+measure.register(app)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version
+
+        print(f"shiftlens {version('shiftlens')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
+) -> None:
+    pass
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv
+        The arguments without the program's name; those of the process by default.
+
+    Returns
+    -------
+    int
+        Exit code: 0 fine, 1 findings above a gate, 2 bad use or bad input (one line on stderr), 3 a crash,
+        130 interrupted.
+    """
+    try:
+        code = app(args=argv, prog_name="shiftlens", standalone_mode=False)
+    except ShiftlensError as error:
+        error_line(str(error))
+        return error.exit_code
+    except typer.TyperException as error:
+        # Bad use, found by the parser: its message without the usage text around it.
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        error_line(f"{message} (see 'shiftlens --help')")
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        error_line("interrupted; the same command goes on from here")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone: nothing to say, and nothing to say it to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:
+        traceback.print_exc()
+        error_line("crashed: this is a defect of shiftlens; the lines above say where")
+        return 3
+    if code == 130:
+        error_line("interrupted; the same command goes on from here")
+    return int(code or 0)

@@ -1,0 +1,144 @@
+"""What a command says: results on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 5.0
+"""Where no terminal is attached, progress is a plain line as often as this."""
+
+
+@dataclass(frozen=True)
+class Shell:
+    """Where a command writes to, as `--quiet` and `--json` ask for it."""
+
+    quiet: bool = False
+    as_json: bool = False
+    stderr: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
+    stdout: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
+
+    def say(self, text: str) -> None:
+        """A remark on the way; silent with `--quiet`."""
+        if not self.quiet:
+            self.stderr.print(text, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """What a reader of the result must know; also with `--quiet`."""
+        self.stderr.print(f"warning: {text}", markup=False, soft_wrap=True)
+
+    def result(self, values: dict[str, Any], lines: list[str]) -> None:
+        """The command's answer: one JSON object with `--json`, otherwise lines for people."""
+        if self.as_json:
+            print(json.dumps(values, allow_nan=False))
+            return
+        for line in lines:
+            self.stdout.print(line, markup=False)
+
+    @contextmanager
+    def progress(self, what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+        """A bar with rate and time left on a terminal, plain lines elsewhere, nothing with `--quiet`.
+
+        Yields a function to be called with how much is done and how much there is.
+        """
+        if self.quiet:
+            yield lambda done, total: None
+        elif self.stderr.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                TaskProgressColumn(),
+                TextColumn("{task.fields[rate]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+            )
+            with Progress(*columns, console=self.stderr, transient=True) as bar:
+                task = bar.add_task(what, total=None, rate="")
+                pace = _Pace()
+
+                def update(done: int, total: int) -> None:
+                    bar.update(task, completed=done, total=total, rate=f"{pace.rate(done):,.0f} {unit}/s")
+
+                yield update
+        else:
+            pace = _Pace()
+
+            def line(done: int, total: int) -> None:
+                if pace.due():
+                    rate = pace.rate(done)
+                    left = f", {(total - done) / rate:,.0f} s left" if rate > 0 else ""
+                    self.say(f"{what}: {done:,} of {total:,} {unit} ({rate:,.0f}/s{left})")
+
+            yield line
+
+
+class _Pace:
+    """Rate since the first report (what a resume found finished does not count)."""
+
+    def __init__(self) -> None:
+        self._start: tuple[float, int] | None = None
+        self._last_line = time.monotonic()
+
+    def rate(self, done: int) -> float:
+        now = time.monotonic()
+        if self._start is None:
+            self._start = (now, done)
+        seconds = now - self._start[0]
+        return (done - self._start[1]) / seconds if seconds > 0 else 0.0
+
+    def due(self) -> bool:
+        now = time.monotonic()
+        if now - self._last_line < SECONDS_BETWEEN_LINES:
+            return False
+        self._last_line = now
+        return True
+
+
+@contextmanager
+def remarks(shell: Shell) -> Iterator[None]:
+    """Show what the library says through `logging` and `warnings` as remarks of the command."""
+    import warnings
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = record.getMessage()
+            if record.levelno >= logging.WARNING:
+                shell.warn(text)
+            else:
+                shell.say(text)
+
+    logger = logging.getLogger("shiftlens")
+    handler = Handler()
+    previous = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        # Libraries' own warnings are for developers; ours are for the user.
+        if category.__module__.startswith("shiftlens") or issubclass(category, UserWarning):
+            shell.warn(" ".join(str(message).split()))
+
+    original, warnings.showwarning = warnings.showwarning, show
+    try:
+        yield
+    finally:
+        warnings.showwarning = original
+        logger.removeHandler(handler)
+        logger.setLevel(previous[0])
+        logger.propagate = previous[1]
+
+
+def error_line(text: str) -> None:
+    """One clear line on stderr."""
+    print(f"shiftlens: {' '.join(text.split())}", file=sys.stderr)

@@ -1,0 +1,190 @@
+"""`evaluate` and `sweep`: numbers of a model on images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shiftlens.cli import options as o
+from shiftlens.cli.console import Shell, remarks
+
+if TYPE_CHECKING:
+    from shiftlens.sources.images import ImageSet
+    from shiftlens.sources.models import Model
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's commands."""
+    app.command()(evaluate)
+    app.command()(sweep)
+
+
+def load(
+    shell: Shell,
+    model: str,
+    data: str,
+    *,
+    data_root: Path | None,
+    limit: int | None,
+    weights: str | None,
+    mean: str | None,
+    std: str | None,
+    input_size: str | None,
+    device: str,
+) -> tuple[Model, ImageSet]:
+    """Model and images as the options name them; shows what the model notes (such as guessed preprocessing)."""
+    from shiftlens.sources.images import load_images
+    from shiftlens.sources.models import load_model
+
+    images = load_images(data, split="test", data_root=data_root, limit=o.positive(limit, "--limit"))
+    loaded = load_model(
+        model,
+        weights=weights,
+        mean=o.numbers(mean, "--mean"),
+        std=o.numbers(std, "--std"),
+        input_size=o.size(input_size, "--input-size"),
+        picture_size=images.size,
+        device=device,
+    )
+    for note in loaded.notes:
+        shell.warn(note)
+    return loaded, images
+
+
+def evaluate(
+    model: o.ModelSpec,
+    data: o.DataSpec = "digits",
+    shift: Annotated[tuple[int, int], typer.Option("--shift", help="DX DY in pixels: right, down.")] = (0, 0),
+    fill: o.Fill = "black",
+    limit: o.Limit = None,
+    data_root: o.DataRoot = None,
+    weights: o.Weights = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    input_size: o.InputSize = None,
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+    quiet: o.Quiet = False,
+    json: o.Json = False,
+) -> None:
+    """Accuracy and loss under one shift.
+
+    Example: shiftlens evaluate --model runs/vgg --data cifar10 --shift 4 0
+    """
+    shell = Shell(quiet, json)
+    with remarks(shell):
+        import torch
+
+        from shiftlens import evaluation
+        from shiftlens.shifts import Shift
+
+        torch.manual_seed(seed)
+        loaded, images = load(
+            shell,
+            model,
+            data,
+            data_root=data_root,
+            limit=limit,
+            weights=weights,
+            mean=mean,
+            std=std,
+            input_size=input_size,
+            device=device,
+        )
+        with shell.progress("evaluating", "images") as report:
+            result = evaluation.evaluate(loaded, images, shift=Shift(*shift), fill=fill, device=device, progress=report)
+    for note in images.notes:
+        shell.say(f"note: {note}")
+    shell.result(result.to_dict(), result.lines())
+
+
+def sweep(
+    model: o.ModelSpec,
+    out: Annotated[Path, typer.Option("--out", help="The result, a Zarr directory such as sweep.zarr.")],
+    data: o.DataSpec = "digits",
+    max_shift: Annotated[
+        str | None,
+        typer.Option("--max-shift", help="Largest shift, N or YxX pixels (picture's size up to 64, else 16)."),
+    ] = None,
+    step: Annotated[int, typer.Option("--step", help="Distance between neighbouring shifts in pixels.")] = 1,
+    fill: o.Fill = "black",
+    limit: o.Limit = None,
+    control: Annotated[str | None, typer.Option("--control", help="Controls with commas: occlusion,flip.")] = None,
+    engine: Annotated[str, typer.Option("--engine", help="auto or direct.")] = "auto",
+    dtype: Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")] = "auto",
+    data_root: o.DataRoot = None,
+    weights: o.Weights = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    input_size: o.InputSize = None,
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+    quiet: o.Quiet = False,
+    json: o.Json = False,
+) -> None:
+    """Evaluate every image under every shift; stops and resumes anywhere.
+
+    Example: shiftlens sweep --model runs/vgg --data cifar10 --limit 1000 --out vgg.zarr
+    """
+    shell = Shell(quiet, json)
+    with remarks(shell):
+        import torch
+
+        from shiftlens.shifts import ShiftGrid
+        from shiftlens.sources.matching import on_input_grid
+        from shiftlens.sweeps.request import default_grid
+        from shiftlens.sweeps.runner import run_sweep
+
+        torch.manual_seed(seed)
+        bounds = o.size(max_shift, "--max-shift", least=0)
+        # The grid is checked before anything is loaded: a typing error should not cost a minute.
+        grid = None if bounds is None else ShiftGrid(bounds, step)
+        loaded, images = load(
+            shell,
+            model,
+            data,
+            data_root=data_root,
+            limit=limit,
+            weights=weights,
+            mean=mean,
+            std=std,
+            input_size=input_size,
+            device=device,
+        )
+        if grid is None:
+            _, size = on_input_grid(loaded, images)
+            grid = default_grid(size, shell.say, step=step)
+        controls = tuple(name.strip() for name in control.split(",")) if control else ()
+        with shell.progress("sweeping", "evaluations") as report:
+            result, stats = run_sweep(
+                loaded,
+                images,
+                grid,
+                out=out,
+                fill=fill,
+                engine=engine,
+                dtype=dtype,
+                controls=controls,
+                device=device,
+                progress=report,
+                announce=shell.say,
+            )
+    for note in images.notes:
+        shell.say(f"note: {note}")
+    accuracy = result.accuracy
+    at_rest = float(accuracy.sel(dy=0, dx=0))
+    worst = accuracy.argmin(...)
+    worst_dy, worst_dx = (int(accuracy[axis][worst[axis]]) for axis in ("dy", "dx"))
+    shell.result(
+        stats.to_dict(),
+        [
+            f"{stats.n_images:,} images x {stats.n_shifts:,} shifts in {stats.out}",
+            f"accuracy {100 * at_rest:.2f} % at (0, 0), {100 * float(accuracy.mean()):.2f} % on average, "
+            f"lowest {100 * float(accuracy.min()):.2f} % at (dx, dy) = ({worst_dx}, {worst_dy})",
+            f"{stats.seconds:.1f} s, {stats.shifts_per_second:,.0f} evaluations/s ({stats.engine}, {stats.dtype}), "
+            f"peak memory {stats.peak_memory_bytes / 1e9:.2f} GB"
+            + (f", {stats.images_resumed:,} images were there already" if stats.images_resumed else ""),
+        ],
+    )

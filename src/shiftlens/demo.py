@@ -1,0 +1,94 @@
+"""The main job on the embedded images: train a small VGG, sweep it, draw its matrices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from shiftlens import figures
+from shiftlens.evaluation import Evaluation, evaluate
+from shiftlens.shifts import ShiftGrid
+from shiftlens.sources.images import load_images
+from shiftlens.sources.models import load_model
+from shiftlens.sweeps.result import Sweep
+from shiftlens.sweeps.runner import run_sweep
+from shiftlens.training import TrainSettings, train
+
+MAX_SHIFT = 32
+"""The picture's size: all 4,225 shifts of 32 x 32 pixels."""
+
+WIDTH = 16
+"""Channels of the demo net's first level: a quarter of `vgg8`'s, so that the whole takes minutes without a GPU."""
+
+
+class Narrator(Protocol):
+    """What the demo needs of whoever runs it: remarks and progress."""
+
+    def say(self, text: str) -> None:
+        """One remark."""
+        ...
+
+    def progress(self, what: str, unit: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        """A progress report for one step."""
+        ...
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """Where everything is and the two numbers to look at first."""
+
+    files: tuple[Path, ...]
+    evaluation: Evaluation
+    sweep: Sweep
+
+
+def run(
+    out: Path,
+    narrator: Narrator,
+    *,
+    device: str = "auto",
+    seed: int = 0,
+    max_shift: int = MAX_SHIFT,
+    limit: int | None = None,
+) -> DemoResult:
+    """Train, sweep and draw on `digits`; run again, it goes on where it stopped.
+
+    Parameters
+    ----------
+    out
+        Directory for the run, the sweep and the pictures; made if it is not there.
+    narrator
+        Told what happens.
+    device, seed
+        As everywhere.
+    max_shift, limit
+        Smaller numbers make a quicker, coarser demo (the tests do).
+    """
+    train_images = load_images("digits", split="train")
+    test_images = load_images("digits", split="test", limit=limit)
+    narrator.say(f"1/3 training a small VGG on {len(train_images):,} handwritten digits")
+    with narrator.progress("training", "steps") as report:
+        train(
+            train_images,
+            test_images,
+            out=out / "run",
+            seed=seed,
+            device=device,
+            settings=TrainSettings(arch="vgg8", width=WIDTH),
+            progress=report,
+        )
+    model = load_model(str(out / "run"), device=device)
+    evaluation = evaluate(model, test_images, device=device)
+    grid = ShiftGrid(max_shift)
+    narrator.say(f"2/3 evaluating {len(test_images):,} test images under all {grid.n_shifts:,} shifts")
+    with narrator.progress("sweeping", "evaluations") as report:
+        sweep, _ = run_sweep(model, test_images, grid, out=out / "digits.zarr", device=device, progress=report)
+    narrator.say("3/3 drawing")
+    files = (
+        figures.save(figures.accuracy_matrix(sweep), out / "accuracy.png"),
+        figures.save(figures.loss_matrix(sweep), out / "loss.png"),
+    )
+    return DemoResult((out / "run", out / "digits.zarr", *files), evaluation, sweep)
