@@ -133,7 +133,7 @@ def from_pil(image: Image.Image, where: str, *, keep_grey: bool = False) -> Pixe
 
 def fit(
     pixels: Pixels, size: tuple[int, int], resize: int | None, interpolation: str, where: Callable[[], str]
-) -> Pixels:
+) -> UInt8[np.ndarray, "new_h new_w c"]:
     """Scale a picture and cut its centre, so that it has `size` pixels.
 
     With `resize`, its shorter side becomes `resize` (the longer one the same scale, rounded down), as torchvision's

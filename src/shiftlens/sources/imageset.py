@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, Integer, UInt8
 
 from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
@@ -154,7 +154,9 @@ class ImageSet:
         """How many pictures."""
         return len(self.labels)
 
-    def batch(self, positions: Sequence[int] | Int64[np.ndarray, " k"] | slice) -> UInt8[np.ndarray, "k c h w"]:
+    def batch(
+        self, positions: Sequence[int] | Integer[np.ndarray, " _"] | Bool[np.ndarray, " _"] | slice
+    ) -> UInt8[np.ndarray, "k c h w"]:
         """Pixels at some positions, in the order asked for; only these are decoded.
 
         Parameters
@@ -284,7 +286,7 @@ class ImageSet:
 
     # ---- other sets of the same source
 
-    def subset(self, positions: Sequence[int] | Int64[np.ndarray, " k"] | slice) -> ImageSet:
+    def subset(self, positions: Sequence[int] | Integer[np.ndarray, " _"] | Bool[np.ndarray, " _"] | slice) -> ImageSet:
         """The pictures at some positions of this set, in that order; at least one."""
         chosen = self._positions(positions)
         if not len(chosen):
@@ -354,7 +356,7 @@ class ImageSet:
         return other
 
 
-def _with_channels(pixels: Pixels, n_channels: int) -> Pixels:
+def _with_channels(pixels: Pixels, n_channels: int) -> UInt8[np.ndarray, "h w new_c"]:
     if n_channels == 3 or pixels.shape[2] == 1:
         return pixels  # one channel is repeated by the assignment that follows
     # Whole-number arithmetic: a grey picture stored as RGB comes back exactly. Source: ITU-R BT.601 luma.

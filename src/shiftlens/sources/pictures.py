@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ class Fact:
     is_jpeg: bool
 
 
+@runtime_checkable
 class Pictures(Protocol):
     """A lazy sequence of 8-bit pictures.
 
