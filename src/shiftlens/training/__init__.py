@@ -1,0 +1,7 @@
+"""The recipe: from images to a run directory. `train` is the door; each file beside is one idea."""
+
+from shiftlens.training.loop import train
+from shiftlens.training.recipe import Recipe, Stage, TrainSettings
+from shiftlens.training.result import TrainResult
+
+__all__ = ["Recipe", "Stage", "TrainResult", "TrainSettings", "train"]

@@ -1,0 +1,177 @@
+"""A run between two epochs: one file with weights, momenta and the record of all that decided them.
+
+The record lies in the header of the tensors' file, so that one rename makes both valid together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from shiftlens.errors import InputError, StoreError
+from shiftlens.sources.runspec import MODEL_JSON
+from shiftlens.training.recipe import differences
+
+CHECKPOINT = "checkpoint.safetensors"
+RECORD = "training.json"
+KIND = "training"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """`tensors` by name (`net.*`, `momentum.*`) and the record that `training.json` shows."""
+
+    tensors: dict[str, Tensor]
+    record: dict[str, Any]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """Tensors under a prefix, by the rest of their names."""
+        return {name[len(prefix) + 1 :]: t for name, t in self.tensors.items() if name.startswith(prefix + ".")}
+
+
+def save_checkpoint(
+    out: Path, net: Mapping[str, Tensor], momenta: Mapping[str, Tensor], record: Mapping[str, Any]
+) -> None:
+    """Replace the checkpoint of a run; killed at any moment, the old one or the new one is there, whole.
+
+    Raises
+    ------
+    StoreError
+        It cannot be written.
+    """
+    tensors = {f"net.{name}": t for name, t in net.items()} | {f"momentum.{name}": t for name, t in momenta.items()}
+    plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    text = json.dumps(dict(record), sort_keys=True, allow_nan=False)
+    write_whole(out / CHECKPOINT, to_safetensors(plain, metadata={"record": text}))
+
+
+def load_checkpoint(out: Path) -> Checkpoint | None:
+    """Read the checkpoint of a run, None if there is none.
+
+    Raises
+    ------
+    StoreError
+        It is broken, or of another kind or version.
+    """
+    path = out / CHECKPOINT
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = json.loads((file.metadata() or {}).get("record", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
+    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+        raise StoreError(f"{path} cannot be read ({type(error).__name__}); delete it to start anew") from error
+    _check_kind(path, record)
+    return Checkpoint(tensors, record)
+
+
+def save_record(out: Path, record: Mapping[str, Any]) -> None:
+    """Write `training.json`, the run's record and learning curve for people and programs."""
+    text = json.dumps(dict(record), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    write_whole(out / RECORD, text.encode())
+
+
+def load_finished(out: Path) -> dict[str, Any] | None:
+    """The record of a run that has come to its end in this directory, else None.
+
+    Raises
+    ------
+    StoreError
+        `training.json` is broken, or of another kind or version.
+    """
+    path = out / RECORD
+    if not path.exists() or not (out / MODEL_JSON).exists():
+        return None
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path} cannot be read ({type(error).__name__})") from error
+    _check_kind(path, record)
+    return dict(record) if record.get("complete") else None
+
+
+def _check_kind(path: Path, record: Any) -> None:
+    if not isinstance(record, dict) or record.get("kind") != KIND:
+        raise StoreError(f"{path} is not the record of a training run")
+    if record.get("schema_version") != SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} has schema version {record.get('schema_version')}, this version reads {SCHEMA_VERSION}"
+        )
+
+
+def check_same_run(out: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run of other settings, images or seed.
+
+    Raises
+    ------
+    InputError
+        Says which differ, and how.
+    """
+    found = differences(stored, asked)
+    if found:
+        raise InputError(
+            f"{out} holds a run of other settings: {'; '.join(found)}. Choose another --out, or the same settings"
+        )
+
+
+@contextmanager
+def only_writer(out: Path) -> Iterator[None]:
+    """Hold the only right to write to a run directory.
+
+    Raises
+    ------
+    StoreError
+        Another process holds it, or the place cannot be written.
+    """
+    real = out.resolve()
+    lock = FileLock(real.parent / f".{real.name}.lock")
+    try:
+        real.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise StoreError(f"{out} is busy: another process is training there") from None
+    except OSError as error:
+        raise StoreError(f"cannot write to {out}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def write_whole(target: Path, content: bytes) -> None:
+    """Write a file so that a reader, a kill or a power loss finds the old content or the new one.
+
+    Raises
+    ------
+    StoreError
+        The disk refuses; what was there stays.
+    """
+    partial = target.with_name(target.name + ".partial")
+    try:
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise StoreError(f"cannot write {target}: {error.strerror or error}; what was there before is safe") from error

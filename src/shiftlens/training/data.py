@@ -1,0 +1,172 @@
+"""Training images as one tensor on the device, and the batches that a run sees, decided by seed and epoch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from shiftlens.errors import InputError
+from shiftlens.sources.images import ImageSet
+from shiftlens.sources.preprocessing import Preprocessing
+from shiftlens.training.recipe import Recipe
+
+DECODED_AT_ONCE = 1024
+
+
+def check_images(images: ImageSet) -> None:
+    """Refuse images that nothing can be learnt from.
+
+    Raises
+    ------
+    InputError
+        One class only, a class without images, or pictures of different sizes.
+    """
+    counts = np.bincount(images.labels, minlength=len(images.class_names))
+    present = np.flatnonzero(counts)
+    if len(present) < 2:
+        only = images.class_names[present[0]]
+        raise InputError(f"training needs at least 2 classes, all {len(images):,} images of {images.name} are {only!r}")
+    missing = np.flatnonzero(counts == 0)
+    if len(missing):
+        named = ", ".join(f"{k} ({images.class_names[k]})" for k in missing[:5])
+        more = "" if len(missing) <= 5 else f" and {len(missing) - 5} more"
+        raise InputError(
+            f"labels of {images.name} have gaps: no image of class {named}{more}; "
+            f"number the classes 0 to {len(present) - 1}"
+        )
+    if images.size is None:
+        raise InputError(f"pictures of {images.name} have different sizes; training needs one: resize them first")
+
+
+def pixels(images: ImageSet) -> UInt8[Tensor, "n c h w"]:
+    """All pictures, decoded once."""
+    parts = [
+        torch.from_numpy(images.batch(slice(start, start + DECODED_AT_ONCE)))
+        for start in range(0, len(images), DECODED_AT_ONCE)
+    ]
+    return torch.cat(parts)
+
+
+def preprocessing_of(pictures: UInt8[Tensor, "n c h w"], size: tuple[int, int]) -> Preprocessing:
+    """Mean and standard deviation of each channel over the training pictures."""
+    # Sums of whole numbers: the same on every machine and for every number of threads.
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.stack([torch.bincount(channel.reshape(-1), minlength=256) for channel in pictures.transpose(0, 1)])
+    shares = counts.double() / counts.sum(1, keepdim=True)
+    mean = shares @ levels
+    std = ((shares * (levels - mean[:, None]) ** 2).sum(1)).sqrt().clamp_min(1 / 255)
+    return Preprocessing(
+        mean=tuple(round(float(m), 6) for m in mean),
+        std=tuple(round(float(s), 6) for s in std),
+        size=size,
+        declared=True,
+    )
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """What an epoch shows: the order of the images, and for each of them its mirror and its shift in pixels."""
+
+    order: Int64[Tensor, " n"]
+    mirrored: Tensor
+    dy: Int64[Tensor, " n"]
+    dx: Int64[Tensor, " n"]
+
+
+def _generator(*numbers: int) -> torch.Generator:
+    """A stream of its own for each tuple of numbers of at least 0."""
+    state = np.random.SeedSequence(list(numbers)).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) & (2**63 - 1))
+
+
+def epoch_plan(n: int, seed: int, epoch: int, recipe: Recipe, flip: str) -> EpochPlan:
+    """Draw an epoch (from 0) of `n` images; nothing is remembered, so that a resumed run draws the same."""
+    draw = _generator(seed, 1, epoch)
+    order = torch.randperm(n, generator=draw)
+    dy, dx = torch.randint(-recipe.crop, recipe.crop + 1, (2, n), generator=draw)
+    if flip == "none":
+        mirrored = torch.zeros(n, dtype=torch.bool)
+    elif flip == "random":
+        mirrored = torch.rand(n, generator=draw) < 0.5
+    else:
+        start = torch.rand(n, generator=_generator(seed, 2)) < 0.5
+        mirrored = start ^ bool(epoch % 2)
+    return EpochPlan(order, mirrored, dy, dx)
+
+
+class Batches:
+    """Normalised, shifted, mirrored and resized batches, made where the pictures are.
+
+    Parameters
+    ----------
+    pictures, labels
+        uint8 [n, c, h, w] and int64 [n].
+    preprocessing
+        Normalisation.
+    recipe
+        Width of the shifts.
+    device
+        Where the pictures go, once.
+    """
+
+    def __init__(
+        self,
+        pictures: UInt8[Tensor, "n c h w"],
+        labels: Int64[Tensor, " n"],
+        preprocessing: Preprocessing,
+        recipe: Recipe,
+        device: torch.device,
+    ) -> None:
+        self._crop = min(recipe.crop, min(pictures.shape[2:]) - 1)
+        margin = [self._crop] * 4
+        parts = (pictures[start : start + 4096] for start in range(0, len(pictures), 4096))
+        wide = [F.pad(part.float(), margin, mode="reflect").to(torch.uint8) for part in parts]
+        # Channels last: a gather of pixels then is a batch in the layout that convolutions are fastest in.
+        self._pixels = torch.cat(wide).permute(0, 2, 3, 1).contiguous().to(device)
+        self._labels = labels.to(device)
+        self._size = (pictures.shape[2], pictures.shape[3])
+        stats = torch.tensor([preprocessing.mean, preprocessing.std], device=device) * 255
+        self._mean, self._std = (values.view(1, -1, 1, 1) for values in stats)
+        self._device = device
+
+    def __len__(self) -> int:
+        """Number of pictures."""
+        return len(self._labels)
+
+    def epoch(
+        self, plan: EpochPlan, batch: int, sizes: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[Float[Tensor, "b c h w"], Int64[Tensor, " b"]]]:
+        """Batches of an epoch, one for each entry of `sizes`, the size of its pictures."""
+        for k, size in enumerate(sizes):
+            chosen = plan.order[k * batch : (k + 1) * batch]
+            yield self.batch(chosen, plan.mirrored[chosen], plan.dy[chosen], plan.dx[chosen], size)
+
+    def batch(
+        self,
+        chosen: Int64[Tensor, " b"],
+        mirrored: Tensor,
+        dy: Int64[Tensor, " b"],
+        dx: Int64[Tensor, " b"],
+        size: tuple[int, int],
+    ) -> tuple[Float[Tensor, "b c h w"], Int64[Tensor, " b"]]:
+        """Some pictures, each mirrored or not and then moved by its (dx, dy), and their labels."""
+        h, w = self._size
+        chosen, mirrored, dy, dx = (t.to(self._device, non_blocking=True) for t in (chosen, mirrored, dy, dx))
+        dy, dx = dy.clamp(-self._crop, self._crop), dx.clamp(-self._crop, self._crop)
+        y, x = torch.arange(h, device=self._device), torch.arange(w, device=self._device)
+        rows = self._crop + y - dy[:, None]
+        columns = x - dx[:, None]
+        columns = self._crop + torch.where(mirrored[:, None], w - 1 - columns, columns)
+        # Mirroring first and moving after: dx > 0 moves the picture right, mirrored or not.
+        found = self._pixels[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
+        shown = found.permute(0, 3, 1, 2).float()
+        if size != self._size:
+            shown = F.interpolate(shown, size=size, mode="bilinear", antialias=True, align_corners=False)
+        shown = shown.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
+        return shown, self._labels[chosen]

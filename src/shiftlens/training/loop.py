@@ -1,0 +1,328 @@
+"""`train`: images in, a run directory out; stopped anywhere, it goes on from the last epoch to the same weights."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shiftlens.devices import machine_kind, resolve_device
+from shiftlens.errors import InputError
+from shiftlens.nn.vgg import VGG
+from shiftlens.sources.images import ImageSet
+from shiftlens.sources.runs import check_run_target, save_run
+from shiftlens.training.checkpoint import (
+    CHECKPOINT,
+    KIND,
+    SCHEMA_VERSION,
+    Checkpoint,
+    check_same_run,
+    load_checkpoint,
+    load_finished,
+    only_writer,
+    save_checkpoint,
+    save_record,
+)
+from shiftlens.training.curve import save_curve
+from shiftlens.training.data import Batches, check_images, epoch_plan, pixels, preprocessing_of
+from shiftlens.training.looking import AT_ONCE, Validation
+from shiftlens.training.machine import compute_dtype, tuned
+from shiftlens.training.optimiser import Optimiser, initialise
+from shiftlens.training.recipe import TrainSettings
+from shiftlens.training.result import TrainResult
+from shiftlens.training.schedule import Schedule, Size, batch_size, plan, stage_sizes, steps_within
+
+_TIMED_STEPS = 3
+_BATCH_NORM_MOMENTUM = 0.1  # PyTorch's own, which a net that is built again has
+
+Progress = Callable[[int, int], None]
+
+
+def train(
+    images: ImageSet,
+    validation: ImageSet | None = None,
+    *,
+    out: str | Path,
+    seed: int = 0,
+    device: str = "auto",
+    settings: TrainSettings | None = None,
+    progress: Progress | None = None,
+) -> TrainResult:
+    """Train a VGG and write it as a run directory; the same call on an unfinished one goes on where it stopped.
+
+    After every epoch a checkpoint is written whole. A run that was stopped and resumed ends in the same weights, bit
+    for bit, as one that was not, on the same device, with the same number of threads and the same library versions.
+    The shifted crops teach the net translations of up to `recipe.crop` pixels, and mirrored pictures hide what left
+    and right do differently: say so beside every result about shifts.
+
+    Parameters
+    ----------
+    images
+        What is learnt from: pictures of one size, at least one for each of at least two classes.
+    validation
+        What the accuracy is measured on. Nothing is chosen by it.
+    out
+        The run directory: new, empty, or one of the same settings, images and seed.
+    seed
+        Decides start, order, shifts and mirrors; at least 0.
+    device
+        `auto`, `cpu` or `cuda`.
+    settings
+        The net, the length, the recipe; `TrainSettings()` if not given.
+    progress
+        Called with (steps done, steps in all).
+
+    Returns
+    -------
+    TrainResult
+        With the learning curve, which is also in `training.json` and `learning-curve.png` of the run.
+
+    Raises
+    ------
+    InputError
+        Images that nothing can be learnt from; a run directory of other settings (it says which); a time budget too
+        short for one epoch; a loss that is not finite any more (the last good checkpoint stays).
+    StoreError
+        `out` holds something else, is in use, or cannot be written.
+
+    Examples
+    --------
+    >>> images = load_images("digits", split="train")                         # doctest: +SKIP
+    >>> train(images, out="runs/digits", settings=TrainSettings(epochs=20))   # doctest: +SKIP
+    """
+    started = time.perf_counter()
+    out, settings, target = Path(out), settings or TrainSettings(), resolve_device(device)
+    if seed < 0:
+        raise InputError(f"seed must be at least 0, got {seed}")
+    check_images(images)
+    if validation is not None and validation.class_names != images.class_names:
+        raise InputError(
+            f"validation images have classes {list(validation.class_names)}, training images {list(images.class_names)}"
+        )
+    asked = {
+        "settings": settings.to_dict(),
+        "seed": seed,
+        "images": images.digest,
+        "validation": None if validation is None else validation.digest,
+    }
+    with only_writer(out):
+        finished = load_finished(out)
+        if finished is not None:
+            check_same_run(out, finished["asked"], asked)
+            return TrainResult.from_record(out, finished, len(finished["epochs"]))
+        stored = load_checkpoint(out)
+        if stored is None:
+            check_run_target(out)
+        else:
+            check_same_run(out, stored.record["asked"], asked)
+        with tuned(target):
+            return _Run(images, validation, settings, seed, target, asked).go(out, stored, started, progress)
+
+
+class _Run:
+    """A run's net, data and optimiser; `go` takes them from the last checkpoint, or the start, to the end."""
+
+    def __init__(
+        self,
+        images: ImageSet,
+        validation: ImageSet | None,
+        settings: TrainSettings,
+        seed: int,
+        device: torch.device,
+        asked: dict[str, Any],
+    ) -> None:
+        self.images, self.settings, self.recipe, self.seed, self.device = (
+            images,
+            settings,
+            settings.recipe,
+            seed,
+            device,
+        )
+        self.dtype = compute_dtype(settings.dtype, device)
+        pictures = pixels(_fitted(images, settings.size))
+        self.preprocessing = preprocessing_of(pictures, settings.size)
+        labels = torch.from_numpy(np.array(images.labels))
+        self.batches = Batches(pictures, labels, self.preprocessing, self.recipe, device)
+        self.validation = (
+            None
+            if validation is None
+            else Validation.of(_fitted(validation, settings.size), self.preprocessing, device, self.dtype)
+        )
+        self.net = self._fresh_net()
+        self.optimiser = Optimiser(self.net, self.recipe, self.dtype)
+        may_flip = images.natural_flip if settings.flip is None else settings.flip
+        self.flip = self.recipe.flip if may_flip else "none"
+        self.record: dict[str, Any] = {
+            "kind": KIND,
+            "schema_version": SCHEMA_VERSION,
+            "complete": False,
+            "asked": asked,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            # What the net is shown besides the pictures as they are: a reader of shift results must know.
+            "augmentation": {"shift": self.recipe.crop, "shift_fill": "reflect", "mirror": self.flip},
+            "machines": [],
+            "epochs": [],
+        }
+
+    def _fresh_net(self) -> VGG:
+        s = self.settings
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            net = VGG(
+                s.arch,
+                n_classes=len(self.images.class_names),
+                in_channels=self.images.n_channels,
+                padding=s.padding,
+                downsample=s.downsample,
+                head=s.head,
+                size=s.size,
+                width=s.width,
+            )
+            initialise(net, self.recipe)
+        # Channels last is the layout that convolutions are fastest in, on both kinds of device.
+        return net.to(self.device).to(memory_format=torch.channels_last)
+
+    def go(self, out: Path, stored: Checkpoint | None, started: float, progress: Progress | None) -> TrainResult:
+        if stored is None:
+            schedule = self._schedule(started)
+            self.record["schedule"] = schedule.to_dict()
+        else:
+            self.record = stored.record
+            schedule = Schedule.from_dict(stored.record["schedule"])
+            self.net.load_state_dict(stored.part("net"))
+            if len(stored.record["epochs"]) < schedule.n_epochs:
+                self.optimiser.load(stored.part("momentum"))
+        resumed = len(self.record["epochs"])
+        threads = torch.get_num_threads() if self.device.type == "cpu" else None
+        here = {"machine": machine_kind(self.device), "threads": threads, "torch": torch.__version__}
+        if here not in self.record["machines"]:
+            self.record["machines"].append(here)
+        for epoch in range(resumed, schedule.n_epochs):
+            self._epoch(out, epoch, schedule, progress)
+        return self._finish(out, resumed)
+
+    def _schedule(self, started: float) -> Schedule:
+        n = len(self.batches)
+        if self.settings.minutes is None:
+            return plan(self.settings, n)
+        step_seconds, look_seconds = self._measure()
+        n_validation = 0 if self.validation is None else len(self.validation)
+        last_look = 3 * look_seconds * n_validation  # at all pictures, in float32
+        epoch_seconds = look_seconds * min(n_validation, self.settings.glance) + 0.2
+        left = self.settings.minutes * 60 - (time.perf_counter() - started) - last_look
+        return plan(self.settings, n, steps_within(left, step_seconds, epoch_seconds, self.settings, n))
+
+    def _measure(self) -> tuple[dict[Size, float], float]:
+        """Seconds of a step at each size, and of a glance at one picture; on a copy of the net: nothing is learnt."""
+        net = copy.deepcopy(self.net)
+        optimiser = Optimiser(net, self.recipe, self.dtype)
+        batch = batch_size(self.recipe, len(self.batches))
+        drawn = epoch_plan(len(self.batches), self.seed, 0, self.recipe, self.flip)
+        step_seconds: dict[Size, float] = {}
+        for size in dict.fromkeys(size for _, size in stage_sizes(self.settings)):
+            times = []
+            for _ in range(1 + _TIMED_STEPS):  # the first one also sets up the kernels
+                begin = time.perf_counter()
+                x, y = next(self.batches.epoch(drawn, batch, [size]))
+                self._step(net, optimiser, x, y, 0.0)
+                times.append(time.perf_counter() - begin)
+            step_seconds[size] = float(np.median(times[1:]))
+        if self.validation is None:
+            return step_seconds, 0.0
+        begin = time.perf_counter()
+        shown = self.validation.pictures[:AT_ONCE]
+        self.validation.scores(net, shown, self.dtype)
+        return step_seconds, (time.perf_counter() - begin) / len(shown)
+
+    def _step(self, net: nn.Module, optimiser: Optimiser, x: Tensor, y: Tensor, factor: float) -> float:
+        net.train()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            scores = net(x)
+        loss = F.cross_entropy(scores.float(), y, label_smoothing=self.recipe.label_smoothing)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step(factor)
+        return loss.item()
+
+    def _epoch(self, out: Path, epoch: int, schedule: Schedule, progress: Progress | None) -> None:
+        begin = time.perf_counter()
+        steps = schedule.steps_of(epoch)
+        drawn = epoch_plan(len(self.batches), self.seed, epoch, self.recipe, self.flip)
+        batches = self.batches.epoch(drawn, schedule.batch, [schedule.size(step) for step in steps])
+        total = 0.0
+        for step, (x, y) in zip(steps, batches, strict=True):
+            loss = self._step(self.net, self.optimiser, x, y, schedule.factor(step))
+            if not math.isfinite(loss):
+                raise _diverged(out, f"the loss is {loss}", epoch, step - steps.start)
+            total += loss
+            if progress is not None:
+                progress(step + 1, schedule.n_steps)
+        # The last step's weights have not met a loss yet, and a checkpoint must be one that can be gone on from.
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in self.net.state_dict().values()):
+            raise _diverged(out, "a weight is not finite", epoch, len(steps) - 1)
+        is_last = epoch == schedule.n_epochs - 1
+        n, accuracy = self._look(everything=is_last)
+        self.record["epochs"].append(
+            {
+                "epoch": epoch + 1,
+                "train_loss": total / len(steps),
+                "accuracy": accuracy,
+                "n": n,
+                "seconds": time.perf_counter() - begin,
+            }
+        )
+        out.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(out, self.net.state_dict(), {} if is_last else self.optimiser.state(), self.record)
+        save_record(out, self.record)
+
+    def _look(self, *, everything: bool) -> tuple[int, float | None]:
+        """How many validation images were looked at, and the share of right answers."""
+        if self.validation is None:
+            return 0, None
+        if everything:
+            return len(self.validation), self.validation.accuracy(self.net)
+        n = min(len(self.validation), self.settings.glance)
+        return n, self.validation.glance(self.net, n) if n else None
+
+    def _finish(self, out: Path, resumed: int) -> TrainResult:
+        for part in self.net.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.momentum = _BATCH_NORM_MOMENTUM
+        self.record["complete"] = True
+        result = TrainResult.from_record(out, self.record, resumed)
+        facts = ("asked", "schedule", "dtype", "augmentation", "machines", "epochs")
+        save_run(
+            out,
+            self.net.eval(),
+            build={"factory": "shiftlens.nn.vgg:VGG", "kwargs": self.net.config},
+            preprocessing=self.preprocessing,
+            class_names=self.images.class_names,
+            training={name: self.record[name] for name in facts},
+            metrics={
+                "accuracy": result.accuracy,
+                "accuracy_interval": result.accuracy_interval,
+                "n_validation": result.n_validation,
+            },
+        )
+        save_curve(
+            out, self.record["epochs"], f"{self.settings.arch} on {self.images.name}, {len(self.images):,} images"
+        )
+        save_record(out, self.record)
+        (out / CHECKPOINT).unlink(missing_ok=True)
+        return result
+
+
+def _fitted(images: ImageSet, size: Size) -> ImageSet:
+    return images if images.size == size else images.fitted(size)
+
+
+def _diverged(out: Path, what: str, epoch: int, batch: int) -> InputError:
+    kept = f"the checkpoint of epoch {epoch} is kept in {out}" if epoch else "no epoch was finished"
+    return InputError(f"training diverged: {what} at epoch {epoch + 1}, batch {batch + 1}; {kept}")

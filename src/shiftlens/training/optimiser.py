@@ -1,0 +1,135 @@
+"""Steps by kind of parameter: orthogonal ones for filter banks, Nesterov's for the rest; and the start that suits them.
+
+A filter bank followed by batch norm has no length that matters, only a direction. Muon (K. Jordan et al., 2024) moves
+it by the nearest orthogonal matrix to its gradient, so that every direction learns alike, and here its norm is held
+fixed. It reaches the accuracy of SGD in fewer steps; what it costs is a few matrix products a step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from shiftlens.training.recipe import Recipe
+
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
+"""a, b, c of x -> a x + b x^3 + c x^5, which drives singular values from (0, 1] towards 1 in few rounds (K. Jordan)."""
+
+NEWTON_SCHULZ_ROUNDS = 3
+
+
+def initialise(net: nn.Module, recipe: Recipe) -> None:
+    """Set a fresh net's starting point, in place; draws from torch's global generator."""
+    _silence_lost_biases(net)
+    for part in net.modules():
+        if isinstance(part, nn.Conv2d) and recipe.identity_init and part.in_channels > 3:
+            nn.init.dirac_(part.weight[: part.in_channels].data)
+        elif isinstance(part, nn.BatchNorm2d):
+            part.momentum = recipe.norm_momentum
+        elif isinstance(part, nn.Linear):
+            nn.init.normal_(part.weight, std=recipe.head_start / math.sqrt(part.in_features))
+            nn.init.zeros_(part.bias)
+
+
+def _silence_lost_biases(net: nn.Module) -> None:
+    """Take biases that batch norm subtracts again out of the training: their gradient is noise, and costs a pass."""
+    for chain in net.modules():
+        if not isinstance(chain, nn.Sequential):
+            continue
+        for layer, following in pairwise(chain):
+            lost = isinstance(layer, nn.Conv2d) and isinstance(following, nn.BatchNorm2d)
+            if lost and isinstance(layer.bias, nn.Parameter):
+                nn.init.zeros_(layer.bias)
+                layer.bias.requires_grad = False
+
+
+def orthogonalised(gradient: Tensor, dtype: torch.dtype) -> Tensor:
+    """About the nearest (semi-)orthogonal matrix to a filter bank's gradient [out, ...], by Newton-Schulz rounds."""
+    a, b, c = NEWTON_SCHULZ
+    x = gradient.reshape(len(gradient), -1)
+    x = (x / (x.norm() + 1e-12)).to(dtype)
+    tall = x.shape[0] > x.shape[1]
+    if tall:
+        x = x.T
+    for _ in range(NEWTON_SCHULZ_ROUNDS):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    matrix: Tensor = x.T if tall else x
+    return matrix.reshape(gradient.shape).to(gradient.dtype)
+
+
+@dataclass(frozen=True)
+class _Group:
+    lr: float
+    momentum: float
+    decay: float
+    orthogonal: bool = False
+
+
+class Optimiser:
+    """One step for every parameter of a net, each by its kind.
+
+    Parameters
+    ----------
+    net
+        A VGG, or any net of convolutions, batch norms and linear layers.
+    recipe
+        Rates, momenta, decay.
+    dtype
+        Number format of the matrix products of Muon.
+    """
+
+    def __init__(self, net: nn.Module, recipe: Recipe, dtype: torch.dtype = torch.float32) -> None:
+        self._dtype = dtype
+        rest, decay = recipe.momentum_rest, recipe.weight_decay
+        first = next(part for part in net.modules() if isinstance(part, nn.Conv2d))
+        self._parameters: dict[str, tuple[nn.Parameter, _Group]] = {}
+        for path, part in net.named_modules():
+            for name, parameter in part.named_parameters(recurse=False):
+                if not parameter.requires_grad:
+                    continue
+                if isinstance(part, nn.Conv2d) and name == "weight" and part is not first:
+                    muon = recipe.optimiser == "muon"
+                    group = _Group(recipe.lr, recipe.momentum, 0.0 if muon else decay, orthogonal=muon)
+                elif isinstance(part, nn.Conv2d) and name == "weight":
+                    group = _Group(recipe.lr_first, rest, decay)
+                elif isinstance(part, nn.Linear):
+                    group = _Group(recipe.lr_head, rest, decay)
+                elif name == "weight":
+                    group = _Group(recipe.lr_scale, rest, 0.0)
+                else:
+                    group = _Group(recipe.lr_shift, rest, 0.0)
+                self._parameters[f"{path}.{name}"] = (parameter, group)
+        self._momenta = {name: torch.zeros_like(parameter) for name, (parameter, _) in self._parameters.items()}
+
+    @torch.no_grad()
+    def step(self, factor: float) -> None:
+        """Move every parameter along its gradient, at `factor` times its peak rate, and forget the gradients."""
+        for name, (parameter, group) in self._parameters.items():
+            gradient, momentum = parameter.grad, self._momenta[name]
+            if gradient is None:
+                continue
+            momentum.mul_(group.momentum).add_(gradient)
+            change = gradient.add(momentum, alpha=group.momentum)
+            if group.orthogonal:
+                # An identity-like start has norm sqrt(out): it is kept, so that the rate keeps its meaning.
+                parameter.mul_(math.sqrt(len(parameter)) / (parameter.norm() + 1e-12))
+                change = orthogonalised(change, self._dtype)
+            elif group.decay:
+                parameter.mul_(1 - factor * group.lr * group.decay)
+            parameter.add_(change, alpha=-factor * group.lr)
+            parameter.grad = None
+
+    def state(self) -> dict[str, Tensor]:
+        """Momentum of each parameter by name: all that a step remembers."""
+        return dict(self._momenta)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take up what `state` gave."""
+        for name, momentum in self._momenta.items():
+            momentum.copy_(state[name])

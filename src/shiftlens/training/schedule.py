@@ -1,0 +1,146 @@
+"""When what happens: steps, learning rate and picture size as pure functions, and the fit to a time budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from shiftlens.errors import InputError
+from shiftlens.nn.vgg import ARCHITECTURES
+from shiftlens.training.recipe import Recipe, TrainSettings
+
+RESERVE = 0.04
+"""Share of a time budget that is kept back: the measured steps are a sample, the machine has other work."""
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The whole course of a run, fixed before its first step and stored, so that a resumed run keeps it.
+
+    Attributes
+    ----------
+    batch
+        Images a step.
+    n_steps, steps_per_epoch
+        The last epoch may have fewer.
+    sizes
+        (first step, (h, w)) of each stage, ascending.
+    warmup
+        Share of steps with a rising learning rate.
+    """
+
+    batch: int
+    n_steps: int
+    steps_per_epoch: int
+    sizes: tuple[tuple[int, Size], ...]
+    warmup: float
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs, the last of which may be cut short."""
+        return math.ceil(self.n_steps / self.steps_per_epoch)
+
+    def steps_of(self, epoch: int) -> range:
+        """Steps (from 0) of an epoch (from 0)."""
+        return range(epoch * self.steps_per_epoch, min((epoch + 1) * self.steps_per_epoch, self.n_steps))
+
+    def factor(self, step: int) -> float:
+        """Learning rate of a step as a share of its peak: a straight line up, then a straight line down to 0."""
+        at, rise = step + 0.5, self.warmup * self.n_steps
+        return at / rise if at < rise else (self.n_steps - at) / (self.n_steps - rise)
+
+    def size(self, step: int) -> Size:
+        """(h, w) of the pictures at a step."""
+        return next(size for first, size in reversed(self.sizes) if step >= first)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {
+            "batch": self.batch,
+            "n_steps": self.n_steps,
+            "steps_per_epoch": self.steps_per_epoch,
+            "sizes": [[first, list(size)] for first, size in self.sizes],
+            "warmup": self.warmup,
+        }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Schedule:
+        """Read what `to_dict` gives."""
+        sizes = tuple((int(first), (int(h), int(w))) for first, (h, w) in plain["sizes"])
+        return cls(plain["batch"], plain["n_steps"], plain["steps_per_epoch"], sizes, plain["warmup"])
+
+
+def batch_size(recipe: Recipe, n: int) -> int:
+    """Images a step for a set of `n`: the recipe's, or less where an epoch would have too few steps."""
+    return max(1, min(recipe.batch, n // recipe.min_steps_per_epoch, n))
+
+
+def stage_sizes(settings: TrainSettings) -> list[tuple[float, Size]]:
+    """Share of the steps and (h, w) of each stage, in order."""
+    least = 2 ** (ARCHITECTURES[settings.arch])  # so that the last level still sees more than one cell
+    full, stages = settings.size, settings.recipe.stages
+    whole = sum(stage.share for stage in stages)
+    found: list[tuple[float, Size]] = []
+    for stage in stages:
+        size = (round(full[0] * stage.scale), round(full[1] * stage.scale))
+        if min(size) < least or settings.head == "flatten":
+            size = full
+        found.append((stage.share / whole, size))
+    return found
+
+
+def plan(settings: TrainSettings, n: int, n_steps: int | None = None) -> Schedule:
+    """The schedule for `n` images; `n_steps` where a time budget has decided it."""
+    recipe = settings.recipe
+    batch = batch_size(recipe, n)
+    per_epoch = max(1, n // batch)
+    if n_steps is None:
+        epochs = settings.epochs
+        if epochs is None:
+            epochs = max(recipe.default_epochs, math.ceil(recipe.min_steps / per_epoch))
+        n_steps = epochs * per_epoch
+    sizes: list[tuple[int, Size]] = []
+    begin = 0.0
+    for share, size in stage_sizes(settings):
+        if not sizes or sizes[-1][1] != size:
+            sizes.append((round(begin * n_steps), size))
+        begin += share
+    return Schedule(batch, n_steps, per_epoch, tuple(sizes), recipe.warmup)
+
+
+def steps_within(
+    seconds: float, step_seconds: Mapping[Size, float], epoch_seconds: float, settings: TrainSettings, n: int
+) -> int:
+    """How many steps fit into a time.
+
+    Parameters
+    ----------
+    seconds
+        What is left of the budget for steps and for what follows each epoch.
+    step_seconds
+        Measured seconds of one step at each size of `stage_sizes`.
+    epoch_seconds
+        Of the look at the validation images and the checkpoint after each epoch.
+    settings, n
+        Of the run; number of images.
+
+    Raises
+    ------
+    InputError
+        Not even one epoch fits.
+    """
+    batch = batch_size(settings.recipe, n)
+    per_epoch = max(1, n // batch)
+    mean_step = sum(share * step_seconds[size] for share, size in stage_sizes(settings))
+    n_steps = int((seconds * (1 - RESERVE)) / (mean_step + epoch_seconds / per_epoch))
+    if n_steps < per_epoch:
+        needed = (per_epoch * mean_step + epoch_seconds) / (1 - RESERVE)
+        raise InputError(
+            f"a budget of {settings.minutes:g} minutes is too short for one epoch: {per_epoch} steps of {batch} images "
+            f"take {needed / 60:.2g} minutes on this machine, {max(seconds, 0) / 60:.2g} are left after preparations"
+        )
+    return n_steps
