@@ -27,6 +27,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 import shiftlens as sl
+from shiftlens.devices import roomy_heap
 from shiftlens.sweeps.engine import make_plan, prepare
 
 NAIVE_BATCHES = (64, 250, 1000)
@@ -84,7 +85,8 @@ def measure(arch: str, repeats: int, n_naive: int, log: Callable[[str], None]) -
     pictures = rng.integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
     labels = rng.integers(0, 10, 2)
     log(f"{arch}: choosing the plan")
-    plan = make_plan(model, pictures, grid, fill, n_images=10_000)
+    with roomy_heap(torch.device("cpu")):
+        plan = make_plan(model, pictures, grid, fill, n_images=10_000)
     evaluator = prepare(model, plan, grid, fill)
     evaluator(pictures[:1], labels[:1])
     rates: dict[str, list[float]] = {f"naive, batch {b}": [] for b in NAIVE_BATCHES} | {"direct": []}
@@ -95,7 +97,8 @@ def measure(arch: str, repeats: int, n_naive: int, log: Callable[[str], None]) -
             shifts = [(int(a), int(b)) for a, b in rng.integers(-32, 33, (max(1, n_naive // batch), 2))]
             taken = seconds_of(lambda x=x, y=y, shifts=shifts: naive(net, x, y, shifts))
             rates[f"naive, batch {batch}"].append(batch * len(shifts) / taken)
-        taken = seconds_of(lambda: evaluator(pictures, labels))
+        with roomy_heap(torch.device("cpu")):
+            taken = seconds_of(lambda: evaluator(pictures, labels))
         rates["direct"].append(len(pictures) * grid.n_shifts / taken)
         log(f"{arch}: repeat {repeat + 1} of {repeats}: " + ", ".join(f"{k} {v[-1]:.0f}/s" for k, v in rates.items()))
     best = max(NAIVE_BATCHES, key=lambda b: statistics.median(rates[f"naive, batch {b}"]))
@@ -188,7 +191,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/sweep.json"))
     parser.add_argument("--nets", nargs="+", default=["vgg8", "vgg6"])
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--naive-evaluations", type=int, default=2000, help="evaluations a repeat of each naive batch")
+    parser.add_argument("--naive-evaluations", type=int, default=3000, help="evaluations a repeat of each naive batch")
     parser.add_argument("--limits", nargs="*", type=int, default=[250, 1000, 4000], help="image counts for the memory")
     parser.add_argument("--memory-run", nargs=2, metavar=("N", "OUT"), help=argparse.SUPPRESS)
     args = parser.parse_args()

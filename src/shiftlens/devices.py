@@ -1,10 +1,20 @@
-"""Which device the work runs on, and what kind of machine that is."""
+"""Which device the work runs on, what kind of machine that is, and a heap that keeps its pages."""
 
 from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
 from shiftlens.errors import InputError
+
+# Numbers of mallopt(3) in glibc's malloc.h, with the library's own defaults.
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+_DEFAULTS = {_MMAP_MAX: 65_536, _TRIM_THRESHOLD: 128 * 1024, _TOP_PAD: 128 * 1024}
+_ROOMY = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 256 * 2**20}
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -35,3 +45,33 @@ def machine_kind(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"cpu {torch.backends.cpu.get_cpu_capability()}"
+
+
+@contextmanager
+def roomy_heap(device: torch.device) -> Iterator[None]:
+    """Stop the C library from handing large blocks back to the system after each use.
+
+    A net frees and asks again for some hundred megabytes a batch. By default every such block is mapped anew and
+    cleared page by page, which takes a tenth (forward) to a fifth (training) of the time. Only glibc has these
+    switches; elsewhere, and for a GPU, nothing happens.
+    """
+    libc = _glibc() if device.type == "cpu" else None
+    if libc is None:
+        yield
+        return
+    for option, value in _ROOMY.items():
+        libc.mallopt(option, value)
+    try:
+        yield
+    finally:
+        for option, value in _DEFAULTS.items():
+            libc.mallopt(option, value)
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    libc = ctypes.CDLL(None)
+    # musl has a mallopt too, which does nothing.
+    return libc if hasattr(libc, "gnu_get_libc_version") else None

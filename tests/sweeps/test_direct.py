@@ -172,6 +172,35 @@ def test_windows_without_content_are_evaluated_once() -> None:
     assert n_rows == 4 * 81
 
 
+@pytest.mark.parametrize("control", [None, "occlusion", "flip"])
+def test_a_background_that_is_fill_counts_as_no_content(control: str | None) -> None:
+    n_rows = 0
+
+    def net(x: torch.Tensor) -> torch.Tensor:
+        nonlocal n_rows
+        n_rows += len(x)
+        return x.flatten(1)[:, :40] @ torch.linspace(-1, 1, 120).reshape(40, 3)
+
+    model = wrap(net, size=(5, 8), mean=MEAN, std=STD)
+    images = np.zeros((3, 3, 5, 8), dtype=np.uint8)
+    images[0, 1, 2:4, 1:3] = 200
+    images[1, 0, 0, 7] = 1  # the third picture is black all over
+    labels = np.array([0, 1, 2])
+    grid, fill = ShiftGrid((4, 6)), Fill.parse("black")
+    assert model.n_classes == 3
+    n_rows = 0
+    result = evaluate_chunk(model, images, labels, grid, fill, plan_of(), control)
+    assert n_rows < 9 * 13 + 1
+    values = list(fill.normalised(MEAN, STD))
+    shown = images[..., ::-1].copy() if control == "flip" else images
+    mean, std = np.float32(MEAN)[:, None, None], np.float32(STD)[:, None, None]
+    normalised = (shown.astype(np.float32) / np.float32(255) - mean) / std
+    shifts = [(int(dx), int(dy)) for dy in grid.dys for dx in grid.dxs]
+    occlude = control == "occlusion"
+    _, losses = reference.naive_sweep(net, normalised, labels, shifts, "constant", values, occlude=occlude)
+    np.testing.assert_allclose(result.loss.reshape(3, -1), losses, atol=1e-4)
+
+
 def test_blocks_of_large_pictures_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     net = own_net()
     model = wrap(net, mean=MEAN, std=STD, size=(6, 8))

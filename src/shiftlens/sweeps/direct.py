@@ -103,16 +103,14 @@ class DirectEvaluator:
         prediction = np.empty((n, n_shifts), dtype=np.int64)
         loss = np.empty((n, n_shifts), dtype=np.float32)
         confidence = np.empty((n, n_shifts), dtype=np.float16)
-        blank = self._blank((int(pictures.shape[-2]), int(pictures.shape[-1]))).ravel()
+        blank = self._blank(pictures)
         # With a constant fill all windows without content are one picture: it is evaluated once.
         if blank.any():
-            scores = self._blank_score(pictures).expand(n, -1)
-            for_all = _outcome(scores, targets)
-            for place in np.flatnonzero(blank):
-                prediction[:, place], loss[:, place], confidence[:, place] = for_all
-        shifts = np.flatnonzero(~blank)
+            for_all = _outcome(self._blank_score(pictures).expand(n, -1), targets)
+            image, shift = np.nonzero(blank)
+            prediction[image, shift], loss[image, shift], confidence[image, shift] = (v[image] for v in for_all)
         gather = self._occluded(pictures) if control == "occlusion" else self._shifted(pictures)
-        every_image, every_shift = np.repeat(np.arange(n), len(shifts)), np.tile(shifts, n)
+        every_image, every_shift = np.nonzero(~blank)
         for start in range(0, len(every_shift), self._plan.batch_size):
             batch = slice(start, start + self._plan.batch_size)
             image, shift = every_image[batch], every_shift[batch]
@@ -124,13 +122,18 @@ class DirectEvaluator:
                 self._tick(self._n_done)
         return prediction, loss, confidence
 
-    def _blank(self, size: tuple[int, int]) -> NDArray[np.bool_]:
-        """Shifts [dy, dx] that leave nothing of the picture in view."""
-        if not self._fill.is_constant:
-            return np.zeros(self._grid.shape, dtype=np.bool_)
-        h, w = size
-        gone_y, gone_x = np.abs(self._grid.dys) >= h, np.abs(self._grid.dxs) >= w
-        return np.asarray(gone_y[:, None] | gone_x[None, :], dtype=np.bool_)
+    def _blank(self, pictures: Tensor) -> NDArray[np.bool_]:
+        """Which windows [image, shift] show nothing but fill: no row, or no column, that differs from it is in view."""
+        n = len(pictures)
+        if self._values is None:
+            return np.zeros((n, self._grid.n_shifts), dtype=np.bool_)
+        values = torch.tensor(self._values, dtype=pictures.dtype, device=pictures.device)[:, None, None]
+        content = (pictures != values).any(dim=1)
+        in_view = []
+        for shifts, other_axis in ((self._grid.dys, 2), (self._grid.dxs, 1)):
+            lines = content.any(dim=other_axis).cpu().numpy()
+            in_view.append(lines.astype(np.int64) @ _in_view(shifts, lines.shape[1]).T.astype(np.int64) > 0)
+        return np.asarray(~(in_view[0][:, :, None] & in_view[1][:, None, :]).reshape(n, -1), dtype=np.bool_)
 
     def _blank_score(self, pictures: Tensor) -> Tensor:
         size = (int(pictures.shape[-2]), int(pictures.shape[-1]))

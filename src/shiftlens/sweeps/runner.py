@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shiftlens.devices import resolve_device, roomy_heap
 from shiftlens.errors import ModelOutputError
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.imageset import ImageSet
@@ -169,7 +170,7 @@ def run_sweep(
     if fill.is_constant:
         fill.normalised(model.preprocessing.mean, model.preprocessing.std)
     sweep_exists(path)  # before the lock, so that beside a foreign thing not even a lock file is made
-    with output_lock(path):
+    with output_lock(path), roomy_heap(resolve_device(device)):
         clean_strays(path)
         if sweep_exists(path):
             store = SweepStore(path, writable=True)
@@ -267,6 +268,12 @@ def _fill_store(
 
 def peak_memory_bytes() -> int:
     """High-water mark of this process's resident memory in bytes, 0 where the system does not tell (Windows)."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage: a child process starts with its parent's mark there.
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
     if sys.platform == "win32":
         return 0
     import resource

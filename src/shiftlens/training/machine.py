@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-# Numbers of mallopt(3) in glibc's malloc.h, with the library's own defaults.
-_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
-_DEFAULTS = {_MMAP_MAX: 65_536, _TRIM_THRESHOLD: 128 * 1024, _TOP_PAD: 128 * 1024}
-_ROOMY = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 256 * 2**20}
+from shiftlens.devices import roomy_heap
 
 
 def compute_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -29,7 +24,7 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
 @contextmanager
 def tuned(device: torch.device) -> Iterator[None]:
     """Within the block, steps on `device` are fast (CPU) and repeat to the last bit (CUDA)."""
-    with _roomy_heap() if device.type == "cpu" else _deterministic_cuda():
+    with roomy_heap(device) if device.type == "cpu" else _deterministic_cuda():
         yield
 
 
@@ -42,32 +37,3 @@ def _deterministic_cuda() -> Iterator[None]:
         yield
     finally:
         cudnn.deterministic, cudnn.benchmark = before
-
-
-@contextmanager
-def _roomy_heap() -> Iterator[None]:
-    """Stop the C library from handing large blocks back to the system after each use.
-
-    A step frees and asks again for some hundred megabytes. By default every such block is mapped anew and cleared page
-    by page, which is about a fifth of the step. Only glibc has these switches; elsewhere nothing happens.
-    """
-    libc = _glibc()
-    if libc is None:
-        yield
-        return
-    for option, value in _ROOMY.items():
-        libc.mallopt(option, value)
-    try:
-        yield
-    finally:
-        for option, value in _DEFAULTS.items():
-            libc.mallopt(option, value)
-        libc.malloc_trim(0)
-
-
-def _glibc() -> ctypes.CDLL | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    libc = ctypes.CDLL(None)
-    # musl has a mallopt too, which does nothing.
-    return libc if hasattr(libc, "gnu_get_libc_version") else None
