@@ -24,20 +24,22 @@ from shiftlens.sources.models import Model
 from shiftlens.sources.probing import scores_of
 from shiftlens.sweeps.folding import fold_batch_norm
 from shiftlens.sweeps.plan import ChunkResult, Plan
+from shiftlens.sweeps.workers import Net, Workers, replicas
 
-Net = Callable[[Tensor], Tensor]
+Outcome = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float16]]
+"""Prediction, loss and confidence of a batch."""
 
 MAX_CANVAS = 2**24
 """Most numbers in the canvases that are held at once (64 MB in float32)."""
 
 
-def prepare_net(model: Model, plan: Plan) -> Net:
-    """The model as the plan wants it: a copy in eval mode, folded, cast, laid out and compiled.
+def prepare_nets(model: Model, plan: Plan) -> Workers:
+    """The model as the plan wants it: a copy in eval mode, folded, cast, laid out, compiled or one for each core.
 
-    The caller's module is not touched. A bare callable is used as it is.
+    The caller's module is not touched. A bare callable is used as it is, by one thread: it may keep anything.
     """
     if not isinstance(model.module, nn.Module):
-        return model.module
+        return Workers([model.module])
     device = resolve_device(plan.device)
     net: nn.Module = copy.deepcopy(model.module).eval().requires_grad_(False)
     if plan.fold_batch_norm:
@@ -48,8 +50,8 @@ def prepare_net(model: Model, plan: Plan) -> Net:
         net = net.to(memory_format=torch.channels_last)
     if plan.compiled:
         compiled: Net = torch.compile(net, dynamic=False, options={"freezing": True})
-        return compiled
-    return net
+        return Workers([compiled])
+    return Workers(replicas(net, torch.get_num_threads() if device.type == "cpu" else 1))
 
 
 class DirectEvaluator:
@@ -66,7 +68,7 @@ class DirectEvaluator:
         self._preprocessing = model.preprocessing
         self._device = resolve_device(plan.device)
         self._dtype: torch.dtype = getattr(torch, plan.dtype)
-        self._net = prepare_net(model, plan)
+        self._workers = prepare_nets(model, plan)
         mean, std = model.preprocessing.mean, model.preprocessing.std
         self._values = fill.normalised(mean, std) if fill.is_constant else None
         self._blank_scores: dict[tuple[int, int], Tensor] = {}
@@ -92,9 +94,7 @@ class DirectEvaluator:
             prediction[part], loss[part], confidence[part] = outcome
         return ChunkResult(prediction.reshape(n, ny, nx), loss.reshape(n, ny, nx), confidence.reshape(n, ny, nx))
 
-    def _block(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float16]]:
+    def _block(self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None) -> Outcome:
         pictures = self._preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(images))).to(self._device)
         if control == "flip":
             pictures = pictures.flip(-1)
@@ -111,11 +111,16 @@ class DirectEvaluator:
             prediction[image, shift], loss[image, shift], confidence[image, shift] = (v[image] for v in for_all)
         gather = self._occluded(pictures) if control == "occlusion" else self._shifted(pictures)
         every_image, every_shift = np.nonzero(~blank)
-        for start in range(0, len(every_shift), self._plan.batch_size):
-            batch = slice(start, start + self._plan.batch_size)
+
+        def evaluate(net: Net, batch: slice) -> tuple[slice, Outcome]:
             image, shift = every_image[batch], every_shift[batch]
-            scores = self._scores(gather(image, shift), image)
-            outcome = _outcome(scores, targets[torch.from_numpy(image).to(self._device)])
+            scores = self._scores(net, gather(image, shift), image)
+            return batch, _outcome(scores, targets[torch.from_numpy(image).to(self._device)])
+
+        size = self._plan.batch_size
+        batches = [slice(start, start + size) for start in range(0, len(every_shift), size)]
+        for batch, outcome in self._workers.map(evaluate, batches):
+            image, shift = every_image[batch], every_shift[batch]
             prediction[image, shift], loss[image, shift], confidence[image, shift] = outcome
             self._n_done += len(image)
             if self._tick is not None:
@@ -140,7 +145,10 @@ class DirectEvaluator:
         if size not in self._blank_scores:
             values = torch.tensor(self._values, dtype=pictures.dtype, device=pictures.device)
             empty = values[None, :, None, None].expand(1, pictures.shape[1], *size)
-            self._blank_scores[size] = self._scores(self._as_input(empty), np.zeros(1, dtype=np.int64))
+            nothing = np.zeros(1, dtype=np.int64)
+            (self._blank_scores[size],) = self._workers.map(
+                lambda net, batch: self._scores(net, batch, nothing), [self._as_input(empty)]
+            )
         return self._blank_scores[size]
 
     def _shifted(self, pictures: Tensor) -> Callable[[NDArray[np.int64], NDArray[np.int64]], Tensor]:
@@ -177,7 +185,7 @@ class DirectEvaluator:
         layout = torch.channels_last if self._plan.channels_last else torch.contiguous_format
         return batch.to(self._dtype).contiguous(memory_format=layout)
 
-    def _scores(self, batch: Tensor, image: NDArray[np.int64]) -> Float[Tensor, "n classes"]:
+    def _scores(self, net: Net, batch: Tensor, image: NDArray[np.int64]) -> Float[Tensor, "n classes"]:
         """Scores in float32 (float64 nets: float64), checked; `image` are the pictures' places in the chunk."""
         n = len(batch)
         if self._plan.compiled and n < self._plan.batch_size:
@@ -185,7 +193,7 @@ class DirectEvaluator:
             batch = batch[torch.arange(self._plan.batch_size, device=batch.device) % n]
         try:
             with torch.no_grad():
-                out: Any = self._net(batch)
+                out: Any = net(batch)
         except Exception as error:
             raise ModelOutputError(
                 f"the model raised {type(error).__name__} on a batch {tuple(batch.shape)}: {one_line(error)}",
@@ -200,7 +208,7 @@ class DirectEvaluator:
         return scores
 
 
-def _outcome(scores: Tensor, targets: Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float16]]:
+def _outcome(scores: Tensor, targets: Tensor) -> Outcome:
     log_total = torch.logsumexp(scores, dim=1)
     best, prediction = scores.max(dim=1)
     loss = log_total - scores.gather(1, targets[:, None])[:, 0]

@@ -20,16 +20,19 @@ from shiftlens.errors import ModelOutputError
 from shiftlens.sources.checkpoints import one_line
 from shiftlens.sources.models import Model
 from shiftlens.sources.probing import scores_of
-from shiftlens.sweeps.direct import Net, prepare_net
+from shiftlens.sweeps.direct import prepare_nets
 from shiftlens.sweeps.folding import largest_difference
 from shiftlens.sweeps.plan import Plan
+from shiftlens.sweeps.workers import Net, Workers
 
 WORTH_MEASURING = 3.0
 """Seconds of sweep above which the candidates are timed."""
 WORTH_COMPILING = 300.0
 """Seconds of sweep above which a compilation (some 10 to 60 s) can pay back."""
-MAX_PIXELS = 2**20
-"""Most pixels in one batch: bounds the memory of the widest layer (64 channels: 256 MB in float32)."""
+BATCHES = (32, 64, 128, 256)
+"""Windows in a forward pass, tried where the sweep is long enough."""
+MAX_PIXELS = 2**18
+"""Most pixels in one batch: bounds the memory of the widest layer (64 channels: 64 MB in float32, for each worker)."""
 BFLOAT16_TOLERANCE = 0.1
 """Largest difference from float32, relative to the largest score, that bfloat16 may show to be chosen by `auto`."""
 
@@ -47,11 +50,11 @@ def choose(
     """The plan for a sweep of `n_evaluations` windows; see `engine.make_plan`."""
     pictures = model.preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(images[:1]))).to(device)
     h, w = pictures.shape[-2:]
-    largest = max(1, min(1000, MAX_PIXELS // (h * w), n_evaluations))
+    largest = max(1, min(max(BATCHES), MAX_PIXELS // (h * w), n_evaluations))
     plan = Plan(
         engine="direct",
         dtype="float32" if dtype == "auto" else dtype,
-        batch_size=min(128, largest),
+        batch_size=min(64, largest),
         channels_last=False,
         fold_batch_norm=False,
         compiled=False,
@@ -60,12 +63,12 @@ def choose(
     )
     if not isinstance(model.module, nn.Module):
         return replace(plan, dtype="float32")
-    exact = _scores(prepare_net(model, plan), _batch(pictures, 2, plan))
+    exact = _scores(prepare_nets(model, plan), _batch(pictures, 2, plan))
     plan = _folded(model, plan, pictures, exact, say)
     rate = _rate(model, plan, pictures)
     if n_evaluations / rate < WORTH_MEASURING:
         return plan
-    sizes = sorted({min(size, largest) for size in (64, 128, 256)})
+    sizes = sorted({min(size, largest) for size in BATCHES})
     formats = ["float32", "bfloat16"] if dtype == "auto" else [dtype]
     best = (rate, plan)
     for name in formats:
@@ -88,7 +91,13 @@ def _batch(pictures: Tensor, n: int, plan: Plan) -> Tensor:
     return pictures.expand(n, -1, -1, -1).to(getattr(torch, plan.dtype)).contiguous(memory_format=layout)
 
 
-def _scores(net: Net, batch: Tensor) -> Tensor:
+def _scores(workers: Workers, batch: Tensor) -> Tensor:
+    """Scores of one batch by one worker, in float32."""
+    (scores,) = workers.map(_forward, [batch])
+    return scores
+
+
+def _forward(net: Net, batch: Tensor) -> Tensor:
     try:
         with torch.no_grad():
             return scores_of(net(batch)).float()
@@ -103,7 +112,7 @@ def _scores(net: Net, batch: Tensor) -> Tensor:
 def _folded(model: Model, plan: Plan, pictures: Tensor, exact: Tensor, say: Callable[[str], None]) -> Plan:
     candidate = replace(plan, fold_batch_norm=True)
     try:
-        folded = _scores(prepare_net(model, candidate), _batch(pictures, 2, candidate))
+        folded = _scores(prepare_nets(model, candidate), _batch(pictures, 2, candidate))
     except Exception as error:  # the tracer raises whatever the model's own code does with a stand-in for a tensor
         say(f"batch norm is not folded: the model cannot be traced ({type(error).__name__})")
         return plan
@@ -115,7 +124,7 @@ def _folded(model: Model, plan: Plan, pictures: Tensor, exact: Tensor, say: Call
 
 def _agrees(model: Model, plan: Plan, pictures: Tensor, exact: Tensor, say: Callable[[str], None]) -> bool:
     try:
-        scores = _scores(prepare_net(model, plan), _batch(pictures, 2, plan))
+        scores = _scores(prepare_nets(model, plan), _batch(pictures, 2, plan))
     except ModelOutputError as error:
         say(f"{plan.dtype} is not used: {error}")
         return False
@@ -143,14 +152,18 @@ def _compiled(
 
 def _rate(model: Model, plan: Plan, pictures: Tensor, seconds: float = 0.3) -> float:
     """Windows per second: the median over a few batches after one to warm up."""
-    net = prepare_net(model, plan)
+    workers = prepare_nets(model, plan)
     batch = _batch(pictures, plan.batch_size, plan)
-    _scores(net, batch)
+    # Enough batches for every worker to overlap with the others; their threads come and go within the time.
+    round_of = [batch] * (1 if workers.n == 1 else 4 * workers.n)
+    for _ in workers.map(_forward, round_of[: workers.n]):
+        pass
     times: list[float] = []
     while len(times) < 3 or (sum(times) < seconds and len(times) < 20):
         start = time.perf_counter()
-        _scores(net, batch)
+        for _ in workers.map(_forward, round_of):
+            pass
         if batch.is_cuda:
             torch.cuda.synchronize(batch.device)
         times.append(time.perf_counter() - start)
-    return plan.batch_size / statistics.median(times)
+    return plan.batch_size * len(round_of) / statistics.median(times)
