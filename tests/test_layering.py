@@ -27,7 +27,7 @@ FLOORS = {
     "training": 3,
     "sweeps": 3,
     "metrics": 4,
-    "findings": 5,
+    "diagnosis": 5,
     "figures": 5,
     "demo": 6,
     "cli": 7,

@@ -6,12 +6,14 @@ The names below are loaded when they are first used, so that `import shiftlens` 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "Fill": "shiftlens.shifts",
+    "Finding": "shiftlens.diagnosis",
     "ImageSet": "shiftlens.sources.images",
     "Model": "shiftlens.sources.models",
     "ModelOutputError": "shiftlens.errors",
@@ -23,9 +25,11 @@ _WHERE = {
     "StoreError": "shiftlens.errors",
     "Sweep": "shiftlens.sweeps.result",
     "evaluate": "shiftlens.evaluation",
+    "findings": "shiftlens.diagnosis",
     "load_images": "shiftlens.sources.images",
     "load_model": "shiftlens.sources.models",
     "open_sweep": "shiftlens.sweeps.result",
+    "plot": "shiftlens.figures",
     "sweep": "shiftlens.sweeps.runner",
     "train": "shiftlens.training",
     "translate": "shiftlens.shifts",
@@ -35,12 +39,15 @@ _ROOMS = ("nn",)
 
 if TYPE_CHECKING:
     from shiftlens import nn as nn
+    from shiftlens.diagnosis import Finding as Finding
+    from shiftlens.diagnosis import findings as findings
     from shiftlens.errors import InputError as InputError
     from shiftlens.errors import ModelOutputError as ModelOutputError
     from shiftlens.errors import NoEffectWarning as NoEffectWarning
     from shiftlens.errors import ShiftlensError as ShiftlensError
     from shiftlens.errors import StoreError as StoreError
     from shiftlens.evaluation import evaluate as evaluate
+    from shiftlens.figures import plot as plot
     from shiftlens.shifts import Fill as Fill
     from shiftlens.shifts import Shift as Shift
     from shiftlens.shifts import ShiftGrid as ShiftGrid
@@ -70,3 +77,24 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*globals(), *__all__]
+
+
+def _register_notebook_display() -> None:
+    """Tell a running notebook how to show a `Sweep`; by its name, so that nothing is loaded for it.
+
+    A `Sweep` cannot do it by itself: pictures stand on a higher floor than sweeps.
+    """
+    notebook = sys.modules.get("IPython")
+    shell = notebook.get_ipython() if notebook is not None else None
+    if shell is not None:
+        formatter = shell.display_formatter.formatters["text/html"]
+        formatter.for_type_by_name("shiftlens.sweeps.result", "Sweep", _sweep_html)
+
+
+def _sweep_html(sweep: Any) -> str:
+    from shiftlens.figures.notebook import sweep_html
+
+    return sweep_html(sweep)
+
+
+_register_notebook_display()

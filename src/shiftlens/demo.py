@@ -1,4 +1,4 @@
-"""The main job on the embedded images: train a small VGG, sweep it, draw its matrices."""
+"""The main job on the embedded images: train a small VGG, sweep it, draw it, say what it shows."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from shiftlens import figures
+from shiftlens.diagnosis import Finding, Findings, findings
+from shiftlens.errors import InputError
 from shiftlens.evaluation import Evaluation, evaluate
 from shiftlens.shifts import ShiftGrid
 from shiftlens.sources.images import load_images
@@ -38,11 +40,18 @@ class Narrator(Protocol):
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Where everything is and the two numbers to look at first."""
+    """Where everything is, the accuracy to start from, and what the sweep shows."""
 
     files: tuple[Path, ...]
     evaluation: Evaluation
     sweep: Sweep
+    findings: Findings
+
+    def lines(self) -> list[str]:
+        """How good it is unshifted, how large the strong area is, and all warnings and notes."""
+        strong = self.findings.named("retained-95")
+        told = [strong.statement] if strong else []
+        return [*self.evaluation.lines(), *told, *map(str, self.findings.with_severity("warn", "note"))]
 
 
 def run(
@@ -54,12 +63,12 @@ def run(
     max_shift: int = MAX_SHIFT,
     limit: int | None = None,
 ) -> DemoResult:
-    """Train, sweep and draw on `digits`; run again, it goes on where it stopped.
+    """Train, sweep, draw and diagnose on `digits`; run again, it goes on where it stopped.
 
     Parameters
     ----------
     out
-        Directory for the run, the sweep and the pictures; made if it is not there.
+        Directory for the run, the sweep, the pictures and `findings.txt`; made if it is not there.
     narrator
         Told what happens.
     device, seed
@@ -69,7 +78,7 @@ def run(
     """
     train_images = load_images("digits", split="train")
     test_images = load_images("digits", split="test", limit=limit)
-    narrator.say(f"1/3 training a small VGG on {len(train_images):,} handwritten digits")
+    narrator.say(f"1/4 training a small VGG on {len(train_images):,} handwritten digits")
     with narrator.progress("training", "steps") as report:
         train(
             train_images,
@@ -83,12 +92,21 @@ def run(
     model = load_model(str(out / "run"), device=device)
     evaluation = evaluate(model, test_images, device=device)
     grid = ShiftGrid(max_shift)
-    narrator.say(f"2/3 evaluating {len(test_images):,} test images under all {grid.n_shifts:,} shifts")
+    narrator.say(f"2/4 evaluating {len(test_images):,} test images under all {grid.n_shifts:,} shifts")
     with narrator.progress("sweeping", "evaluations") as report:
         sweep, _ = run_sweep(model, test_images, grid, out=out / "digits.zarr", device=device, progress=report)
-    narrator.say("3/3 drawing")
-    files = (
-        figures.save(figures.accuracy_matrix(sweep), out / "accuracy.png"),
-        figures.save(figures.loss_matrix(sweep), out / "loss.png"),
-    )
-    return DemoResult((out / "run", out / "digits.zarr", *files), evaluation, sweep)
+    narrator.say("3/4 drawing")
+    pictures = figures.plot(sweep, out)
+    narrator.say("4/4 measuring sides, irregularities and intervals")
+    found = findings(sweep, seed=seed)
+    text = out / "findings.txt"
+    try:
+        text.write_text("\n\n".join(_paragraph(each) for each in found) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {text}: {error.strerror or error}") from None
+    return DemoResult((out / "run", out / "digits.zarr", *pictures.files, text), evaluation, sweep, found)
+
+
+def _paragraph(finding: Finding) -> str:
+    parts = (str(finding), finding.evidence, f"-> {finding.remedy}" if finding.remedy else "")
+    return "\n  ".join(part for part in parts if part)

@@ -23,7 +23,7 @@ def demo(
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
-    """Train a small VGG on embedded digits, sweep every shift, draw the matrices (a few minutes, no download).
+    """Train a small VGG on embedded digits, sweep every shift, draw it, say what it shows (a few minutes, no download).
 
     Example: shiftlens demo --out demo-out
     """
@@ -33,4 +33,4 @@ def demo(
 
         result = run(out, shell, device=device, seed=seed)
     files = [str(path) for path in result.files]
-    shell.result({"files": files}, [*result.evaluation.lines(), *(f"wrote {path}" for path in files)])
+    shell.result({"files": files}, [*result.lines(), *(f"wrote {path}" for path in files)])

@@ -1,0 +1,153 @@
+"""What every picture of a sweep shares: axes in pixels, the origin's mark, colours, and files with fixed bytes."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shiftlens.errors import InputError
+from shiftlens.metrics.arrays import IntArray
+from shiftlens.naming import unknown_name
+from shiftlens.stats import FloatArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+COLOURS = "viridis"
+"""Perceptually uniform and safe for colour-blind readers."""
+
+LOSS_COLOURS = "magma"
+"""Perceptually uniform too; another, so that nobody takes a loss for an accuracy."""
+
+DIVERGING = "RdBu_r"
+"""For differences: white is 0, red is more, blue is less."""
+
+SUFFIXES = ("png", "svg")
+DPI = 120
+
+
+Shifts = tuple[IntArray, IntArray]
+"""The grid's dys and dxs in px, ascending."""
+
+
+def extent(shifts: Shifts) -> tuple[float, float, float, float]:
+    """Left, right, bottom, top of the matrix in px: dx to the right, dy downwards, as the picture moves."""
+    dys, dxs = shifts
+    half_y, half_x = (float(axis[1] - axis[0]) / 2 if len(axis) > 1 else 0.5 for axis in shifts)
+    return float(dxs[0] - half_x), float(dxs[-1] + half_x), float(dys[-1] + half_y), float(dys[0] - half_y)
+
+
+def heat_map(
+    axes: Axes,
+    values: FloatArray,
+    shifts: Shifts,
+    limits: tuple[float, float],
+    colours: str = COLOURS,
+    n_ticks: int = 7,
+) -> AxesImage:
+    """Draw a (dy, dx) matrix with the origin marked; cells without a number stay grey."""
+    from matplotlib import colormaps
+    from matplotlib.ticker import FixedLocator, MaxNLocator
+
+    palette = colormaps[colours].with_extremes(bad="0.85")
+    # A grid of one row or column would be a line: its cells are drawn as wide as the picture needs them.
+    flat = min(values.shape) * 8 < max(values.shape)
+    drawn = axes.imshow(
+        np.ma.masked_invalid(values),
+        extent=extent(shifts),
+        cmap=palette,
+        vmin=limits[0],
+        vmax=limits[1],
+        interpolation="nearest",
+        aspect="auto" if flat else "equal",
+    )
+    axes.plot(0, 0, marker="+", color="white", markersize=11, markeredgewidth=2.8)
+    axes.plot(0, 0, marker="+", color="black", markersize=9, markeredgewidth=1.2)
+    for one, axis in ((shifts[0], axes.yaxis), (shifts[1], axes.xaxis)):
+        axis.set_major_locator(MaxNLocator(n_ticks, integer=True) if len(one) > 1 else FixedLocator([0]))
+    return drawn
+
+
+def name_axes(axes: Axes, *, x: bool = True, y: bool = True, short: bool = False) -> None:
+    """Label the axes in words."""
+    if x:
+        axes.set_xlabel("dx (px), right →" if short else "dx: picture moved right (pixels)")
+    if y:
+        axes.set_ylabel("dy (px), ← down" if short else "dy: picture moved down (pixels)")
+
+
+def balanced(values: FloatArray, least: float) -> tuple[float, float]:
+    """Limits of a diverging map: the same on both sides of 0, at least `least`."""
+    finite = np.abs(values[np.isfinite(values)])
+    top = max(float(finite.max(initial=0.0)), least)
+    return -top, top
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure that belongs to no window; sizes in inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.set(h_pad=0.08, w_pad=0.08)  # type: ignore[call-arg]
+    return figure
+
+
+@contextmanager
+def _fixed() -> Iterator[None]:
+    """Whatever would make two runs' files differ, or a strange class name warn, is set aside."""
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.hashsalt": "shiftlens"}), warnings.catch_warnings():
+        # A class name in a script that the font lacks is drawn as boxes: no reason to fail.
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
+        yield
+
+
+def png_bytes(figure: Figure, dpi: int = DPI) -> bytes:
+    """The figure as a PNG in memory."""
+    buffer = io.BytesIO()
+    with _fixed():
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": "shiftlens"})
+    return buffer.getvalue()
+
+
+def check_format(name: str) -> str:
+    """Return a picture format that can be written.
+
+    Raises
+    ------
+    InputError
+        Neither png nor svg.
+    """
+    if name not in SUFFIXES:
+        raise unknown_name("picture format", name, SUFFIXES)
+    return name
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG or SVG (by the path's ending).
+
+    Raises
+    ------
+    InputError
+        Another ending, or a path that cannot be written.
+    """
+    kind = check_format(path.suffix.removeprefix("."))
+    metadata = {"Date": None} if kind == "svg" else {"Software": "shiftlens"}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _fixed():
+            figure.savefig(path, dpi=DPI, metadata=metadata)
+    except OSError as error:
+        raise InputError(f"cannot write the picture {path}: {error.strerror or error}") from None
+    return path

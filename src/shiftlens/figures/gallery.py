@@ -1,0 +1,120 @@
+"""All pictures of a sweep at once: to look at in a notebook, or to write."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shiftlens.figures.drawing import check_format, png_bytes, save
+from shiftlens.figures.maps import (
+    accuracy_matrix,
+    class_matrices,
+    control_matrices,
+    has_sides,
+    loss_matrix,
+    side_matrices,
+)
+from shiftlens.figures.profile import radial_profile
+from shiftlens.metrics.arrays import SweepArrays, from_sweep, matched_rows
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from shiftlens.sweeps.result import Sweep
+
+NOTEBOOK_DPI = 80
+
+
+class Pictures(Mapping[str, "Figure"]):
+    """Pictures by name; a notebook shows them, `files` says where they were written."""
+
+    def __init__(self, figures: Mapping[str, Figure], files: tuple[Path, ...] = ()) -> None:
+        self._figures = dict(figures)
+        self.files = files
+
+    def __getitem__(self, name: str) -> Figure:
+        return self._figures[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._figures)
+
+    def __len__(self) -> int:
+        return len(self._figures)
+
+    def __repr__(self) -> str:
+        return f"<Pictures {', '.join(self)}>"
+
+    def _repr_html_(self) -> str:
+        return "".join(f"<p>{image_html(figure, name)}</p>" for name, figure in self.items())
+
+
+def image_html(figure: Figure, name: str, dpi: int = NOTEBOOK_DPI) -> str:
+    """A figure as an HTML image that needs no file."""
+    data = base64.b64encode(png_bytes(figure, dpi)).decode("ascii")
+    return f'<img alt="{escape(name)}" src="data:image/png;base64,{data}">'
+
+
+def draw(sweep: Sweep | SweepArrays) -> Pictures:
+    """Return every picture that this sweep has the numbers for.
+
+    Parameters
+    ----------
+    sweep
+        Of an incomplete one, the images that are whole.
+
+    Returns
+    -------
+    Pictures
+        `accuracy`, `loss`; `profile` and `sides` where there are shifts; `classes` for two classes or more;
+        `control-NAME` for each control.
+    """
+    arrays = sweep if isinstance(sweep, SweepArrays) else from_sweep(sweep)
+    made = {"accuracy": accuracy_matrix(arrays), "loss": loss_matrix(arrays)}
+    if arrays.shape != (1, 1):
+        made["profile"] = radial_profile(arrays)
+    if has_sides(arrays):
+        made["sides"] = side_matrices(arrays)
+    if len(np.unique(arrays.labels)) > 1:
+        made["classes"] = class_matrices(arrays)
+    for name, control in arrays.controls.items():
+        if len(matched_rows(arrays, control)[0]):
+            made[f"control-{name}"] = control_matrices(arrays, name)
+    return Pictures(made)
+
+
+def plot(sweep: Sweep | SweepArrays, out: str | Path | None = None, *, format: str = "png") -> Pictures:  # noqa: A002
+    """Draw every picture of a sweep, and write them when told where.
+
+    Parameters
+    ----------
+    sweep
+        From `shiftlens.sweep` or `open_sweep`.
+    out
+        Directory, made if it is not there; None writes nothing.
+    format
+        "png" or "svg". The same sweep gives the same bytes.
+
+    Returns
+    -------
+    Pictures
+        Figures by name: `plot(sweep)["accuracy"]`; `.files` says what was written.
+
+    Raises
+    ------
+    InputError
+        Another format, or a directory that cannot be written.
+
+    Examples
+    --------
+    >>> plot(open_sweep("vgg.zarr"), out="pictures").files  # doctest: +SKIP
+    """
+    kind = check_format(format)
+    made = draw(sweep)
+    if out is None:
+        return made
+    return Pictures(made, tuple(save(figure, Path(out) / f"{name}.{kind}") for name, figure in made.items()))

@@ -1,0 +1,119 @@
+"""Accuracy and loss against the length of the shift, with a band."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shiftlens.figures.drawing import new_figure
+from shiftlens.figures.maps import about
+from shiftlens.metrics.arrays import BoolArray, SweepArrays
+from shiftlens.stats import CONFIDENCE, FloatArray, mean_interval
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SWEEP_COLOUR, CONTROL_COLOUR = "#31688e", "#d1783c"
+
+
+@dataclass(frozen=True, eq=False)
+class Profile:
+    """Mean over rings of shifts.
+
+    Attributes
+    ----------
+    radius
+        (ring,) in px: shifts whose Euclidean length rounds to it, in steps of the grid.
+    value, lo, hi
+        (ring,) mean over images of each image's mean over the ring; the band holds for all rings together (Bonferroni,
+        Student t over images). Without a band for a single image: lo and hi are then nan.
+    n_shifts
+        (ring,)
+    """
+
+    radius: FloatArray
+    value: FloatArray
+    lo: FloatArray
+    hi: FloatArray
+    n_shifts: FloatArray
+
+
+def rings(sweep: SweepArrays) -> list[BoolArray]:
+    """The cells of each ring, up to the nearest edge of the grid and while some of the picture is left everywhere."""
+    step = max(sweep.step)
+    reaches = [int(axis.max()) for axis in (-sweep.dys, sweep.dys, -sweep.dxs, sweep.dxs)]
+    reach = min((r for r in reaches if r > 0), default=0)
+    number = np.rint(sweep.distance / step).astype(np.int64)
+    found = []
+    for k in range(reach // step + 1):
+        ring = number == k
+        if (ring & sweep.blank).any():
+            break
+        if ring.any():
+            found.append(ring)
+    return found
+
+
+def profile(sweep: SweepArrays, *, of_loss: bool) -> Profile:
+    """Return the mean accuracy (in per cent) or loss (in nats) of every ring.
+
+    Parameters
+    ----------
+    sweep
+        The arrays.
+    of_loss
+        Which of the two.
+    """
+    found = rings(sweep)
+    sizes = np.array([float(ring.sum()) for ring in found])
+    weights = np.stack([ring.ravel() / size for ring, size in zip(found, sizes, strict=True)], axis=1)
+    n_cells = weights.shape[0]
+    per_image = np.empty((sweep.n_images, len(found)))
+    for s in sweep.slices():
+        values = np.asarray(sweep.loss[s]) if of_loss else sweep.correct[s]
+        per_image[s] = values.reshape(-1, n_cells).astype(np.float64) @ weights
+    if not of_loss:
+        per_image *= 100
+    radius = np.array([float(np.median(sweep.distance[ring])) for ring in found])
+    mean = per_image.mean(axis=0)
+    if sweep.n_images < 2:
+        nothing = np.full(len(found), np.nan)
+        return Profile(radius, mean, nothing, nothing, sizes)
+    centred = per_image - mean
+    confidence = 1 - (1 - CONFIDENCE) / len(found)
+    _, low, high, _ = mean_interval(np.zeros(len(found)), (centred**2).sum(axis=0), sweep.n_images, confidence)
+    top = np.inf if of_loss else 100.0
+    return Profile(radius, mean, np.maximum(mean + low, 0), np.minimum(mean + high, top), sizes)
+
+
+def radial_profile(sweep: SweepArrays) -> Figure:
+    """Accuracy and loss against distance from (0, 0), with bands, and the occlusion control where there is one."""
+    figure = new_figure(10.4, 4.4)
+    left, right = figure.subplots(1, 2)
+    shown = [("shifted", sweep, SWEEP_COLOUR)]
+    if "occlusion" in sweep.controls:
+        shown.append(("same pixels lost, rest in place", sweep.controls["occlusion"], CONTROL_COLOUR))
+    for name, arrays, colour in shown:
+        _line(left, profile(arrays, of_loss=False), name, colour)
+        _line(right, profile(arrays, of_loss=True), name, colour)
+    left.set_ylim(0, 102)
+    left.set_ylabel("accuracy (%), range 0 to 100")
+    right.set_ylim(bottom=0)
+    right.set_ylabel("cross-entropy (nats)")
+    for axes in (left, right):
+        axes.set_xlabel("length of the shift (pixels)")
+        axes.set_xlim(left=0)
+        axes.grid(color="0.9")
+        axes.set_axisbelow(True)
+    left.legend(loc="best", frameon=False)
+    figure.suptitle(f"Mean over all directions, band: 95 % for all lengths together. {about(sweep)}", parse_math=False)
+    return figure
+
+
+def _line(axes: Axes, made: Profile, name: str, colour: str) -> None:
+    axes.plot(made.radius, made.value, color=colour, marker=".", label=name)
+    if np.isfinite(made.lo).all():
+        axes.fill_between(made.radius, made.lo, made.hi, color=colour, alpha=0.25, linewidth=0)

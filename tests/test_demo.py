@@ -1,0 +1,50 @@
+"""The demo ends with pictures and with sentences, and goes on where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from shiftlens import demo
+from shiftlens.errors import InputError
+from shiftlens.training import TrainSettings
+
+
+class Silent:
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    @contextmanager
+    def progress(self, what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+        yield lambda done, total: None
+
+
+def test_the_demo_ends_with_pictures_and_findings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # One epoch of a thin net: the way through is tested here, not the digits.
+    monkeypatch.setattr(demo, "TrainSettings", lambda arch, width: TrainSettings(arch=arch, width=4, epochs=1))
+    narrator = Silent()
+    result = demo.run(tmp_path / "out", narrator, max_shift=3, limit=30)
+    assert [text[:3] for text in narrator.said] == ["1/4", "2/4", "3/4", "4/4"]
+    names = {path.name for path in result.files}
+    assert {"run", "digits.zarr", "accuracy.png", "loss.png", "profile.png", "sides.png", "findings.txt"} <= names
+    assert all(path.exists() for path in result.files)
+    text = (tmp_path / "out" / "findings.txt").read_text(encoding="utf-8")
+    assert all(each.statement in text for each in result.findings)
+    lines = result.lines()
+    for each in result.findings:
+        shown = each.severity != "info" or each.id == "retained-95"
+        assert any(each.statement in line for line in lines) == shown, each.id
+    before = text
+    (tmp_path / "out" / "findings.txt").unlink()
+    assert demo.run(tmp_path / "out", narrator, max_shift=3, limit=30).findings == result.findings
+    assert (tmp_path / "out" / "findings.txt").read_text(encoding="utf-8") == before
+    (tmp_path / "out" / "findings.txt").unlink()
+    (tmp_path / "out" / "findings.txt").mkdir()
+    with pytest.raises(InputError, match=r"cannot write .*findings\.txt"):
+        demo.run(tmp_path / "out", narrator, max_shift=3, limit=30)
