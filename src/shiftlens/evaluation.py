@@ -77,7 +77,7 @@ def evaluate(
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
-    """Evaluate every image under one shift, in the model's own number format.
+    """Evaluate every image under one shift, in float32.
 
     Parameters
     ----------
@@ -118,7 +118,11 @@ def evaluate(
             right[positions] = (scores.argmax(1) == labels).cpu().numpy()
             if progress is not None:
                 progress(int(positions[-1]) + 1, len(images))
-    return summarise(losses, right, images.labels, images.class_names, shift, parsed.name)
+    odd = images.index[~np.isfinite(losses)]
+    if len(odd):
+        named = ", ".join(str(i) for i in odd[:10].tolist())
+        raise ModelOutputError(f"the loss is not finite for images {named} (position in the source)")
+    return summarise(losses, right, images.labels, model.class_names or images.class_names, shift, parsed.name)
 
 
 def summarise(

@@ -18,8 +18,13 @@ from numpy.typing import NDArray
 
 from shiftlens.errors import InputError
 from shiftlens.indexing import FILL_RULES, OUTSIDE, source_index
+from shiftlens.naming import unknown_name
 
 ArrayOrTensor = TypeVar("ArrayOrTensor", NDArray[np.generic], torch.Tensor)
+
+
+MAX_SHIFT = 16_384
+"""Largest shift in pixels: far beyond any picture, and small enough that a typing error cannot fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,11 @@ class ShiftGrid:
     step: int = 1
 
     def __post_init__(self) -> None:
+        # Numbers as notebooks have them (numpy integers, lists) become plain ones.
+        if isinstance(self.max_shift, np.integer):
+            object.__setattr__(self, "max_shift", int(self.max_shift))
+        elif isinstance(self.max_shift, list):
+            object.__setattr__(self, "max_shift", tuple(self.max_shift))
         if isinstance(self.max_shift, bool) or not isinstance(self.max_shift, int | tuple):
             raise InputError(f"max-shift must be whole pixels, one number or (y, x); got {self.max_shift!r}")
         pair = self.max_shift if isinstance(self.max_shift, tuple) else (self.max_shift, self.max_shift)
@@ -63,6 +73,8 @@ class ShiftGrid:
             raise InputError(f"max-shift must be whole pixels, one number or (y, x); got {self.max_shift!r}")
         if max(pair) < 1 or min(pair) < 0:
             raise InputError(f"max-shift must be at least 1 pixel, got {self.max_shift}")
+        if max(pair) > MAX_SHIFT:
+            raise InputError(f"max-shift must be at most {MAX_SHIFT} pixels, got {max(pair)}")
         if isinstance(self.step, bool) or not isinstance(self.step, int) or self.step < 1:
             raise InputError(f"step must be a whole number of pixels, at least 1; got {self.step!r}")
         if self.step > max(pair):
@@ -95,17 +107,17 @@ class ShiftGrid:
     @property
     def shape(self) -> tuple[int, int]:
         """`(n_dy, n_dx)`."""
-        return len(self.dys), len(self.dxs)
+        return 2 * (self.max_y // self.step) + 1, 2 * (self.max_x // self.step) + 1
 
     @property
     def n_shifts(self) -> int:
         """Number of shifts in the grid."""
-        return len(self.dys) * len(self.dxs)
+        return self.shape[0] * self.shape[1]
 
     @property
     def origin(self) -> tuple[int, int]:
         """Index `(iy, ix)` of the shift (0, 0)."""
-        return len(self.dys) // 2, len(self.dxs) // 2
+        return self.max_y // self.step, self.max_x // self.step
 
     def __iter__(self) -> Iterator[Shift]:
         for dy in self.dys.tolist():
@@ -129,6 +141,13 @@ class Fill:
 
     name: str
     values: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.values is None:
+            if self.name not in ("black", "mean", *FILL_RULES):
+                raise unknown_name("fill", self.name, ("black", "mean", *FILL_RULES))
+        elif not self.values or any(not (math.isfinite(v) and 0.0 <= v <= 1.0) for v in self.values):
+            raise InputError(f"a fill's pixel values lie between 0 and 1, got {self.values!r}")
 
     @staticmethod
     def parse(fill: str | float | Sequence[float] | Fill) -> Fill:
@@ -158,14 +177,11 @@ class Fill:
             try:
                 numbers = tuple(float(part) for part in fill.split(","))
             except ValueError:
-                raise InputError(
-                    f"unknown fill {fill!r}; expected black, mean, {', '.join(FILL_RULES)}, "
-                    "or pixel values from 0 to 1 (one, or one a channel, with commas)"
-                ) from None
+                raise unknown_name("fill", fill, ("black", "mean", *FILL_RULES, "0.5", "0.1,0.2,0.3")) from None
+        elif isinstance(fill, bool):
+            raise InputError(f"a fill is a name or pixel values from 0 to 1, got {fill!r}")
         else:
             numbers = tuple(float(v) for v in np.ravel(np.asarray(fill, dtype=np.float64)))
-        if not numbers or any(not (math.isfinite(v) and 0.0 <= v <= 1.0) for v in numbers):
-            raise InputError(f"a fill's pixel values lie between 0 and 1, got {fill!r}")
         return Fill(",".join(repr(v) for v in numbers), numbers)
 
     @property
@@ -283,10 +299,13 @@ def translate(
     >>> translate(np.arange(4).reshape(2, 2), dx=1, dy=0).tolist()
     [[0, 0], [0, 2]]
     """
+    if not isinstance(images, np.ndarray | torch.Tensor):
+        raise InputError(f"translate needs an array or a tensor, got {type(images).__name__}")
     if images.ndim < 2:
         raise InputError(f"translate needs images [..., h, w], got shape {tuple(images.shape)}")
-    if int(dx) != dx or int(dy) != dy:
-        raise InputError(f"a shift is whole pixels, got dx={dx}, dy={dy}")
+    for name, pixels in (("dx", dx), ("dy", dy)):
+        if not math.isfinite(pixels) or int(pixels) != pixels or abs(pixels) > 2**31:
+            raise InputError(f"a shift is whole pixels (at most 2^31), got {name}={pixels}")
     rule, constants = _own_unit(fill)
     h, w = (int(n) for n in images.shape[-2:])
     positions = (np.arange(h) - int(dy), np.arange(w) - int(dx))

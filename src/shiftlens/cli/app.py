@@ -6,17 +6,19 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import typer
 
-from shiftlens.cli import demo, measure, train
+from shiftlens.cli import demo, look, measure, train
 from shiftlens.cli.console import error_line
 from shiftlens.errors import ShiftlensError
+
+_INTERRUPTED = "interrupted; run the same command again: sweeps and trainings go on where they stopped"
 
 app = typer.Typer(
     name="shiftlens",
     help="Audit a vision model's spatial behaviour: evaluate it under every shift of the picture.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -25,6 +27,7 @@ app = typer.Typer(
 demo.register(app)
 train.register(app)
 measure.register(app)
+look.register(app)
 
 
 def _version(value: bool) -> None:
@@ -35,11 +38,14 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: bool = typer.Option(False, "--version", callback=_version, is_eager=True, help="Print the version."),
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,22 +67,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ShiftlensError as error:
         error_line(str(error))
         return error.exit_code
+    except SystemExit as error:
+        # So Rich and Typer end when the reader of our output has gone, with 1, which means a gate here.
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - open until the interpreter ends
+        return 0 if error.code == 1 else int(error.code or 0)
     except typer.TyperException as error:
         # Bad use, found by the parser: its message without the usage text around it.
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         error_line(f"{message} (see 'shiftlens --help')")
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        error_line("interrupted; the same command goes on from here")
+        error_line(_INTERRUPTED)
         return 130
-    except BrokenPipeError:
-        # The reader of our output has gone: nothing to say, and nothing to say it to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except Exception:
         traceback.print_exc()
         error_line("crashed: this is a defect of shiftlens; the lines above say where")
         return 3
     if code == 130:
-        error_line("interrupted; the same command goes on from here")
+        error_line(_INTERRUPTED)
     return int(code or 0)

@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,19 +30,19 @@ class Shell:
     def say(self, text: str) -> None:
         """A remark on the way; silent with `--quiet`."""
         if not self.quiet:
-            self.stderr.print(text, markup=False, soft_wrap=True)
+            self.stderr.print(printable(text), markup=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
         """What a reader of the result must know; also with `--quiet`."""
-        self.stderr.print(f"warning: {text}", markup=False, soft_wrap=True)
+        self.stderr.print(f"warning: {printable(text)}", markup=False, soft_wrap=True)
 
     def result(self, values: dict[str, Any], lines: list[str]) -> None:
         """The command's answer: one JSON object with `--json`, otherwise lines for people."""
         if self.as_json:
-            print(json.dumps(values, allow_nan=False))
+            print(json.dumps(values, allow_nan=False), flush=True)
             return
         for line in lines:
-            self.stdout.print(line, markup=False)
+            self.stdout.print(printable(line), markup=False)
 
     @contextmanager
     def progress(self, what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
@@ -131,7 +131,9 @@ def remarks(shell: Shell) -> Iterator[None]:
 
     original, warnings.showwarning = warnings.showwarning, show
     try:
-        yield
+        # What a user's own model prints must not stand in front of our answer.
+        with redirect_stdout(sys.stderr):
+            yield
     finally:
         warnings.showwarning = original
         logger.removeHandler(handler)
@@ -139,6 +141,11 @@ def remarks(shell: Shell) -> Iterator[None]:
         logger.propagate = previous[1]
 
 
+def printable(text: str) -> str:
+    """The text with control characters written out: names of files and classes must not steer the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def error_line(text: str) -> None:
     """One clear line on stderr."""
-    print(f"shiftlens: {' '.join(text.split())}", file=sys.stderr)
+    print(f"shiftlens: {printable(' '.join(text.split()))}", file=sys.stderr)

@@ -132,8 +132,9 @@ def sweep(
     with remarks(shell):
         import torch
 
-        from shiftlens.shifts import ShiftGrid
+        from shiftlens.shifts import Fill, ShiftGrid
         from shiftlens.sources.matching import on_input_grid
+        from shiftlens.sweeps.engine import check_request
         from shiftlens.sweeps.request import default_grid
         from shiftlens.sweeps.runner import run_sweep
 
@@ -141,6 +142,8 @@ def sweep(
         bounds = o.size(max_shift, "--max-shift", least=0)
         # The grid is checked before anything is loaded: a typing error should not cost a minute.
         grid = None if bounds is None else ShiftGrid(bounds, step)
+        controls = tuple(name.strip() for name in control.split(",")) if control else ()
+        check_request(grid or ShiftGrid(step, step), Fill.parse(fill), engine, dtype, controls)
         loaded, images = load(
             shell,
             model,
@@ -156,7 +159,6 @@ def sweep(
         if grid is None:
             _, size = on_input_grid(loaded, images)
             grid = default_grid(size, shell.say, step=step)
-        controls = tuple(name.strip() for name in control.split(",")) if control else ()
         with shell.progress("sweeping", "evaluations") as report:
             result, stats = run_sweep(
                 loaded,

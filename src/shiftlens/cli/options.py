@@ -38,7 +38,7 @@ Fill = Annotated[
     typer.Option("--fill", help="What enters: black, mean, edge, reflect, symmetric, wrap, or pixel values (0 to 1)."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything random.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No remarks, no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")]
 
@@ -69,7 +69,7 @@ def size(text: str | None, what: str, least: int = 1) -> tuple[int, int] | None:
     """
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text.strip())
+    match = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", text.strip())
     if not match:
         raise InputError(f"{what} must be H or HxW whole pixels, got {text!r}")
     h = int(match[1])

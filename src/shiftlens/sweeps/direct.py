@@ -41,7 +41,14 @@ def prepare_nets(model: Model, plan: Plan) -> Workers:
     if not isinstance(model.module, nn.Module):
         return Workers([model.module])
     device = resolve_device(plan.device)
-    net: nn.Module = copy.deepcopy(model.module).eval().requires_grad_(False)
+    try:
+        net: nn.Module = copy.deepcopy(model.module)
+    except Exception as error:  # what a user's module holds may refuse to be copied in any way
+        raise InputError(
+            f"{model.name} cannot be copied ({type(error).__name__}: {one_line(error)}); a sweep works on a "
+            "copy of the net: keep computed tensors, locks and open files out of its attributes"
+        ) from error
+    net.eval().requires_grad_(False)
     if plan.fold_batch_norm:
         # In double precision first: folding costs no accuracy, whatever the net computes in afterwards.
         net, _ = fold_batch_norm(net.double())
@@ -84,7 +91,8 @@ class DirectEvaluator:
         confidence = np.empty((n, ny * nx), dtype=np.float16)
         c, h, w = images.shape[1:]
         # The canvases of a whole chunk of large pictures would not fit the memory bound: a few pictures at a time.
-        block = max(1, MAX_CANVAS // (c * (h + 2 * self._grid.max_y) * (w + 2 * self._grid.max_x)))
+        reach_y, reach_x = self._reach(h, w)
+        block = max(1, MAX_CANVAS // (c * (h + 2 * reach_y) * (w + 2 * reach_x)))
         for first in range(0, n, block):
             part = slice(first, first + block)
             try:
@@ -146,19 +154,34 @@ class DirectEvaluator:
             values = torch.tensor(self._values, dtype=pictures.dtype, device=pictures.device)
             empty = values[None, :, None, None].expand(1, pictures.shape[1], *size)
             nothing = np.zeros(1, dtype=np.int64)
-            (self._blank_scores[size],) = self._workers.map(
-                lambda net, batch: self._scores(net, batch, nothing), [self._as_input(empty)]
-            )
+            try:
+                (self._blank_scores[size],) = self._workers.map(
+                    lambda net, batch: self._scores(net, batch, nothing), [self._as_input(empty)]
+                )
+            except ModelOutputError as error:
+                # No image is at fault, so none is named.
+                raise ModelOutputError(
+                    f"{error}: on the empty picture (nothing but fill) that is left when a shift pushes all "
+                    "content out; a smaller max-shift or an index rule as fill avoids it; met"
+                ) from error
         return self._blank_scores[size]
+
+    def _reach(self, h: int, w: int) -> tuple[int, int]:
+        """Rows and columns of canvas on each side: with a constant fill never more than the picture's own size."""
+        if self._values is None:
+            return self._grid.max_y, self._grid.max_x
+        return min(self._grid.max_y, h), min(self._grid.max_x, w)
 
     def _shifted(self, pictures: Tensor) -> Callable[[NDArray[np.int64], NDArray[np.int64]], Tensor]:
         grid, (h, w) = self._grid, pictures.shape[-2:]
-        wide = canvas(pictures, grid.max_y, grid.max_x, self._fill.rule, self._values).to(self._dtype)
+        reach_y, reach_x = self._reach(h, w)
+        wide = canvas(pictures, reach_y, reach_x, self._fill.rule, self._values).to(self._dtype)
         # [n, first row, first column, c, h, w] without a copy; channels stay next to each other in memory.
         windows = wide.contiguous(memory_format=torch.channels_last).unfold(2, h, 1).unfold(3, w, 1)
         windows = windows.permute(0, 2, 3, 4, 5, 1)
-        rows = torch.from_numpy(np.repeat(grid.max_y - grid.dys, grid.shape[1])).to(self._device)
-        columns = torch.from_numpy(np.tile(grid.max_x - grid.dxs, grid.shape[0])).to(self._device)
+        # Shifts beyond the reach are blank windows, which are never gathered: their starts only have to be numbers.
+        rows = torch.from_numpy(np.repeat(reach_y - grid.dys, grid.shape[1])).to(self._device)
+        columns = torch.from_numpy(np.tile(reach_x - grid.dxs, grid.shape[0])).to(self._device)
 
         def gather(image: NDArray[np.int64], shift: NDArray[np.int64]) -> Tensor:
             i, s = (torch.from_numpy(a).to(self._device) for a in (image, shift))

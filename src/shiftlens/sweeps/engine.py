@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from shiftlens.devices import machine_kind, resolve_device
 from shiftlens.errors import InputError, StoreError
+from shiftlens.naming import unknown_name
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.models import Model
 from shiftlens.sweeps import tuning
@@ -34,10 +35,10 @@ def check_request(grid: ShiftGrid, fill: Fill, engine: str, dtype: str, controls
     """
     for what, value, known in (("engine", engine, ("auto", *ENGINES)), ("dtype", dtype, ("auto", *DTYPES))):
         if value not in known:
-            raise InputError(f"unknown {what} {value!r}; expected one of {', '.join(known)}")
+            raise unknown_name(what, value, known)
     for control in controls:
         if control not in CONTROLS:
-            raise InputError(f"unknown control {control!r}; expected one of {', '.join(CONTROLS)}")
+            raise unknown_name("control", control, CONTROLS)
     if "occlusion" in controls and not fill.is_constant:
         raise InputError(
             f"the occlusion control blanks the pixels that a shift pushes out; fill {fill.name!r} has no blank "
@@ -94,6 +95,22 @@ def make_plan(
     )
 
 
+def check_machine(plan: Plan) -> None:
+    """Refuse to compute with a plan of another kind of machine.
+
+    Raises
+    ------
+    StoreError
+        The plan was made for another machine: its bits cannot be had here.
+    """
+    here = machine_kind(resolve_device(plan.device))
+    if here != plan.machine:
+        raise StoreError(
+            f"the stored plan was made for {plan.machine!r}, this machine is {here!r}: its results would differ in the "
+            "last bits; finish it there, or start a new one at another path"
+        )
+
+
 def prepare(
     model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, tick: Callable[[int], None] | None = None
 ) -> Evaluator:
@@ -106,12 +123,7 @@ def prepare(
     StoreError
         The plan was made for another machine or device: its bits cannot be had here.
     """
-    target = resolve_device(plan.device)
-    if machine_kind(target) != plan.machine:
-        raise StoreError(
-            f"the stored plan was made for {plan.machine!r}, this machine is {machine_kind(target)!r}: its results "
-            "would differ in the last bits; finish it there, or start a new one at another path"
-        )
+    check_machine(plan)
     return DirectEvaluator(model, plan, grid, fill, tick)
 
 

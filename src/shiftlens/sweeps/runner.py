@@ -20,8 +20,8 @@ from shiftlens.sources.imageset import ImageSet
 from shiftlens.sources.matching import check_labels, on_input_grid
 from shiftlens.sources.wrapping import Model
 from shiftlens.sweeps.attributes import describe
-from shiftlens.sweeps.engine import check_request, make_plan, prepare
-from shiftlens.sweeps.locking import clean_strays, output_lock
+from shiftlens.sweeps.engine import check_machine, check_request, make_plan, prepare
+from shiftlens.sweeps.locking import clean_strays, disk_errors, output_lock
 from shiftlens.sweeps.plan import ChunkResult, Evaluator
 from shiftlens.sweeps.request import default_grid, images_per_chunk, refuse_other_plan
 from shiftlens.sweeps.result import Sweep
@@ -165,21 +165,27 @@ def run_sweep(
     if grid is None:
         grid = default_grid(size, announce)
     fill = Fill.parse(fill)
-    controls = tuple(dict.fromkeys(controls))
+    controls = (controls,) if isinstance(controls, str) else tuple(dict.fromkeys(controls))
     check_request(grid, fill, engine, dtype, controls)
     if fill.is_constant:
         fill.normalised(model.preprocessing.mean, model.preprocessing.std)
     sweep_exists(path)  # before the lock, so that beside a foreign thing not even a lock file is made
-    with output_lock(path), roomy_heap(resolve_device(device)):
-        clean_strays(path)
+    target = resolve_device(device)
+    with output_lock(path), roomy_heap(target):
+        with disk_errors(path, "clean up beside"):
+            clean_strays(path)
         if sweep_exists(path):
             store = SweepStore(path, writable=True)
             plan = store.main.header.plan
             describe(model, images, size, grid, fill, plan).refuse_other(store.main.header, str(path))
             refuse_other_plan(plan, path, engine=engine, dtype=dtype, device=device)
-            for control in controls:
-                if control not in store.controls:
-                    store.add_control(control)
+            new = [control for control in controls if control not in store.controls]
+            if new:
+                # Refused before anything is added: a control that cannot be computed must not be left half made.
+                store.main.header.refuse_other_torch(str(path))
+                check_machine(plan)
+            for control in new:
+                store.add_control(control)
         else:
             sample = images.batch(np.arange(min(PLAN_IMAGES, len(images))))
             plan = make_plan(

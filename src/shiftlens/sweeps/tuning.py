@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shiftlens.errors import ModelOutputError
+from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.sources.checkpoints import one_line
 from shiftlens.sources.models import Model
 from shiftlens.sources.probing import scores_of
@@ -33,6 +33,10 @@ BATCHES = (32, 64, 128, 256)
 """Windows in a forward pass, tried where the sweep is long enough."""
 MAX_PIXELS = 2**18
 """Most pixels in one batch: bounds the memory of the widest layer (64 channels: 64 MB in float32, for each worker)."""
+CHECKED = 16
+"""Pictures on which a candidate must agree with the plain float32 net."""
+FLOAT32_TOLERANCE = 1e-3
+"""Largest difference from the plain net, relative to the largest score, that folding and compiling may show."""
 BFLOAT16_TOLERANCE = 0.1
 """Largest difference from float32, relative to the largest score, that bfloat16 may show to be chosen by `auto`."""
 
@@ -48,7 +52,7 @@ def choose(
     say: Callable[[str], None],
 ) -> Plan:
     """The plan for a sweep of `n_evaluations` windows; see `engine.make_plan`."""
-    pictures = model.preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(images[:1]))).to(device)
+    pictures = model.preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(images[:CHECKED]))).to(device)
     h, w = pictures.shape[-2:]
     largest = max(1, min(max(BATCHES), MAX_PIXELS // (h * w), n_evaluations))
     plan = Plan(
@@ -62,9 +66,12 @@ def choose(
         machine=machine,
     )
     if not isinstance(model.module, nn.Module):
-        return replace(plan, dtype="float32")
-    exact = _scores(prepare_nets(model, plan), _batch(pictures, 2, plan))
-    plan = _folded(model, plan, pictures, exact, say)
+        if plan.dtype != "float32":
+            raise InputError(f"{model.name} is a plain callable and computes in its own format; leave --dtype out")
+        return plan
+    reference = plan if plan.dtype == "float64" else replace(plan, dtype="float32")
+    exact = _scores(prepare_nets(model, reference), _check(pictures, reference))
+    plan = replace(_folded(model, reference, pictures, exact, say), dtype=plan.dtype)
     rate = _rate(model, plan, pictures)
     if n_evaluations / rate < WORTH_MEASURING:
         return plan
@@ -87,8 +94,15 @@ def choose(
 
 
 def _batch(pictures: Tensor, n: int, plan: Plan) -> Tensor:
+    """`n` pictures, repeated where there are not as many, as the plan wants them."""
     layout = torch.channels_last if plan.channels_last else torch.contiguous_format
-    return pictures.expand(n, -1, -1, -1).to(getattr(torch, plan.dtype)).contiguous(memory_format=layout)
+    repeated = pictures[torch.arange(n, device=pictures.device) % len(pictures)]
+    return repeated.to(getattr(torch, plan.dtype)).contiguous(memory_format=layout)
+
+
+def _check(pictures: Tensor, plan: Plan) -> Tensor:
+    """The pictures that a candidate is checked on; a compiled net is made for one batch size only."""
+    return _batch(pictures, plan.batch_size if plan.compiled else len(pictures), plan)
 
 
 def _scores(workers: Workers, batch: Tensor) -> Tensor:
@@ -112,11 +126,11 @@ def _forward(net: Net, batch: Tensor) -> Tensor:
 def _folded(model: Model, plan: Plan, pictures: Tensor, exact: Tensor, say: Callable[[str], None]) -> Plan:
     candidate = replace(plan, fold_batch_norm=True)
     try:
-        folded = _scores(prepare_nets(model, candidate), _batch(pictures, 2, candidate))
+        folded = _scores(prepare_nets(model, candidate), _check(pictures, candidate))
     except Exception as error:  # the tracer raises whatever the model's own code does with a stand-in for a tensor
         say(f"batch norm is not folded: the model cannot be traced ({type(error).__name__})")
         return plan
-    if largest_difference(exact, folded) > 1e-3:
+    if not largest_difference(exact, folded) <= FLOAT32_TOLERANCE:
         say("batch norm is not folded: the traced model disagrees with the module")
         return plan
     return candidate
@@ -124,12 +138,13 @@ def _folded(model: Model, plan: Plan, pictures: Tensor, exact: Tensor, say: Call
 
 def _agrees(model: Model, plan: Plan, pictures: Tensor, exact: Tensor, say: Callable[[str], None]) -> bool:
     try:
-        scores = _scores(prepare_nets(model, plan), _batch(pictures, 2, plan))
+        scores = _scores(prepare_nets(model, plan), _check(pictures, plan))
     except ModelOutputError as error:
         say(f"{plan.dtype} is not used: {error}")
         return False
-    difference = largest_difference(exact, scores)
-    if not difference <= BFLOAT16_TOLERANCE:
+    n = min(len(exact), len(scores))
+    difference = largest_difference(exact[:n], scores[:n])
+    if not difference <= (BFLOAT16_TOLERANCE if plan.dtype == "bfloat16" else FLOAT32_TOLERANCE):
         say(f"{plan.dtype} is not used: its scores differ from float32 by {difference:.3g} of the largest score")
         return False
     return True
