@@ -1,4 +1,4 @@
-"""One sentence for a name that nobody knows: what was expected, and the nearest name there is."""
+"""Words for errors: the nearest name to one that nobody knows, and text from elsewhere made fit for one line."""
 
 from __future__ import annotations
 
@@ -6,6 +6,37 @@ import difflib
 from collections.abc import Iterable
 
 from shiftlens.errors import InputError
+
+
+def printable(text: str) -> str:
+    """Text from a file, a path or a library, with every character that could steer a terminal written as its escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+    """The first line of an error's message, printable and shortened; the error's type if it has no message."""
+    lines = str(error).strip().splitlines()
+    return printable(" ".join(lines[0].split()) if lines else type(error).__name__)[:limit]
+
+
+def distinct(names: Iterable[str]) -> list[str]:
+    """The same names, the second and later of the same name numbered: some published sets name two classes alike.
+
+    Examples
+    --------
+    >>> distinct(["crane", "drake", "crane"])
+    ['crane', 'drake', 'crane (2)']
+    """
+    names = list(names)
+    taken = set(names)
+    found: dict[str, None] = {}
+    for name in names:
+        unique, k = name, 1
+        while unique in found or (k > 1 and unique in taken):
+            k += 1
+            unique = f"{name} ({k})"
+        found[unique] = None
+    return list(found)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

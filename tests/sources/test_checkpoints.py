@@ -129,12 +129,40 @@ def test_a_malicious_pickle_is_refused_and_never_run(tmp_path: Path) -> None:
             read_weights(tmp_path / "evil.pt")
         assert "\n" not in str(caught.value)
     (tmp_path / "plain.pkl").write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(InputError, match=r"plain\.pkl"):
+    with pytest.raises(InputError, match=r"plain\.pkl is a plain pickle, which can run code when it is read; expected"):
         read_weights(tmp_path / "plain.pkl")
     assert not witness.exists()
     # The proof that the trap would have sprung.
     pickle.loads((tmp_path / "plain.pkl").read_bytes())
     assert witness.exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_plain_pickle_is_refused_with_the_reason_and_the_remedy(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "plain.pkl"
+    path.write_bytes(pickle.dumps({"weight": [1.0, 2.0]}, protocol=protocol))
+    with pytest.raises(InputError) as caught:
+        read_weights(path)
+    assert str(caught.value) == (
+        f"weights: {path} is a plain pickle, which can run code when it is read; expected a safetensors file or"
+        " torch.save(model.state_dict(), path)"
+    )
+
+
+def test_a_file_of_pytorch_that_cannot_be_read_safely_says_what_torch_says(tmp_path: Path) -> None:
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "new.pt", pickle_protocol=4)
+    with pytest.raises(InputError, match=r"new\.pt is no readable PyTorch file: Unsupported operand 149$"):
+        read_weights(tmp_path / "new.pt")
+
+
+def test_names_in_a_file_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    torch.save({"a\x1b[2J\nb": 1}, tmp_path / "x.pt")
+    with pytest.raises(InputError, match=r"it has a\\x1b\[2J\\nb; expected"):
+        read_weights(tmp_path / "x.pt")
+    with pytest.raises(InputError) as caught:
+        fit_weights(net(), {"\x1b]0;owned\x07": torch.zeros(1)}, "net")
+    assert str(caught.value).isprintable()
+    assert r"1 unexpected (first: \x1b]0;owned\x07)" in str(caught.value)
 
 
 def test_a_whole_pickled_model_is_refused_with_the_remedy(tmp_path: Path) -> None:

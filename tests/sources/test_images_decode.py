@@ -15,7 +15,8 @@ from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
 from shiftlens.errors import InputError
-from shiftlens.sources.decode import INTERPOLATIONS, decode, fit, from_pil, read_header
+from shiftlens.sources.decode import decode, fit, from_pil, read_header
+from shiftlens.sources.preprocessing import INTERPOLATIONS
 
 RNG = np.random.default_rng(5)
 RGB = RNG.integers(0, 256, (5, 7, 3), dtype=np.uint8)

@@ -153,7 +153,10 @@ class Broken(Dataset):
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (ValueError("no\nsuch file"), "picture 0 of Broken: the dataset raised ValueError: no such file"),
+        (
+            ValueError("no such\x1b[31m file\nin it"),
+            r"the dataset raised ValueError: no such\\x1b\[31m file$",
+        ),
         (np.zeros((2, 2)), r"expected an item \(image, label\), got ndarray"),
         ((np.zeros((2, 2)),), r"expected an item \(image, label\), got tuple"),
         (({"boxes": 1}, 0), "must be a NumPy array, a tensor or a Pillow image, got dict"),

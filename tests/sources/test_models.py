@@ -236,6 +236,20 @@ def test_not_a_model() -> None:
         wrap(3)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("change", "dtype"), [("half", "float16"), ("bfloat16", "bfloat16"), ("double", "float64")])
+def test_another_precision_is_refused_with_the_remedy(change: str, dtype: str) -> None:
+    with pytest.raises(InputError) as caught:
+        wrap(getattr(net(), change)(), size=32)
+    assert one_line(caught).endswith(f"its weights are {dtype} and pictures float32: call .float() first")
+    assert wrap(getattr(net(), change)().float(), size=32).n_classes == 3
+
+
+def test_a_size_that_does_not_fit_says_nothing_of_precision() -> None:
+    with pytest.raises(InputError) as caught:
+        wrap(net(head="flatten"), size=64)
+    assert ".float()" not in one_line(caught)
+
+
 # ---- digest
 
 

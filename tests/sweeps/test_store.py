@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from shiftlens.sources.preprocessing import Preprocessing
 from shiftlens.sweeps import store as store_module
 from shiftlens.sweeps.attributes import SweepHeader
 from shiftlens.sweeps.plan import ChunkResult
+from shiftlens.sweeps.result import open_sweep
 from shiftlens.sweeps.store import SweepGroup, SweepStore, prediction_dtype, sweep_exists
 
 # ---- layout
@@ -340,9 +343,9 @@ def test_a_foreign_thing_is_named(tmp_path: Path, kind: str) -> None:
         ("plan", "{}", "plan"),
         ("plan", 3, "plan"),
         ("class_names", "not json", "class_names"),
-        ("preprocessing", "[]", "cannot be read"),
+        ("preprocessing", "[]", "preprocessing.*a JSON object"),
         ("preprocessing", '{"unknown": 1}', "cannot be read"),
-        ("strides", "3", "cannot be read"),
+        ("strides", "3", "strides.*a JSON list of whole numbers"),
         ("model", 1, "model"),
     ],
 )
@@ -371,6 +374,114 @@ def test_an_array_of_another_shape_is_named(tmp_path: Path) -> None:
     file.write_text(json.dumps(document))
     with pytest.raises(StoreError, match=r"expected loss of shape \(7, 3, 5\)"):
         SweepStore(tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("fill", "zz", "unknown fill 'zz'"),
+        ("fill", "black", "differ"),
+        ("fill", "0.1,0.2", "differ"),
+        ("fill_values", '["a"]', "fill_values must be pixel values"),
+        ("fill_values", "[2.0]", "between 0 and 1"),
+        ("fill_values", "[NaN]", "between 0 and 1"),
+        ("fill_values", "[true]", "fill_values must be pixel values"),
+        ("fill_values", "null", "fill"),
+        ("max_shift", [10**9, 10**9], "max-shift must be at most"),
+        ("max_shift", [10**30, 1], "max-shift must be at most"),
+        ("image_size", [0, 3], "image_size"),
+        ("n_classes", 1, "n_classes"),
+        ("n_classes", 10**30, "n_classes"),
+        ("n_parameters", -1, "n_parameters"),
+        ("class_names", '"abc"', "class_names.*JSON list of texts"),
+        ("class_names", "[1]", "class_names.*JSON list of texts"),
+        ("model_notes", "{}", "model_notes.*JSON list of texts"),
+        ("strides", "[0]", "strides.*whole numbers"),
+        ("training", "[]", "training.*JSON object"),
+        ("software", "3", "software.*JSON object"),
+        ("training", "[" * 200_000, "training"),
+        ("plan", "[" * 200_000, "."),
+        ("preprocessing", '{"mean": [["a"]], "std": [1]}', "cannot be read"),
+        ("preprocessing", '{"mean": ["a"], "std": [1]}', "."),
+        ("control", "sideways", "control.*one of occlusion, flip"),
+    ],
+)
+def test_hostile_attributes_are_one_line(key: str, value: object, says: str) -> None:
+    attributes = small.header().to_attributes(complete=False)
+    attributes[key] = value
+    with pytest.raises(StoreError, match=says) as caught:
+        SweepHeader.from_attributes(attributes, "here")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500
+
+
+def _set(*path: str | int, to: object) -> Callable[[Any], Any]:
+    def change(document: Any) -> Any:
+        inner = document
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = to
+        return document
+
+    return change
+
+
+_CHUNK = ("chunk_grid", "configuration", "chunk_shape")
+
+
+@pytest.mark.parametrize(
+    ("array", "change", "says"),
+    [
+        ("loss", lambda _: [], "damaged and cannot be opened"),
+        ("loss", lambda _: {}, "damaged and cannot be opened"),
+        ("loss", lambda _: "\x1b[2J", "damaged and cannot be opened"),
+        ("loss", _set("data_type", to="float64"), "expected loss of float32, got float64"),
+        ("loss", _set("shape", to=[7]), "damaged"),
+        ("loss", _set("codecs", to=[{"name": "zap"}]), "damaged"),
+        ("loss", _set(*_CHUNK, to=[0, 3, 5]), "damaged"),
+        ("loss", _set(*_CHUNK, to=[3, 3, 4]), "expected loss .*chunks"),
+        ("loss", _set(*_CHUNK, to=[10**6, 3, 5]), "expected prediction .*chunks"),
+        ("confidence", _set(*_CHUNK, to=[2, 3, 5]), "expected confidence .*chunks"),
+        ("confidence", _set("data_type", to="float32"), "expected confidence of float16"),
+        ("prediction", _set("data_type", to="uint16"), "expected prediction of uint8, got uint16"),
+        ("label", _set(*_CHUNK, to=[0]), "damaged"),
+        ("label", _set("data_type", to="int32"), "expected label of int64"),
+        ("label", _set("shape", to=[10**12]), "expected 1 to 100000000 labels, got 1000000000000"),
+        ("label", _set("shape", to=[]), "damaged"),
+        ("index", _set("shape", to=[10**12]), "expected index of shape"),
+        ("accuracy", _set("shape", to=[3, 4]), "expected accuracy of shape"),
+        ("dy", _set("data_type", to="float64"), "damaged"),
+        (".", _set("attributes", "max_shift", to=[10**9, 10**9]), "max-shift must be at most"),
+        (".", _set("attributes", "max_shift", to=[16_000, 16_000]), "expected prediction of shape"),
+        (".", _set("attributes", "n_classes", to=300), "expected prediction of uint16, got uint8"),
+        (".", lambda _: [], "not the metadata"),
+    ],
+)
+def test_a_damaged_sweep_is_one_line(tmp_path: Path, array: str, change: Callable[[Any], Any], says: str) -> None:
+    small.fill(small.create(tmp_path / "s.zarr"))
+    file = tmp_path / "s.zarr" / array / "zarr.json"
+    file.write_text(json.dumps(change(json.loads(file.read_text()))))
+    with pytest.raises(StoreError, match=says) as caught:
+        open_sweep(tmp_path / "s.zarr")
+    assert str(caught.value).isprintable()
+    assert "s.zarr" in str(caught.value)
+
+
+def test_a_prediction_of_fractions_is_one_line(tmp_path: Path) -> None:
+    small.fill(small.create(tmp_path / "s.zarr"))
+    file = tmp_path / "s.zarr" / "prediction" / "zarr.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"data_type": "float32", "fill_value": "NaN"}))
+    with pytest.raises(StoreError, match="expected prediction of uint8, got float32"):
+        open_sweep(tmp_path / "s.zarr")
+
+
+@pytest.mark.parametrize("place", [".", "loss"])
+def test_metadata_nested_without_end_is_one_line(tmp_path: Path, place: str) -> None:
+    small.fill(small.create(tmp_path / "s.zarr"))
+    (tmp_path / "s.zarr" / place / "zarr.json").write_text('{"attributes": ' * 100_000)
+    with pytest.raises(StoreError, match=r"s\.zarr") as caught:
+        open_sweep(tmp_path / "s.zarr")
+    assert str(caught.value).isprintable()
 
 
 # ---- resuming another question

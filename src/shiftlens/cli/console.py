@@ -14,6 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from shiftlens.naming import printable
+
 SECONDS_BETWEEN_LINES = 5.0
 """Where no terminal is attached, progress is a plain line as often as this."""
 
@@ -139,11 +141,6 @@ def remarks(shell: Shell) -> Iterator[None]:
         logger.removeHandler(handler)
         logger.setLevel(previous[0])
         logger.propagate = previous[1]
-
-
-def printable(text: str) -> str:
-    """The text with control characters written out: names of files and classes must not steer the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def error_line(text: str) -> None:

@@ -16,6 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from shiftlens.errors import InputError
+from shiftlens.naming import one_line as one_line  # also found here by the rooms above
+from shiftlens.naming import printable
+from shiftlens.sources.paths import kind_of
 
 StateDict = dict[str, Any]
 
@@ -24,11 +27,10 @@ WRAPPER_KEYS: tuple[str, ...] = ("state_dict", "model_state_dict", "model")
 
 _MAX_WRAPPING = 4
 
-
-def one_line(error: BaseException, limit: int = 200) -> str:
-    """The first line of an error's message, shortened."""
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__)[:limit]
+_PLAIN_PICKLE = (
+    "weights: {path} is a plain pickle, which can run code when it is read; expected a safetensors file or"
+    " torch.save(model.state_dict(), path)"
+)
 
 
 def read_weights(path: str | Path) -> StateDict:
@@ -53,8 +55,9 @@ def read_weights(path: str | Path) -> StateDict:
         A path that is not a readable file, a file that would have to run code, or that holds no table of tensors.
     """
     path = Path(path)
-    if not path.is_file():
-        what = "is a folder, expected a file" if path.is_dir() else "does not exist"
+    kind = kind_of(path)
+    if kind != "file":
+        what = "is a folder, expected a file" if kind == "folder" else "does not exist"
         raise InputError(f"weights: {path} {what}")
     try:
         with path.open("rb") as file:
@@ -88,6 +91,8 @@ def _read_torch(path: Path) -> object:
     except pickle.UnpicklingError as error:
         raise InputError(_why_refused(path, error)) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        if "magic number" in str(error) and _is_plain_pickle(path):
+            raise InputError(_PLAIN_PICKLE.format(path=path)) from None
         raise InputError(f"weights: {path} is no readable safetensors or PyTorch file: {one_line(error)}") from None
 
 
@@ -97,11 +102,23 @@ def _why_refused(path: Path, error: pickle.UnpicklingError) -> str:
     name = next((group for group in named.groups() if group), None) if named else None
     if name is not None and "weights_only" in str(error).lower():
         return (
-            f"weights: {path} refused: reading it would run code ({name}); expected tensors only,"
+            f"weights: {path} refused: reading it would run code ({printable(name)}); expected tensors only,"
             " as torch.save(model.state_dict(), path) or safetensors write them"
         )
-    text = re.sub(r"^Weights only load failed.*?(?:WeightsUnpickler error:|:)\s*", "", str(error), flags=re.S)
-    return f"weights: {path} is no readable PyTorch file: {one_line(ValueError(text))}"
+    # The reason stands behind this mark, on its line or the next. No torch.save writes the newer pickle protocols, to
+    # which an operand that is not supported belongs, unless it is told to, and then into a zip file.
+    _, mark, reason = str(error).partition("WeightsUnpickler error:")
+    reason = reason.partition("Check the documentation of torch.load")[0].strip() if mark else str(error)
+    if (not reason or reason.startswith("Unsupported operand")) and _is_plain_pickle(path):
+        return _PLAIN_PICKLE.format(path=path)
+    return f"weights: {path} is no readable PyTorch file: {one_line(ValueError(reason or 'torch gives no reason'))}"
+
+
+def _is_plain_pickle(path: Path) -> bool:
+    """Whether a file begins as pickles of protocol 2 or later do, and is not the zip file that torch.save writes."""
+    with path.open("rb") as file:
+        head = file.read(2)
+    return len(head) == 2 and head[0] == 0x80 and 2 <= head[1] <= pickle.HIGHEST_PROTOCOL
 
 
 def _find_tensors(content: object, path: Path) -> StateDict:
@@ -112,7 +129,7 @@ def _find_tensors(content: object, path: Path) -> StateDict:
             return {str(name): value for name, value in content.items()}
         inner = next((content[key] for key in WRAPPER_KEYS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
-            keys = ", ".join(map(str, list(content)[:5])) or "nothing"
+            keys = printable(", ".join(map(str, list(content)[:5]))) or "nothing"
             raise InputError(
                 f"weights: {path} holds no tensors; it has {keys}; expected them at the top or under"
                 f" {', '.join(WRAPPER_KEYS)}"
@@ -191,7 +208,7 @@ def describe_misfit(own: Mapping[str, Tensor], state: StateDict, known: set[str]
             f"{len(reshaped)} of another shape"
             f" (first: {name}, {list(own[name].shape)} in the net, {theirs} in the file)"
         )
-    return ", ".join(parts)
+    return printable(", ".join(parts))  # a file's names are anybody's
 
 
 def refuse_non_finite(module: nn.Module, what: str) -> None:

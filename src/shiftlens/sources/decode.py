@@ -14,6 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from shiftlens.errors import InputError
+from shiftlens.naming import one_line
 
 DECODE_RULE = "decode-1"
 
@@ -22,15 +23,6 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVI
 _JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 _OTHER_SUFFIXES = (".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".pbm", ".pgm", ".ppm", ".jp2", ".avif")
 PICTURE_SUFFIXES = frozenset((*_JPEG_SUFFIXES, *_OTHER_SUFFIXES))
-
-INTERPOLATIONS = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-}
 
 Pixels = UInt8[np.ndarray, "h w c"]
 
@@ -61,11 +53,6 @@ class Header:
 
     size: tuple[int, int]
     is_jpeg: bool
-
-
-def one_line(error: BaseException) -> str:
-    """The reason an exception gives, on one line; its type where it gives none."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def read_header(data: bytes, where: str) -> Header:
@@ -149,7 +136,7 @@ def fit(
     resize
         Length of the shorter side before the cut, in pixels.
     interpolation
-        A key of `INTERPOLATIONS`; antialiased where it makes smaller.
+        A name of `preprocessing.INTERPOLATIONS`; antialiased where it makes smaller.
     where
         Called for the picture's name in an error.
 
@@ -178,7 +165,7 @@ def fit(
     if (new_h, new_w) != (have_h, have_w):
         grey = pixels.shape[2] == 1
         image = Image.fromarray(pixels[:, :, 0] if grey else pixels)
-        pixels = np.asarray(image.resize((new_w, new_h), INTERPOLATIONS[interpolation]))
+        pixels = np.asarray(image.resize((new_w, new_h), Image.Resampling[interpolation.upper()]))
         pixels = pixels[:, :, None] if grey else pixels
     top, left = round((new_h - want_h) / 2), round((new_w - want_w) / 2)
     return pixels[top : top + want_h, left : left + want_w]

@@ -39,13 +39,31 @@ def state_digest(state: Mapping[str, Any]) -> str:
 def structure(module: nn.Module) -> str:
     """The net as text: its tree of layers with their settings, and the code of every class that is the user's own.
 
-    The code matters because two nets can have the same layers and another `forward`; comments and layout do not count.
-    Memory addresses are taken out. What plain functions outside those classes do is not seen.
+    The settings are what layers print of themselves and every public attribute that is a number, text, True, False,
+    None or a tuple of these: many layers print only some of what their `forward` uses. The code matters because two
+    nets can have the same layers and another `forward`; comments and layout do not count. Memory addresses are taken
+    out. What plain functions outside those classes do is not seen.
     """
-    tree = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(module))
+    tree = _without_addresses(repr(module))
+    settings = [
+        f"{path}.{name}={_without_addresses(repr(value))}"
+        for path, part in module.named_modules()
+        for name, value in sorted(vars(part).items())
+        if name != "training" and not name.startswith("_") and _is_plain(value)
+    ]
     classes = {type(part) for part in module.modules()}
     own = (cls for cls in classes if cls.__module__.partition(".")[0] not in _KNOWN_PACKAGES)
-    return "\n".join([tree, *sorted(_code(cls) for cls in own)])
+    return "\n".join([tree, *settings, *sorted(_code(cls) for cls in own)])
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(_is_plain(part) for part in value)
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _without_addresses(text: str) -> str:
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
 
 
 def _code(cls: type) -> str:

@@ -18,8 +18,8 @@ import torch
 from torch import nn
 
 from shiftlens.errors import InputError
-from shiftlens.naming import nearest
-from shiftlens.sources.checkpoints import one_line
+from shiftlens.naming import nearest, one_line
+from shiftlens.sources.paths import kind_of
 
 _helpers: dict[str, Path] = {}
 """Modules that a user's file imported from its own folder, by name, and that folder."""
@@ -50,7 +50,7 @@ def call_factory(spec: str) -> Callable[..., Any]:
     where, _, name = spec.rpartition(":")
     path = Path(where)
     is_file = where.endswith(".py")
-    if is_file and not path.is_file():
+    if is_file and kind_of(path) != "file":
         raise InputError(f"model: file {where} does not exist")
     folder = path.resolve().parent if is_file else Path.cwd()
     with _importable(folder), torch.random.fork_rng(devices=[]):

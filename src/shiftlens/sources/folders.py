@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from shiftlens.errors import InputError
-from shiftlens.sources.decode import PICTURE_SUFFIXES, one_line
+from shiftlens.sources.decode import PICTURE_SUFFIXES
+from shiftlens.sources.paths import entries_of, kind_of
 from shiftlens.sources.pictures import EncodedPictures
 
 SPLIT_FOLDERS = {
@@ -72,9 +73,10 @@ def open_folder(
     InputError
         No such folder, one that cannot be listed, no class folders, no pictures, or no folder for the split.
     """
-    if not root.exists():
+    kind = kind_of(root)
+    if kind == "nothing":
         raise InputError(f"folder {root} does not exist; expected a folder with one folder a class")
-    if not root.is_dir():
+    if kind == "file":
         raise InputError(f"{root} is a file; expected a folder with one folder a class")
     classes = _class_folders(root)
     splits = {SPLIT_FOLDERS[name.lower()]: name for name in classes if name.lower() in SPLIT_FOLDERS}
@@ -89,7 +91,7 @@ def open_folder(
     labels: list[int] = []
     skipped: list[str] = []
     for label, name in enumerate(classes):
-        if not (part / name).exists():
+        if kind_of(part / name) == "nothing":
             continue  # a class of another split
         found = [file for file in _files_below(part / name) if not file.name.startswith(".")]
         pictures = [file for file in found if file.suffix.lower() in PICTURE_SUFFIXES]
@@ -126,10 +128,8 @@ def _shown_suffixes() -> tuple[str, ...]:
 
 
 def _class_folders(root: Path) -> list[str]:
-    try:
-        return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    except OSError as error:
-        raise InputError(f"folder {root} cannot be listed: {one_line(error)}") from error
+    visible = (entry for entry in entries_of(root) if not entry.name.startswith("."))
+    return sorted(entry.name for entry in visible if kind_of(entry) == "folder")
 
 
 def _files_below(root: Path) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from shiftlens.sources.folders import open_folder
 from shiftlens.sources.imageset import ImageSet
 from shiftlens.sources.items import base_of, dataset_of, open_dataset
 from shiftlens.sources.parquet import open_parquet
+from shiftlens.sources.paths import kind_of, with_home
 from shiftlens.sources.pictures import Pictures
 from shiftlens.sources.selection import SPLITS, stratified_split
 from shiftlens.sources.torchvision_sets import TORCHVISION_SETS, find_cifar10, open_torchvision
@@ -100,11 +102,11 @@ def _cifar10(request: Request) -> ImageSet:
 
 
 def _folder(request: Request) -> ImageSet:
-    return _set_of(request, *open_folder(Path(request.argument).expanduser(), request.split))
+    return _set_of(request, *open_folder(with_home(request.argument), request.split))
 
 
 def _parquet(request: Request) -> ImageSet:
-    return _set_of(request, *open_parquet(Path(request.argument).expanduser(), request.split))
+    return _set_of(request, *open_parquet(with_home(request.argument), request.split))
 
 
 def _torchvision(request: Request) -> ImageSet:
@@ -198,9 +200,10 @@ def _open_named(spec: str, split: str, data_root: Path | None, say: Callable[[st
 
 def _hint(spec: str, kind_name: str, usages: list[str]) -> str | None:
     """A bare path, or a wrong kind before a colon: what was probably meant."""
-    path = Path(spec).expanduser()
-    if spec and path.is_dir():
-        return f"folder:{spec}"
+    path = Path(spec)
+    with contextlib.suppress(InputError):  # a name that cannot be a path is an unknown name, and is said to be
+        if spec and kind_of(with_home(path)) == "folder":
+            return f"folder:{spec}"
     if path.suffix == ".parquet":
         return f"parquet:{spec}"
     if spec in TORCHVISION_SETS:

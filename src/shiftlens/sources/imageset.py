@@ -16,9 +16,10 @@ from jaxtyping import Bool, Int64, Integer, UInt8
 
 from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
-from shiftlens.sources.decode import DECODE_RULE, INTERPOLATIONS, Pixels, fit
+from shiftlens.sources.decode import DECODE_RULE, Pixels, fit
 from shiftlens.sources.items import item_pictures
 from shiftlens.sources.pictures import ArrayPictures, Pictures, as_labels
+from shiftlens.sources.preprocessing import INTERPOLATIONS
 from shiftlens.sources.selection import stratified_order
 
 _MOST_UNNAMED_CLASSES = 100_000  # beyond, a label is rather an identity number by mistake
@@ -58,7 +59,7 @@ class ImageSet:
     labels
         One whole number from 0 up for each picture. Classes without a picture are fine.
     class_names
-        One name for each class; the numbers themselves if not given.
+        One name for each class, no two alike; the numbers themselves if not given.
     name
         What results call the set.
     natural_flip
@@ -123,6 +124,7 @@ class ImageSet:
         if not len(self.labels):
             raise InputError(f"{name} holds no pictures; expected at least 1")
         highest = int(self.labels.max())
+        self._names_given = class_names is not None
         if class_names is None:
             if highest >= _MOST_UNNAMED_CLASSES:
                 raise InputError(
@@ -137,6 +139,12 @@ class ImageSet:
                 f"{len(class_names)} classes of {name}"
             )
         self.class_names = tuple(str(c) for c in class_names)
+        if len(set(self.class_names)) < len(self.class_names):
+            twice = next(c for k, c in enumerate(self.class_names) if c in self.class_names[:k])
+            places = [k for k, c in enumerate(self.class_names) if c == twice]
+            raise InputError(
+                f"class names of {name} must differ, got {twice!r} for the classes {', '.join(map(str, places[:5]))}"
+            )
         self.name = name
         self.natural_flip = natural_flip
         self.n_channels = pictures.n_channels
@@ -227,6 +235,11 @@ class ImageSet:
     def size(self) -> tuple[int, int] | None:
         """`(h, w)` in pixels that all pictures share, None if they differ. May look at each picture's header, once."""
         return self._known_size() or self.survey().size
+
+    @property
+    def names_given(self) -> bool:
+        """Whether `class_names` came with the pictures; False when they are only the classes' numbers."""
+        return self._names_given
 
     @property
     def notes(self) -> tuple[str, ...]:

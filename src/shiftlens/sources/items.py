@@ -23,7 +23,8 @@ from torch.utils.data import (
 )
 
 from shiftlens.errors import InputError
-from shiftlens.sources.decode import Pixels, one_line
+from shiftlens.naming import distinct, one_line
+from shiftlens.sources.decode import Pixels
 from shiftlens.sources.pictures import Fact, as_labels, picture_of, pixel_fact
 
 _N_PROBED = 4  # items read twice, to notice a random transform
@@ -188,7 +189,7 @@ def base_of(dataset: Any) -> Any:
 def _class_names(dataset: Any) -> list[str] | None:
     names = getattr(base_of(dataset), "classes", None)
     if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
-        return list(names)
+        return distinct(names)
     return None
 
 

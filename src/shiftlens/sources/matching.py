@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
+
 import numpy as np
 
 from shiftlens.errors import InputError
+from shiftlens.naming import printable
 from shiftlens.sources.imageset import ImageSet
 from shiftlens.sources.wrapping import Model
 
@@ -44,6 +48,12 @@ def check_labels(model: Model, images: ImageSet) -> None:
     ------
     InputError
         A label that is no class of the model, or class names that both sides know under different numbers.
+
+    Warns
+    -----
+    UserWarning
+        Both sides were given names of their classes and have none in common: nothing then says that the labels mean the
+        same to both. Names of a model that are only the classes' numbers say nothing, and do not count as given.
     """
     labels, n_classes = images.labels, model.n_classes
     beyond = np.unique(labels[(labels < 0) | (labels >= n_classes)]).tolist()
@@ -54,10 +64,23 @@ def check_labels(model: Model, images: ImageSet) -> None:
             f"{images.name}: expected labels from 0 to {n_classes - 1} (the classes of {model.name}), "
             f"got {shown}{', ...' if len(beyond) > 5 else ''}"
         )
-    places = {name: place for place, name in enumerate(model.class_names or ())}
+    known = model.class_names or ()
+    times = Counter(known)
+    places = {name: place for place, name in enumerate(known) if times[name] == 1}
     for place, name in enumerate(images.class_names or ()):
         if places.get(name, place) != place:
             raise InputError(
                 f"class {name!r} has number {place} in {images.name} and number {places[name]} in {model.name}: every "
                 "score would be wrong; put the images' classes in the model's order"
             )
+    numbers = tuple(str(k) for k in range(len(known)))
+    if known and known != numbers and images.names_given and not set(known) & set(images.class_names):
+        warnings.warn(
+            f"{images.name} ({_some(images.class_names)}) and {model.name} ({_some(known)}) share no class name "
+            "(upper and lower case differ): label k is taken as the model's class k",
+            stacklevel=3,
+        )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return printable(", ".join(names[:3]) + (", ..." if len(names) > 3 else ""))

@@ -15,6 +15,7 @@ from shiftlens.errors import InputError
 from shiftlens.naming import nearest, unknown_name
 from shiftlens.sources.checkpoints import fit_weights, read_weights
 from shiftlens.sources.factories import call_factory
+from shiftlens.sources.paths import kind_of
 from shiftlens.sources.preprocessing import Numbers, Preprocessing, Size
 from shiftlens.sources.probing import Classifier, Probe, evaluating, scores_of
 from shiftlens.sources.runs import load_run
@@ -106,7 +107,7 @@ def _own_code(spec: str, weights: str | Path | None) -> Loaded:
 
 def shipped(name: str) -> Path:
     """Directory of the shipped weights NAME; `InputError` that lists what is there when it is not."""
-    there = sorted(folder.name for folder in SHIPPED.glob("*") if (folder / MODEL_JSON).is_file())
+    there = sorted(folder.name for folder in SHIPPED.glob("*") if kind_of(folder / MODEL_JSON) == "file")
     if name in there:
         return SHIPPED / name
     if not there:
@@ -167,7 +168,7 @@ def load_model(
     name = str(spec)
     kind, colon, rest = name.partition(":")
     run = shipped(rest) if kind == "pretrained" and colon else Path(name)
-    if name and run.is_dir():
+    if name and kind_of(run) == "folder":
         if weights is not None:
             raise InputError(f"{name} holds its own weights; omit --weights")
         overrides = {"mean": mean, "std": std, "size": input_size, "picture_size": picture_size}
@@ -197,13 +198,14 @@ def _load(name: str, kind: str, rest: str, weights: str | Path | None) -> Loaded
     if colon and factory.isidentifier():
         if where.endswith(".py") or re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", where):
             best = nearest(where, [*MODEL_KINDS, "pretrained"])
-            if best and "." not in where and not Path(f"{where}.py").exists() and not importlib.util.find_spec(where):
+            is_there = "." in where or kind_of(f"{where}.py") != "nothing" or importlib.util.find_spec(where)
+            if best and not is_there:
                 raise unknown_name("model kind", where, [*MODEL_KINDS, "pretrained"], hint=best)
             return _own_code(name, weights)
         raise InputError(f"model: {where} is neither a .py file nor a module name")
     if name.endswith(".py"):
         raise InputError(f"model: {name} needs a factory: {name}:NAME, a function in it that returns the model")
-    if Path(name).is_file():
+    if kind_of(name) == "file":
         raise InputError(f"model: {name} is a file; name what builds the net (file.py:factory), and this as --weights")
     expected = (
         "a run directory, pretrained:NAME, torchvision:NAME, timm:NAME, file.py:factory or package.module:factory"

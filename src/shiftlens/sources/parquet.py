@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Int64
 
 from shiftlens.errors import InputError
-from shiftlens.sources.decode import one_line
+from shiftlens.naming import distinct, one_line
 from shiftlens.sources.folders import SPLIT_FOLDERS, pick_split
+from shiftlens.sources.paths import entries_of, kind_of
 from shiftlens.sources.pictures import EncodedPictures
 
 _GROUP_BYTES = 256 * 2**20  # a row group up to this size is held in memory whole
@@ -184,7 +185,7 @@ def open_parquet(
     InputError
         A missing path or package, no parquet files, no picture or label column, labels that are not whole numbers.
     """
-    if not path.exists():
+    if kind_of(path) == "nothing":
         raise InputError(f"parquet path {path} does not exist")
     files, whole = _files_of_split(path, split)
     pq = _pyarrow_parquet()
@@ -212,13 +213,15 @@ def open_parquet(
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """All parquet files below a folder, by name."""
-    return sorted(file for file in folder.rglob("*.parquet") if file.is_file() and not file.name.startswith("."))
+    """All parquet files below a folder, by name; `InputError` if it cannot be listed."""
+    entries_of(folder)  # rglob passes over what it may not list, and finds nothing there
+    visible = (file for file in folder.rglob("*.parquet") if not file.name.startswith("."))
+    return sorted(file for file in visible if kind_of(file) == "file")
 
 
 def _files_of_split(path: Path, split: str) -> tuple[list[Path], bool]:
     """The files that serve for a split, and whether they are that split whole (else they are still to be split)."""
-    files = parquet_files(path) if path.is_dir() else [path]
+    files = parquet_files(path) if kind_of(path) == "folder" else [path]
     if not files:
         raise InputError(f"{path} holds no parquet files (*.parquet)")
     by_split: dict[str, list[Path]] = {}
@@ -284,7 +287,7 @@ def _class_names(schema: Any) -> list[str] | None:
         names = features["label"]["names"]
     except (KeyError, TypeError, ValueError):
         return None
-    return [str(name) for name in names] if isinstance(names, list) and names else None
+    return distinct(str(name) for name in names) if isinstance(names, list) and names else None
 
 
 def _pyarrow_parquet() -> Any:

@@ -13,13 +13,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from shiftlens.errors import InputError, ModelOutputError
-from shiftlens.sources.checkpoints import one_line
+from shiftlens.naming import one_line
 
 Classifier = Callable[[Tensor], Any]
 """Normalised float32 pictures [n, c, h, w] to scores [n, k], or to something that `scores_of` understands."""
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_OTHER_PRECISIONS = (torch.float16, torch.bfloat16, torch.float64)
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
 
 
@@ -186,7 +187,7 @@ def probe(
         try:
             output = module(x)
         except Exception as error:
-            raise InputError(_why_not(watch, x, name, declared_size, error)) from error
+            raise InputError(_why_not(module, watch, x, name, declared_size, error)) from error
     return Probe(_n_classes(output, name), watch.n_macs // 2, tuple(sorted(watch.factors)))
 
 
@@ -211,7 +212,9 @@ def _n_classes(output: Any, name: str) -> int:
     return int(scores.shape[1])
 
 
-def _why_not(watch: _Watch, x: Tensor, name: str, declared_size: tuple[int, int] | None, error: Exception) -> str:
+def _why_not(
+    module: nn.Module, watch: _Watch, x: Tensor, name: str, declared_size: tuple[int, int] | None, error: Exception
+) -> str:
     parts = [f"{name} does not take {_text(x)}"]
     if watch.entered:
         path, layer, shape = watch.entered[-1]
@@ -227,6 +230,9 @@ def _why_not(watch: _Watch, x: Tensor, name: str, declared_size: tuple[int, int]
         parts.append(f"{after}{type(error).__name__}: {one_line(error)}")
     if declared_size is not None and declared_size != tuple(x.shape[2:]):
         parts.append(f"it declares {declared_size[0]}x{declared_size[1]}")
+    dtype = next((tensor.dtype for tensor in module.parameters() if tensor.dtype in _OTHER_PRECISIONS), None)
+    if dtype is not None:
+        parts.append(f"its weights are {str(dtype).removeprefix('torch.')} and pictures float32: call .float() first")
     return "; ".join(parts)
 
 

@@ -20,10 +20,11 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor, nn
 
 from shiftlens.errors import InputError, StoreError
-from shiftlens.naming import unknown_name
+from shiftlens.naming import one_line, unknown_name
 from shiftlens.nn.vgg import VGG
-from shiftlens.sources.checkpoints import describe_misfit, fit_weights, one_line, read_safetensors
+from shiftlens.sources.checkpoints import describe_misfit, fit_weights, read_safetensors
 from shiftlens.sources.digests import state_digest, structure
+from shiftlens.sources.paths import entries_of, kind_of
 from shiftlens.sources.preprocessing import Preprocessing
 from shiftlens.sources.runspec import (
     MODEL_JSON,
@@ -110,14 +111,16 @@ def check_run_target(path: str | Path) -> None:
         Says what is there.
     """
     path = Path(path)
-    if not path.exists():
-        return
-    if not path.is_dir():
-        raise StoreError(f"{path} is a file, expected a run directory or a new name")
-    if (path / MODEL_JSON).exists():
+    _refuse_file(path)
+    if kind_of(path / MODEL_JSON) != "nothing":
         read_spec(path)
-    elif any(path.iterdir()):
+    elif kind_of(path) == "folder" and entries_of(path):
         raise StoreError(f"{path} holds something else (no {MODEL_JSON} in it); choose a new name")
+
+
+def _refuse_file(path: Path) -> None:
+    if kind_of(path) == "file":
+        raise StoreError(f"{path} is a file, expected a run directory or a new name")
 
 
 def save_run(
@@ -162,9 +165,8 @@ def save_run(
         `path` is a file, holds a `model.json` of something else, or cannot be written.
     """
     path = Path(path)
-    if path.exists() and not path.is_dir():
-        raise StoreError(f"{path} is a file, expected a run directory or a new name")
-    if (path / MODEL_JSON).exists():
+    _refuse_file(path)
+    if kind_of(path / MODEL_JSON) != "nothing":
         read_spec(path)
     state = {name: value.detach().cpu() for name, value in module.state_dict().items() if isinstance(value, Tensor)}
     try:
@@ -298,7 +300,7 @@ def _refuse_misfit(build: Build, state: dict[str, Tensor], where: Path) -> None:
 
 def _read_weights(path: Path, spec: RunSpec) -> tuple[dict[str, Tensor], RunSpec]:
     file = path / WEIGHTS
-    if not file.is_file():
+    if kind_of(file) != "file":
         raise InputError(f"{path} has no {WEIGHTS}")
     state = read_safetensors(file)
     digest = state_digest(state)

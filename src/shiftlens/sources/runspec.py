@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from shiftlens.errors import InputError, StoreError
-from shiftlens.sources.checkpoints import one_line
+from shiftlens.naming import one_line, printable
+from shiftlens.sources.paths import kind_of
 
 KIND = "run"
 SCHEMA_VERSION = 1
@@ -68,7 +69,7 @@ def first_fault(error: ValidationError) -> str:
     """The first thing wrong with a JSON document, in one line: where, and what was expected."""
     fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(str(part) for part in fault["loc"])
-    return f"{where}: {fault['msg']}" if where else str(fault["msg"])
+    return printable(f"{where}: {fault['msg']}" if where else str(fault["msg"]))
 
 
 def read_spec(path: str | Path) -> RunSpec:
@@ -82,8 +83,8 @@ def read_spec(path: str | Path) -> RunSpec:
         Not a run, of another schema version, or not as a run is written (says where).
     """
     file = Path(path) / MODEL_JSON
-    if not file.is_file():
-        what = f"no {MODEL_JSON} in it" if Path(path).is_dir() else "no such directory"
+    if kind_of(file) != "file":
+        what = f"no {MODEL_JSON} in it" if kind_of(path) == "folder" else "no such directory"
         raise InputError(f"{path} is not a run directory: {what}")
     try:
         if file.stat().st_size > MAX_JSON_BYTES:

@@ -15,8 +15,8 @@ from filelock import FileLock
 from jaxtyping import Int64
 
 from shiftlens.errors import InputError
-from shiftlens.naming import unknown_name
-from shiftlens.sources.decode import one_line
+from shiftlens.naming import distinct, one_line, unknown_name
+from shiftlens.sources.paths import kind_of, with_home
 from shiftlens.sources.pictures import ArrayPictures, as_labels
 
 Say = Callable[[str], None]
@@ -36,10 +36,10 @@ _CIFAR_FOLDER = "cifar-10-batches-py"
 
 def data_folders(data_root: Path | None) -> list[Path]:
     """Folders in which named sets are looked for: the one given, then `$SHIFTLENS_DATA`."""
-    folders = [] if data_root is None else [Path(data_root).expanduser()]
+    folders = [] if data_root is None else [with_home(data_root)]
     from_environment = os.environ.get("SHIFTLENS_DATA")
     if from_environment:
-        folders.append(Path(from_environment).expanduser())
+        folders.append(with_home(from_environment))
     return folders
 
 
@@ -51,15 +51,15 @@ def cache_folder() -> Path:
         base = "~/Library/Caches"
     else:
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "shiftlens"
+    return with_home(base) / "shiftlens"
 
 
 def find_cifar10(data_root: Path | None) -> tuple[str, Path] | None:
     """Where CIFAR-10 lies in the data folders: ("parquet" or "torchvision", folder), None if nowhere."""
     for folder in data_folders(data_root):
         place = folder / "cifar10"
-        if place.is_dir():
-            if (place / _CIFAR_FOLDER).is_dir():
+        if kind_of(place) == "folder":
+            if kind_of(place / _CIFAR_FOLDER) == "folder":
                 return "torchvision", place
             if next(place.rglob("*.parquet"), None) is not None:
                 return "parquet", place
@@ -128,11 +128,12 @@ def _is_there(name: str, split: str, place: Path) -> bool:
     if name.startswith("CIFAR"):
         import torchvision
 
-        return (place / str(getattr(torchvision.datasets, name).base_folder)).is_dir()
+        return kind_of(place / str(getattr(torchvision.datasets, name).base_folder)) == "folder"
     if name == "USPS":
-        return (place / ("usps.bz2" if split == "train" else "usps.t.bz2")).is_file()
+        return kind_of(place / ("usps.bz2" if split == "train" else "usps.t.bz2")) == "file"
     stem = "train" if split == "train" else "t10k"
-    return any((place / name / "raw").glob(f"{stem}-images-idx3-ubyte*"))
+    raw = place / name / "raw"
+    return kind_of(raw) == "folder" and any(raw.glob(f"{stem}-images-idx3-ubyte*"))
 
 
 def _read(name: str, split: str, place: Path) -> tuple[ArrayPictures, Int64[np.ndarray, " n"], list[str] | None]:
@@ -143,7 +144,8 @@ def _read(name: str, split: str, place: Path) -> tuple[ArrayPictures, Int64[np.n
             f"the {name} files in {place} are incomplete or not the published ones and were not read: {one_line(error)}"
         ) from error
     labels = as_labels(dataset.targets, len(dataset.data), f"labels of {name}")
-    return ArrayPictures(dataset.data), labels, getattr(dataset, "classes", None)
+    names = getattr(dataset, "classes", None)
+    return ArrayPictures(dataset.data), labels, None if names is None else distinct(names)
 
 
 def _construct(name: str, split: str, place: Path, *, download: bool) -> Any:

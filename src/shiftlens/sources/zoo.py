@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from shiftlens.errors import InputError
-from shiftlens.naming import unknown_name
-from shiftlens.sources.checkpoints import StateDict, describe_misfit, one_line
+from shiftlens.naming import one_line, unknown_name
+from shiftlens.sources.checkpoints import StateDict, describe_misfit
 from shiftlens.sources.preprocessing import INTERPOLATIONS, Preprocessing
 
 

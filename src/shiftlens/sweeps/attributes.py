@@ -9,11 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from shiftlens.errors import InputError, StoreError
+from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.imageset import ImageSet
 from shiftlens.sources.preprocessing import Preprocessing
 from shiftlens.sources.wrapping import Model
-from shiftlens.sweeps.plan import Plan
+from shiftlens.sweeps.plan import CONTROLS, Plan
 
 KIND = "sweep"
 SCHEMA_VERSION = 1
@@ -103,26 +104,26 @@ class SweepHeader:
             return SweepHeader(
                 model=read.text("model"),
                 model_digest=read.text("model_digest"),
-                model_notes=tuple(read.json("model_notes")),
+                model_notes=read.texts("model_notes"),
                 data=read.text("data"),
                 data_digest=read.text("data_digest"),
-                data_notes=tuple(read.json("data_notes")),
-                n_classes=read.number("n_classes"),
-                class_names=tuple(read.json("class_names")),
-                image_size=read.pair("image_size"),
+                data_notes=read.texts("data_notes"),
+                n_classes=read.number("n_classes", least=2),
+                class_names=read.texts("class_names"),
+                image_size=read.pair("image_size", least=1),
                 grid=ShiftGrid((max_y, max_x), read.number("step")),
-                fill=Fill(read.text("fill"), None if fill_values is None else tuple(fill_values)),
+                fill=_fill(read.text("fill"), fill_values),
                 plan=Plan.from_json(read.text("plan")),
                 n_parameters=read.optional_number("n_parameters"),
                 n_macs=read.optional_number("n_macs"),
-                strides=tuple(read.json("strides")),
-                preprocessing=Preprocessing(**{key: _tupled(v) for key, v in read.json("preprocessing").items()}),
-                training=read.json("training"),
-                software=read.json("software"),
-                control=read.text("control") if "control" in attributes else None,
+                strides=tuple(read.numbers("strides")),
+                preprocessing=Preprocessing(**{key: _tupled(v) for key, v in read.table("preprocessing").items()}),
+                training=read.table("training"),
+                software=read.table("software"),
+                control=read.control() if "control" in attributes else None,
             )
-        except (TypeError, AttributeError, InputError) as error:
-            raise StoreError(f"{where}: attributes cannot be read by this version: {error}") from None
+        except (TypeError, ValueError, AttributeError, OverflowError, RecursionError, InputError) as error:
+            raise StoreError(f"{where}: attributes cannot be read by this version: {one_line(error)}") from None
 
     def refuse_other(self, stored: SweepHeader, where: str) -> None:
         """Refuse to add this run's numbers to a stored sweep that asked another question.
@@ -228,29 +229,68 @@ class _Reader:
             raise self._fail(key, "text")
         return value
 
-    def number(self, key: str) -> int:
+    def number(self, key: str, least: int = 0) -> int:
         value = self.optional_number(key)
-        if value is None:
-            raise self._fail(key, "a whole number")
+        if value is None or value < least:
+            raise self._fail(key, f"a whole number of at least {least}")
         return value
 
     def optional_number(self, key: str) -> int | None:
         value = self._attributes.get(key)
         if key not in self._attributes or isinstance(value, bool) or not isinstance(value, int | None):
             raise self._fail(key, "a whole number")
+        if value is not None and not 0 <= value < 2**63:
+            raise self._fail(key, "a whole number from 0 to 2**63 - 1")
         return value
 
-    def pair(self, key: str) -> tuple[int, int]:
+    def pair(self, key: str, least: int = 0) -> tuple[int, int]:
         value = self._attributes.get(key)
         if not isinstance(value, list | tuple) or len(value) != 2 or not all(type(v) is int for v in value):
             raise self._fail(key, "two whole numbers [y, x]")
+        if min(value) < least:
+            raise self._fail(key, f"two whole numbers of at least {least}")
         return value[0], value[1]
 
     def json(self, key: str) -> Any:
         try:
             return json.loads(self.text(key))
-        except ValueError:
+        except (ValueError, RecursionError):
             raise self._fail(key, "JSON") from None
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        values = self.json(key)
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise self._fail(key, "a JSON list of texts")
+        return tuple(values)
+
+    def numbers(self, key: str) -> list[int]:
+        values = self.json(key)
+        if not isinstance(values, list) or not all(type(value) is int and value > 0 for value in values):
+            raise self._fail(key, "a JSON list of whole numbers")
+        return values
+
+    def table(self, key: str) -> dict[str, Any]:
+        values = self.json(key)
+        if not isinstance(values, dict):
+            raise self._fail(key, "a JSON object")
+        return values
+
+    def control(self) -> str:
+        name = self.text("control")
+        if name not in CONTROLS:
+            raise self._fail("control", f"one of {', '.join(CONTROLS)}")
+        return name
+
+
+def _fill(name: str, values: Any) -> Fill:
+    """The stored fill; its name must be what `Fill.parse` makes of it, give or take the rounding of its numbers."""
+    if values is not None and not (isinstance(values, list) and all(type(v) in (int, float) for v in values)):
+        raise InputError(f"fill_values must be pixel values from 0 to 1, got {values!r:.80}")
+    named = Fill.parse(name)
+    fill = Fill(name, None if values is None else tuple(values))
+    if len(named.values or ()) != len(fill.values or ()):
+        raise InputError(f"fill {name!r:.80} and fill_values {values!r:.80} differ")
+    return fill
 
 
 def _dump(value: Any) -> str:

@@ -19,12 +19,30 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from shiftlens.errors import StoreError
+from shiftlens.naming import one_line, printable
 from shiftlens.sweeps.attributes import KIND, SCHEMA_VERSION, SweepHeader
 from shiftlens.sweeps.locking import built_beside, disk_errors
 from shiftlens.sweeps.plan import CONTROLS, ChunkResult
 
 DIMENSIONS = ("image", "dy", "dx")
 CONTROL_PREFIX = "control_"
+
+_LAYOUT: dict[str, tuple[tuple[str, ...], str | None]] = {
+    "prediction": (DIMENSIONS, None),  # as small as the number of classes allows
+    "loss": (DIMENSIONS, "float32"),
+    "confidence": (DIMENSIONS, "float16"),
+    "accuracy": (DIMENSIONS[1:], "float64"),
+    "mean_loss": (DIMENSIONS[1:], "float64"),
+    "label": (("image",), "int64"),
+    "index": (("image",), "int64"),
+    "dy": (("dy",), "int64"),
+    "dx": (("dx",), "int64"),
+}
+"""Every array: its dimensions and its dtype."""
+
+# Far above what is ever written: a stranger's metadata must not decide how much memory is taken.
+_MOST_IMAGES = 100_000_000
+_MOST_NUMBERS = 2**28  # in a chunk of several images
 
 _KEPT = "what is finished stays there, and the same call goes on from it"
 
@@ -49,17 +67,17 @@ def sweep_exists(path: Path) -> bool:
                 return False
             raise StoreError(
                 f"{path} must be a sweep or not exist, but it is a directory with {len(entries)} entries "
-                f"({', '.join(entries[:3])}{', ...' if len(entries) > 3 else ''}); it is left as it is"
+                f"({printable(', '.join(entries[:3]))}{', ...' if len(entries) > 3 else ''}); it is left as it is"
             )
         text = metadata.read_bytes()
     try:
         document = json.loads(text)
         attributes = document["attributes"] if document.get("node_type") == "group" else {}
         kind, schema = attributes.get("kind"), attributes.get("schema_version")
-    except (ValueError, KeyError, AttributeError, TypeError):
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
         raise StoreError(f"{metadata} is not the metadata of a Zarr group; {path} is left as it is") from None
     if kind != KIND:
-        found = f"a result of kind {kind!r}" if isinstance(kind, str) else "a Zarr node of something else"
+        found = f"a result of kind {kind[:60]!r}" if isinstance(kind, str) else "a Zarr node of something else"
         raise StoreError(f"{path} must be a sweep or not exist, but it holds {found}; it is left as it is")
     if type(schema) is not int or schema < 1 or schema > SCHEMA_VERSION:
         raise StoreError(
@@ -80,7 +98,7 @@ class SweepGroup:
     Raises
     ------
     StoreError
-        The group is damaged: an array or attribute is missing or of another shape than the attributes say.
+        The group is damaged: an array or attribute is missing or not as the attributes say.
     """
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
@@ -89,22 +107,45 @@ class SweepGroup:
         try:
             self._group = zarr.open_group(str(path), mode=self._mode, zarr_format=3, use_consolidated=False)
             self.header = SweepHeader.from_attributes(self._group.attrs.asdict(), str(path))
-            self._arrays = {name: self._open(name) for name in ("prediction", "loss", "confidence")}
-            self.labels: NDArray[np.int64] = np.asarray(self._open("label")[:], dtype=np.int64)
-            self.index: NDArray[np.int64] = np.asarray(self._open("index")[:], dtype=np.int64)
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-            raise StoreError(f"{path} is damaged and cannot be opened: {error}") from error
-        shape = (len(self.labels), *self.header.grid.shape)
-        for name, array in self._arrays.items():
-            if array.shape != shape or array.chunks[1:] != shape[1:] or array.chunks != self._arrays["loss"].chunks:
-                raise StoreError(
-                    f"{path} is damaged: expected {name} of shape {shape} in chunks of whole images, "
-                    f"got {array.shape} in chunks {array.chunks}"
-                )
+            arrays = {name: self._open(name) for name in _LAYOUT}
+            self._refuse_other_layout(arrays)
+            self.labels: NDArray[np.int64] = np.asarray(arrays["label"][:])
+            self.index: NDArray[np.int64] = np.asarray(arrays["index"][:])
+        except StoreError:
+            raise
+        except Exception as error:  # these files may be damaged in any way, and Zarr raises what it happens to meet
+            raise StoreError(
+                f"{path} is damaged and cannot be opened: {type(error).__name__}: {one_line(error)}"
+            ) from error
+        self._arrays = {name: arrays[name] for name in ("prediction", "loss", "confidence")}
         self.n_images = len(self.labels)
         self.chunk_size = int(self._arrays["loss"].chunks[0])
         self.n_chunks = -(-self.n_images // self.chunk_size)
         self.not_written = int(np.iinfo(self._arrays["prediction"].dtype).max)
+
+    def _refuse_other_layout(self, arrays: dict[str, zarr.Array[Any]]) -> None:
+        """Compare what the arrays say of themselves with the header, before any memory is taken for their numbers."""
+        n_images = arrays["label"].shape[0] if arrays["label"].ndim else 0
+        if not 1 <= n_images <= _MOST_IMAGES:
+            raise StoreError(f"{self.path} is damaged: expected 1 to {_MOST_IMAGES} labels, got {n_images}")
+        ny, nx = self.header.grid.shape
+        chunk = arrays["loss"].chunks[0] if arrays["loss"].ndim else 0
+        if chunk < 1:
+            raise StoreError(f"{self.path} is damaged: expected chunks of at least 1 image, got {chunk}")
+        sizes = {"image": n_images, "dy": ny, "dx": nx}
+        for name, (dimensions, stored) in _LAYOUT.items():
+            array, shape = arrays[name], tuple(sizes[d] for d in dimensions)
+            chunks = (chunk, *shape[1:]) if dimensions == DIMENSIONS else shape
+            if array.shape != shape or array.chunks != chunks:
+                raise StoreError(
+                    f"{self.path} is damaged: expected {name} of shape {shape} in chunks {chunks}, "
+                    f"got {array.shape} in chunks {array.chunks}"
+                )
+            dtype = prediction_dtype(self.header.n_classes) if stored is None else np.dtype(stored)
+            if array.dtype != dtype:
+                raise StoreError(f"{self.path} is damaged: expected {name} of {dtype}, got {array.dtype}")
+        if chunk > 1 and chunk * ny * nx > _MOST_NUMBERS:
+            raise StoreError(f"{self.path} is damaged: chunks of {chunk} images x {ny} x {nx} shifts are too large")
 
     def _open(self, name: str) -> zarr.Array[Any]:
         # Zarr leaves out chunks that equal the fill value unless told otherwise, and does not remember being told.
@@ -172,7 +213,9 @@ class SweepGroup:
                 with disk_errors(self.path, "read"):
                     prediction, loss = self._read("prediction", span), self._read("loss", span)
             except (ValueError, RuntimeError) as error:
-                raise StoreError(f"{self.path} is damaged: images {span.start} to {span.stop - 1}: {error}") from error
+                raise StoreError(
+                    f"{self.path} is damaged: images {span.start} to {span.stop - 1}: {one_line(error)}"
+                ) from error
             yield prediction, loss, self.labels[span]
 
     def means(self, marked: Iterable[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -254,7 +297,8 @@ class SweepStore:
     @property
     def controls(self) -> tuple[str, ...]:
         """Names of the controls that have a subgroup."""
-        return tuple(c for c in CONTROLS if (self.path / f"{CONTROL_PREFIX}{c}" / "zarr.json").is_file())
+        with disk_errors(self.path, "read"):
+            return tuple(c for c in CONTROLS if (self.path / f"{CONTROL_PREFIX}{c}" / "zarr.json").is_file())
 
     def group(self, control: str | None) -> SweepGroup:
         """The main group (None) or a control's; the control must be there."""
@@ -280,7 +324,8 @@ def _create_group(
     n, (ny, nx) = len(labels), header.grid.shape
     predicted = prediction_dtype(header.n_classes)
 
-    def create(name: str, dimensions: tuple[str, ...], dtype: Any, fill: Any, about: dict[str, Any]) -> zarr.Array[Any]:
+    def create(name: str, fill: Any, about: dict[str, Any]) -> zarr.Array[Any]:
+        dimensions, dtype = _LAYOUT[name]
         sizes = {"image": n, "dy": ny, "dx": nx}
         # Only the three large arrays are cut; what is one number an image or a shift is read in one go.
         chunks = {"image": chunk_size if dimensions == DIMENSIONS else n, "dy": ny, "dx": nx}
@@ -288,7 +333,7 @@ def _create_group(
             name,
             shape=tuple(sizes[d] for d in dimensions),
             chunks=tuple(chunks[d] for d in dimensions),
-            dtype=dtype,
+            dtype=predicted if dtype is None else dtype,
             fill_value=fill,
             dimension_names=dimensions,
             # The checksum makes a torn or altered chunk undecodable instead of wrong.
@@ -297,18 +342,18 @@ def _create_group(
             config={"write_empty_chunks": True},
         )
 
-    for name, dimensions, dtype, fill, about in (
-        ("prediction", DIMENSIONS, predicted, np.iinfo(predicted).max, {"long_name": "predicted class"}),
-        ("loss", DIMENSIONS, "float32", np.nan, {"long_name": "cross-entropy of the true class", "units": "nat"}),
-        ("confidence", DIMENSIONS, "float16", np.nan, {"long_name": "probability of the predicted class"}),
-        ("accuracy", DIMENSIONS[1:], "float64", np.nan, {"long_name": "share of images predicted right"}),
-        ("mean_loss", DIMENSIONS[1:], "float64", np.nan, {"long_name": "mean cross-entropy", "units": "nat"}),
+    for name, fill, about in (
+        ("prediction", np.iinfo(predicted).max, {"long_name": "predicted class"}),
+        ("loss", np.nan, {"long_name": "cross-entropy of the true class", "units": "nat"}),
+        ("confidence", np.nan, {"long_name": "probability of the predicted class"}),
+        ("accuracy", np.nan, {"long_name": "share of images predicted right"}),
+        ("mean_loss", np.nan, {"long_name": "mean cross-entropy", "units": "nat"}),
     ):
-        create(name, dimensions, dtype, fill, about)
-    for name, dimension, values, about in (
-        ("label", "image", labels, {"long_name": "true class"}),
-        ("index", "image", index, {"long_name": "position in the source"}),
-        ("dy", "dy", header.grid.dys, {"long_name": "shift down", "units": "pixel"}),
-        ("dx", "dx", header.grid.dxs, {"long_name": "shift to the right", "units": "pixel"}),
+        create(name, fill, about)
+    for name, values, about in (
+        ("label", labels, {"long_name": "true class"}),
+        ("index", index, {"long_name": "position in the source"}),
+        ("dy", header.grid.dys, {"long_name": "shift down", "units": "pixel"}),
+        ("dx", header.grid.dxs, {"long_name": "shift to the right", "units": "pixel"}),
     ):
-        create(name, (dimension,), "int64", 0, about)[:] = values
+        create(name, 0, about)[:] = values
