@@ -311,6 +311,19 @@ def test_a_reader_that_has_gone_is_no_failure(net: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
+@pytest.mark.parametrize("extra", [["--json"], []])
+def test_a_full_disk_behind_stdout_is_one_line(net: Path, extra: list[str]) -> None:
+    command = [sys.executable, "-m", "shiftlens", "evaluate", "--model", f"{net}:make", "--limit", "5", "-q", *extra]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*command, "--mean", "0", "--std", "1"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2, done.stderr
+    assert "cannot write the result" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_alone_it_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     captured = capsys.readouterr()

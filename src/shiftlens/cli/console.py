@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from shiftlens.errors import StoreError
 from shiftlens.naming import printable
 
 SECONDS_BETWEEN_LINES = 5.0
@@ -39,12 +40,23 @@ class Shell:
         self.stderr.print(f"warning: {printable(text)}", markup=False, soft_wrap=True)
 
     def result(self, values: dict[str, Any], lines: list[str]) -> None:
-        """The command's answer: one JSON object with `--json`, otherwise lines for people."""
-        if self.as_json:
-            print(json.dumps(values, allow_nan=False), flush=True)
-            return
-        for line in lines:
-            self.stdout.print(printable(line), markup=False)
+        """The command's answer: one JSON object with `--json`, otherwise lines for people.
+
+        Raises
+        ------
+        StoreError
+            Standard output cannot be written (a full disk behind it).
+        """
+        try:
+            if self.as_json:
+                print(json.dumps(values, allow_nan=False), flush=True)
+                return
+            for line in lines:
+                self.stdout.print(printable(line), markup=False)
+        except BrokenPipeError:
+            raise  # the reader has gone, which is no failure: see `app.main`
+        except OSError as error:
+            raise StoreError(f"cannot write the result: {error.strerror or error}") from None
 
     @contextmanager
     def progress(self, what: str, unit: str) -> Iterator[Callable[[int, int], None]]:

@@ -201,8 +201,8 @@ def save_run(
     weights = to_safetensors({name: value.contiguous().clone() for name, value in state.items()}, {MODEL_JSON: text})
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _write_atomically(path / WEIGHTS, weights)
-        _write_atomically(path / MODEL_JSON, text.encode())
+        write_atomically(path / WEIGHTS, weights)
+        write_atomically(path / MODEL_JSON, text.encode())
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror or error}") from None
 
@@ -213,7 +213,8 @@ def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _write_atomically(target: Path, content: bytes) -> None:
+def write_atomically(target: Path, content: bytes) -> None:
+    """Write a file so that a reader, a kill or a power loss finds the old content or the new one; cleans up strays."""
     for stray in target.parent.glob(f".{target.name}.*.partial"):
         stray.unlink(missing_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")

@@ -6,7 +6,6 @@ The record lies in the header of the tensors' file, so that one rename makes bot
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from shiftlens.errors import InputError, StoreError
+from shiftlens.sources.runs import write_atomically
 from shiftlens.sources.runspec import MODEL_JSON
 from shiftlens.training.recipe import differences
 
@@ -158,20 +158,7 @@ def write_whole(target: Path, content: bytes) -> None:
     StoreError
         The disk refuses; what was there stays.
     """
-    partial = target.with_name(target.name + ".partial")
     try:
-        try:
-            with partial.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        write_atomically(target, content)
     except OSError as error:
         raise StoreError(f"cannot write {target}: {error.strerror or error}; what was there before is safe") from error
