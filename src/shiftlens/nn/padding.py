@@ -1,12 +1,15 @@
-"""Padding by the table of index rules: as a function, as a layer, and inside a convolution.
+"""Padding by the table of index rules, and by the two published rules that are no index rule; for any width per side.
 
 PyTorch lacks symmetric padding (pytorch#46240), and refuses mirror and circular padding wider than the picture. Here
-every mode is one look into `shiftlens.indexing`, so any width works and `symmetric` means what it means for a fill.
+every index rule is one look into `shiftlens.indexing`, so any width works and `symmetric` means what it means for a
+fill. Where PyTorch has a kernel of the same meaning, that one is used; symmetric and circular have one of their own
+below, since the look into a table is several times slower.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,41 +21,229 @@ from shiftlens.errors import InputError
 from shiftlens.indexing import FILL_RULES, RULES, source_index
 from shiftlens.naming import unknown_name
 
-PADDING_MODES: tuple[str, ...] = tuple(RULES)
-"""Modes of `pad` and `conv2d`: zeros, replicate, reflect, symmetric, circular."""
+Sides = tuple[int, int, int, int]
+"""(left, right, top, bottom), pixels: the order of `torch.nn.functional.pad`."""
+
+INDEX_MODES: tuple[str, ...] = tuple(RULES)
+"""Modes that are index rules: zeros, replicate, reflect, symmetric, circular. They have any width and any dtype."""
+
+CONSTANT_KEEPING: tuple[str, ...] = tuple(mode for mode in RULES if mode != "zeros")
+"""Index rules under which a constant picture stays that constant: what an empty input must look like everywhere."""
+
+PAD_MODES: tuple[str, ...] = (*INDEX_MODES, "distribution", "random")
+"""Modes of `pad`."""
+
+PADDING_MODES: tuple[str, ...] = (*PAD_MODES, "partial", "full")
+"""Modes of a convolution (`conv2d`): those of `pad`, and two that are defined for a convolution only."""
+
+_WITH_KERNEL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
-def check_mode(mode: str) -> str:
+def check_mode(mode: str, known: Sequence[str] = PADDING_MODES) -> str:
     """Give back a known padding mode; raise `InputError` with the nearest name for any other (also numpy's names)."""
-    if mode not in RULES:
-        raise unknown_name("padding mode", mode, PADDING_MODES, hint=FILL_RULES.get(str(mode)))
+    if mode not in known:
+        if mode in PADDING_MODES:
+            raise InputError(f"padding mode {mode!r} is defined for a convolution only; here: {', '.join(known)}")
+        raise unknown_name("padding mode", mode, known, hint=FILL_RULES.get(str(mode)))
     return mode
 
 
-def _gather(x: Tensor, axis: int, before: int, after: int, mode: str) -> Tensor:
-    if before == 0 and after == 0:
+def sides_of(padding: int | Sequence[int]) -> Sides:
+    """One number for every side, or (left, right, top, bottom), as four numbers of at least 0.
+
+    Raises
+    ------
+    InputError
+        Anything else.
+    """
+    sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
+    if len(sides) != 4 or any(side < 0 for side in sides):
+        raise InputError(f"padding must be a number or (left, right, top, bottom), each at least 0, got {padding!r}")
+    return sides
+
+
+class _Folded(torch.autograd.Function):
+    """Symmetric or circular padding of at most the picture's size, without a table: whole rows and columns are copied.
+
+    Linear, so the derivative forwards is the padding itself, and the gradient adds each copy to its source.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, left: int, right: int, top: int, bottom: int, circular: bool) -> Tensor:
+        h, w = x.shape[-2:]
+        # The kernel of `replicate` lays out the result and fills its middle (and, mirrored, the first ring) in one go.
+        out = _native(x, (left, right, top, bottom), "replicate")
+        middle = out[..., top : top + h, :]
+        if circular:
+            if left:
+                middle[..., :left] = x[..., w - left :]
+            if right:
+                middle[..., left + w :] = x[..., :right]
+            if top:
+                out[..., :top, :] = out[..., h : h + top, :]
+            if bottom:
+                out[..., top + h :, :] = out[..., top : top + bottom, :]
+            return out
+        for k in range(1, left):
+            middle[..., left - 1 - k] = x[..., k]
+        for k in range(1, right):
+            middle[..., left + w + k] = x[..., w - 1 - k]
+        # The first ring is there already, but for its corners.
+        for part in ([out[..., : left - 1]] if left > 1 else []) + ([out[..., left + w + 1 :]] if right > 1 else []):
+            if top:
+                part[..., top - 1, :] = part[..., top, :]
+            if bottom:
+                part[..., top + h, :] = part[..., top + h - 1, :]
+        for k in range(1, top):
+            out[..., top - 1 - k, :] = out[..., top + k, :]
+        for k in range(1, bottom):
+            out[..., top + h + k, :] = out[..., top + h - 1 - k, :]
+        return out
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, *ctx.how = inputs
+        ctx.size = x.shape[-2:]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        left, right, top, bottom, circular = ctx.how
+        h, w = ctx.size
+
+        def folded(part: Tensor, axis: int) -> Tensor:
+            return part if circular else part.flip(axis)
+
+        rows = gradient[..., top : top + h, :].clone()
+        if top:
+            onto = slice(h - top, h) if circular else slice(0, top)
+            rows[..., onto, :] += folded(gradient[..., :top, :], -2)
+        if bottom:
+            onto = slice(0, bottom) if circular else slice(h - bottom, h)
+            rows[..., onto, :] += folded(gradient[..., top + h :, :], -2)
+        inner = rows[..., left : left + w].clone()
+        if left:
+            inner[..., slice(w - left, w) if circular else slice(0, left)] += folded(rows[..., :left], -1)
+        if right:
+            inner[..., slice(0, right) if circular else slice(w - right, w)] += folded(rows[..., left + w :], -1)
+        return inner, None, None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:
+        left, right, top, bottom, circular = ctx.how
+        return _joined(tangent, (left, right, top, bottom), circular)
+
+
+def _joined(x: Tensor, sides: Sides, circular: bool) -> Tensor:
+    """The same as `_Folded` in operations that every compiler fuses."""
+    for axis, (before, after) in ((-1, sides[:2]), (-2, sides[2:])):
+        n = x.shape[axis]
+        if circular:
+            first, last = x.narrow(axis, n - before, before), x.narrow(axis, 0, after)
+        else:
+            first, last = x.narrow(axis, 0, before).flip(axis), x.narrow(axis, n - after, after).flip(axis)
+        parts = ([first] if before else []) + [x] + ([last] if after else [])
+        x = torch.cat(parts, axis) if len(parts) > 1 else x
+    return x
+
+
+def _native(x: Tensor, sides: Sides, mode: str) -> Tensor:
+    """PyTorch's kernel, which wants three or four axes."""
+    if x.ndim in (3, 4):
+        return F.pad(x, sides, mode=mode)
+    if x.ndim == 2:
+        return F.pad(x[None], sides, mode=mode)[0]
+    padded = F.pad(x.flatten(0, -4), sides, mode=mode)
+    return padded.reshape(*x.shape[:-3], *padded.shape[1:])
+
+
+def _gathered(x: Tensor, sides: Sides, mode: str) -> Tensor:
+    """Any width and dtype, by the table."""
+    for axis, (before, after) in ((x.ndim - 1, sides[:2]), (x.ndim - 2, sides[2:])):
+        if before or after:
+            n = x.shape[axis]
+            source = source_index(np.arange(-before, n + after), n, mode)
+            x = x.index_select(axis, torch.as_tensor(source, device=x.device))
+    return x
+
+
+def _index_rule(x: Tensor, sides: Sides, mode: str) -> Tensor:
+    widest_w, widest_h = max(sides[:2]), max(sides[2:])
+    if widest_w == 0 and widest_h == 0:
         return x
-    n = x.shape[axis]
-    source = source_index(np.arange(-before, n + after), n, mode)
-    return x.index_select(axis, torch.as_tensor(source, device=x.device))
+    h, w = x.shape[-2:]
+    least = 1 if mode == "reflect" else 0  # reflect does not repeat the edge pixel, so it has one less to show
+    short = widest_h > h - least or widest_w > w - least
+    if x.dtype not in _WITH_KERNEL or x.numel() == 0 or (short and mode != "replicate"):
+        return _gathered(x, sides, mode)
+    if mode == "symmetric" and max(widest_w, widest_h) == 1:
+        mode = "replicate"  # one and the same for one pixel
+    if mode in ("replicate", "reflect"):
+        return _native(x, sides, mode)
+    circular = mode == "circular"
+    if torch.compiler.is_compiling():
+        return _joined(x, sides, circular)
+    padded: Tensor = _Folded.apply(x, *sides, circular)
+    return padded
+
+
+def _distribution(x: Tensor, sides: Sides) -> Tensor:
+    left, right, top, bottom = sides
+    if not x.is_floating_point():
+        raise InputError(f"distribution padding interpolates: it needs floating-point pictures, got {x.dtype}")
+    h, w = x.shape[-2:]
+    window = (min(top + bottom + 1, h), min(left + right + 1, w))
+    means = F.avg_pool2d(x.detach().reshape(-1, 1, h, w), window, stride=1)
+    around = F.interpolate(means, size=(top + h + bottom, left + w + right), mode="bilinear", align_corners=False)
+    around = around.reshape(*x.shape[:-2], *around.shape[-2:])
+    middle = around[..., top : top + h, :]
+    row = torch.cat([middle[..., :left], x, middle[..., left + w :]], -1)
+    return torch.cat([around[..., :top, :], row, around[..., top + h :, :]], -2)
+
+
+def _random(x: Tensor, sides: Sides) -> Tensor:
+    """All zeros of an axis on one of its two sides, drawn for each call; traceable, as it is chosen by an index."""
+    for axis, extra in ((x.ndim - 1, sum(sides[:2])), (x.ndim - 2, sum(sides[2:]))):
+        if extra:
+            n = x.shape[axis]
+            margins = (extra, extra, 0, 0) if axis == x.ndim - 1 else (0, 0, extra, extra)
+            begin = torch.randint(0, 2, (1,), device=x.device) * extra
+            x = F.pad(x, margins).index_select(axis, torch.arange(n + extra, device=x.device) + begin)
+    return x
 
 
 def pad(
-    x: Shaped[Tensor, "*axes"], padding: Sequence[int], mode: str = "zeros", value: float = 0.0
+    x: Shaped[Tensor, "*axes"],
+    padding: Sequence[int],
+    mode: str = "zeros",
+    value: float = 0.0,
+    *,
+    training: bool = False,
 ) -> Shaped[Tensor, "... h_out w_out"]:
-    """Pad the last two axes by an index rule, for any width; gradients flow back to the source pixels.
+    """Pad the last two axes, by any width; gradients flow back to the source pixels.
 
     Parameters
     ----------
     x
-        Any dtype, any number of leading axes, shape [..., h, w].
+        Any number of leading axes, shape [..., h, w]; any dtype (`distribution`: floating point).
     padding
         (left, right, top, bottom), pixels, each at least 0; may exceed the picture.
     mode
         `zeros`, `replicate`, `reflect`, `symmetric` or `circular` (`numpy.pad` calls them constant, edge, reflect,
         symmetric, wrap).
+
+        `distribution` (A. D. Nguyen et al., ICIP 2019): the picture's local means, over as many pixels as are added
+        and one more, stretched to the new size; the picture stands in its middle. No gradient through the means. A
+        picture smaller than that window gives its own mean (this project's extension).
+
+        `random` (after arXiv 2302.08682, of which the abstract alone was at hand: the reading is this project's):
+        while training, all zeros of an axis go to one of its two sides, drawn for each call from torch's global
+        generator; otherwise the same as `zeros`.
     value
         The constant of mode `zeros`; ignored by the others.
+    training
+        Whether `random` draws.
 
     Returns
     -------
@@ -69,19 +260,58 @@ def pad(
     >>> pad(torch.arange(6).reshape(1, 6), (3, 3, 0, 0), "symmetric").tolist()
     [[2, 1, 0, 0, 1, 2, 3, 4, 5, 5, 4, 3]]
     """
-    check_mode(mode)
-    sides = tuple(padding)
-    if len(sides) != 4 or any(side < 0 for side in sides):
-        raise InputError(f"padding must be (left, right, top, bottom), each at least 0, got {sides}")
+    check_mode(mode, PAD_MODES)
+    given = tuple(padding)
+    if len(given) != 4 or any(side < 0 for side in given):
+        raise InputError(f"padding must be (left, right, top, bottom), each at least 0, got {given}")
     if x.ndim < 2:
         raise InputError(f"pad expects [..., h, w], got {x.ndim} axis")
-    left, right, top, bottom = sides
-    if mode == "zeros":
-        return F.pad(x, (left, right, top, bottom), value=value)
-    return _gather(_gather(x, x.ndim - 1, left, right, mode), x.ndim - 2, top, bottom, mode)
+    sides: Sides = given
+    if mode in CONSTANT_KEEPING:
+        return _index_rule(x, sides, mode)
+    if mode == "distribution":
+        return _distribution(x, sides)
+    if mode == "random" and training:
+        return _random(x, sides)
+    return F.pad(x, sides, value=value if mode == "zeros" else 0.0)
 
 
-class SymmetricPad2d(nn.Module):
+class Pad2d(nn.Module):
+    """A layer that pads by any mode of `pad`; attributes `padding` (left, right, top, bottom) and `mode`.
+
+    Parameters
+    ----------
+    padding
+        Pixels on every side, or (left, right, top, bottom), each at least 0.
+    mode
+        A name of `PAD_MODES`; `random` draws in training mode.
+
+    Raises
+    ------
+    InputError
+        An unknown mode, or padding that is neither a number nor four numbers, or below 0.
+
+    Examples
+    --------
+    >>> Pad2d((1, 0, 1, 0), "circular")
+    Pad2d((1, 0, 1, 0), mode=circular)
+    """
+
+    def __init__(self, padding: int | Sequence[int], mode: str = "zeros") -> None:
+        super().__init__()
+        self.padding = sides_of(padding)
+        self.mode = check_mode(mode, PAD_MODES)
+
+    def forward(self, x: Shaped[Tensor, "... h w"]) -> Shaped[Tensor, "... h_out w_out"]:
+        """Pad `x`, shape [..., h, w]."""
+        return pad(x, self.padding, self.mode, training=self.training)
+
+    def extra_repr(self) -> str:
+        """The padding, as PyTorch's own padding layers print it, and the mode."""
+        return f"{self.padding}, mode={self.mode}"
+
+
+class SymmetricPad2d(Pad2d):
     """Mirror the picture about its edge, the edge pixels repeated: ABC, width 2 -> BA|ABC|CB. Any width.
 
     Parameters
@@ -101,143 +331,8 @@ class SymmetricPad2d(nn.Module):
     """
 
     def __init__(self, padding: int | Sequence[int]) -> None:
-        super().__init__()
-        sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
-        if len(sides) != 4 or any(side < 0 for side in sides):
-            raise InputError(
-                f"padding must be a number or (left, right, top, bottom), each at least 0, got {padding!r}"
-            )
-        self.padding = sides
-
-    def forward(self, x: Shaped[Tensor, "... h w"]) -> Shaped[Tensor, "... h_out w_out"]:
-        """Pad `x`, shape [..., h, w]."""
-        return pad(x, self.padding, "symmetric")
+        super().__init__(padding, "symmetric")
 
     def extra_repr(self) -> str:
-        """The padding, as PyTorch's own padding layers print it."""
+        """The padding; the mode is in the name."""
         return f"{self.padding}"
-
-
-def _pair(value: int | Sequence[int]) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2:
-        raise InputError(f"expected a number or a pair (vertical, horizontal), got {value!r}")
-    return pair[0], pair[1]
-
-
-class SymmetricConv2d(nn.Conv2d):
-    """A `torch.nn.Conv2d` whose padding is symmetric, of any width; parameters and state-dict keys are the same.
-
-    Parameters are those of `torch.nn.Conv2d` without `padding_mode`; `padding` is a number or a pair. The attribute
-    `padding_mode` reads "symmetric". Use `conv2d` to get one: for width 1 that returns PyTorch's own class.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | Sequence[int],
-        *,
-        stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] = 0,
-        dilation: int | Sequence[int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-    ) -> None:
-        # The mode is named afterwards, because PyTorch's constructor refuses a name it does not know.
-        super().__init__(
-            in_channels,
-            out_channels,
-            _pair(kernel_size),
-            stride=_pair(stride),
-            padding=_pair(padding),
-            dilation=_pair(dilation),
-            groups=groups,
-            bias=bias,
-            padding_mode="replicate",
-        )
-        vertical, horizontal = _pair(padding)
-        self._sides = (horizontal, horizontal, vertical, vertical)
-        self.padding_mode = "symmetric"  # type: ignore[assignment]
-
-    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
-        # PyTorch's own place for padding modes: fusing and functional calls come through here as well as `forward`.
-        padded = pad(input, self._sides, "symmetric")
-        return F.conv2d(padded, weight, bias, self.stride, 0, self.dilation, self.groups)
-
-
-def _own(padding_mode: str) -> Callable[..., nn.Conv2d]:
-    def build(in_channels: int, out_channels: int, kernel_size: int | Sequence[int], **options: object) -> nn.Conv2d:
-        return nn.Conv2d(in_channels, out_channels, kernel_size, padding_mode=padding_mode, **options)  # type: ignore[arg-type]
-
-    return build
-
-
-def _symmetric(in_channels: int, out_channels: int, kernel_size: int | Sequence[int], **options: object) -> nn.Conv2d:
-    if max(_pair(options["padding"])) <= 1:  # type: ignore[arg-type]
-        return _own("replicate")(in_channels, out_channels, kernel_size, **options)
-    return SymmetricConv2d(in_channels, out_channels, kernel_size, **options)  # type: ignore[arg-type]
-
-
-CONVOLUTIONS: dict[str, Callable[..., nn.Conv2d]] = {
-    "zeros": _own("zeros"),
-    "replicate": _own("replicate"),
-    "reflect": _own("reflect"),
-    "symmetric": _symmetric,
-    "circular": _own("circular"),
-}
-"""How a convolution with each padding mode is built."""
-
-
-def conv2d(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int | Sequence[int],
-    *,
-    stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] = 0,
-    dilation: int | Sequence[int] = 1,
-    groups: int = 1,
-    bias: bool = True,
-    padding_mode: str = "zeros",
-) -> nn.Conv2d:
-    """Build a 2-D convolution whose padding mode lives inside it, so that state-dict keys never depend on the mode.
-
-    PyTorch's own `Conv2d` does zeros, replicate, reflect and circular. Symmetric padding of width 1 repeats the edge
-    pixel once, which is exactly what `replicate` does with width 1, so for every 3x3 net the two modes are one and
-    PyTorch's `replicate` is what you get. From width 2 on they differ (BA|AB against AA|AB), and `SymmetricConv2d` is
-    built.
-
-    Parameters
-    ----------
-    in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias
-        As in `torch.nn.Conv2d`; pairs are (vertical, horizontal).
-    padding_mode
-        A name of `PADDING_MODES`.
-
-    Returns
-    -------
-    nn.Conv2d
-        Or a subclass of it, with the same parameters.
-
-    Raises
-    ------
-    InputError
-        An unknown padding mode.
-
-    Examples
-    --------
-    >>> conv2d(3, 8, 3, padding=1, padding_mode="symmetric").padding_mode
-    'replicate'
-    """
-    build = CONVOLUTIONS[check_mode(padding_mode)]
-    return build(
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        bias=bias,
-    )

@@ -11,10 +11,14 @@ from torch import nn
 
 from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
-from shiftlens.nn.padding import check_mode, conv2d
+from shiftlens.nn.convolution import conv2d
+from shiftlens.nn.padding import check_mode
 
 ARCHITECTURES: dict[str, int] = {"vgg8": 4, "vgg6": 3}
 """Number of levels of each net; channels double from level to level."""
+
+GROWTH: dict[str, int] = {"full": 2}
+"""Pixels that a 3x3 convolution adds to an axis beyond what its padding of 1 keeps, for the modes that add any."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +26,18 @@ class Downsampling:
     """One way to halve a feature map: how to build the layer, and the size that it leaves."""
 
     build: Callable[[int, str], nn.Module]
-    out_size: Callable[[int], int]
+    """Of the number of channels and the padding mode."""
+    out_size: Callable[[int, str], int]
+    """Of the size along an axis and the padding mode."""
 
 
 DOWNSAMPLINGS: dict[str, Downsampling] = {
-    "max": Downsampling(lambda channels, padding: nn.MaxPool2d(2), lambda n: n // 2),
-    "avg": Downsampling(lambda channels, padding: nn.AvgPool2d(2), lambda n: n // 2),
+    "max": Downsampling(lambda channels, padding: nn.MaxPool2d(2), lambda n, padding: n // 2),
+    "avg": Downsampling(lambda channels, padding: nn.AvgPool2d(2), lambda n, padding: n // 2),
     # Uneven at 32 pixels (the right and bottom padding is never used), even at 33.
     "stride": Downsampling(
         lambda channels, padding: conv2d(channels, channels, 3, stride=2, padding=1, padding_mode=padding),
-        lambda n: (n + 1) // 2,
+        lambda n, padding: (n + 1 + GROWTH.get(padding, 0)) // 2,
     ),
 }
 
@@ -65,8 +71,8 @@ def _sizes(size: tuple[int, int], n_levels: int, padding: str, downsample: str) 
                 f"size {size[0]}x{size[1]} is too small: level {level} would get {h}x{w},"
                 f" needs at least {least}x{least} with {padding} padding"
             )
-        halve = DOWNSAMPLINGS[downsample].out_size
-        sizes.append((halve(h), halve(w)))
+        halve, wider = DOWNSAMPLINGS[downsample].out_size, 2 * GROWTH.get(padding, 0)
+        sizes.append((halve(h + wider, padding), halve(w + wider, padding)))
     if min(sizes[-1]) < 1:
         raise InputError(f"size {size[0]}x{size[1]} is too small: nothing would be left after {n_levels} levels")
     return sizes
@@ -87,8 +93,8 @@ class VGG(nn.Sequential):
     n_classes, in_channels
         At least 1.
     padding
-        Mode of every convolution: zeros, replicate, reflect, symmetric or circular. At this width (1 pixel) symmetric
-        IS replicate, and PyTorch's own is used for both.
+        Mode of every convolution: a name of `shiftlens.nn.PADDING_MODES`. At this width (1 pixel) symmetric IS
+        replicate, and PyTorch's own is used for both. With `full` the maps grow.
     downsample
         `max` or `avg`: 2x2 pooling. `stride`: a 3x3 convolution with stride 2 and padding 1 in its place.
     head
