@@ -29,6 +29,7 @@ FLOORS = {
     "metrics": 4,
     "diagnosis": 5,
     "figures": 5,
+    "comparison": 6,
     "demo": 6,
     "cli": 7,
     "__init__": 8,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
+    "Comparison": "shiftlens.comparison",
     "Fill": "shiftlens.shifts",
     "Finding": "shiftlens.diagnosis",
     "ImageSet": "shiftlens.sources.images",
@@ -24,6 +25,7 @@ _WHERE = {
     "ShiftlensError": "shiftlens.errors",
     "StoreError": "shiftlens.errors",
     "Sweep": "shiftlens.sweeps.result",
+    "compare": "shiftlens.comparison",
     "evaluate": "shiftlens.evaluation",
     "findings": "shiftlens.diagnosis",
     "load_images": "shiftlens.sources.images",
@@ -39,6 +41,8 @@ _ROOMS = ("nn",)
 
 if TYPE_CHECKING:
     from shiftlens import nn as nn
+    from shiftlens.comparison import Comparison as Comparison
+    from shiftlens.comparison import compare as compare
     from shiftlens.diagnosis import Finding as Finding
     from shiftlens.diagnosis import findings as findings
     from shiftlens.errors import InputError as InputError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from shiftlens.cli import demo, look, measure, train
+from shiftlens.cli import compare, demo, look, measure, train
 from shiftlens.cli.console import error_line
 from shiftlens.errors import ShiftlensError
 
@@ -28,6 +28,7 @@ demo.register(app)
 train.register(app)
 measure.register(app)
 look.register(app)
+compare.register(app)
 
 
 def _version(value: bool) -> None:

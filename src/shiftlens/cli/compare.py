@@ -1,0 +1,152 @@
+"""`compare` and `consistency`: sweeps side by side, and the measures of papers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shiftlens.cli import options as o
+from shiftlens.cli.console import Shell, remarks
+from shiftlens.cli.look import TAGS, Partial
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from shiftlens.comparison import Comparison
+    from shiftlens.diagnosis import Finding
+
+WIDEST = 140
+
+
+def register(app: typer.Typer) -> None:
+    """Add this file's commands."""
+    app.command()(compare)
+
+
+def compare(
+    sweeps: Annotated[list[Path], typer.Argument(metavar="S1.zarr S2.zarr ...", help="Two or more; first: baseline.")],
+    names: Annotated[
+        str | None, typer.Option("--names", help="One a sweep, with commas (default: the files').")
+    ] = None,
+    plots: Annotated[Path | None, typer.Option("--plots", help="Directory for pictures of the comparison.")] = None,
+    format: Annotated[str, typer.Option("--format", help="png or svg.")] = "png",  # noqa: A002
+    margin: Annotated[float, typer.Option("--margin", help="Points behind that still count as good.")] = 0.3,
+    partial: Partial = False,
+    evidence: Annotated[bool, typer.Option("--evidence", help="Also how each number was measured.")] = False,
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+    quiet: o.Quiet = False,
+    json: o.Json = False,
+) -> None:
+    """Compare sweeps of the same images: paired differences with intervals, what improved, what got worse.
+
+    Example: shiftlens compare zeros.zarr symmetric.zarr --names zeros,symmetric --plots pictures
+    """
+    shell = Shell(quiet, json)
+    with remarks(shell):
+        from shiftlens import comparison
+        from shiftlens.devices import resolve_device
+        from shiftlens.figures import check_format
+
+        resolve_device(device)
+        check_format(format)
+        called = None if names is None else names.split(",")
+        with shell.progress("comparing", "sweeps") as report:
+            made = comparison.compare(sweeps, names=called, margin=margin, partial=partial, seed=seed, progress=report)
+        files = () if plots is None else made.plot(plots, format=format).files
+    if json:
+        shell.result(made.to_dict() | {"files": [str(path) for path in files]}, [])
+        return
+    _show(shell, made, evidence)
+    for path in files:
+        shell.stdout.print(f"wrote {path}", markup=False)
+
+
+def _show(shell: Shell, made: Comparison, evidence: bool) -> None:
+    out = shell.stdout
+    n_shifts = len(made.dys) * len(made.dxs)
+    title = f"{len(made.names)} sweeps on the same {made.n_images:,} images x {n_shifts:,} shifts"
+    out.print(title, style="bold", markup=False)
+    # A table squeezed into 80 characters cannot be read: where they are fewer than it needs, lines run on.
+    out.print(_table(made), soft_wrap=False, width=max(out.width, WIDEST), crop=False)
+    whose = "the source picture" if made.unit == "source" else "the baseline's input"
+    out.print(
+        f"acc.: accuracy at (0, 0), 4 px: right under every shift up to 4 px, in %; area, radius: retained at 95 %, px "
+        f"of {whose}, * at least; difference: mean accuracy within 8 px, points",
+        style="dim",
+        markup=False,
+    )
+    found = made.findings
+    verdicts = {each.id for group in (made.improved, made.got_worse, made.cannot_be_told) for each in group}
+    rest = [each for each in found if each.id not in verdicts]
+    groups: list[tuple[str, list[Finding]]] = [
+        ("Improved", made.improved),
+        ("Got worse", made.got_worse),
+        ("Shift by shift", [each for each in rest if each.id.startswith("difference-map")]),
+        ("As good", [each for each in rest if each.id.startswith("as-good")]),
+        ("Cannot be told", made.cannot_be_told),
+        ("Chosen on one half, stated on the other", [each for each in rest if each.id.startswith("winner")]),
+    ]
+    shown = {each.id for _, group in groups for each in group}
+    for heading, group in (*groups, ("To be known", [each for each in found if each.id not in shown])):
+        _group(shell, heading, group, evidence)
+
+
+def _group(shell: Shell, heading: str, group: list[Finding], evidence: bool) -> None:
+    from rich.text import Text
+
+    from shiftlens.diagnosis.words import plain
+
+    if not group:
+        return
+    shell.stdout.print(f"\n{heading}", style="bold", markup=False)
+    for finding in group:
+        line = Text.assemble((f"{finding.severity}  ", TAGS[finding.severity]), plain(finding.statement))
+        if finding.remedy and finding.severity != "info":
+            line.append(f"\n      -> {plain(finding.remedy)}")
+        if evidence and finding.evidence:
+            line.append(f"\n      {plain(finding.evidence)}", "dim")
+        shell.stdout.print(line)
+
+
+def _table(made: Comparison) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from shiftlens.stats import Estimate, Skipped
+
+    def number(value: Estimate | Skipped, digits: int, factor: float = 1, sign: str = "") -> str:
+        if isinstance(value, Skipped):
+            return "-"
+        return f"{factor * value.value:{sign},.{digits}f}{'*' if value.at_least else ''}"
+
+    def size(count: int | None) -> str:
+        if count is None:
+            return "-"
+        return f"{count / 1e6:,.1f} M" if count >= 1e5 else f"{count:,}"
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("sweep", overflow="fold", max_width=30)
+    for head in ("acc.", "area", "radius", "4 px", "right\n-left", "down\n-up", "param.", "MACs"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("difference", justify="right", no_wrap=True)
+    for k, row in enumerate(made.rows):
+        against = "baseline"
+        if k != made.baseline:
+            d = row.difference
+            against = "-" if isinstance(d, Skipped) else f"{d.value:+.2f} [{d.lo:+.2f}, {d.hi:+.2f}]"
+        table.add_row(
+            Text(row.name),
+            number(row.accuracy, 1, 100),
+            number(row.retained_area, 0),
+            number(row.retained_radius, 1),
+            number(row.worst_of_radius, 1, 100),
+            number(row.asymmetry_lr, 1, sign="+"),
+            number(row.asymmetry_ud, 1, sign="+"),
+            size(row.n_parameters),
+            size(row.n_macs),
+            against,
+        )
+    return table

@@ -1,0 +1,71 @@
+"""Share of draws whose interval holds the truth, and of null comparisons that claim anything."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+
+import numpy as np
+
+from comparison.pairs import pair_of, sources
+from metrics.planted import Field
+from shiftlens.comparison.gather import compared
+from shiftlens.comparison.paired import Difference
+from shiftlens.comparison.result import Comparison
+from shiftlens.metrics.arrays import SweepArrays
+
+
+def drawn(made: SweepArrays, which: np.ndarray) -> SweepArrays:
+    """The same sweep of other images."""
+    return replace(
+        made,
+        prediction=np.asarray(made.prediction)[which],
+        loss=np.zeros((len(which), *made.shape), np.float32),
+        labels=made.labels[which],
+        index=None,
+    )
+
+
+def intervals(found: Comparison) -> dict[str, tuple[Field, Field, Field]]:
+    """Every interval of a comparison by name; "band" holds for all shifts of all arms."""
+    out = {}
+    for each in found.against:
+        for quantity, made in each.differences.items():
+            if isinstance(made, Difference):
+                e = made.estimate
+                out[f"{quantity} {each.name}"] = (np.float64(e.value), np.float64(e.lo), np.float64(e.hi))
+        out[f"shift {each.name}"] = (each.map.value, each.map.lo, each.map.hi)
+    cells = [[getattr(each.map, name) for each in found.against] for name in ("value", "band_lo", "band_hi")]
+    out["band"] = tuple(np.stack(part) for part in cells)
+    return out
+
+
+def coverage(means: list[Field], n: int, n_draws: int, *, seed: int, size: int = 10_000) -> dict[str, float]:
+    """Coverage over draws of `n` images from a population whose own differences are the truth."""
+    everything = pair_of(np.random.default_rng(seed), size, means)
+    truth = intervals(compared(sources(everything), n_resamples=2))
+    rng = np.random.default_rng(seed + 1)
+    held = defaultdict(list)
+    for draw in range(n_draws):
+        which = rng.integers(0, size, n)
+        made = compared(sources([drawn(each, which) for each in everything]), n_resamples=300, seed=draw)
+        for name, (_, lo, hi) in intervals(made).items():
+            if name in truth:
+                inside = (lo <= truth[name][0] + 1e-9) & (truth[name][0] <= hi + 1e-9)
+                held[name].append(float(inside.all() if name == "band" else inside.mean()))
+    return {name: float(np.mean(values)) for name, values in held.items()}
+
+
+def claims(found: Comparison) -> list[str]:
+    """Everything that a comparison says has changed."""
+    said = [f"{q} {each.name}" for each in found.against for q in (*each.better, *each.worse)]
+    return said + [f"map {each.name}" for each in found.against if each.map.holds]
+
+
+def null_claims(mean: Field, n: int, n_draws: int, n_arms: int, *, seed: int) -> list[list[str]]:
+    """What comparisons of equally good nets claim."""
+    out = []
+    for draw in range(n_draws):
+        made = pair_of(np.random.default_rng([seed, draw]), n, [mean] * n_arms)
+        out.append(claims(compared(sources(made), n_resamples=300, seed=draw)))
+    return out
