@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from shiftlens.nn.convolution import PaddedConv2d, PartialConv2d, SymmetricConv2d, conv2d, set_padding_mode
+from shiftlens.nn.downsample import BlurPool2d, ConvBlurPool2d, MaxBlurPool2d, Polyphase2d, ReducedLayer2d
 from shiftlens.nn.padding import INDEX_MODES, PAD_MODES, PADDING_MODES, Pad2d, SymmetricPad2d, pad
+from shiftlens.nn.pooling import PaddedPool2d, max_pool2d
 from shiftlens.nn.vgg import VGG
 
 __all__ = [
@@ -11,12 +13,19 @@ __all__ = [
     "PADDING_MODES",
     "PAD_MODES",
     "VGG",
+    "BlurPool2d",
+    "ConvBlurPool2d",
+    "MaxBlurPool2d",
     "Pad2d",
     "PaddedConv2d",
+    "PaddedPool2d",
     "PartialConv2d",
+    "Polyphase2d",
+    "ReducedLayer2d",
     "SymmetricConv2d",
     "SymmetricPad2d",
     "conv2d",
+    "max_pool2d",
     "pad",
     "set_padding_mode",
 ]

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Shaped
 from torch import Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from shiftlens.errors import InputError
 from shiftlens.indexing import FILL_RULES, RULES, source_index
@@ -46,6 +47,11 @@ def check_mode(mode: str, known: Sequence[str] = PADDING_MODES) -> str:
             raise InputError(f"padding mode {mode!r} is defined for a convolution only; here: {', '.join(known)}")
         raise unknown_name("padding mode", mode, known, hint=FILL_RULES.get(str(mode)))
     return mode
+
+
+def pad_mode(mode: str) -> str:
+    """Give back a mode of `pad`; raise `InputError` for any other."""
+    return check_mode(mode, PAD_MODES)
 
 
 def sides_of(padding: int | Sequence[int]) -> Sides:
@@ -260,6 +266,8 @@ def pad(
     >>> pad(torch.arange(6).reshape(1, 6), (3, 3, 0, 0), "symmetric").tolist()
     [[2, 1, 0, 0, 1, 2, 3, 4, 5, 5, 4, 3]]
     """
+    if has_torch_function_unary(x):  # whoever follows a net's functions sees the padding, not what it is made of
+        return handle_torch_function(pad, (x,), x, padding, mode, value, training=training)
     check_mode(mode, PAD_MODES)
     given = tuple(padding)
     if len(given) != 4 or any(side < 0 for side in given):

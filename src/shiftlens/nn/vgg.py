@@ -12,13 +12,18 @@ from torch import nn
 from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
 from shiftlens.nn.convolution import conv2d
-from shiftlens.nn.padding import check_mode
+from shiftlens.nn.downsample import reduced
+from shiftlens.nn.padding import PAD_MODES, check_mode
+from shiftlens.nn.pooling import max_pool2d
 
 ARCHITECTURES: dict[str, int] = {"vgg8": 4, "vgg6": 3}
 """Number of levels of each net; channels double from level to level."""
 
 GROWTH: dict[str, int] = {"full": 2}
 """Pixels that a 3x3 convolution adds to an axis beyond what its padding of 1 keeps, for the modes that add any."""
+
+POOL_MODES: tuple[str, ...] = tuple(mode for mode in PAD_MODES if mode != "zeros")
+"""Modes by which a pool pads too; under the others it keeps its own, which no output can tell from the picture."""
 
 
 @dataclass(frozen=True)
@@ -31,15 +36,44 @@ class Downsampling:
     """Of the size along an axis and the padding mode."""
 
 
+def _blur_mode(padding: str) -> str:
+    """How a blur or an extension pads in a net of this padding mode: a constant stays a constant, at any size."""
+    return "circular" if padding == "circular" else "symmetric"
+
+
+def _strided(channels: int, padding: str) -> nn.Conv2d:
+    return conv2d(channels, channels, 3, stride=2, padding=1, padding_mode=padding)
+
+
+def _halved(n: int, padding: str) -> int:
+    return n // 2
+
+
+def _halved_up(n: int, padding: str) -> int:
+    return (n + 1 + GROWTH.get(padding, 0)) // 2
+
+
 DOWNSAMPLINGS: dict[str, Downsampling] = {
-    "max": Downsampling(lambda channels, padding: nn.MaxPool2d(2), lambda n, padding: n // 2),
-    "avg": Downsampling(lambda channels, padding: nn.AvgPool2d(2), lambda n, padding: n // 2),
+    "max": Downsampling(lambda channels, padding: nn.MaxPool2d(2), _halved),
+    "avg": Downsampling(lambda channels, padding: nn.AvgPool2d(2), _halved),
     # Uneven at 32 pixels (the right and bottom padding is never used), even at 33.
-    "stride": Downsampling(
-        lambda channels, padding: conv2d(channels, channels, 3, stride=2, padding=1, padding_mode=padding),
-        lambda n, padding: (n + 1 + GROWTH.get(padding, 0)) // 2,
+    "stride": Downsampling(_strided, _halved_up),
+    "max3": Downsampling(
+        lambda channels, padding: max_pool2d(3, 2, 1, padding_mode=padding if padding in POOL_MODES else None),
+        lambda n, padding: (n + 1) // 2,
+    ),
+    "blur": Downsampling(lambda channels, padding: reduced(nn.MaxPool2d(2), "blur", _blur_mode(padding)), _halved),
+    "polyphase": Downsampling(
+        lambda channels, padding: reduced(nn.MaxPool2d(2), "polyphase", _blur_mode(padding)), _halved
+    ),
+    "stride-blur": Downsampling(
+        lambda channels, padding: reduced(_strided(channels, padding), "blur", _blur_mode(padding)), _halved_up
+    ),
+    "stride-polyphase": Downsampling(
+        lambda channels, padding: reduced(_strided(channels, padding), "polyphase", _blur_mode(padding)), _halved_up
     ),
 }
+"""Ways to halve a map, by name. To add one, add a line."""
 
 HEADS: dict[str, Callable[[], nn.Module]] = {
     "gap": lambda: nn.AdaptiveAvgPool2d(1),
@@ -96,7 +130,11 @@ class VGG(nn.Sequential):
         Mode of every convolution: a name of `shiftlens.nn.PADDING_MODES`. At this width (1 pixel) symmetric IS
         replicate, and PyTorch's own is used for both. With `full` the maps grow.
     downsample
-        `max` or `avg`: 2x2 pooling. `stride`: a 3x3 convolution with stride 2 and padding 1 in its place.
+        `max` or `avg`: 2x2 pooling. `max3`: 3x3 max pooling with stride 2 and padding 1, by the net's padding mode
+        (PyTorch's own for zeros, partial and full). `stride`: a 3x3 convolution with stride 2 and padding 1 in its
+        place. `blur`, `polyphase`: 2x2 max pooling with stride 1, then `BlurPool2d` or `Polyphase2d`; `stride-blur`,
+        `stride-polyphase`: the convolution with stride 1, then these. They wrap in a circular net and mirror in all
+        others. Keys are the same for all without a convolution.
     head
         `gap` (global average), `max` (global maximum) or `flatten` (position stays; fixes the input size).
     size
