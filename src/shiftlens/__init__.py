@@ -15,6 +15,7 @@ _WHERE = {
     "Comparison": "shiftlens.comparison",
     "Fill": "shiftlens.shifts",
     "Finding": "shiftlens.diagnosis",
+    "Inspection": "shiftlens.arithmetic",
     "ImageSet": "shiftlens.sources.images",
     "Model": "shiftlens.sources.models",
     "ModelOutputError": "shiftlens.errors",
@@ -28,6 +29,7 @@ _WHERE = {
     "compare": "shiftlens.comparison",
     "evaluate": "shiftlens.evaluation",
     "findings": "shiftlens.diagnosis",
+    "inspect": "shiftlens.arithmetic",
     "load_images": "shiftlens.sources.images",
     "load_model": "shiftlens.sources.models",
     "open_sweep": "shiftlens.sweeps.result",
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from shiftlens import nn as nn
     from shiftlens.comparison import Comparison as Comparison
     from shiftlens.comparison import compare as compare
+    from shiftlens.arithmetic import Inspection as Inspection
+    from shiftlens.arithmetic import inspect as inspect
     from shiftlens.diagnosis import Finding as Finding
     from shiftlens.diagnosis import findings as findings
     from shiftlens.errors import InputError as InputError

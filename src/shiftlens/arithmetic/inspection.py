@@ -1,0 +1,220 @@
+"""`inspect`: the arithmetic of every layer of a net at one size, and the sizes nearby that treat all sides alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from shiftlens.arithmetic.axis import Step, plan
+from shiftlens.arithmetic.evenness import even_sizes
+from shiftlens.arithmetic.layers import Layer, layer_of, matches
+from shiftlens.arithmetic.nets import Net, graph_of, net_of
+from shiftlens.errors import InputError
+from shiftlens.graph import GEOMETRIC, Graph, Sides
+from shiftlens.graph.sites import Pair
+from shiftlens.stats import Skipped
+
+Plans = tuple[list[Step | None], list[Step | None]]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Layer arithmetic of a net at one input size.
+
+    Attributes
+    ----------
+    model
+        The net's name.
+    size
+        (h, w) in pixels.
+    layers
+        In call order.
+    even_sizes
+        For "h" and "w": sizes nearby, ascending, at which every layer uses as much padding on one side as on the other.
+    notes
+        What could not be seen, by name.
+    """
+
+    model: str
+    size: Pair
+    layers: tuple[Layer, ...]
+    even_sizes: dict[str, tuple[int, ...]]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def uneven(self) -> tuple[Layer, ...]:
+        """The layers that treat opposite sides differently."""
+        return tuple(layer for layer in self.layers if not layer.is_even)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether no layer does."""
+        return not self.uneven
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of `shiftlens inspect --json`."""
+        return {
+            "model": self.model,
+            "size": list(self.size),
+            "even": self.is_even,
+            "even_sizes": {axis: list(sizes) for axis, sizes in self.even_sizes.items()},
+            "layers": [layer.to_dict() for layer in self.layers],
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        """The table and what follows from it."""
+        return "\n".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """The same for people, one line a layer."""
+        head = ("layer", "kind", "kernel", "stride", "in", "out", "used l r t b", "unused", "reach", "field")
+        rows = [head, *(_row(layer) for layer in self.layers)]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+        table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        for number, layer in enumerate(self.layers, start=1):
+            if not layer.is_even:
+                table[number] += "  <- uneven"
+        return [*table, "", *self.summary()]
+
+    def summary(self) -> list[str]:
+        """What follows from the table, in sentences."""
+        h, w = self.size
+        said = [_verdict(self)]
+        sizes = {axis: ", ".join(map(str, found)) or "none nearby" for axis, found in self.even_sizes.items()}
+        said.append(f"even sizes nearby: height {sizes['h']}; width {sizes['w']}")
+        tensorflow = _tensorflow(self.uneven)
+        if tensorflow:
+            said.append(tensorflow)
+        last = next((layer for layer in reversed(self.layers) if isinstance(layer.clean_share, float)), None)
+        maps = [layer for layer in self.layers if layer.out_size != (1, 1) and isinstance(layer.clean_share, float)]
+        gone = next((layer for layer in maps if layer.clean_share == 0.0), None)
+        if gone is not None:
+            said.append(f"padding can reach every cell from {gone.name} ({gone.out_size[0]}x{gone.out_size[1]}) on")
+        elif maps and last is not None:
+            share = maps[-1].clean_share
+            if isinstance(share, float):
+                said.append(f"at {h}x{w}, {100 * share:.0f} % of the cells of {maps[-1].name} are free of any padding")
+        return [*said, *(f"note: {note}" for note in self.notes)]
+
+
+def _verdict(found: Inspection) -> str:
+    h, w = found.size
+    judged = sum(not isinstance(layer.used, Skipped) and not layer.merged for layer in found.layers)
+    if found.is_even:
+        return f"{found.model} at {h}x{w}: all {judged} layers treat opposite sides alike"
+    names = [layer.name for layer in found.uneven]
+    listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return f"{found.model} at {h}x{w}: {len(names)} of {judged} layers are uneven: {listed}"
+
+
+def _tensorflow(uneven: tuple[Layer, ...]) -> str:
+    """One layer as an example of the other convention."""
+    for layer in uneven:
+        same, used = layer.tensorflow_same, layer.used
+        if (
+            same is not None
+            and isinstance(used, Sides)
+            and (same.left, same.right)
+            == (used.right, used.left)
+            != (
+                used.left,
+                used.right,
+            )
+        ):
+            return (
+                f"TensorFlow's SAME leans to the other side: at {layer.name} it uses {same.left} left and {same.right} "
+                f"right, here it is {used.left} and {used.right}"
+            )
+    return ""
+
+
+def _row(layer: Layer) -> tuple[str, ...]:
+    def sized(pair: Pair) -> str:
+        return str(pair[0]) if pair[0] == pair[1] else f"{pair[0]}x{pair[1]}"
+
+    used, reach, field = layer.used, layer.border_reach, layer.receptive_field
+    sides = "?"
+    if layer.merged:
+        sides = "(next)"
+    elif isinstance(used, Sides):
+        sides = f"{used.left} {used.right} {used.top} {used.bottom}"
+    kernel = sized(layer.kernel) + (f" d{sized(layer.dilation)}" if layer.dilation != (1, 1) else "")
+    return (
+        layer.name,
+        layer.kind,
+        kernel,
+        sized(layer.stride),
+        sized(layer.in_size),
+        sized(layer.out_size),
+        sides,
+        "?" if isinstance(layer.unused, Skipped) else sized(layer.unused),
+        "?" if isinstance(reach, Skipped) else str(max(reach.left, reach.right, reach.top, reach.bottom)),
+        "?" if isinstance(field, Skipped) else sized(field),
+    )
+
+
+def inspect(module: Net, size: int | Pair, *, name: str | None = None) -> Inspection:
+    """Say, for each layer, how much of its padding is used on each side, and which input sizes would be even.
+
+    No weights and no images are needed: shapes come from one forward pass without numbers. A layer is even if it uses
+    as much padding before as after, along each axis; a net is even at a size if all its layers are.
+
+    Parameters
+    ----------
+    module
+        An `nn.Module` (or a `Model`) that takes pictures [n, c, h, w].
+    size
+        (h, w) or one number, pixels.
+    name
+        For people; default the net's type, or the model's name.
+
+    Returns
+    -------
+    Inspection
+        `.layers[i].path, .call, .unused, .used`; `.uneven`; `.even_sizes`; `print` shows a table.
+
+    Raises
+    ------
+    InputError
+        A net without spatial layers, or one that does not take this size (the layer and its size are named).
+
+    Source
+    ------
+    arXiv 2010.02178, section 3 (uneven application of padding).
+
+    Examples
+    --------
+    >>> found = inspect(nn.Conv2d(3, 8, 3, stride=2, padding=1), (32, 32))
+    >>> found.layers[0].unused, found.even_sizes["h"]
+    ((1, 1), (27, 29, 31, 33, 35, 37))
+    """
+    net, graph = net_of(module), graph_of(module, size, name=name)
+    if not graph.of_kind(*GEOMETRIC):
+        raise InputError(f"{graph.name} has no spatial layers (convolutions or pools) that can be seen")
+    plans, notes = _plans(graph)
+    sites = [(site, v, h) for site, v, h in zip(graph, *plans, strict=True) if site.kind in GEOMETRIC]
+    layers = tuple(layer_of(site, v, h) for site, v, h in sites)
+    even, more = even_sizes(net, graph)
+    return Inspection(graph.name, graph.size, layers, even, (*graph.notes, *notes, *more))
+
+
+def _plans(graph: Graph) -> tuple[Plans, list[str]]:
+    """Both axes at the graph's own size; a site whose real size is another is not known, nor what comes after it."""
+    try:
+        plans = (plan(graph, 0, graph.size[0]), plan(graph, 1, graph.size[1]))
+    except ValueError as error:
+        none: list[Step | None] = [None] * len(graph)
+        return (none, none), [f"sizes cannot be followed: {error}"]
+    if matches(graph, plans):
+        return plans, []
+    first = next(
+        k
+        for k, site in enumerate(graph)
+        for axis in (0, 1)
+        if (step := plans[axis][k]) is not None and step.n_out != site.out_size[axis]
+    )
+    none = [None] * (len(graph) - first)
+    return ([*plans[0][:first], *none], [*plans[1][:first], *none]), [
+        f"sizes from {graph.sites[first].name} on do not follow the usual rule"
+    ]

@@ -1,0 +1,59 @@
+"""From a net or a `Model` to the list of its spatial sites."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from shiftlens.errors import InputError
+from shiftlens.graph import Graph, trace
+from shiftlens.graph.sites import Pair
+from shiftlens.sources.probing import evaluating, input_channels
+from shiftlens.sources.wrapping import Model
+
+Net = nn.Module | Model
+
+
+def net_of(model: Net) -> nn.Module:
+    """The `nn.Module` itself.
+
+    Raises
+    ------
+    InputError
+        A bare callable, which shows no layers, or something else.
+    """
+    module = model.module if isinstance(model, Model) else model
+    if not isinstance(module, nn.Module):
+        raise InputError(f"expected an nn.Module or a Model of one, got {type(module).__name__}: it shows no layers")
+    return module
+
+
+def pixels(size: int | Pair) -> Pair:
+    """One number or (h, w) as (h, w); `InputError` for anything that is not whole pixels of at least 1."""
+    both = (size, size) if isinstance(size, int) else tuple(size)
+    if len(both) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in both):
+        raise InputError(f"size must be H or (h, w), whole pixels of at least 1, got {size!r}")
+    return both[0], both[1]
+
+
+def graph_of(model: Net, size: int | Pair, *, name: str | None = None) -> Graph:
+    """The sites of a net, in evaluation mode, each layer back in its own mode afterwards; see `graph.trace`.
+
+    Parameters
+    ----------
+    model
+        An `nn.Module`, or a `Model`, which knows its number of channels.
+    size
+        (h, w) or one number, pixels.
+    name
+        For people; default the model's name, or the net's type.
+
+    Raises
+    ------
+    InputError
+        See `graph.trace`, `net_of` and `pixels`.
+    """
+    module = net_of(model)
+    n_channels = model.n_channels if isinstance(model, Model) else input_channels(module) or 3
+    title = name or (model.name if isinstance(model, Model) else type(module).__name__)
+    with evaluating(module):
+        return trace(module, pixels(size), n_channels=n_channels, name=title)
