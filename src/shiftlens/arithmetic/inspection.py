@@ -66,13 +66,14 @@ class Inspection:
         """The table and what follows from it."""
         return "\n".join(self.lines())
 
-    def lines(self) -> list[str]:
-        """The same for people, one line a layer."""
+    def lines(self, *, only_uneven: bool = False) -> list[str]:
+        """The same for people: one line a layer (or for each uneven one), and what follows from it."""
+        shown = self.uneven if only_uneven else self.layers
         head = ("layer", "kind", "kernel", "stride", "in", "out", "used l r t b", "unused", "reach", "field")
-        rows = [head, *(_row(layer) for layer in self.layers)]
+        rows = [head, *(_row(layer) for layer in shown)]
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
         table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        for number, layer in enumerate(self.layers, start=1):
+        for number, layer in enumerate(shown, start=1):
             if not layer.is_even:
                 table[number] += "  <- uneven"
         return [*table, "", *self.summary()]

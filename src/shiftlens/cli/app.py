@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from shiftlens.cli import compare, demo, look, measure, train
+from shiftlens.cli import compare, demo, inspect_command, look, measure, train
 from shiftlens.cli.console import error_line
 from shiftlens.errors import ShiftlensError
 
@@ -29,6 +29,7 @@ train.register(app)
 measure.register(app)
 look.register(app)
 compare.register(app)
+inspect_command.register(app)
 
 
 def _version(value: bool) -> None:
