@@ -26,6 +26,7 @@ FLOORS = {
     "sources": 2,
     "arithmetic": 3,
     "evaluation": 3,
+    "protocols": 3,
     "training": 3,
     "sweeps": 3,
     "metrics": 4,

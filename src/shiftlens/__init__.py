@@ -27,6 +27,7 @@ _WHERE = {
     "StoreError": "shiftlens.errors",
     "Sweep": "shiftlens.sweeps.result",
     "compare": "shiftlens.comparison",
+    "consistency": "shiftlens.protocols",
     "evaluate": "shiftlens.evaluation",
     "findings": "shiftlens.diagnosis",
     "inspect": "shiftlens.arithmetic",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from shiftlens.errors import StoreError as StoreError
     from shiftlens.evaluation import evaluate as evaluate
     from shiftlens.figures import plot as plot
+    from shiftlens.protocols import consistency as consistency
     from shiftlens.shifts import Fill as Fill
     from shiftlens.shifts import Shift as Shift
     from shiftlens.shifts import ShiftGrid as ShiftGrid

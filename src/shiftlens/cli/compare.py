@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from shiftlens.cli import options as o
 from shiftlens.cli.console import Shell, remarks
 from shiftlens.cli.look import TAGS, Partial
+from shiftlens.cli.measure import load
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,6 +25,7 @@ WIDEST = 140
 def register(app: typer.Typer) -> None:
     """Add this file's commands."""
     app.command()(compare)
+    app.command()(consistency)
 
 
 def compare(
@@ -69,8 +72,9 @@ def _show(shell: Shell, made: Comparison, evidence: bool) -> None:
     n_shifts = len(made.dys) * len(made.dxs)
     title = f"{len(made.names)} sweeps on the same {made.n_images:,} images x {n_shifts:,} shifts"
     out.print(title, style="bold", markup=False)
-    # A table squeezed into 80 characters cannot be read: where they are fewer than it needs, lines run on.
-    out.print(_table(made), soft_wrap=False, width=max(out.width, WIDEST), crop=False)
+    # A table squeezed into 80 characters cannot be read: where there are fewer than it needs, lines run on.
+    wide = Console(file=out.file, width=max(out.width, WIDEST), highlight=False)
+    wide.print(_table(made))
     whose = "the source picture" if made.unit == "source" else "the baseline's input"
     out.print(
         f"acc.: accuracy at (0, 0), 4 px: right under every shift up to 4 px, in %; area, radius: retained at 95 %, px "
@@ -104,11 +108,12 @@ def _group(shell: Shell, heading: str, group: list[Finding], evidence: bool) -> 
     shell.stdout.print(f"\n{heading}", style="bold", markup=False)
     for finding in group:
         line = Text.assemble((f"{finding.severity}  ", TAGS[finding.severity]), plain(finding.statement))
-        if finding.remedy and finding.severity != "info":
-            line.append(f"\n      -> {plain(finding.remedy)}")
         if evidence and finding.evidence:
             line.append(f"\n      {plain(finding.evidence)}", "dim")
         shell.stdout.print(line)
+    # What to do is mostly the same for all of them: once is enough.
+    for remedy in dict.fromkeys(each.remedy for each in group if each.remedy and each.severity != "info"):
+        shell.stdout.print(f"      -> {plain(remedy)}", markup=False)
 
 
 def _table(made: Comparison) -> Table:
@@ -150,3 +155,55 @@ def _table(made: Comparison) -> Table:
             against,
         )
     return table
+
+
+def consistency(
+    model: o.ModelSpec,
+    data: o.DataSpec = "digits",
+    protocol: Annotated[str, typer.Option("--protocol", help="roll, zero-pad or crop.")] = "roll",
+    fill: Annotated[
+        str, typer.Option("--fill", help="What zero-pad pads with: black, mean or pixel values.")
+    ] = "black",
+    passes: Annotated[int, typer.Option("--passes", help="Pairs of views drawn for each image.")] = 5,
+    limit: o.Limit = None,
+    data_root: o.DataRoot = None,
+    weights: o.Weights = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    input_size: o.InputSize = None,
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+    quiet: o.Quiet = False,
+    json: o.Json = False,
+) -> None:
+    """Consistency by the protocols of papers: how often two random views get the same prediction.
+
+    Example: shiftlens consistency --model runs/vgg --data cifar10 --protocol roll
+    """
+    shell = Shell(quiet, json)
+    with remarks(shell):
+        import torch
+
+        from shiftlens import protocols
+
+        torch.manual_seed(seed)
+        protocols.check_request(protocol, fill, passes)
+        loaded, images = load(
+            shell,
+            model,
+            data,
+            data_root=data_root,
+            limit=limit,
+            weights=weights,
+            mean=mean,
+            std=std,
+            input_size=input_size,
+            device=device,
+        )
+        with shell.progress("measuring", "images") as report:
+            result = protocols.consistency(
+                loaded, images, protocol, fill=fill, n_passes=passes, seed=seed, device=device, progress=report
+            )
+    for note in images.notes:
+        shell.say(f"note: {note}")
+    shell.result(result.to_dict(), result.lines())

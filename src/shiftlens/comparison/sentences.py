@@ -67,11 +67,13 @@ def _difference(quantity: Quantity, made: Difference | Skipped, each: Against, c
         return Finding(f"skipped-{name}", "D", "info", text)
     values = _values(quantity, comparison.rows[each.which], comparison.rows[comparison.baseline])
     size = _size(made.estimate)
+    # Better and worse say which way in words: the number needs no sign.
+    apart = _size(made.estimate if made.estimate.value > 0 else made.estimate.scaled(-1, made.estimate.unit))
     remedy = None
     if made.verdict == "better":
-        text = f"Improved: {arm} beats {base} in {label}{values}, by {size}."
+        text = f"Improved: {arm} beats {base} in {label}{values}, by {apart}."
     elif made.verdict == "worse":
-        text = f"Got worse: {arm} is behind {base} in {label}{values}, by {size}."
+        text = f"Got worse: {arm} is behind {base} in {label}{values}, by {apart}."
         remedy = f"See where: {_plots(comparison)}"
     elif not made.estimate.value and made.estimate.lo == made.estimate.hi:
         text = f"{arm} and {base} do not differ on any image in {label}{values}."
