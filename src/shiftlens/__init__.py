@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 
 _WHERE = {
     "Comparison": "shiftlens.comparison",
+    "Edit": "shiftlens.nn.edits",
+    "FeatureRun": "shiftlens.lens.result",
     "Fill": "shiftlens.shifts",
     "Finding": "shiftlens.diagnosis",
     "Inspection": "shiftlens.arithmetic",
@@ -29,12 +31,15 @@ _WHERE = {
     "compare": "shiftlens.comparison",
     "consistency": "shiftlens.protocols",
     "evaluate": "shiftlens.evaluation",
+    "features": "shiftlens.lens.maps",
     "findings": "shiftlens.diagnosis",
     "inspect": "shiftlens.arithmetic",
     "load_images": "shiftlens.sources.images",
     "load_model": "shiftlens.sources.models",
+    "open_features": "shiftlens.lens.store",
     "open_sweep": "shiftlens.sweeps.result",
     "plot": "shiftlens.figures",
+    "repair": "shiftlens.surgery",
     "sweep": "shiftlens.sweeps.runner",
     "train": "shiftlens.training",
     "translate": "shiftlens.shifts",
@@ -44,10 +49,10 @@ _ROOMS = ("nn",)
 
 if TYPE_CHECKING:
     from shiftlens import nn as nn
-    from shiftlens.comparison import Comparison as Comparison
-    from shiftlens.comparison import compare as compare
     from shiftlens.arithmetic import Inspection as Inspection
     from shiftlens.arithmetic import inspect as inspect
+    from shiftlens.comparison import Comparison as Comparison
+    from shiftlens.comparison import compare as compare
     from shiftlens.diagnosis import Finding as Finding
     from shiftlens.diagnosis import findings as findings
     from shiftlens.errors import InputError as InputError
@@ -57,6 +62,10 @@ if TYPE_CHECKING:
     from shiftlens.errors import StoreError as StoreError
     from shiftlens.evaluation import evaluate as evaluate
     from shiftlens.figures import plot as plot
+    from shiftlens.lens.maps import features as features
+    from shiftlens.lens.result import FeatureRun as FeatureRun
+    from shiftlens.lens.store import open_features as open_features
+    from shiftlens.nn.edits import Edit as Edit
     from shiftlens.protocols import consistency as consistency
     from shiftlens.shifts import Fill as Fill
     from shiftlens.shifts import Shift as Shift
@@ -67,6 +76,7 @@ if TYPE_CHECKING:
     from shiftlens.sources.models import Model as Model
     from shiftlens.sources.models import load_model as load_model
     from shiftlens.sources.models import wrap as wrap
+    from shiftlens.surgery import repair as repair
     from shiftlens.sweeps.result import Sweep as Sweep
     from shiftlens.sweeps.result import open_sweep as open_sweep
     from shiftlens.sweeps.runner import sweep as sweep

@@ -8,13 +8,14 @@ Whoever reads a layer's geometry from its attributes finds PyTorch's names where
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shiftlens.errors import InputError
-from shiftlens.nn.padding import PAD_MODES, Sides, check_mode, pad
+from shiftlens.nn.padding import PAD_MODES, Pad2d, Sides, check_mode, pad
 
 
 def pair(value: int | Sequence[int]) -> tuple[int, int]:
@@ -197,6 +198,42 @@ class PartialConv2d(PaddedConv2d):
         return scaled if bias is None else scaled + bias.to(scaled.dtype)[:, None, None]
 
 
+class Outer(nn.Module):
+    """A layer around another one, `layer`, whose attributes (`weight`, `in_channels`, ...) can be read through it."""
+
+    layer: nn.Module
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            inner = self.__dict__.get("_modules", {}).get("layer")
+            if inner is None or name.startswith("__"):
+                raise
+            return getattr(inner, name)
+
+
+class PaddedLayer2d(Outer):
+    """Any layer behind a `Pad2d`: `pad`, then `layer`; for layers whose own code decides about their own padding.
+
+    Parameters
+    ----------
+    layer
+        Taken over as it is.
+    padding, mode
+        As in `Pad2d`.
+    """
+
+    def __init__(self, layer: nn.Module, padding: int | Sequence[int], mode: str) -> None:
+        super().__init__()
+        self.pad = Pad2d(padding, mode)
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Any:
+        """The layer's output for the padded `x`."""
+        return self.layer(self.pad(x))
+
+
 OWN_CONVOLUTIONS: tuple[type[nn.Conv2d], ...] = (nn.Conv2d, PaddedConv2d, SymmetricConv2d, PartialConv2d)
 """Classes whose mode can be changed in place: PyTorch's, and those of this file."""
 
@@ -225,9 +262,7 @@ def set_padding_mode(layer: nn.Conv2d, mode: str) -> None:
     sides, word = sides_of_layer(layer), layer.padding == "same"
     if mode == "full":
         word = False
-        (ky, kx), (dy, dx) = pair(layer.kernel_size), pair(layer.dilation)
-        sides = (dx * (kx - 1), dx * (kx - 1), dy * (ky - 1), dy * (ky - 1))
-        mode = "zeros"
+        sides, mode = full_sides(layer), "zeros"
     if mode == "symmetric" and max(sides) <= 1:
         mode = "replicate"
     # PyTorch's circular padding takes several times as long as ours, above all backwards; and it refuses, as its
@@ -248,6 +283,12 @@ def set_padding_mode(layer: nn.Conv2d, mode: str) -> None:
     layer.__class__ = {"partial": PartialConv2d, "symmetric": SymmetricConv2d}.get(mode, PaddedConv2d)
     assert isinstance(layer, PaddedConv2d)
     layer._pad_by(mode, sides)
+
+
+def full_sides(layer: nn.Conv2d) -> Sides:
+    """The extent of the kernel minus 1 on every side: what mode `full` pads."""
+    (ky, kx), (dy, dx) = pair(layer.kernel_size), pair(layer.dilation)
+    return dx * (kx - 1), dx * (kx - 1), dy * (ky - 1), dy * (ky - 1)
 
 
 def conv2d(

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from shiftlens.errors import InputError
-from shiftlens.nn.convolution import conv2d, pair, sides_of_layer
+from shiftlens.nn.convolution import Outer, conv2d, pair, sides_of_layer
 from shiftlens.nn.padding import INDEX_MODES, check_mode, pad
 from shiftlens.nn.pooling import PaddedPool2d, max_pool2d, out_cells, pool_stride
 
@@ -80,7 +80,7 @@ class BlurPool2d(nn.Module):
         n_channels = x.shape[-3]
         if self.channels is not None and n_channels != self.channels:
             raise InputError(f"BlurPool2d is made for {self.channels} channels, got {n_channels}")
-        kernel = self.kernel.to(x.dtype).expand(n_channels, 1, *self.kernel.shape)
+        kernel = self.kernel.to(x).expand(n_channels, 1, *self.kernel.shape)
         return F.conv2d(pad(x, self.sides, self.padding_mode), kernel, stride=self.stride, groups=n_channels)
 
     def extra_repr(self) -> str:
@@ -162,7 +162,7 @@ class Polyphase2d(nn.Module):
         return f"stride={self.stride}, mode={self.padding_mode}{role}"
 
 
-class ReducedLayer2d(nn.Module):
+class ReducedLayer2d(Outer):
     """A strided layer as its dense self (`layer`, stride 1), an activation (or nothing), and what reduces the map.
 
     Three plain layers one after the other, so that whoever looks at a net layer by layer sees what happens. The output
@@ -208,7 +208,7 @@ class ReducedLayer2d(nn.Module):
         if self._ceil or self._whole:
             x = self._extended(x)
         dense: Tensor = self.layer(x)
-        if hasattr(self, "activation"):
+        if "activation" in self._modules:
             dense = self.activation(dense)
         reduced: Tensor = self.reduce(dense)
         return reduced

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from shiftlens.errors import InputError, StoreError
 from shiftlens.naming import one_line, unknown_name
+from shiftlens.nn.edits import carry_out
 from shiftlens.nn.vgg import VGG
 from shiftlens.sources.checkpoints import describe_misfit, fit_weights, read_safetensors
 from shiftlens.sources.digests import state_digest, structure
@@ -79,14 +80,18 @@ FACTORIES: dict[str, Factory] = {
 """Everything that a run directory can build. A key that ends with a colon is followed by a name of that library."""
 
 
-def build_net(build: Build) -> nn.Module:
-    """Build the net that a run directory names, with random weights.
+def build_net(build: Build, edits: Sequence[Mapping[str, Any]] = ()) -> nn.Module:
+    """Build the net that a run directory names, with random weights, and carry out the edits that it lists.
 
     Raises
     ------
     InputError
-        A factory that is not in `FACTORIES`, or arguments that it does not take.
+        A factory that is not in `FACTORIES`, arguments that it does not take, or an edit that the net does not take.
     """
+    return carry_out(_as_named(build), edits)
+
+
+def _as_named(build: Build) -> nn.Module:
     prefix, colon, name = build.factory.partition(":")
     key = build.factory if build.factory in FACTORIES else prefix + colon
     if key not in FACTORIES or (key.endswith(":") and not name):
@@ -155,12 +160,13 @@ def save_run(
     parents
         Digests of the models that this one was made from.
     edits
-        What was changed in them: path, what, before, after.
+        What was changed in them, in order, as `nn.edits.Edit.to_dict` gives it; carried out again when the run is
+        loaded.
 
     Raises
     ------
     InputError
-        `build` gives another net than `module`, or facts that JSON cannot hold.
+        `build` and `edits` give another net than `module`, or facts that JSON cannot hold.
     StoreError
         `path` is a file, holds a `model.json` of something else, or cannot be written.
     """
@@ -193,9 +199,12 @@ def save_run(
     except (TypeError, ValueError) as error:
         raise InputError(f"run facts must be plain JSON: {one_line(error)}") from None
     with torch.random.fork_rng(devices=[]):
-        rebuilt = build_net(spec.build)
+        rebuilt = build_net(spec.build, spec.edits)
     if structure(rebuilt) != structure(module):
-        raise InputError(f"build {spec.build.factory} with {spec.build.kwargs} gives another net than the one to save")
+        edited = f" and {len(spec.edits)} edits" if spec.edits else ""
+        raise InputError(
+            f"build {spec.build.factory} with {spec.build.kwargs}{edited} gives another net than the one to save"
+        )
     # A clone unties tensors that share memory, which safetensors refuses. The whole spec rides along in the weights, so
     # that a run killed between the two renames is still whole: the weights then say themselves what they are.
     weights = to_safetensors({name: value.contiguous().clone() for name, value in state.items()}, {MODEL_JSON: text})
@@ -261,9 +270,9 @@ def load_run(path: str | Path, *, name: str | None = None, overrides: Mapping[st
     title = name or str(path)
     spec = read_spec(path)
     state, spec = _read_weights(path, spec)
-    _refuse_misfit(spec.build, state, path / MODEL_JSON)
+    _refuse_misfit(spec, state, path / MODEL_JSON)
     with torch.random.fork_rng(devices=[]):
-        module = build_net(spec.build)
+        module = build_net(spec.build, spec.edits)
     fit_weights(module, state, str(path / MODEL_JSON))
     stored = spec.preprocessing
     preprocessing = Preprocessing(
@@ -287,11 +296,11 @@ def load_run(path: str | Path, *, name: str | None = None, overrides: Mapping[st
     )
 
 
-def _refuse_misfit(build: Build, state: dict[str, Tensor], where: Path) -> None:
+def _refuse_misfit(spec: RunSpec, state: dict[str, Tensor], where: Path) -> None:
     """Compare shapes before any memory is taken: a hostile file may ask for a net of any size."""
     try:
         with torch.device("meta"):
-            skeleton = build_net(build)
+            skeleton = build_net(spec.build, spec.edits)
     except (RuntimeError, NotImplementedError):
         return  # some library nets compute numbers while they are built, which needs memory; their size is bounded
     misfit = describe_misfit(dict(skeleton.state_dict(keep_vars=True)), state)

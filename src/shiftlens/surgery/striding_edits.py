@@ -1,0 +1,141 @@
+"""Which layers of a net stride, and what takes the place of the stride."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from shiftlens.errors import InputError
+from shiftlens.graph import Graph
+from shiftlens.nn.convolution import OWN_CONVOLUTIONS, sides_of_layer
+from shiftlens.nn.downsample import stride_of
+from shiftlens.nn.edits import Edit
+from shiftlens.nn.pooling import PaddedPool2d
+from shiftlens.surgery.branches import leaders
+from shiftlens.surgery.plan import Plan, where
+from shiftlens.surgery.subclasses import strides_as_it_says
+
+MOST_STRIDE = 4
+"""Larger strides are not made dense: a patch layer of stride 16 would cost 256 times as much."""
+
+_POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish)
+
+
+@dataclass(frozen=True)
+class _Strided:
+    """A layer to be made dense; `origin` is its path in the net as it was."""
+
+    path: str
+    origin: str
+    layer: nn.Module
+
+
+def edit_strides(plan: Plan, kind: str, graph: Graph | None, filter_size: int) -> None:
+    """Make every chosen layer that strides dense, on the plan's copy, and let `kind` reduce its map.
+
+    Parameters
+    ----------
+    plan
+        The repair, after its padding edits.
+    kind
+        A name of `REDUCERS`.
+    graph
+        The net as it was; `polyphase` reads from it which branches meet.
+    filter_size
+        Of the blur.
+
+    Raises
+    ------
+    InputError
+        `polyphase` without a graph, or branches that cannot share a grid.
+    """
+    todo = _strided(plan)
+    if not todo:
+        return
+    follows: dict[str, str] = {}
+    if kind == "polyphase":
+        if graph is None:
+            raise InputError("polyphase needs to know which branches meet: say at which input size to look (size=)")
+        follows = leaders(graph, [each.origin for each in todo])
+    called = {} if graph is None else {site.path: k for k, site in reversed([*enumerate(graph)])}
+    order = {each.origin: min((k for p, k in called.items() if _within(p, each.origin)), default=0) for each in todo}
+    now = {each.origin: each.path for each in todo}
+    mode = _extension_mode(plan.module)
+    for each in sorted(todo, key=lambda each: order[each.origin]):
+        options: dict[str, Any] = {"padding_mode": mode}
+        if kind == "blur":
+            options["filter_size"] = filter_size
+            activation = _activation_after(plan.module, each.path, each.layer)
+            if activation is not None:
+                options["activation"] = activation
+        elif each.origin in follows:
+            options["leader"] = now[follows[each.origin]]
+        sy, sx = stride_of(each.layer)
+        plan.do(Edit(each.path, "downsample", f"stride {sy}" if sy == sx else f"stride {sy}x{sx}", kind, options))
+
+
+def _within(path: str, outer: str) -> bool:
+    return path == outer or path.startswith(f"{outer}.")
+
+
+def _strided(plan: Plan) -> list[_Strided]:
+    found: list[_Strided] = []
+    wrapped = {
+        f"{edit.path}.layer".lstrip("."): edit.path for edit in plan.edits if edit.options.get("way") == "wrapped"
+    }
+    for path, layer in [*plan.module.named_modules()]:
+        # A padded pool stands for the pool in it.
+        inside = any(_within(path, each.path) for each in found)
+        if path in plan.chosen and not inside and _can_be_dense(plan, path, layer):
+            found.append(_Strided(path, wrapped.get(path, path), layer))
+    return found
+
+
+def _can_be_dense(plan: Plan, path: str, layer: nn.Module) -> bool:
+    if not isinstance(layer, nn.Conv2d | PaddedPool2d | nn.MaxPool2d | nn.AvgPool2d):
+        return False
+    stride, named = stride_of(layer), where(path, layer)
+    if max(stride) == 1:
+        return False
+    if max(stride) > MOST_STRIDE:
+        plan.unreached.append(f"{named}: stride {max(stride)}, only up to {MOST_STRIDE} is made dense")
+        return False
+    if isinstance(layer, nn.Conv2d):
+        own_code = type(layer) not in OWN_CONVOLUTIONS and not strides_as_it_says(layer)
+    else:
+        own_code = not (type(layer) in _POOLS or isinstance(layer, PaddedPool2d))
+        own_code = own_code or bool(getattr(layer, "return_indices", False))
+    if own_code:
+        plan.unreached.append(f"{named}: its own code strides, or it returns indices")
+    return not own_code
+
+
+def _extension_mode(module: nn.Module) -> str:
+    """How blurs and extensions pad: a net whose every padding wraps stays periodic; else what keeps a constant."""
+    modes = {
+        part.padding_mode for part in module.modules() if isinstance(part, nn.Conv2d) and max(sides_of_layer(part))
+    }
+    return "circular" if modes == {"circular"} else "symmetric"
+
+
+def _activation_after(module: nn.Module, path: str, layer: nn.Module) -> str | None:
+    """The activation of a convolution, where a plain chain shows it and nothing else uses it or what is between."""
+    if not path or not isinstance(layer, nn.Conv2d):
+        return None
+    parent_path, _, name = path.rpartition(".")
+    parent = module.get_submodule(parent_path)
+    if not isinstance(parent, nn.Sequential) or type(parent).forward is not nn.Sequential.forward:
+        return None
+    uses = Counter(id(child) for part in module.modules() for child in part._modules.values())
+    chain = [*parent._modules.items()]
+    position = [key for key, _ in chain].index(name)
+    for key, child in chain[position + 1 :]:
+        if child is None or uses[id(child)] != 1 or uses[id(layer)] != 1:
+            return None
+        if not isinstance(child, nn.BatchNorm2d | nn.Identity):
+            return f"{parent_path}.{key}".lstrip(".") if type(child) in _ACTIVATIONS else None
+    return None
