@@ -9,9 +9,7 @@ import typer
 from shiftlens.cli import options as o
 from shiftlens.cli.console import Shell, remarks
 
-Size = Annotated[
-    str | None, typer.Option("--size", help="The input, H or HxW pixels (default: the model's own).")
-]
+Size = Annotated[str | None, typer.Option("--size", help="The input, H or HxW pixels (default: the model's own).")]
 
 
 def register(app: typer.Typer) -> None:

@@ -1,0 +1,1 @@
+"""The lens: what a net sees in nothing, and which layer invents it."""

@@ -1,0 +1,78 @@
+"""A forward pass in which padding is done by another rule, while the net stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from shiftlens.graph import OpKey, Sides
+from shiftlens.graph.arguments import bind, pair, pool_sides, same_sides
+from shiftlens.graph.watching import Watch
+from shiftlens.nn.convolution import PartialConv2d
+from shiftlens.nn.padding import check_mode, pad
+
+_CONSTANT = ("constant", "zeros")
+_CONVOLUTION = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+_POOLS = {
+    "max_pool2d": "input kernel_size stride padding dilation ceil_mode return_indices",
+    "avg_pool2d": "input kernel_size stride padding ceil_mode count_include_pad divisor_override",
+}
+
+
+class Repadded(Watch):
+    """Inside a `with`, convolutions, pools and explicit pads of a net pad by `mode` where they would pad a constant.
+
+    No weight, layer or attribute changes: only the calls do. With `circular`, an empty picture looks the same
+    everywhere at every layer, which is what a picture without borders would give. A partial convolution then has
+    nothing to make up for, and does not.
+
+    Parameters
+    ----------
+    module
+        The net.
+    mode
+        A mode of `shiftlens.nn.pad`.
+    only
+        Keys of the calls that are changed; all of them by default.
+    """
+
+    def __init__(self, module: nn.Module, mode: str = "circular", only: Collection[OpKey] | None = None) -> None:
+        super().__init__(module)
+        self._mode = check_mode(mode)
+        self._only = None if only is None else frozenset(only)
+
+    def run(self, key: OpKey, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Do the call with another padding, where it pads a constant."""
+        if self._only is not None and key not in self._only:
+            return func(*args, **kwargs)
+        if self.stack and isinstance(self.stack[-1][1], PartialConv2d) and key.name == "mul" and args[0].ndim == 4:
+            return args[0]  # the factor for taps outside the picture: now there are none
+        if key.name == "conv2d":
+            b = bind("input weight bias stride padding dilation groups", args, kwargs, _CONVOLUTION)
+            sides = same_sides(b["padding"], pair(b["weight"].shape[2:]), pair(b["dilation"]))
+            if sides:
+                x = self._padded(b["input"], sides)
+                return func(x, b["weight"], b["bias"], b["stride"], 0, b["dilation"], b["groups"])
+        elif key.name in _POOLS:
+            b = bind(_POOLS[key.name], args, kwargs, {})
+            sides = pool_sides(b.get("padding", 0))
+            if sides:
+                b["padding"] = 0
+                b["input"] = self._padded(b["input"], sides)
+                return func(**b)
+        elif func is F.pad:
+            b = bind("input pad mode value", args, kwargs, {"mode": "constant"})
+            widths = [int(width) for width in b["pad"]] + [0] * 8
+            if b["mode"] in _CONSTANT and not any(widths[4:]) and any(widths) and min(widths) >= 0:
+                return self._padded(b["input"], Sides(*widths[:4]))
+        elif func is pad:
+            b = bind("x padding mode value", args, kwargs, {"mode": "zeros"})
+            if b["mode"] in _CONSTANT:
+                return self._padded(b["x"], Sides(*b["padding"]))
+        return func(*args, **kwargs)
+
+    def _padded(self, x: Tensor, sides: Sides) -> Tensor:
+        return pad(x, (sides.left, sides.right, sides.top, sides.bottom), self._mode)
