@@ -112,7 +112,9 @@ def sweep(
     fill: o.Fill = "black",
     limit: o.Limit = None,
     control: Annotated[str | None, typer.Option("--control", help="Controls with commas: occlusion,flip.")] = None,
-    engine: Annotated[str, typer.Option("--engine", help="auto or direct.")] = "auto",
+    engine: Annotated[
+        str, typer.Option("--engine", help="auto, direct (every window on its own) or dedup (nothing twice).")
+    ] = "auto",
     dtype: Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")] = "auto",
     data_root: o.DataRoot = None,
     weights: o.Weights = None,

@@ -7,7 +7,7 @@ are windows of one canvas, so a batch is gathered, never interpolated.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -33,13 +33,18 @@ MAX_CANVAS = 2**24
 """Most numbers in the canvases that are held at once (64 MB in float32)."""
 
 
-def prepare_nets(model: Model, plan: Plan) -> Workers:
-    """The model as the plan wants it: a copy in eval mode, folded, cast, laid out, compiled or one for each core.
+def prepare_module(model: Model, plan: Plan) -> nn.Module:
+    """The model's module as the plan wants it: a copy in eval mode, folded, cast, laid out.
 
-    The caller's module is not touched. A bare callable is used as it is, by one thread: it may keep anything.
+    The caller's module is not touched.
+
+    Raises
+    ------
+    InputError
+        A bare callable, or a module that cannot be copied.
     """
     if not isinstance(model.module, nn.Module):
-        return Workers([model.module])
+        raise InputError(f"{model.name} is a plain callable: there is no module to prepare")
     device = resolve_device(plan.device)
     try:
         net: nn.Module = copy.deepcopy(model.module)
@@ -53,12 +58,18 @@ def prepare_nets(model: Model, plan: Plan) -> Workers:
         # In double precision first: folding costs no accuracy, whatever the net computes in afterwards.
         net, _ = fold_batch_norm(net.double())
     net = net.to(device=device, dtype=getattr(torch, plan.dtype))
-    if plan.channels_last:
-        net = net.to(memory_format=torch.channels_last)
+    return net.to(memory_format=torch.channels_last) if plan.channels_last else net
+
+
+def prepare_nets(model: Model, plan: Plan) -> Workers:
+    """The prepared module, compiled or one a core; a bare callable as it is, in one thread: it may keep state."""
+    if not isinstance(model.module, nn.Module):
+        return Workers([model.module])
+    net = prepare_module(model, plan)
     if plan.compiled:
         compiled: Net = torch.compile(net, dynamic=False, options={"freezing": True})
         return Workers([compiled])
-    return Workers(replicas(net, torch.get_num_threads() if device.type == "cpu" else 1))
+    return Workers(replicas(net, torch.get_num_threads() if resolve_device(plan.device).type == "cpu" else 1))
 
 
 class DirectEvaluator:
@@ -114,26 +125,31 @@ class DirectEvaluator:
         blank = self._blank(pictures)
         # With a constant fill all windows without content are one picture: it is evaluated once.
         if blank.any():
-            for_all = _outcome(self._blank_score(pictures).expand(n, -1), targets)
+            for_all = outcome_of(self._blank_score(pictures).expand(n, -1), targets)
             image, shift = np.nonzero(blank)
             prediction[image, shift], loss[image, shift], confidence[image, shift] = (v[image] for v in for_all)
-        gather = self._occluded(pictures) if control == "occlusion" else self._shifted(pictures)
-        every_image, every_shift = np.nonzero(~blank)
-
-        def evaluate(net: Net, batch: slice) -> tuple[slice, Outcome]:
-            image, shift = every_image[batch], every_shift[batch]
-            scores = self._scores(net, gather(image, shift), image)
-            return batch, _outcome(scores, targets[torch.from_numpy(image).to(self._device)])
-
-        size = self._plan.batch_size
-        batches = [slice(start, start + size) for start in range(0, len(every_shift), size)]
-        for batch, outcome in self._workers.map(evaluate, batches):
-            image, shift = every_image[batch], every_shift[batch]
+        for image, shift, outcome in self._evaluated(pictures, targets, blank, control):
             prediction[image, shift], loss[image, shift], confidence[image, shift] = outcome
-            self._n_done += len(image)
+            self._n_done += len(shift)
             if self._tick is not None:
                 self._tick(self._n_done)
         return prediction, loss, confidence
+
+    def _evaluated(
+        self, pictures: Tensor, targets: Tensor, blank: NDArray[np.bool_], control: str | None
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Outcome]]:
+        """Places in the chunk, places in the grid and outcomes of all windows that are not blank, part by part."""
+        gather = self._occluded(pictures) if control == "occlusion" else self._shifted(pictures)
+        every_image, every_shift = np.nonzero(~blank)
+
+        def evaluate(net: Net, batch: slice) -> tuple[NDArray[np.int64], NDArray[np.int64], Outcome]:
+            image, shift = every_image[batch], every_shift[batch]
+            scores = self._scores(net, (gather(image, shift),), image)
+            return image, shift, outcome_of(scores, targets[torch.from_numpy(image).to(self._device)])
+
+        size = self._plan.batch_size
+        batches = [slice(start, start + size) for start in range(0, len(every_shift), size)]
+        yield from self._workers.map(evaluate, batches)
 
     def _blank(self, pictures: Tensor) -> NDArray[np.bool_]:
         """Which windows [image, shift] show nothing but fill: no row, or no column, that differs from it is in view."""
@@ -156,7 +172,7 @@ class DirectEvaluator:
             nothing = np.zeros(1, dtype=np.int64)
             try:
                 (self._blank_scores[size],) = self._workers.map(
-                    lambda net, batch: self._scores(net, batch, nothing), [self._as_input(empty)]
+                    lambda net, batch: self._scores(net, (batch,), nothing), [self._as_input(empty)]
                 )
             except ModelOutputError as error:
                 # No image is at fault, so none is named.
@@ -208,18 +224,19 @@ class DirectEvaluator:
         layout = torch.channels_last if self._plan.channels_last else torch.contiguous_format
         return batch.to(self._dtype).contiguous(memory_format=layout)
 
-    def _scores(self, net: Net, batch: Tensor, image: NDArray[np.int64]) -> Float[Tensor, "n classes"]:
+    def _scores(self, net: Net, inputs: tuple[Tensor, ...], image: NDArray[np.int64]) -> Float[Tensor, "n classes"]:
         """Scores in float32 (float64 nets: float64), checked; `image` are the pictures' places in the chunk."""
-        n = len(batch)
+        n = len(inputs[0])
         if self._plan.compiled and n < self._plan.batch_size:
             # A compiled net is made for one batch size: fill up rather than compile again for the remainder.
-            batch = batch[torch.arange(self._plan.batch_size, device=batch.device) % n]
+            filled = torch.arange(self._plan.batch_size, device=inputs[0].device) % n
+            inputs = tuple(batch[filled] for batch in inputs)
         try:
             with torch.no_grad():
-                out: Any = net(batch)
+                out: Any = net(*inputs)
         except Exception as error:
             raise ModelOutputError(
-                f"the model raised {type(error).__name__} on a batch {tuple(batch.shape)}: {one_line(error)}",
+                f"the model raised {type(error).__name__} on a batch {tuple(inputs[0].shape)}: {one_line(error)}",
                 tuple(sorted(set(image.tolist()))),
             ) from error
         scores = scores_of(out)[:n]
@@ -231,7 +248,8 @@ class DirectEvaluator:
         return scores
 
 
-def _outcome(scores: Tensor, targets: Tensor) -> Outcome:
+def outcome_of(scores: Tensor, targets: Tensor) -> Outcome:
+    """Prediction, loss and confidence [n] from scores [n, classes] and true classes [n]."""
     log_total = torch.logsumexp(scores, dim=1)
     best, prediction = scores.max(dim=1)
     loss = log_total - scores.gather(1, targets[:, None])[:, 0]

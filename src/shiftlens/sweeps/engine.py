@@ -19,10 +19,17 @@ from shiftlens.naming import unknown_name
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.models import Model
 from shiftlens.sweeps import tuning
+from shiftlens.sweeps.cutting import with_cut
+from shiftlens.sweeps.dedup import DedupEvaluator
 from shiftlens.sweeps.direct import DirectEvaluator
 from shiftlens.sweeps.plan import CONTROLS, DTYPES, ENGINES, ChunkResult, Evaluator, Plan
 
 logger = logging.getLogger(__name__)
+
+WORTH_CUTTING = 20.0
+"""Seconds of sweep above which doing nothing twice is worth the look for where to cut the net."""
+PICTURES_TO_CUT = 30
+"""Pictures in a sweep above which it is."""
 
 
 def check_request(grid: ShiftGrid, fill: Fill, engine: str, dtype: str, controls: tuple[str, ...]) -> None:
@@ -80,19 +87,26 @@ def make_plan(
     Raises
     ------
     InputError
-        A request that no path can serve (`check_request`), or a device that is not there.
+        A request that no path can serve (`check_request`), a device that is not there, or a net that `dedup`, asked for
+        by name, cannot serve.
     """
     check_request(grid, fill, engine, dtype, ())
     target = resolve_device(device)
-    return tuning.choose(
+    n_evaluations = n_images * grid.n_shifts * n_groups
+    rate, plan = tuning.choose(
         model,
         images,
-        n_evaluations=n_images * grid.n_shifts * n_groups,
+        n_evaluations=n_evaluations,
         dtype=dtype,
         device=target,
         machine=machine_kind(target),
         say=logger.info,
     )
+    # Looking for the best cut takes as long as some pictures do.
+    least = max(WORTH_CUTTING * rate, PICTURES_TO_CUT * grid.n_shifts)
+    if engine == "direct" or (engine == "auto" and n_evaluations < least):
+        return plan
+    return with_cut(model, plan, rate, images, grid, fill, required=engine == "dedup", say=logger.info)
 
 
 def check_machine(plan: Plan) -> None:
@@ -124,7 +138,8 @@ def prepare(
         The plan was made for another machine or device: its bits cannot be had here.
     """
     check_machine(plan)
-    return DirectEvaluator(model, plan, grid, fill, tick)
+    path = DedupEvaluator if plan.engine == "dedup" else DirectEvaluator
+    return path(model, plan, grid, fill, tick)
 
 
 def evaluate_chunk(

@@ -12,6 +12,8 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from shiftlens.sweeps.tracing import trace_module
+
 _PAIRS: tuple[tuple[type[nn.Module], type[nn.Module]], ...] = (
     (nn.Conv1d, nn.BatchNorm1d),
     (nn.Conv2d, nn.BatchNorm2d),
@@ -38,7 +40,7 @@ def fold_batch_norm(module: nn.Module) -> tuple[nn.Module, int]:
     Exception
         Whatever torch's tracer raises for a net that branches on its input; the caller says so and goes on unfolded.
     """
-    traced = fx.symbolic_trace(module)
+    traced = trace_module(module)
     modules = dict(traced.named_modules())
     # A module that is called twice must keep its weights for the other call.
     calls = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shiftlens.errors import StoreError
 
-ENGINES = ("direct",)
+ENGINES = ("direct", "dedup")
 DTYPES = ("float32", "bfloat16", "float64")
 CONTROLS = ("occlusion", "flip")
 
@@ -22,6 +22,9 @@ class Plan:
 
     `engine` names the path, `dtype` what the net computes in, `batch_size` the windows in one forward pass.
     `machine` is what the bits depend on besides: the CPU's vector unit or the GPU.
+
+    Of the path `dedup`: `cut` is the number of operations that run once for all shifts of an image, `shared` their
+    share of the net's multiply-adds (0 to 1), `fewer` how many times fewer multiply-adds the whole sweep takes.
     """
 
     engine: str
@@ -32,6 +35,9 @@ class Plan:
     compiled: bool
     device: str
     machine: str
+    cut: int = 0
+    shared: float = 0.0
+    fewer: float = 1.0
 
     def to_json(self) -> str:
         """One line of JSON with sorted keys."""
@@ -51,11 +57,11 @@ class Plan:
             plan = Plan(**values)
         except (TypeError, ValueError) as error:
             raise StoreError(f"stored plan cannot be read by this version ({error}): {text[:200]!r}") from None
-        kinds = {"str": str, "int": int, "bool": bool}
+        kinds = {"str": str, "int": int, "bool": bool, "float": float}
         for field in fields(Plan):
             if type(getattr(plan, field.name)) is not kinds[str(field.type)]:
                 raise StoreError(f"stored plan has {field.name}={getattr(plan, field.name)!r}, expected {field.type}")
-        if plan.engine not in ENGINES or plan.dtype not in DTYPES or plan.batch_size < 1:
+        if plan.engine not in ENGINES or plan.dtype not in DTYPES or plan.batch_size < 1 or plan.cut < 0:
             raise StoreError(f"stored plan names what this version does not have: {text[:200]!r}")
         return plan
 

@@ -6,6 +6,7 @@ is nothing to gain that a user would notice.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -50,8 +51,8 @@ def choose(
     device: torch.device,
     machine: str,
     say: Callable[[str], None],
-) -> Plan:
-    """The plan for a sweep of `n_evaluations` windows; see `engine.make_plan`."""
+) -> tuple[float, Plan]:
+    """Windows per second and the plan for a sweep of `n_evaluations` windows; see `engine.make_plan`."""
     pictures = model.preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(images[:CHECKED]))).to(device)
     h, w = pictures.shape[-2:]
     largest = max(1, min(max(BATCHES), MAX_PIXELS // (h * w), n_evaluations))
@@ -68,13 +69,13 @@ def choose(
     if not isinstance(model.module, nn.Module):
         if plan.dtype != "float32":
             raise InputError(f"{model.name} is a plain callable and computes in its own format; leave --dtype out")
-        return plan
+        return math.inf, plan  # its time is the user's: not measured
     reference = plan if plan.dtype == "float64" else replace(plan, dtype="float32")
     exact = _scores(prepare_nets(model, reference), _check(pictures, reference))
     plan = replace(_folded(model, reference, pictures, exact, say), dtype=plan.dtype)
     rate = _rate(model, plan, pictures)
     if n_evaluations / rate < WORTH_MEASURING:
-        return plan
+        return rate, plan
     sizes = sorted({min(size, largest) for size in BATCHES})
     formats = ["float32", "bfloat16"] if dtype == "auto" else [dtype]
     best = (rate, plan)
@@ -90,7 +91,7 @@ def choose(
         best = max(best, (_rate(model, candidate, pictures), candidate), key=lambda pair: pair[0])
     if n_evaluations / best[0] > WORTH_COMPILING:
         best = _compiled(model, best, pictures, exact, say)
-    return best[1]
+    return best
 
 
 def _batch(pictures: Tensor, n: int, plan: Plan) -> Tensor:

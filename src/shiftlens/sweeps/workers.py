@@ -18,7 +18,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-Net = Callable[[Tensor], Tensor]
+Net = Callable[..., Tensor]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

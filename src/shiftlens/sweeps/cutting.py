@@ -1,0 +1,243 @@
+"""Where to cut a net: which operations run once for all shifts of an image. Decided by measurement, once a sweep.
+
+Every operation that runs on cells saves arithmetic, but gathers more; late in a net there is little left to save. So
+the operations are run on one picture with a clock, the rests behind the cheapest cuts on a batch of windows, and the
+cheapest sum wins, if it also beats the direct path and agrees with it.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from shiftlens.errors import InputError
+from shiftlens.shifts import Fill, ShiftGrid, translate
+from shiftlens.sources.models import Model
+from shiftlens.sources.probing import scores_of
+from shiftlens.sweeps.dedup import CELL_BYTES, DedupEvaluator
+from shiftlens.sweeps.direct import prepare_module
+from shiftlens.sweeps.folding import largest_difference
+from shiftlens.sweeps.plan import Plan
+from shiftlens.sweeps.program import Layout, Program, crossing, rest_of
+from shiftlens.sweeps.tracing import Affine, Convolution, Pointwise, Trace, trace
+from shiftlens.sweeps.tuning import BFLOAT16_TOLERANCE, FLOAT32_TOLERANCE
+
+MEASURED = 6
+"""Cuts whose rest is timed: those that need the fewest multiply-adds."""
+CHECKED_WINDOWS = 64
+"""Windows, spread over the grid, on which both paths must agree."""
+QUICK = 1.0
+"""Seconds for one picture below which a first, cold run is not believed."""
+GATHERING = 40.0
+"""Multiply-adds that cost as much as moving one number: for the first guess, before anything is measured."""
+
+
+@dataclass(frozen=True)
+class _Cut:
+    n_early: int
+    macs: float
+    """Multiply-adds for one image and all shifts, moving numbers included."""
+    shared: float
+    fewer: float
+
+
+def with_cut(
+    model: Model,
+    plan: Plan,
+    rate: float,
+    images: NDArray[np.uint8],
+    grid: ShiftGrid,
+    fill: Fill,
+    *,
+    required: bool,
+    say: Callable[[str], None],
+) -> Plan:
+    """The plan with the best cut, or as it is where that is faster or the only way.
+
+    Parameters
+    ----------
+    model, plan, rate
+        The direct path, and the windows per second it reaches.
+    images, grid, fill
+        A few pictures on the model's input grid; what will be swept.
+    required
+        Whether the user asked for this path by name.
+    say
+        Is told once why it is not taken.
+
+    Raises
+    ------
+    InputError
+        The path is required and cannot serve the net: says why.
+    """
+
+    def give_up(why: str) -> Plan:
+        if required:
+            raise InputError(f"the path dedup cannot serve {model.name}: {why}; use engine direct or auto")
+        say(f"every window is computed on its own: {why}")
+        return plan
+
+    if not isinstance(model.module, nn.Module):
+        return give_up("it is a plain callable, whose layers cannot be seen")
+    if len({tuple(image.shape) for image in images}) != 1:
+        return give_up("pictures differ in size")
+    base = replace(plan, engine="dedup", compiled=False)
+    module = prepare_module(model, base)
+    _, c, h, w = images.shape
+    try:
+        found = trace(module, (c, h, w))
+    except Exception as error:  # torch's tracer raises whatever the model's own code does with a stand-in
+        return give_up(f"it cannot be traced ({type(error).__name__})")
+    if not any(isinstance(step.operation, Convolution) for step in found.steps):
+        return give_up(found.refused or "it has no convolution that acts on every cell alike")
+    values = fill.normalised(model.preprocessing.mean, model.preprocessing.std) if fill.is_constant else None
+    layout = Layout.of(grid, (h, w), fill.rule, values)
+    pictures = model.preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(images[:2])))
+    pictures = pictures.to(base.device)
+    program, cuts = _promising(found, layout, base, model.n_macs or 0, grid.n_shifts)
+    if not cuts:
+        return give_up("the cells of its first layers would not fit the memory")
+    with torch.no_grad():
+        best = _cheapest(found, program, cuts, base, pictures[0], grid)
+    chosen = replace(base, cut=best.n_early, shared=round(best.shared, 4), fewer=round(best.fewer, 3))
+    if not _agrees(model, module, chosen, images[:1], pictures[0], grid, fill):
+        return give_up("on these pictures the traced net disagrees with the module")
+    if required:
+        return chosen
+    reached = _rate(model, chosen, images, grid, fill)
+    # Five per cent is more than the noise of these short timings.
+    if reached < 1.05 * rate:
+        return give_up(f"that is faster for this net and grid ({rate:,.0f} against {reached:,.0f} evaluations/s)")
+    return chosen
+
+
+def _dense_macs(found: Trace, n_early: int) -> int:
+    """Multiply-adds of the early convolutions for one window."""
+    total = 0
+    for step in found.steps[:n_early]:
+        if isinstance(step.operation, Convolution):
+            _, h, w = step.shape
+            total += step.operation.weight.numel() * h * w
+    return total
+
+
+def _promising(found: Trace, layout: Layout, plan: Plan, net_macs: int, n_shifts: int) -> tuple[Program, list[_Cut]]:
+    """The cuts that need the fewest multiply-adds, moving numbers included; and the steps of the deepest of them."""
+    size = torch.empty(0, dtype=getattr(torch, plan.dtype)).element_size()
+    everything = max(net_macs, _dense_macs(found, len(found.steps)))
+    shapes = {found.source: found.source_shape} | {step.name: step.shape for step in found.steps}
+    whole = Program(found, len(found.steps), layout)
+    cuts: list[_Cut] = []
+    for n_early in range(1, len(found.steps) + 1):
+        if n_early < len(found.steps) and isinstance(found.steps[n_early].operation, (Pointwise, Affine)):
+            continue  # one more costs next to nothing
+        dense = _dense_macs(found, n_early)
+        macs, numbers = whole.so_far[found.steps[n_early - 1].name]
+        if numbers * size > CELL_BYTES:
+            break
+        if dense:
+            moved = numbers + n_shifts * sum(int(np.prod(shapes[name])) for name in crossing(found, n_early))
+            late = n_shifts * (everything - dense)
+            fewer = n_shifts * everything / max(1, macs + late)
+            cuts.append(_Cut(n_early, macs + late + GATHERING * moved, dense / everything, fewer))
+    cuts = sorted(cuts, key=lambda cut: cut.macs)[:MEASURED]
+    deepest = max((cut.n_early for cut in cuts), default=0)
+    return (whole if deepest == len(found.steps) else Program(found, deepest, layout)), cuts
+
+
+def _cheapest(found: Trace, program: Program, cuts: list[_Cut], plan: Plan, picture: Tensor, grid: ShiftGrid) -> _Cut:
+    """Time the steps of the deepest cut on one picture, and the rest behind every cut on a batch; one core each."""
+    dtype: torch.dtype = getattr(torch, plan.dtype)
+    n_threads = torch.get_num_threads()
+    # As it will run: an image a core.
+    torch.set_num_threads(1)
+    try:
+        finished = _clocked(program, picture, dtype)
+        if max(finished.values()) < QUICK:  # then setting up the kernels shows
+            finished = _clocked(program, picture, dtype)
+        costs = [
+            (finished[found.steps[cut.n_early - 1].name] + _late(found, program, cut, plan, picture, grid), cut)
+            for cut in cuts
+        ]
+        return min(costs, key=lambda pair: pair[0])[1]
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def _clocked(program: Program, picture: Tensor, dtype: torch.dtype) -> dict[str, float]:
+    """Seconds after which each map was there."""
+    finished: dict[str, float] = {}
+    begin = time.perf_counter()
+    program.run(picture, dtype, lambda name: finished.__setitem__(name, time.perf_counter() - begin))
+    return finished
+
+
+def _late(found: Trace, program: Program, cut: _Cut, plan: Plan, picture: Tensor, grid: ShiftGrid) -> float:
+    """Seconds of the rest for all windows of one picture, from two batches after one to warm up."""
+    rest = rest_of(found, cut.n_early)
+    names = crossing(found, cut.n_early)
+    # What the cells hold does not matter to the clock.
+    maps = [
+        torch.zeros(
+            program.cells[name].rows.n,
+            program.cells[name].columns.n,
+            _channels(found, name),
+            dtype=getattr(torch, plan.dtype),
+            device=picture.device,
+        )
+        for name in names
+    ]
+    n = min(plan.batch_size, grid.n_shifts)
+    iy, ix = np.divmod(np.linspace(0, grid.n_shifts - 1, n).astype(np.int64), grid.shape[1])
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        rest(*program.windows(maps, iy, ix, channels_last=plan.channels_last, names=names))
+        times.append(time.perf_counter() - begin)
+    return min(times[1:]) * grid.n_shifts / n
+
+
+def _channels(found: Trace, name: str) -> int:
+    if name == found.source:
+        return found.source_shape[0]
+    return next(step.shape[0] for step in found.steps if step.name == name)
+
+
+def _agrees(
+    model: Model, module: nn.Module, plan: Plan, images: NDArray[np.uint8], picture: Tensor, grid: ShiftGrid, fill: Fill
+) -> bool:
+    """Whether both paths give the same scores for windows spread over the grid."""
+    evaluator = DedupEvaluator(model, plan, grid, fill)
+    shift = np.unique(np.linspace(0, grid.n_shifts - 1, CHECKED_WINDOWS).astype(np.int64))
+    iy, ix = np.divmod(shift, grid.shape[1])
+    values = fill.normalised(model.preprocessing.mean, model.preprocessing.std) if fill.is_constant else fill
+    moved = [translate(picture, int(dx), int(dy), values) for dy, dx in zip(grid.dys[iy], grid.dxs[ix], strict=True)]
+    layout = torch.channels_last if plan.channels_last else torch.contiguous_format
+    batch = torch.stack(moved).to(getattr(torch, plan.dtype)).contiguous(memory_format=layout)
+    with torch.no_grad():
+        plain = torch.cat([scores_of(module(part)) for part in torch.split(batch, plan.batch_size)])
+    dedup = evaluator.scores(picture, shift)
+    tolerance = BFLOAT16_TOLERANCE if plan.dtype == "bfloat16" else FLOAT32_TOLERANCE
+    return largest_difference(plain, dedup) <= tolerance
+
+
+def _rate(model: Model, plan: Plan, images: NDArray[np.uint8], grid: ShiftGrid, fill: Fill) -> float:
+    """Evaluations per second with all cores at work: the median of three rounds of one picture a core."""
+    evaluator = DedupEvaluator(model, plan, grid, fill)
+    n = max(1, torch.get_num_threads())
+    pictures = images[np.arange(n) % len(images)]
+    labels = np.zeros(n, dtype=np.int64)
+    evaluator(pictures[:1], labels[:1])
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        evaluator(pictures, labels)
+        times.append(time.perf_counter() - begin)
+    return n * grid.n_shifts / statistics.median(times)

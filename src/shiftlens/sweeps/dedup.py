@@ -1,0 +1,106 @@
+"""The path that does nothing twice: early layers once for all shifts of an image, the rest on every window.
+
+`states` says what a cell depends on, `tracing` which operations can be served, `cells` computes them, `program` cuts
+the net in two. Here the two halves run, one image a core. Results are those of the direct path up to the order of float
+additions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shiftlens.errors import StoreError
+from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.sources.models import Model
+from shiftlens.sweeps.direct import DirectEvaluator, Outcome, outcome_of, prepare_module
+from shiftlens.sweeps.plan import Plan
+from shiftlens.sweeps.program import Layout, Program, rest_of
+from shiftlens.sweeps.tracing import Trace, trace
+from shiftlens.sweeps.workers import Net, Workers, replicas
+
+CELL_BYTES = 1_200_000_000
+"""Most bytes of cells that all workers hold together."""
+
+
+def n_workers(program: Program, plan: Plan, n_threads: int) -> int:
+    """Images that are computed side by side: one a core, fewer where their cells would not fit `CELL_BYTES`."""
+    bytes_each = program.n_numbers() * torch.empty(0, dtype=getattr(torch, plan.dtype)).element_size()
+    return max(1, min(n_threads, CELL_BYTES // max(1, bytes_each)))
+
+
+class DedupEvaluator(DirectEvaluator):
+    """`plan.Evaluator` by cells; see there for arguments, results and errors."""
+
+    def __init__(
+        self, model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, tick: Callable[[int], None] | None = None
+    ) -> None:
+        super().__init__(model, plan, grid, fill, tick)
+        self._module = prepare_module(model, plan)
+        self._traces: dict[tuple[int, int, int], Trace] = {}
+        self._programs: dict[tuple[int, int, int, bool], tuple[Program, Workers]] = {}
+
+    def _program(self, shape: tuple[int, int, int], occluded: bool) -> tuple[Program, Workers]:
+        key = (*shape, occluded)
+        if key not in self._programs:
+            if shape not in self._traces:
+                self._traces[shape] = trace(self._module, shape)
+            found = self._traces[shape]
+            if self._plan.cut > len(found.steps):
+                raise StoreError(
+                    f"the stored plan runs {self._plan.cut} operations on cells, this version serves "
+                    f"{len(found.steps)} of this net; start a new sweep at another path"
+                )
+            layout = Layout.of(self._grid, shape[1:], self._fill.rule, self._values, occluded=occluded)
+            program = Program(found, self._plan.cut, layout)
+            n_threads = torch.get_num_threads() if self._device.type == "cpu" else 1
+            rest = rest_of(found, self._plan.cut)
+            self._programs[key] = program, Workers(replicas(rest, n_workers(program, self._plan, n_threads)))
+        return self._programs[key]
+
+    def _evaluated(
+        self, pictures: Tensor, targets: Tensor, blank: NDArray[np.bool_], control: str | None
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Outcome]]:
+        c, h, w = (int(n) for n in pictures.shape[1:])
+        program, workers = self._program((c, h, w), control == "occlusion")
+
+        def evaluate(rest: Net, image: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Outcome]:
+            shift = np.flatnonzero(~blank[image])
+            return np.full(len(shift), image), shift, self._image(rest, program, pictures[image], targets, image, shift)
+
+        yield from workers.map(evaluate, [image for image in range(len(pictures)) if not blank[image].all()])
+
+    def _image(
+        self, rest: Net, program: Program, picture: Tensor, targets: Tensor, image: int, shift: NDArray[np.int64]
+    ) -> Outcome:
+        """All wanted shifts of one picture."""
+        parts = [
+            outcome_of(scores, targets[image].expand(len(scores)))
+            for scores in self._scores_of(rest, program, picture, image, shift)
+        ]
+        prediction, loss, confidence = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return prediction, loss, confidence
+
+    def _scores_of(
+        self, rest: Net, program: Program, picture: Tensor, image: int, shift: NDArray[np.int64]
+    ) -> Iterator[Tensor]:
+        with torch.no_grad():
+            maps = program.run(picture, self._dtype)
+        iy, ix = np.divmod(shift, self._grid.shape[1])
+        for start in range(0, len(shift), self._plan.batch_size):
+            batch = slice(start, start + self._plan.batch_size)
+            inputs = program.windows(maps, iy[batch], ix[batch], channels_last=self._plan.channels_last)
+            yield self._scores(rest, inputs, np.full(len(inputs[0]), image))
+
+    def scores(self, picture: Tensor, shift: NDArray[np.int64]) -> Tensor:
+        """Scores [n, classes] of one normalised picture [c, h, w] under some shifts, by their places in the grid."""
+        c, h, w = (int(n) for n in picture.shape)
+        program, workers = self._program((c, h, w), occluded=False)
+        (found,) = workers.map(
+            lambda rest, image: torch.cat(list(self._scores_of(rest, program, picture, image, shift))), [0]
+        )
+        return found
