@@ -12,8 +12,7 @@ from shiftlens.comparison.gather import compared
 from shiftlens.errors import InputError
 from shiftlens.figures import png_bytes
 from shiftlens.figures.comparison import Drawable, accuracy_maps, difference_maps, plot_comparison, profiles
-from shiftlens.figures.profile import profile
-from shiftlens.metrics.arrays import SweepArrays
+from shiftlens.figures.profile import Profile, profile
 
 REACH = 4
 D = np.arange(-REACH, REACH + 1)
@@ -21,17 +20,20 @@ D = np.arange(-REACH, REACH + 1)
 
 def drawable(n: int = 3, marked: tuple[int, int] | None = (2, -3)) -> Drawable:
     """Each arm but the baseline differs at one shift (dx, dy) = (2, -3) only, by its number in points."""
-    cells = np.zeros((2, D.size, D.size), np.uint8)
-    arrays = SweepArrays(cells, cells.astype(np.float32), np.zeros(2, np.int64), D, D, ("a", "b"))
-    difference, mark = np.zeros((D.size, D.size)), np.zeros((D.size, D.size), np.bool_)
+    line = np.arange(5.0)
+    some = Profile(line, line, line - 1, line + 1, line)
+    difference, mark = np.zeros((D.size, D.size)), np.zeros((D.size, D.size), np.int8)
     difference[REACH - 3, REACH + 2] = 1.0
     if marked is not None:
-        mark[REACH + marked[1], REACH + marked[0]] = True
+        mark[REACH + marked[1], REACH + marked[0]] = 1
     accuracy = np.stack([np.full((D.size, D.size), 0.1 * (k + 1)) for k in range(n)])
     return Drawable(
         names=tuple(f"net {k}" for k in range(n)),
         baseline=0,
-        arrays=(arrays,) * n,
+        dys=D,
+        dxs=D,
+        about="2 images, fill black",
+        profiles=(some,) * n,
         accuracy=accuracy,
         differences={k: 4 * k * difference for k in range(1, n)},
         marked=dict.fromkeys(range(1, n), mark),
@@ -64,6 +66,14 @@ def test_a_difference_is_drawn_where_its_shift_moves_the_picture_and_its_line_ru
     assert corners == {(1.5, -3.5), (2.5, -3.5), (1.5, -2.5), (2.5, -2.5)}
     assert len(axes.collections[0].get_segments()) == 4
     assert not difference_maps(drawable(marked=None)).axes[0].collections
+
+
+def test_a_line_runs_between_better_and_worse():
+    mark = np.zeros((D.size, D.size), np.int8)
+    mark[:, :REACH], mark[:, REACH:] = 1, -1
+    lines = difference_maps(replace(drawable(2), marked={1: mark})).axes[0].collections[0].get_segments()
+    between = [line for line in lines if (line[:, 0] == -0.5).all()]
+    assert len(between) == D.size
 
 
 def test_a_quiet_map_does_not_shout():
@@ -123,3 +133,13 @@ def test_the_same_bytes_twice_and_strange_names(tmp_path):
     assert set(plot_comparison(made)) == {"differences", "accuracies", "profiles"}
     with pytest.raises(InputError, match="unknown picture format 'jpg'"):
         plot_comparison(made, tmp_path, format="jpg")
+
+
+@pytest.mark.parametrize(("n", "shape"), [(1, (1, 1)), (4, (1, 4)), (5, (2, 3)), (9, (3, 3))])
+def test_panels_fill_their_rows(n, shape):
+    figure = accuracy_maps(drawable(n))
+    grid = figure.axes[0].get_gridspec()
+    assert (grid.nrows, grid.ncols) == shape
+    assert sum(axes.get_visible() for axes in figure.axes) == n + 1
+    with_y = [axes.get_ylabel() for axes in figure.axes[:n]]
+    assert [bool(text) for text in with_y] == [k % shape[1] == 0 for k in range(n)]

@@ -8,6 +8,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from shiftlens.comparison.arms import Aligned
 from shiftlens.comparison.paired import Difference, DifferenceMap, NonInferiority
 from shiftlens.comparison.scores import Quantity
@@ -283,16 +285,24 @@ class Comparison:
             Another format, or a directory that cannot be written.
         """
         from shiftlens.figures.comparison import Drawable, plot_comparison
+        from shiftlens.figures.maps import about
+        from shiftlens.figures.profile import profile
 
-        arrays = tuple(self.aligned.arrays(k) for k in range(len(self.names)))
+        profiles = []
+        if self.accuracy[0].size > 1:
+            # One arm at a time: its answers, unpacked, are forgotten before the next.
+            profiles = [profile(self.aligned.arrays(k), of_loss=False) for k in range(len(self.names))]
         maps = [(each.which, each.map) for each in self.against]
         drawable = Drawable(
             names=self.names,
             baseline=self.baseline,
-            arrays=arrays,
+            dys=self.dys,
+            dxs=self.dxs,
+            about=about(self.aligned.arrays(self.baseline)),
+            profiles=tuple(profiles),
             accuracy=self.accuracy,
             differences={k: found.value for k, found in maps},
-            marked={k: found.better | found.worse for k, found in maps},
+            marked={k: found.better.astype(np.int8) - found.worse.astype(np.int8) for k, found in maps},
             blank=self.blank,
         )
         return plot_comparison(drawable, out, format=format)

@@ -177,7 +177,7 @@ def _map(each: Against, comparison: Comparison) -> Finding:
 def _as_good(made: NonInferiority, each: Against, comparison: Comparison) -> Finding:
     (arm, base), n = _both(each, comparison), len(comparison.against)
     label, margin = LABELS[made.quantity], number_text(made.margin, "points")
-    at_worst = number_text(made.lower, "points")
+    at_worst = f"{number_text(abs(made.lower), 'points')} {'behind' if made.lower < 0 else 'ahead'}"
     if made.holds:
         text = f"As good: {arm} is no more than {margin} behind {base} in {label}; at worst {at_worst}."
     else:

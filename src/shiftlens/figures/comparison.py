@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shiftlens.figures.drawing import (
     DIVERGING,
@@ -20,9 +21,9 @@ from shiftlens.figures.drawing import (
     save,
 )
 from shiftlens.figures.gallery import Pictures
-from shiftlens.figures.maps import LEAST_POINTS, about
-from shiftlens.figures.profile import profile
-from shiftlens.metrics.arrays import BoolArray, IntArray, SweepArrays
+from shiftlens.figures.maps import LEAST_POINTS
+from shiftlens.figures.profile import Profile
+from shiftlens.metrics.arrays import BoolArray, IntArray
 from shiftlens.stats import FloatArray
 
 if TYPE_CHECKING:
@@ -43,30 +44,38 @@ class Drawable:
     ----------
     names, baseline
         Of the sweeps, and which of them the others are compared with.
-    arrays
-        Their answers on the common images and shifts.
+    dys, dxs
+        Common shifts in px, ascending.
+    about
+        Images and fill, for under a title.
+    profiles
+        Of each sweep's accuracy; empty where there are no shifts.
     accuracy
         (sweep, dy, dx) share.
     differences
         For each sweep but the baseline, by its position: (dy, dx) in points, that sweep minus the baseline.
     marked
-        For each of them (dy, dx): the difference stands when all shifts are looked at together.
+        For each of them (dy, dx): 1 where it is better and -1 where it is worse when all shifts are looked at together,
+        0 elsewhere.
     blank
         (dy, dx): nothing of some net's picture is left.
     """
 
     names: tuple[str, ...]
     baseline: int
-    arrays: tuple[SweepArrays, ...]
+    dys: IntArray
+    dxs: IntArray
+    about: str
+    profiles: tuple[Profile, ...]
     accuracy: FloatArray
     differences: Mapping[int, FloatArray]
-    marked: Mapping[int, BoolArray]
+    marked: Mapping[int, NDArray[np.int8]]
     blank: BoolArray
 
     @property
     def shifts(self) -> tuple[IntArray, IntArray]:
         """The common dys and dxs."""
-        return self.arrays[0].dys, self.arrays[0].dxs
+        return self.dys, self.dxs
 
 
 def plot_comparison(made: Drawable, out: str | Path | None = None, *, format: str = "png") -> Pictures:  # noqa: A002
@@ -93,7 +102,7 @@ def plot_comparison(made: Drawable, out: str | Path | None = None, *, format: st
     """
     kind = check_format(format)
     figures = {"differences": difference_maps(made), "accuracies": accuracy_maps(made)}
-    if made.accuracy[0].size > 1:
+    if made.profiles:
         figures["profiles"] = profiles(made)
     if out is None:
         return Pictures(figures)
@@ -112,7 +121,7 @@ def difference_maps(made: Drawable) -> Figure:
     for place, (k, values) in enumerate(shown.items()):
         axes = panels[place]
         drawn = heat_map(axes, values, made.shifts, (low, high), DIVERGING)
-        _outline(axes, made.marked[k] & ~made.blank, made)
+        _outline(axes, np.where(made.blank, 0, made.marked[k]), made)
         axes.set_title(_short(made.names[k]), fontsize=11, parse_math=False)
         _label(axes, place, len(shown))
     base = _short(made.names[made.baseline])
@@ -121,7 +130,7 @@ def difference_maps(made: Drawable) -> Figure:
         bar = figure.colorbar(drawn, ax=panels[: len(shown)], shrink=0.85)
         bar.set_label(label, parse_math=False)
     figure.suptitle(
-        f"Accuracy minus that of {base}. {about(made.arrays[0])}\n"
+        f"Accuracy minus that of {base}. {made.about}\n"
         "Lines surround differences that stand when all shifts are looked at together (95 %)",
         parse_math=False,
         fontsize=11,
@@ -141,7 +150,7 @@ def accuracy_maps(made: Drawable) -> Figure:
         _label(panels[k], k, n)
     if drawn is not None:
         figure.colorbar(drawn, ax=panels[:n], label="accuracy (%), range 0 to 100", shrink=0.85)
-    figure.suptitle(f"Accuracy under every shift. {about(made.arrays[0])}", parse_math=False, fontsize=11)
+    figure.suptitle(f"Accuracy under every shift. {made.about}", parse_math=False, fontsize=11)
     return figure
 
 
@@ -149,8 +158,7 @@ def profiles(made: Drawable) -> Figure:
     """Accuracy against the length of the shift, all sweeps in one axes, each with its band."""
     figure = new_figure(7.6, 4.8)
     axes = figure.add_subplot()
-    for k, (name, arrays) in enumerate(zip(made.names, made.arrays, strict=True)):
-        found = profile(arrays, of_loss=False)
+    for k, (name, found) in enumerate(zip(made.names, made.profiles, strict=True)):
         colour, dashes = LINES[k % len(LINES)], DASHES[k // len(LINES) % len(DASHES)]
         text = f"{_short(name)} (baseline)" if k == made.baseline else _short(name)
         axes.plot(found.radius, found.value, dashes, color=colour, marker=".", markersize=4, label=text)
@@ -166,7 +174,7 @@ def profiles(made: Drawable) -> Figure:
     for text_artist in legend.get_texts():
         text_artist.set_parse_math(False)
     figure.suptitle(
-        f"Mean over all directions. {about(made.arrays[0])}\n"
+        f"Mean over all directions. {made.about}\n"
         "Bands: 95 % for all lengths of one net. The same images: overlapping bands may still differ",
         parse_math=False,
         fontsize=11,
@@ -175,7 +183,7 @@ def profiles(made: Drawable) -> Figure:
 
 
 def _panels(n: int) -> tuple[Figure, list[Axes]]:
-    n_columns = min(MOST_COLUMNS, n)
+    n_columns = _columns(n)
     n_rows = -(-n // n_columns)
     figure = new_figure(max(1.6 + 3.6 * n_columns, 6.4), 1.4 + 3.5 * n_rows)
     panels = list(figure.subplots(n_rows, n_columns, squeeze=False).ravel())
@@ -184,13 +192,19 @@ def _panels(n: int) -> tuple[Figure, list[Axes]]:
     return figure, panels
 
 
+def _columns(n: int) -> int:
+    """As few rows as fit, evenly filled: five are three and two, not four and one."""
+    n_rows = -(-n // MOST_COLUMNS)
+    return -(-n // n_rows)
+
+
 def _label(axes: Axes, place: int, n: int) -> None:
-    n_columns = min(MOST_COLUMNS, n)
+    n_columns = _columns(n)
     name_axes(axes, x=place + n_columns >= n, y=place % n_columns == 0, short=True)
 
 
-def _outline(axes: Axes, cells: BoolArray, made: Drawable) -> None:
-    """Lines along the sides of marked cells: a contour would cut their corners."""
+def _outline(axes: Axes, cells: NDArray[np.integer], made: Drawable) -> None:
+    """Lines along the sides between cells of different mark: a contour would cut their corners."""
     left, right, bottom, top = extent(made.shifts)
     ys = np.linspace(top, bottom, cells.shape[0] + 1)
     xs = np.linspace(left, right, cells.shape[1] + 1)
