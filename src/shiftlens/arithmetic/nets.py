@@ -53,7 +53,15 @@ def graph_of(model: Net, size: int | Pair, *, name: str | None = None) -> Graph:
         See `graph.trace`, `net_of` and `pixels`.
     """
     module = net_of(model)
-    n_channels = model.n_channels if isinstance(model, Model) else input_channels(module) or 3
     title = name or (model.name if isinstance(model, Model) else type(module).__name__)
+    # The first convolution tells a bare net's channels, unless it does not read the picture itself.
+    guesses = (model.n_channels,) if isinstance(model, Model) else (input_channels(module) or 3, 3, 1)
+    refused: InputError | None = None
     with evaluating(module):
-        return trace(module, pixels(size), n_channels=n_channels, name=title)
+        for n_channels in dict.fromkeys(guesses):
+            try:
+                return trace(module, pixels(size), n_channels=n_channels, name=title)
+            except InputError as error:
+                refused = refused or error
+    assert refused is not None
+    raise refused

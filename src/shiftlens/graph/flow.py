@@ -17,7 +17,8 @@ _ATTRIBUTE = "_shiftlens_flow"
 class Pending:
     """Explicit padding that no window has used yet: its sides and mode, and what was there before it.
 
-    `site` is the pad's own place among the sites; None inside a layer that pads for itself.
+    `site` is the place among the sites of the layer or function that pads; None where only the layer pads for itself,
+    and `own` is that part.
     """
 
     sides: Sides
@@ -25,6 +26,7 @@ class Pending:
     sources: tuple[Source, ...]
     size: Pair
     site: int | None
+    own: Sides = Sides()  # noqa: RUF009 - frozen
 
 
 @dataclass(frozen=True)

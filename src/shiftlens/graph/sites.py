@@ -94,9 +94,11 @@ class Site:
     padding
         What is added on each side before the windows slide: the layer's own, plus explicit padding right before it.
         For a transposed convolution, what is cut off afterwards.
+    own
+        The layer's own part of that.
     mode
         Padding mode, as in `shiftlens.nn.pad`; "none" without padding, "-inf" for a max pool, "constant" for another
-        number, several joined by "+".
+        number, several joined by "+"; how a resize interpolates ("bilinear", "bilinear aligned").
     ceil_mode
         Whether a last, incomplete window counts.
     counts_padding
@@ -132,6 +134,7 @@ class Site:
     stride: Pair
     dilation: Pair
     padding: Sides
+    own: Sides
     mode: str
     ceil_mode: bool
     counts_padding: bool

@@ -105,6 +105,7 @@ class Tracer(Watch):
             "stride": (1, 1),
             "dilation": (1, 1),
             "padding": Sides(),
+            "own": facts.get("padding", Sides()),
             "mode": "none",
             "ceil_mode": False,
             "counts_padding": True,
@@ -144,7 +145,7 @@ class Tracer(Watch):
 
     def window(self, call: Call, kind: str, kernel: Pair, own: Sides, own_mode: str, **facts: Any) -> None:
         """Append a site that slides a window; explicit padding right before it is counted as its own."""
-        flow, out = call.flow, call.made[0]
+        flow, out, total = call.flow, call.made[0], own
         if flow.axes != last_axes(call.x):
             self.lose(call, f"{call.key.name} at {call.key.path or 'the top'}")
             return
@@ -154,11 +155,12 @@ class Tracer(Watch):
                 self.drafts[pending.site].merged = True
             modes = [pending.mode] if not own or own_mode == pending.mode else [pending.mode, own_mode]
             flow = replace(flow, sources=pending.sources, size=pending.size, pending=None)
-            own, own_mode = own + pending.sides, "+".join(modes)
-        mode = own_mode if own else "none"
+            total, own, own_mode = own + pending.sides, own + pending.own, "+".join(modes)
+        mode = own_mode if total else "none"
         if isinstance(call.part, PartialConv2d):
-            mode = call.part.padding_mode  # zeros, and a factor that makes up for them
-        self.add(call, kind, flow, out, kernel=kernel, padding=own, mode=mode, **facts)
+            # Zeros, and a factor that makes up for them.
+            mode = "+".join([*mode.split("+")[:-1], call.part.padding_mode])
+        self.add(call, kind, flow, out, kernel=kernel, padding=total, own=own, mode=mode, **facts)
         for other in call.made[1:]:  # the places of the largest values, which are no map
             set_flow(other, replace(flow, lost=f"indices of {call.key.name}", pending=None, fresh=None))
 
@@ -172,7 +174,8 @@ class Tracer(Watch):
         modes = mode if before is None or before.mode == mode else f"{before.mode}+{mode}"
         total = sides if before is None else before.sides + sides
         if own_layer:
-            set_flow(out, replace(flow, size=size, pending=Pending(total, modes, *start, None), fresh=None))
+            made = Pending(total, modes, *start, None if before is None else before.site, sides)
+            set_flow(out, replace(flow, size=size, pending=made, fresh=None))
             return
         path = self._named(call)[0]
         if before is not None and before.site is not None and self.drafts[before.site].site.path == path:

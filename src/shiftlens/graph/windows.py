@@ -177,11 +177,20 @@ def getitem(tracer: Tracer, call: Call) -> None:
 
 def resize(tracer: Tracer, call: Call) -> None:
     """Interpolation."""
-    b = call.bound("input size scale_factor", size=None, scale_factor=None)
+    b = call.bound(
+        "input size scale_factor mode align_corners", size=None, scale_factor=None, mode="nearest", align_corners=None
+    )
     factor = b["scale_factor"]
     values = tuple(float(f) for f in factor) if isinstance(factor, Sequence) else (factor, factor)
     scale = None if factor is None else (float(values[0]), float(values[-1]))
-    tracer.add(call, "resize", call.flow, call.made[0], scale=scale)
+    tracer.add(
+        call,
+        "resize",
+        call.flow,
+        call.made[0],
+        scale=scale,
+        mode=f"{b['mode']}{' aligned' if b['align_corners'] else ''}",
+    )
 
 
 def shuffle(tracer: Tracer, call: Call) -> None:
