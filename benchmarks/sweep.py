@@ -3,7 +3,8 @@
     python benchmarks/sweep.py --out docs/benchmarks/sweep.json
 
 Every repeat measures all candidates one after the other, so that the ratios hold when the machine's speed drifts. The
-pictures are random: rates do not depend on what is in them. Written beside the JSON: a table in Markdown.
+pictures are random: rates do not depend on what is in them. Written beside the JSON: a table in Markdown. `--nets
+resnet18-64 resnet18-224` measures torchvision's net with random weights under shifts of up to 16 pixels.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from shiftlens.devices import roomy_heap
 from shiftlens.sweeps.engine import make_plan, prepare
 
 NAIVE_BATCHES = (64, 250, 1000)
+PICTURES_A_CORE = 2
 CONVOLUTIONS = ((64, 32), (128, 16), (256, 8), (512, 4))
 
 
@@ -38,6 +40,16 @@ def seconds_of(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def subject(name: str) -> tuple[sl.Model, int, sl.ShiftGrid]:
+    """A net of the benchmark, its input size in pixels, and the shifts."""
+    torch.manual_seed(0)
+    if name.startswith("resnet18-"):
+        size = int(name.removeprefix("resnet18-"))
+        net = torchvision.models.resnet18(num_classes=10).eval()
+        return sl.wrap(net, mean=(0.5,) * 3, std=(0.25,) * 3, size=size), size, sl.ShiftGrid(16)
+    return sl.wrap(sl.nn.VGG(name), mean=(0.5,) * 3, std=(0.25,) * 3, size=32), 32, sl.ShiftGrid(32)
 
 
 def naive(net: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor, shifts: list[tuple[int, int]]) -> None:
@@ -77,39 +89,54 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def measure(arch: str, repeats: int, n_naive: int, log: Callable[[str], None]) -> dict[str, Any]:
-    torch.manual_seed(0)
-    model = sl.wrap(sl.nn.VGG(arch), mean=(0.5,) * 3, std=(0.25,) * 3, size=32)
-    net = model.module.eval()
-    grid, fill = sl.ShiftGrid(32), sl.Fill.parse("black")
+    model, size, grid = subject(arch)
+    assert isinstance(model.module, torch.nn.Module)
+    net, fill = model.module.eval(), sl.Fill.parse("black")
     rng = np.random.default_rng(0)
-    pictures = rng.integers(0, 256, (2, 3, 32, 32), dtype=np.uint8)
-    labels = rng.integers(0, 10, 2)
-    log(f"{arch}: choosing the plan")
+    n_pictures = max(2, torch.get_num_threads()) * PICTURES_A_CORE
+    pictures = rng.integers(0, 256, (n_pictures, 3, size, size), dtype=np.uint8)
+    labels = rng.integers(0, 10, n_pictures)
+    batches = NAIVE_BATCHES if size == 32 else (16, 64)
+    plans = {}
     with roomy_heap(torch.device("cpu")):
-        plan = make_plan(model, pictures, grid, fill, n_images=10_000)
-    evaluator = prepare(model, plan, grid, fill)
-    evaluator(pictures[:1], labels[:1])
-    rates: dict[str, list[float]] = {f"naive, batch {b}": [] for b in NAIVE_BATCHES} | {"direct": []}
+        for engine in ("direct", "dedup"):
+            log(f"{arch}: choosing the plan of {engine}")
+            plans[engine] = make_plan(model, pictures, grid, fill, n_images=10_000, engine=engine)
+    evaluators = {engine: prepare(model, plan, grid, fill) for engine, plan in plans.items()}
+    n_shown = {engine: 1 if engine == "direct" else n_pictures for engine in plans}
+    rates: dict[str, list[float]] = {f"naive, batch {b}": [] for b in batches} | {engine: [] for engine in plans}
+    for evaluator in evaluators.values():
+        evaluator(pictures[:1], labels[:1])
     for repeat in range(repeats):
-        for batch in NAIVE_BATCHES:
-            x = torch.from_numpy(rng.standard_normal((batch, 3, 32, 32), dtype=np.float32))
+        for batch in batches:
+            x = torch.from_numpy(rng.standard_normal((batch, 3, size, size), dtype=np.float32))
             y = torch.from_numpy(rng.integers(0, 10, batch))
-            shifts = [(int(a), int(b)) for a, b in rng.integers(-32, 33, (max(1, n_naive // batch), 2))]
+            cost = max(1, round((model.n_macs or 0) / 209e6))
+            reach = grid.max_x
+            many = max(1, n_naive // (batch * cost))
+            shifts = [(int(a), int(b)) for a, b in rng.integers(-reach, reach + 1, (many, 2))]
             taken = seconds_of(lambda x=x, y=y, shifts=shifts: naive(net, x, y, shifts))
             rates[f"naive, batch {batch}"].append(batch * len(shifts) / taken)
-        with roomy_heap(torch.device("cpu")):
-            taken = seconds_of(lambda: evaluator(pictures, labels))
-        rates["direct"].append(len(pictures) * grid.n_shifts / taken)
+        for engine, evaluator in evaluators.items():
+            n = n_shown[engine]
+            with roomy_heap(torch.device("cpu")):
+                taken = seconds_of(lambda run=evaluator, n=n: run(pictures[:n], labels[:n]))
+            rates[engine].append(n * grid.n_shifts / taken)
         log(f"{arch}: repeat {repeat + 1} of {repeats}: " + ", ".join(f"{k} {v[-1]:.0f}/s" for k, v in rates.items()))
-    best = max(NAIVE_BATCHES, key=lambda b: statistics.median(rates[f"naive, batch {b}"]))
-    ratios = [d / n for d, n in zip(rates["direct"], rates[f"naive, batch {best}"], strict=True)]
+    best = max(batches, key=lambda b: statistics.median(rates[f"naive, batch {b}"]))
+
+    def over(a: str, b: str) -> dict[str, float]:
+        return spread([x / y for x, y in zip(rates[a], rates[b], strict=True)])
+
     return {
         "multiply_adds": model.n_macs,
-        "plan": json.loads(plan.to_json()),
+        "plans": {engine: json.loads(plan.to_json()) for engine, plan in plans.items()},
         "evaluations_per_second": {name: spread(values) for name, values in rates.items()},
         "naive_best_batch": best,
-        "direct_over_naive": spread(ratios),
-        "direct_tflops": 2 * (model.n_macs or 0) * statistics.median(rates["direct"]) / 1e12,
+        "over_naive": {engine: over(engine, f"naive, batch {best}") for engine in plans},
+        "dedup_over_direct": over("dedup", "direct"),
+        # In the FLOPs of the naive loop, which computes everything.
+        "tflops": {e: 2 * (model.n_macs or 0) * statistics.median(rates[e]) / 1e12 for e in plans},
     }
 
 
@@ -171,12 +198,26 @@ def table(result: dict[str, Any]) -> str:
     ]
     for arch, row in result["nets"].items():
         for name, rate in row["evaluations_per_second"].items():
-            ratio = row["direct_over_naive"]
-            note = f"**{ratio['median']:.2f}** ({ratio['min']:.2f} to {ratio['max']:.2f})" if name == "direct" else ""
+            ratio = row["over_naive"].get(name)
+            note = f"**{ratio['median']:.2f}** ({ratio['min']:.2f} to {ratio['max']:.2f})" if ratio else ""
             lines.append(
                 f"| {arch} | {name} | {rate['median']:,.0f} ({rate['min']:,.0f} to {rate['max']:,.0f}) | {note} |"
             )
-    lines += ["", "Plans: " + "; ".join(f"{a}: `{json.dumps(r['plan'])}`" for a, r in result["nets"].items()), ""]
+    lines += [
+        "",
+        "| net | dedup against direct | share of the best convolution, in the naive loop's FLOPs | "
+        "of the net's multiply-adds run once for all shifts | multiply-adds of the sweep, fewer by |",
+        "|---|---|---|---|---|",
+    ]
+    for arch, row in result["nets"].items():
+        ratio, plan = row["dedup_over_direct"], row["plans"]["dedup"]
+        share = row["tflops"]["dedup"] / result["best_convolution_tflops"]
+        lines.append(
+            f"| {arch} | **{ratio['median']:.2f}** ({ratio['min']:.2f} to {ratio['max']:.2f}) | {share:.2f} | "
+            f"{100 * plan['shared']:.0f} % | {plan['fewer']:.2f} x |"
+        )
+    plans = [f"{a}: `{json.dumps(p)}`" for a, r in result["nets"].items() for p in r["plans"].values()]
+    lines += ["", "Plans: " + "; ".join(plans), ""]
     if result["memory"]:
         lines += ["| images | peak memory of the process | of it the model's weights |", "|---|---|---|"]
         lines += [
@@ -204,7 +245,7 @@ def main() -> None:
     result: dict[str, Any] = {
         "kind": "benchmark",
         "schema_version": 1,
-        "command": "python benchmarks/sweep.py",
+        "command": " ".join(["python", "benchmarks/sweep.py", *sys.argv[1:]]),
         "repeats": args.repeats,
         "machine": machine(),
         "best_convolution_tflops": best_convolution(),

@@ -424,10 +424,10 @@ def test_the_default_grid_is_the_pictures_size(tmp_path: Path) -> None:
 def test_images_per_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     vgg8 = 209_000_000
-    assert images_per_chunk(10_000, 4225, vgg8, 3072) == 15
+    assert images_per_chunk(10_000, 4225, vgg8, 3072) == 16
     assert images_per_chunk(10, 4225, vgg8, 3072) == 10
     assert images_per_chunk(10_000, 100_000, vgg8, 3072) == 1
-    assert images_per_chunk(10_000, 4225, None, 3072) == 15
-    assert images_per_chunk(10_000, 1089, 1_800_000_000, 150_528) == 6
+    assert images_per_chunk(10_000, 4225, None, 3072) == 16
+    assert images_per_chunk(10_000, 1089, 1_800_000_000, 150_528) == 7
     assert images_per_chunk(10_000, 4225, 10**15, 150_528) == 1
     assert images_per_chunk(10_000, 9, None, 150_528) == 222

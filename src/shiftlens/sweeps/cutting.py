@@ -194,14 +194,22 @@ def _late(found: Trace, program: Program, cut: _Cut, plan: Plan, picture: Tensor
         )
         for name in names
     ]
-    n = min(plan.batch_size, grid.n_shifts)
-    iy, ix = np.divmod(np.linspace(0, grid.n_shifts - 1, n).astype(np.int64), grid.shape[1])
+    shift = _spread(grid, (int(picture.shape[-2]), int(picture.shape[-1])), plan.batch_size)
+    n = len(shift)
+    iy, ix = np.divmod(shift, grid.shape[1])
     times = []
     for _ in range(3):
         begin = time.perf_counter()
         rest(*program.windows(maps, iy, ix, channels_last=plan.channels_last, names=names))
         times.append(time.perf_counter() - begin)
     return min(times[1:]) * grid.n_shifts / n
+
+
+def _spread(grid: ShiftGrid, size: tuple[int, int], n: int) -> NDArray[np.int64]:
+    """Places in the grid of about `n` shifts, spread over those that leave something of the picture in view."""
+    inside = (np.abs(grid.dys) < size[0])[:, None] & (np.abs(grid.dxs) < size[1])[None, :]
+    places = np.flatnonzero(inside)
+    return places[np.unique(np.linspace(0, len(places) - 1, n).astype(np.int64))]
 
 
 def _channels(found: Trace, name: str) -> int:
@@ -215,7 +223,7 @@ def _agrees(
 ) -> bool:
     """Whether both paths give the same scores for windows spread over the grid."""
     evaluator = DedupEvaluator(model, plan, grid, fill)
-    shift = np.unique(np.linspace(0, grid.n_shifts - 1, CHECKED_WINDOWS).astype(np.int64))
+    shift = _spread(grid, (int(picture.shape[-2]), int(picture.shape[-1])), CHECKED_WINDOWS)
     iy, ix = np.divmod(shift, grid.shape[1])
     values = fill.normalised(model.preprocessing.mean, model.preprocessing.std) if fill.is_constant else fill
     moved = [translate(picture, int(dx), int(dy), values) for dy, dx in zip(grid.dys[iy], grid.dxs[ix], strict=True)]

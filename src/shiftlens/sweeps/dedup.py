@@ -97,7 +97,7 @@ class DedupEvaluator(DirectEvaluator):
             yield self._scores(rest, inputs, np.full(len(inputs[0]), image))
 
     def scores(self, picture: Tensor, shift: NDArray[np.int64]) -> Tensor:
-        """Scores [n, classes] of one normalised picture [c, h, w] under some shifts, by their places in the grid."""
+        """Scores [n, classes] of one normalised picture [c, h, w] under some shifts that leave some of it in view."""
         c, h, w = (int(n) for n in picture.shape)
         program, workers = self._program((c, h, w), occluded=False)
         (found,) = workers.map(

@@ -20,11 +20,14 @@ from shiftlens.sweeps.tracing import Affine, Convolution, GlobalPool, Pointwise,
 class Layout:
     """Where a shifted picture's pixels come from: the states of the input.
 
-    `values` is the constant fill in normalised units, one number for each channel, or None for an index rule.
+    `values` is the constant fill in normalised units, one number for each channel, or None for an index rule. Shifts by
+    the picture's size and more leave nothing but a constant fill: they have no states, and `first` is the place in the
+    grid (y, x) of the first shift that has.
     """
 
     cells: Cells
     values: tuple[float, ...] | None
+    first: tuple[int, int]
 
     @staticmethod
     def of(
@@ -36,11 +39,12 @@ class Layout:
         occluded: bool = False,
     ) -> Layout:
         """For pictures of (h, w) pixels; `occluded`: they stay in place and lose what each shift would push out."""
-        axes = [
-            occluded_axis(shifts, n) if occluded else shifted_axis(shifts, n, rule)
-            for shifts, n in zip((grid.dys, grid.dxs), size, strict=True)
-        ]
-        return Layout(Cells(axes[0], axes[1]), values)
+        axes, first = [], []
+        for shifts, n in zip((grid.dys, grid.dxs), size, strict=True):
+            kept = np.ones_like(shifts, dtype=np.bool_) if values is None else np.abs(shifts) < n
+            first.append(int(np.argmax(kept)))
+            axes.append(occluded_axis(shifts[kept], n) if occluded else shifted_axis(shifts[kept], n, rule))
+        return Layout(Cells(axes[0], axes[1]), values, (first[0], first[1]))
 
     def canvas(self, picture: Tensor, dtype: torch.dtype) -> Tensor:
         """A picture [c, h, w] as cells [row states, column states, c]: itself, and a row and a column of fill."""
@@ -175,7 +179,11 @@ class Program:
         channels_last: bool,
         names: Sequence[str] | None = None,
     ) -> tuple[Tensor, ...]:
-        """What the rest reads for some shifts, by their places in the grid; `names` of the maps if not the crossing."""
+        """What the rest reads for some shifts, by their places in the grid; `names` of the maps if not the crossing.
+
+        The shifts must have states (`Layout`).
+        """
+        iy, ix = iy - self._layout.first[0], ix - self._layout.first[1]
         layout = torch.channels_last if channels_last else torch.contiguous_format
         found = []
         for name, x in zip(self.crossing if names is None else names, maps, strict=True):

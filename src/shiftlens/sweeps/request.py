@@ -12,8 +12,9 @@ from shiftlens.sweeps.plan import Plan
 
 logger = logging.getLogger(__name__)
 
-CHUNK_EVALUATIONS = 65_536
-"""Evaluations (images x shifts) in a chunk, about: what a killed process loses at most."""
+CHUNK_EVALUATIONS = 16 * 65 * 65
+"""Evaluations (images x shifts) in a chunk, at most: what a killed process loses. 16 images of the reference case, so
+that they divide among cores."""
 
 CHUNK_MACS = CHUNK_EVALUATIONS * 209_000_000
 """Multiply-adds in a chunk, about: nets that cost more than `vgg8` get smaller chunks, or a kill would cost hours."""
