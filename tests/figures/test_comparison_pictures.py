@@ -143,3 +143,19 @@ def test_panels_fill_their_rows(n, shape):
     assert sum(axes.get_visible() for axes in figure.axes) == n + 1
     with_y = [axes.get_ylabel() for axes in figure.axes[:n]]
     assert [bool(text) for text in with_y] == [k % shape[1] == 0 for k in range(n)]
+
+
+def test_a_comparison_hands_its_own_numbers_to_the_pictures(monkeypatch):
+    lean = 0.8 * np.tanh(np.arange(-6, 7))[None, :]
+    made = pair_of(np.random.default_rng(0), 300, [plateau(6, edge=4), plateau(6, edge=4) + lean])
+    found = compared(sources(made), baseline=1, n_resamples=100)
+    monkeypatch.setattr("shiftlens.figures.comparison.plot_comparison", lambda given, *_, **__: given)
+    given = found.plot()
+    assert (given.names, given.baseline, given.about) == (("a", "b"), 1, "300 images, fill black")
+    change = found["a"].map
+    assert np.array_equal(given.differences[0], change.value)
+    assert (given.marked[0] == 1).sum() == change.better.sum() > 0
+    assert (given.marked[0] == -1).sum() == change.worse.sum() > 0
+    # The baseline leans to the right: the other is better on the left.
+    assert np.argwhere(given.marked[0] == 1)[:, 1].mean() < 6 < np.argwhere(given.marked[0] == -1)[:, 1].mean()
+    assert np.array_equal(given.accuracy, found.accuracy)
