@@ -113,6 +113,13 @@ def _pool(draw: st.DrawFn) -> nn.Module:
     return nn.AvgPool2d(kernel, **options)
 
 
+def _blur(draw: st.DrawFn, c: int) -> nn.Module:
+    stride, mode = _pair(draw, 1, 3), draw(st.sampled_from(["reflect", "symmetric", "circular", "zeros"]))
+    if draw(st.booleans()):
+        return sl.nn.BlurPool2d(c, draw(st.integers(1, 5)), stride, mode)
+    return sl.nn.MaxBlurPool2d(c, 2, 2, draw(st.integers(0, 1)))
+
+
 def _pad(draw: st.DrawFn) -> nn.Module:
     sides = tuple(draw(st.integers(0, 2)) for _ in range(4))
     value = draw(st.sampled_from([0.0, 1.5]))
@@ -142,7 +149,7 @@ def _block(draw: st.DrawFn, c: int, depth: int) -> nn.Module:
     if kind <= 2:
         return _convolution(draw, c)
     if kind == 3:
-        return _pool(draw)
+        return _blur(draw, c) if draw(st.integers(0, 3)) == 0 else _pool(draw)
     if kind == 4:
         return _pad(draw)
     if kind == 5:

@@ -162,7 +162,15 @@ def test_every_padding_equals_the_direct_path(padding: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"downsample": "stride"}, {"downsample": "avg"}, {"head": "max"}, {"head": "flatten"}]
+    "options",
+    [
+        {"downsample": "stride"},
+        {"downsample": "avg"},
+        {"downsample": "blur"},
+        {"downsample": "polyphase"},
+        {"head": "max"},
+        {"head": "flatten"},
+    ],
 )
 def test_every_kind_of_vgg_equals_the_direct_path(options: dict[str, str]) -> None:
     check_against_direct(small_vgg(**options), ShiftGrid(32, 8), "black")

@@ -18,6 +18,7 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 from shiftlens.indexing import RULES
 from shiftlens.nn.convolution import OWN_CONVOLUTIONS, PartialConv2d, sides_of_layer
+from shiftlens.nn.downsample import BlurPool2d, Polyphase2d, ReducedLayer2d
 from shiftlens.nn.padding import Pad2d, SymmetricPad2d
 
 Sides = tuple[int, int, int, int]
@@ -139,7 +140,7 @@ class RefusedError(Exception):
 
 
 _OWN_PADS: tuple[type[nn.Module], ...] = (Pad2d, SymmetricPad2d)
-_OWN_LEAVES: tuple[type[nn.Module], ...] = (*OWN_CONVOLUTIONS, *_OWN_PADS)
+_OWN_LEAVES: tuple[type[nn.Module], ...] = (*OWN_CONVOLUTIONS, *_OWN_PADS, BlurPool2d, Polyphase2d)
 
 
 class Tracer(fx.Tracer):
@@ -147,7 +148,9 @@ class Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module is one node of the graph."""
-        return type(m) in _OWN_LEAVES or super().is_leaf_module(m, module_qualified_name)
+        # It computes with sizes, which a stand-in for a tensor has not.
+        sized = isinstance(m, ReducedLayer2d) and (m._ceil or m._whole)
+        return sized or type(m) in _OWN_LEAVES or super().is_leaf_module(m, module_qualified_name)
 
 
 def trace_module(module: nn.Module) -> fx.GraphModule:
@@ -356,6 +359,8 @@ def _module(graph: fx.GraphModule, node: fx.Node) -> tuple[Operation, tuple[str,
             module.count_include_pad,
             module.divisor_override,
         )
+    elif isinstance(module, BlurPool2d) and kind is BlurPool2d:
+        operation = _blur(module, node)
     elif isinstance(module, nn.BatchNorm2d) and kind is nn.BatchNorm2d:
         operation = _affine(module)
     elif isinstance(module, (nn.ZeroPad2d, nn.ConstantPad2d)) and kind in (nn.ZeroPad2d, nn.ConstantPad2d):
@@ -423,6 +428,14 @@ def _convolution(module: nn.Conv2d) -> Convolution:
         module.groups,
         partial,
     )
+
+
+def _blur(module: BlurPool2d, node: fx.Node) -> Convolution:
+    (source,) = node.all_input_nodes
+    meta = source.meta["tensor_meta"]
+    kernel = module.kernel.to(meta.dtype)
+    weight = kernel.expand(meta.shape[1], 1, *kernel.shape).contiguous()
+    return Convolution(weight, None, module.stride, (1, 1), module.sides, module.padding_mode, meta.shape[1])
 
 
 def _affine(module: nn.BatchNorm2d) -> Affine:
