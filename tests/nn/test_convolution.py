@@ -209,7 +209,7 @@ def test_gradients_of_picture_weight_and_bias(mode: str) -> None:
     assert torch.autograd.gradcheck(call, (x, layer.weight, layer.bias))
 
 
-FAST = ("symmetric", "partial")
+FAST = ("partial",)
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,8 @@ def test_tracing_and_export_give_the_same(mode: str, sides: tuple[int, int, int,
     assert torch.equal(torch.export.export(layer, (x,)).module()(x), expected)
 
 
-@pytest.mark.parametrize("mode", ["symmetric", *(pytest.param(m, marks=SLOW) for m in INDEX_MODES if m != "symmetric")])
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", INDEX_MODES)
 def test_traced_once_for_every_size(mode: str) -> None:
     layer = Pad2d((2, 1, 3, 2), mode)
     torch._dynamo.reset()

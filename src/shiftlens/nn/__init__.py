@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shiftlens.nn.convolution import PaddedConv2d, PartialConv2d, SymmetricConv2d, conv2d, set_padding_mode
 from shiftlens.nn.downsample import BlurPool2d, ConvBlurPool2d, MaxBlurPool2d, Polyphase2d, ReducedLayer2d
+from shiftlens.nn.inference import ContentAligned2d, ShiftAverage2d
 from shiftlens.nn.padding import INDEX_MODES, PAD_MODES, PADDING_MODES, Pad2d, SymmetricPad2d, pad
 from shiftlens.nn.pooling import PaddedPool2d, max_pool2d
 from shiftlens.nn.vgg import VGG
@@ -14,6 +15,7 @@ __all__ = [
     "PAD_MODES",
     "VGG",
     "BlurPool2d",
+    "ContentAligned2d",
     "ConvBlurPool2d",
     "MaxBlurPool2d",
     "Pad2d",
@@ -22,6 +24,7 @@ __all__ = [
     "PartialConv2d",
     "Polyphase2d",
     "ReducedLayer2d",
+    "ShiftAverage2d",
     "SymmetricConv2d",
     "SymmetricPad2d",
     "conv2d",

@@ -52,7 +52,7 @@ def load_skeleton(spec: str | Path) -> Model:
     run = shipped(rest) if kind == "pretrained" and colon else Path(name)
     if name and kind_of(run) == "folder":
         stored = read_spec(run)
-        module = _without_weights(lambda: build_net(stored.build))
+        module = _without_weights(lambda: build_net(stored.build, stored.edits))
         size = stored.preprocessing.size
         declared = Preprocessing(size=None if size is None else (size[0], size[1]), declared=True)
         return Model(module.eval(), declared, name)

@@ -1,0 +1,126 @@
+"""Steadier answers from a net as it is: at the price of more evaluations, or of moving the picture first.
+
+Both wrappers are this project's own, and no method of a paper. They change what a net answers, not what it has learnt:
+compare them with the net itself by the same sweep.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from shiftlens.errors import InputError
+from shiftlens.nn.convolution import Outer
+from shiftlens.nn.padding import INDEX_MODES, check_mode, pad
+
+
+def _checked(radius: int, fill: str) -> str:
+    if radius < 0:
+        raise InputError(f"radius must be at least 0 pixels, got {radius}")
+    return check_mode(fill, INDEX_MODES)
+
+
+class ShiftAverage2d(Outer):
+    """The mean of a net's scores over all shifts of the picture by at most `radius` pixels [this project's own].
+
+    Costs (2 radius + 1)^2 evaluations a picture.
+
+    Parameters
+    ----------
+    layer
+        The net: [n, c, h, w] to a tensor of scores [n, k].
+    radius
+        Largest shift along each axis, pixels.
+    fill
+        Index rule for what enters (`zeros` is the mean colour of a normalised picture).
+
+    Raises
+    ------
+    InputError
+        A radius below 0 or an unknown rule.
+    """
+
+    def __init__(self, layer: nn.Module, radius: int = 1, fill: str = "replicate") -> None:
+        super().__init__()
+        self.radius = radius
+        self.fill = _checked(radius, fill)
+        self.layer = layer
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
+        """Mean scores."""
+        r, (h, w) = self.radius, x.shape[-2:]
+        wide = pad(x, (r, r, r, r), self.fill)
+        windows = [(top, left) for top in range(2 * r + 1) for left in range(2 * r + 1)]
+        summed: Any = 0
+        for top, left in windows:
+            summed = summed + self.layer(wide[..., top : top + h, left : left + w])
+        mean: Tensor = summed / len(windows)
+        return mean
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"radius={self.radius}, fill={self.fill}"
+
+
+class ContentAligned2d(Outer):
+    """A net that is shown each picture with its content in the middle [this project's own].
+
+    Content is what differs from the frame of edge pixels: the picture is moved by whole pixels, so that the centre of
+    gravity of the squared difference comes to the middle, by at most `radius` along each axis. For objects on a plain
+    background this takes most of a translation back; for photographs that fill the frame it does little.
+
+    Parameters
+    ----------
+    layer
+        The net.
+    radius
+        Largest correction along each axis, pixels.
+    fill
+        Index rule for what enters.
+
+    Raises
+    ------
+    InputError
+        A radius below 0 or an unknown rule.
+    """
+
+    def __init__(self, layer: nn.Module, radius: int = 8, fill: str = "replicate") -> None:
+        super().__init__()
+        self.radius = radius
+        self.fill = _checked(radius, fill)
+        self.layer = layer
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Any:
+        """The net's output for the moved pictures."""
+        return self.layer(self.aligned(x))
+
+    def aligned(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """The pictures, moved."""
+        r, (n, _, h, w) = self.radius, x.shape
+        dy, dx = self.corrections(x).unbind(1)
+        wide = pad(x, (r, r, r, r), self.fill)
+        rows = torch.arange(h, device=x.device) + r - dy[:, None]
+        columns = torch.arange(w, device=x.device) + r - dx[:, None]
+        pictures = torch.arange(n, device=x.device)[:, None, None]
+        moved: Tensor = wide.permute(0, 2, 3, 1)[pictures, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        return moved
+
+    def corrections(self, x: Float[Tensor, "n c h w"]) -> Tensor:
+        """(dy, dx) by which each picture is moved, whole pixels, down and right positive."""
+        h, w = x.shape[-2:]
+        edge = torch.cat([x[..., 0, :], x[..., -1, :], x[..., 1:-1, 0], x[..., 1:-1, -1]], -1).mean(-1)
+        weight = (x - edge[..., None, None]).square().sum(1).double()
+        total = weight.sum((1, 2)).clamp_min(1e-12)
+        found = []
+        for size, sums in ((h, weight.sum(2)), (w, weight.sum(1))):
+            # Distances from the middle: a picture without content stays where it is.
+            distances = torch.arange(size, device=x.device, dtype=torch.float64) - (size - 1) / 2
+            found.append((-(sums * distances).sum(1) / total).round().clamp(-self.radius, self.radius))
+        return torch.stack(found, 1).long()
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"radius={self.radius}, fill={self.fill}"

@@ -1,0 +1,153 @@
+"""What makes a repaired net whole again, cheaply: new batch-norm statistics."""
+
+from __future__ import annotations
+
+import copy
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from shiftlens.devices import resolve_device
+from shiftlens.errors import InputError, NoEffectWarning
+from shiftlens.sources.images import ImageSet
+from shiftlens.sources.matching import on_input_grid
+from shiftlens.sources.wrapping import Model
+
+Progress = Callable[[int, int], None]
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+MAX_PIXELS = 2**18
+"""Most pixels in one batch of a re-estimation (256 pictures of 32 x 32)."""
+
+
+@dataclass(frozen=True)
+class Healing:
+    """What was done to a net after its repair, as plain facts.
+
+    Attributes
+    ----------
+    kind
+        `batch norm` or `fine-tune`.
+    images, digest, n_images
+        What it was shown.
+    settings
+        Every number that decides it.
+    losses
+        Mean training loss of each epoch; empty for batch norm.
+    seconds
+        Time that it took.
+    """
+
+    kind: str
+    images: str
+    digest: str
+    n_images: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    losses: tuple[float, ...] = ()
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {**asdict(self), "losses": list(self.losses)}
+
+
+def reestimate(
+    model: Model,
+    images: ImageSet,
+    *,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> tuple[Model, Healing]:
+    """Measure the means and variances of every batch norm again, with the padding that the net has now.
+
+    One pass over the images as they are, without augmentation, in batches of a drawn order; each statistic is the mean
+    over the batches. Nothing is learnt: weights, and all other layers, stay as they are.
+
+    Parameters
+    ----------
+    model
+        Not changed.
+    images
+        Training images; labels are not looked at. A thousand are plenty.
+    seed
+        Of the order.
+    device
+        `auto`, `cpu` or `cuda`.
+    progress
+        Called with (images done, images in all).
+
+    Returns
+    -------
+    Model, Healing
+        A copy, and what was done.
+
+    Raises
+    ------
+    InputError
+        Fewer than 2 images, or a model that is no `nn.Module`.
+
+    Warns
+    -----
+    NoEffectWarning
+        The net has no batch norm that keeps statistics.
+    """
+    started = time.perf_counter()
+    healed, module = copied(model)
+    pictures, (h, w) = on_input_grid(healed, images)
+    if len(pictures) < 2:
+        raise InputError(f"batch norm needs at least 2 images to measure a variance, got {len(pictures)}")
+    norms = [part for part in module.modules() if isinstance(part, _NORMS) and part.running_mean is not None]
+    if not norms:
+        warnings.warn(
+            "the net has no batch norm that keeps statistics: nothing to estimate", NoEffectWarning, stacklevel=2
+        )
+    target = resolve_device(device)
+    module.to(target)
+    order = np.random.default_rng(seed).permutation(len(pictures))
+    batch = min(len(order), max(2, MAX_PIXELS // (h * w)))
+    starts = range(0, len(order) - batch + 1, batch)
+    with torch.no_grad(), _measuring(module, norms):
+        for start in starts if norms else ():
+            chosen = order[start : start + batch]
+            shown = pictures.batch(np.sort(chosen))
+            module(healed.preprocessing.normalise(torch.from_numpy(shown).to(target)))
+            if progress is not None:
+                progress(start + batch, len(order))
+    seen = len(starts) * batch if norms else 0
+    facts = Healing("batch norm", images.name, images.digest, seen, {"seed": seed, "batch": batch})
+    return healed, replace(facts, seconds=time.perf_counter() - started)
+
+
+@contextmanager
+def _measuring(module: nn.Module, norms: list[Any]) -> Iterator[None]:
+    """Everything in evaluation mode but the norms, whose statistics begin anew and are averaged evenly."""
+    modes = [(part, part.training) for part in module.modules()]
+    momenta = [norm.momentum for norm in norms]
+    module.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for part, training in modes:
+            part.training = training
+
+
+def copied(model: Model) -> tuple[Model, nn.Module]:
+    """The same model around a copy of its net."""
+    if not isinstance(model.module, nn.Module):
+        raise InputError(f"{model.name} is a plain callable: it has no weights that could be changed")
+    module = copy.deepcopy(model.module)
+    return replace(model, module=module), module

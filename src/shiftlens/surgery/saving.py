@@ -1,0 +1,119 @@
+"""A repaired model as a run directory: how the original is built, and every edit since."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from shiftlens.errors import InputError
+from shiftlens.nn.edits import Edit
+from shiftlens.sources.models import MODEL_KINDS, shipped
+from shiftlens.sources.paths import kind_of
+from shiftlens.sources.runs import save_run
+from shiftlens.sources.runspec import read_spec
+from shiftlens.sources.wrapping import Model
+from shiftlens.surgery.healing import Healing
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model came from, as far as a run directory must know.
+
+    Attributes
+    ----------
+    build
+        `factory` and `kwargs`, as `save_run` takes them.
+    edits
+        What had been changed in it before.
+    parents
+        Digests of the models that it was made from, the oldest first, itself last.
+    """
+
+    build: Mapping[str, Any]
+    edits: tuple[Mapping[str, Any], ...] = ()
+    parents: tuple[str, ...] = field(default=())
+
+
+def origin_of(spec: str | Path, model: Model) -> Origin:
+    """How the model of a spec can be built again without running anybody's code.
+
+    Parameters
+    ----------
+    spec
+        As in `load_model`.
+    model
+        What `load_model` made of it.
+
+    Raises
+    ------
+    InputError
+        A factory of the user's own: a run directory never runs code.
+    """
+    name = str(spec)
+    kind, colon, rest = name.partition(":")
+    path = shipped(rest) if kind == "pretrained" and colon else Path(name)
+    if kind_of(path) == "folder":
+        stored = read_spec(path)
+        return Origin(stored.build.model_dump(), tuple(stored.edits), (*stored.parents, model.digest))
+    if kind in MODEL_KINDS and rest:
+        return Origin({"factory": name, "kwargs": {"num_classes": model.n_classes}}, (), (model.digest,))
+    raise InputError(
+        f"{name} is built by code of yours, which a run directory never runs: repair it in Python (shiftlens.repair)"
+    )
+
+
+def save_repaired(
+    path: str | Path,
+    model: Model,
+    origin: Origin,
+    edits: Sequence[Edit],
+    *,
+    healed: Sequence[Healing] = (),
+    metrics: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a repaired model as a run directory, which `load_model` opens like any other.
+
+    Parameters
+    ----------
+    path
+        The directory.
+    model
+        After all edits, and after what made it whole again.
+    origin
+        From `origin_of`, for the model before.
+    edits
+        In order.
+    healed
+        Re-estimations and fine-tunings, in order; kept among the run's training facts.
+    metrics
+        JSON-able.
+
+    Raises
+    ------
+    InputError
+        The edits do not lead from the original to this net.
+    StoreError
+        `path` holds something else or cannot be written.
+    """
+    if not isinstance(model.module, nn.Module):
+        raise InputError(f"{model.name} is a plain callable: it cannot be saved")
+    told = model.training.get("healed", [])
+    before = list(told) if isinstance(told, list | tuple) else []
+    training = {**model.training}
+    if healed or before:
+        training["healed"] = [*before, *(each.to_dict() for each in healed)]
+    save_run(
+        path,
+        model.module,
+        build=origin.build,
+        preprocessing=model.preprocessing,
+        class_names=model.class_names,
+        training=training,
+        metrics=metrics,
+        parents=origin.parents,
+        edits=[*origin.edits, *(edit.to_dict() for edit in edits)],
+    )
