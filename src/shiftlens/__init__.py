@@ -34,6 +34,7 @@ _WHERE = {
     "features": "shiftlens.lens.maps",
     "findings": "shiftlens.diagnosis",
     "inspect": "shiftlens.arithmetic",
+    "foveation": "shiftlens.lens.foveation",
     "load_images": "shiftlens.sources.images",
     "load_model": "shiftlens.sources.models",
     "open_features": "shiftlens.lens.store",
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from shiftlens.errors import StoreError as StoreError
     from shiftlens.evaluation import evaluate as evaluate
     from shiftlens.figures import plot as plot
+    from shiftlens.lens.foveation import foveation as foveation
     from shiftlens.lens.maps import features as features
     from shiftlens.lens.result import FeatureRun as FeatureRun
     from shiftlens.lens.store import open_features as open_features

@@ -1,0 +1,121 @@
+"""Pictures of features, path counts and kernels: what is drawn is what the run holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from shiftlens.errors import InputError
+from shiftlens.figures.drawing import png_bytes
+from shiftlens.figures.feature_maps import MOST_COLUMNS, depth, filters, overview, plot_features
+from shiftlens.figures.paths import foveation_map, kernel_tiles
+from shiftlens.lens.foveation import foveation
+from shiftlens.lens.kernels import kernels
+from shiftlens.lens.maps import features
+from shiftlens.lens.result import FeatureRun
+from shiftlens.nn.vgg import VGG
+from shiftlens.sources.images import load_images
+from shiftlens.sources.models import wrap
+
+
+@pytest.fixture(scope="module")
+def run() -> FeatureRun:
+    torch.manual_seed(0)
+    model = wrap(VGG("vgg6", width=3), mean=0.2, std=0.5, size=32, name="a $x$ <net>")
+    return features(model, average=load_images("digits", limit=8), layers=["0.0", "0.3", "1.0", "2.6"])
+
+
+def maps_in(figure: object) -> list[np.ndarray]:
+    return [np.asarray(image.get_array()) for axes in figure.axes for image in axes.images]  # type: ignore[attr-defined]
+
+
+def test_all_pictures_are_written_and_named(run: FeatureRun, tmp_path: Path) -> None:
+    made = plot_features(run, tmp_path / "p")
+    names = [path.name for path in made.files]
+    assert names[:3] == ["overview.png", "depth.png", "layer-000-0.0.png"]
+    assert len(names) == 2 + len(run)
+    assert all(path.stat().st_size > 5000 for path in made.files)
+    again = plot_features(run, tmp_path / "q")
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(made.files, again.files, strict=True))
+    assert set(plot_features(run)) >= {"overview", "depth", "layer-002-1.0"}
+    with pytest.raises(InputError, match="unknown picture format"):
+        plot_features(run, tmp_path, format="gif")
+
+
+def test_a_layers_filters_share_one_scale(run: FeatureRun) -> None:
+    layer = run["1.0"]
+    assert layer.average is not None
+    figure = filters(run, layer)
+    images = [image for axes in figure.axes for image in axes.images]
+    n_channels = layer.maps.shape[0]
+    assert {image.get_clim() for image in images[:n_channels]} == {(0.0, float(layer.average.mean.max()))}
+    for channel in range(n_channels):
+        np.testing.assert_array_equal(images[channel].get_array(), layer.average.mean[channel])
+    np.testing.assert_allclose(images[n_channels].get_array(), layer.average.mean.mean(0))
+
+
+def test_the_overview_shows_empty_and_average_side_by_side(run: FeatureRun) -> None:
+    figure = overview(run)
+    found = maps_in(figure)
+    assert len(found) == 3 * len(run)
+    for k, layer in enumerate(run):
+        assert layer.average is not None
+        np.testing.assert_allclose(found[k], layer.maps.astype(np.float64).mean(0))
+        np.testing.assert_allclose(found[len(run) + k], layer.average.mean.mean(0))
+    labels = [axes.get_xlabel() for axes in figure.axes]
+    assert labels[0] == "constant"  # the first convolution of an empty picture
+    assert labels[1].startswith("range ")
+    assert "a $x$ <net>" in figure.get_suptitle()
+
+
+def test_depth_draws_scores_and_chance(run: FeatureRun) -> None:
+    figure = depth(run)
+    top, middle, bottom = figure.axes
+    lines = {line.get_label(): line.get_ydata() for line in top.lines}
+    assert len(lines) == 3
+    reach = [layer.scores.reach_pixels for layer in run]
+    np.testing.assert_allclose(middle.lines[0].get_ydata(), reach)
+    assert np.isnan(bottom.lines[0].get_ydata()[0])  # a constant map has no sides
+    assert len(png_bytes(figure)) > 5000
+
+
+def test_a_run_without_average_and_a_deep_one() -> None:
+    layers: list[nn.Module] = [nn.Conv2d(3, 2, 3, padding=1)]
+    for _ in range(20):
+        layers += [nn.ReLU(), nn.Conv2d(2, 2, 3, padding=1)]
+    run = features(nn.Sequential(*layers), size=(16, 16))
+    figure = overview(run)
+    assert len(maps_in(figure)) == MOST_COLUMNS
+    assert f"({MOST_COLUMNS} of 21 layers)" in figure.get_suptitle()
+    assert figure.axes[0].get_title().startswith("0\n")
+    assert figure.axes[-1].get_title().startswith("40\n")
+    assert len(depth(run).axes[0].lines) == 1
+    signed = features(nn.Conv2d(3, 4, 3, padding=1), "noise", size=(8, 8))
+    low, high = filters(signed, signed.layers[0]).axes[0].images[0].get_clim()
+    assert low == -high  # nothing is cut off on either side of 0
+
+
+def test_path_counts_are_relative_to_the_middle() -> None:
+    counts = foveation(nn.Conv2d(1, 1, 3, padding=1), (9, 11))
+    figure = foveation_map(counts, "one layer")
+    (image,) = figure.axes[0].images
+    np.testing.assert_allclose(image.get_array(), counts / 9)
+    across, down = figure.axes[1].lines
+    np.testing.assert_allclose(across.get_ydata(), (counts / 9).mean(0))
+    np.testing.assert_allclose(down.get_ydata(), (counts / 9).mean(1))
+
+
+def test_kernel_tiles_are_signed_and_marked() -> None:
+    layer = nn.Conv2d(3, 32, 3)
+    layer.weight.data[:] = torch.tensor([-1.0, 0, 2])
+    figure = kernel_tiles(kernels(nn.Sequential(layer, nn.Conv2d(32, 4, 5))))
+    tiles = [axes for axes in figure.axes if axes.images]
+    assert len(tiles) == 2
+    low, high = tiles[0].images[0].get_clim()
+    assert (low, high) == (-2.0, 2.0)
+    assert "lr 1.00*" in tiles[0].get_xlabel()
+    assert "ud 0.00\n" in tiles[0].get_xlabel()
