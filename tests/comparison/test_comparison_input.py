@@ -88,6 +88,14 @@ def test_the_same_sweep_twice_differs_nowhere(tmp_path: Path) -> None:
     assert not found["a (2)"].worse
     assert not found["a (2)"].map.value.any()
     assert found["a (2)"].map.holm_p == 1
+    # No image differs, which is no proof that none of any other images would.
+    share = found["a (2)"].differences["at-rest"].estimate
+    for quantity in ("near", "everywhere", "side-x", "side-y", "agreement"):
+        same = found["a (2)"].differences[quantity].estimate
+        assert (same.value, same.lo, same.hi) == (0, pytest.approx(share.lo), pytest.approx(share.hi))
+        assert "do not differ on any image" in found.cannot_be_told.named(f"difference-{quantity}-1").statement
+    assert share.lo < -1
+    assert not found["a (2)"].as_good[1].holds
     assert found.findings.named("same-model") is not None
     assert found.rows[0] == replace(found.rows[1], name="a", difference=found.rows[0].difference)
 

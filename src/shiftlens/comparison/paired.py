@@ -28,6 +28,8 @@ from shiftlens.stats import (
 POWER = 0.8
 """Chance with which a difference of the detectable size would have been found."""
 
+NO_IMAGE_DIFFERS = "no image differs; adjusted Wald"
+
 Verdict = Literal["better", "worse", "undecided"]
 
 
@@ -217,7 +219,20 @@ def paired_estimate(scores: Scores, base: Scores, quantity: Quantity) -> Estimat
         return _shares(a > 0.5, b > 0.5)
     if quantity in ("side-x", "side-y"):
         return _sizes(a, b)
-    return mean_estimate(a - b, "share", bounds=(-1, 1)).scaled(100, "points")
+    return _mean(a - b).scaled(100, "points")
+
+
+def _mean(differences: FloatArray, n_arms: int = 1) -> Estimate:
+    """Mean of paired differences; where no image differs, an interval all the same.
+
+    Student's has no width then, and would promise that other images do not differ either.
+    """
+    if differences.any():
+        level = 1 - (1 - CONFIDENCE) / n_arms
+        return mean_estimate(differences, "share", bounds=(-1, 1), confidence=level)
+    n = len(differences)
+    lo, hi = paired_share_interval(0, 0, n, z_value(CONFIDENCE, n_arms))
+    return Estimate(0.0, float(lo), float(hi), "share", n, NO_IMAGE_DIFFERS, 1.0)
 
 
 def _shares(a: BoolArray, b: BoolArray) -> Estimate:
@@ -235,10 +250,12 @@ def _sizes(a: FloatArray, b: FloatArray) -> Estimate:
     an asymmetry which has only turned round is no improvement.
     """
     signs = [1.0 if values.mean() >= 0 else -1.0 for values in (a, b)]
-    size = mean_estimate(signs[0] * a - signs[1] * b, "share", bounds=(-1, 1))
+    size = _mean(signs[0] * a - signs[1] * b)
     tests = [mean_estimate(values, "share").p_value for values in (a - b, a + b)]
     p = max(1.0 if value is None else value for value in tests)
     method = "Student t over images; tested by the difference and the sum of both asymmetries"
+    if size.method == NO_IMAGE_DIFFERS:
+        return size.scaled(100, "points")
     return Estimate(size.value, size.lo, size.hi, "share", size.n, method, p).scaled(100, "points")
 
 
@@ -315,7 +332,7 @@ def non_inferiority(
         lo, hi = paired_share_interval(int((a > b).sum()), int((b > a).sum()), n, z)
         lower, half = 100 * float(lo), 50 * float(hi - lo)
     else:
-        found = mean_estimate(a - b, "share", confidence=1 - (1 - CONFIDENCE) / n_arms)
+        found = _mean(a - b, n_arms)
         lower, half = 100 * found.lo, 50 * (found.hi - found.lo)
     needed = n * ((half + float(sps.norm.ppf(POWER)) * half / z) / margin) ** 2
     return NonInferiority(quantity, margin, lower, lower > -margin, max(1, int(np.ceil(needed))))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from shiftlens.comparison.notes import notes
-from shiftlens.comparison.paired import POWER, Difference, NonInferiority
+from shiftlens.comparison.paired import NO_IMAGE_DIFFERS, POWER, Difference, NonInferiority
 from shiftlens.comparison.result import Against, Comparison, Row
 from shiftlens.comparison.scores import Quantity
 from shiftlens.comparison.winners import Criterion, Winner
@@ -75,8 +75,8 @@ def _difference(quantity: Quantity, made: Difference | Skipped, each: Against, c
     elif made.verdict == "worse":
         text = f"Got worse: {arm} is behind {base} in {label}{values}, by {apart}."
         remedy = f"See where: {_plots(comparison)}"
-    elif not made.estimate.value and made.estimate.lo == made.estimate.hi:
-        text = f"{arm} and {base} do not differ on any image in {label}{values}."
+    elif made.estimate.method == NO_IMAGE_DIFFERS:
+        text = f"Cannot be told, since {arm} and {base} do not differ on any image in {label}{values}: {size}."
     else:
         text = f"Cannot be told, corrected for all tests: whether {arm} differs from {base} in {label}{values}: {size}."
         if np.isfinite(made.detectable):
