@@ -33,7 +33,7 @@ def repair(
             help="zeros, replicate, reflect, symmetric, circular, partial, distribution, random or full.",
         ),
     ] = None,
-    downsample: Annotated[str | None, typer.Option("--downsample", help="blur or polyphase.")] = None,
+    downsample: Annotated[str | None, typer.Option("--downsample", help="blur, polyphase or balanced.")] = None,
     only: Annotated[
         str | None, typer.Option("--only", help="Layers by path (layer1, *.conv2) or class, with commas between them.")
     ] = None,
@@ -146,15 +146,15 @@ def _checked(
     """Everything that can be wrong before a model is loaded; the settings of a fine-tuning that is asked for."""
     from shiftlens.errors import InputError
     from shiftlens.naming import unknown_name
-    from shiftlens.nn.downsample import REDUCERS
+    from shiftlens.nn.edits import DOWNSAMPLING_REPAIRS
     from shiftlens.nn.padding import check_mode, pad_mode
     from shiftlens.surgery import FineTuning
 
     o.positive(limit, "--limit")
     if padding is not None:
         check_mode(padding)
-    if downsample is not None and downsample not in REDUCERS:
-        raise unknown_name("down-sampling", downsample, REDUCERS)
+    if downsample is not None and downsample not in DOWNSAMPLING_REPAIRS:
+        raise unknown_name("down-sampling", downsample, DOWNSAMPLING_REPAIRS)
     if size is not None and size != "even":
         o.size(size, "--size")
     if size_by != "resize":

@@ -14,6 +14,7 @@ from torch import nn
 
 from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
+from shiftlens.nn.balance import BalancedStride2d
 from shiftlens.nn.convolution import (
     OWN_CONVOLUTIONS,
     PaddedLayer2d,
@@ -34,6 +35,9 @@ PAD_LAYERS: tuple[type[nn.Module], ...] = (
     nn.CircularPad2d,
 )
 """Layers that do nothing but pad."""
+
+DOWNSAMPLING_REPAIRS: tuple[str, ...] = (*REDUCERS, "balanced")
+"""What can take the place of a stride with the weights that are there."""
 
 MOST_INPUT_PADDING = 4096
 
@@ -123,8 +127,10 @@ def _with_padding(root: nn.Module, layer: nn.Module, edit: Edit) -> nn.Module:
 
 
 def _with_downsampling(root: nn.Module, layer: nn.Module, edit: Edit) -> nn.Module:
+    if edit.after == "balanced":
+        return BalancedStride2d(layer, str(edit.options.get("lean", "end")))
     if edit.after not in REDUCERS:
-        raise unknown_name("down-sampling", edit.after, REDUCERS)
+        raise unknown_name("down-sampling", edit.after, DOWNSAMPLING_REPAIRS)
     if not isinstance(layer, nn.Conv2d | nn.MaxPool2d | nn.AvgPool2d | PaddedPool2d):
         raise InputError(f"a {type(layer).__name__} has no stride that could be replaced")
     options = edit.options

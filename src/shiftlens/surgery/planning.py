@@ -13,8 +13,7 @@ from shiftlens.arithmetic import graph_of
 from shiftlens.errors import InputError, NoEffectWarning
 from shiftlens.graph import Graph
 from shiftlens.naming import one_line, unknown_name
-from shiftlens.nn.downsample import REDUCERS
-from shiftlens.nn.edits import Edit
+from shiftlens.nn.edits import DOWNSAMPLING_REPAIRS, Edit
 from shiftlens.nn.padding import check_mode
 from shiftlens.sources.wrapping import Model
 from shiftlens.surgery.choosing import Choice, Patterns, refuse_closed
@@ -81,6 +80,8 @@ def repair(
         `blur`: strided layers with stride 1 and then a binomial blur with their stride (arXiv 1904.11486), behind the
         activation where a chain shows which one is theirs, else directly behind the layer. `polyphase`: with stride 1
         and then the grid with the largest norm (arXiv 2011.14214), the same one in branches that meet again.
+        `balanced`: at the input size, layers that leave rows over leave them on the side that brings the whole net's
+        grid to the middle of the picture (this project's own).
     only, exclude
         Layers by path (`layer1` means all that is in it), by path with `*` and `?`, or by class; one, several with
         commas, or a list. `exclude` is stronger.
@@ -145,8 +146,8 @@ def _check_names(padding: str | None, downsample: str | None) -> None:
         raise InputError("repair needs a padding mode or a down-sampling, got neither")
     if padding is not None:
         check_mode(padding)
-    if downsample is not None and downsample not in REDUCERS:
-        raise unknown_name("down-sampling", downsample, REDUCERS)
+    if downsample is not None and downsample not in DOWNSAMPLING_REPAIRS:
+        raise unknown_name("down-sampling", downsample, DOWNSAMPLING_REPAIRS)
 
 
 def _copied(module: nn.Module) -> nn.Module:

@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from shiftlens.errors import InputError
-from shiftlens.graph import Graph
+from shiftlens.graph import Graph, Site
+from shiftlens.nn.balance import leans
 from shiftlens.nn.convolution import OWN_CONVOLUTIONS, sides_of_layer
 from shiftlens.nn.downsample import stride_of
 from shiftlens.nn.edits import Edit
@@ -22,6 +23,7 @@ MOST_STRIDE = 4
 """Larger strides are not made dense: a patch layer of stride 16 would cost 256 times as much."""
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)
+_WINDOWS = ("conv", "max pool", "average pool")
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish)
 
 
@@ -53,6 +55,9 @@ def edit_strides(plan: Plan, kind: str, graph: Graph | None, filter_size: int) -
     InputError
         `polyphase` without a graph, or branches that cannot share a grid.
     """
+    if kind == "balanced":
+        _balance(plan, graph)
+        return
     todo = _strided(plan)
     if not todo:
         return
@@ -76,6 +81,31 @@ def edit_strides(plan: Plan, kind: str, graph: Graph | None, filter_size: int) -
             options["leader"] = now[follows[each.origin]]
         sy, sx = stride_of(each.layer)
         plan.do(Edit(each.path, "downsample", f"stride {sy}" if sy == sx else f"stride {sy}x{sx}", kind, options))
+
+
+def _balance(plan: Plan, graph: Graph | None) -> None:
+    """Let layers that leave rows over lean to the sides that bring the grid of the last one to the middle."""
+    if graph is None:
+        raise InputError("balanced striding is computed at one input size: say which (size=)")
+    uneven = {site.path: site for site in graph if site.kind in _WINDOWS and max(site.stride) > 1 and any(_over(site))}
+    layers = {path: layer for path, layer in plan.module.named_modules() if path in plan.chosen and path in uneven}
+    followers = leaders(graph, layers)
+    first = [path for path in uneven if path in layers and path not in followers]
+    side = dict(zip(first, leans(len(first)), strict=True))
+    for path, layer in layers.items():
+        lean = side[followers.get(path, path)]
+        try:
+            plan.do(Edit(path, "downsample", "leaning to the end", "balanced", {"lean": lean}))
+        except InputError as error:
+            plan.unreached.append(f"{where(path, layer)}: {error}")
+
+
+def _over(site: Site) -> tuple[int, int]:
+    """Rows and columns that no window reaches."""
+    rows, columns = (
+        (site.in_size[axis] + sum(site.padding.along(axis)) - site.extent[axis]) % site.stride[axis] for axis in (0, 1)
+    )
+    return rows, columns
 
 
 def _within(path: str, outer: str) -> bool:
