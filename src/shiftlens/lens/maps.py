@@ -266,7 +266,8 @@ def _averages(
         rolled = moments["rolled"][site.index].mean if "rolled" in moments else None
         # Each picture and its mirror image: half of either.
         flipped = (mean + moments["flipped"][site.index].mean) / 2 if "flipped" in moments else None
-        scores = scores_of_average(mean, variance, plain.n, rolled, flipped)
+        spread = moments["rolled"][site.index].variance if "rolled" in moments else variance
+        scores = scores_of_average(mean, spread, plain.n, rolled, flipped)
         found[site.index] = Average(plain.n, mean, variance, rolled, flipped, scores)
     return found
 

@@ -200,8 +200,10 @@ def scores_of_average(mean: Array, variance: Array, n: int, rolled: Array | None
 
     Parameters
     ----------
-    mean, variance
+    mean
         Over pictures, [c, h, w].
+    variance
+        Over pictures, [c, h, w], rolled ones where there are such: what chance leaves in a mean of `n`.
     n
         How many pictures.
     rolled
