@@ -21,9 +21,15 @@ def train(
     data: o.DataSpec = "digits",
     arch: Annotated[str, typer.Option("--arch", help="vgg8 or vgg6.")] = "vgg8",
     padding: Annotated[
-        str, typer.Option("--padding", help="zeros, replicate, reflect, symmetric or circular.")
+        str,
+        typer.Option(
+            "--padding", help="zeros, replicate, reflect, symmetric, circular, partial, distribution, random or full."
+        ),
     ] = "zeros",
-    downsample: Annotated[str, typer.Option("--downsample", help="max, avg or stride.")] = "max",
+    downsample: Annotated[
+        str,
+        typer.Option("--downsample", help="max, avg, max3, stride, blur, polyphase, stride-blur or stride-polyphase."),
+    ] = "max",
     head: Annotated[str, typer.Option("--head", help="gap, max or flatten.")] = "gap",
     size: Annotated[str, typer.Option("--size", help="The net's input, H or HxW pixels.")] = "32",
     epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the images.")] = None,
