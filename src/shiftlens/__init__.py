@@ -40,6 +40,7 @@ _WHERE = {
     "open_features": "shiftlens.lens.store",
     "open_sweep": "shiftlens.sweeps.result",
     "plot": "shiftlens.figures",
+    "plot_features": "shiftlens.figures.feature_maps",
     "repair": "shiftlens.surgery",
     "sweep": "shiftlens.sweeps.runner",
     "train": "shiftlens.training",
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from shiftlens.errors import StoreError as StoreError
     from shiftlens.evaluation import evaluate as evaluate
     from shiftlens.figures import plot as plot
+    from shiftlens.figures.feature_maps import plot_features as plot_features
     from shiftlens.lens.foveation import foveation as foveation
     from shiftlens.lens.maps import features as features
     from shiftlens.lens.result import FeatureRun as FeatureRun

@@ -50,12 +50,17 @@ def test_a_layers_filters_share_one_scale(run: FeatureRun) -> None:
     layer = run["1.0"]
     assert layer.average is not None
     figure = filters(run, layer)
-    images = [image for axes in figure.axes for image in axes.images]
-    n_channels = layer.maps.shape[0]
-    assert {image.get_clim() for image in images[:n_channels]} == {(0.0, float(layer.average.mean.max()))}
-    for channel in range(n_channels):
-        np.testing.assert_array_equal(images[channel].get_array(), layer.average.mean[channel])
-    np.testing.assert_allclose(images[n_channels].get_array(), layer.average.mean.mean(0))
+    tiles, mean = (axes.images[0] for axes in figure.axes[:2])
+    n, h, w = layer.maps.shape
+    assert tiles.get_clim() == (0.0, float(layer.average.mean.max()))
+    drawn = np.asarray(tiles.get_array().filled(np.nan))
+    columns = int(np.ceil(np.sqrt(n)))
+    for k in range(n):
+        top, left = (k // columns) * (h + 1), (k % columns) * (w + 1)
+        np.testing.assert_array_equal(drawn[top : top + h, left : left + w], layer.average.mean[k])
+    assert np.isnan(drawn[h]).all()
+    assert np.isfinite(drawn).sum() == n * h * w
+    np.testing.assert_allclose(mean.get_array(), layer.average.mean.mean(0))
 
 
 def test_the_overview_shows_empty_and_average_side_by_side(run: FeatureRun) -> None:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from shiftlens.arithmetic import Inspection
+from shiftlens.diagnosis.artefacts import artefacts
 from shiftlens.diagnosis.finding import Finding, Findings
 from shiftlens.diagnosis.patterns import controlled, irregularities, overview, ripples, sides
 from shiftlens.diagnosis.performance import consistency, performance, region
 from shiftlens.diagnosis.pitfalls import pitfalls
 from shiftlens.diagnosis.setting import Setting
 from shiftlens.diagnosis.words import plain
+from shiftlens.lens.result import FeatureRun
 from shiftlens.metrics.arrays import from_sweep
 from shiftlens.metrics.summary import Metrics, all_metrics
 from shiftlens.stats import Skipped
 from shiftlens.sweeps.result import Sweep
 
 
-def findings(sweep: Sweep, *, seed: int = 0) -> Findings:
+def findings(sweep: Sweep | FeatureRun | Inspection, *, seed: int = 0) -> Findings:
     """Say what a sweep shows: statements with number, unit, interval and evidence, and what misleads in it.
+
+    Of a feature run or of layer arithmetic, the same (`diagnosis.artefacts`).
 
     Parameters
     ----------
     sweep
-        From `shiftlens.sweep` or `open_sweep`. Of an incomplete one (`partial=True`), the images that are whole.
+        From `shiftlens.sweep` or `open_sweep`. Of an incomplete one (`partial=True`), the images that are whole. Or
+        what `shiftlens.features` or `shiftlens.inspect` gave.
     seed
         Of the bootstrap behind some intervals.
 
@@ -39,6 +45,8 @@ def findings(sweep: Sweep, *, seed: int = 0) -> Findings:
     --------
     >>> print(findings(open_sweep("vgg.zarr")).with_severity("warn"))  # doctest: +SKIP
     """
+    if isinstance(sweep, FeatureRun | Inspection):
+        return artefacts(sweep)
     return diagnose(all_metrics(from_sweep(sweep), seed=seed), Setting.of(sweep))
 
 
