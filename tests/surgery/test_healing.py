@@ -17,6 +17,8 @@ from shiftlens.nn.convolution import PaddedLayer2d
 from shiftlens.sources.images import ImageSet
 from shiftlens.sources.models import Model, wrap
 from shiftlens.surgery import FineTuning, even_size, finetune, reestimate, repair, with_input_size
+from shiftlens.training.data import epoch_plan
+from shiftlens.training.recipe import Recipe
 
 
 def bars(n: int = 60, size: int = 16) -> ImageSet:
@@ -107,6 +109,31 @@ def test_fine_tuning_learns_and_repeats() -> None:
     assert other.digest != healed.digest
     assert healed.module[0][0].padding_mode == "circular"
     assert wrap(fixed.module).module is fixed.module
+
+
+def test_two_steps_by_hand() -> None:
+    images = bars()
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    before = wrap(net, mean=0.3, std=0.2, size=16)
+    settings = FineTuning(lr=0.5, momentum=0.0, weight_decay=0.1, batch=30, shift=0, flip="none", dtype="float32")
+    healed, facts = finetune(before, images, settings, seed=5)
+    order = epoch_plan(60, 5, 0, Recipe(crop=0), "none").order
+    x = before.preprocessing.normalise(torch.from_numpy(images.batch(slice(None))))
+    y = torch.from_numpy(np.array(images.labels))
+    weight, bias = net[0].weight.detach().clone(), net[0].bias.detach().clone()
+    losses = []
+    for k, rate in ((0, 0.5), (1, 0.25)):
+        chosen = order[30 * k : 30 * (k + 1)]
+        w, b = weight.clone().requires_grad_(), bias.clone().requires_grad_()
+        scores = nn.functional.conv2d(x[chosen], w, b).mean((2, 3))
+        loss = nn.functional.cross_entropy(scores, y[chosen])
+        losses.append(float(loss.detach()))
+        of_weight, of_bias = torch.autograd.grad(loss, (w, b))
+        weight, bias = weight - rate * (of_weight + 0.1 * weight), bias - rate * of_bias
+    torch.testing.assert_close(healed.module[0].weight.detach(), weight)
+    torch.testing.assert_close(healed.module[0].bias.detach(), bias)
+    assert facts.losses == pytest.approx([np.mean(losses)])
 
 
 def test_what_must_not_be_trained_stays() -> None:
