@@ -83,13 +83,13 @@ class Recipe:
     label_smoothing: float = 0.2
     flip: str = "alternating"
     crop: int = 2
-    stages: tuple[Stage, ...] = (Stage(0.3, 0.5), Stage(0.3, 0.75), Stage(0.4, 1.0))
+    stages: tuple[Stage, ...] = (Stage(0.2, 0.5), Stage(0.3, 0.75), Stage(0.5, 1.0))
     identity_init: bool = True
     head_start: float = 0.11
     norm_momentum: float = 0.4
     min_steps: int = 200
     min_steps_per_epoch: int = 14
-    default_epochs: int = 16
+    default_epochs: int = 20
 
     def __post_init__(self) -> None:
         if self.optimiser not in OPTIMISERS:
