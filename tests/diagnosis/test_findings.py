@@ -197,6 +197,28 @@ def test_controls_are_said():
     assert "recognised better" in gained.statement
 
 
+def test_what_the_padding_does_is_said():
+    rng = np.random.default_rng(3)
+    d = np.arange(-8, 9.0)
+    moved = arrays(margins(rng, 400, trend(d, d, edge=4)), rng)
+    kept = arrays(margins(rng, 400, trend(d, d, edge=7)), rng)
+    kept = replace(kept, labels=moved.labels, prediction=np.where(kept.correct, moved.labels[:, None, None], 9))
+    said = by_id(said_of(replace(moved, controls={"canvas": kept}), fill_values=(0.0,)))
+    truth = 100 * (kept.correct.mean() - moved.correct.mean())
+    assert said["padding-effect"].severity == "warn"
+    assert said["padding-effect"].question == "C"
+    assert said["padding-effect"].value == pytest.approx(truth, abs=0.1)
+    assert said["padding-effect"].statement.startswith("The padding costs ")
+    assert "of it are the padding's doing" in said["padding-position-effect"].statement
+    other = replace(kept, controls={"canvas": moved}, labels=moved.labels)
+    helped = by_id(said_of(other))
+    assert helped["padding-effect"].statement.startswith("The padding helps")
+    assert "the padding is not the cause" in helped["padding-position-effect"].statement
+    same = by_id(said_of(replace(moved, controls={"canvas": moved})))
+    assert "no significant difference" in same["padding-effect"].statement
+    assert "No part of it is shown" in same["padding-position-effect"].statement
+
+
 def test_a_quiet_sweep_says_that_nothing_is_significant():
     found = said_of(sweep(1008, 150, REACH))
     assert not found.with_severity("warn")

@@ -114,6 +114,7 @@ def test_without_controls_and_without_size():
     sites = why(m)
     assert sites["occlusion effect"] == sites["placement effect"] == "there is no occlusion control"
     assert sites["asymmetry left/right without the data's own"] == "there is no flip control"
+    assert sites["padding effect"] == "there is no canvas control"
     assert "how large the pictures are" in sites["blank limit"]
     assert "no stride" in sites["aliasing"]
     assert m.test("placement overall") == Skipped("placement overall", "it was not made on this sweep")

@@ -229,3 +229,23 @@ def test_blank_limit(sweep):
     assert pairs == {(dy, dx) for dy in range(-4, 5) for dx in range(1, 4)}
     inside = sweep.correct[:, ~blank].mean()
     assert found.mean_accuracy.value == pytest.approx(inside)
+
+
+def test_padding_effect(sweep):
+    control = sweep.controls["occlusion"]  # any paired sweep will do
+    found = all_metrics(replace(sweep, controls={"canvas": control}), n_resamples=20).padding
+    moved, kept = np.array(ref.accuracy(sweep.correct)), np.array(ref.accuracy(control.correct))
+    assert found.effect.effect == pytest.approx(100 * (kept - moved))
+    assert found.effect.overall.value == pytest.approx(100 * (kept - moved).mean())
+    off = np.ones_like(moved, dtype=bool)
+    off[REACH, REACH] = False
+    for made, where in ((found.fall, moved), (found.fall_without, kept)):
+        assert made.value == pytest.approx(100 * (where[REACH, REACH] - where[off].mean()))
+        assert made.lo < made.value < made.hi
+    assert found.fall_of_padding.value == pytest.approx(found.fall.value - found.fall_without.value)
+    per_image = [
+        (a[REACH, REACH] - a[off].mean()) - (b[REACH, REACH] - b[off].mean())
+        for a, b in zip(sweep.correct.astype(float), control.correct.astype(float), strict=True)
+    ]
+    wanted = 100 * np.array(ref.t_interval(per_image)[:2])
+    assert (found.fall_of_padding.value, found.fall_of_padding.lo) == pytest.approx(wanted)

@@ -267,7 +267,7 @@ def test_asked_for_by_name_it_says_what_it_cannot_serve() -> None:
         return str(caught.value)
 
     flat = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10)).eval()
-    assert "_0: its result is not a feature map" in refuses(wrap(flat, mean=MEAN, std=STD, size=32))
+    assert "no convolution" in refuses(wrap(flat, mean=MEAN, std=STD, size=32))
 
     def bare(x: Tensor) -> Tensor:
         return x.mean((2, 3)) @ torch.ones(3, 10)
@@ -354,3 +354,77 @@ def test_few_cells_fit_a_small_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dedup.n_workers(program, plan_of(6), 4) == 2
     monkeypatch.setattr(dedup, "CELL_BYTES", 1)
     assert dedup.n_workers(program, plan_of(6), 4) == 1
+
+
+def on_a_wide_canvas(net: nn.Module, trunk: nn.Module, margin: int, total: int, values: tuple[float, ...]) -> Any:
+    """The slow way: the window in the middle of a canvas of fill, the trunk on it, the frame cut out, the head."""
+
+    def scores(windows: Tensor, head: nn.Module) -> Tensor:
+        n, c, h, w = windows.shape
+        wide = torch.tensor(values, dtype=windows.dtype)[None, :, None, None].expand(
+            n, c, h + 2 * margin, w + 2 * margin
+        )
+        wide = wide.clone()
+        wide[:, :, margin : margin + h, margin : margin + w] = windows
+        with torch.no_grad():
+            frame = trunk(windows).shape[-2:]
+            maps = trunk(wide)
+            k = margin // total
+            return head(maps[:, :, k : k + frame[0], k : k + frame[1]])
+
+    return scores
+
+
+@pytest.mark.parametrize("options", [{}, {"downsample": "stride"}, {"head": "flatten"}, {"padding": "reflect"}])
+def test_the_canvas_control_is_the_trunk_on_a_canvas(options: dict[str, str]) -> None:
+    net = small_vgg(**options)
+    model = wrap(net, mean=MEAN, std=STD, size=32)
+    images, labels = pictures_of(2)
+    grid, fill = ShiftGrid((32, 16), 16), Fill.parse("0.25")
+    plan = plan_of(0, "float64", engine="direct")
+    found = prepare(model, plan, grid, fill)(images, labels, "canvas")
+    values = fill.normalised(MEAN, STD)
+    double = in_double(net)
+    slow = on_a_wide_canvas(double, double[:3], 32, 8, values)
+    for k in range(2):
+        picture = model.preprocessing.normalise(torch.from_numpy(images[k : k + 1]))[0].double()
+        scores = slow(every_window(picture, grid, fill, values), double[3])
+        loss = torch.nn.functional.cross_entropy(scores, torch.full((len(scores),), int(labels[k])), reduction="none")
+        np.testing.assert_allclose(found.loss[k].reshape(-1), loss.numpy(), atol=1e-5)
+        np.testing.assert_array_equal(found.prediction[k].reshape(-1), scores.argmax(1).numpy())
+
+
+def test_without_padding_the_canvas_control_is_the_sweep() -> None:
+    torch.manual_seed(1)
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 10, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).eval()
+    model = wrap(net, mean=MEAN, std=STD, size=32)
+    images, labels = pictures_of(2)
+    evaluator = prepare(model, plan_of(5, "float64"), ShiftGrid(32, 8), Fill.parse("black"))
+    np.testing.assert_allclose(evaluator(images, labels, "canvas").loss, evaluator(images, labels).loss, atol=1e-6)
+
+
+def test_a_canvas_needs_a_trunk_and_a_constant_fill(tmp_path: Any) -> None:
+    images = sl.ImageSet(*pictures_of(2))
+
+    class Gate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 10, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            return self.last(x * x.mean((2, 3), keepdim=True)).mean((2, 3))
+
+    grid = ShiftGrid(8, 4)
+    gated = wrap(Gate().eval(), mean=MEAN, std=STD, size=32)
+    with pytest.raises(InputError, match=r"convolutional trunk .*mul"):
+        sl.sweep(gated, images, grid, out=tmp_path / "gate.zarr", controls=("canvas",))
+    assert not (tmp_path / "gate.zarr").exists()
+    fine = wrap(small_vgg(), mean=MEAN, std=STD, size=32)
+    with pytest.raises(InputError, match="no constant"):
+        sl.sweep(fine, images, grid, out=tmp_path / "edge.zarr", fill="edge", controls=("canvas",))
+    done = sl.sweep(fine, images, grid, out=tmp_path / "fine.zarr")
+    assert done.controls == ()
+    assert sl.sweep(fine, images, grid, out=tmp_path / "fine.zarr", controls=("canvas",)).controls == ("canvas",)

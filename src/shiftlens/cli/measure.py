@@ -111,7 +111,9 @@ def sweep(
     step: Annotated[int, typer.Option("--step", help="Distance between neighbouring shifts in pixels.")] = 1,
     fill: o.Fill = "black",
     limit: o.Limit = None,
-    control: Annotated[str | None, typer.Option("--control", help="Controls with commas: occlusion,flip.")] = None,
+    control: Annotated[
+        str | None, typer.Option("--control", help="Controls with commas: occlusion,flip,canvas.")
+    ] = None,
     engine: Annotated[
         str, typer.Option("--engine", help="auto, direct (every window on its own) or dedup (nothing twice).")
     ] = "auto",

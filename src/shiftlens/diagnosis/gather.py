@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shiftlens.arithmetic import Inspection
 from shiftlens.diagnosis.artefacts import artefacts
+from shiftlens.diagnosis.cause import cause
 from shiftlens.diagnosis.finding import Finding, Findings
 from shiftlens.diagnosis.patterns import controlled, irregularities, overview, ripples, sides
 from shiftlens.diagnosis.performance import consistency, performance, region
@@ -68,6 +69,7 @@ def diagnose(metrics: Metrics, setting: Setting) -> Findings:
             *irregularities(metrics, setting),
             *ripples(metrics, setting),
             *controlled(metrics, setting),
+            *cause(metrics, setting),
             *consistency(metrics),
             overview(metrics),
             *pitfalls(metrics, setting),

@@ -21,7 +21,7 @@ from shiftlens.stats import (
     z_value,
 )
 
-Name = Literal["occlusion", "placement"]
+Name = Literal["occlusion", "placement", "padding"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,8 @@ class ControlEffect:
     ----------
     name
         "occlusion": acc(0, 0) - acc(control), what losing the content costs. "placement": acc(control) - acc(shift),
-        what the move itself costs; it may be negative, since the control has its blank on the other side.
+        what the move itself costs; it may be negative, since the control has its blank on the other side. "padding":
+        acc(canvas control) - acc(shift), what the padding costs.
     overall
         Mean over all shifts but (0, 0) that leave some of the picture, in points.
     effect, lo, hi
@@ -106,14 +107,29 @@ def occlusion_effects(
             discordant[k] += np.abs(d).sum(axis=0, dtype=np.int32)
             per_image[k, s] = d[:, tested].sum(axis=1, dtype=np.int32) / tested.sum()
     return (
-        _effect("occlusion", net[0], discordant[0], per_image[0], tested, sweep.shape),
-        _effect("placement", net[1], discordant[1], per_image[1], tested, sweep.shape),
+        effect_of("occlusion", net[0], discordant[0], per_image[0], tested, sweep.shape),
+        effect_of("placement", net[1], discordant[1], per_image[1], tested, sweep.shape),
     )
 
 
-def _effect(
+def effect_of(
     name: Name, net: IntArray, discordant: IntArray, per_image: FloatArray, tested: BoolArray, shape: tuple[int, int]
 ) -> ControlEffect:
+    """Assemble an effect.
+
+    Parameters
+    ----------
+    name
+        Of the effect.
+    net, discordant
+        (cell,) sum over images of the difference of right answers (-1, 0, 1), and of its absolute value.
+    per_image
+        (image,) mean difference over the tested cells.
+    tested
+        (cell,) what is tested.
+    shape
+        (n_dy, n_dx).
+    """
     n = len(per_image)
     b, c = (discordant + net) // 2, (discordant - net) // 2
     lo, hi = paired_share_interval(b, c, n, z_value(n_comparisons=int(tested.sum())))

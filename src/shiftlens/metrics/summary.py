@@ -14,6 +14,7 @@ from shiftlens.metrics.consistency import Consistency, consistency
 from shiftlens.metrics.controls import Blank, ControlEffect, Emptying, blank_limit, emptying, occlusion_effects
 from shiftlens.metrics.irregularity import Irregularity, irregularity
 from shiftlens.metrics.maps import ClassMaps, MapEstimate, accuracy_map, accuracy_replicates, class_maps, loss_map
+from shiftlens.metrics.padding import PaddingEffect, padding_effect
 from shiftlens.metrics.regions import LEVELS, WORST_RADIUS, Centre, Retained, centre, retained, worst_of_radius
 from shiftlens.stats import Estimate, Skipped, holm, mean_estimate, resample_weights, wilson
 
@@ -78,6 +79,8 @@ class Metrics:
         One entry for each axis and stride.
     consistency, blank, occlusion, placement
         See `consistency` and `controls`.
+    padding
+        See `padding`; by the canvas control.
     tests
         Every test that may warn, corrected together (Holm).
     """
@@ -104,6 +107,7 @@ class Metrics:
     blank: Blank | Skipped
     occlusion: ControlEffect | Skipped
     placement: ControlEffect | Skipped
+    padding: PaddingEffect | Skipped
     tests: tuple[Test, ...]
 
     @property
@@ -162,6 +166,7 @@ def all_metrics(
         "centre": centre(replicates, sweep),
         "aliasing": aliasing(correct, sweep),
         "placement": placement,
+        "padding": padding_effect(sweep),
     }
     return Metrics(
         sweep=sweep,
@@ -242,6 +247,7 @@ def tests_of(
     centre: Centre | Skipped,
     aliasing: tuple[Aliasing | Skipped, ...],
     placement: ControlEffect | Skipped,
+    padding: PaddingEffect | Skipped,
 ) -> tuple[Test, ...]:
     """Return every test that may warn, with Holm's correction over all of them."""
     named: dict[str, float | None] = {}
@@ -259,6 +265,9 @@ def tests_of(
             named[f"aliasing {ripple.stride} {ripple.axis}"] = ripple.p_value
     if not isinstance(placement, Skipped):
         named["placement overall"] = placement.overall.p_value
+    if not isinstance(padding, Skipped):
+        named["padding overall"] = padding.effect.overall.p_value
+        named["padding fall"] = padding.fall_of_padding.p_value
     measured = {name: p for name, p in named.items() if p is not None}
     corrected = holm(np.array(list(measured.values()), np.float64))
     return tuple(Test(name, p, float(c)) for (name, p), c in zip(measured.items(), corrected, strict=True))

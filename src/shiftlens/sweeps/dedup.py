@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shiftlens.errors import StoreError
+from shiftlens.errors import InputError, StoreError
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.models import Model
 from shiftlens.sweeps.direct import DirectEvaluator, Outcome, outcome_of, prepare_module
+from shiftlens.sweeps.frame import framed
 from shiftlens.sweeps.plan import Plan
 from shiftlens.sweeps.program import Layout, Program, rest_of
 from shiftlens.sweeps.tracing import Trace, trace
@@ -47,20 +48,23 @@ class DedupEvaluator(DirectEvaluator):
     def _program(self, shape: tuple[int, int, int], occluded: bool) -> tuple[Program, Workers]:
         key = (*shape, occluded)
         if key not in self._programs:
-            if shape not in self._traces:
-                self._traces[shape] = trace(self._module, shape)
-            found = self._traces[shape]
-            if self._plan.cut > len(found.steps):
-                raise StoreError(
-                    f"the stored plan runs {self._plan.cut} operations on cells, this version serves "
-                    f"{len(found.steps)} of this net; start a new sweep at another path"
-                )
-            layout = Layout.of(self._grid, shape[1:], self._fill.rule, self._values, occluded=occluded)
-            program = Program(found, self._plan.cut, layout)
+            program = self._made(shape, occluded)
             n_threads = torch.get_num_threads() if self._device.type == "cpu" else 1
-            rest = rest_of(found, self._plan.cut)
+            rest = rest_of(self._traces[shape], program.n_early)
             self._programs[key] = program, Workers(replicas(rest, n_workers(program, self._plan, n_threads)))
         return self._programs[key]
+
+    def _made(self, shape: tuple[int, int, int], occluded: bool) -> Program:
+        if shape not in self._traces:
+            self._traces[shape] = trace(self._module, shape)
+        found = self._traces[shape]
+        if self._plan.cut > len(found.steps):
+            raise StoreError(
+                f"the stored plan runs {self._plan.cut} operations on cells, this version serves {len(found.steps)} of "
+                "this net; start a new sweep at another path"
+            )
+        layout = Layout.of(self._grid, shape[1:], self._fill.rule, self._values, occluded=occluded)
+        return Program(found, self._plan.cut, layout)
 
     def _evaluated(
         self, pictures: Tensor, targets: Tensor, blank: NDArray[np.bool_], control: str | None
@@ -104,3 +108,36 @@ class DedupEvaluator(DirectEvaluator):
             lambda rest, image: torch.cat(list(self._scores_of(rest, program, picture, image, shift))), [0]
         )
         return found
+
+
+class CanvasEvaluator(DedupEvaluator):
+    """The canvas control (`frame`), by cells whatever the plan's path: padding out of sight of the pictures."""
+
+    CONTROLS = ("canvas",)
+
+    def __init__(
+        self, model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, tick: Callable[[int], None] | None = None
+    ) -> None:
+        super().__init__(model, plan, grid, fill, tick)
+        self._name = model.name
+
+    def check(self, shape: tuple[int, int, int]) -> None:
+        """Refuse a net that has no trunk to be put on a canvas, for pictures [c, h, w], before anything is written."""
+        self._program(shape, occluded=False)
+
+    def _made(self, shape: tuple[int, int, int], occluded: bool) -> Program:
+        if self._values is None:
+            raise InputError("the canvas control needs a constant fill")
+        try:
+            found = trace(self._module, shape)
+        except Exception as error:  # torch's tracer raises whatever the model's own code does with a stand-in
+            raise InputError(
+                f"the canvas control needs a net that can be traced; {self._name} raises {type(error).__name__}"
+            ) from error
+        frame = framed(found, self._name)
+        self._traces[shape] = frame.trace
+        return Program(frame.trace, len(frame.trace.steps), frame.layout(self._grid, shape[1:], self._values))
+
+    def _blank(self, pictures: Tensor) -> NDArray[np.bool_]:
+        # An empty picture among fill is not the empty picture among padding: it is computed like any other.
+        return np.zeros((len(pictures), self._grid.n_shifts), dtype=np.bool_)

@@ -75,6 +75,9 @@ def prepare_nets(model: Model, plan: Plan) -> Workers:
 class DirectEvaluator:
     """`engine.Evaluator` by evaluating every window; see there for arguments, results and errors."""
 
+    CONTROLS: tuple[str | None, ...] = (None, "occlusion", "flip")
+    """What it can be asked for."""
+
     def __init__(
         self, model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, tick: Callable[[int], None] | None = None
     ) -> None:
@@ -93,8 +96,8 @@ class DirectEvaluator:
 
     def __call__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None = None) -> ChunkResult:
         """See `plan.Evaluator`."""
-        if control not in (None, "occlusion", "flip"):
-            raise InputError(f"unknown control {control!r}; expected occlusion or flip")
+        if control not in self.CONTROLS:
+            raise InputError(f"unknown control {control!r}; expected {' or '.join(c for c in self.CONTROLS if c)}")
         n, (ny, nx) = len(images), self._grid.shape
         self._n_done = 0
         prediction = np.empty((n, ny * nx), dtype=np.int64)

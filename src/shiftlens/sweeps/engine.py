@@ -8,7 +8,7 @@ so that a resume on another day computes the same numbers. `prepare` turns a pla
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.models import Model
 from shiftlens.sweeps import tuning
 from shiftlens.sweeps.cutting import with_cut
-from shiftlens.sweeps.dedup import DedupEvaluator
+from shiftlens.sweeps.dedup import CanvasEvaluator, DedupEvaluator
 from shiftlens.sweeps.direct import DirectEvaluator
 from shiftlens.sweeps.plan import CONTROLS, DTYPES, ENGINES, ChunkResult, Evaluator, Plan
 
@@ -49,6 +49,11 @@ def check_request(grid: ShiftGrid, fill: Fill, engine: str, dtype: str, controls
     if "occlusion" in controls and not fill.is_constant:
         raise InputError(
             f"the occlusion control blanks the pixels that a shift pushes out; fill {fill.name!r} has no blank "
+            "(use black, mean or a number)"
+        )
+    if "canvas" in controls and not fill.is_constant:
+        raise InputError(
+            f"the canvas control surrounds the picture with fill; fill {fill.name!r} is no constant "
             "(use black, mean or a number)"
         )
     if grid.n_shifts < 1:
@@ -125,6 +130,36 @@ def check_machine(plan: Plan) -> None:
         )
 
 
+def check_controls(
+    model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, controls: Sequence[str], shape: tuple[int, int, int]
+) -> None:
+    """Refuse a control that this net cannot have, for pictures [c, h, w], before anything is written.
+
+    Raises
+    ------
+    InputError
+        The canvas control, and a net without a convolutional trunk that can be followed.
+    """
+    if "canvas" in controls:
+        CanvasEvaluator(model, plan, grid, fill).check(shape)
+
+
+class _Prepared:
+    """A path, and beside it the canvas control, which is made when it is first asked for."""
+
+    def __init__(self, path: Evaluator, make_canvas: Callable[[], Evaluator]) -> None:
+        self._path, self._make_canvas = path, make_canvas
+        self._canvas: Evaluator | None = None
+
+    def __call__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None = None) -> ChunkResult:
+        """See `plan.Evaluator`."""
+        if control != "canvas":
+            return self._path(images, labels, control)
+        if self._canvas is None:
+            self._canvas = self._make_canvas()
+        return self._canvas(images, labels, control)
+
+
 def prepare(
     model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, tick: Callable[[int], None] | None = None
 ) -> Evaluator:
@@ -139,7 +174,7 @@ def prepare(
     """
     check_machine(plan)
     path = DedupEvaluator if plan.engine == "dedup" else DirectEvaluator
-    return path(model, plan, grid, fill, tick)
+    return _Prepared(path(model, plan, grid, fill, tick), lambda: CanvasEvaluator(model, plan, grid, fill, tick))
 
 
 def evaluate_chunk(

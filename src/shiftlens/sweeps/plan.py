@@ -13,7 +13,7 @@ from shiftlens.errors import StoreError
 
 ENGINES = ("direct", "dedup")
 DTYPES = ("float32", "bfloat16", "float64")
-CONTROLS = ("occlusion", "flip")
+CONTROLS = ("occlusion", "flip", "canvas")
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,7 @@ class Program:
 
     def __init__(self, trace: Trace, n_early: int, layout: Layout) -> None:
         self._layout = layout
+        self.n_early = n_early
         self._source = trace.source
         self.crossing = crossing(trace, n_early)
         channels = {trace.source: trace.source_shape[0]} | {step.name: step.shape[0] for step in trace.steps}
@@ -197,7 +198,7 @@ def _tail(trace: Trace, steps: Sequence[Step], k: int, needed: Sequence[str]) ->
     users = {node.name: len(node.users) for node in trace.module.graph.nodes}
     name = steps[k].name
     for step in steps[k + 1 :]:
-        single = step.inputs == (name,) and users[name] == 1 and name not in needed
+        single = step.inputs == (name,) and users.get(name) == 1 and name not in needed
         if not single or not isinstance(step.operation, (Pointwise, Affine)):
             return
         yield step

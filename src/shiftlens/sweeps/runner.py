@@ -20,7 +20,7 @@ from shiftlens.sources.imageset import ImageSet
 from shiftlens.sources.matching import check_labels, on_input_grid
 from shiftlens.sources.wrapping import Model
 from shiftlens.sweeps.attributes import describe
-from shiftlens.sweeps.engine import check_machine, check_request, make_plan, prepare
+from shiftlens.sweeps.engine import check_controls, check_machine, check_request, make_plan, prepare
 from shiftlens.sweeps.locking import clean_strays, disk_errors, output_lock
 from shiftlens.sweeps.plan import ChunkResult, Evaluator
 from shiftlens.sweeps.request import default_grid, images_per_chunk, refuse_other_plan
@@ -110,7 +110,8 @@ def sweep(
     engine, dtype, device
         How to compute; `"auto"` measures once, and keeps to what is stored when a sweep is taken up again.
     controls
-        `"occlusion"`, `"flip"`: measured too, as subgroups; may be added to a sweep later.
+        `"occlusion"` (the pixels that are lost blanked in place), `"flip"` (mirrored pictures), `"canvas"` (no padding
+        near the picture): measured too, as subgroups; may be added to a sweep later.
     progress
         Called with the evaluations done and in all.
 
@@ -184,6 +185,7 @@ def run_sweep(
                 # Refused before anything is added: a control that cannot be computed must not be left half made.
                 store.main.header.refuse_other_torch(str(path))
                 check_machine(plan)
+                check_controls(model, plan, grid, fill, new, (images.n_channels, *size))
             for control in new:
                 store.add_control(control)
         else:
@@ -199,6 +201,7 @@ def run_sweep(
                 device=device,
                 n_groups=1 + len(controls),
             )
+            check_controls(model, plan, grid, fill, controls, (images.n_channels, *size))
             store = SweepStore.create(
                 path,
                 describe(model, images, size, grid, fill, plan),

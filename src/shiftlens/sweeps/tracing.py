@@ -125,7 +125,7 @@ class Trace:
     steps
         What is served, in the order of the net.
     refused
-        The first thing that is not served and why, for a person to read; empty if everything is.
+        The first thing that gives a map, is not served, and why, for a person to read; empty if all up to the head is.
     """
 
     module: fx.GraphModule
@@ -267,6 +267,8 @@ def trace(module: nn.Module, shape: tuple[int, int, int]) -> Trace:
             if len(unknown) < len(inputs):
                 refused = refused or f"{node.name}: it also reads {unknown[0]}, which is no map of single cells"
             continue
+        if not _is_map(node) and not _is_global(node):
+            continue  # the head begins here: a matter of the rest
         try:
             operation, names = _operation(graph, node, example)
         except RefusedError as error:
@@ -295,8 +297,6 @@ def _is_map(node: fx.Node) -> bool:
 
 
 def _operation(graph: fx.GraphModule, node: fx.Node, example: Tensor) -> tuple[Operation, tuple[str, ...]]:
-    if not _is_map(node) and not _is_global(graph, node):
-        raise RefusedError("its result is not a feature map")
     if node.meta["tensor_meta"].dtype != example.dtype:
         raise RefusedError("it changes the number format")
     if node.op == "call_module":
@@ -306,7 +306,7 @@ def _operation(graph: fx.GraphModule, node: fx.Node, example: Tensor) -> tuple[O
     return _method(node)
 
 
-def _is_global(graph: fx.GraphModule, node: fx.Node) -> bool:
+def _is_global(node: fx.Node) -> bool:
     return node.op in ("call_method", "call_function") and node.target in ("mean", torch.mean)
 
 
