@@ -35,8 +35,10 @@ _WHERE = {
     "findings": "shiftlens.diagnosis",
     "inspect": "shiftlens.arithmetic",
     "foveation": "shiftlens.lens.foveation",
+    "kernels": "shiftlens.lens.kernels",
     "load_images": "shiftlens.sources.images",
     "load_model": "shiftlens.sources.models",
+    "neurons": "shiftlens.lens.neurons",
     "open_features": "shiftlens.lens.store",
     "open_sweep": "shiftlens.sweeps.result",
     "plot": "shiftlens.figures",
@@ -66,7 +68,9 @@ if TYPE_CHECKING:
     from shiftlens.figures import plot as plot
     from shiftlens.figures.feature_maps import plot_features as plot_features
     from shiftlens.lens.foveation import foveation as foveation
+    from shiftlens.lens.kernels import kernels as kernels
     from shiftlens.lens.maps import features as features
+    from shiftlens.lens.neurons import neurons as neurons
     from shiftlens.lens.result import FeatureRun as FeatureRun
     from shiftlens.lens.store import open_features as open_features
     from shiftlens.nn.edits import Edit as Edit

@@ -140,7 +140,19 @@ def test_kernels_measures_weights(net: Path, tmp_path: Path, capsys: pytest.Capt
     assert "no convolution layer" in err
 
 
-@pytest.mark.parametrize("command", ["features", "foveation", "kernels"])
+def test_neurons_counts_channels(net: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--model", f"{net}:make", "--mean", "0.5", "--limit", 12, "--layers", "0.0,0.3"]
+    values = json.loads(run(capsys, "neurons", *arguments, "--json")[0])
+    assert values["n_images"] == 12
+    assert [(layer["path"], layer["n_channels"]) for layer in values["layers"]] == [("0.0", 2), ("0.3", 2)]
+    text, _ = run(capsys, "neurons", *arguments, "--no-impact")
+    assert "of 2 channels are padding-aware" in text
+    assert "impact not measured: it was not asked for" in text
+    _, err = run(capsys, "neurons", *arguments[:-1], "0.6", code=2)
+    assert "no convolution with a kernel of at least 3x3" in err
+
+
+@pytest.mark.parametrize("command", ["features", "foveation", "kernels", "neurons"])
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = run(capsys, command, "--help")
     assert f"Example: shiftlens {command} --model" in out

@@ -1,4 +1,4 @@
-"""`features`, `foveation`, `kernels`: what a net sees in nothing, and which layer invents it."""
+"""`features`, `foveation`, `kernels`, `neurons`: what a net sees in nothing, and which layer invents it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     app.command()(features)
     app.command()(foveation)
     app.command()(kernels)
+    app.command()(neurons)
 
 
 def _model(
@@ -271,3 +272,48 @@ def kernels(
 
             files.append(str(save(kernel_tiles(run), picture)))
     shell.result(run.to_dict() | {"files": files}, [*run.lines(), *(f"wrote {path}" for path in files)])
+
+
+def neurons(
+    model: o.ModelSpec,
+    data: o.DataSpec = "digits",
+    layers: Annotated[str | None, typer.Option("--layers", help="Only these convolutions, names with commas.")] = None,
+    no_impact: Annotated[
+        bool, typer.Option("--no-impact", help="Do not measure what another padding for them alone changes.")
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Images; a few hundred are enough.")] = 256,
+    data_root: o.DataRoot = None,
+    weights: o.Weights = None,
+    mean: o.Mean = None,
+    std: o.Std = None,
+    input_size: o.InputSize = None,
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+    quiet: o.Quiet = False,
+    json: o.Json = False,
+) -> None:
+    """Which channels respond at a border as they never do inside, and what they do to the predictions.
+
+    Example: shiftlens neurons --model runs/vgg --data cifar10
+    """
+    shell = Shell(quiet, json)
+    with remarks(shell):
+        from shiftlens.cli.measure import load
+        from shiftlens.lens.neurons import neurons as measure
+
+        loaded, images = load(
+            shell,
+            model,
+            data,
+            data_root=data_root,
+            limit=limit,
+            weights=weights,
+            mean=mean,
+            std=std,
+            input_size=input_size,
+            device=device,
+        )
+        names = None if layers is None else [name.strip() for name in layers.split(",")]
+        with shell.progress("looking", "images") as report:
+            run = measure(loaded, images, layers=names, impact=not no_impact, seed=seed, progress=report)
+    shell.result(run.to_dict(), run.lines())

@@ -1,0 +1,108 @@
+"""Samples of a feature map along its borders, along lines in its interior, and anywhere in its interior."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+SIDES = ("left", "right", "top", "bottom")
+
+N_ALONG = 16
+"""Cells taken along one line."""
+
+N_INTERIOR = 96
+"""Cells taken in the interior."""
+
+N_LINES = 8
+"""Rows, and as many columns, in the interior that stand for borders under the null."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Cells of a map [h, w], as positions in its flattened form.
+
+    Attributes
+    ----------
+    strips
+        Along each of `SIDES`, one cell wide, corners left out; [4, n_along].
+    interior
+        At a distance of at least the kernel's width from every border; [n].
+    lines
+        Rows and columns of the interior; [n_lines, n_along].
+    """
+
+    strips: NDArray[np.int64]
+    interior: NDArray[np.int64]
+    lines: NDArray[np.int64]
+
+    @property
+    def all(self) -> NDArray[np.int64]:
+        """Strips, interior, lines, one after the other."""
+        return np.concatenate([self.strips.ravel(), self.interior, self.lines.ravel()])
+
+    def split(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Values [n, c, places] at `all` as samples [c, ...]: strips [4, c, m], interior [c, m], lines [l, c, m]."""
+        n, c, _ = values.shape
+        k, m = self.strips.size, len(self.interior)
+
+        def grouped(part: Tensor, groups: int) -> Tensor:
+            return part.reshape(n, c, groups, -1).permute(2, 1, 0, 3).reshape(groups, c, -1)
+
+        interior = values[:, :, k : k + m].transpose(0, 1).reshape(c, -1)
+        return grouped(values[:, :, :k], 4), interior, grouped(values[:, :, k + m :], len(self.lines))
+
+
+def places(size: tuple[int, int], kernel: tuple[int, int], rng: np.random.Generator) -> Places | None:
+    """Where to look on a map; None where it has no interior of at least 2 x 2 cells."""
+    (h, w), (ky, kx) = size, kernel
+    rows, columns = np.arange(ky, h - ky), np.arange(kx, w - kx)
+    if len(rows) < 2 or len(columns) < 2:
+        return None
+    inner_y, inner_x = np.arange(1, h - 1), np.arange(1, w - 1)
+    across, down = _some(inner_x, N_ALONG, rng), _some(inner_y, N_ALONG, rng)
+    n_along = min(len(across), len(down))
+    across, down = across[:n_along], down[:n_along]
+    strips = np.stack([down * w, down * w + w - 1, across, (h - 1) * w + across])
+    everywhere = (rows[:, None] * w + columns[None, :]).ravel()
+    n_line = min(len(rows), len(columns), N_ALONG)
+    along_row, along_column = _some(columns, n_line, rng), _some(rows, n_line, rng)
+    lines = [row * w + along_row for row in _some(rows, N_LINES, rng)]
+    lines += [along_column * w + column for column in _some(columns, N_LINES, rng)]
+    return Places(strips, _some(everywhere, N_INTERIOR, rng), np.stack(lines))
+
+
+def _some(values: NDArray[np.int64], n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    return values if len(values) <= n else np.sort(rng.choice(values, n, replace=False))
+
+
+def ks_distance(
+    sample: Float[Tensor, "... n"], reference: Float[Tensor, "... m"]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Largest distance between the distributions of two samples, for each row by itself.
+
+    Parameters
+    ----------
+    sample, reference
+        The same leading axes.
+
+    Returns
+    -------
+    distance
+        Kolmogorov and Smirnov's D, 0 to 1.
+    above
+        Whether the sample's median is above the reference's.
+    """
+    x, y = (values.double().sort(-1).values.contiguous() for values in (sample, reference))
+    n, m = x.shape[-1], y.shape[-1]
+    at_most = torch.searchsorted(y, x, right=True).double() / m
+    below = torch.searchsorted(y, x, right=False).double() / m
+    rank = torch.arange(1, n + 1, dtype=torch.float64, device=x.device) / n
+    # Both steps of either distribution lie at the sample's values; just before one, the sample has a rank less.
+    distance = torch.maximum(rank - at_most, below - (rank - 1 / n)).amax(-1).clamp_min(0)
+    above = x.median(-1).values > y.median(-1).values
+    return distance.cpu().numpy(), above.cpu().numpy()
