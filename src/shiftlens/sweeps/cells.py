@@ -32,10 +32,12 @@ from shiftlens.sweeps.tracing import (
     Step,
 )
 
-BLOCK_ROWS = 512
-"""Cells in one matrix product, about: enough for the machine's rate, few enough for its cache."""
+BLOCK_CELLS = 512
+"""Cells in one matrix product, at most: enough for the machine's rate, few enough for its cache."""
+BLOCK_COLUMNS = 64
+"""Of them along a row, at most."""
 COLUMN_BYTES = 2**24
-"""Most bytes of columns that are gathered at once."""
+"""Most bytes of taps that a grouped convolution gathers at once."""
 
 
 @dataclass(frozen=True)
@@ -89,10 +91,57 @@ def _is_everything(tuples: IntArray, axis: Axis) -> bool:
     return tuples.shape == (axis.n, 1) and np.array_equal(tuples[:, 0], np.arange(axis.n))
 
 
+@dataclass(frozen=True)
+class _RowBlock:
+    """Row states that are computed together: the rows they read, and where each tap's rows go.
+
+    Attributes
+    ----------
+    states
+        A run of row states.
+    needed
+        Rows that they read: a run, or state by state.
+    copies
+        For each tap (place in the block, end, first of the needed rows): stretches in which neighbours read
+        neighbours.
+    """
+
+    states: slice
+    needed: slice | IntArray
+    copies: tuple[tuple[tuple[int, int, int], ...], ...]
+
+
+def _row_blocks(group: _Group, at_once: int) -> list[_RowBlock]:
+    found = []
+    for part in _parts(len(group.seen), at_once):
+        seen = group.seen[part]
+        rows = np.unique(seen)
+        place = np.searchsorted(rows, seen)
+        run = slice(int(rows[0]), int(rows[-1]) + 1)
+        needed = run if run.stop - run.start == len(rows) else rows
+        states = slice(group.states.start + part.start, group.states.start + part.stop)
+        found.append(_RowBlock(states, needed, tuple(tuple(_runs(column)) for column in place.T)))
+    return found
+
+
+def _parts(n: int, at_once: int) -> list[slice]:
+    """Split a run of `n` into stretches of nearly the same length, at most `at_once`."""
+    edges = np.linspace(0, n, -(-n // at_once) + 1).astype(int).tolist()
+    return [slice(a, b) for a, b in pairwise(edges)]
+
+
+def _runs(column: IntArray) -> list[tuple[int, int, int]]:
+    """Stretches (first place, end, what the first holds) in which every number is one more than the last."""
+    breaks = [0, *(np.flatnonzero(np.diff(column) != 1) + 1).tolist(), len(column)]
+    return [(a, b, int(column[a])) for a, b in pairwise(breaks)]
+
+
 class _DenseConvolution:
     """groups = 1: a matrix product for every block of cells, over the taps that its group has.
 
-    Partial convolution is the same with weights scaled by the taps that a group lacks.
+    Of the rows that a block reads, the columns are gathered first, all taps of a column side by side: the innermost
+    stretch of memory is then long, and what remains is copying rows. All of it stays in a core's cache. Partial
+    convolution is the same with weights scaled by the taps that a group lacks.
     """
 
     def __init__(self, operation: Convolution, before: Cells, rows: Taps, columns: Taps) -> None:
@@ -100,25 +149,27 @@ class _DenseConvolution:
         weight = operation.weight
         n_out, n_in = weight.shape[:2]
         self._n_out, self._n_in, self._bias = n_out, n_in, operation.bias
-        self._rows, self._columns = _groups(rows.tuples), _groups(columns.tuples)
+        row_groups, self._columns = _groups(rows.tuples), _groups(columns.tuples)
+        self._rows = row_groups
         self.macs = n_out * n_in * _n_taps(rows.tuples) * _n_taps(columns.tuples)
         self._plain = _is_everything(rows.tuples, before.rows) and _is_everything(columns.tuples, before.columns)
         # [out, row taps, column taps, in] of every pair of groups, as one matrix.
         self._weights = {
             (i, j): _weights(operation, a.taps, b.taps)
-            for i, a in enumerate(self._rows)
+            for i, a in enumerate(row_groups)
             for j, b in enumerate(self._columns)
         }
-        # Overhang never reaches a convolution, and a tap that sees padding adds nothing.
-        self._runs = [_runs(group.seen) for group in self._rows]
-        self._at_once = [
-            max(1, COLUMN_BYTES // max(1, before.rows.n * len(group.taps) * n_in * weight.element_size()))
-            for group in self._columns
-        ]
-        n_columns = max(
-            min(n, _length(group)) * len(group.taps) for n, group in zip(self._at_once, self._columns, strict=True)
-        )
-        self.scratch = before.rows.n * n_columns * n_in
+        self._parts = [_parts(len(group.seen), BLOCK_COLUMNS) for group in self._columns]
+        # Narrow groups take more rows at once, so that a product is never small.
+        heights = {max(1, BLOCK_CELLS // (part.stop - part.start)) for parts in self._parts for part in parts}
+        self._blocks = {
+            (i, height): _row_blocks(group, height)
+            for i, group in enumerate(row_groups)
+            if group.taps
+            for height in heights
+        }
+        kernel = weight.shape[2] * weight.shape[3]
+        self.scratch = 3 * BLOCK_CELLS * kernel * n_in
 
     def __call__(self, inputs: Sequence[Tensor], epilogue: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         (x,) = inputs
@@ -127,43 +178,43 @@ class _DenseConvolution:
             return finish(F.linear(x, self._weights[0, 0], self._bias))
         out = x.new_empty(self.cells.rows.n, self.cells.columns.n, self._n_out)
         for j, columns in enumerate(self._columns):
-            for first in range(0, _length(columns), self._at_once[j]):
-                seen = columns.seen[first : first + self._at_once[j]]
-                begin = columns.states.start + first
-                target = out[:, begin : begin + len(seen)]
+            for part in self._parts[j]:
+                target = out[:, columns.states.start + part.start : columns.states.start + part.stop]
                 if not columns.taps:
                     target.copy_(self._constant(x, finish))
                     continue
-                n_taps = len(columns.taps)
-                gathered = x.index_select(1, _long(seen.reshape(-1), x)).view(len(x), len(seen), n_taps * self._n_in)
+                seen = _long(columns.seen[part].reshape(-1), x)
+                width = part.stop - part.start
                 for i, rows in enumerate(self._rows):
                     if not rows.taps:
                         target[rows.states] = self._constant(x, finish)
                         continue
-                    self._multiply(gathered, i, self._weights[i, j], target[rows.states], finish)
+                    for block in self._blocks[i, max(1, BLOCK_CELLS // width)]:
+                        filled = self._filled(x, block, seen, width)
+                        made = finish(F.linear(filled, self._weights[i, j], self._bias))
+                        target[block.states] = made.view(-1, width, self._n_out)
         return out
 
     def _constant(self, x: Tensor, finish: Callable[[Tensor], Tensor]) -> Tensor:
         return finish(x.new_zeros(self._n_out) if self._bias is None else self._bias.clone())
 
-    def _multiply(
-        self, gathered: Tensor, i: int, weight: Tensor, target: Tensor, finish: Callable[[Tensor], Tensor]
-    ) -> None:
-        n_columns, width = gathered.shape[1:]
-        n_taps = len(self._rows[i].taps)
-        at_once = max(1, BLOCK_ROWS // n_columns)
-        block = gathered.new_empty(at_once, n_columns, n_taps, width)
-        n = len(target)
-        runs = self._runs[i]
-        for first in range(0, n, at_once):
-            last = min(first + at_once, n)
-            for tap in range(n_taps):
-                for start, stop, source in runs[tap]:
-                    a, b = max(start, first), min(stop, last)
-                    if a < b:
-                        block[a - first : b - first, :, tap] = gathered[source + a - start : source + b - start]
-            filled = block[: last - first].view(-1, n_taps * width)
-            target[first:last] = finish(F.linear(filled, weight, self._bias)).view(last - first, n_columns, -1)
+    @staticmethod
+    def _filled(x: Tensor, block: _RowBlock, seen: Tensor, width: int) -> Tensor:
+        """The taps of a block's cells, one cell a row [cells, row taps * column taps * in]."""
+        if isinstance(block.needed, slice):
+            gathered = x[block.needed].index_select(1, seen).view(-1, width, len(seen) // width * x.shape[2])
+        else:
+            places = (_long(block.needed, x)[:, None] * x.shape[1] + seen).view(-1)
+            gathered = x.view(-1, x.shape[2]).index_select(0, places)
+            gathered = gathered.view(-1, width, len(seen) // width * x.shape[2])
+        if len(block.copies) == 1 and len(block.copies[0]) == 1:
+            return gathered.view(-1, gathered.shape[-1])
+        height = block.states.stop - block.states.start
+        filled = gathered.new_empty(height, width, len(block.copies), gathered.shape[-1])
+        for tap, copies in enumerate(block.copies):
+            for first, last, source in copies:
+                filled[first:last, :, tap] = gathered[source : source + last - first]
+        return filled.view(height * width, -1)
 
 
 def _weights(operation: Convolution, rows: tuple[int, ...], columns: tuple[int, ...]) -> Tensor:
@@ -174,19 +225,6 @@ def _weights(operation: Convolution, rows: tuple[int, ...], columns: tuple[int, 
         kh, kw = weight.shape[2:]
         chosen = chosen * (kh * kw / (len(rows) * len(columns)))
     return chosen.contiguous()
-
-
-def _runs(seen: IntArray) -> list[list[tuple[int, int, int]]]:
-    """For each tap the stretches (first state, end, what the first sees) in which neighbours see neighbours."""
-    found = []
-    for column in seen.T.tolist():
-        breaks = [0, *(k for k in range(1, len(column)) if column[k] != column[k - 1] + 1), len(column)]
-        found.append([(a, b, column[a]) for a, b in pairwise(breaks)])
-    return found
-
-
-def _length(group: _Group) -> int:
-    return len(group.seen)
 
 
 def _n_taps(tuples: IntArray) -> int:
