@@ -114,6 +114,16 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, step):
     assert told == [(row["train_loss"], row["accuracy"]) for row in whole.epochs]
 
 
+def test_layers_that_draw_while_they_train_draw_the_same_after_a_resume(tmp_path):
+    drawing = settings(padding="random")
+    train(bars(), out=tmp_path / "whole", settings=drawing)
+    torch.manual_seed(12345)  # what the caller drew before does not matter
+    with pytest.raises(KilledError):
+        train(bars(), out=tmp_path / "cut", settings=drawing, progress=stop_at(8))
+    train(bars(), out=tmp_path / "cut", settings=drawing)
+    assert_same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+
+
 def test_killed_between_the_last_epoch_and_the_end(tmp_path, monkeypatch):
     def killed(*args, **kwargs):
         raise KilledError

@@ -257,13 +257,16 @@ class _Run:
         drawn = epoch_plan(len(self.batches), self.seed, epoch, self.recipe, self.flip)
         batches = self.batches.epoch(drawn, schedule.batch, [schedule.size(step) for step in steps])
         total = 0.0
-        for step, (x, y) in zip(steps, batches, strict=True):
-            loss = self._step(self.net, self.optimiser, x, y, schedule.factor(step))
-            if not math.isfinite(loss):
-                raise _diverged(out, f"the loss is {loss}", epoch, step - steps.start)
-            total += loss
-            if progress is not None:
-                progress(step + 1, schedule.n_steps)
+        with torch.random.fork_rng(devices=[]):
+            # Layers that draw while they train (random padding) draw the same after a resume.
+            torch.manual_seed(((self.seed << 20) + epoch) % 2**63)
+            for step, (x, y) in zip(steps, batches, strict=True):
+                loss = self._step(self.net, self.optimiser, x, y, schedule.factor(step))
+                if not math.isfinite(loss):
+                    raise _diverged(out, f"the loss is {loss}", epoch, step - steps.start)
+                total += loss
+                if progress is not None:
+                    progress(step + 1, schedule.n_steps)
         # The last step's weights have not met a loss yet, and a checkpoint must be one that can be gone on from.
         if not all(bool(torch.isfinite(tensor).all()) for tensor in self.net.state_dict().values()):
             raise _diverged(out, "a weight is not finite", epoch, len(steps) - 1)

@@ -1,0 +1,67 @@
+"""What bfloat16 does to an accuracy map: the fast path in bfloat16 against the direct path in float32.
+
+    python benchmarks/precision.py --limit 2000 --out docs/benchmarks/precision.json
+
+Both sweeps are kept in `--work` and go on where they stopped. The grid covers the full range in steps of 5 px, 13 x 13.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import shiftlens as sl
+from shiftlens.cli.console import Shell
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="pretrained:vgg-cifar10")
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--limit", type=int, default=2000)
+    parser.add_argument("--work", type=Path, default=Path("precision-work"))
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/precision.json"))
+    args = parser.parse_args()
+    model = sl.load_model(args.model)
+    images = sl.load_images(args.data, split="test", data_root=args.data_root, limit=args.limit)
+    args.work.mkdir(parents=True, exist_ok=True)
+    grid = sl.ShiftGrid(30, step=5)
+    sweeps = []
+    for engine, dtype in (("direct", "float32"), ("dedup", "bfloat16")):
+        with Shell().progress(f"{engine} {dtype}", "evaluations") as report:
+            out = args.work / f"{engine}-{dtype}.zarr"
+            sweeps.append(sl.sweep(model, images, grid, out=out, engine=engine, dtype=dtype, progress=report))
+    exact, fast = (100 * sweep.accuracy.to_numpy() for sweep in sweeps)
+    predictions = [sweep.dataset.prediction.to_numpy() for sweep in sweeps]
+    losses = [sweep.dataset.loss.to_numpy().astype(np.float64) for sweep in sweeps]
+    difference = fast - exact
+    result = {
+        "kind": "benchmark",
+        "schema_version": 1,
+        "command": " ".join(["python", "benchmarks/precision.py", *sys.argv[1:]]),
+        "model": model.digest,
+        "data": images.digest,
+        "n_images": len(images),
+        "n_shifts": grid.n_shifts,
+        "torch": torch.__version__,
+        "vector_unit": torch.backends.cpu.get_cpu_capability(),
+        "points": {
+            "mean_absolute": float(np.abs(difference).mean()),
+            "signed_mean": float(difference.mean()),
+            "largest": float(np.abs(difference).max()),
+        },
+        "share_of_predictions_that_differ": float((predictions[0] != predictions[1]).mean()),
+        "loss_mean_absolute_difference": float(np.abs(losses[0] - losses[1]).mean()),
+    }
+    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
