@@ -44,7 +44,7 @@ class Moments:
             self._squares = torch.zeros_like(self._sum)
         elif self._pivot.shape != x.shape[1:]:
             raise InputError(f"maps changed their shape from {list(self._pivot.shape)} to {list(x.shape[1:])}")
-        for part in x.split(GROUP):
+        for part in torch.split(x, GROUP):
             gap = part - self._pivot
             self._sum += gap.sum(0)
             self._squares += gap.square_().sum(0)
