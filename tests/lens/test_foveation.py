@@ -272,3 +272,13 @@ def test_what_has_no_number_of_paths_is_said() -> None:
         foveation(nn.Sequential(nn.Conv2d(3, 4, 3), Tokens(), nn.Conv2d(4, 4, 3)), (16, 16))
     with pytest.raises(InputError, match="no spatial layers"):
         foveation(nn.Flatten(), (8, 8))
+
+
+def test_what_hangs_over_the_end_is_not_mirrored() -> None:
+    class Padded(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="circular"), 3, 2, ceil_mode=True)
+
+    asked = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AvgPool2d(3, 2, 1, ceil_mode=True), nn.Conv2d(4, 2, 1))
+    built = nn.Sequential(nn.Conv2d(3, 4, 1), Padded(), nn.Conv2d(4, 2, 1))
+    np.testing.assert_allclose(foveation(asked, 8, "circular"), gradient_of_ones(built, (8, 8)), rtol=1e-10)

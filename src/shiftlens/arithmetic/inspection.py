@@ -186,7 +186,8 @@ def inspect(module: Net, size: int | Pair, *, name: str | None = None) -> Inspec
 
     Examples
     --------
-    >>> found = inspect(nn.Conv2d(3, 8, 3, stride=2, padding=1), (32, 32))
+    >>> import torch
+    >>> found = inspect(torch.nn.Conv2d(3, 8, 3, stride=2, padding=1), (32, 32))
     >>> found.layers[0].unused, found.even_sizes["h"]
     ((1, 1), (27, 29, 31, 33, 35, 37))
     """

@@ -32,8 +32,8 @@ from shiftlens.sources.probing import evaluating
 from shiftlens.sources.wrapping import Model
 from shiftlens.sweeps.attributes import software_versions
 
-MAX_PIXELS = 2**18
-"""Most pixels in one batch (256 pictures of 32 x 32)."""
+MAX_PIXELS = 2**17
+"""Most pixels in one batch (128 pictures of 32 x 32): larger ones are slower on a CPU, and take more memory."""
 
 _MAPS = ("conv", "transposed conv", "max pool", "average pool", "lp pool", "adaptive pool", "sum", "resize", "unknown")
 
