@@ -41,7 +41,8 @@ the documentation.
 
 Recognising anything that matters. It knows ten classes of 32 x 32 pictures and always names one of them; it can be
 certain of nonsense; nobody looked for bias in its training images. Its accuracy is no benchmark result: it is measured
-on {data}. Its behaviour under shifts is that of one training run, not of the architecture: other seeds differ.
+on {data}.
+Its behaviour under shifts is that of one training run, not of the architecture: other seeds differ.
 """
 
 
