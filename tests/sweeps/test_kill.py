@@ -231,7 +231,8 @@ def test_a_second_process_is_refused_while_the_first_goes_on(bench: Bench, tmp_p
 
 def test_ctrl_c_keeps_what_is_finished_and_frees_the_output(bench: Bench, tmp_path: Path) -> None:
     out = tmp_path / "s.zarr"
-    with bench.start(out, "first", delay=0.002) as child:
+    # Slow enough that it cannot be over before the signal arrives, however busy the machine is.
+    with bench.start(out, "first", delay=0.03) as child:
         bench.wait_for(child, "first", f"progress {4 * N_SHIFTS}")
         child.send_signal(signal.SIGINT)
         _, errors = child.communicate()
