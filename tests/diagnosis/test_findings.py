@@ -214,6 +214,13 @@ def test_what_the_padding_does_is_said():
     helped = by_id(said_of(other))
     assert helped["padding-effect"].statement.startswith("The padding helps")
     assert "the padding is not the cause" in helped["padding-position-effect"].statement
+    rest = moved.origin
+    blinded = kept.prediction.copy()
+    blinded[:, *rest] = np.where(np.arange(400) % 3 == 0, blinded[:, *rest], 9)
+    lower = replace(kept, prediction=blinded)
+    unfair = by_id(said_of(replace(moved, controls={"canvas": lower}), fill="black", fill_values=(0.0,)))
+    assert "cannot be compared" in unfair["padding-position-effect"].statement
+    assert "--fill mean" in unfair["padding-position-effect"].remedy
     same = by_id(said_of(replace(moved, controls={"canvas": moved})))
     assert "no significant difference" in same["padding-effect"].statement
     assert "No part of it is shown" in same["padding-position-effect"].statement

@@ -21,7 +21,7 @@ def cause(metrics: Metrics, setting: Setting) -> list[Finding]:
     made = metrics.padding
     if isinstance(made, Skipped):
         return []
-    return [_overall(made, metrics, setting), _fall(made, metrics)]
+    return [_overall(made, metrics, setting), _fall(made, metrics, setting)]
 
 
 def _overall(made: PaddingEffect, metrics: Metrics, setting: Setting) -> Finding:
@@ -61,12 +61,27 @@ def _overall(made: PaddingEffect, metrics: Metrics, setting: Setting) -> Finding
     return replace(found, question="C")
 
 
-def _fall(made: PaddingEffect, metrics: Metrics) -> Finding:
+def _fall(made: PaddingEffect, metrics: Metrics, setting: Setting) -> Finding:
     test = metrics.test("padding fall")
     part = made.fall_of_padding
     holds = isinstance(test, Test) and test.holds
     with_it, without = quoted(made.fall), quoted(made.fall_without)
-    if not holds:
+    rest = float(made.effect.effect[metrics.sweep.origin])
+    # Intervals of all cells together: (0, 0) is one of them.
+    worse_at_rest = float(made.effect.hi[metrics.sweep.origin]) < 0
+    remedy = None
+    if worse_at_rest:
+        # From less height one cannot fall as far: that is no merit of the canvas.
+        verdict_text = (
+            f"The two cannot be compared: on the canvas the net is {number_text(-rest, 'points')} worse even at rest, "
+            "so it has less to lose."
+        )
+        if setting.fill != "mean":
+            remedy = (
+                "Surround the picture with what zero padding shows, the mean colour: "
+                f"{setting.sweep_command(control='canvas', fill='mean')}"
+            )
+    elif not holds:
         verdict_text = f"No part of it is shown to be the padding's ({quoted(part)})."
     elif part.value > 0:
         verdict_text = f"So {size_of(part)} of it are the padding's doing."
@@ -78,7 +93,8 @@ def _fall(made: PaddingEffect, metrics: Metrics) -> Finding:
         part,
         "[own] acc(0, 0) minus the mean over all other shifts that leave something in view, sweep minus canvas "
         f"control. {verdict(test, metrics)}",
-        severity="note" if holds else "info",
+        severity="note" if holds or worse_at_rest else "info",
         p_value=test.holm_p if isinstance(test, Test) else None,
+        remedy=remedy,
     )
     return replace(found, question="C")
