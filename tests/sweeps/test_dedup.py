@@ -428,3 +428,11 @@ def test_a_canvas_needs_a_trunk_and_a_constant_fill(tmp_path: Any) -> None:
     done = sl.sweep(fine, images, grid, out=tmp_path / "fine.zarr")
     assert done.controls == ()
     assert sl.sweep(fine, images, grid, out=tmp_path / "fine.zarr", controls=("canvas",)).controls == ("canvas",)
+
+
+@pytest.mark.parametrize("include", [True, False])
+def test_an_average_counts_padding_but_never_overhang(include: bool) -> None:
+    torch.manual_seed(0)
+    pool = nn.AvgPool2d(3, 2, padding=1, ceil_mode=True, count_include_pad=include)
+    net = nn.Sequential(nn.Conv2d(3, 10, 3), pool, nn.Flatten(), nn.Linear(10 * 16 * 16, 10)).eval()
+    check_against_direct(net, ShiftGrid(16, 8), "0.25")

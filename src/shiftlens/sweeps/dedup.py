@@ -41,9 +41,13 @@ class DedupEvaluator(DirectEvaluator):
         self, model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, tick: Callable[[int], None] | None = None
     ) -> None:
         super().__init__(model, plan, grid, fill, tick)
-        self._module = prepare_module(model, plan)
         self._traces: dict[tuple[int, int, int], Trace] = {}
         self._programs: dict[tuple[int, int, int, bool], tuple[Program, Workers]] = {}
+
+    def _nets(self, model: Model, plan: Plan) -> Workers:
+        # One copy of the net serves the trace, and the single whole picture that is ever evaluated: the blank one.
+        self._module = prepare_module(model, plan)
+        return Workers([self._module])
 
     def _program(self, shape: tuple[int, int, int], occluded: bool) -> tuple[Program, Workers]:
         key = (*shape, occluded)

@@ -89,10 +89,14 @@ class DirectEvaluator:
         self._preprocessing = model.preprocessing
         self._device = resolve_device(plan.device)
         self._dtype: torch.dtype = getattr(torch, plan.dtype)
-        self._workers = prepare_nets(model, plan)
+        self._workers = self._nets(model, plan)
         mean, std = model.preprocessing.mean, model.preprocessing.std
         self._values = fill.normalised(mean, std) if fill.is_constant else None
         self._blank_scores: dict[tuple[int, int], Tensor] = {}
+
+    def _nets(self, model: Model, plan: Plan) -> Workers:
+        """What evaluates whole pictures."""
+        return prepare_nets(model, plan)
 
     def __call__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None = None) -> ChunkResult:
         """See `plan.Evaluator`."""
