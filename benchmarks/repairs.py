@@ -1,0 +1,154 @@
+"""What each repair does to one trained net: the table of docs/repair.md.
+
+    python benchmarks/repairs.py cures --data-root DATA --work repairs-work --out docs/benchmarks/repairs.json
+    python benchmarks/repairs.py sizes --data-root DATA --work repairs-work --out docs/benchmarks/sizes.json
+
+`cures` repairs `pretrained:vgg-cifar10` with every padding mode and down-sampling: as it is, with batch norm
+re-estimated, and after a short fine-tuning; nets that were fine-tuned are compared with the net that was fine-tuned
+as long and kept its padding. `sizes` trains nets of half width from scratch at 32 and at 33 px. Every arm is swept
+over the same images and shifts and compared with `shiftlens.compare`. Nets and sweeps are kept in `--work`: stopped
+anywhere, the same command goes on. Nothing here is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import shiftlens as sl
+from shiftlens import surgery
+from shiftlens.cli.console import Shell
+from shiftlens.sources.imageset import ImageSet
+from shiftlens.sources.wrapping import Model
+from shiftlens.stats import Skipped
+from shiftlens.training import TrainSettings, train
+
+GRID = sl.ShiftGrid(8, step=2)
+CURES: dict[str, dict[str, str]] = {
+    "zeros": {},
+    "replicate": {"padding": "replicate"},
+    "reflect": {"padding": "reflect"},
+    "circular": {"padding": "circular"},
+    "partial": {"padding": "partial"},
+    "distribution": {"padding": "distribution"},
+    "blur": {"downsample": "blur"},
+    "polyphase": {"downsample": "polyphase"},
+    "replicate + blur": {"padding": "replicate", "downsample": "blur"},
+}
+STAGES = ("as it is", "re-estimated", "fine-tuned")
+SIZES = ("stride", "max3", "max")
+
+
+def cure(model: Model, stage: str, name: str, images: ImageSet, out: Path) -> Model:
+    """One arm's net: a run directory, made if it is not there."""
+    if not out.exists():
+        fixed, edits = surgery.repair(model, **CURES[name]) if CURES[name] else (model, [])  # type: ignore[call-overload]
+        healed = []
+        if stage == "re-estimated":
+            fixed, facts = surgery.reestimate(fixed, images)
+            healed = [facts]
+        elif stage == "fine-tuned":
+            with Shell().progress(f"fine-tuning {name}", "steps") as report:
+                fixed, facts = surgery.finetune(fixed, images, progress=report)
+            healed = [facts]
+        origin = surgery.origin_of("pretrained:vgg-cifar10", model)
+        surgery.save_repaired(out, fixed, origin, edits, healed=healed)
+    return sl.load_model(out)
+
+
+def marks_of_nothing(model: Model) -> float | None:
+    """Artefact energy of the last map of an empty picture; None where that map is 0 or a single cell."""
+    found = sl.features(model).layers[-1].scores.artefact_energy
+    return None if isinstance(found, Skipped) else float(found)
+
+
+def measured(model: Model, images: ImageSet, out: Path) -> None:
+    """One arm's sweep, taken up where it stopped."""
+    with Shell().progress(f"sweep {out.stem}", "evaluations") as report:
+        sl.sweep(model, images, GRID, out=out, engine="direct", progress=report)
+
+
+def cures(args: argparse.Namespace, images: ImageSet, training: ImageSet) -> dict[str, Any]:
+    """All arms of one trained net, and two comparisons."""
+    model = sl.load_model("pretrained:vgg-cifar10")
+    energies, paths = {}, {}
+    arms = [(stage, name) for stage in STAGES for name in CURES if (stage, name) != ("re-estimated", "zeros")]
+    for stage, name in arms:
+        label = f"{name}, {stage}"
+        stem = label.replace(", ", "--").replace(" ", "-")
+        net = cure(model, stage, name, training, args.work / f"run-{stem}")
+        energies[label] = marks_of_nothing(net)
+        paths[label] = args.work / f"{stem}.zarr"
+        measured(net, images, paths[label])
+    comparisons = []
+    for stages, baseline in ((STAGES[:2], "zeros, as it is"), (STAGES[2:], "zeros, fine-tuned")):
+        chosen = [f"{name}, {stage}" for stage, name in arms if stage in stages]
+        comparisons.append(compared(paths, chosen, baseline, args.work / f"pictures-{stages[-1]}"))
+    return {"comparisons": comparisons, "empty_energy": energies, "n_training_images": len(training)}
+
+
+def sizes(args: argparse.Namespace, images: ImageSet, training: ImageSet) -> dict[str, Any]:
+    """Nets of half width from scratch at 32 and 33 px, two seeds, a comparison for each pair."""
+    comparisons = []
+    for seed in range(args.seeds):
+        for downsample in SIZES:
+            paths = {}
+            for size in (32, 33):
+                label = f"{downsample}, {size} px, seed {seed}"
+                stem = f"{downsample}-{size}-{seed}"
+                settings = TrainSettings(
+                    downsample=downsample, size=(size, size), width=32, epochs=args.epochs, glance=0
+                )
+                with Shell().progress(f"training {stem}", "steps") as report:
+                    train(training, out=args.work / f"run-{stem}", seed=seed, settings=settings, progress=report)
+                paths[label] = args.work / f"{stem}.zarr"
+                measured(sl.load_model(args.work / f"run-{stem}"), images, paths[label])
+            pictures = args.work / f"pictures-{downsample}-{seed}"
+            comparisons.append(compared(paths, list(paths), next(iter(paths)), pictures))
+    return {"comparisons": comparisons, "n_training_images": len(training), "epochs": args.epochs}
+
+
+def compared(paths: dict[str, Path], chosen: list[str], baseline: str, pictures: Path) -> dict[str, Any]:
+    """The object of `shiftlens compare --json`; the pictures go to the working directory."""
+    result = sl.compare([paths[label] for label in chosen], baseline, chosen)
+    result.plot(pictures)
+    return result.to_dict()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=("cures", "sizes"))
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--limit", type=int, default=1000, help="test images in every sweep")
+    parser.add_argument("--training-images", type=int, default=None)
+    parser.add_argument("--epochs", type=int, default=3, help="of the nets of `sizes`")
+    parser.add_argument("--seeds", type=int, default=2, help="of the nets of `sizes`")
+    parser.add_argument("--work", type=Path, default=Path("repairs-work"))
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+    images = sl.load_images("cifar10", split="test", data_root=args.data_root, limit=args.limit)
+    training = sl.load_images("cifar10", split="train", data_root=args.data_root, limit=args.training_images)
+    found = (cures if args.study == "cures" else sizes)(args, images, training)
+    result = {
+        "kind": "benchmark",
+        "schema_version": 1,
+        "command": " ".join(["python", "benchmarks/repairs.py", *sys.argv[1:]]),
+        "data": images.digest,
+        "n_images": len(images),
+        "grid": {"max_shift": list(GRID.max_shift), "step": GRID.step},
+        "torch": torch.__version__,
+        "vector_unit": torch.backends.cpu.get_cpu_capability(),
+        **found,
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
