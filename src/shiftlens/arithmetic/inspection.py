@@ -14,6 +14,8 @@ from shiftlens.graph import GEOMETRIC, Graph, Sides
 from shiftlens.graph.sites import Pair
 from shiftlens.stats import Skipped
 
+KIND = "inspection"
+
 Plans = tuple[list[Step | None], list[Step | None]]
 
 
@@ -54,6 +56,7 @@ class Inspection:
     def to_dict(self) -> dict[str, Any]:
         """The keys of `shiftlens inspect --json`."""
         return {
+            "kind": KIND,
             "model": self.model,
             "size": list(self.size),
             "even": self.is_even,

@@ -104,6 +104,7 @@ class Layer:
             "unused": None if isinstance(self.unused, Skipped) else list(self.unused),
             "used": _sides(self.used),
             "even": self.is_even,
+            "merged": self.merged,
             "receptive_field": None if isinstance(self.receptive_field, Skipped) else list(self.receptive_field),
             "border_reach": _sides(self.border_reach),
             "reach_pixels": _sides(self.reach_pixels),
