@@ -108,21 +108,28 @@ def __dir__() -> list[str]:
 
 
 def _register_notebook_display() -> None:
-    """Tell a running notebook how to show a `Sweep`; by its name, so that nothing is loaded for it.
+    """Tell a running notebook how to show a `Sweep` and a `FeatureRun`; by name, so that nothing is loaded for it.
 
-    A `Sweep` cannot do it by itself: pictures stand on a higher floor than sweeps.
+    They cannot do it by themselves: pictures stand on a higher floor.
     """
     notebook = sys.modules.get("IPython")
     shell = notebook.get_ipython() if notebook is not None else None
     if shell is not None:
         formatter = shell.display_formatter.formatters["text/html"]
         formatter.for_type_by_name("shiftlens.sweeps.result", "Sweep", _sweep_html)
+        formatter.for_type_by_name("shiftlens.lens.result", "FeatureRun", _features_html)
 
 
 def _sweep_html(sweep: Any) -> str:
     from shiftlens.figures.notebook import sweep_html
 
     return sweep_html(sweep)
+
+
+def _features_html(run: Any) -> str:
+    from shiftlens.figures.notebook import features_html
+
+    return features_html(run)
 
 
 _register_notebook_display()

@@ -64,6 +64,22 @@ def test_features_json_keeps_its_contract(net: Path, tmp_path: Path, capsys: pyt
     assert sl.open_features(out).to_dict()["layers"] == values["layers"]
 
 
+def test_a_feature_run_is_read_and_drawn_like_a_sweep(
+    net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "f.zarr"
+    run(capsys, "features", "--model", f"{net}:make", "--input-size", 32, "--layers", "0.0,0.3", "--out", out)
+    text, _ = run(capsys, "findings", out, "--evidence")
+    assert "first marks on the map of an empty picture (zeros) at layer 0.3" in " ".join(text.split())
+    text, _ = run(capsys, "findings", out, "--json")
+    found = json.loads(text)["findings"]
+    assert {each["question"] for each in found} == {"B"}
+    assert {each["sweep"] for each in found} == {str(out)}
+    text, _ = run(capsys, "plot", out, "--out", tmp_path / "p", "--format", "svg", "--json")
+    names = [Path(file).name for file in json.loads(text)["files"]]
+    assert names == ["overview.svg", "depth.svg", "layer-000-0.0.svg", "layer-001-0.3.svg"]
+
+
 def test_features_says_it_in_words(net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--model", f"{net}:make", "--mean", "0.5", "--input-size", "32", "--out", tmp_path / "f.zarr"]
     text, _ = run(capsys, "features", *arguments, "--input", "black", "--layers", "0.3,1.3", "--before")

@@ -12,6 +12,7 @@ from torch import nn
 from shiftlens.errors import InputError
 from shiftlens.figures.drawing import png_bytes
 from shiftlens.figures.feature_maps import MOST_COLUMNS, depth, filters, overview, plot_features
+from shiftlens.figures.notebook import features_html
 from shiftlens.figures.paths import foveation_map, kernel_tiles
 from shiftlens.lens.foveation import foveation
 from shiftlens.lens.kernels import kernels
@@ -27,6 +28,14 @@ def run() -> FeatureRun:
     torch.manual_seed(0)
     model = wrap(VGG("vgg6", width=3), mean=0.2, std=0.5, size=32, name="a $x$ <net>")
     return features(model, average=load_images("digits", limit=8), layers=["0.0", "0.3", "1.0", "2.6"])
+
+
+def test_a_notebook_shows_a_run_and_hostile_names_stay_text(run: FeatureRun) -> None:
+    page = features_html(run)
+    assert "a $x$ &lt;net&gt;" in page
+    assert "<net>" not in page
+    assert page.count("<img") == 2
+    assert "8 images of digits" in page
 
 
 def maps_in(figure: object) -> list[np.ndarray]:

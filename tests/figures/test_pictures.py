@@ -211,8 +211,9 @@ def test_a_running_notebook_is_told_how_to_show_a_sweep(monkeypatch):
     shell = SimpleNamespace(display_formatter=SimpleNamespace(formatters={"text/html": formatter}))
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     shiftlens._register_notebook_display()
-    assert list(told) == [("shiftlens.sweeps.result", "Sweep")]
-    assert open_sweep.__module__ == "shiftlens.sweeps.result"
+    assert list(told) == [("shiftlens.sweeps.result", "Sweep"), ("shiftlens.lens.result", "FeatureRun")]
+    assert shiftlens.Sweep.__module__ == "shiftlens.sweeps.result"
+    assert shiftlens.FeatureRun.__module__ == "shiftlens.lens.result"
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
     shiftlens._register_notebook_display()  # a script that merely has IPython
 

@@ -1,4 +1,4 @@
-"""`findings` and `plot`: what a sweep says and shows."""
+"""`findings` and `plot`: what a sweep or a feature run says and shows."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from shiftlens.diagnosis import Finding, Findings
+    from shiftlens.figures.gallery import Pictures
+    from shiftlens.lens.result import FeatureRun
     from shiftlens.sweeps.result import Sweep
 
 TAGS = {"warn": "bold red", "note": "yellow", "info": "dim"}
@@ -25,6 +27,13 @@ def register(app: typer.Typer) -> None:
     """Add this file's commands."""
     app.command()(findings)
     app.command()(plot)
+
+
+def opened_any(path: Path, partial: bool) -> Sweep | FeatureRun:
+    """A feature run, or a sweep as `opened` takes it."""
+    from shiftlens.lens.store import holds_features, open_features
+
+    return open_features(path) if holds_features(path) else opened(path, partial)
 
 
 def opened(path: Path, partial: bool) -> Sweep:
@@ -50,7 +59,7 @@ def opened(path: Path, partial: bool) -> Sweep:
 
 
 def findings(
-    sweeps: Annotated[list[Path], typer.Argument(metavar="S.zarr ...", help="One or more sweeps.")],
+    results: Annotated[list[Path], typer.Argument(metavar="S.zarr ...", help="One or more sweeps or feature runs.")],
     partial: Partial = False,
     evidence: Annotated[bool, typer.Option("--evidence", help="Also how each number was measured.")] = False,
     small_map: Annotated[
@@ -61,7 +70,7 @@ def findings(
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
-    """What a sweep says, in sentences with number, unit and 95 % interval, and what misleads in it.
+    """What a sweep or a feature run says, in sentences with number, unit and interval, and what misleads in it.
 
     Example: shiftlens findings vgg.zarr
     """
@@ -72,38 +81,49 @@ def findings(
 
         resolve_device(device)
         made = []
-        with shell.progress("measuring", "sweeps") as report:
-            for number, path in enumerate(sweeps):
-                sweep = opened(path, partial)
+        with shell.progress("measuring", "results") as report:
+            for number, path in enumerate(results):
+                result = opened_any(path, partial)
                 shell.say(f"measuring {path}")
-                made.append((path, sweep, diagnosis.findings(sweep, seed=seed)))
-                report(number + 1, len(sweeps))
+                made.append((path, result, diagnosis.findings(result, seed=seed)))
+                report(number + 1, len(results))
     if json:
         rows = [{**finding.to_dict(), "sweep": str(path)} for path, _, found in made for finding in found]
         shell.result({"findings": rows}, [])
         return
-    for path, sweep, found in made:
-        _show(shell, path, sweep, found, evidence, shell.stdout.is_terminal if small_map is None else small_map)
+    for path, result, found in made:
+        _show(shell, path, result, found, evidence, shell.stdout.is_terminal if small_map is None else small_map)
 
 
-def _show(shell: Shell, path: Path, sweep: Sweep, found: Findings, evidence: bool, small_map: bool) -> None:
-    import numpy as np
-
+def _show(
+    shell: Shell, path: Path, result: Sweep | FeatureRun, found: Findings, evidence: bool, small_map: bool
+) -> None:
     from shiftlens.diagnosis.words import plain
+    from shiftlens.lens.result import FeatureRun
 
-    header, out = sweep.header, shell.stdout
-    title = f"{path}: {header.model} on {header.data}, {sweep.n_written:,} images x {sweep.grid.n_shifts:,} shifts"
-    out.print(plain(title), style="bold", markup=False)
-    if small_map:
+    out = shell.stdout
+    out.print(plain(f"{path}: {_about(result)}"), style="bold", markup=False)
+    if small_map and not isinstance(result, FeatureRun):
+        import numpy as np
+
         from shiftlens.figures.terminal import text_map
 
         colour = out.color_system is not None
-        shifts = (sweep.grid.dys, sweep.grid.dxs)
-        out.print(text_map(np.asarray(sweep.accuracy, np.float64), shifts, colour=colour, width=out.width))
+        shifts = (result.grid.dys, result.grid.dxs)
+        out.print(text_map(np.asarray(result.accuracy, np.float64), shifts, colour=colour, width=out.width))
     for severity in ("warn", "note", "info"):
         for finding in found.with_severity(severity):
             _sentence(shell, finding, evidence)
     out.print(_table(found), soft_wrap=False)
+
+
+def _about(result: Sweep | FeatureRun) -> str:
+    from shiftlens.lens.result import FeatureRun
+
+    if isinstance(result, FeatureRun):
+        return repr(result).strip("<>")
+    header = result.header
+    return f"{header.model} on {header.data}, {result.n_written:,} images x {result.grid.n_shifts:,} shifts"
 
 
 def _sentence(shell: Shell, finding: Finding, evidence: bool) -> None:
@@ -138,7 +158,7 @@ def _table(found: Findings) -> Table:
 
 
 def plot(
-    sweep: Annotated[Path, typer.Argument(metavar="S.zarr", help="A sweep.")],
+    result: Annotated[Path, typer.Argument(metavar="S.zarr", help="A sweep or a feature run.")],
     out: Annotated[Path, typer.Option("--out", help="Directory for the pictures; made if it is not there.")],
     format: Annotated[str, typer.Option("--format", help="png or svg.")] = "png",  # noqa: A002
     partial: Partial = False,
@@ -147,7 +167,7 @@ def plot(
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
-    """Draw a sweep: accuracy, loss, classes, profile, one side against the other, controls.
+    """Draw a sweep (accuracy, loss, classes, profile, sides, controls) or a feature run (overview, depth, each layer).
 
     Example: shiftlens plot vgg.zarr --out pictures --format svg
     """
@@ -158,7 +178,17 @@ def plot(
 
         resolve_device(device)
         figures.check_format(format)
-        shell.say(f"drawing {sweep}")
-        made = figures.plot(opened(sweep, partial), out, format=format)
+        shell.say(f"drawing {result}")
+        made = _drawn(opened_any(result, partial), out, format)
     files = [str(path) for path in made.files]
     shell.result({"files": files}, [f"wrote {path}" for path in files])
+
+
+def _drawn(result: Sweep | FeatureRun, out: Path, format: str) -> Pictures:  # noqa: A002
+    from shiftlens import figures
+    from shiftlens.figures.feature_maps import plot_features
+    from shiftlens.lens.result import FeatureRun
+
+    if isinstance(result, FeatureRun):
+        return plot_features(result, out, format=format)
+    return figures.plot(result, out, format=format)

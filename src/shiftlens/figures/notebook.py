@@ -1,14 +1,17 @@
-"""How a notebook shows a sweep: what it is of, and its two matrices."""
+"""How a notebook shows a sweep or a feature run: what it is of, and its main pictures."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING
 
+from shiftlens.figures.feature_maps import depth, overview
 from shiftlens.figures.gallery import image_html
 from shiftlens.figures.maps import accuracy_matrix, loss_matrix
 
 if TYPE_CHECKING:
+    from shiftlens.lens.result import FeatureRun
     from shiftlens.sweeps.result import Sweep
 
 
@@ -24,9 +27,27 @@ def sweep_html(sweep: Sweep) -> str:
         ("classes", names or "not named"),
         ("file", str(sweep.path)),
     )
+    pictures = image_html(accuracy_matrix(sweep), "accuracy", 64) + image_html(loss_matrix(sweep), "loss", 64)
+    return f"{_table(rows)}<p>{pictures}</p>"
+
+
+def features_html(run: FeatureRun) -> str:
+    """A feature run as HTML; every text in it is escaped."""
+    start = run.start
+    rows = (
+        ("model", run.model),
+        ("shown", f"{run.input}, {run.size[0]}x{run.size[1]} px"),
+        ("average", f"{run.n_images:,} images of {run.data}" if run.n_images else "none"),
+        ("first marks of the borders", "none" if start is None else f"{start.name} ({start.kind})"),
+        ("layers", str(len(run))),
+    )
+    pictures = image_html(overview(run), "channel means of every layer", 64) + image_html(depth(run), "over depth", 64)
+    return f"{_table(rows)}<p>{pictures}</p>"
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
     cells = "".join(
         f"<tr><th style='text-align:left'>{escape(name)}</th><td style='text-align:left'>{escape(text)}</td></tr>"
         for name, text in rows
     )
-    pictures = image_html(accuracy_matrix(sweep), "accuracy", 64) + image_html(loss_matrix(sweep), "loss", 64)
-    return f"<table>{cells}</table><p>{pictures}</p>"
+    return f"<table>{cells}</table>"

@@ -73,6 +73,11 @@ def _kind_at(path: Path) -> str | None:
     return KIND if kind == KIND else f"holds a result of kind {str(kind)[:40]!r}"
 
 
+def holds_features(path: str | Path) -> bool:
+    """Whether a feature run lies there, by its own word; nothing else of it is read."""
+    return _kind_at(Path(path)) == KIND
+
+
 def _write(place: Path, run: FeatureRun) -> None:
     attributes = {
         "kind": KIND,
