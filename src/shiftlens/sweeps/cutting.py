@@ -24,9 +24,10 @@ from shiftlens.sources.probing import scores_of
 from shiftlens.sweeps.dedup import CELL_BYTES, DedupEvaluator
 from shiftlens.sweeps.direct import prepare_module
 from shiftlens.sweeps.folding import largest_difference
+from shiftlens.sweeps.operations import Affine, Convolution, Pointwise
 from shiftlens.sweeps.plan import Plan
 from shiftlens.sweeps.program import Layout, Program, crossing, rest_of
-from shiftlens.sweeps.tracing import Affine, Convolution, Pointwise, Trace, trace
+from shiftlens.sweeps.tracing import Trace, trace
 from shiftlens.sweeps.tuning import BFLOAT16_TOLERANCE, FLOAT32_TOLERANCE
 
 MEASURED = 6

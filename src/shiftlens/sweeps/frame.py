@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from shiftlens.errors import InputError
 from shiftlens.shifts import ShiftGrid
 from shiftlens.sweeps.cells import Cells
+from shiftlens.sweeps.operations import Convolution, GlobalPool, Pad, Pool, Step
 from shiftlens.sweeps.program import Layout, crossing
 from shiftlens.sweeps.states import Axis, shifted_axis
-from shiftlens.sweeps.tracing import Convolution, GlobalPool, Pad, Pool, Step, Trace
+from shiftlens.sweeps.tracing import Trace
 
 MOST_MARGIN = 4096
 """Pixels of canvas on each side beyond which the padding's reach is taken for unbounded."""

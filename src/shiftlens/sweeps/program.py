@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from shiftlens.shifts import ShiftGrid
-from shiftlens.sweeps.cells import Bound, Cells, bind, windows
+from shiftlens.sweeps.binding import bind
+from shiftlens.sweeps.cells import Bound, Cells, windows
+from shiftlens.sweeps.operations import Affine, Convolution, GlobalPool, Pointwise, Step
 from shiftlens.sweeps.states import occluded_axis, shifted_axis
-from shiftlens.sweeps.tracing import Affine, Convolution, GlobalPool, Pointwise, Step, Trace
+from shiftlens.sweeps.tracing import Trace
 
 
 @dataclass(frozen=True)
