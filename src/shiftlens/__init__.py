@@ -23,6 +23,7 @@ _WHERE = {
     "ModelOutputError": "shiftlens.errors",
     "InputError": "shiftlens.errors",
     "NoEffectWarning": "shiftlens.errors",
+    "Report": "shiftlens.reporting",
     "Shift": "shiftlens.shifts",
     "ShiftGrid": "shiftlens.shifts",
     "ShiftlensError": "shiftlens.errors",
@@ -44,6 +45,7 @@ _WHERE = {
     "plot": "shiftlens.figures",
     "plot_features": "shiftlens.figures.feature_maps",
     "repair": "shiftlens.surgery",
+    "report": "shiftlens.reporting",
     "sweep": "shiftlens.sweeps.runner",
     "train": "shiftlens.training",
     "translate": "shiftlens.shifts",
@@ -75,6 +77,8 @@ if TYPE_CHECKING:
     from shiftlens.lens.store import open_features as open_features
     from shiftlens.nn.edits import Edit as Edit
     from shiftlens.protocols import consistency as consistency
+    from shiftlens.reporting import Report as Report
+    from shiftlens.reporting import report as report
     from shiftlens.shifts import Fill as Fill
     from shiftlens.shifts import Shift as Shift
     from shiftlens.shifts import ShiftGrid as ShiftGrid

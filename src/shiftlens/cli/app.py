@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from shiftlens.cli import compare, demo, inspect_command, lens, look, measure, repair, train
+from shiftlens.cli import compare, demo, inspect_command, lens, look, measure, repair, report, train
 from shiftlens.cli.console import error_line
 from shiftlens.errors import ShiftlensError
 
@@ -32,6 +32,7 @@ compare.register(app)
 inspect_command.register(app)
 lens.register(app)
 repair.register(app)
+report.register(app)
 
 
 def _version(value: bool) -> None:

@@ -1,0 +1,154 @@
+"""The comparison's part of the page: which sweeps can be compared, their table, difference maps, sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shiftlens.comparison import Comparison
+from shiftlens.comparison.gather import compared
+from shiftlens.comparison.result import Row
+from shiftlens.comparison.sources import opened, refuse_unlike
+from shiftlens.diagnosis.words import plain, quoted
+from shiftlens.errors import InputError
+from shiftlens.figures.drawing import balanced
+from shiftlens.figures.maps import LEAST_POINTS
+from shiftlens.naming import one_line
+from shiftlens.reporting.encoding import figure_uri, packed
+from shiftlens.reporting.maps import measured
+from shiftlens.reporting.said import sorted_out
+from shiftlens.reporting.sweep_part import Part
+from shiftlens.stats import Estimate, Skipped
+from shiftlens.sweeps.result import Sweep
+
+HEADS = (
+    "sweep",
+    "accuracy at (0, 0)",
+    "retained area",
+    "retained radius",
+    "right under all shifts to 4 px",
+    "right minus left",
+    "down minus up",
+    "parameters",
+    "multiply-adds",
+    "within 8 px, against the baseline",
+)
+
+
+def comparisons(sweeps: Sequence[Sweep], names: Sequence[str], seed: int) -> tuple[list[Comparison], list[str]]:
+    """Compare what asks the same question, each group against its first; and say why the rest is not compared.
+
+    Parameters
+    ----------
+    sweeps, names
+        In the order given.
+    seed
+        Of the bootstrap.
+    """
+    if len(sweeps) < 2:
+        return [], []
+    made: list[Comparison] = []
+    reasons: dict[str, str] = {}
+    partial = not all(sweep.complete for sweep in sweeps)
+    waiting = opened(list(sweeps), list(names), partial=True)
+    while len(waiting) > 1:
+        base, others = waiting[0], waiting[1:]
+        group, waiting = [base], []
+        for other in others:
+            try:
+                refuse_unlike(base, other, partial=partial)
+                group.append(other)
+            except InputError as error:
+                waiting.append(other)
+                # Said once, against the first that it does not fit.
+                reasons.setdefault(other.name, f"{one_line(error, 400)}.")
+        if len(group) > 1:
+            try:
+                made.append(compared(group, partial=partial, seed=seed))
+            except InputError as error:
+                names_of = ", ".join(each.name for each in group)
+                reasons.setdefault(names_of, f"{names_of} are not compared: {one_line(error, 400)}.")
+    return made, [plain(reason) for reason in reasons.values()]
+
+
+def comparison_part(made: Comparison, number: int) -> Part:
+    """Lay out a comparison.
+
+    Parameters
+    ----------
+    made
+        From `shiftlens.compare`.
+    number
+        Of the comparison on the page, from 0.
+    """
+    pictures = made.plot()
+    base = plain(made.names[made.baseline])
+    whose = "the source picture" if made.unit == "source" else "the baseline's input"
+    arms = [(each, plain(each.name)) for each in made.against]
+    values = [each.map.value for each, _ in arms]
+    top = max((balanced(value, LEAST_POINTS)[1] for value in values), default=LEAST_POINTS)
+    view = {
+        "number": number,
+        "id": f"comparison-{number}",
+        "baseline": base,
+        "names": [plain(name) for name in made.names],
+        "n": made.n_images,
+        "n_shifts": len(made.dys) * len(made.dxs),
+        "pixels_of": whose,
+        "heads": HEADS,
+        "rows": [_row(row, k == made.baseline) for k, row in enumerate(made.rows)],
+        "static": [{"name": name, "uri": figure_uri(figure)} for name, figure in pictures.items()],
+        "maps": [{"id": f"against-{each.which}", "label": f"{name} minus {base}"} for each, name in arms],
+        "findings": sorted_out(made.findings),
+    }
+    maps = [
+        measured(
+            f"against-{each.which}",
+            "Differences",
+            f"{name} minus {base}",
+            (each.map.value, each.map.lo, each.map.hi),
+            unit="points",
+            n=each.map.n,
+            limits=(-top, top),
+            colours="RdBu_r",
+            about=f"Accuracy, paired; interval of each shift by itself. Red: better than {base}.",
+        )
+        | {"marked": packed(each.map.better | each.map.worse)}
+        for each, name in arms
+    ]
+    data = {
+        "name": f"against {base}",
+        "dys": made.dys.tolist(),
+        "dxs": made.dxs.tolist(),
+        "n": made.n_images,
+        "blank": packed(made.blank),
+        "region": None,
+        "maps": maps,
+    }
+    return Part(view, data)
+
+
+def _row(row: Row, is_baseline: bool) -> list[str]:
+    return [
+        plain(row.name),
+        _text(row.accuracy),
+        _text(row.retained_area),
+        _text(row.retained_radius),
+        _text(row.worst_of_radius),
+        _text(row.asymmetry_lr),
+        _text(row.asymmetry_ud),
+        "-" if row.n_parameters is None else f"{row.n_parameters:,}",
+        "-" if row.n_macs is None else f"{row.n_macs:,}",
+        "baseline" if is_baseline else _text(row.difference),
+    ]
+
+
+def _text(value: Estimate | Skipped) -> str:
+    return f"not measured: {plain(value.why)}" if isinstance(value, Skipped) else quoted(value)
+
+
+def summary(made: Comparison) -> str:
+    """The clearest result of a comparison in one sentence."""
+    for group in (made.improved, made.got_worse, made.cannot_be_told):
+        if group:
+            return plain(group[0].statement)
+    return f"{len(made.names)} sweeps are compared."

@@ -1,0 +1,94 @@
+"""How numbers and pictures get into the page: arrays as base64, data as JSON that no tag can end, PNG data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from shiftlens.figures.drawing import png_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Data = dict[str, Any]
+"""What goes into the page as JSON."""
+
+_ESCAPED = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"})
+STATIC_DPI = 100
+
+
+def packed(values: NDArray[Any]) -> Data:
+    """An array as `{dtype, shape, data}`: little-endian bytes in base64, in the smallest type that holds them.
+
+    Whole numbers become u1, u2 or u4; everything else f4, with nan for what is not there.
+    """
+    array = np.asarray(values)
+    if array.dtype.kind in "bui" and array.size and int(array.min()) >= 0:
+        top = int(array.max())
+        kind = "u1" if top < 2**8 else "u2" if top < 2**16 else "u4"
+    elif array.dtype.kind in "bui":
+        kind = "i4"
+    else:
+        kind = "f4"
+    data = np.ascontiguousarray(array.astype(f"<{kind}"))
+    return {"dtype": kind, "shape": list(array.shape), "data": base64.b64encode(data.tobytes()).decode("ascii")}
+
+
+def script_json(values: Data) -> str:
+    """JSON that can stand in a `<script type="application/json">`: nothing in it can end the element or begin another.
+
+    Raises
+    ------
+    ValueError
+        A number that is not finite: those belong into a packed array, or are None.
+    """
+    text = json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.translate(_ESCAPED)
+
+
+def data_uri(data: bytes, kind: str = "image/png") -> str:
+    """Bytes as a data URI."""
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def png_uri(pixels: NDArray[np.uint8]) -> str:
+    """Pixels (h, w, 3), or (h, w) of a palette that was applied already, as the data URI of a PNG of fixed bytes."""
+    image = Image.fromarray(pixels)
+    n_colours = len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) if pixels.ndim == 3 else 0
+    if 0 < n_colours <= 256:
+        # Few colours, as colour scales have: a palette makes the file a third as large and loses nothing.
+        image = image.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        if not np.array_equal(np.asarray(image.convert("RGB")), pixels):
+            image = Image.fromarray(pixels)
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return data_uri(buffer.getvalue())
+
+
+def figure_uri(figure: Figure) -> str:
+    """A matplotlib figure as a PNG data URI of fixed bytes."""
+    return data_uri(png_bytes(figure, STATIC_DPI))
+
+
+@cache
+def palette(name: str) -> NDArray[np.uint8]:
+    """A colour scale of matplotlib as (256, 3) bytes."""
+    from matplotlib import colormaps
+
+    table = np.asarray(colormaps[name](np.arange(256)))[:, :3]
+    out: NDArray[np.uint8] = np.rint(255 * table).astype(np.uint8)
+    return out
+
+
+def finite(value: float | None, digits: int = 6) -> float | None:
+    """A number for JSON, rounded to what its last bits cannot move; None where it is none."""
+    if value is None or not np.isfinite(value):
+        return None
+    return float(f"{float(value):.{digits}g}")

@@ -1,0 +1,275 @@
+"""One sweep's part of the page: verdict, findings, maps, profile, images, tables, provenance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shiftlens import figures
+from shiftlens.diagnosis.finding import Findings
+from shiftlens.diagnosis.gather import diagnose
+from shiftlens.diagnosis.setting import Setting
+from shiftlens.diagnosis.words import number_text, plain, quoted
+from shiftlens.figures.profile import Profile, profile, rings
+from shiftlens.metrics.arrays import SweepArrays, from_sweep
+from shiftlens.metrics.regions import Retained
+from shiftlens.metrics.summary import Metrics, all_metrics
+from shiftlens.reporting.directions import Directions, directions
+from shiftlens.reporting.encoding import Data, figure_uri, finite, packed
+from shiftlens.reporting.maps import offered
+from shiftlens.reporting.radii import discs
+from shiftlens.reporting.said import sorted_out
+from shiftlens.reporting.thumbnails import CHOICE, Source, gallery
+from shiftlens.reporting.verdict import verdict
+from shiftlens.stats import Skipped, wilson
+
+if TYPE_CHECKING:
+    from shiftlens.sweeps.result import Sweep
+
+TABLE_ROWS = 4
+"""Rows and columns of the coarse table to each side of (0, 0), at most."""
+
+STATIC_TITLES = {
+    "loss": "Mean loss under every shift",
+    "profile": "Accuracy and loss against the length of the shift",
+    "sides": "One side against the other",
+    "classes": "Accuracy by class",
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of the page.
+
+    Attributes
+    ----------
+    view
+        What the template shows; texts that it escapes.
+    data
+        What the page's script reads.
+    """
+
+    view: Data
+    data: Data
+
+
+@dataclass(frozen=True)
+class SweepPart(Part):
+    """A sweep's piece, with what the rest of the page says of it."""
+
+    verdict: tuple[str, str, str]
+    findings: Findings
+    note: str
+
+
+def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int) -> SweepPart:
+    """Measure a sweep and lay out what the page shows of it.
+
+    Parameters
+    ----------
+    sweep
+        Of an incomplete one, the images that are whole.
+    number
+        Of the sweep on the page, from 0: part of every id.
+    name
+        What the page calls it.
+    source
+        Where the pictures of its images may come from.
+    seed
+        Of the bootstrap.
+    """
+    arrays = from_sweep(sweep)
+    metrics = all_metrics(arrays, seed=seed)
+    found = diagnose(metrics, Setting.of(sweep))
+    way = directions(arrays)
+    header = sweep.header
+    said = verdict(metrics, way, header.model, header.data)
+    images, why = gallery(sweep, metrics, source)
+    maps = offered(metrics)
+    pictures, circles = figures.draw(arrays), discs(arrays)
+    view = {
+        "number": number,
+        "id": f"sweep-{number}",
+        "name": plain(name),
+        "model": plain(header.model),
+        "data": plain(header.data),
+        "n": arrays.n_images,
+        "n_missing": arrays.n_missing,
+        "n_shifts": len(arrays.dys) * len(arrays.dxs),
+        "fill": plain(header.fill.name),
+        "control": header.control,
+        "verdict": said,
+        "cards": _cards(metrics, way),
+        "accuracy": figure_uri(pictures["accuracy"]),
+        "static": [
+            {"name": each, "title": _title(each), "uri": figure_uri(figure)}
+            for each, figure in pictures.items()
+            if each != "accuracy"
+        ],
+        "n_classes_left_out": maps.n_classes_left_out,
+        "groups": _groups(maps.maps),
+        "reach": int(circles.radius[-1]),
+        "radius": _first_radius(metrics, arrays),
+        "step": max(arrays.step),
+        "table": coarse_table(arrays, metrics.accuracy.value),
+        "findings": sorted_out(found),
+        "n_warn": len(found.with_severity("warn")),
+        "n_images_shown": images["n"],
+        "choice": CHOICE if images["n"] < arrays.n_images else "",
+        "without_pictures": plain(why),
+        "provenance": provenance(sweep, arrays),
+    }
+    data = {
+        "name": plain(name),
+        "dys": arrays.dys.tolist(),
+        "dxs": arrays.dxs.tolist(),
+        "n": arrays.n_images,
+        "blank": packed(arrays.blank),
+        "region": _region(metrics),
+        "maps": maps.maps,
+        "profile": _profiles(arrays),
+        "discs": {name: [finite(value) for value in getattr(circles, name)] for name in circles.__dataclass_fields__},
+        "images": images,
+    }
+    return SweepPart(view, data, said, found, why)
+
+
+def _title(name: str) -> str:
+    return STATIC_TITLES.get(name) or f"The sweep beside its control {name.removeprefix('control-')}"
+
+
+def _cards(metrics: Metrics, way: Directions | Skipped) -> list[Data]:
+    """The numbers of the first screen: what, value with interval, in a few words."""
+    cards = [_card("Accuracy, unshifted", quoted(metrics.accuracy_at_origin), "share of images predicted right")]
+    strong = metrics.retained[0]
+    if isinstance(strong, Retained):
+        area = f"where accuracy stays at 95 % or more of that: {quoted(strong.area)} around (0, 0)"
+        cards.append(_card("Retained radius", quoted(strong.radius), area))
+    else:
+        cards.append(_card("Retained radius", "not measured", plain(strong.why)))
+    if isinstance(way, Directions):
+        low = way.accuracy[way.worst]
+        against = f"accuracy over shifts of at most {number_text(way.reach, 'px', 0)}: {quoted(low)}"
+        if way.differs:
+            gap = f"{quoted(way.gap)} below {way.names[way.best]}"
+            cards.append(_card("Worst direction", way.names[way.worst], f"{against}, {gap}"))
+        else:
+            gap = f"the best, {way.names[way.best]}, is not clearly better: {quoted(way.gap)}"
+            cards.append(_card("Worst direction", "none clearly", f"lowest {way.names[way.worst]}: {against}; {gap}"))
+    else:
+        cards.append(_card("Worst direction", "not measured", plain(way.why)))
+    return cards
+
+
+def _card(title: str, value: str, about: str) -> Data:
+    # A name in three words is shown large, and so is a number; its interval is not.
+    number, bracket, interval = value.partition(" [")
+    return {"title": title, "value": number, "interval": f"[{interval}" if bracket else "", "about": about}
+
+
+def coarse_table(arrays: SweepArrays, accuracy: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Data:
+    """Accuracy in per cent with its Wilson interval at evenly spaced shifts, for readers who do not see the map."""
+    rows, columns = (_spaced(axis) for axis in (arrays.dys, arrays.dxs))
+    n = arrays.n_images
+    lo, hi = wilson(np.rint(accuracy * n), n)
+    cells = [
+        [f"{100 * accuracy[r, c]:.1f} [{100 * lo[r, c]:.1f}, {100 * hi[r, c]:.1f}]" for c in columns] for r in rows
+    ]
+    return {
+        "dys": [int(arrays.dys[r]) for r in rows],
+        "dxs": [int(arrays.dxs[c]) for c in columns],
+        "cells": cells,
+        "n": n,
+    }
+
+
+def _spaced(axis: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[int]:
+    """Positions of at most nine shifts, (0) and the ends among them where they fit."""
+    origin = int(np.flatnonzero(axis == 0)[0])
+    every = max(1, -(-max(origin, len(axis) - 1 - origin) // TABLE_ROWS))
+    return [k for k in range(len(axis)) if (k - origin) % every == 0]
+
+
+def _region(metrics: Metrics) -> Data | None:
+    strong = metrics.retained[0]
+    return packed(strong.region) if isinstance(strong, Retained) else None
+
+
+def _profiles(arrays: SweepArrays) -> list[Data]:
+    """Accuracy and loss over rings with their bands, the occlusion control's beside."""
+    if arrays.shape == (1, 1):
+        return []
+    shown = [("shifted", arrays)]
+    if "occlusion" in arrays.controls:
+        shown.append(("same pixels lost, rest in place", arrays.controls["occlusion"]))
+    made = []
+    for of_loss, name in ((False, "accuracy"), (True, "loss")):
+        for label, each in shown:
+            made.append(_line(name, label, profile(each, of_loss=of_loss)))
+    made[0]["ring"] = _ring_numbers(arrays)
+    return made
+
+
+def _line(name: str, label: str, made: Profile) -> Data:
+    return {
+        "map": name,
+        "label": label,
+        "radius": [finite(r) for r in made.radius],
+        "value": [finite(v) for v in made.value],
+        "lo": [finite(v) for v in made.lo],
+        "hi": [finite(v) for v in made.hi],
+    }
+
+
+def _ring_numbers(arrays: SweepArrays) -> Data:
+    """(dy, dx) which ring a cell belongs to, counted from 1; 0 for none: the page averages other maps over them."""
+    number = np.zeros(arrays.shape, np.int64)
+    for k, ring in enumerate(rings(arrays), start=1):
+        number[ring] = k
+    return packed(number)
+
+
+def _groups(maps: list[Data]) -> list[Data]:
+    """The maps by group for the list to choose from, in order."""
+    names = dict.fromkeys(each["group"] for each in maps)
+    return [{"name": name, "maps": [each for each in maps if each["group"] == name]} for name in names]
+
+
+def _first_radius(metrics: Metrics, arrays: SweepArrays) -> int:
+    """Where the radius slider starts: the retained radius, on the slider's own steps."""
+    strong, step = metrics.retained[0], max(arrays.step)
+    if not isinstance(strong, Retained):
+        return 0
+    return int(min(strong.radius.value, float(np.abs(arrays.dxs).max())) // step) * step
+
+
+def provenance(sweep: Sweep, arrays: SweepArrays) -> list[tuple[str, str]]:
+    """Where every number comes from, as rows of name and text."""
+    header = sweep.header
+    plan, rule = header.plan, header.preprocessing
+    numbers = {"parameters": header.n_parameters, "multiply-adds": header.n_macs}
+    known = [f"{value:,} {name}" for name, value in numbers.items() if value is not None]
+    written = f"{arrays.n_images:,} of {arrays.n_images + arrays.n_missing:,}"
+    reach = f"dx -{header.grid.max_x} to {header.grid.max_x}, dy -{header.grid.max_y} to {header.grid.max_y} px"
+    rows = [
+        ("file", sweep.path.name + (f", control {header.control}" if header.control else "")),
+        ("model", header.model + (f" ({', '.join(known)})" if known else "")),
+        ("model digest", header.model_digest),
+        ("notes on the model", "; ".join(header.model_notes)),
+        ("images", f"{header.data}, {written} measured"),
+        ("data digest", header.data_digest),
+        ("notes on the images", "; ".join(header.data_notes)),
+        ("input", f"{header.image_size[0]}x{header.image_size[1]} px, mean {_list(rule.mean)}, std {_list(rule.std)}"),
+        ("shift grid", f"{reach} in steps of {header.grid.step}: {header.grid.n_shifts:,} shifts"),
+        ("fill", header.fill.name),
+        ("controls", ", ".join(sweep.controls) or "none"),
+        ("plan", f"engine {plan.engine}, {plan.dtype}, batches of {plan.batch_size}, {plan.device} ({plan.machine})"),
+        ("versions", ", ".join(f"{name} {number}" for name, number in sorted(header.software.items()))),
+    ]
+    return [(name, plain(text)) for name, text in rows if text]
+
+
+def _list(values: tuple[float, ...]) -> str:
+    return ", ".join(f"{value:g}" for value in values)

@@ -1,0 +1,192 @@
+"""The images behind the cells: 64 of them in one picture, with their predictions under every shift."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from shiftlens.diagnosis.words import plain
+from shiftlens.errors import InputError
+from shiftlens.metrics.arrays import IntArray
+from shiftlens.metrics.summary import Metrics
+from shiftlens.reporting.encoding import Data, packed, png_uri
+from shiftlens.sources.images import ImageSet, load_images
+from shiftlens.stats import Skipped
+from shiftlens.sweeps.attributes import SweepHeader
+from shiftlens.sweeps.result import Sweep
+
+MOST_IMAGES = 64
+COLUMNS = 8
+LARGEST_SIDE = 48
+"""px of a thumbnail's longer side; larger pictures are made smaller."""
+
+EMBEDDED = ("digits",)
+"""Image sets that every installation holds: their pictures are shown without being asked for."""
+
+CHOICE = (
+    "half of them evenly from the ranking by how many shifts an image survives, half those that fail most often while "
+    "the whole set still does well"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where pictures come from: an image set, how one is named on the command line, or neither."""
+
+    images: ImageSet | str | None = None
+    data_root: Path | None = None
+
+
+def chosen(metrics: Metrics) -> IntArray:
+    """Return the rows of the images to show, at most `MOST_IMAGES`, ascending; see `CHOICE`.
+
+    Parameters
+    ----------
+    metrics
+        Of the sweep.
+    """
+    sweep = metrics.sweep
+    n = sweep.n_images
+    if n <= MOST_IMAGES:
+        return np.arange(n)
+    kept = metrics.retained[0]
+    strong = np.ones(sweep.shape, np.bool_) if isinstance(kept, Skipped) else kept.region
+    survived, lost = np.empty(n, np.int64), np.empty(n, np.int64)
+    for s in sweep.slices():
+        survived[s] = sweep.correct[s].sum(axis=(1, 2))
+        right_at_rest = sweep.correct[s][:, *sweep.origin]
+        lost[s] = np.where(right_at_rest, (~sweep.correct[s][:, strong]).sum(axis=1), -1)
+    half = MOST_IMAGES // 2
+    fragile = np.argsort(-lost, kind="stable")[:half]
+    rest = np.setdiff1d(np.argsort(survived, kind="stable"), fragile, assume_unique=True)
+    ranked = rest[np.argsort(survived[rest], kind="stable")]
+    even = ranked[np.rint(np.linspace(0, len(ranked) - 1, MOST_IMAGES - half)).astype(np.int64)]
+    return np.unique(np.concatenate([fragile, even]))
+
+
+def gallery(sweep: Sweep, metrics: Metrics, source: Source) -> tuple[Data, str]:
+    """Return the images behind the cells as data for the page, and a sentence on why they have no pictures, or "".
+
+    Parameters
+    ----------
+    sweep
+        For what its file says about its images.
+    metrics
+        Of it.
+    source
+        Where pictures may come from.
+    """
+    rows, arrays = chosen(metrics), metrics.sweep
+    # One chunk at a time again: the rows lie all over the file.
+    prediction = np.concatenate([_rows_of(arrays.prediction, rows, s) for s in arrays.slices()])
+    names = arrays.class_names
+    data: Data = {
+        "n": len(rows),
+        "n_all": arrays.n_images,
+        "position": [int(p) for p in arrays.positions[rows]],
+        "label": [int(k) for k in arrays.labels[rows]],
+        "prediction": packed(prediction),
+        "class_names": [plain(name) for name in names],
+        "sprite": None,
+    }
+    found = _pictures(sweep.header, _all_positions(sweep), arrays.positions[rows], source)
+    if isinstance(found, str):
+        return data, found
+    sprite, size = sprite_of(found)
+    image_h, image_w = sweep.header.image_size
+    data["sprite"] = {
+        "uri": png_uri(sprite),
+        "columns": COLUMNS,
+        "size": list(size),
+        "image_size": [image_h, image_w],
+        "fill": _fill(sweep.header),
+    }
+    return data, ""
+
+
+def _rows_of(cells: Any, rows: IntArray, s: slice) -> NDArray[Any]:
+    inside = rows[(rows >= s.start) & (rows < s.stop)] - s.start
+    return np.asarray(cells[s])[inside] if len(inside) else np.asarray(cells[s])[:0]
+
+
+def _all_positions(sweep: Sweep) -> IntArray:
+    return np.asarray(sweep.dataset["index"].values, np.int64)
+
+
+def _pictures(header: SweepHeader, positions: IntArray, wanted: IntArray, source: Source) -> NDArray[np.uint8] | str:
+    """Pixels [k, c, h, w] of the wanted positions as the model was shown them, or why there are none."""
+    spec = source.images
+    if spec is None:
+        if header.data not in EMBEDDED:
+            return f"no source was given for their pictures (--data {plain(header.data)})"
+        spec = header.data
+    images = load_images(spec, data_root=source.data_root)
+    order = np.argsort(images.index, kind="stable")
+    at = order[np.minimum(np.searchsorted(images.index, positions, sorter=order), len(order) - 1)]
+    if not np.array_equal(images.index[at], positions):
+        return f"{plain(images.name)} does not hold the images of this sweep"
+    same = as_shown(images.subset(at), header)
+    if same.digest != header.data_digest:
+        return f"{plain(images.name)} is not what this sweep was made of: the digests differ"
+    place = {int(p): k for k, p in enumerate(positions)}
+    return same.batch([place[int(p)] for p in wanted])
+
+
+def as_shown(images: ImageSet, header: SweepHeader) -> ImageSet:
+    """Images on the input grid of the sweep's model, as `sources.matching` brings them there.
+
+    Raises
+    ------
+    InputError
+        Pictures that cannot be brought to that size.
+    """
+    rule = header.preprocessing
+    if len(rule.mean) in (1, 3) and images.n_channels != len(rule.mean):
+        images = images.with_channels(len(rule.mean))
+    if rule.size is None or (images.size == rule.size and rule.resize in (None, min(rule.size))):
+        return images
+    return images.fitted(rule.size, rule.resize, rule.interpolation)
+
+
+def sprite_of(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Pictures [k, c, h, w] side by side in one (h, w, 3), `COLUMNS` a row, and the size (h, w) of each in it."""
+    k, c, h, w = pixels.shape
+    colour = np.repeat(pixels, 3, axis=1) if c == 1 else pixels
+    factor = min(1.0, LARGEST_SIDE / max(h, w))
+    th, tw = max(1, round(h * factor)), max(1, round(w * factor))
+    sprite = np.zeros((-(-k // COLUMNS) * th, min(k, COLUMNS) * tw, 3), np.uint8)
+    for number, picture in enumerate(colour.transpose(0, 2, 3, 1)):
+        small = picture
+        if factor < 1:
+            small = np.asarray(Image.fromarray(picture).resize((tw, th), Image.Resampling.LANCZOS))
+        top, left = number // COLUMNS * th, number % COLUMNS * tw
+        sprite[top : top + th, left : left + tw] = small
+    return sprite, (th, tw)
+
+
+def _fill(header: SweepHeader) -> Data:
+    """What enters from outside: a colour 0 to 255 for a constant, else the name of the rule."""
+    if not header.fill.is_constant:
+        return {"rule": header.fill.name, "rgb": None}
+    mean, std = np.asarray(header.preprocessing.mean), np.asarray(header.preprocessing.std)
+    pixel = np.asarray(header.fill.normalised(tuple(mean), tuple(std))) * std + mean
+    rgb = np.clip(np.rint(255 * pixel), 0, 255).astype(int).tolist()
+    return {"rule": "constant", "rgb": (rgb * 3)[:3] if len(rgb) == 1 else rgb[:3]}
+
+
+def checked(source: ImageSet | str | None, data_root: str | Path | None) -> Source:
+    """What a user gave as the source of pictures.
+
+    Raises
+    ------
+    InputError
+        Neither a text nor an `ImageSet`.
+    """
+    if source is not None and not isinstance(source, ImageSet | str):
+        raise InputError(f"expected images as an ImageSet or a name such as 'cifar10', got {type(source).__name__}")
+    return Source(source, None if data_root is None else Path(data_root))

@@ -1,0 +1,64 @@
+"""The verdict on a sweep in three sentences: how good, how far, and in which direction it is worst."""
+
+from __future__ import annotations
+
+from shiftlens.diagnosis.words import number_text, plain, quoted
+from shiftlens.metrics.regions import Retained
+from shiftlens.metrics.summary import Metrics
+from shiftlens.reporting.directions import Directions
+from shiftlens.stats import Estimate, Skipped
+
+
+def verdict(metrics: Metrics, way: Directions | Skipped, model: str, data: str) -> tuple[str, str, str]:
+    """Return the three sentences.
+
+    Parameters
+    ----------
+    metrics
+        Of the sweep.
+    way
+        See `directions`.
+    model, data
+        What they are called.
+    """
+    return _good(metrics, plain(model), plain(data)), _far(metrics), _worst(way)
+
+
+def _good(metrics: Metrics, model: str, data: str) -> str:
+    rest = metrics.accuracy_at_origin
+    first = f"{model} is right on {quoted(rest)} of {rest.n:,} images of {data} as they are"
+    worst = metrics.worst_of_radius
+    if isinstance(worst, Estimate):
+        return f"{first}, and on {quoted(worst)} of them under every single shift of at most 4 px."
+    return f"{first}."
+
+
+def _far(metrics: Metrics) -> str:
+    by_level = {round(100 * each.level): each for each in metrics.retained if isinstance(each, Retained)}
+    strong = by_level.get(95)
+    if strong is None:
+        why = next((each.why for each in metrics.retained if isinstance(each, Skipped)), "it was not measured")
+        return f"How far it may be moved is not known: {plain(why)}."
+    text = f"It keeps 95 % of that accuracy within a radius of {quoted(strong.radius)}"
+    half = by_level.get(50)
+    if half is None:
+        return f"{text}."
+    if half.at_least:
+        return f"{text}, and half of it to the edge of the grid."
+    return f"{text}, and half of it within {quoted(half.radius)}."
+
+
+def _worst(way: Directions | Skipped) -> str:
+    if isinstance(way, Skipped):
+        return f"Whether one direction is worse than another is not known: {plain(way.why)}."
+    low, high = way.accuracy[way.worst], way.accuracy[way.best]
+    reach = number_text(way.reach, "px", 0)
+    if way.differs:
+        return (
+            f"It is worst when the picture moves {way.names[way.worst]}: over shifts of at most {reach} accuracy "
+            f"averages {quoted(low)} there, {quoted(way.gap)} less than {way.names[way.best]} ({quoted(high)})."
+        )
+    return (
+        f"No direction is clearly worse than another: over shifts of at most {reach} accuracy averages {quoted(low)} "
+        f"{way.names[way.worst]} and {quoted(high)} {way.names[way.best]}, a difference of {quoted(way.gap)}."
+    )

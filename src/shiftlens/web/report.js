@@ -1,0 +1,531 @@
+// Brings the report to life. Everything that is text goes in as text (textContent), never as markup.
+//
+// What tests and other scripts may hold on to (N is the number of the sweep, comparison or feature run, from 0):
+//
+//   html[data-live="yes"]         set once the page is alive
+//   #map-sweep-N                  select: which map (accuracy, loss, probability, agreement, class-K, control-NAME,
+//                                 difference-NAME, sides-x, sides-y); #map-comparison-N: against-K
+//   #heatmap-sweep-N canvas       the map: click, tap; arrow keys (Shift: 5 cells), Home, Enter or space
+//   #readout-sweep-N              the cell under the pointer: its text, and data-dx, data-dy, data-value, data-lo,
+//                                 data-hi, data-n (numbers in full; "" where there is none)
+//   #scale-sweep-N                colour bar; its range in #scale-low-sweep-N and #scale-high-sweep-N
+//   #radius-sweep-N               range: radius in px; #radius-text-sweep-N says what holds within it, with data-radius,
+//                                 data-mean, data-every, data-lowest
+//   #profile-sweep-N              plotly: mean over rings; #across-sweep-N, #down-sweep-N: through the chosen cell
+//   #chosen-sweep-N               the chosen cell in words, data-dx and data-dy
+//   #fails-sweep-N                list of images at the chosen cell; li[data-position][data-label][data-predicted]
+//   #all-images-sweep-N           checkbox: also the images that are right there
+//   #layer-features-N             range: layer; #layer-name-features-N, #empty-filters-features-N (img) and
+//                                 #empty-mean-, #average-filters-, #average-mean-features-N
+"use strict";
+
+(() => {
+  const Z = 1.959963984540054;
+  const page = JSON.parse(document.getElementById("page-data").textContent);
+  const at = (id) => document.getElementById(id);
+  const minus = (text) => String(text).replace("-", "−");
+  const signed = (value) => (value > 0 ? `+${value}` : minus(value));
+
+  function bytes(text) {
+    const raw = atob(text);
+    const out = new Uint8Array(raw.length);
+    for (let k = 0; k < raw.length; k += 1) {
+      out[k] = raw.charCodeAt(k);
+    }
+    return out;
+  }
+
+  const TYPES = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, i4: Int32Array, f4: Float32Array };
+
+  function unpacked(packed) {
+    return packed ? new TYPES[packed.dtype](bytes(packed.data).buffer) : null;
+  }
+
+  const palettes = Object.fromEntries(Object.entries(page.colours).map(([name, text]) => [name, bytes(text)]));
+
+  // The interval of a share, in per cent: E. B. Wilson, JASA 22 (1927).
+  function wilson(count, n) {
+    const p = count / n;
+    const zz = Z * Z;
+    const middle = (p + zz / (2 * n)) / (1 + zz / n);
+    const half = Math.sqrt(zz * ((p * (1 - p)) / n + zz / (4 * n * n))) / (1 + zz / n);
+    return [count === 0 ? 0 : 100 * (middle - half), count === n ? 100 : 100 * (middle + half)];
+  }
+
+  // A map with its numbers unpacked: value(k), interval(k) of cell k.
+  function opened(map) {
+    if (map.kind === "count") {
+      const counts = unpacked(map.count);
+      const values = Float64Array.from(counts, (count) => (100 * count) / map.n);
+      return { ...map, values, interval: (k) => wilson(counts[k], map.n) };
+    }
+    const values = unpacked(map.value);
+    const lo = unpacked(map.lo);
+    const hi = unpacked(map.hi);
+    return { ...map, values, interval: (k) => (lo && Number.isFinite(lo[k]) ? [lo[k], hi[k]] : null) };
+  }
+
+  const digits = (unit, value) => (unit === "nats" ? (Math.abs(value) < 0.1 ? 3 : 2) : 1);
+
+  function number(value, unit, n) {
+    const shown = minus(value.toFixed(n === undefined ? digits(unit, value) : n));
+    return unit === "%" ? `${shown} %` : `${shown} ${unit}`;
+  }
+
+  function withInterval(value, ends, unit) {
+    if (!Number.isFinite(value)) {
+      return "no number here";
+    }
+    const n = digits(unit, value);
+    const text = number(value, unit, n);
+    return ends ? `${text} [${minus(ends[0].toFixed(n))}, ${minus(ends[1].toFixed(n))}]` : text;
+  }
+
+  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+  // ---- lines, drawn by plotly.js
+
+  const drawnLines = [];
+
+  function lines(id, describe, onClick) {
+    const element = at(id);
+    if (!element) {
+      return () => {};
+    }
+    function draw() {
+      const { traces, x, y, range, markers } = describe();
+      const ink = css("--ink");
+      const axis = { color: ink, gridcolor: css("--grid"), zeroline: false, linecolor: ink, ticks: "outside" };
+      Plotly.react(
+        element,
+        traces,
+        {
+          margin: { l: 52, r: 8, t: 8, b: 42 },
+          height: 230,
+          paper_bgcolor: "rgba(0,0,0,0)",
+          plot_bgcolor: "rgba(0,0,0,0)",
+          font: { color: ink, size: 12, family: "system-ui, sans-serif" },
+          xaxis: { ...axis, title: { text: x, standoff: 6 } },
+          yaxis: { ...axis, title: { text: y, standoff: 4 }, range },
+          showlegend: traces.filter((trace) => trace.showlegend).length > 1,
+          legend: { x: 1, xanchor: "right", y: 1, bgcolor: "rgba(0,0,0,0)" },
+          hovermode: "x",
+          shapes: markers.map((value) => ({
+            type: "line",
+            x0: value,
+            x1: value,
+            yref: "paper",
+            y0: 0,
+            y1: 1,
+            line: { color: css("--accent"), width: 1.5, dash: "dot" },
+          })),
+        },
+        { displayModeBar: false, responsive: true },
+      );
+      if (onClick && !element.dataset.clickable) {
+        element.dataset.clickable = "yes";
+        element.on("plotly_click", (event) => onClick(event.points[0].x));
+      }
+    }
+    drawnLines.push(draw);
+    return draw;
+  }
+
+  const LINES = ["--line-1", "--line-2"];
+
+  function line(name, x, y, ends, place, unit) {
+    const colour = css(LINES[place]);
+    const traces = [];
+    if (ends) {
+      const band = { x, mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false };
+      traces.push({ ...band, y: ends.map((each) => each[0]) });
+      traces.push({ ...band, y: ends.map((each) => each[1]), fill: "tonexty", fillcolor: `${colour}40` });
+    }
+    // Names are data: plotly would read tags in them.
+    const safe = name.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
+    traces.push({
+      x,
+      y,
+      name: safe,
+      mode: "lines+markers",
+      marker: { size: 4, symbol: place ? "square" : "circle" },
+      line: { color: colour, width: 2, dash: place ? "dash" : "solid" },
+      text: y.map((value, k) => withInterval(value === null ? NaN : value, ends && ends[k], unit)),
+      hovertemplate: "%{text}<extra></extra>",
+      showlegend: true,
+    });
+    return traces;
+  }
+
+  function axisTitle(map) {
+    return map.unit === "%" ? "per cent" : map.unit;
+  }
+
+  // ---- one map with its controls: a sweep's, or a comparison's
+
+  function explorer(name, data, extras) {
+    const maps = data.maps.map(opened);
+    const { dys, dxs } = data;
+    const nx = dxs.length;
+    const blank = unpacked(data.blank);
+    const region = unpacked(data.region);
+    const readout = at(`readout-${name}`);
+    const select = at(`map-${name}`);
+    let current = maps[0];
+    let chosen = { row: dys.indexOf(0), column: dxs.indexOf(0) };
+
+    function tell(cell) {
+      const { row, column } = cell || chosen;
+      const k = row * nx + column;
+      const value = current.values[k];
+      const ends = Number.isFinite(value) ? current.interval(k) : null;
+      const place = `dx ${signed(dxs[column])}, dy ${signed(dys[row])} px: `;
+      const what = `${current.label.toLowerCase().startsWith("class") ? current.label : current.label} `;
+      const nothing = blank[k] ? " (nothing of the picture is left here)" : "";
+      readout.textContent = `${place}${what}${withInterval(value, ends, current.unit)}, n = ${current.n}${nothing}`;
+      Object.assign(readout.dataset, {
+        dx: dxs[column],
+        dy: dys[row],
+        map: current.id,
+        value: Number.isFinite(value) ? value : "",
+        lo: ends ? ends[0] : "",
+        hi: ends ? ends[1] : "",
+        n: current.n,
+      });
+    }
+
+    const heatmap = ShiftlensHeatmap.create(
+      at(`heatmap-${name}`),
+      {
+        dys,
+        dxs,
+        label:
+          `Heat map of ${data.name} over shifts. Arrow keys move by a cell, with Shift by five, Home to (0, 0); ` +
+          "Enter chooses a cell. A table of the same numbers follows.",
+      },
+      {
+        onHover: tell,
+        onSelect: (cell) => choose(cell),
+      },
+    );
+
+    const across = lines(
+      `across-${name}`,
+      () => section(dxs, (column) => chosen.row * nx + column, dxs[chosen.column], "dx (px): picture moved right"),
+      (dx) => choose({ ...chosen, column: dxs.indexOf(dx) }),
+    );
+    const down = lines(
+      `down-${name}`,
+      () => section(dys, (row) => row * nx + chosen.column, dys[chosen.row], "dy (px): picture moved down"),
+      (dy) => choose({ ...chosen, row: dys.indexOf(dy) }),
+    );
+
+    function section(axis, cell, marker, x) {
+      const y = axis.map((_, k) => (Number.isFinite(current.values[cell(k)]) ? current.values[cell(k)] : null));
+      const found = axis.map((_, k) => current.interval(cell(k)));
+      const ends = found.some(Boolean) ? found.map((each) => each || [null, null]) : null;
+      return {
+        traces: line(current.label, axis, y, ends, 0, current.unit),
+        x,
+        y: axisTitle(current),
+        range: room(current),
+        markers: [marker],
+      };
+    }
+
+    function choose(cell) {
+      if (cell.row < 0 || cell.column < 0) {
+        return;
+      }
+      chosen = cell;
+      heatmap.select(cell);
+      const words = at(`chosen-${name}`);
+      words.textContent = `dx ${signed(dxs[cell.column])}, dy ${signed(dys[cell.row])} px`;
+      words.dataset.dx = dxs[cell.column];
+      words.dataset.dy = dys[cell.row];
+      tell(cell);
+      across();
+      down();
+      if (extras.onChoose) {
+        extras.onChoose(cell);
+      }
+    }
+
+    function show(map) {
+      current = map;
+      const palette = palettes[map.colours];
+      heatmap.show({
+        values: map.values,
+        low: map.low,
+        high: map.high,
+        palette,
+        outline: map.unit === "points" ? null : region,
+        marked: unpacked(map.marked),
+      });
+      scale(map, palette);
+      at(`about-${name}`).textContent = map.about;
+      tell(null);
+      across();
+      down();
+      if (extras.onShow) {
+        extras.onShow(map);
+      }
+    }
+
+    function scale(map, palette) {
+      const canvas = at(`scale-${name}`);
+      const context = canvas.getContext("2d");
+      const image = context.createImageData(256, 1);
+      for (let k = 0; k < 256; k += 1) {
+        image.data.set([palette[3 * k], palette[3 * k + 1], palette[3 * k + 2], 255], 4 * k);
+      }
+      context.putImageData(image, 0, 0);
+      at(`scale-low-${name}`).textContent = number(map.low, map.unit);
+      at(`scale-high-${name}`).textContent = number(map.high, map.unit);
+    }
+
+    select.addEventListener("change", () => show(maps.find((map) => map.id === select.value)));
+    return {
+      heatmap,
+      maps,
+      current: () => current,
+      start() {
+        const wanted = maps.find((map) => map.id === select.value);
+        show(wanted || maps[0]);
+        choose(chosen);
+      },
+    };
+  }
+
+  function room(map) {
+    const span = map.high - map.low;
+    return [map.low - 0.03 * span, map.high + 0.03 * span];
+  }
+
+  // ---- a sweep
+
+  function sweep(data, n) {
+    const name = `sweep-${n}`;
+    const nx = data.dxs.length;
+    const slider = at(`radius-${name}`);
+    const gallery = images(name, data);
+    let drawProfile = () => {};
+
+    const made = explorer(name, data, {
+      onChoose: (cell) => gallery(cell),
+      onShow: () => drawProfile(),
+    });
+
+    const ring = data.profile.length ? unpacked(data.profile[0].ring) : null;
+
+    function ringMeans(map) {
+      const sums = data.profile[0].radius.map(() => [0, 0]);
+      map.values.forEach((value, k) => {
+        if (ring[k] && Number.isFinite(value)) {
+          sums[ring[k] - 1][0] += value;
+          sums[ring[k] - 1][1] += 1;
+        }
+      });
+      return sums.map(([sum, count]) => (count ? sum / count : null));
+    }
+
+    if (slider) {
+      drawProfile = lines(
+        `profile-${name}`,
+        () => {
+          const map = made.current();
+          const stored = data.profile.filter((each) => each.map === map.id);
+          const traces = stored.length
+            ? stored.flatMap((each, place) => {
+                const ends = each.lo[0] === null ? null : each.lo.map((lo, k) => [lo, each.hi[k]]);
+                return line(each.label, each.radius, each.value, ends, place, map.unit);
+              })
+            : line(map.label, data.profile[0].radius, ringMeans(map), null, 0, map.unit);
+          const x = "length of the shift (px)";
+          return { traces, x, y: axisTitle(map), range: room(map), markers: [Number(slider.value)] };
+        },
+        (radius) => {
+          slider.value = radius;
+          within();
+        },
+      );
+      slider.addEventListener("input", within);
+    }
+
+    function within() {
+      const radius = Number(slider.value);
+      const discs = data.discs;
+      const k = discs.radius.findIndex((each) => each >= radius);
+      const share = (value, lo, hi) =>
+        withInterval(100 * value, lo === null ? null : [100 * lo, 100 * hi], "%");
+      const accuracy = made.maps[0];
+      let lowest = { value: Infinity };
+      const blank = unpacked(data.blank);
+      data.dys.forEach((dy, row) => {
+        data.dxs.forEach((dx, column) => {
+          const at = row * nx + column;
+          if (Math.hypot(dx, dy) <= radius && !blank[at] && accuracy.values[at] < lowest.value) {
+            lowest = { value: accuracy.values[at], dx, dy };
+          }
+        });
+      });
+      const text = at(`radius-text-${name}`);
+      text.textContent =
+        `Within ${radius} px (${discs.n_shifts[k]} shifts): accuracy averages ` +
+        `${share(discs.mean[k], discs.mean_lo[k], discs.mean_hi[k])}; ` +
+        `${share(discs.every[k], discs.every_lo[k], discs.every_hi[k])} of the images are right under every one of ` +
+        `them; the lowest is ${number(lowest.value, "%")} at dx ${signed(lowest.dx)}, dy ${signed(lowest.dy)}.`;
+      Object.assign(text.dataset, {
+        radius,
+        mean: discs.mean[k],
+        every: discs.every[k],
+        lowest: lowest.value / 100,
+      });
+      at(`radius-value-${name}`).textContent = `${radius} px`;
+      made.heatmap.circle(radius > 0 ? radius : null);
+      drawProfile();
+    }
+
+    made.start();
+    if (slider) {
+      within();
+    }
+    return made;
+  }
+
+  // ---- the images behind a cell
+
+  function images(name, data) {
+    const list = at(`fails-${name}`);
+    const said = at(`fails-text-${name}`);
+    const box = at(`all-images-${name}`);
+    const { images } = data;
+    const prediction = unpacked(images.prediction);
+    const nCells = data.dys.length * data.dxs.length;
+    const nx = data.dxs.length;
+    let sprite = null;
+    let last = null;
+    if (images.sprite) {
+      sprite = new Image();
+      sprite.addEventListener("load", () => last && show(last));
+      sprite.src = images.sprite.uri;
+    }
+
+    function thumbnail(place, dx, dy) {
+      const [h, w] = images.sprite.size;
+      const [imageH] = images.sprite.image_size;
+      const canvas = document.createElement("canvas");
+      canvas.width = w;
+      canvas.height = h;
+      canvas.className = "thumbnail";
+      canvas.setAttribute("aria-hidden", "true");
+      const context = canvas.getContext("2d");
+      const fill = images.sprite.fill.rgb;
+      const left = (place % images.sprite.columns) * w;
+      const top = Math.floor(place / images.sprite.columns) * h;
+      // An index rule is not repeated here: the picture is then shown as it is.
+      const factor = fill ? h / imageH : 0;
+      if (fill) {
+        context.fillStyle = `rgb(${fill.join(",")})`;
+        context.fillRect(0, 0, w, h);
+      }
+      if (sprite && sprite.complete) {
+        context.drawImage(sprite, left, top, w, h, Math.round(dx * factor), Math.round(dy * factor), w, h);
+      }
+      return canvas;
+    }
+
+    function show(cell) {
+      last = cell;
+      const at = cell.row * nx + cell.column;
+      const dx = data.dxs[cell.column];
+      const dy = data.dys[cell.row];
+      const items = [];
+      let wrong = 0;
+      for (let k = 0; k < images.n; k += 1) {
+        const predicted = prediction[k * nCells + at];
+        const label = images.label[k];
+        const fails = predicted !== label;
+        wrong += fails;
+        if (!fails && !box.checked) {
+          continue;
+        }
+        const item = document.createElement("li");
+        item.dataset.position = images.position[k];
+        item.dataset.label = label;
+        item.dataset.predicted = predicted;
+        item.className = fails ? "fails" : "right";
+        if (images.sprite) {
+          item.append(thumbnail(k, dx, dy));
+        }
+        const text = document.createElement("span");
+        const names = images.class_names;
+        const called = (which) => (which < names.length ? names[which] : String(which));
+        text.textContent = fails
+          ? `${called(label)}, taken for ${called(predicted)}`
+          : `${called(label)}, right`;
+        const where = document.createElement("small");
+        where.textContent = ` image ${images.position[k]}`;
+        item.append(text, where);
+        items.push(item);
+      }
+      list.replaceChildren(...items);
+      said.textContent = `${wrong} of the ${images.n} images fail at dx ${signed(dx)}, dy ${signed(dy)} px.`;
+      said.dataset.wrong = wrong;
+    }
+
+    box.addEventListener("change", () => last && show(last));
+    return show;
+  }
+
+  // ---- feature maps
+
+  function features(data, n) {
+    const name = `features-${n}`;
+    const slider = at(`layer-${name}`);
+    const put = (which, shown) => {
+      for (const what of ["filters", "mean"]) {
+        const picture = at(`${which}-${what}-${name}`);
+        picture.src = shown[what];
+        at(`${which}-${what}-range-${name}`).textContent = shown[`${what}_range`];
+      }
+      at(`${which}-scores-${name}`).textContent = shown.scores;
+    };
+    function show() {
+      const layer = data.layers[Number(slider.value)];
+      const text = `${layer.name} (${layer.kind}), ${layer.shape}`;
+      at(`layer-name-${name}`).textContent = text;
+      slider.setAttribute("aria-valuetext", text);
+      put("empty", layer.empty);
+      at(`empty-filters-${name}`).alt = `Filters of ${layer.name}: ${data.input}`;
+      at(`empty-mean-${name}`).alt = `Mean over the filters of ${layer.name}: ${data.input}`;
+      if (layer.average) {
+        put("average", layer.average);
+        at(`average-filters-${name}`).alt = `Filters of ${layer.name}: ${data.average}`;
+        at(`average-mean-${name}`).alt = `Mean over the filters of ${layer.name}: ${data.average}`;
+      }
+    }
+    slider.addEventListener("input", show);
+    show();
+  }
+
+  // ---- the page
+
+  document.documentElement.dataset.live = "yes";
+  const explorers = [
+    ...page.sweeps.map((data, n) => sweep(data, n)),
+    ...page.comparisons.map((data, n) => {
+      const made = explorer(`comparison-${n}`, data, {});
+      made.start();
+      return made;
+    }),
+  ];
+  page.features.forEach((data, n) => features(data, n));
+
+  function redrawAll() {
+    explorers.forEach((each) => each.heatmap.redraw());
+    drawnLines.forEach((draw) => draw());
+  }
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
+  document.documentElement.dataset.ready = "yes";
+})();
