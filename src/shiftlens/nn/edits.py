@@ -39,7 +39,9 @@ PAD_LAYERS: tuple[type[nn.Module], ...] = (
 DOWNSAMPLING_REPAIRS: tuple[str, ...] = (*REDUCERS, "balanced")
 """What can take the place of a stride with the weights that are there."""
 
-MOST_INPUT_PADDING = 4096
+MOST_INPUT_PADDING = 1024
+LONGEST_PATH = 300
+"""Characters of a layer's path: each edit may wrap what the one before has wrapped, which nothing else would end."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,10 @@ class Edit:
         """
         path, what = facts.get("path"), facts.get("what")
         if not isinstance(path, str):
-            raise InputError(f"an edit needs a path, got {path!r}")
-        if what not in _CARRY_OUT:
+            raise InputError(f"an edit needs a path, got {path!r:.80}")
+        if len(path) > LONGEST_PATH:
+            raise InputError(f"an edit's path has at most {LONGEST_PATH} characters, got {len(path)}")
+        if not isinstance(what, str) or what not in _CARRY_OUT:
             raise unknown_name("edit", what, list(_CARRY_OUT))
         named = ("path", "what", "before", "after")
         options = {name: value for name, value in facts.items() if name not in named}
@@ -162,6 +166,8 @@ def _with_input_padding(root: nn.Module, layer: nn.Module, edit: Edit) -> nn.Mod
     right = isinstance(sides, list | tuple) and len(sides) == 4
     if not right or any(not isinstance(s, int) or not 0 <= s <= MOST_INPUT_PADDING for s in sides):  # type: ignore[union-attr]
         raise InputError(f"input padding needs (left, right, top, bottom) up to {MOST_INPUT_PADDING}, got {sides!r}")
+    if layer is not root:
+        raise InputError("input padding belongs to the net as a whole")
     if isinstance(layer, PaddedLayer2d):
         raise InputError("the input is padded already")
     return PaddedLayer2d(layer, sides, pad_mode(edit.after))  # type: ignore[arg-type]

@@ -26,6 +26,8 @@ WRAPPER_KEYS: tuple[str, ...] = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts keep the weights beside other things."""
 
 _MAX_WRAPPING = 4
+_LONGEST_NAME = 80  # of a tensor, in an error
+_SLACK = 2**20  # bytes by which the entries of a zip file may exceed it: none does
 
 _PLAIN_PICKLE = (
     "weights: {path} is a plain pickle, which can run code when it is read; expected a safetensors file or"
@@ -79,21 +81,35 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_torch(path: Path) -> object:
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
-                raise InputError(
-                    f"weights: {path} is a TorchScript program, expected weights (save model.state_dict())"
-                )
+        _refuse_archive(path)
     try:
-        with warnings.catch_warnings():
+        # An open file, not its name: by the name alone torch would take a pickle called .safetensors for such a file.
+        with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about old storage formats: nothing that the user can act on here
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(_why_refused(path, error)) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
         if "magic number" in str(error) and _is_plain_pickle(path):
             raise InputError(_PLAIN_PICKLE.format(path=path)) from None
         raise InputError(f"weights: {path} is no readable safetensors or PyTorch file: {one_line(error)}") from None
+
+
+def _refuse_archive(path: Path) -> None:
+    """Refuse a zip file that holds a program, or that would be larger in memory than it is on disk."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise InputError(f"weights: {path} is no readable PyTorch file: {one_line(error)}") from None
+    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
+        raise InputError(f"weights: {path} is a TorchScript program, expected weights (save model.state_dict())")
+    unpacked, stored = sum(entry.file_size for entry in entries), path.stat().st_size
+    if unpacked > stored + _SLACK:
+        raise InputError(
+            f"weights: {path} has {stored:,} bytes and would unpack to {unpacked:,}: its entries are compressed or "
+            "overlapping, which torch.save never writes; expected torch.save(model.state_dict(), path)"
+        )
 
 
 def _why_refused(path: Path, error: pickle.UnpicklingError) -> str:
@@ -129,7 +145,7 @@ def _find_tensors(content: object, path: Path) -> StateDict:
             return {str(name): value for name, value in content.items()}
         inner = next((content[key] for key in WRAPPER_KEYS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
-            keys = printable(", ".join(map(str, list(content)[:5]))) or "nothing"
+            keys = ", ".join(_short(key) for key in list(content)[:5]) or "nothing"
             raise InputError(
                 f"weights: {path} holds no tensors; it has {keys}; expected them at the top or under"
                 f" {', '.join(WRAPPER_KEYS)}"
@@ -198,17 +214,23 @@ def describe_misfit(own: Mapping[str, Tensor], state: StateDict, known: set[str]
     ]
     parts = []
     if missing:
-        parts.append(f"{len(missing)} missing (first: {missing[0]})")
+        parts.append(f"{len(missing)} missing (first: {_short(missing[0])})")
     if unexpected:
-        parts.append(f"{len(unexpected)} unexpected (first: {unexpected[0]})")
+        parts.append(f"{len(unexpected)} unexpected (first: {_short(unexpected[0])})")
     if reshaped:
         name = reshaped[0]
         theirs = list(getattr(state[name], "shape", ()))
         parts.append(
             f"{len(reshaped)} of another shape"
-            f" (first: {name}, {list(own[name].shape)} in the net, {theirs} in the file)"
+            f" (first: {_short(name)}, {list(own[name].shape)} in the net, {theirs} in the file)"
         )
-    return printable(", ".join(parts))  # a file's names are anybody's
+    return ", ".join(parts)
+
+
+def _short(name: object) -> str:
+    """A name from a file, which may be anybody's, fit for one line."""
+    text = printable(str(name)[:_LONGEST_NAME])
+    return text if len(str(name)) <= _LONGEST_NAME else f"{text}..."
 
 
 def refuse_non_finite(module: nn.Module, what: str) -> None:

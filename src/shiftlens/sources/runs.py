@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -270,19 +271,20 @@ def load_run(path: str | Path, *, name: str | None = None, overrides: Mapping[st
     title = name or str(path)
     spec = read_spec(path)
     state, spec = _read_weights(path, spec)
-    _refuse_misfit(spec, state, path / MODEL_JSON)
-    with torch.random.fork_rng(devices=[]):
-        module = build_net(spec.build, spec.edits)
+    with told_by(path / MODEL_JSON):
+        _refuse_misfit(spec, state, path / MODEL_JSON)
+        with torch.random.fork_rng(devices=[]):
+            module = build_net(spec.build, spec.edits)
+        stored = spec.preprocessing
+        preprocessing = Preprocessing(
+            mean=tuple(stored.mean),
+            std=tuple(stored.std),
+            size=None if stored.size is None else (stored.size[0], stored.size[1]),
+            resize=stored.resize,
+            interpolation=stored.interpolation,
+            declared=stored.declared,
+        )
     fit_weights(module, state, str(path / MODEL_JSON))
-    stored = spec.preprocessing
-    preprocessing = Preprocessing(
-        mean=tuple(stored.mean),
-        std=tuple(stored.std),
-        size=None if stored.size is None else (stored.size[0], stored.size[1]),
-        resize=stored.resize,
-        interpolation=stored.interpolation,
-        declared=stored.declared,
-    )
     changes = dict(overrides or {})
     picture_size = changes.pop("picture_size", None)
     return build_model(
@@ -294,6 +296,16 @@ def load_run(path: str | Path, *, name: str | None = None, overrides: Mapping[st
         native_size=preprocessing.size,
         training=spec.training,
     )
+
+
+@contextmanager
+def told_by(file: Path) -> Iterator[None]:
+    """Name the file in an error about what it says."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if str(file) in text else f"{file}: {text}") from None
 
 
 def _refuse_misfit(spec: RunSpec, state: dict[str, Tensor], where: Path) -> None:

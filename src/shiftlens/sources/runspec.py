@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from shiftlens.errors import InputError, StoreError
 from shiftlens.naming import one_line, printable
@@ -17,8 +18,17 @@ SCHEMA_VERSION = 1
 MODEL_JSON = "model.json"
 WEIGHTS = "model.safetensors"
 MAX_JSON_BYTES = 16 * 2**20
+MAX_PIXELS = 2048 * 2048
+"""Largest input that a run directory may declare: blank pictures of that size are shown to the net when it is loaded,
+and the file is anybody's. A user may ask for more."""
 
 Side = Annotated[int, Field(ge=1, le=16_384)]
+
+
+def _of_some_pixels(size: list[int]) -> list[int]:
+    if math.prod(size) > MAX_PIXELS:
+        raise ValueError(f"expected at most {MAX_PIXELS} pixels, got {size[0]}x{size[1]}")
+    return size
 
 
 class Strict(BaseModel):
@@ -41,7 +51,7 @@ class StoredPreprocessing(BaseModel):
 
     mean: Annotated[list[float], Field(min_length=1, max_length=64)]
     std: Annotated[list[float], Field(min_length=1, max_length=64)]
-    size: Annotated[list[Side], Field(min_length=2, max_length=2)] | None = None
+    size: Annotated[list[Side], Field(min_length=2, max_length=2), AfterValidator(_of_some_pixels)] | None = None
     resize: Side | None = None
     interpolation: str = "bilinear"
     declared: bool = True
@@ -60,7 +70,7 @@ class RunSpec(BaseModel):
     training: dict[str, JsonValue] = {}
     metrics: dict[str, JsonValue] = {}
     parents: list[str] = []
-    edits: list[dict[str, JsonValue]] = []
+    edits: Annotated[list[dict[str, JsonValue]], Field(max_length=10_000)] = []
     weights: str
     """Digest of the tensors in `model.safetensors`: tells a torn pair, and a file from elsewhere."""
 

@@ -14,8 +14,8 @@ from shiftlens.sources.factories import call_factory
 from shiftlens.sources.models import MODEL_KINDS, RANDOM, Loaded, shipped
 from shiftlens.sources.paths import kind_of
 from shiftlens.sources.preprocessing import Preprocessing
-from shiftlens.sources.runs import build_net
-from shiftlens.sources.runspec import read_spec
+from shiftlens.sources.runs import build_net, told_by
+from shiftlens.sources.runspec import MODEL_JSON, read_spec
 from shiftlens.sources.wrapping import Model
 
 Built = TypeVar("Built")
@@ -52,7 +52,8 @@ def load_skeleton(spec: str | Path) -> Model:
     run = shipped(rest) if kind == "pretrained" and colon else Path(name)
     if name and kind_of(run) == "folder":
         stored = read_spec(run)
-        module = _without_weights(lambda: build_net(stored.build, stored.edits))
+        with told_by(run / MODEL_JSON):
+            module = _without_weights(lambda: build_net(stored.build, stored.edits))
         size = stored.preprocessing.size
         declared = Preprocessing(size=None if size is None else (size[0], size[1]), declared=True)
         return Model(module.eval(), declared, name)
