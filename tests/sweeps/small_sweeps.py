@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -79,3 +82,23 @@ def fill(store: SweepStore, control: str | None = None, *, finish: bool = True) 
 def tree(path: Path) -> dict[str, bytes]:
     """Every file below `path` with its bytes."""
     return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+def edit(group: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the attributes of a group as somebody with an editor would."""
+    file = group / "zarr.json"
+    document = json.loads(file.read_text())
+    change(document["attributes"])
+    file.write_text(json.dumps(document, indent=2))  # as Zarr writes it
+
+
+def as_of_schema_1(path: Path) -> None:
+    """Turn a sweep into what the first version wrote: no seal, no checksums."""
+
+    def change(stored: dict[str, Any]) -> None:
+        stored["schema_version"] = 1
+        del stored["seal"]
+
+    for group in (path, *path.glob("control_*")):
+        shutil.rmtree(group / "checksum")
+        edit(group, change)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.preprocessing import Preprocessing
 from shiftlens.sweeps import store as store_module
 from shiftlens.sweeps.attributes import SweepHeader
+from shiftlens.sweeps.layout import prediction_dtype
 from shiftlens.sweeps.plan import ChunkResult
 from shiftlens.sweeps.result import open_sweep
-from shiftlens.sweeps.store import SweepGroup, SweepStore, prediction_dtype, sweep_exists
+from shiftlens.sweeps.store import SweepGroup, SweepStore, sweep_exists
 
 # ---- layout
 
@@ -35,6 +37,7 @@ def test_the_group_is_what_the_contract_says_and_xarray_opens_it_silently(tmp_pa
         "prediction": (("image", "dy", "dx"), "uint8"),
         "loss": (("image", "dy", "dx"), "float32"),
         "confidence": (("image", "dy", "dx"), "float16"),
+        "checksum": (("image",), "uint64"),
         "label": (("image",), "int64"),
         "index": (("image",), "int64"),
         "accuracy": (("dy", "dx"), "float64"),
@@ -60,8 +63,9 @@ def test_attributes_hold_what_the_contract_names_and_no_times_or_hosts(tmp_path:
     small.create(tmp_path / "s.zarr")
     attributes = json.loads((tmp_path / "s.zarr" / "zarr.json").read_text())["attributes"]
     assert attributes.pop("kind") == "sweep"
-    assert attributes.pop("schema_version") == 1
+    assert attributes.pop("schema_version") == 2
     assert attributes.pop("complete") is False
+    assert re.fullmatch("sha256:[0-9a-f]{64}", attributes.pop("seal"))
     assert attributes.pop("max_shift") == [2, 4]
     assert attributes.pop("image_size") == [6, 7]
     assert json.loads(attributes.pop("software"))["torch"]
@@ -144,7 +148,7 @@ def test_a_mean_map_of_nan_is_on_disk_too(tmp_path: Path) -> None:
     assert (tmp_path / "s.zarr" / "accuracy" / "c" / "0" / "0").is_file()
 
 
-@pytest.mark.parametrize("array", ["prediction", "loss", "confidence"])
+@pytest.mark.parametrize("array", ["prediction", "loss", "confidence", "checksum"])
 @pytest.mark.parametrize("chunk", [0, 2], ids=["first", "last, not full"])
 @pytest.mark.parametrize("harm", ["gone", "empty", "cut", "garbage", "flipped"])
 def test_a_torn_chunk_is_not_finished_and_can_be_written_again(
@@ -152,7 +156,9 @@ def test_a_torn_chunk_is_not_finished_and_can_be_written_again(
 ) -> None:
     store = small.create(tmp_path / "s.zarr")
     result = small.fill(store)
-    file = tmp_path / "s.zarr" / array / "c" / str(chunk) / "0" / "0"
+    file = next(
+        (tmp_path / "s.zarr" / array / "c").glob(f"{chunk}/0/0"), tmp_path / "s.zarr" / array / "c" / str(chunk)
+    )
     content = file.read_bytes()
     middle = len(content) // 2
     harmed = {
@@ -171,7 +177,7 @@ def test_a_torn_chunk_is_not_finished_and_can_be_written_again(
     assert file.read_bytes() == content
 
 
-def test_prediction_comes_last_so_a_death_in_between_leaves_an_unfinished_chunk(
+def test_prediction_and_checksum_come_last_so_a_death_in_between_leaves_an_unfinished_chunk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     group = small.create(tmp_path / "s.zarr").main
@@ -184,7 +190,7 @@ def test_prediction_comes_last_so_a_death_in_between_leaves_an_unfinished_chunk(
 
     monkeypatch.setattr(zarr.Array, "__setitem__", spy)
     group.write(0, small.numbers(3))
-    assert written == ["/confidence", "/loss", "/prediction"]
+    assert written == ["/confidence", "/loss", "/prediction", "/checksum"]
 
 
 @pytest.mark.parametrize("n", [1, 2, 4])
@@ -254,13 +260,13 @@ def test_an_empty_directory_may_become_a_sweep(tmp_path: Path) -> None:
 def test_a_creation_that_the_disk_refuses_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    real = store_module._create_group
+    real = store_module.create_group
 
     def fails_after(*args: object) -> None:
         real(*args)
         raise OSError(code, "refused")
 
-    monkeypatch.setattr(store_module, "_create_group", fails_after)
+    monkeypatch.setattr(store_module, "create_group", fails_after)
     expected = "cannot create" if code == errno.EIO else "no space left on the disk"
     with pytest.raises(StoreError, match=expected):
         small.create(tmp_path / "s.zarr")
@@ -297,7 +303,7 @@ def _foreign(kind: str, path: Path) -> str:
         "array": {"zarr_format": 3, "node_type": "array", "attributes": {}},
         "other group": {"zarr_format": 3, "node_type": "group", "attributes": {"title": "ERA5"}},
         "features": {"zarr_format": 3, "node_type": "group", "attributes": {"kind": "features", "schema_version": 1}},
-        "newer": {"zarr_format": 3, "node_type": "group", "attributes": {"kind": "sweep", "schema_version": 2}},
+        "newer": {"zarr_format": 3, "node_type": "group", "attributes": {"kind": "sweep", "schema_version": 3}},
         "list": [1],
     }
     (path / "zarr.json").write_text(json.dumps(documents[kind]))
@@ -305,7 +311,7 @@ def _foreign(kind: str, path: Path) -> str:
         "no attributes": "not the metadata",
         "list": "not the metadata",
         "features": "of kind 'features'",
-        "newer": "schema version 2",
+        "newer": "schema version 3",
     }.get(kind, "something else")
 
 

@@ -17,7 +17,8 @@ from shiftlens.sources.wrapping import Model
 from shiftlens.sweeps.plan import CONTROLS, Plan
 
 KIND = "sweep"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 added the seal and the checksums; 1 is still read and gone on with, as it is."""
 
 PACKAGES = ("shiftlens", "torch", "numpy", "zarr")
 """Whose versions are written into a sweep."""

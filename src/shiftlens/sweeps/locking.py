@@ -10,14 +10,20 @@ import errno
 import os
 import re
 import shutil
+import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from shiftlens.errors import StoreError
+
+_SYNCS_FOLDERS = hasattr(os, "O_DIRECTORY")
+"""Windows opens no folders; it keeps their entries safe itself."""
+_SYNCS_AT_ONCE = 16
 
 _PARTIAL = re.compile(r".+\.[0-9a-f]{32}\.partial")
 
@@ -66,12 +72,13 @@ def built_beside(target: Path, anchor: Path) -> Iterator[Path]:
     building = _building_name(anchor)
     try:
         yield building
-        for file in building.rglob("*"):
-            if file.is_file():
-                _sync(file)
+        _sync_all([file for file in building.rglob("*") if file.is_file()])
         if target.is_dir():
             target.rmdir()
         building.rename(target)
+        if _SYNCS_FOLDERS:
+            with suppress(PermissionError):  # a folder that may be written to and not read
+                _sync(target.parent)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
@@ -98,10 +105,47 @@ def _building_name(anchor: Path) -> Path:
     return real.parent / f".{real.name}.{uuid.uuid4().hex}.building"
 
 
-def _sync(file: Path) -> None:
-    """Metadata is written once and everything hangs on it, so it must survive a power loss."""
-    handle = os.open(file, os.O_RDWR)
+def _sync(place: Path) -> None:
+    """Force a file or folder to the disk, so that it survives a power loss."""
+    handle = os.open(place, os.O_RDONLY if place.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _sync_all(files: Collection[Path]) -> None:
+    # Side by side, since a journalling file system puts those that wait at the same time into one commit.
+    with ThreadPoolExecutor(_SYNCS_AT_ONCE, thread_name_prefix="sync") as pool:
+        for _ in pool.map(_sync, files):
+            pass
+
+
+class Unsynced:
+    """Files that were written and not yet forced to the disk.
+
+    A file that a power loss tore is recognised and computed again, so nothing has to wait for the disk: files are
+    forced there together, now and then, and all of them before the sweep is called complete.
+    """
+
+    SECONDS = 10.0
+    """Between two times; what a power loss can cost, besides the chunks in flight."""
+
+    def __init__(self) -> None:
+        self._files: dict[Path, None] = {}
+        self._last = time.monotonic()
+
+    def add(self, *files: Path) -> None:
+        """Remember files."""
+        self._files.update(dict.fromkeys(files))
+
+    def sync_now_and_then(self) -> None:
+        """`sync`, if the last time is long ago."""
+        if time.monotonic() - self._last >= self.SECONDS:
+            self.sync()
+
+    def sync(self) -> None:
+        """Force all of them to the disk."""
+        _sync_all(self._files)
+        self._files.clear()
+        self._last = time.monotonic()

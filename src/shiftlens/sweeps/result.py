@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from shiftlens.errors import InputError, StoreError
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.attributes import SweepHeader
+from shiftlens.sweeps.reading import open_dataset
 from shiftlens.sweeps.store import SweepGroup, SweepStore, sweep_exists
 
 
@@ -79,10 +80,10 @@ class Sweep:
         """All variables and attributes, each loaded when it is used (no dask).
 
         In an incomplete sweep, images that are not written have the largest number that fits as `prediction` and NaN
-        as `loss` and `confidence`, and `accuracy` and `mean_loss` are NaN everywhere.
+        as `loss` and `confidence`, and `accuracy` and `mean_loss` are NaN everywhere. Where numbers are torn or gone,
+        reading them raises a `StoreError` that names the chunk.
         """
-        data: xr.Dataset = xr.open_zarr(self._group.path, consolidated=False, chunks=None, zarr_format=3)
-        return data
+        return open_dataset(self._group)
 
     @property
     def attrs(self) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """A sweep on disk: one Zarr v3 group that `xarray.open_zarr(path, consolidated=False)` opens.
 
 Arrays are chunked along `image` only. A chunk of images is written once, whole: confidence and loss first, prediction
-last, so a chunk counts as finished exactly when all three can be read and hold no "not written". A control is a
-subgroup `control_NAME` of the same layout. A group is built beside its place and renamed into it, so a half-made one
-is never seen.
+and checksums last, so a chunk counts as finished exactly when all can be read, hold no "not written" and agree. A
+control is a subgroup `control_NAME` of the same layout. A group is built beside its place and renamed into it, so a
+half-made one is never seen.
 """
 
 from __future__ import annotations
@@ -16,33 +16,19 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
 
 from shiftlens.errors import StoreError
 from shiftlens.naming import one_line, printable
 from shiftlens.sweeps.attributes import KIND, SCHEMA_VERSION, SweepHeader
-from shiftlens.sweeps.locking import built_beside, disk_errors
+from shiftlens.sweeps.checksums import checksums, seal_of
+from shiftlens.sweeps.layout import CHECKED, CHUNKED, arrays_of, create_group, refuse_other_layout
+from shiftlens.sweeps.locking import Unsynced, built_beside, disk_errors
 from shiftlens.sweeps.plan import CONTROLS, ChunkResult
 
-DIMENSIONS = ("image", "dy", "dx")
 CONTROL_PREFIX = "control_"
 
-_LAYOUT: dict[str, tuple[tuple[str, ...], str | None]] = {
-    "prediction": (DIMENSIONS, None),  # as small as the number of classes allows
-    "loss": (DIMENSIONS, "float32"),
-    "confidence": (DIMENSIONS, "float16"),
-    "accuracy": (DIMENSIONS[1:], "float64"),
-    "mean_loss": (DIMENSIONS[1:], "float64"),
-    "label": (("image",), "int64"),
-    "index": (("image",), "int64"),
-    "dy": (("dy",), "int64"),
-    "dx": (("dx",), "int64"),
-}
-"""Every array: its dimensions and its dtype."""
-
-# Far above what is ever written: a stranger's metadata must not decide how much memory is taken.
-_MOST_IMAGES = 100_000_000
-_MOST_NUMBERS = 2**28  # in a chunk of several images
+ChunkState = Literal["whole", "absent", "torn", "wrong"]
+"""All there and right; nothing there; partly there or unreadable; readable, but not what was written."""
 
 _KEPT = "what is finished stays there, and the same call goes on from it"
 
@@ -87,18 +73,13 @@ def sweep_exists(path: Path) -> bool:
     return True
 
 
-def prediction_dtype(n_classes: int) -> np.dtype[np.unsignedinteger[Any]]:
-    """The smallest unsigned integer that holds `n_classes` + 1 values; its top value means "not written"."""
-    return np.dtype(np.min_scalar_type(n_classes))
-
-
 class SweepGroup:
     """One Zarr group of a sweep, the sweep itself or a control: which chunks are finished, and their numbers.
 
     Raises
     ------
     StoreError
-        The group is damaged: an array or attribute is missing or not as the attributes say.
+        The group is damaged: an array or attribute is missing, not as the attributes say, or was altered.
     """
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
@@ -106,46 +87,42 @@ class SweepGroup:
         self._mode: Literal["r", "r+"] = "r+" if writable else "r"
         try:
             self._group = zarr.open_group(str(path), mode=self._mode, zarr_format=3, use_consolidated=False)
-            self.header = SweepHeader.from_attributes(self._group.attrs.asdict(), str(path))
-            arrays = {name: self._open(name) for name in _LAYOUT}
-            self._refuse_other_layout(arrays)
-            self.labels: NDArray[np.int64] = np.asarray(arrays["label"][:])
-            self.index: NDArray[np.int64] = np.asarray(arrays["index"][:])
+            attributes = self._group.attrs.asdict()
+            self.schema = _schema_of(attributes, path)
+            self.header = SweepHeader.from_attributes(attributes, str(path))
+            self._arrays = {name: self._open(name) for name in arrays_of(self.schema)}
+            refuse_other_layout(path, self.header, self._arrays)
+            self.labels: NDArray[np.int64] = np.asarray(self._arrays["label"][:])
+            self.index: NDArray[np.int64] = np.asarray(self._arrays["index"][:])
+            self._refuse_altered(attributes)
         except StoreError:
             raise
         except Exception as error:  # these files may be damaged in any way, and Zarr raises what it happens to meet
-            raise StoreError(
-                f"{path} is damaged and cannot be opened: {type(error).__name__}: {one_line(error)}"
-            ) from error
-        self._arrays = {name: arrays[name] for name in ("prediction", "loss", "confidence")}
+            raise _unreadable(path, error) from error
         self.n_images = len(self.labels)
         self.chunk_size = int(self._arrays["loss"].chunks[0])
         self.n_chunks = -(-self.n_images // self.chunk_size)
         self.not_written = int(np.iinfo(self._arrays["prediction"].dtype).max)
+        self._unsynced = Unsynced()
 
-    def _refuse_other_layout(self, arrays: dict[str, zarr.Array[Any]]) -> None:
-        """Compare what the arrays say of themselves with the header, before any memory is taken for their numbers."""
-        n_images = arrays["label"].shape[0] if arrays["label"].ndim else 0
-        if not 1 <= n_images <= _MOST_IMAGES:
-            raise StoreError(f"{self.path} is damaged: expected 1 to {_MOST_IMAGES} labels, got {n_images}")
-        ny, nx = self.header.grid.shape
-        chunk = arrays["loss"].chunks[0] if arrays["loss"].ndim else 0
-        if chunk < 1:
-            raise StoreError(f"{self.path} is damaged: expected chunks of at least 1 image, got {chunk}")
-        sizes = {"image": n_images, "dy": ny, "dx": nx}
-        for name, (dimensions, stored) in _LAYOUT.items():
-            array, shape = arrays[name], tuple(sizes[d] for d in dimensions)
-            chunks = (chunk, *shape[1:]) if dimensions == DIMENSIONS else shape
-            if array.shape != shape or array.chunks != chunks:
-                raise StoreError(
-                    f"{self.path} is damaged: expected {name} of shape {shape} in chunks {chunks}, "
-                    f"got {array.shape} in chunks {array.chunks}"
-                )
-            dtype = prediction_dtype(self.header.n_classes) if stored is None else np.dtype(stored)
-            if array.dtype != dtype:
-                raise StoreError(f"{self.path} is damaged: expected {name} of {dtype}, got {array.dtype}")
-        if chunk > 1 and chunk * ny * nx > _MOST_NUMBERS:
-            raise StoreError(f"{self.path} is damaged: chunks of {chunk} images x {ny} x {nx} shifts are too large")
+    @property
+    def checked(self) -> bool:
+        """Whether there are checksums: sweeps of schema version 1 have none of their own."""
+        return self.schema >= CHECKED
+
+    def _refuse_altered(self, attributes: dict[str, Any]) -> None:
+        if not self.checked:
+            if "seal" in attributes:
+                raise StoreError(f"{self.path} is damaged: it calls itself older than its attributes are")
+            return
+        # Attributes that somebody added, or that a later version will add at the end, are no damage.
+        sealed = {key: attributes[key] for key in self.header.to_attributes(complete=False) if key in attributes}
+        shifts = (np.asarray(self._arrays[name][:]) for name in ("dy", "dx"))
+        self._seal = seal_of(sealed, self.labels, self.index, *shifts)
+        if attributes.get("seal") != self._seal:
+            raise StoreError(
+                f"{self.path} is damaged: its attributes, labels, index or shifts are not those it was made with"
+            )
 
     def _open(self, name: str) -> zarr.Array[Any]:
         # Zarr leaves out chunks that equal the fill value unless told otherwise, and does not remember being told.
@@ -161,18 +138,38 @@ class SweepGroup:
         """The images of a chunk."""
         return slice(chunk * self.chunk_size, min((chunk + 1) * self.chunk_size, self.n_images))
 
-    def is_finished(self, chunk: int) -> bool:
-        """Whether all of a chunk's numbers are there; one that is torn or cannot be decoded counts as not there."""
+    def state(self, chunk: int) -> ChunkState:
+        """What a chunk is; one that cannot be decoded is torn."""
+        if not any(self._file(chunk, name).is_file() for name in self._chunked):
+            return "absent"
         span = self.span(chunk)
         try:
             with disk_errors(self.path, "read"):
-                return not (
-                    (self._read("prediction", span) == self.not_written).any()
-                    or np.isnan(self._read("loss", span)).any()
-                    or np.isnan(self._read("confidence", span)).any()
-                )
+                prediction, loss, confidence = (self._read(name, span) for name in CHUNKED[:3])
+                stored = self._read("checksum", span) if self.checked else None
         except (ValueError, RuntimeError, TypeError):
-            return False
+            return "torn"
+        if (prediction == self.not_written).any() or np.isnan(loss).any() or np.isnan(confidence).any():
+            return "torn"
+        if stored is None:
+            return "whole"
+        if not stored.all():
+            return "torn"
+        right = checksums(self._seal, span, prediction, loss, confidence)
+        return "whole" if np.array_equal(stored, right) else "wrong"
+
+    def is_finished(self, chunk: int) -> bool:
+        """Whether all of a chunk's numbers are there and right."""
+        return self.state(chunk) == "whole"
+
+    @property
+    def _chunked(self) -> tuple[str, ...]:
+        return CHUNKED if self.checked else CHUNKED[:3]
+
+    def _file(self, chunk: int, name: str) -> Path:
+        """The file of a chunk of an array."""
+        inner = ("0",) * (self._arrays[name].ndim - 1)
+        return self.path.joinpath(name, "c", str(chunk), *inner)
 
     def finished(self) -> NDArray[np.bool_]:
         """`is_finished` for every chunk."""
@@ -196,14 +193,15 @@ class SweepGroup:
             raise ValueError(f"a chunk is written whole: expected {shape}, got {result.prediction.shape}")
         if result.prediction.min() < 0 or result.prediction.max() >= self.not_written:
             raise ValueError(f"predictions must lie between 0 and {self.not_written - 1}")
+        stored = {name: getattr(result, name).astype(self._arrays[name].dtype) for name in CHUNKED[:3]}
+        if self.checked:
+            stored["checksum"] = checksums(self._seal, span, *(stored[name] for name in CHUNKED[:3]))
         with disk_errors(self.path, "write to", _KEPT):
-            for name, values in (
-                ("confidence", result.confidence),
-                ("loss", result.loss),
-                ("prediction", result.prediction),
-            ):
-                array = self._arrays[name]
-                array[span] = values.astype(array.dtype)
+            for name in ("confidence", "loss", "prediction", "checksum"):
+                if name in stored:
+                    self._arrays[name][span] = stored[name]
+                    self._unsynced.add(self._file(chunk, name))
+            self._unsynced.sync_now_and_then()
 
     def chunks(self, marked: Iterable[int]) -> Iterator[tuple[NDArray[Any], NDArray[np.float32], NDArray[np.int64]]]:
         """Prediction, loss [image, dy, dx] and label [image] of each marked chunk, one at a time."""
@@ -235,14 +233,40 @@ class SweepGroup:
         """Write the means over all images, then `complete`; the caller knows that every chunk is finished."""
         accuracy, mean_loss = self.means(range(self.n_chunks))
         with disk_errors(self.path, "write to", _KEPT):
-            self._open("accuracy")[:] = accuracy
-            self._open("mean_loss")[:] = mean_loss
-            self._group.attrs["complete"] = True
+            for name, values in (("accuracy", accuracy), ("mean_loss", mean_loss)):
+                self._arrays[name][:] = values
+                self._unsynced.add(self.path / name / "c" / "0" / "0")
+            # What a killed process wrote may not have reached the disk either.
+            for chunk in range(self.n_chunks):
+                self._unsynced.add(*(self._file(chunk, name) for name in self._chunked))
+            self._unsynced.sync()
+            self._set_complete(True)
 
     def reopen(self) -> None:
         """Take `complete` back, for a sweep that lost a chunk after it was finished."""
         with disk_errors(self.path, "write to", _KEPT):
-            self._group.attrs["complete"] = False
+            self._set_complete(False)
+
+    def _set_complete(self, value: bool) -> None:
+        self._group.attrs["complete"] = value
+        self._unsynced.add(self.path / "zarr.json")
+        self._unsynced.sync()
+
+    def wrong_means(self) -> tuple[str, ...]:
+        """Which of `accuracy` and `mean_loss` are not those of the chunks, to the last bit; all must be finished."""
+        wrong = []
+        for name, right in zip(("accuracy", "mean_loss"), self.means(range(self.n_chunks)), strict=True):
+            try:
+                stored = np.asarray(self._arrays[name][:])
+            except (OSError, ValueError, RuntimeError, TypeError):
+                stored = np.empty(0)
+            if not np.array_equal(stored, right):
+                wrong.append(name)
+        return tuple(wrong)
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        """One of the arrays as Zarr gives it: what is torn or gone is not told."""
+        return self._arrays[name]
 
     def _read(self, name: str, span: slice) -> NDArray[Any]:
         return np.asarray(self._arrays[name][span])
@@ -288,10 +312,10 @@ class SweepStore:
             The disk is full or refuses; nothing is left behind.
         """
         with disk_errors(path, "create"), built_beside(path.resolve(), path) as building:
-            _create_group(building, header, labels, index, chunk_size)
+            create_group(building, header, labels, index, chunk_size)
             for control in controls:
                 place = building / f"{CONTROL_PREFIX}{control}"
-                _create_group(place, header.for_control(control), labels, index, chunk_size)
+                create_group(place, header.for_control(control), labels, index, chunk_size)
         return SweepStore(path, writable=True)
 
     @property
@@ -314,46 +338,39 @@ class SweepStore:
         target = self.path.resolve() / f"{CONTROL_PREFIX}{control}"
         main = self.main
         with disk_errors(self.path, "write to", _KEPT), built_beside(target, self.path) as building:
-            _create_group(building, main.header.for_control(control), main.labels, main.index, main.chunk_size)
+            create_group(
+                building, main.header.for_control(control), main.labels, main.index, main.chunk_size, main.schema
+            )
 
 
-def _create_group(
-    place: Path, header: SweepHeader, labels: NDArray[np.int64], index: NDArray[np.int64], chunk_size: int
-) -> None:
-    group = zarr.create_group(str(place), zarr_format=3, attributes=header.to_attributes(complete=False))
-    n, (ny, nx) = len(labels), header.grid.shape
-    predicted = prediction_dtype(header.n_classes)
+def read_header(path: Path) -> SweepHeader:
+    """What a sweep says of itself, without a look at its arrays.
 
-    def create(name: str, fill: Any, about: dict[str, Any]) -> zarr.Array[Any]:
-        dimensions, dtype = _LAYOUT[name]
-        sizes = {"image": n, "dy": ny, "dx": nx}
-        # Only the three large arrays are cut; what is one number an image or a shift is read in one go.
-        chunks = {"image": chunk_size if dimensions == DIMENSIONS else n, "dy": ny, "dx": nx}
-        return group.create_array(
-            name,
-            shape=tuple(sizes[d] for d in dimensions),
-            chunks=tuple(chunks[d] for d in dimensions),
-            dtype=predicted if dtype is None else dtype,
-            fill_value=fill,
-            dimension_names=dimensions,
-            # The checksum makes a torn or altered chunk undecodable instead of wrong.
-            compressors=ZstdCodec(level=3, checksum=True),
-            attributes=about,
-            config={"write_empty_chunks": True},
+    Raises
+    ------
+    StoreError
+        An attribute is missing or cannot be read.
+    """
+    try:
+        group = zarr.open_group(str(path), mode="r", zarr_format=3, use_consolidated=False)
+        attributes = group.attrs.asdict()
+    except Exception as error:  # see `SweepGroup`
+        raise StoreError(
+            f"{path} is damaged and cannot be opened: {type(error).__name__}: {one_line(error)}"
+        ) from error
+    _schema_of(attributes, path)
+    return SweepHeader.from_attributes(attributes, str(path))
+
+
+def _unreadable(path: Path, error: Exception) -> StoreError:
+    return StoreError(f"{path} is damaged and cannot be opened: {type(error).__name__}: {one_line(error)}")
+
+
+def _schema_of(attributes: dict[str, Any], path: Path) -> int:
+    schema = attributes.get("schema_version")
+    if type(schema) is not int or not 1 <= schema <= SCHEMA_VERSION:
+        raise StoreError(
+            f"{path} is of schema version {schema!r:.20}, this shiftlens reads 1 to {SCHEMA_VERSION}; "
+            "a newer shiftlens wrote it, or it is damaged"
         )
-
-    for name, fill, about in (
-        ("prediction", np.iinfo(predicted).max, {"long_name": "predicted class"}),
-        ("loss", np.nan, {"long_name": "cross-entropy of the true class", "units": "nat"}),
-        ("confidence", np.nan, {"long_name": "probability of the predicted class"}),
-        ("accuracy", np.nan, {"long_name": "share of images predicted right"}),
-        ("mean_loss", np.nan, {"long_name": "mean cross-entropy", "units": "nat"}),
-    ):
-        create(name, fill, about)
-    for name, values, about in (
-        ("label", labels, {"long_name": "true class"}),
-        ("index", index, {"long_name": "position in the source"}),
-        ("dy", header.grid.dys, {"long_name": "shift down", "units": "pixel"}),
-        ("dx", header.grid.dxs, {"long_name": "shift to the right", "units": "pixel"}),
-    ):
-        create(name, 0, about)[:] = values
+    return schema

@@ -1,0 +1,135 @@
+"""Which arrays a sweep's group has: names, dimensions, types and chunks, made and checked in one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import ZstdCodec
+
+from shiftlens.errors import StoreError
+from shiftlens.sweeps.attributes import SCHEMA_VERSION, SweepHeader
+from shiftlens.sweeps.checksums import seal_of
+
+DIMENSIONS = ("image", "dy", "dx")
+
+CHECKED = 2
+"""The first schema version with a seal and checksums."""
+
+_ARRAYS: dict[str, tuple[tuple[str, ...], str | None]] = {
+    "prediction": (DIMENSIONS, None),  # as small as the number of classes allows
+    "loss": (DIMENSIONS, "float32"),
+    "confidence": (DIMENSIONS, "float16"),
+    "checksum": (("image",), "uint64"),
+    "accuracy": (DIMENSIONS[1:], "float64"),
+    "mean_loss": (DIMENSIONS[1:], "float64"),
+    "label": (("image",), "int64"),
+    "index": (("image",), "int64"),
+    "dy": (("dy",), "int64"),
+    "dx": (("dx",), "int64"),
+}
+"""Every array: its dimensions and its dtype."""
+
+CHUNKED = ("prediction", "loss", "confidence", "checksum")
+"""The arrays that are cut along `image`; all others are read in one go."""
+
+# Far above what is ever written: a stranger's metadata must not decide how much memory is taken.
+_MOST_IMAGES = 100_000_000
+_MOST_NUMBERS = 2**28  # in a chunk of several images
+
+
+def arrays_of(schema: int) -> tuple[str, ...]:
+    """Names of the arrays of a group of a schema version."""
+    return tuple(name for name in _ARRAYS if name != "checksum" or schema >= CHECKED)
+
+
+def prediction_dtype(n_classes: int) -> np.dtype[np.unsignedinteger[Any]]:
+    """The smallest unsigned integer that holds `n_classes` + 1 values; its top value means "not written"."""
+    return np.dtype(np.min_scalar_type(n_classes))
+
+
+def refuse_other_layout(path: Path, header: SweepHeader, arrays: dict[str, zarr.Array[Any]]) -> None:
+    """Compare what the arrays say of themselves with the header, before any memory is taken for their numbers.
+
+    Raises
+    ------
+    StoreError
+        Names the array, what was expected and what is there.
+    """
+    n_images = arrays["label"].shape[0] if arrays["label"].ndim else 0
+    if not 1 <= n_images <= _MOST_IMAGES:
+        raise StoreError(f"{path} is damaged: expected 1 to {_MOST_IMAGES} labels, got {n_images}")
+    ny, nx = header.grid.shape
+    chunk = arrays["loss"].chunks[0] if arrays["loss"].ndim else 0
+    if chunk < 1:
+        raise StoreError(f"{path} is damaged: expected chunks of at least 1 image, got {chunk}")
+    sizes = {"image": n_images, "dy": ny, "dx": nx}
+    for name, array in arrays.items():
+        dimensions, stored = _ARRAYS[name]
+        shape = tuple(sizes[d] for d in dimensions)
+        chunks = (chunk, *shape[1:]) if name in CHUNKED else shape
+        if array.shape != shape or array.chunks != chunks:
+            raise StoreError(
+                f"{path} is damaged: expected {name} of shape {shape} in chunks {chunks}, "
+                f"got {array.shape} in chunks {array.chunks}"
+            )
+        dtype = prediction_dtype(header.n_classes) if stored is None else np.dtype(stored)
+        if array.dtype != dtype:
+            raise StoreError(f"{path} is damaged: expected {name} of {dtype}, got {array.dtype}")
+    if chunk > 1 and chunk * ny * nx > _MOST_NUMBERS:
+        raise StoreError(f"{path} is damaged: chunks of {chunk} images x {ny} x {nx} shifts are too large")
+
+
+def create_group(
+    place: Path,
+    header: SweepHeader,
+    labels: NDArray[np.int64],
+    index: NDArray[np.int64],
+    chunk_size: int,
+    schema: int = SCHEMA_VERSION,
+) -> None:
+    """Make the empty group of a sweep or a control at `place`, where nothing is; `schema` follows an older sweep's."""
+    attributes = header.to_attributes(complete=False) | {"schema_version": schema}
+    if schema >= CHECKED:
+        attributes["seal"] = seal_of(attributes, labels, index, header.grid.dys, header.grid.dxs)
+    group = zarr.create_group(str(place), zarr_format=3, attributes=attributes)
+    n, (ny, nx) = len(labels), header.grid.shape
+    predicted = prediction_dtype(header.n_classes)
+    sizes = {"image": n, "dy": ny, "dx": nx}
+
+    def create(name: str, fill: Any, about: dict[str, Any]) -> zarr.Array[Any]:
+        dimensions, dtype = _ARRAYS[name]
+        shape = tuple(sizes[d] for d in dimensions)
+        return group.create_array(
+            name,
+            shape=shape,
+            chunks=(chunk_size, *shape[1:]) if name in CHUNKED else shape,
+            dtype=predicted if dtype is None else dtype,
+            fill_value=fill,
+            dimension_names=dimensions,
+            # The codec's checksum makes a torn or altered chunk undecodable instead of wrong.
+            compressors=ZstdCodec(level=3, checksum=True),
+            attributes=about,
+            config={"write_empty_chunks": True},
+        )
+
+    for name, fill, about in (
+        ("prediction", np.iinfo(predicted).max, {"long_name": "predicted class"}),
+        ("loss", np.nan, {"long_name": "cross-entropy of the true class", "units": "nat"}),
+        ("confidence", np.nan, {"long_name": "probability of the predicted class"}),
+        ("checksum", 0, {"long_name": "checksum of the image's prediction, loss and confidence"}),
+        ("accuracy", np.nan, {"long_name": "share of images predicted right"}),
+        ("mean_loss", np.nan, {"long_name": "mean cross-entropy", "units": "nat"}),
+    ):
+        if name in arrays_of(schema):
+            create(name, fill, about)
+    for name, values, about in (
+        ("label", labels, {"long_name": "true class"}),
+        ("index", index, {"long_name": "position in the source"}),
+        ("dy", header.grid.dys, {"long_name": "shift down", "units": "pixel"}),
+        ("dx", header.grid.dxs, {"long_name": "shift to the right", "units": "pixel"}),
+    ):
+        create(name, 0, about)[:] = values

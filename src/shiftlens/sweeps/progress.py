@@ -1,0 +1,108 @@
+"""How a sweep goes, and how it went."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+Progress = Callable[[int, int], None]
+"""Told the evaluations (images x shifts, controls too) done so far and in all: at the start (what was there already),
+after every chunk, and about once a second inside a long one."""
+
+SECONDS_BETWEEN_REPORTS = 1.0
+
+
+class Tally:
+    """Counts evaluations and tells a `Progress`.
+
+    Parameters
+    ----------
+    n_there, n_total
+        Evaluations that were there at the start, and in all.
+    progress
+        Who is told, if anybody.
+    """
+
+    def __init__(self, n_there: int, n_total: int, progress: Progress | None) -> None:
+        self.n_there, self.n_done, self.n_total = n_there, n_there, n_total
+        self._progress = progress
+        self._last = time.monotonic()
+        self.add(0)
+
+    @property
+    def n_computed(self) -> int:
+        """Evaluations since the start."""
+        return self.n_done - self.n_there
+
+    def add(self, n: int) -> None:
+        """A chunk of `n` evaluations is finished."""
+        self.n_done += n
+        self._tell(0)
+
+    def tick(self, n_in_chunk: int) -> None:
+        """So many evaluations of the present chunk are done."""
+        if time.monotonic() - self._last > SECONDS_BETWEEN_REPORTS:
+            self._tell(n_in_chunk)
+
+    def _tell(self, n_in_chunk: int) -> None:
+        if self._progress is not None:
+            self._progress(self.n_done + n_in_chunk, self.n_total)
+            self._last = time.monotonic()
+
+
+@dataclass(frozen=True)
+class SweepStats:
+    """How a sweep went.
+
+    Attributes
+    ----------
+    out
+        Path of the Zarr group.
+    n_images, n_shifts
+        Size of the sweep.
+    seconds
+        Wall time of the whole call: checks, plan, preparation, chunks.
+    shifts_per_second
+        Evaluations (images x shifts, controls too) that this call computed, divided by `seconds`; 0 when all was there.
+    engine, dtype
+        From the plan.
+    peak_memory_bytes
+        The most memory that this process ever held (the high-water mark of its resident set, so loading the model
+        counts too; a cluster's workers do not); 0 where the system does not tell.
+    images_resumed
+        Images of the sweep (controls aside) that were there already.
+    """
+
+    out: str
+    n_images: int
+    n_shifts: int
+    seconds: float
+    shifts_per_second: float
+    engine: str
+    dtype: str
+    peak_memory_bytes: int
+    images_resumed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of `shiftlens sweep --json`."""
+        return asdict(self)
+
+
+def peak_memory_bytes() -> int:
+    """High-water mark of this process's resident memory in bytes, 0 where the system does not tell (Windows)."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage: a child process starts with its parent's mark there.
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    high = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return high if sys.platform == "darwin" else high * 1024

@@ -1,0 +1,77 @@
+"""A group's numbers as lazy xarray variables that name the chunk when one is torn or gone, instead of giving NaN."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from xarray.backends import BackendArray
+from xarray.core import indexing
+
+from shiftlens.errors import StoreError
+from shiftlens.sweeps.store import SweepGroup
+
+
+def open_dataset(group: SweepGroup) -> xr.Dataset:
+    """All variables and attributes of a group, each loaded when it is used (no dask).
+
+    Zarr takes a chunk that is not there for one that was never written and gives its fill value; of one that cannot be
+    decoded it does not say which it was. Here both are a `StoreError` that names the images, unless the sweep is not
+    complete: then what is not written has the largest number that fits as `prediction`, NaN elsewhere.
+    """
+    data: xr.Dataset = xr.open_zarr(group.path, consolidated=False, chunks=None, zarr_format=3)
+    named = {
+        name: data[name].copy(data=indexing.LazilyIndexedArray(_Watched(group, name, data[name].dtype)))
+        for name in ("prediction", "loss", "confidence", "accuracy", "mean_loss")
+    }
+    return data.assign(named)
+
+
+class _Watched(BackendArray):
+    """One array of a group."""
+
+    def __init__(self, group: SweepGroup, name: str, dtype: np.dtype[Any]) -> None:
+        self._group, self._name = group, name
+        self._stored = group.array(name)
+        self.shape, self.dtype = self._stored.shape, dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> NDArray[Any]:
+        got: NDArray[Any] = indexing.explicit_indexing_adapter(
+            key, self.shape, indexing.IndexingSupport.BASIC, self._read
+        )
+        return got
+
+    def _read(self, key: tuple[int | slice, ...]) -> NDArray[Any]:
+        try:
+            values = np.asarray(self._stored[key])
+        except (OSError, ValueError, RuntimeError, TypeError) as error:
+            raise self._damage() from error
+        if self._group.complete and self._unwritten(values):
+            raise self._damage()
+        return values
+
+    def _unwritten(self, values: NDArray[Any]) -> bool:
+        if self._name == "prediction":
+            return bool((values == self._group.not_written).any())
+        return bool(np.isnan(values).any())
+
+    def _damage(self) -> StoreError:
+        group, path = self._group, self._group.path
+        if self._name in ("accuracy", "mean_loss"):
+            what = f"{self._name} cannot be read"
+        else:
+            # Not only where it was read: who mends one chunk will want to know of all.
+            states = {chunk: group.state(chunk) for chunk in range(group.n_chunks)}
+            bad = {chunk: state for chunk, state in states.items() if state != "whole" and self._hit(chunk, state)}
+            parts = [
+                f"chunk {k} (images {group.span(k).start} to {group.span(k).stop - 1}) of {self._name} is {state}"
+                for k, state in list(bad.items())[:5]
+            ]
+            what = "; ".join(parts) + (f"; and {len(bad) - 5} more" if len(bad) > 5 else "")
+            what = what or f"{self._name} could not be read just now"
+        return StoreError(f"{path} is damaged: {what}; run the same sweep again to mend it")
+
+    def _hit(self, chunk: int, state: str) -> bool:
+        return self._group.complete or state == "torn"
