@@ -20,13 +20,14 @@ def parts(text: str) -> list[tuple[bool, str]]:
 
 
 def told(finding: Finding) -> Data:
-    """One finding for the template."""
+    """One finding for the template; its value only where the sentence does not have it already."""
+    value = value_text(finding)
     return {
         "id": finding.id,
         "question": finding.question,
         "severity": finding.severity,
         "statement": plain(finding.statement),
-        "value": value_text(finding),
+        "value": "" if value in finding.statement else value,
         "p": "" if finding.p_value is None else p_text(finding.p_value),
         "evidence": plain(finding.evidence),
         "remedy": [] if finding.remedy is None else parts(finding.remedy),
