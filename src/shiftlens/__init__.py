@@ -49,6 +49,7 @@ _WHERE = {
     "sweep": "shiftlens.sweeps.runner",
     "train": "shiftlens.training",
     "translate": "shiftlens.shifts",
+    "verify_sweep": "shiftlens.sweeps.integrity",
     "wrap": "shiftlens.sources.models",
 }
 _ROOMS = ("nn",)
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
     from shiftlens.sources.models import load_model as load_model
     from shiftlens.sources.models import wrap as wrap
     from shiftlens.surgery import repair as repair
+    from shiftlens.sweeps.integrity import verify_sweep as verify_sweep
     from shiftlens.sweeps.result import Sweep as Sweep
     from shiftlens.sweeps.result import open_sweep as open_sweep
     from shiftlens.sweeps.runner import sweep as sweep

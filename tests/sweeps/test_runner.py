@@ -290,9 +290,10 @@ def test_a_sweep_of_another_question_is_refused_and_left_alone(
 
 
 def test_another_torch_may_read_but_not_go_on(tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(attributes, "software_versions", lambda: {"torch": "1.0.0"})
-        sweep(model, pictures(), GRID, out=tmp_path / "s.zarr", progress=Stop(1))
+        with pytest.raises(KeyboardInterrupt):
+            sweep(model, pictures(), GRID, out=tmp_path / "s.zarr", progress=Stop(1))
     with pytest.raises(StoreError, match=r"begun with torch 1\.0\.0"):
         sweep(model, pictures(), GRID, out=tmp_path / "s.zarr")
     assert open_sweep(tmp_path / "s.zarr", partial=True).n_written == 3

@@ -9,6 +9,7 @@ import typer
 
 from shiftlens.cli import options as o
 from shiftlens.cli.console import Shell, remarks
+from shiftlens.errors import InputError
 
 if TYPE_CHECKING:
     from shiftlens.sources.images import ImageSet
@@ -101,8 +102,8 @@ def evaluate(
 
 
 def sweep(
-    model: o.ModelSpec,
-    out: Annotated[Path, typer.Option("--out", help="The result, a Zarr directory such as sweep.zarr.")],
+    model: o.SweptModel = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The result, a Zarr directory such as sweep.zarr.")] = None,
     data: o.DataSpec = "digits",
     max_shift: Annotated[
         str | None,
@@ -123,6 +124,10 @@ def sweep(
     mean: o.Mean = None,
     std: o.Std = None,
     input_size: o.InputSize = None,
+    verify: Annotated[
+        Path | None,
+        typer.Option("--verify", help="Compute nothing: hold every chunk of this sweep against its checksum."),
+    ] = None,
     device: o.Device = "auto",
     seed: o.Seed = 0,
     quiet: o.Quiet = False,
@@ -131,8 +136,15 @@ def sweep(
     """Evaluate every image under every shift; stops and resumes anywhere.
 
     Example: shiftlens sweep --model runs/vgg --data cifar10 --limit 1000 --out vgg.zarr
+
+    What is torn is told by: shiftlens sweep --verify vgg.zarr (exit code 2), and computed again by the first line.
     """
     shell = Shell(quiet, json)
+    if verify is not None:
+        _verify(shell, verify, other=model is not None or out is not None)
+        return
+    if model is None or out is None:
+        raise InputError(f"missing option '--{'model' if model is None else 'out'}': a sweep needs --model and --out")
     with remarks(shell):
         import torch
 
@@ -194,3 +206,15 @@ def sweep(
             + (f", {stats.images_resumed:,} images were there already" if stats.images_resumed else ""),
         ],
     )
+
+
+def _verify(shell: Shell, path: Path, *, other: bool) -> None:
+    from shiftlens.sweeps.integrity import verify_sweep
+
+    if other:
+        raise InputError("--verify takes no --model and no --out: it only reads what is there")
+    with remarks(shell):
+        found = verify_sweep(path)
+    shell.result(found.to_dict(), found.lines())
+    if not found.ok:
+        raise typer.Exit(2)

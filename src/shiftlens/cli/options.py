@@ -10,13 +10,11 @@ import typer
 
 from shiftlens.errors import InputError
 
-ModelSpec = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        help="Run directory, pretrained:NAME, torchvision:NAME, timm:NAME, file.py:factory or module:factory.",
-    ),
-]
+_MODEL = typer.Option(
+    "--model", help="Run directory, pretrained:NAME, torchvision:NAME, timm:NAME, file.py:factory or module:factory."
+)
+ModelSpec = Annotated[str, _MODEL]
+SweptModel = Annotated[str | None, _MODEL]
 DataSpec = Annotated[
     str,
     typer.Option("--data", help="digits, cifar10, folder:PATH, parquet:PATH or torchvision:NAME."),
