@@ -109,7 +109,7 @@ RUNS: dict[str, Line] = {
     "foveation": lambda g, p, out: ["foveation", "--model", p, "--size", "16", "--out", str(out / "f.npy")],
 }
 
-PICTURES: dict[str, Line] = {
+PICTURE: dict[str, Line] = {
     "features --input": lambda g, p, out: [
         "features",
         "--model",

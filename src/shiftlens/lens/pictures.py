@@ -14,7 +14,7 @@ from shiftlens.naming import nearest, printable
 from shiftlens.sources.decode import decode
 from shiftlens.sources.images import ImageSet
 from shiftlens.sources.matching import on_input_grid
-from shiftlens.sources.paths import kind_of, with_home
+from shiftlens.sources.paths import kind_of, read_file, with_home
 from shiftlens.sources.wrapping import Model
 
 EMPTY = ("zeros", "mean", "black")
@@ -55,7 +55,7 @@ def shown(model: Model, picture: str | Path, size: tuple[int, int] | None, seed:
     where = None if name in NAMED else _file(name)
     preprocessing = model.preprocessing.overridden(size=size) if size is not None else model.preprocessing
     if where is not None:
-        pixels = decode(where.read_bytes(), printable(name))
+        pixels = decode(read_file(where, printable(name)), printable(name))
         wanted = Model(model.module, preprocessing, model.name, picture_size=model.picture_size)
         images, _ = on_input_grid(wanted, ImageSet([pixels], [0], name=name))
         return Shown(name, preprocessing.normalise(torch.from_numpy(images.batch([0]))), False)

@@ -11,7 +11,7 @@ from jaxtyping import Int64
 
 from shiftlens.errors import InputError
 from shiftlens.sources.decode import PICTURE_SUFFIXES
-from shiftlens.sources.paths import entries_of, kind_of
+from shiftlens.sources.paths import entries_of, kind_of, read_file
 from shiftlens.sources.pictures import EncodedPictures
 
 SPLIT_FOLDERS = {
@@ -45,10 +45,7 @@ class FolderPictures(EncodedPictures):
     def encoded(self, positions: Iterable[int]) -> Iterator[bytes]:
         """The bytes of each file."""
         for position in positions:
-            try:
-                yield (self._root / self._files[position]).read_bytes()
-            except OSError as error:
-                raise InputError(f"{self.where(position)} cannot be read: {error.strerror or error}") from error
+            yield read_file(self._root / self._files[position], self.where(position))
 
 
 def open_folder(

@@ -285,7 +285,7 @@ def _class_names(schema: Any) -> list[str] | None:
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         names = features["label"]["names"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
     return distinct(str(name) for name in names) if isinstance(names, list) and names else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import stat
 from pathlib import Path
 from typing import Literal
@@ -32,6 +33,37 @@ def kind_of(path: str | Path) -> Literal["file", "folder", "nothing"]:
     if stat.S_ISDIR(mode):
         return "folder"
     return "file" if stat.S_ISREG(mode) else "nothing"
+
+
+MOST_BYTES = 2**30
+"""Largest file that is read into memory whole: a picture within Pillow's limit has half of that at most."""
+
+
+def read_file(path: Path, where: str) -> bytes:
+    """The bytes of a file that is not too large; a pipe or a device is never waited for.
+
+    Parameters
+    ----------
+    path
+        The file; links are followed.
+    where
+        How an error names it.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, is no file, or has more than `MOST_BYTES`.
+    """
+    try:
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:  # noqa: PTH123
+            facts = os.fstat(file.fileno())
+            if not stat.S_ISREG(facts.st_mode):
+                raise InputError(f"{where} is a pipe, a device or a folder; expected a file")
+            if facts.st_size > MOST_BYTES:
+                raise InputError(f"{where} has {facts.st_size:,} bytes; expected at most {MOST_BYTES:,}")
+            return file.read()
+    except OSError as error:
+        raise InputError(f"{where} cannot be read: {error.strerror or error}") from error
 
 
 def entries_of(folder: Path) -> list[Path]:
