@@ -13,10 +13,10 @@ from shiftlens.errors import InputError
 from shiftlens.figures.drawing import balanced
 from shiftlens.figures.maps import LEAST_POINTS
 from shiftlens.naming import one_line
-from shiftlens.reporting.encoding import figure_uri, packed
+from shiftlens.reporting.encoding import Data, figure_uri, packed
 from shiftlens.reporting.maps import measured
 from shiftlens.reporting.said import sorted_out
-from shiftlens.reporting.sweep_part import Part
+from shiftlens.reporting.sweep_part import Part, spaced_table
 from shiftlens.stats import Estimate, Skipped
 from shiftlens.sweeps.result import Sweep
 
@@ -98,7 +98,12 @@ def comparison_part(made: Comparison, number: int) -> Part:
         "rows": [_row(row, k == made.baseline) for k, row in enumerate(made.rows)],
         "static": [{"name": name, "uri": figure_uri(figure)} for name, figure in pictures.items()],
         "maps": [{"id": f"against-{each.which}", "label": f"{name} minus {base}"} for each, name in arms],
-        "findings": sorted_out(made.findings),
+        "groups": _groups(made),
+        "tables": [
+            {"label": f"{name} minus {base}"}
+            | spaced_table(made.dys, made.dxs, each.map.value, each.map.lo, each.map.hi)
+            for each, name in arms
+        ],
     }
     maps = [
         measured(
@@ -125,6 +130,21 @@ def comparison_part(made: Comparison, number: int) -> Part:
         "maps": maps,
     }
     return Part(view, data)
+
+
+def _groups(made: Comparison) -> list[Data]:
+    """The findings under headings, in the order in which a reader needs them."""
+    shown = [
+        ("Improved", made.improved),
+        ("Got worse", made.got_worse),
+        ("Cannot be told", made.cannot_be_told),
+        ("Shift by shift", [each for each in made.findings if each.id.startswith("difference-map")]),
+        ("As good", [each for each in made.findings if each.id.startswith("as-good")]),
+        ("Chosen on one half, stated on the other", [each for each in made.findings if each.id.startswith("winner")]),
+    ]
+    known = {each.id for _, group in shown for each in group}
+    rest = [each for each in made.findings if each.id not in known]
+    return [{"name": name, "findings": sorted_out(group)} for name, group in (*shown, ("To be known", rest)) if group]
 
 
 def _row(row: Row, is_baseline: bool) -> list[str]:

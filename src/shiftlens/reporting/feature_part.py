@@ -42,7 +42,7 @@ def feature_part(run: FeatureRun, number: int) -> Part:
     """
     picked = _picked(run)
     average = any(layer.average is not None for layer in run.layers)
-    input_name = f"{'empty ' if run.is_empty else ''}input {plain(run.input)}"
+    input_name = f"{'empty picture' if run.is_empty else 'picture'} ({plain(run.input)})"
     average_name = f"average over {run.n_images:,} images of {plain(run.data or '')}" if average else ""
     found = artefacts(run)
     view = {

@@ -24,7 +24,7 @@ def inspection_view(found: Inspection, number: int) -> Data:
         "size": f"{found.size[0]}x{found.size[1]}",
         "heads": HEADS,
         "rows": [{"cells": _row(layer), "uneven": not layer.is_even} for layer in found.layers],
-        "summary": [plain(line) for line in found.summary()],
+        "summary": [plain(line) for line in found.summary()[1:]],
         "findings": sorted_out(artefacts(found)),
         "n_uneven": len(found.uneven),
     }

@@ -13,7 +13,7 @@ from shiftlens.diagnosis.gather import diagnose
 from shiftlens.diagnosis.setting import Setting
 from shiftlens.diagnosis.words import number_text, plain, quoted
 from shiftlens.figures.profile import Profile, profile, rings
-from shiftlens.metrics.arrays import SweepArrays, from_sweep
+from shiftlens.metrics.arrays import IntArray, SweepArrays, from_sweep
 from shiftlens.metrics.regions import Retained
 from shiftlens.metrics.summary import Metrics, all_metrics
 from shiftlens.reporting.directions import Directions, directions
@@ -23,7 +23,7 @@ from shiftlens.reporting.radii import discs
 from shiftlens.reporting.said import sorted_out
 from shiftlens.reporting.thumbnails import CHOICE, Source, gallery
 from shiftlens.reporting.verdict import verdict
-from shiftlens.stats import Skipped, wilson
+from shiftlens.stats import FloatArray, Skipped
 
 if TYPE_CHECKING:
     from shiftlens.sweeps.result import Sweep
@@ -113,7 +113,7 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int) 
         "reach": int(circles.radius[-1]),
         "radius": _first_radius(metrics, arrays),
         "step": max(arrays.step),
-        "table": coarse_table(arrays, metrics.accuracy.value),
+        "table": spaced_table(arrays.dys, arrays.dxs, *(100 * each for each in _accuracy(metrics))),
         "findings": sorted_out(found),
         "n_warn": len(found.with_severity("warn")),
         "n_images_shown": images["n"],
@@ -169,23 +169,19 @@ def _card(title: str, value: str, about: str) -> Data:
     return {"title": title, "value": number, "interval": f"[{interval}" if bracket else "", "about": about}
 
 
-def coarse_table(arrays: SweepArrays, accuracy: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> Data:
-    """Accuracy in per cent with its Wilson interval at evenly spaced shifts, for readers who do not see the map."""
-    rows, columns = (_spaced(axis) for axis in (arrays.dys, arrays.dxs))
-    n = arrays.n_images
-    lo, hi = wilson(np.rint(accuracy * n), n)
-    cells = [
-        [f"{100 * accuracy[r, c]:.1f} [{100 * lo[r, c]:.1f}, {100 * hi[r, c]:.1f}]" for c in columns] for r in rows
-    ]
-    return {
-        "dys": [int(arrays.dys[r]) for r in rows],
-        "dxs": [int(arrays.dxs[c]) for c in columns],
-        "cells": cells,
-        "n": n,
-    }
+def spaced_table(dys: IntArray, dxs: IntArray, value: FloatArray, lo: FloatArray, hi: FloatArray) -> Data:
+    """A map (dy, dx) with its intervals at evenly spaced shifts, for readers who do not see it."""
+    rows, columns = _spaced(dys), _spaced(dxs)
+    cells = [[f"{value[r, c]:.1f} [{lo[r, c]:.1f}, {hi[r, c]:.1f}]" for c in columns] for r in rows]
+    return {"dys": [int(dys[r]) for r in rows], "dxs": [int(dxs[c]) for c in columns], "cells": cells}
 
 
-def _spaced(axis: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[int]:
+def _accuracy(metrics: Metrics) -> tuple[FloatArray, FloatArray, FloatArray]:
+    made = metrics.accuracy
+    return made.value, made.lo, made.hi
+
+
+def _spaced(axis: IntArray) -> list[int]:
     """Positions of at most nine shifts, (0) and the ends among them where they fit."""
     origin = int(np.flatnonzero(axis == 0)[0])
     every = max(1, -(-max(origin, len(axis) - 1 - origin) // TABLE_ROWS))
