@@ -30,9 +30,13 @@ def test_the_demo_ends_with_pictures_and_findings(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(demo, "TrainSettings", lambda arch, width: TrainSettings(arch=arch, width=4, epochs=1))
     narrator = Silent()
     result = demo.run(tmp_path / "out", narrator, max_shift=3, limit=30)
-    assert [text[:3] for text in narrator.said] == ["1/4", "2/4", "3/4", "4/4"]
+    assert [text[:3] for text in narrator.said] == ["1/6", "2/6", "3/6", "4/6", "5/6", "6/6"]
     names = {path.name for path in result.files}
     assert {"run", "digits.zarr", "accuracy.png", "loss.png", "profile.png", "sides.png", "findings.txt"} <= names
+    assert result.files[-1] == tmp_path / "out" / "report.html"
+    page = result.files[-1].read_text(encoding="utf-8")
+    assert all(f'id="{part}"' in page for part in ("sweep-0", "features-0", "inspection-0"))
+    assert "Not in this report: make it with <code>shiftlens repair" in page
     assert all(path.exists() for path in result.files)
     text = (tmp_path / "out" / "findings.txt").read_text(encoding="utf-8")
     assert all(each.statement in text for each in result.findings)
@@ -42,8 +46,10 @@ def test_the_demo_ends_with_pictures_and_findings(tmp_path: Path, monkeypatch: p
         assert any(each.statement in line for line in lines) == shown, each.id
     before = text
     (tmp_path / "out" / "findings.txt").unlink()
+    result.files[-1].unlink()
     assert demo.run(tmp_path / "out", narrator, max_shift=3, limit=30).findings == result.findings
     assert (tmp_path / "out" / "findings.txt").read_text(encoding="utf-8") == before
+    assert result.files[-1].read_text(encoding="utf-8") == page
     (tmp_path / "out" / "findings.txt").unlink()
     (tmp_path / "out" / "findings.txt").mkdir()
     with pytest.raises(InputError, match=r"cannot write .*findings\.txt"):

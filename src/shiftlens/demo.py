@@ -1,4 +1,4 @@
-"""The main job on the embedded images: train a small VGG, sweep it, draw it, say what it shows."""
+"""The main job on the embedded images: train a small VGG, sweep it, look into it, say and show what came out."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Protocol
 
 from shiftlens import figures
+from shiftlens.arithmetic import inspect
 from shiftlens.diagnosis import Finding, Findings, findings
 from shiftlens.errors import InputError
 from shiftlens.evaluation import Evaluation, evaluate
+from shiftlens.lens.maps import features
+from shiftlens.reporting import Report, report
 from shiftlens.shifts import ShiftGrid
 from shiftlens.sources.images import load_images
 from shiftlens.sources.models import load_model
@@ -46,6 +49,7 @@ class DemoResult:
     evaluation: Evaluation
     sweep: Sweep
     findings: Findings
+    report: Report
 
     def lines(self) -> list[str]:
         """How good it is unshifted, how large the strong area is, and all warnings and notes."""
@@ -63,12 +67,13 @@ def run(
     max_shift: int = MAX_SHIFT,
     limit: int | None = None,
 ) -> DemoResult:
-    """Train, sweep, draw and diagnose on `digits`; run again, it goes on where it stopped.
+    """Train, sweep, draw, diagnose and report on `digits`; run again, it goes on where it stopped.
 
     Parameters
     ----------
     out
-        Directory for the run, the sweep, the pictures and `findings.txt`; made if it is not there.
+        Directory for the run, the sweep, the feature maps, the pictures, `findings.txt` and `report.html`; made if it
+        is not there.
     narrator
         Told what happens.
     device, seed
@@ -78,8 +83,8 @@ def run(
     """
     train_images = load_images("digits", split="train")
     test_images = load_images("digits", split="test", limit=limit)
-    narrator.say(f"1/4 training a small VGG on {len(train_images):,} handwritten digits")
-    with narrator.progress("training", "steps") as report:
+    narrator.say(f"1/6 training a small VGG on {len(train_images):,} handwritten digits")
+    with narrator.progress("training", "steps") as step:
         train(
             train_images,
             test_images,
@@ -87,24 +92,32 @@ def run(
             seed=seed,
             device=device,
             settings=TrainSettings(arch="vgg8", width=WIDTH),
-            progress=report,
+            progress=step,
         )
     model = load_model(str(out / "run"), device=device)
     evaluation = evaluate(model, test_images, device=device)
     grid = ShiftGrid(max_shift)
-    narrator.say(f"2/4 evaluating {len(test_images):,} test images under all {grid.n_shifts:,} shifts")
-    with narrator.progress("sweeping", "evaluations") as report:
-        sweep, _ = run_sweep(model, test_images, grid, out=out / "digits.zarr", device=device, progress=report)
-    narrator.say("3/4 drawing")
+    narrator.say(f"2/6 evaluating {len(test_images):,} test images under all {grid.n_shifts:,} shifts")
+    with narrator.progress("sweeping", "evaluations") as step:
+        sweep, _ = run_sweep(model, test_images, grid, out=out / "digits.zarr", device=device, progress=step)
+    narrator.say("3/6 drawing")
     pictures = figures.plot(sweep, out)
-    narrator.say("4/4 measuring sides, irregularities and intervals")
+    narrator.say("4/6 measuring sides, irregularities and intervals")
     found = findings(sweep, seed=seed)
     text = out / "findings.txt"
     try:
         text.write_text("\n\n".join(_paragraph(each) for each in found) + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {text}: {error.strerror or error}") from None
-    return DemoResult((out / "run", out / "digits.zarr", *pictures.files, text), evaluation, sweep, found)
+    narrator.say("5/6 looking at what the net sees in an empty picture, and on average")
+    with narrator.progress("looking", "images") as step:
+        maps = features(model, average=test_images, out=out / "features.zarr", device=device, seed=seed, progress=step)
+    page = out / "report.html"
+    narrator.say(f"6/6 writing {page}: open it in a browser")
+    arithmetic = inspect(model, maps.size)
+    made = report([sweep, maps, arithmetic], page, title="shiftlens demo: a small VGG on digits", seed=seed)
+    files = (out / "run", out / "digits.zarr", out / "features.zarr", *pictures.files, text, made.path)
+    return DemoResult(files, evaluation, sweep, found, made)
 
 
 def _paragraph(finding: Finding) -> str:

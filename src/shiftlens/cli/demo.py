@@ -23,7 +23,7 @@ def demo(
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
-    """Train a small VGG on embedded digits, sweep every shift, draw it, say what it shows (a few minutes, no download).
+    """Train a small VGG on embedded digits, sweep every shift, write a report (a few minutes, no download).
 
     Example: shiftlens demo --out demo-out
     """

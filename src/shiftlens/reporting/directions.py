@@ -1,4 +1,4 @@
-"""In which direction a model does worst: eight sectors of 45 degrees, out to one reach, paired over images [own]."""
+"""In which direction a model does worst, against the opposite one: eight sectors of 45 degrees [own]."""
 
 from __future__ import annotations
 
@@ -32,27 +32,30 @@ class Directions:
         Shifts of at most so many px are counted.
     names, accuracy
         Which directions the grid has, and the mean accuracy in each; intervals hold for all of them together.
-    worst, best
-        Positions in these.
+    worst, opposite
+        Positions in these: the direction that is furthest behind its opposite, and that one.
     gap
-        Best minus worst in points, paired over images; its interval allows for the choice among all pairs.
+        Opposite minus worst in points, paired over images; its interval holds for all pairs of opposites together.
     """
 
     reach: float
     names: tuple[str, ...]
     accuracy: tuple[Estimate, ...]
     worst: int
-    best: int
+    opposite: int
     gap: Estimate
 
     @property
     def differs(self) -> bool:
-        """Whether the best and the worst direction differ, the choice among all of them allowed for."""
+        """Whether the two differ, with all pairs of opposites looked at."""
         return self.gap.lo > 0
 
 
 def directions(sweep: SweepArrays) -> Directions | Skipped:
     """Return the mean accuracy of the eight directions, out to half the picture or as far as all sides of the grid go.
+
+    A direction is held against its opposite only: those two hold the same distances, shift for shift, while a sector
+    around an axis and one around a diagonal do not. Shifts whose opposite is not on the grid are left out.
 
     Parameters
     ----------
@@ -65,19 +68,24 @@ def directions(sweep: SweepArrays) -> Directions | Skipped:
         return Skipped(site, "one image has no interval")
     angle = np.arctan2(sweep.dys[:, None].astype(np.float64), sweep.dxs[None, :].astype(np.float64))
     sector = np.mod(np.rint(angle / (np.pi / 4)), 8).astype(np.int64)
-    inside = (sweep.distance > 0) & (sweep.distance <= reach) & ~sweep.blank
+    paired = np.isin(-sweep.dys, sweep.dys)[:, None] & np.isin(-sweep.dxs, sweep.dxs)[None, :]
+    inside = (sweep.distance > 0) & (sweep.distance <= reach) & ~sweep.blank & paired
     there = [k for k in range(8) if (inside & (sector == k)).any()]
-    if len(there) < 2:
-        return Skipped(site, "the grid holds fewer than two directions")
+    if not there:
+        return Skipped(site, "the grid holds no pair of opposite shifts")
     weights = np.stack([((inside & (sector == k)) / (inside & (sector == k)).sum()).ravel() for k in there], axis=1)
     shares = _per_image(sweep, weights)
     together = 1 - (1 - CONFIDENCE) / len(there)
     accuracy = [mean_estimate(column, "share", bounds=(0, 1), confidence=together) for column in shares.T]
-    values = [each.value for each in accuracy]
-    worst, best = int(np.argmin(values)), int(np.argmax(values))
-    pairs = len(there) * (len(there) - 1) // 2
-    difference = 100 * (shares[:, best] - shares[:, worst])
-    gap = mean_estimate(difference, "points", bounds=(-100, 100), confidence=1 - (1 - CONFIDENCE) / pairs)
+    # Opposite of sector k is sector k + 4: the one is there whenever the other is.
+    pairs = [(there.index(k), there.index(k + 4)) for k in there if k < 4]
+    for_all = 1 - (1 - CONFIDENCE) / len(pairs)
+    gaps = []
+    for one, other in pairs:
+        worst, best = (one, other) if accuracy[one].value <= accuracy[other].value else (other, one)
+        difference = 100 * (shares[:, best] - shares[:, worst])
+        gaps.append((mean_estimate(difference, "points", bounds=(-100, 100), confidence=for_all), worst, best))
+    gap, worst, best = max(gaps, key=lambda each: each[0].value)
     return Directions(reach, tuple(NAMES[k] for k in there), tuple(accuracy), worst, best, gap)
 
 

@@ -152,12 +152,12 @@ def _cards(metrics: Metrics, way: Directions | Skipped) -> list[Data]:
     if isinstance(way, Directions):
         low = way.accuracy[way.worst]
         against = f"accuracy over shifts of at most {number_text(way.reach, 'px', 0)}: {quoted(low)}"
+        name, opposite = way.names[way.worst], way.names[way.opposite]
         if way.differs:
-            gap = f"{quoted(way.gap)} below {way.names[way.best]}"
-            cards.append(_card("Worst direction", way.names[way.worst], f"{against}, {gap}"))
+            cards.append(_card("Worst direction", name, f"{against}, {quoted(way.gap)} below {opposite}"))
         else:
-            gap = f"the best, {way.names[way.best]}, is not clearly better: {quoted(way.gap)}"
-            cards.append(_card("Worst direction", "none clearly", f"lowest {way.names[way.worst]}: {against}; {gap}"))
+            about = f"largest difference between opposites: {name} {quoted(way.gap)} below {opposite}"
+            cards.append(_card("Worst direction", "none clearly", about))
     else:
         cards.append(_card("Worst direction", "not measured", plain(way.why)))
     return cards

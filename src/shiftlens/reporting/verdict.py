@@ -51,14 +51,15 @@ def _far(metrics: Metrics) -> str:
 def _worst(way: Directions | Skipped) -> str:
     if isinstance(way, Skipped):
         return f"Whether one direction is worse than another is not known: {plain(way.why)}."
-    low, high = way.accuracy[way.worst], way.accuracy[way.best]
+    low, high = way.accuracy[way.worst], way.accuracy[way.opposite]
     reach = number_text(way.reach, "px", 0)
     if way.differs:
         return (
             f"It is worst when the picture moves {way.names[way.worst]}: over shifts of at most {reach} accuracy "
-            f"averages {quoted(low)} there, {quoted(way.gap)} less than {way.names[way.best]} ({quoted(high)})."
+            f"averages {quoted(low)} there, {quoted(way.gap)} less than the opposite way, {way.names[way.opposite]} "
+            f"({quoted(high)})."
         )
     return (
-        f"No direction is clearly worse than another: over shifts of at most {reach} accuracy averages {quoted(low)} "
-        f"{way.names[way.worst]} and {quoted(high)} {way.names[way.best]}, a difference of {quoted(way.gap)}."
+        f"No direction is clearly worse than its opposite: the largest difference, over shifts of at most {reach}, is "
+        f"{quoted(way.gap)}, {way.names[way.worst]} ({quoted(low)}) against {way.names[way.opposite]} ({quoted(high)})."
     )
