@@ -124,6 +124,10 @@ def sweep(
     mean: o.Mean = None,
     std: o.Std = None,
     input_size: o.InputSize = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option("--cluster", help="Compute on Ray: local, local:N workers, auto, or HOST:PORT of the head."),
+    ] = None,
     verify: Annotated[
         Path | None,
         typer.Option("--verify", help="Compute nothing: hold every chunk of this sweep against its checksum."),
@@ -137,7 +141,9 @@ def sweep(
 
     Example: shiftlens sweep --model runs/vgg --data cifar10 --limit 1000 --out vgg.zarr
 
-    What is torn is told by: shiftlens sweep --verify vgg.zarr (exit code 2), and computed again by the first line.
+    On many machines: shiftlens sweep --model runs/vgg --data cifar10 --out vgg.zarr --cluster 192.0.2.10:6379
+
+    What is torn is told by: shiftlens sweep --verify vgg.zarr (exit code 2), and computed again by the same sweep.
     """
     shell = Shell(quiet, json)
     if verify is not None:
@@ -151,7 +157,8 @@ def sweep(
         from shiftlens.shifts import Fill, ShiftGrid
         from shiftlens.sources.matching import on_input_grid
         from shiftlens.sweeps.engine import check_request
-        from shiftlens.sweeps.request import default_grid
+        from shiftlens.sweeps.raysession import parse_cluster
+        from shiftlens.sweeps.request import default_grid, device_on_cluster
         from shiftlens.sweeps.runner import run_sweep
 
         torch.manual_seed(seed)
@@ -160,6 +167,9 @@ def sweep(
         grid = None if bounds is None else ShiftGrid(bounds, step)
         controls = tuple(name.strip() for name in control.split(",")) if control else ()
         check_request(grid or ShiftGrid(step, step), Fill.parse(fill), engine, dtype, controls)
+        if cluster is not None:
+            parse_cluster(cluster)
+            device_on_cluster(device)
         loaded, images = load(
             shell,
             model,
@@ -186,6 +196,7 @@ def sweep(
                 dtype=dtype,
                 controls=controls,
                 device=device,
+                cluster=cluster,
                 progress=report,
                 announce=shell.say,
             )

@@ -45,8 +45,10 @@ class Job:
         return f"chunk {self.chunk}{of} (images {self.span.start} to {self.span.stop - 1})"
 
 
-Compute = Callable[[Iterable[Job]], Iterator[tuple[Job, ChunkResult]]]
-"""Takes jobs when it is ready for them, gives checked results in any order."""
+Compute = Callable[[Iterable[Job], Callable[[int], None]], Iterator[tuple[Job, ChunkResult]]]
+"""Takes jobs when it is ready for them, gives checked results in any order; may be called again with more.
+
+The second argument may be told how many evaluations of the present chunk are done."""
 
 
 def check_result(result: ChunkResult, n_classes: int) -> None:

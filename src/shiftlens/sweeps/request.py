@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from shiftlens.errors import StoreError
+from shiftlens.errors import InputError, StoreError
 from shiftlens.shifts import ShiftGrid
 from shiftlens.sweeps.plan import Plan
 
@@ -41,6 +41,19 @@ def refuse_other_plan(plan: Plan, path: Path, *, engine: str, dtype: str, device
                 f"{path} holds a sweep with another {what}: expected {asked}, got {stored}; leave {what} out to go on "
                 "with it, or choose another path"
             )
+
+
+def device_on_cluster(device: str) -> str:
+    """What `device` means on a cluster, whose workers are cores.
+
+    Raises
+    ------
+    InputError
+        A GPU was asked for.
+    """
+    if device not in ("auto", "cpu"):
+        raise InputError(f"a cluster computes on the cores of its machines: expected device auto or cpu, got {device}")
+    return "cpu"
 
 
 def default_grid(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,14 @@ from shiftlens.sources.imageset import ImageSet
 from shiftlens.sources.matching import check_labels, on_input_grid
 from shiftlens.sources.wrapping import Model
 from shiftlens.sweeps.attributes import SweepHeader, describe
+from shiftlens.sweeps.cluster import Cluster
 from shiftlens.sweeps.engine import check_controls, check_machine, check_request, make_plan, prepare
 from shiftlens.sweeps.integrity import restore_known
-from shiftlens.sweeps.jobs import Job, check_result, with_sources
+from shiftlens.sweeps.jobs import Compute, Job, check_result, with_sources
 from shiftlens.sweeps.locking import clean_strays, disk_errors, output_lock
 from shiftlens.sweeps.plan import ChunkResult, Evaluator
 from shiftlens.sweeps.progress import Progress, SweepStats, Tally, peak_memory_bytes
-from shiftlens.sweeps.request import default_grid, images_per_chunk, refuse_other_plan
+from shiftlens.sweeps.request import default_grid, device_on_cluster, images_per_chunk, refuse_other_plan
 from shiftlens.sweeps.result import Sweep
 from shiftlens.sweeps.store import SweepStore, read_header, sweep_exists
 
@@ -43,6 +45,7 @@ def sweep(
     dtype: str = "auto",
     controls: Sequence[str] = (),
     device: str = "auto",
+    cluster: str | None = None,
     progress: Progress | None = None,
 ) -> Sweep:
     """Evaluate a model on every image under every shift, into one Zarr group; an interrupted one is taken up again.
@@ -66,6 +69,9 @@ def sweep(
     controls
         `"occlusion"` (the pixels that are lost blanked in place), `"flip"` (mirrored pictures), `"canvas"` (no padding
         near the picture): measured too, as subgroups; may be added to a sweep later.
+    cluster
+        Compute on Ray: `"local"` (a worker a core, started here), `"local:N"`, `"HOST:PORT"` of a cluster's head, or
+        `"auto"`. The results are the same bytes as without. A Ray cluster runs code: only on a network you trust.
     progress
         Called with the evaluations done and in all.
 
@@ -93,6 +99,7 @@ def sweep(
         dtype=dtype,
         controls=controls,
         device=device,
+        cluster=cluster,
         progress=progress,
     )[0]
 
@@ -108,6 +115,7 @@ def run_sweep(
     dtype: str = "auto",
     controls: Sequence[str] = (),
     device: str = "auto",
+    cluster: str | None = None,
     progress: Progress | None = None,
     announce: Callable[[str], None] = logger.warning,
 ) -> tuple[Sweep, SweepStats]:
@@ -125,8 +133,12 @@ def run_sweep(
     if fill.is_constant:
         fill.normalised(model.preprocessing.mean, model.preprocessing.std)
     sweep_exists(path)  # before the lock, so that beside a foreign thing not even a lock file is made
-    target = resolve_device(device)
-    with output_lock(path), roomy_heap(target):
+    target = resolve_device(device if cluster is None else device_on_cluster(device))
+    with (
+        output_lock(path),
+        roomy_heap(target),
+        nullcontext() if cluster is None else Cluster(cluster, announce) as machines,
+    ):
         with disk_errors(path, "clean up beside"):
             clean_strays(path)
         if sweep_exists(path):
@@ -141,13 +153,14 @@ def run_sweep(
             if new:
                 # Refused before anything is added: a control that cannot be computed must not be left half made.
                 store.main.header.refuse_other_torch(str(path))
-                check_machine(plan)
+                if machines is None:
+                    check_machine(plan)
                 check_controls(model, plan, grid, fill, new, (images.n_channels, *size))
             for control in new:
                 store.add_control(control)
         else:
             sample = images.batch(np.arange(min(PLAN_IMAGES, len(images))))
-            plan = make_plan(
+            plan = (make_plan if machines is None else machines.make_plan)(
                 model,
                 sample,
                 grid,
@@ -155,7 +168,7 @@ def run_sweep(
                 n_images=len(images),
                 engine=engine,
                 dtype=dtype,
-                device=device,
+                device=str(target) if machines else device,
                 n_groups=1 + len(controls),
             )
             check_controls(model, plan, grid, fill, controls, (images.n_channels, *size))
@@ -167,7 +180,8 @@ def run_sweep(
                 chunk_size=images_per_chunk(len(images), grid.n_shifts, model.n_macs, int(sample[0].nbytes)),
                 controls=controls,
             )
-        tally, n_resumed = _fill_store(store, controls, model, images, progress, announce)
+        compute = (_Here if machines is None else machines.evaluator)(model, images, store.main.header)
+        tally, n_resumed = _fill_store(store, controls, compute, len(images), progress, announce)
     seconds = time.perf_counter() - started
     stats = SweepStats(
         out=str(out),
@@ -186,8 +200,8 @@ def run_sweep(
 def _fill_store(
     store: SweepStore,
     controls: tuple[str, ...],
-    model: Model,
-    images: ImageSet,
+    compute: Compute,
+    n_images: int,
     progress: Progress | None,
     announce: Callable[[str], None],
 ) -> tuple[Tally, int]:
@@ -197,7 +211,7 @@ def _fill_store(
     finished = [group.finished() for group in groups]
     n_shifts = header.grid.n_shifts
     n_there = sum(g.n_images_in(f) for g, f in zip(groups, finished, strict=True)) * n_shifts
-    n_total = len(groups) * len(images) * n_shifts
+    n_total = len(groups) * n_images * n_shifts
     if n_there < n_total:
         header.refuse_other_torch(str(store.path))
         if n_there:
@@ -213,7 +227,7 @@ def _fill_store(
         elif not missing and not (group.complete and not group.wrong_means()):
             group.finish()
     tally = Tally(n_there, n_total, progress)
-    for job, result in _computed_here(jobs, model, images, header, tally):
+    for job, result in compute(jobs, tally.tick):
         job.group.write(job.chunk, result)
         tally.add(job.n_images * n_shifts)
         left[job.control] -= 1
@@ -222,16 +236,22 @@ def _fill_store(
     return tally, groups[0].n_images_in(finished[0])
 
 
-def _computed_here(
-    jobs: Iterable[Job], model: Model, images: ImageSet, header: SweepHeader, tally: Tally
-) -> Iterator[tuple[Job, ChunkResult]]:
-    """One chunk after the other, in this process."""
-    evaluator: Evaluator | None = None
-    for job in jobs:
-        evaluator = evaluator or prepare(model, header.plan, header.grid, header.fill, tally.tick)
-        try:
-            result = evaluator(images.batch(job.span), job.labels, job.control)
-            check_result(result, header.n_classes)
-        except ModelOutputError as error:
-            raise with_sources(error, job, images.name) from error
-        yield job, result
+class _Here:
+    """Chunks computed one after the other in this process."""
+
+    def __init__(self, model: Model, images: ImageSet, header: SweepHeader) -> None:
+        self._model, self._images, self._header = model, images, header
+        self._evaluator: Evaluator | None = None
+
+    def __call__(self, jobs: Iterable[Job], tick: Callable[[int], None]) -> Iterator[tuple[Job, ChunkResult]]:
+        """See `jobs.Compute`."""
+        header = self._header
+        for job in jobs:
+            if self._evaluator is None:
+                self._evaluator = prepare(self._model, header.plan, header.grid, header.fill, tick)
+            try:
+                result = self._evaluator(self._images.batch(job.span), job.labels, job.control)
+                check_result(result, header.n_classes)
+            except ModelOutputError as error:
+                raise with_sources(error, job, self._images.name) from error
+            yield job, result

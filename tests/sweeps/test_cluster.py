@@ -1,0 +1,253 @@
+"""What is asked of a cluster, and what travels to it; the cluster itself is in the slow tests beside."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import shiftlens
+from shiftlens.errors import InputError, ModelOutputError, StoreError
+from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.sources.imageset import ImageSet
+from shiftlens.sources.models import load_model
+from shiftlens.sources.wrapping import wrap
+from shiftlens.sweeps import raysession, remote
+from shiftlens.sweeps.cluster import Cluster, _packed
+from shiftlens.sweeps.engine import make_plan, prepare
+from shiftlens.sweeps.raysession import parse_cluster
+from shiftlens.sweeps.runner import sweep
+
+GRID = ShiftGrid(1)
+
+
+def darkest(x: torch.Tensor) -> torch.Tensor:
+    return -x.mean(dim=(2, 3))
+
+
+def pictures(n: int = 4) -> ImageSet:
+    return ImageSet(np.random.default_rng(0).integers(0, 256, (n, 3, 6, 6), dtype=np.uint8), np.arange(n) % 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("local", ("local", None)),
+        ("local:3", ("local", 3)),
+        ("auto", ("auto", None)),
+        ("192.0.2.1:6379", ("192.0.2.1:6379", None)),
+        ("head.example:6379", ("head.example:6379", None)),
+        ("[2001:db8::1]:6379", ("[2001:db8::1]:6379", None)),
+    ],
+)
+def test_a_cluster_is_named(text: str, parsed: tuple[str, int | None]) -> None:
+    assert parse_cluster(text) == parsed
+
+
+@pytest.mark.parametrize("text", ["", "here", "local:0", "local:x", "ray://head:10001", "head", "head:", "a b:1", "-1"])
+def test_another_form_is_one_line(text: str) -> None:
+    with pytest.raises(InputError, match=r"cluster must be local, local:N .* auto, or HOST:PORT .* got") as caught:
+        parse_cluster(text)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raysession.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"needs Ray.*pip install 'shiftlens\[cluster\]'"):
+        sweep(wrap(darkest, mean=0.5, std=0.5), pictures(), GRID, out=tmp_path / "s.zarr", cluster="local")
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_a_gpu_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="expected device auto or cpu, got cuda"):
+        sweep(wrap(darkest), pictures(), GRID, out=tmp_path / "s.zarr", cluster="local", device="cuda")
+
+
+def test_nobody_at_the_address_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raysession, "connect", None)
+    with pytest.raises(InputError, match=r"no Ray cluster answers at 127\.0\.0\.1:9: .*ray start --head --port=9"):
+        raysession._knock("127.0.0.1:9")
+
+
+def test_a_finished_sweep_needs_no_cluster(tmp_path: Path) -> None:
+    model = wrap(darkest, mean=0.5, std=0.5)
+    sweep(model, pictures(), GRID, out=tmp_path / "s.zarr")
+    assert sweep(model, pictures(), GRID, out=tmp_path / "s.zarr", cluster="127.0.0.1:9").complete
+
+
+# ---- what travels
+
+
+@pytest.fixture
+def ref(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What stands for Ray in this process: a package travels in its own hand."""
+    import ray
+
+    monkeypatch.setattr(ray, "get", lambda package: package)
+    monkeypatch.setattr(remote, "_prepared", None)
+    # Nothing that a worker sets for good may stay in the process of the tests.
+    monkeypatch.setattr(remote, "_one_core", lambda: None)
+
+
+def _question(net: Any = darkest) -> tuple[remote.Question, ImageSet]:
+    model, images = wrap(net, mean=0.5, std=0.5), pictures()
+    model = model.at((6, 6))
+    plan = make_plan(model, images.batch(range(4)), GRID, Fill.parse("black"), n_images=4)
+    return remote.Question(model, plan, GRID, Fill.parse("black"), 3), images
+
+
+def _asked(package: remote.Package, images: ImageSet) -> Any:
+    batch = images.batch(range(len(images)))
+    return remote.evaluate([package], package.digest, batch, remote.digest_of(batch), images.labels, None)
+
+
+@pytest.mark.usefixtures("ref")
+def test_a_worker_gives_what_is_computed_here() -> None:
+    question, images = _question()
+    answer = _asked(_packed(question), images)
+    right = prepare(question.model, question.plan, GRID, question.fill)(images.batch(range(4)), images.labels.copy())
+    for name in ("prediction", "loss", "confidence"):
+        np.testing.assert_array_equal(getattr(answer, name), getattr(right, name))
+
+
+@pytest.mark.usefixtures("ref")
+def test_a_net_is_prepared_once_for_all_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    question, images = _question()
+    package, n_prepared = _packed(question), []
+    real = remote.prepare
+    monkeypatch.setattr(remote, "prepare", lambda *args: n_prepared.append(1) or real(*args))
+    for _ in range(3):
+        _asked(package, images)
+    assert len(n_prepared) == 1
+    other, _ = _question(lambda x: x.mean(dim=(2, 3)))
+    _asked(_packed(other), images)
+    assert len(n_prepared) == 2
+
+
+@pytest.mark.usefixtures("ref")
+def test_what_changed_on_the_way_is_refused() -> None:
+    question, images = _question()
+    package = _packed(question)
+    torn = remote.Package(package.content[:-1] + b"x", package.digest, package.versions)
+    answer = _asked(torn, images)
+    assert isinstance(answer.error(), StoreError)
+    assert "the model changed on the way" in answer.message
+    batch = images.batch(range(4))
+    answer = remote.evaluate([package], package.digest, batch + 1, remote.digest_of(batch), images.labels, None)
+    assert isinstance(answer, remote.Trouble)
+    assert "the pictures of a chunk changed on the way" in answer.message
+
+
+@pytest.mark.usefixtures("ref")
+def test_a_worker_of_another_version_or_machine_is_refused() -> None:
+    question, images = _question()
+    package = _packed(question)
+    other = remote.Package(package.content, package.digest, package.versions | {"torch": "1.0.0"})
+    answer = _asked(other, images)
+    assert isinstance(answer.error(), StoreError)
+    assert "1.0.0 where the sweep is written" in answer.message
+    from dataclasses import replace
+
+    elsewhere = replace(question, plan=replace(question.plan, machine="cpu Z80"))
+    answer = _asked(_packed(elsewhere), images)
+    assert "made for 'cpu Z80'" in answer.message
+    assert answer.message.startswith("worker on ")
+
+
+@pytest.mark.usefixtures("ref")
+def test_a_model_that_raises_is_told_with_its_images() -> None:
+    def nan(x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x.amax(dim=(1, 2, 3), keepdim=True)[:, 0, 0] > 0.999, torch.nan, x.mean(dim=(2, 3)))
+
+    question, images = _question()
+    from dataclasses import replace
+
+    question = replace(question, model=wrap(nan, mean=0.0, std=1.0))
+    dark = ImageSet(np.minimum(images.batch(range(4)), 200), images.labels)
+    bright = dark.batch(range(4))
+    bright[2, :, 3, 3] = 255
+    package = _packed(question)
+    answer = remote.evaluate([package], package.digest, bright, remote.digest_of(bright), images.labels, None)
+    error = answer.error()
+    assert isinstance(error, ModelOutputError)
+    assert error.positions == (2,)
+    assert pickle.loads(pickle.dumps(answer)) == answer
+
+
+def test_a_plan_made_on_a_worker_is_the_engines(monkeypatch: pytest.MonkeyPatch, ref: Any) -> None:
+    question, images = _question()
+    package = _packed((question.model, GRID, question.fill))
+    options = {"n_images": 4, "dtype": "float32", "device": "cpu"}
+    assert remote.choose_plan([package], images.batch(range(4)), options) == question.plan
+    answer = remote.choose_plan([package], images.batch(range(4)), options | {"dtype": "float64"})
+    assert isinstance(answer, remote.Trouble)
+    assert "plain callable" in answer.message
+
+
+def test_code_that_only_this_machine_has_travels_with_the_model(tmp_path: Path) -> None:
+    (tmp_path / "helper.py").write_text("def twice(x):\n    return 2 * x\n")
+    (tmp_path / "net.py").write_text(
+        "import torch\nfrom helper import twice\n\n\nclass Net(torch.nn.Module):\n    def __init__(self):\n"
+        "        super().__init__()\n        self.head = torch.nn.Linear(3, 3)\n\n"
+        "    def forward(self, x):\n        return self.head(twice(x.mean(dim=(2, 3))))\n"
+    )
+    model = load_model(f"{tmp_path / 'net.py'}:Net", mean=0.5, std=0.5, input_size=6)
+    content = _packed(model).content
+    (tmp_path / "packed").write_bytes(content)
+    # Another process, without the folder.
+    code = (
+        "import pickle, sys, torch\n"
+        "model = pickle.loads(open(sys.argv[1], 'rb').read())\n"
+        "print(model.module(torch.ones(1, 3, 6, 6)).tolist())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "packed")],
+        env=os.environ | {"PYTHONPATH": str(Path(shiftlens.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(model.module(torch.ones(1, 3, 6, 6)).tolist())
+    from ray import cloudpickle
+
+    assert cloudpickle.list_registry_pickle_by_value() == set()
+
+
+def test_a_model_that_cannot_travel_is_one_line() -> None:
+    lock = torch.Generator()
+
+    def holds_a_generator(x: torch.Tensor) -> torch.Tensor:
+        return x.mean(dim=(2, 3)) + (0 if lock else (k for k in ()))  # type: ignore[operator]
+
+    holds_a_generator.state = (k for k in range(3))  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=r"cannot be sent to a cluster .*TypeError.* generators out") as caught:
+        _packed(wrap(holds_a_generator, mean=0.5, std=0.5))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_lost_worker_is_announced_and_too_many_end_it(tmp_path: Path) -> None:
+    import small_sweeps as small
+
+    from shiftlens.sweeps import cluster
+    from shiftlens.sweeps.jobs import Job
+
+    said: list[str] = []
+    job = Job(small.create(tmp_path / "s.zarr", controls=("flip",)).group("flip"), 1)
+    machines = Cluster("local", said.append)
+    for n in range(1, cluster.LOST_AT_MOST + 1):
+        machines._tell_loss(job, n, RuntimeError("killed\nmore about it"))
+    assert (
+        said
+        == ["chunk 1 of control flip (images 3 to 5) lost its worker (RuntimeError: killed): it is computed again"]
+        * cluster.LOST_AT_MOST
+    )
+    with pytest.raises(StoreError, match=r"chunk 1 .* has lost 5 workers one after the other, .* stay in .*s\.zarr"):
+        machines._tell_loss(job, cluster.LOST_AT_MOST + 1, RuntimeError("killed"))
