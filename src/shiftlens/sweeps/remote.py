@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shiftlens.devices import roomy_heap
+from shiftlens.devices import give_back, roomy_heap
 from shiftlens.errors import InputError, ModelOutputError, ShiftlensError, StoreError
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid
@@ -89,6 +89,7 @@ def evaluate(
     try:
         question, evaluator = _evaluator(package, digest)
         _refuse_other(images, images_digest, "pictures of a chunk")
+        give_back(torch.device("cpu"))  # what the chunk before needed
         # Copies, since torch wants to be able to write to what it looks at, and the object store is read-only.
         result = evaluator(images.copy(), labels.copy(), control)
         check_result(result, question.n_classes)

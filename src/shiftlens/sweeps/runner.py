@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shiftlens.devices import resolve_device, roomy_heap
+from shiftlens.devices import give_back, resolve_device, roomy_heap
 from shiftlens.errors import ModelOutputError
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.imageset import ImageSet
@@ -247,6 +247,7 @@ class _Here:
         """See `jobs.Compute`."""
         header = self._header
         for job in jobs:
+            give_back(resolve_device(header.plan.device))  # what the plan, or the last chunk, needed
             if self._evaluator is None:
                 self._evaluator = prepare(self._model, header.plan, header.grid, header.fill, tick)
             try:
