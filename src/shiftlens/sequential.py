@@ -238,7 +238,7 @@ class RunningBand:
         unseen = 1 - n / n_all
         rare = self._rare / (n_all * -math.log(unseen))
         half = max(self._largest_errors()[-self._rank] * math.sqrt(unseen), rare) + self._disproportion()
-        return Look(n, n_all, 100 * min(half, unseen))
+        return Look(n, n_all, 100 * float(min(half, unseen)))
 
     def _largest_errors(self) -> FloatArray:
         """The largest error over the cells in each draw, as in an infinite population; ascending, shares."""

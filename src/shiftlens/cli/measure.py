@@ -112,6 +112,10 @@ def sweep(
     step: Annotated[int, typer.Option("--step", help="Distance between neighbouring shifts in pixels.")] = 1,
     fill: o.Fill = "black",
     limit: o.Limit = None,
+    half_width: Annotated[
+        float | None,
+        typer.Option("--half-width", help="Stop when every accuracy is known to ± so many points, all shifts at once."),
+    ] = None,
     control: Annotated[
         str | None, typer.Option("--control", help="Controls with commas: occlusion,flip,canvas.")
     ] = None,
@@ -143,6 +147,8 @@ def sweep(
 
     On many machines: shiftlens sweep --model runs/vgg --data cifar10 --out vgg.zarr --cluster 192.0.2.10:6379
 
+    As many images as it takes: shiftlens sweep --model runs/vgg --data cifar10 --half-width 5 --out vgg.zarr
+
     What is torn is told by: shiftlens sweep --verify vgg.zarr (exit code 2), and computed again by the same sweep.
     """
     shell = Shell(quiet, json)
@@ -160,6 +166,7 @@ def sweep(
         from shiftlens.sweeps.raysession import parse_cluster
         from shiftlens.sweeps.request import default_grid, device_on_cluster
         from shiftlens.sweeps.runner import run_sweep
+        from shiftlens.sweeps.schedule import checked_half_width
 
         torch.manual_seed(seed)
         bounds = o.size(max_shift, "--max-shift", least=0)
@@ -167,6 +174,8 @@ def sweep(
         grid = None if bounds is None else ShiftGrid(bounds, step)
         controls = tuple(name.strip() for name in control.split(",")) if control else ()
         check_request(grid or ShiftGrid(step, step), Fill.parse(fill), engine, dtype, controls)
+        if half_width is not None:
+            checked_half_width(half_width)
         if cluster is not None:
             parse_cluster(cluster)
             device_on_cluster(device)
@@ -197,6 +206,7 @@ def sweep(
                 controls=controls,
                 device=device,
                 cluster=cluster,
+                half_width=half_width,
                 progress=report,
                 announce=shell.say,
             )
@@ -209,7 +219,7 @@ def sweep(
     shell.result(
         stats.to_dict(),
         [
-            f"{stats.n_images:,} images x {stats.n_shifts:,} shifts in {stats.out}",
+            f"{stats.images_text()} x {stats.n_shifts:,} shifts in {stats.out}",
             f"accuracy {100 * at_rest:.2f} % at (0, 0), {100 * float(accuracy.mean()):.2f} % on average, "
             f"lowest {100 * float(accuracy.min()):.2f} % at (dx, dy) = ({worst_dx}, {worst_dy})",
             f"{stats.seconds:.1f} s, {stats.shifts_per_second:,.0f} evaluations/s ({stats.engine}, {stats.dtype}), "

@@ -14,6 +14,7 @@ def notes(aligned: Aligned) -> list[Finding]:
     """Everything on the list that applies."""
     found = [
         _left_out(aligned),
+        _adaptive(aligned),
         _control(aligned),
         _same_model(aligned),
         _sizes(aligned),
@@ -45,7 +46,36 @@ def _left_out(aligned: Aligned) -> Finding | None:
         f"All that is said here is about the {aligned.n_images:,} images that every sweep holds; up to "
         f"{aligned.n_left_out:,} more are in some only."
     )
-    return _said("images-left-out", text, evidence="They need not be a random sample of the images.")
+    # Of an adaptive sweep and any other sweep of all images, the common ones are a beginning of the fixed order.
+    fair = all(arm.facts.half_width is not None for arm in aligned.arms if _is_short(arm, aligned))
+    evidence = (
+        "They are a beginning of a fixed order that keeps the classes' shares."
+        if fair
+        else "They need not be a random sample of the images."
+    )
+    return _said("images-left-out", text, evidence=evidence)
+
+
+def _is_short(arm: Arm, aligned: Aligned) -> bool:
+    """Whether an arm holds none but the common images, and could have held more."""
+    return arm.facts.n_images == aligned.n_images != arm.facts.n_population
+
+
+def _adaptive(aligned: Aligned) -> Finding | None:
+    arms = [
+        f"{name_text(arm.name)} {facts.n_images:,} of {facts.n_population:,} (±{facts.half_width:.1f} points)"
+        for arm in aligned.arms
+        if (facts := arm.facts).half_width is not None and facts.n_population is not None
+    ]
+    if not arms:
+        return None
+    return _said(
+        "adaptive",
+        f"Images were measured until every accuracy was known well enough: {', '.join(arms)}. Compared are the "
+        f"{aligned.n_images:,} that every sweep holds.",
+        "info",
+        evidence="The half-widths are of each sweep's own accuracies; differences are paired, image by image.",
+    )
 
 
 def _control(aligned: Aligned) -> Finding | None:

@@ -26,7 +26,8 @@ class Facts:
     """What a sweep says of itself besides its numbers, as far as a comparison must know it.
 
     `path`, `model`, `data` are for people; `image_size` is (h, w) px of the net's input; `n_macs` and `n_parameters`
-    are None where they are not known.
+    are None where they are not known. `n_images` are measured of the `n_population` that could be; `half_width`
+    (points) is where an adaptive sweep has stopped, None for others.
     """
 
     path: str = "SWEEP.zarr"
@@ -44,6 +45,9 @@ class Facts:
     n_parameters: int | None = None
     n_macs: int | None = None
     control: str | None = None
+    n_images: int | None = None
+    n_population: int | None = None
+    half_width: float | None = None
 
     @property
     def side(self) -> int:
@@ -119,6 +123,9 @@ def _facts(sweep: Sweep) -> Facts:
         n_parameters=header.n_parameters,
         n_macs=header.n_macs,
         control=header.control,
+        n_images=sweep.n_written,
+        n_population=sweep.n_population,
+        half_width=sweep.half_width,
     )
 
 
@@ -158,7 +165,7 @@ def refuse_unlike(base: Source, other: Source, *, partial: bool) -> None:
     base, other
         The baseline and another.
     partial
-        Other images are no reason: those that both hold are compared.
+        Other images are no reason: those that both hold are compared. Nor are they where an adaptive sweep stopped.
 
     Raises
     ------
@@ -194,6 +201,7 @@ def refuse_unlike(base: Source, other: Source, *, partial: bool) -> None:
 def _refuse_other_images(base: Source, other: Source, differs: Any, partial: bool) -> None:
     a, b = base.facts, other.facts
     n_a, n_b = base.arrays.n_images, other.arrays.n_images
+    partial = partial or a.half_width is not None or b.half_width is not None
     if a.data != b.data:
         raise differs("images", printable(a.data), printable(b.data))
     common, at_a, at_b = np.intersect1d(
@@ -216,7 +224,9 @@ def _refuse_other_images(base: Source, other: Source, differs: Any, partial: boo
     # shown the same thing, and the sets hold the same images, must the digests agree.
     same_view = _view(a) == _view(b) and len(common) == n_a == n_b
     complete = not (base.arrays.n_missing or other.arrays.n_missing)
-    if same_view and complete and a.data_digest != b.data_digest:
+    # A digest is of all images that could be measured, in their order.
+    alike = a.n_population == b.n_population and np.array_equal(base.arrays.positions, other.arrays.positions)
+    if same_view and complete and alike and a.data_digest != b.data_digest:
         raise differs("images", f"{printable(a.data)} ({a.data_digest[:19]})", f"others ({b.data_digest[:19]})")
 
 

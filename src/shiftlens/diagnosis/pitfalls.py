@@ -21,6 +21,7 @@ def pitfalls(metrics: Metrics, setting: Setting) -> list[Finding]:
     """Everything on the list that applies to this sweep."""
     found = [
         _incomplete(metrics, setting),
+        _adaptive(metrics, setting),
         _half_a_control(setting),
         _is_a_control(setting),
         _lost_content(metrics, setting),
@@ -56,8 +57,34 @@ def _incomplete(metrics: Metrics, setting: Setting) -> Finding | None:
         "about those.",
         float(there),
         "images",
-        evidence="They are whole chunks in the order of the data, not a random sample of it.",
+        evidence="They are whole chunks in the order of the data, not a random sample of it."
+        if setting.asked is None
+        else "They are whole chunks of a fixed order that keeps the classes' shares.",
         remedy=f"Finish it: {setting.sweep_command()}",
+    )
+
+
+def _adaptive(metrics: Metrics, setting: Setting) -> Finding | None:
+    half, n_all = setting.half_width, setting.n_population
+    if half is None or n_all is None:
+        return None
+    n = metrics.sweep.n_images
+    if not half:
+        text = f"All {n_all:,} images were measured: nothing is left of the half-width of an adaptive sweep."
+        return Finding("adaptive", "A", "info", text, 0.0, "points")
+    return Finding(
+        "adaptive",
+        "A",
+        "info",
+        f"{n:,} of {n_all:,} images were measured: the accuracy over all of them is within "
+        f"±{number_text(half, 'points')} of the one shown, at every shift at once, with "
+        f"{100 * setting.level:g} % confidence.",
+        half,
+        "points",
+        evidence="Largest error over all shifts, by a bootstrap of the images, drawn without replacement in a fixed "
+        "order that keeps the classes' shares; it holds at every look, so also at the one where the sweep stopped. All "
+        "other intervals are each by itself, and over other images of the same kind.",
+        remedy=f"A narrower one goes on from here: {setting.narrower_command()}",
     )
 
 

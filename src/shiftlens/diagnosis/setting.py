@@ -10,6 +10,7 @@ from typing import Any
 
 from shiftlens.nn.vgg import ARCHITECTURES
 from shiftlens.shifts import ShiftGrid
+from shiftlens.stats import CONFIDENCE
 from shiftlens.sweeps.result import Sweep
 
 EMBEDDED_DATA = ("digits", "cifar10")
@@ -44,6 +45,12 @@ class Setting:
         The control that this is, when a control was opened by itself.
     n_controlled
         For each control that was asked for: how many images are measured.
+    n_population
+        Of an adaptive sweep: the images that it could take; None for others.
+    asked
+        Of an adaptive sweep: the half-width that was asked for, in points.
+    half_width, level
+        Of one that is complete: the half-width of all accuracies together in points, and its confidence.
     """
 
     path: str = "SWEEP.zarr"
@@ -62,6 +69,10 @@ class Setting:
     model_notes: tuple[str, ...] = ()
     control: str | None = None
     n_controlled: Mapping[str, int] = field(default_factory=dict)
+    n_population: int | None = None
+    asked: float | None = None
+    half_width: float | None = None
+    level: float = CONFIDENCE
 
     @staticmethod
     def of(sweep: Sweep) -> Setting:
@@ -89,13 +100,20 @@ class Setting:
             model_notes=header.model_notes,
             control=header.control,
             n_controlled={name: sweep.control(name, partial=True).n_written for name in sweep.controls},
+            n_population=sweep.n_population if header.schedule else None,
+            asked=sweep.half_width_asked,
+            half_width=sweep.half_width,
+            level=header.schedule.level if header.schedule else CONFIDENCE,
         )
 
     def sweep_command(self, *, control: str = "", fill: str = "", step: int = 0) -> str:
         """The command that adds a control to this sweep, or makes another with one thing changed, in backticks."""
         words = ["shiftlens", "sweep", *self._model_and_data()]
-        if self.n_images is not None:
-            words += ["--limit", str(self.n_images)]
+        n_images = self.n_population or self.n_images
+        if n_images is not None:
+            words += ["--limit", str(n_images)]
+        if self.asked is not None:
+            words += ["--half-width", f"{self.asked:g}"]
         if self.max_shift and (self.image_size is None or self.max_shift != _default_reach(self.image_size)):
             words += ["--max-shift", f"{self.max_shift[0]}x{self.max_shift[1]}"]
         if (step or self.step) != 1:
@@ -108,6 +126,10 @@ class Setting:
         path = Path(self.path)
         words += ["--out", str(path.with_name(f"{path.stem}{changed}.zarr")) if changed else self.path]
         return f"`{shlex.join(words)}`"
+
+    def narrower_command(self) -> str:
+        """The command that goes on with an adaptive sweep to half its half-width, in backticks."""
+        return replace(self, asked=(self.asked or 0.0) / 2).sweep_command()
 
     def wider_command(self) -> str:
         """The command that makes another sweep, twice as far out, in backticks."""

@@ -15,6 +15,7 @@ from shiftlens.sources.imageset import ImageSet
 from shiftlens.sources.preprocessing import Preprocessing
 from shiftlens.sources.wrapping import Model
 from shiftlens.sweeps.plan import CONTROLS, Plan
+from shiftlens.sweeps.schedule import Schedule
 
 KIND = "sweep"
 SCHEMA_VERSION = 2
@@ -31,7 +32,8 @@ class SweepHeader:
     `model`, `data` are the specs as the user gave them; `image_size` is `(h, w)` in pixels on the model's input grid;
     `n_macs` counts the multiply-adds of one image (None for a callable that cannot be looked into); `strides` are the
     down-sampling factors met in the net; `training` is what the model's run directory says about its training;
-    `control` is None for the sweep itself and the control's name in a control's subgroup.
+    `control` is None for the sweep itself and the control's name in a control's subgroup; `schedule` is what an
+    adaptive sweep declares beforehand, None for one of all images.
     """
 
     model: str
@@ -53,6 +55,7 @@ class SweepHeader:
     training: Mapping[str, Any]
     software: Mapping[str, str]
     control: str | None = None
+    schedule: Schedule | None = None
 
     def for_control(self, control: str) -> SweepHeader:
         """The header of a control's subgroup."""
@@ -63,6 +66,8 @@ class SweepHeader:
         attributes: dict[str, Any] = {"kind": KIND, "schema_version": SCHEMA_VERSION, "complete": complete}
         if self.control is not None:
             attributes["control"] = self.control
+        if self.schedule is not None:
+            attributes["adaptive"] = self.schedule.to_json()
         return attributes | {
             "model": self.model,
             "model_digest": self.model_digest,
@@ -122,6 +127,7 @@ class SweepHeader:
                 training=read.table("training"),
                 software=read.table("software"),
                 control=read.control() if "control" in attributes else None,
+                schedule=Schedule.from_table(read.table("adaptive")) if "adaptive" in attributes else None,
             )
         except (TypeError, ValueError, AttributeError, OverflowError, RecursionError, InputError) as error:
             raise StoreError(f"{where}: attributes cannot be read by this version: {one_line(error)}") from None

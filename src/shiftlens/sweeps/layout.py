@@ -36,6 +36,9 @@ _ARRAYS: dict[str, tuple[tuple[str, ...], str | None]] = {
 CHUNKED = ("prediction", "loss", "confidence", "checksum")
 """The arrays that are cut along `image`; all others are read in one go."""
 
+ADAPTIVE = ("half_width", "n_images_used", "half_width_reached")
+"""Attributes of an adaptive sweep that are known later: the points asked for, and where it stopped with which width."""
+
 # Far above what is ever written: a stranger's metadata must not decide how much memory is taken.
 _MOST_IMAGES = 100_000_000
 _MOST_NUMBERS = 2**28  # in a chunk of several images
@@ -79,8 +82,25 @@ def refuse_other_layout(path: Path, header: SweepHeader, arrays: dict[str, zarr.
         dtype = prediction_dtype(header.n_classes) if stored is None else np.dtype(stored)
         if array.dtype != dtype:
             raise StoreError(f"{path} is damaged: expected {name} of {dtype}, got {array.dtype}")
+    refuse_other_looks(path, header, n_images, chunk)
     if chunk > 1 and chunk * ny * nx > _MOST_NUMBERS:
         raise StoreError(f"{path} is damaged: chunks of {chunk} images x {ny} x {nx} shifts are too large")
+
+
+def refuse_other_looks(path: Path, header: SweepHeader, n_images: int, chunk_size: int) -> None:
+    """Refuse a schedule of looks that is not of these images.
+
+    Raises
+    ------
+    StoreError
+        The last look is not at all images, or another one within a chunk.
+    """
+    looks = (n_images,) if header.schedule is None else header.schedule.looks
+    if looks[-1] != n_images or any(n % chunk_size for n in looks[:-1]):
+        raise StoreError(
+            f"{path} is damaged: expected looks between chunks of {chunk_size} and at all {n_images} images, "
+            f"got {looks}"
+        )
 
 
 def create_group(
@@ -93,8 +113,11 @@ def create_group(
 ) -> None:
     """Make the empty group of a sweep or a control at `place`, where nothing is; `schema` follows an older sweep's."""
     attributes = header.to_attributes(complete=False) | {"schema_version": schema}
+    refuse_other_looks(place, header, len(labels), chunk_size)
     if schema >= CHECKED:
         attributes["seal"] = seal_of(attributes, labels, index, header.grid.dys, header.grid.dxs)
+    if header.schedule is not None:
+        attributes |= dict.fromkeys(ADAPTIVE)
     group = zarr.create_group(str(place), zarr_format=3, attributes=attributes)
     n, (ny, nx) = len(labels), header.grid.shape
     predicted = prediction_dtype(header.n_classes)

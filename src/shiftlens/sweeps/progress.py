@@ -33,6 +33,11 @@ class Tally:
         self._last = time.monotonic()
         self.add(0)
 
+    def expect(self, n_total: int) -> None:
+        """It will probably be so many evaluations in all."""
+        self.n_total = n_total
+        self._tell(0)
+
     @property
     def n_computed(self) -> int:
         """Evaluations since the start."""
@@ -75,6 +80,8 @@ class SweepStats:
         counts too; a cluster's workers do not); 0 where the system does not tell.
     images_resumed
         Images of the sweep (controls aside) that were there already.
+    n_images_used, half_width
+        Of an adaptive sweep: the images that it took, and the half-width there in points. All images, and None.
     """
 
     out: str
@@ -86,6 +93,15 @@ class SweepStats:
     dtype: str
     peak_memory_bytes: int
     images_resumed: int
+    n_images_used: int
+    half_width: float | None = None
+
+    def images_text(self) -> str:
+        """How many images, and how well an adaptive sweep knows their accuracies."""
+        if self.half_width is None:
+            return f"{self.n_images:,} images"
+        known = f"every accuracy is known to ±{self.half_width:.2f} points together, with 95 % confidence:"
+        return f"{known} {self.n_images_used:,} of {self.n_images:,} images"
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `shiftlens sweep --json`."""

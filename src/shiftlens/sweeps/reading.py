@@ -26,7 +26,7 @@ def open_dataset(group: SweepGroup) -> xr.Dataset:
         name: data[name].copy(data=indexing.LazilyIndexedArray(_Watched(group, name, data[name].dtype)))
         for name in ("prediction", "loss", "confidence", "accuracy", "mean_loss")
     }
-    return data.assign(named)
+    return data.assign(named).isel(image=slice(group.n_images))
 
 
 class _Watched(BackendArray):

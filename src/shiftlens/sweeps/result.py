@@ -51,12 +51,31 @@ class Sweep:
 
     @property
     def n_images(self) -> int:
-        """Number of images, measured or still to be."""
+        """Number of images, measured or still to be; where an adaptive sweep has stopped, those that it took."""
         return self._group.n_images
+
+    @property
+    def n_population(self) -> int:
+        """Number of images that could be measured: more than `n_images` where an adaptive sweep has stopped."""
+        return self._group.n_population
+
+    @property
+    def half_width(self) -> float | None:
+        """Where an adaptive sweep has stopped: points by which `accuracy` may miss that of all `n_population` images.
+
+        For all shifts at once, with the confidence of `header.schedule`. 0 when all images were measured; None for a
+        sweep that is not adaptive or not complete.
+        """
+        return self._store.main.half_width_reached
+
+    @property
+    def half_width_asked(self) -> float | None:
+        """The half-width that was asked for, in points; None for a sweep that is not adaptive."""
+        return self._store.main.half_width
 
     @cached_property
     def complete(self) -> bool:
-        """Whether every image was measured when this was opened."""
+        """Whether every image was measured when this was opened, or of an adaptive sweep all that it takes."""
         return self._group.complete
 
     @cached_property

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.imageset import ImageSet
 from shiftlens.sources.matching import check_labels, on_input_grid
 from shiftlens.sources.wrapping import Model
+from shiftlens.sweeps.adaptive import agree_on_width, refuse_other_kind, stretches
 from shiftlens.sweeps.attributes import SweepHeader, describe
 from shiftlens.sweeps.cluster import Cluster
 from shiftlens.sweeps.engine import check_controls, check_machine, check_request, make_plan, prepare
@@ -26,6 +28,7 @@ from shiftlens.sweeps.plan import ChunkResult, Evaluator
 from shiftlens.sweeps.progress import Progress, SweepStats, Tally, peak_memory_bytes
 from shiftlens.sweeps.request import default_grid, device_on_cluster, images_per_chunk, refuse_other_plan
 from shiftlens.sweeps.result import Sweep
+from shiftlens.sweeps.schedule import LEAST_STRETCHES, Schedule, checked_half_width, in_fixed_order
 from shiftlens.sweeps.store import SweepStore, read_header, sweep_exists
 
 logger = logging.getLogger(__name__)
@@ -46,6 +49,7 @@ def sweep(
     controls: Sequence[str] = (),
     device: str = "auto",
     cluster: str | None = None,
+    half_width: float | None = None,
     progress: Progress | None = None,
 ) -> Sweep:
     """Evaluate a model on every image under every shift, into one Zarr group; an interrupted one is taken up again.
@@ -72,6 +76,10 @@ def sweep(
     cluster
         Compute on Ray: `"local"` (a worker a core, started here), `"local:N"`, `"HOST:PORT"` of a cluster's head, or
         `"auto"`. The results are the same bytes as without. A Ray cluster runs code: only on a network you trust.
+    half_width
+        Points: stop when the accuracies under all shifts are known to plus or minus that together, with 95 %
+        confidence, instead of measuring all images. They are then taken in a fixed order that keeps the classes'
+        shares; controls are measured on the same ones. A narrower one may be asked for later, down to 0: all images.
     progress
         Called with the evaluations done and in all.
 
@@ -100,6 +108,7 @@ def sweep(
         controls=controls,
         device=device,
         cluster=cluster,
+        half_width=half_width,
         progress=progress,
     )[0]
 
@@ -116,6 +125,7 @@ def run_sweep(
     controls: Sequence[str] = (),
     device: str = "auto",
     cluster: str | None = None,
+    half_width: float | None = None,
     progress: Progress | None = None,
     announce: Callable[[str], None] = logger.warning,
 ) -> tuple[Sweep, SweepStats]:
@@ -125,6 +135,9 @@ def run_sweep(
     images, size = on_input_grid(model, images)
     model = model.at(size)
     check_labels(model, images)
+    if half_width is not None:
+        half_width = checked_half_width(half_width)
+        images = in_fixed_order(images)
     if grid is None:
         grid = default_grid(size, announce)
     fill = Fill.parse(fill)
@@ -144,6 +157,7 @@ def run_sweep(
         if sweep_exists(path):
             stored = read_header(path)
             plan = stored.plan
+            refuse_other_kind(stored, path, half_width)
             describe(model, images, size, grid, fill, plan).refuse_other(stored, str(path))
             refuse_other_plan(plan, path, engine=engine, dtype=dtype, device=device)
             for name in restore_known(path, images.labels, images.index, grid):
@@ -172,16 +186,19 @@ def run_sweep(
                 n_groups=1 + len(controls),
             )
             check_controls(model, plan, grid, fill, controls, (images.n_channels, *size))
+            chunk_size = images_per_chunk(len(images), grid.n_shifts, model.n_macs, int(sample[0].nbytes))
+            header = describe(model, images, size, grid, fill, plan)
+            if half_width is not None:
+                chunk_size = min(chunk_size, max(1, len(images) // LEAST_STRETCHES))
+                header = replace(header, schedule=Schedule.declared(len(images), chunk_size))
             store = SweepStore.create(
-                path,
-                describe(model, images, size, grid, fill, plan),
-                images.labels,
-                images.index,
-                chunk_size=images_per_chunk(len(images), grid.n_shifts, model.n_macs, int(sample[0].nbytes)),
-                controls=controls,
+                path, header, images.labels, images.index, chunk_size=chunk_size, controls=controls
             )
         compute = (_Here if machines is None else machines.evaluator)(model, images, store.main.header)
-        tally, n_resumed = _fill_store(store, controls, compute, len(images), progress, announce)
+        if half_width is None:
+            tally, n_resumed = _fill_store(store, controls, compute, len(images), progress, announce)
+        else:
+            tally, n_resumed = _fill_adaptive(store, controls, compute, half_width, progress, announce)
     seconds = time.perf_counter() - started
     stats = SweepStats(
         out=str(out),
@@ -193,6 +210,8 @@ def run_sweep(
         dtype=plan.dtype,
         peak_memory_bytes=peak_memory_bytes(),
         images_resumed=n_resumed,
+        n_images_used=store.main.n_images,
+        half_width=store.main.half_width_reached,
     )
     return Sweep(SweepStore(path)), stats
 
@@ -234,6 +253,30 @@ def _fill_store(
         if not left[job.control]:
             job.group.finish()
     return tally, groups[0].n_images_in(finished[0])
+
+
+def _fill_adaptive(
+    store: SweepStore,
+    controls: tuple[str, ...],
+    compute: Compute,
+    half_width: float,
+    progress: Progress | None,
+    announce: Callable[[str], None],
+) -> tuple[Tally, int]:
+    """The same until the accuracies are known to `half_width` points, from look to look."""
+    half_width = agree_on_width(store.main, half_width, announce)
+    groups = [store.group(control) for control in (None, *controls)]
+    finished = [group.n_images_in(group.finished()) for group in groups]
+    n_shifts = store.main.header.grid.n_shifts
+    n_each = len(groups) * n_shifts
+    tally = Tally(sum(finished) * n_shifts, n_each * store.main.n_images, progress)
+    stages = stretches(groups, half_width, expect=lambda n: tally.expect(n * n_each), announce=announce)
+    for jobs in stages:
+        store.main.header.refuse_other_torch(str(store.path))
+        for job, result in compute(jobs, tally.tick):
+            job.group.write(job.chunk, result)
+            tally.add(job.n_images * n_shifts)
+    return tally, finished[0]
 
 
 class _Here:

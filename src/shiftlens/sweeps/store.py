@@ -21,7 +21,7 @@ from shiftlens.errors import StoreError
 from shiftlens.naming import one_line, printable
 from shiftlens.sweeps.attributes import KIND, SCHEMA_VERSION, SweepHeader
 from shiftlens.sweeps.checksums import checksums, seal_of
-from shiftlens.sweeps.layout import CHECKED, CHUNKED, arrays_of, create_group, refuse_other_layout
+from shiftlens.sweeps.layout import ADAPTIVE, CHECKED, CHUNKED, arrays_of, create_group, refuse_other_layout
 from shiftlens.sweeps.locking import Unsynced, built_beside, disk_errors
 from shiftlens.sweeps.plan import CONTROLS, ChunkResult
 
@@ -99,11 +99,52 @@ class SweepGroup:
             raise
         except Exception as error:  # these files may be damaged in any way, and Zarr raises what it happens to meet
             raise _unreadable(path, error) from error
-        self.n_images = len(self.labels)
         self.chunk_size = int(self._arrays["loss"].chunks[0])
-        self.n_chunks = -(-self.n_images // self.chunk_size)
+        self.everyone = self.labels, self.index
+        self.n_population = len(self.labels)
+        self.stop_at(self._n_images_used() if self.complete else self.n_population)
         self.not_written = int(np.iinfo(self._arrays["prediction"].dtype).max)
         self._unsynced = Unsynced()
+
+    def stop_at(self, n_images: int) -> None:
+        """Take the first `n_images` for all there are, out of `everyone`: where an adaptive sweep has stopped."""
+        self.n_images = n_images
+        self.labels, self.index = (values[:n_images] for values in self.everyone)
+        self.n_chunks = -(-n_images // self.chunk_size)
+
+    def _n_images_used(self) -> int:
+        """Where a complete sweep has stopped."""
+        if self.header.schedule is None:
+            return self.n_population
+        self._points("half_width")
+        self._points("half_width_reached")
+        used = self._group.attrs.get("n_images_used")
+        if type(used) is not int or used not in self.header.schedule.looks:
+            raise StoreError(f"{self.path} is damaged: n_images_used must be one of its looks, got {used!r:.80}")
+        return used
+
+    @property
+    def half_width(self) -> float | None:
+        """The half-width asked for, in points; None for a sweep of all images, or where none was asked for yet."""
+        return self._points("half_width")
+
+    @property
+    def half_width_reached(self) -> float | None:
+        """The half-width of all accuracies together where an adaptive sweep has stopped, in points; None before."""
+        return self._points("half_width_reached") if self.complete else None
+
+    def _points(self, name: str) -> float | None:
+        value = self._group.attrs.get(name) if self.header.schedule is not None else None
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+            raise StoreError(f"{self.path} is damaged: {name} must be a number from 0 to 100, got {value!r:.80}")
+        return float(value)
+
+    def ask(self, half_width: float) -> None:
+        """Write the half-width that is now asked for, in points."""
+        with disk_errors(self.path, "write to", _KEPT):
+            self._set(half_width=half_width)
 
     @property
     def checked(self) -> bool:
@@ -229,7 +270,7 @@ class SweepGroup:
             return np.full(n_correct.shape, np.nan), np.full(n_correct.shape, np.nan)
         return n_correct / n, total_loss / n
 
-    def finish(self) -> None:
+    def finish(self, half_width_reached: float | None = None) -> None:
         """Write the means over all images, then `complete`; the caller knows that every chunk is finished."""
         accuracy, mean_loss = self.means(range(self.n_chunks))
         with disk_errors(self.path, "write to", _KEPT):
@@ -240,15 +281,18 @@ class SweepGroup:
             for chunk in range(self.n_chunks):
                 self._unsynced.add(*(self._file(chunk, name) for name in self._chunked))
             self._unsynced.sync()
-            self._set_complete(True)
+            self._set(complete=True, n_images_used=self.n_images, half_width_reached=half_width_reached)
 
     def reopen(self) -> None:
         """Take `complete` back, for a sweep that lost a chunk after it was finished."""
         with disk_errors(self.path, "write to", _KEPT):
-            self._set_complete(False)
+            self._set(complete=False, n_images_used=None, half_width_reached=None)
+        self.stop_at(self.n_population)
 
-    def _set_complete(self, value: bool) -> None:
-        self._group.attrs["complete"] = value
+    def _set(self, **attributes: bool | int | float | None) -> None:
+        """Change attributes in one go; those of an adaptive sweep only where it is one."""
+        known = {k: v for k, v in attributes.items() if k not in ADAPTIVE or self.header.schedule is not None}
+        self._group.attrs.update(known)
         self._unsynced.add(self.path / "zarr.json")
         self._unsynced.sync()
 
@@ -338,9 +382,7 @@ class SweepStore:
         target = self.path.resolve() / f"{CONTROL_PREFIX}{control}"
         main = self.main
         with disk_errors(self.path, "write to", _KEPT), built_beside(target, self.path) as building:
-            create_group(
-                building, main.header.for_control(control), main.labels, main.index, main.chunk_size, main.schema
-            )
+            create_group(building, main.header.for_control(control), *main.everyone, main.chunk_size, main.schema)
 
 
 def read_header(path: Path) -> SweepHeader:
