@@ -116,7 +116,7 @@ def comparison_part(made: Comparison, number: int) -> Part:
             limits=(-top, top),
             colours="RdBu_r",
             about=f"Accuracy, paired; interval of each shift by itself. Red: better than {base}.",
-        )
+        ).data
         | {"marked": packed(each.map.better | each.map.worse)}
         for each, name in arms
     ]

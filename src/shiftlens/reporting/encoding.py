@@ -87,6 +87,27 @@ def palette(name: str) -> NDArray[np.uint8]:
     return out
 
 
+MISSING = 217
+"""Grey of a cell without a number."""
+
+SMALLEST_PICTURE = 128
+"""px: small maps are enlarged by whole factors to at least this, so that they can be seen without a browser's help."""
+
+
+def coloured(values: NDArray[np.float64], low: float, high: float, name: str) -> NDArray[np.uint8]:
+    """Values (h, w) as pixels (h, w, 3) of a colour scale from `low` to `high`, as the page's script draws them."""
+    place = np.floor((np.nan_to_num(values, nan=low) - low) / (high - low) * 256)
+    pixels = palette(name)[np.clip(place, 0, 255).astype(np.int64)]
+    pixels[~np.isfinite(values)] = MISSING
+    return pixels
+
+
+def enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Pixels (h, w, 3), each repeated as often as brings the longer side to `SMALLEST_PICTURE` or more."""
+    factor = max(1, -(-SMALLEST_PICTURE // max(pixels.shape[:2])))
+    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
 def finite(value: float | None, digits: int = 6) -> float | None:
     """A number for JSON, rounded to what its last bits cannot move; None where it is none."""
     if value is None or not np.isfinite(value):

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shiftlens.diagnosis.artefacts import artefacts
 from shiftlens.diagnosis.words import plain
 from shiftlens.figures.drawing import COLOURS, DIVERGING
-from shiftlens.figures.feature_maps import depth, overview
+from shiftlens.figures.feature_maps import depth, mosaic
 from shiftlens.lens.result import FeatureRun, LayerMaps
 from shiftlens.lens.scores import Scores
-from shiftlens.reporting.encoding import Data, figure_uri, palette, png_uri
+from shiftlens.reporting.encoding import Data, coloured, enlarged, figure_uri, png_uri
 from shiftlens.reporting.said import sorted_out
 from shiftlens.reporting.sweep_part import Part
 from shiftlens.stats import FloatArray, Skipped
@@ -26,8 +25,6 @@ MOST_CELLS = 40_000
 """Cells of one mosaic, about: beyond, fewer filters are shown, and maps of more than 64 cells a side are thinned."""
 
 LARGEST_MAP = 64
-SMALLEST_PICTURE = 128
-"""px: small maps are enlarged by whole factors to at least this, so that they can be seen without a browser's help."""
 
 
 def feature_part(run: FeatureRun, number: int) -> Part:
@@ -55,7 +52,8 @@ def feature_part(run: FeatureRun, number: int) -> Part:
         "average": average_name,
         "n_layers": len(run.layers),
         "n_picked": len(picked),
-        "overview": figure_uri(overview(run)),
+        "strip": [_strip(layer) for layer in picked],
+        "strip_rows": _strip_rows(run, picked),
         "depth": figure_uri(depth(run)),
         "rows": [_row(layer) for layer in run.layers],
         "findings": sorted_out(found),
@@ -94,20 +92,79 @@ def _layer(layer: LayerMaps) -> Data:
 def _shown(maps: FloatArray) -> Data:
     """All filters on one scale, and their mean on its own: pictures, and the ranges of both in words."""
     few = thinned(maps)
-    # The scale is that of what is drawn; the mean is of all filters.
-    filters, filter_range = _coloured(_mosaic(few), few, None)
-    mean = thinned(maps.mean(0)[None])[0]
-    low, high = float(mean.min()), float(mean.max())
-    constant = high - low <= 1e-9 * max(abs(high), 1e-12)
-    limits = (low - 0.5, low + 0.5) if constant else (low, high)
-    pixels, _ = _coloured(mean, mean, limits)
-    words = f"constant, {low:.3g}" if constant else f"{low:.3g} to {high:.3g}"
+    low, high, colours = scale_of(few)
+    # Gaps of the mosaic are white, whatever the scale.
+    tiled = mosaic(few)
+    filters = coloured(tiled, low, high, colours)
+    filters[np.isnan(tiled)] = 255
+    _, low_mean, high_mean = _mean(maps)
+    constant = low_mean == high_mean
+    words = f"constant, {low_mean:.3g}" if constant else f"{low_mean:.3g} to {high_mean:.3g}"
     return {
-        "filters": png_uri(_enlarged(filters)),
-        "filters_range": f"{len(few)} of {len(maps)} filters, one scale: {filter_range}",
-        "mean": png_uri(_enlarged(pixels)),
+        "filters": png_uri(enlarged(filters)),
+        "filters_range": f"{len(few)} of {len(maps)} filters, one scale: {low:.3g} to {high:.3g}",
+        "mean": _mean_uri(maps),
         "mean_range": f"mean over {len(maps)} filters, its own scale: {words}",
     }
+
+
+def scale_of(maps: FloatArray) -> tuple[float, float, str]:
+    """One scale for all maps: from 0 where nothing is negative, else the same to both sides of 0."""
+    low, high = float(maps.min()), float(maps.max())
+    if low >= 0:
+        return 0.0, max(high, 1e-12), COLOURS
+    top = max(-low, high)
+    return -top, top, DIVERGING
+
+
+def _mean(maps: FloatArray) -> tuple[FloatArray, float, float]:
+    """The mean over channels, thinned, and its range; a range of nothing where only rounding varies."""
+    mean = thinned(maps.mean(0)[None])[0]
+    low, high = float(mean.min()), float(mean.max())
+    if high - low <= 1e-9 * max(abs(high), 1e-12):
+        high = low
+    return mean, low, high
+
+
+def _mean_uri(maps: FloatArray) -> str:
+    mean, low, high = _mean(maps)
+    if low == high:
+        mean, low, high = np.full_like(mean, low), low - 0.5, low + 0.5
+    return png_uri(enlarged(coloured(mean, low, high, COLOURS)))
+
+
+def _strip(layer: LayerMaps) -> Data:
+    """One layer's column of the overview: means over channels, each on its own scale, and how much there is to see."""
+    stacks = [np.asarray(layer.maps, np.float64)]
+    if layer.average is not None:
+        stacks.append(np.asarray(layer.average.mean, np.float64))
+        if layer.average.rolled is not None:
+            stacks.append(np.asarray(layer.average.rolled, np.float64))
+    cells = []
+    for maps in stacks:
+        _, low, high = _mean(maps)
+        share = 100 * (high - low) / max(abs(low), abs(high), 1e-12)
+        cells.append(
+            {
+                "uri": _mean_uri(maps),
+                "range": "constant"
+                if low == high
+                else f"range {share:.0f} %"
+                if share >= 10
+                else f"range {share:.2g} %",
+            }
+        )
+    h, w = layer.maps.shape[1:]
+    return {"name": plain(layer.name), "size": f"{h}x{w}", "cells": cells}
+
+
+def _strip_rows(run: FeatureRun, picked: list[LayerMaps]) -> list[str]:
+    rows = ["empty picture" if run.is_empty else "one picture"]
+    if any(layer.average is not None for layer in picked):
+        rows.append(f"average of {run.n_images:,}")
+        if any(layer.average is not None and layer.average.rolled is not None for layer in picked):
+            rows.append("average, content rolled evenly")
+    return rows
 
 
 def thinned(maps: FloatArray) -> FloatArray:
@@ -124,37 +181,6 @@ def thinned(maps: FloatArray) -> FloatArray:
     most = max(4, min(MOST_FILTERS, MOST_CELLS // (small.shape[1] * small.shape[2])))
     side = math.isqrt(most)
     return small[: side * side]
-
-
-def _mosaic(maps: FloatArray) -> FloatArray:
-    """Maps [c, h, w] side by side, a gap of nan between them."""
-    from shiftlens.figures.feature_maps import mosaic
-
-    return mosaic(maps)
-
-
-def _coloured(
-    values: FloatArray, scale: FloatArray, limits: tuple[float, float] | None
-) -> tuple[NDArray[np.uint8], str]:
-    """Pixels (h, w, 3) and the range in words; gaps are white."""
-    low, high = float(scale.min()), float(scale.max())
-    name = COLOURS
-    if limits is not None:
-        low, high = limits
-    elif low >= 0:
-        low, high = 0.0, max(high, 1e-12)
-    else:
-        high = max(-low, high)
-        low, name = -high, DIVERGING
-    place = np.nan_to_num((values - low) / (high - low)) * 255
-    pixels = palette(name)[np.clip(np.rint(place), 0, 255).astype(np.int64)]
-    pixels[np.isnan(values)] = 255
-    return pixels, f"{low:.3g} to {high:.3g}"
-
-
-def _enlarged(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    factor = max(1, -(-SMALLEST_PICTURE // max(pixels.shape[:2])))
-    return pixels.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
 def _number(value: float | Skipped, form: str) -> str:

@@ -14,7 +14,7 @@ from shiftlens.metrics.asymmetry import Asymmetry
 from shiftlens.metrics.controls import ControlEffect
 from shiftlens.metrics.maps import right_counts
 from shiftlens.metrics.summary import Metrics
-from shiftlens.reporting.encoding import Data, finite, packed
+from shiftlens.reporting.encoding import Data, coloured, enlarged, finite, packed, png_uri
 from shiftlens.stats import FloatArray, Skipped, mean_interval
 
 MOST_CLASSES = 40
@@ -27,17 +27,32 @@ CONTROL_LABELS = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class Map:
+    """One map: what the page's script reads, and its values (dy, dx) in the unit that is shown."""
+
+    data: Data
+    values: FloatArray
+
+    def still(self) -> Data:
+        """The map as a small picture, one pixel a shift or a whole number of them, with its range in words."""
+        low, high, unit = self.data["low"], self.data["high"], self.data["unit"]
+        pixels = coloured(self.values, low, high, self.data["colours"])
+        text = f"{low:.3g} to {high:.3g} {unit}"
+        return {"label": self.data["label"], "uri": png_uri(enlarged(pixels)), "range": text}
+
+
 @dataclass(frozen=True)
 class Offered:
-    """The maps of a sweep as data for the page, and the classes that were left out."""
+    """The maps of a sweep, and how many classes were left out."""
 
-    maps: list[Data]
+    maps: list[Map]
     n_classes_left_out: int
 
 
-def counted(name: str, group: str, label: str, counts: IntArray, n: int, about: str = "") -> Data:
+def counted(name: str, group: str, label: str, counts: IntArray, n: int, about: str = "") -> Map:
     """A map of shares in per cent, given as counts out of `n`: the page computes the Wilson interval of a cell."""
-    return {
+    data = {
         "id": name,
         "group": group,
         "label": label,
@@ -50,6 +65,7 @@ def counted(name: str, group: str, label: str, counts: IntArray, n: int, about: 
         "high": 100,
         "colours": "viridis",
     }
+    return Map(data, 100 * counts / max(n, 1))
 
 
 def measured(
@@ -63,7 +79,7 @@ def measured(
     limits: tuple[float, float],
     colours: str,
     about: str = "",
-) -> Data:
+) -> Map:
     """A map of means or differences with the interval of each cell; without one where the ends are None."""
     value, lo, hi = values
     out: Data = {
@@ -81,7 +97,7 @@ def measured(
     }
     if lo is not None and hi is not None:
         out |= {"lo": packed(lo.astype(np.float64)), "hi": packed(hi.astype(np.float64))}
-    return out
+    return Map(out, value)
 
 
 def offered(metrics: Metrics) -> Offered:
@@ -122,7 +138,7 @@ def offered(metrics: Metrics) -> Offered:
     return Offered([*maps, *classes, *_controls(metrics), *_sides(metrics)], left_out)
 
 
-def _probability(sweep: SweepArrays, group: str) -> Data:
+def _probability(sweep: SweepArrays, group: str) -> Map:
     """Mean of exp(-loss): the probability that the model gives to the true class."""
     n, shape = sweep.n_images, sweep.shape
     total, squares = np.zeros(shape), np.zeros(shape)
@@ -147,7 +163,7 @@ def _probability(sweep: SweepArrays, group: str) -> Data:
     )
 
 
-def _classes(metrics: Metrics) -> tuple[list[Data], int]:
+def _classes(metrics: Metrics) -> tuple[list[Map], int]:
     found = metrics.per_class
     if isinstance(found, Skipped):
         return [], 0
@@ -167,7 +183,7 @@ def _classes(metrics: Metrics) -> tuple[list[Data], int]:
     return maps, len(there) - len(chosen)
 
 
-def _controls(metrics: Metrics) -> list[Data]:
+def _controls(metrics: Metrics) -> list[Map]:
     sweep = metrics.sweep
     maps = []
     for name, control in sweep.controls.items():
@@ -184,7 +200,7 @@ def _controls(metrics: Metrics) -> list[Data]:
     return [*maps, *(_effect(name, made) for name, made in effects if isinstance(made, ControlEffect))]
 
 
-def _effect(name: str, made: ControlEffect) -> Data:
+def _effect(name: str, made: ControlEffect) -> Map:
     values = (-made.effect, -made.hi, -made.lo)
     about = f"Shifted minus control {name}, paired; the interval holds for all shifts together."
     return _difference(
@@ -199,13 +215,13 @@ def _difference(
     n: int,
     about: str,
     limits: tuple[float, float],
-) -> Data:
+) -> Map:
     return measured(
         name, "Differences", label, values, unit="points", n=n, limits=limits, colours="RdBu_r", about=about
     )
 
 
-def _sides(metrics: Metrics) -> list[Data]:
+def _sides(metrics: Metrics) -> list[Map]:
     sweep = metrics.sweep
     made = []
     for name, label, found, axis in (

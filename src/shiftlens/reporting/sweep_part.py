@@ -31,13 +31,6 @@ if TYPE_CHECKING:
 TABLE_ROWS = 4
 """Rows and columns of the coarse table to each side of (0, 0), at most."""
 
-STATIC_TITLES = {
-    "loss": "Mean loss under every shift",
-    "profile": "Accuracy and loss against the length of the shift",
-    "sides": "One side against the other",
-    "classes": "Accuracy by class",
-}
-
 
 @dataclass(frozen=True)
 class Part:
@@ -88,7 +81,7 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int) 
     said = verdict(metrics, way, header.model, header.data)
     images, why = gallery(sweep, metrics, source)
     maps = offered(metrics)
-    pictures, circles = figures.draw(arrays), discs(arrays)
+    circles = discs(arrays)
     view = {
         "number": number,
         "id": f"sweep-{number}",
@@ -102,14 +95,11 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int) 
         "control": header.control,
         "verdict": said,
         "cards": _cards(metrics, way),
-        "accuracy": figure_uri(pictures["accuracy"]),
-        "static": [
-            {"name": each, "title": _title(each), "uri": figure_uri(figure)}
-            for each, figure in pictures.items()
-            if each != "accuracy"
-        ],
+        "accuracy": figure_uri(figures.accuracy_matrix(arrays)),
+        "profile": figure_uri(figures.radial_profile(arrays)) if arrays.shape != (1, 1) else None,
+        "stills": [each.still() for each in maps.maps[1:]],
         "n_classes_left_out": maps.n_classes_left_out,
-        "groups": _groups(maps.maps),
+        "groups": _groups([each.data for each in maps.maps]),
         "reach": int(circles.radius[-1]),
         "radius": _first_radius(metrics, arrays),
         "step": max(arrays.step),
@@ -128,16 +118,12 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int) 
         "n": arrays.n_images,
         "blank": packed(arrays.blank),
         "region": _region(metrics),
-        "maps": maps.maps,
+        "maps": [each.data for each in maps.maps],
         "profile": _profiles(arrays),
         "discs": {name: [finite(value) for value in getattr(circles, name)] for name in circles.__dataclass_fields__},
         "images": images,
     }
     return SweepPart(view, data, said, found, why)
-
-
-def _title(name: str) -> str:
-    return STATIC_TITLES.get(name) or f"The sweep beside its control {name.removeprefix('control-')}"
 
 
 def _cards(metrics: Metrics, way: Directions | Skipped) -> list[Data]:
