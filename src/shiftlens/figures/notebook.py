@@ -21,7 +21,7 @@ def sweep_html(sweep: Sweep) -> str:
     names = ", ".join(header.class_names[:20]) + (", …" if len(header.class_names) > 20 else "")
     rows = (
         ("model", header.model),
-        ("images", f"{header.data}: {sweep.n_written:,} of {sweep.n_images:,} measured"),
+        ("images", f"{header.data}: {sweep.n_written:,} of {sweep.n_population:,} measured"),
         ("shifts", f"{sweep.grid.n_shifts:,}, {header.grid.step} px apart, fill {header.fill.name}"),
         ("controls", ", ".join(sweep.controls) or "none"),
         ("classes", names or "not named"),
