@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,19 @@ from shiftlens.errors import StoreError
 from shiftlens.lens.result import Average, FeatureRun, LayerMaps
 from shiftlens.lens.scores import Scores
 from shiftlens.naming import one_line
+from shiftlens.stats import Skipped
+from shiftlens.sweeps.entries import metadata_of, refuse_other_codecs, refuse_strange_entries, refuse_swollen
 from shiftlens.sweeps.locking import built_beside, disk_errors, output_lock
 
 KIND = "features"
 SCHEMA_VERSION = 1
 DIMENSIONS = ("channel", "y", "x")
 _ARRAYS = ("mean", "variance", "rolled", "flipped")
+
+# Far above what is ever written: a stranger's metadata must not decide how much memory is taken.
+_MOST_LAYERS = 10_000
+_MOST_NUMBERS = 2**28  # in one map; eight times that in all
+_LONGEST_TEXT = 1000
 
 
 def save_features(run: FeatureRun, out: str | Path) -> FeatureRun:
@@ -65,7 +73,7 @@ def _kind_at(path: Path) -> str | None:
         metadata = path / "zarr.json"
         if not metadata.is_file():
             return "is a directory of something else" if any(path.iterdir()) else None
-        text = metadata.read_bytes()
+        text = metadata_of(metadata)
     try:
         kind = json.loads(text)["attributes"]["kind"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -147,6 +155,7 @@ def open_features(path: str | Path) -> FeatureRun:
     kind = _kind_at(place)
     if kind != KIND:
         raise StoreError(f"{place} must be a feature run, but {'nothing is there' if kind is None else f'it {kind}'}")
+    refuse_strange_entries(place)
     try:
         group = zarr.open_group(str(place), mode="r", zarr_format=3, use_consolidated=False)
         attributes: dict[str, Any] = dict(group.attrs.asdict())
@@ -156,20 +165,23 @@ def open_features(path: str | Path) -> FeatureRun:
                 f"{place} is a feature run of schema version {version!r}, this shiftlens reads up to {SCHEMA_VERSION}: "
                 "a newer shiftlens wrote it"
             )
-        layers = tuple(_read_layer(group[f"layer_{k:03d}"]) for k in range(int(attributes["n_layers"])))
+        n_layers = _whole(attributes["n_layers"], 1, _MOST_LAYERS)
+        room = _Room(place)
+        layers = tuple(_read_layer(group[f"layer_{k:03d}"], room) for k in range(n_layers))
+        h, w = attributes["size"]
         return FeatureRun(
-            model=attributes["model"],
-            model_digest=attributes["model_digest"],
-            input=attributes["input"],
+            model=_text(attributes["model"]),
+            model_digest=_text(attributes["model_digest"]),
+            input=_text(attributes["input"]),
             is_empty=bool(attributes["is_empty"]),
-            size=(int(attributes["size"][0]), int(attributes["size"][1])),
+            size=(_whole(h, 1), _whole(w, 1)),
             after=bool(attributes["after"]),
             layers=layers,
-            data=attributes["data"],
-            data_digest=attributes["data_digest"],
-            n_images=int(attributes["n_images"]),
-            seed=int(attributes["seed"]),
-            notes=tuple(json.loads(attributes["notes"])),
+            data=None if attributes["data"] is None else _text(attributes["data"]),
+            data_digest=None if attributes["data_digest"] is None else _text(attributes["data_digest"]),
+            n_images=_whole(attributes["n_images"], 0),
+            seed=_whole(attributes["seed"], 0),
+            notes=tuple(_text(note) for note in _listed(json.loads(attributes["notes"]))),
             software=json.loads(attributes["software"]),
             path=place,
         )
@@ -181,20 +193,77 @@ def open_features(path: str | Path) -> FeatureRun:
         ) from error
 
 
-def _read_layer(group: Any) -> LayerMaps:
+class _Room:
+    """How many numbers may still be read from one file."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self._left = 8 * _MOST_NUMBERS
+
+    def read(self, group: Any, name: str) -> NDArray[np.floating[Any]]:
+        """A map [c, h, w]; what it says of itself is looked at before any memory is taken for it."""
+        array = group[name]
+        file = self._place / array.path
+        size = math.prod(array.shape)
+        if array.ndim != 3 or not size or array.chunks != array.shape or array.dtype.kind != "f":
+            raise ValueError(
+                f"{array.path}: expected fractions [c, h, w] in one chunk, got {array.dtype} {array.shape}"
+            )
+        if size > min(_MOST_NUMBERS, self._left):
+            raise ValueError(f"{array.path}: {size} numbers are too many")
+        refuse_other_codecs(str(file), array)
+        refuse_swollen(file / "c" / "0" / "0" / "0", size * array.dtype.itemsize)
+        self._left -= size
+        return np.asarray(array[:])
+
+
+def _read_layer(group: Any, room: _Room) -> LayerMaps:
     about = group.attrs.asdict()
+    maps = room.read(group, "maps")
     average = None
     if "average_scores" in about:
-        arrays = {name: np.asarray(group[name][:]) if name in group else None for name in _ARRAYS}
-        scores = Scores.from_dict(json.loads(about["average_scores"]))
-        average = Average(int(about["n_images"]), **arrays, scores=scores)  # type: ignore[arg-type]
+        arrays = {name: room.read(group, name) if name in group else None for name in _ARRAYS}
+        if any(a is not None and a.shape != maps.shape for a in arrays.values()):
+            raise ValueError(f"{group.path}: the averages have another shape than the maps")
+        if arrays["mean"] is None or arrays["variance"] is None:
+            raise ValueError(f"{group.path}: an average has a mean and a variance")
+        average = Average(_whole(about["n_images"], 1), **arrays, scores=_scores(about["average_scores"]))  # type: ignore[arg-type]
     return LayerMaps(
-        path=about["path"],
-        call=int(about["call"]),
-        kind=about["layer_kind"],
-        index=int(about["index"]),
-        activation=about["activation"],
-        maps=np.asarray(group["maps"][:]),
-        scores=Scores.from_dict(json.loads(about["scores"])),
+        path=_text(about["path"]),
+        call=_whole(about["call"], 0),
+        kind=_text(about["layer_kind"]),
+        index=_whole(about["index"], 0),
+        activation=None if about["activation"] is None else _text(about["activation"]),
+        maps=maps,
+        scores=_scores(about["scores"]),
         average=average,
     )
+
+
+def _scores(text: str) -> Scores:
+    found = Scores.from_dict(json.loads(text))
+    for name, value in asdict(found).items():
+        plain = value if isinstance(value, dict) else {name: value}
+        wrong = [v for v in plain.values() if isinstance(v, float) and not math.isfinite(v)]
+        kinds = (int, float, str) if isinstance(getattr(found, name), Skipped) else (int, float)
+        if wrong or not all(isinstance(v, kinds) or v is None or name == "channels" for v in plain.values()):
+            raise ValueError(f"the score {name} is no finite number")
+    return found
+
+
+def _whole(value: Any, least: int, most: int = 2**63 - 1) -> int:
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"expected a whole number from {least}, got {value!r:.60}")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
+        raise ValueError(f"expected a text of at most {_LONGEST_TEXT} letters, got {value!r:.60}")
+    return value
+
+
+def _listed(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"expected a list, got {value!r:.60}")
+    return value

@@ -17,6 +17,7 @@ from shiftlens.lens.store import open_features
 from shiftlens.naming import printable
 from shiftlens.reporting.arithmetic_file import EXPECTED, inspection_from
 from shiftlens.sweeps.attributes import KIND as SWEEP
+from shiftlens.sweeps.entries import metadata_of
 from shiftlens.sweeps.locking import disk_errors
 from shiftlens.sweeps.result import Sweep, open_sweep
 
@@ -88,7 +89,7 @@ def _kind(path: Path) -> str | None:
         with disk_errors(file, "read"):
             if not file.is_file():
                 continue
-            text = file.read_bytes()
+            text = metadata_of(file)
         try:
             value: Any = json.loads(text)
             for key in where:

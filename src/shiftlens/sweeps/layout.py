@@ -13,6 +13,7 @@ from zarr.codecs import ZstdCodec
 from shiftlens.errors import StoreError
 from shiftlens.sweeps.attributes import SCHEMA_VERSION, SweepHeader
 from shiftlens.sweeps.checksums import seal_of
+from shiftlens.sweeps.entries import refuse_other_codecs
 
 DIMENSIONS = ("image", "dy", "dx")
 
@@ -40,7 +41,7 @@ ADAPTIVE = ("half_width", "n_images_used", "half_width_reached")
 """Attributes of an adaptive sweep that are known later: the points asked for, and where it stopped with which width."""
 
 # Far above what is ever written: a stranger's metadata must not decide how much memory is taken.
-_MOST_IMAGES = 100_000_000
+_MOST_IMAGES = 10_000_000
 _MOST_NUMBERS = 2**28  # in a chunk of several images
 
 
@@ -79,6 +80,10 @@ def refuse_other_layout(path: Path, header: SweepHeader, arrays: dict[str, zarr.
                 f"{path} is damaged: expected {name} of shape {shape} in chunks {chunks}, "
                 f"got {array.shape} in chunks {array.chunks}"
             )
+        named = tuple(getattr(array.metadata, "dimension_names", None) or ())
+        if named != dimensions:
+            raise StoreError(f"{path} is damaged: expected {name} over {dimensions}, got {named!r:.80}")
+        refuse_other_codecs(str(path / name), array)
         dtype = prediction_dtype(header.n_classes) if stored is None else np.dtype(stored)
         if array.dtype != dtype:
             raise StoreError(f"{path} is damaged: expected {name} of {dtype}, got {array.dtype}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from shiftlens.errors import StoreError
+from shiftlens.sweeps.layout import arrays_of
 from shiftlens.sweeps.store import SweepGroup
 
 
@@ -21,7 +23,12 @@ def open_dataset(group: SweepGroup) -> xr.Dataset:
     decoded it does not say which it was. Here both are a `StoreError` that names the images, unless the sweep is not
     complete: then what is not written has the largest number that fits as `prediction`, NaN elsewhere.
     """
-    data: xr.Dataset = xr.open_zarr(group.path, consolidated=False, chunks=None, zarr_format=3)
+    # What else lies in the group is not ours, and could be of any size; what its attributes ask xarray to do neither.
+    with os.scandir(group.path) as entries:
+        others = [entry.name for entry in entries if entry.name not in arrays_of(group.schema)]
+    data: xr.Dataset = xr.open_zarr(
+        group.path, consolidated=False, chunks=None, zarr_format=3, decode_cf=False, drop_variables=others
+    )
     named = {
         name: data[name].copy(data=indexing.LazilyIndexedArray(_Watched(group, name, data[name].dtype)))
         for name in ("prediction", "loss", "confidence", "accuracy", "mean_loss")
@@ -34,7 +41,7 @@ class _Watched(BackendArray):
 
     def __init__(self, group: SweepGroup, name: str, dtype: np.dtype[Any]) -> None:
         self._group, self._name = group, name
-        self._stored = group.array(name)
+        self._stored, self._n_classes = group.array(name), group.header.n_classes
         self.shape, self.dtype = self._stored.shape, dtype
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> NDArray[Any]:
@@ -45,11 +52,15 @@ class _Watched(BackendArray):
 
     def _read(self, key: tuple[int | slice, ...]) -> NDArray[Any]:
         try:
+            first = key[0] if isinstance(key[0], slice) else slice(key[0], key[0] + 1)
+            self._group.refuse_swollen(self._name, first)
             values = np.asarray(self._stored[key])
         except (OSError, ValueError, RuntimeError, TypeError) as error:
             raise self._damage() from error
         if self._group.complete and self._unwritten(values):
             raise self._damage()
+        if self._name == "prediction" and (values[values != self._group.not_written] >= self._n_classes).any():
+            raise StoreError(f"{self._group.path} is damaged: expected predictions from 0 to {self._n_classes - 1}")
         return values
 
     def _unwritten(self, values: NDArray[Any]) -> bool:

@@ -9,6 +9,7 @@ half-made one is never seen.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from shiftlens.errors import StoreError
 from shiftlens.naming import one_line, printable
 from shiftlens.sweeps.attributes import KIND, SCHEMA_VERSION, SweepHeader
 from shiftlens.sweeps.checksums import checksums, seal_of
+from shiftlens.sweeps.entries import metadata_of, refuse_strange_entries, refuse_swollen
 from shiftlens.sweeps.layout import ADAPTIVE, CHECKED, CHUNKED, arrays_of, create_group, refuse_other_layout
 from shiftlens.sweeps.locking import Unsynced, built_beside, disk_errors
 from shiftlens.sweeps.plan import CONTROLS, ChunkResult
@@ -55,7 +57,7 @@ def sweep_exists(path: Path) -> bool:
                 f"{path} must be a sweep or not exist, but it is a directory with {len(entries)} entries "
                 f"({printable(', '.join(entries[:3]))}{', ...' if len(entries) > 3 else ''}); it is left as it is"
             )
-        text = metadata.read_bytes()
+        text = metadata_of(metadata)
     try:
         document = json.loads(text)
         attributes = document["attributes"] if document.get("node_type") == "group" else {}
@@ -70,6 +72,7 @@ def sweep_exists(path: Path) -> bool:
             f"{path} is a sweep of schema version {schema!r}, this shiftlens reads up to {SCHEMA_VERSION}: "
             "a newer shiftlens wrote it"
         )
+    refuse_strange_entries(path)
     return True
 
 
@@ -92,9 +95,15 @@ class SweepGroup:
             self.header = SweepHeader.from_attributes(attributes, str(path))
             self._arrays = {name: self._open(name) for name in arrays_of(self.schema)}
             refuse_other_layout(path, self.header, self._arrays)
+            for name in ("label", "index", "dy", "dx"):
+                refuse_swollen(path / name / "c" / "0", self._arrays[name].nbytes)
             self.labels: NDArray[np.int64] = np.asarray(self._arrays["label"][:])
             self.index: NDArray[np.int64] = np.asarray(self._arrays["index"][:])
             self._refuse_altered(attributes)
+            lowest, highest = int(self.labels.min()), int(self.labels.max())
+            if lowest < 0 or highest >= self.header.n_classes:
+                top = self.header.n_classes - 1
+                raise StoreError(f"{path} is damaged: expected labels from 0 to {top}, got {lowest} to {highest}")
         except StoreError:
             raise
         except Exception as error:  # these files may be damaged in any way, and Zarr raises what it happens to meet
@@ -301,7 +310,7 @@ class SweepGroup:
         wrong = []
         for name, right in zip(("accuracy", "mean_loss"), self.means(range(self.n_chunks)), strict=True):
             try:
-                stored = np.asarray(self._arrays[name][:])
+                stored = self._read(name, slice(None))
             except (OSError, ValueError, RuntimeError, TypeError):
                 stored = np.empty(0)
             if not np.array_equal(stored, right):
@@ -312,7 +321,19 @@ class SweepGroup:
         """One of the arrays as Zarr gives it: what is torn or gone is not told."""
         return self._arrays[name]
 
+    def refuse_swollen(self, name: str, images: slice) -> None:
+        """`ValueError` when a chunk of these images says that it unpacks to more than its numbers are."""
+        array, size = self._arrays[name], self.chunk_size
+        most = math.prod(array.chunks) * array.dtype.itemsize
+        if name not in CHUNKED:
+            refuse_swollen(self.path.joinpath(name, "c", *("0",) * array.ndim), most)
+            return
+        start, stop, _ = images.indices(self.n_images)
+        for chunk in range(start // size, -(-stop // size)):
+            refuse_swollen(self._file(chunk, name), most)
+
     def _read(self, name: str, span: slice) -> NDArray[Any]:
+        self.refuse_swollen(name, span)
         return np.asarray(self._arrays[name][span])
 
 
