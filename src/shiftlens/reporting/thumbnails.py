@@ -19,6 +19,7 @@ from shiftlens.sources.images import ImageSet, load_images
 from shiftlens.stats import Skipped
 from shiftlens.sweeps.attributes import SweepHeader
 from shiftlens.sweeps.result import Sweep
+from shiftlens.sweeps.schedule import in_fixed_order
 
 MOST_IMAGES = 64
 COLUMNS = 8
@@ -94,7 +95,7 @@ def gallery(sweep: Sweep, metrics: Metrics, source: Source) -> tuple[Data, str]:
         "class_names": [plain(name) for name in names],
         "sprite": None,
     }
-    found = _pictures(sweep.header, _all_positions(sweep), arrays.positions[rows], source)
+    found = _pictures(sweep, arrays.positions[rows], source)
     if isinstance(found, str):
         return data, found
     sprite, size = sprite_of(found)
@@ -114,23 +115,25 @@ def _rows_of(cells: Any, rows: IntArray, s: slice) -> NDArray[Any]:
     return np.asarray(cells[s])[inside] if len(inside) else np.asarray(cells[s])[:0]
 
 
-def _all_positions(sweep: Sweep) -> IntArray:
-    return np.asarray(sweep.dataset["index"].values, np.int64)
-
-
-def _pictures(header: SweepHeader, positions: IntArray, wanted: IntArray, source: Source) -> NDArray[np.uint8] | str:
+def _pictures(sweep: Sweep, wanted: IntArray, source: Source) -> NDArray[np.uint8] | str:
     """Pixels [k, c, h, w] of the wanted positions as the model was shown them, or why there are none."""
-    spec = source.images
+    header, spec = sweep.header, source.images
     if spec is None:
         if header.data not in EMBEDDED:
             return f"no source was given for their pictures (--data {plain(header.data)})"
         spec = header.data
     images = load_images(spec, data_root=source.data_root)
-    order = np.argsort(images.index, kind="stable")
-    at = order[np.minimum(np.searchsorted(images.index, positions, sorter=order), len(order) - 1)]
-    if not np.array_equal(images.index[at], positions):
+    positions = np.asarray(sweep.dataset["index"].values, np.int64)
+    if sweep.n_population > len(positions):
+        # The digest of an adaptive sweep that has stopped is that of all images that it could have taken.
+        images = in_fixed_order(images.limit(sweep.n_population))
+    else:
+        order = np.argsort(images.index, kind="stable")
+        at = order[np.minimum(np.searchsorted(images.index, positions, sorter=order), len(order) - 1)]
+        images = images.subset(at)
+    if not np.array_equal(images.index[: len(positions)], positions):
         return f"{plain(images.name)} does not hold the images of this sweep"
-    same = as_shown(images.subset(at), header)
+    same = as_shown(images, header)
     if same.digest != header.data_digest:
         return f"{plain(images.name)} is not what this sweep was made of: the digests differ"
     place = {int(p): k for k, p in enumerate(positions)}
