@@ -225,14 +225,15 @@ def _sides(metrics: Metrics) -> list[Map]:
     sweep = metrics.sweep
     made = []
     for name, label, found, axis in (
-        ("sides-x", "Left against right: here minus at (-dx, dy)", metrics.asymmetry_x, 1),
-        ("sides-y", "Up against down: here minus at (dx, -dy)", metrics.asymmetry_y, 0),
+        ("sides-x", "Left against right", metrics.asymmetry_x, 1),
+        ("sides-y", "Up against down", metrics.asymmetry_y, 0),
     ):
         if isinstance(found, Asymmetry):
             made.append((name, label, found.n, _spread(found, sweep, axis)))
     limits = balanced(np.stack([values[0] for *_, values in made]), LEAST_POINTS) if made else (-1.0, 1.0)
-    about = "Accuracy, paired; the interval holds for all pairs together. Red: better here than at the mirrored shift."
-    return [_difference(name, label, values, n, about, limits) for name, label, n, values in made]
+    other = {"sides-x": "(-dx, dy)", "sides-y": "(dx, -dy)"}
+    about = "Accuracy here minus at {}, paired; the interval holds for all pairs together. Red: better here."
+    return [_difference(name, label, values, n, about.format(other[name]), limits) for name, label, n, values in made]
 
 
 def _spread(made: Asymmetry, sweep: SweepArrays, axis: int) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -2,7 +2,7 @@
 //
 // What tests and other scripts may hold on to (N is the number of the sweep, comparison or feature run, from 0):
 //
-//   html[data-live="yes"]         set once the page is alive
+//   html[data-live="yes"]         set when the page comes alive; html[data-ready="yes"] when all of it is drawn
 //   #map-sweep-N                  select: which map (accuracy, loss, probability, agreement, class-K, control-NAME,
 //                                 difference-NAME, sides-x, sides-y); #map-comparison-N: against-K
 //   #heatmap-sweep-N canvas       the map: click, tap; arrow keys (Shift: 5 cells), Home, Enter or space
@@ -24,6 +24,7 @@
   const page = JSON.parse(document.getElementById("page-data").textContent);
   const at = (id) => document.getElementById(id);
   const minus = (text) => String(text).replace("-", "−");
+  const grouped = (count) => String(count).replace(/\B(?=(\d{3})+$)/g, ",");
   const signed = (value) => (value > 0 ? `+${value}` : minus(value));
 
   function bytes(text) {
@@ -128,7 +129,17 @@
       }
     }
     drawnLines.push(draw);
-    return draw;
+    let asked = false;
+    return () => {
+      // One action asks for the same lines several times: they are drawn once, when it is over.
+      if (!asked) {
+        asked = true;
+        queueMicrotask(() => {
+          asked = false;
+          draw();
+        });
+      }
+    };
   }
 
   const LINES = ["--line-1", "--line-2"];
@@ -180,9 +191,8 @@
       const value = current.values[k];
       const ends = Number.isFinite(value) ? current.interval(k) : null;
       const place = `dx ${signed(dxs[column])}, dy ${signed(dys[row])} px: `;
-      const what = `${current.label.toLowerCase().startsWith("class") ? current.label : current.label} `;
-      const nothing = blank[k] ? " (nothing of the picture is left here)" : "";
-      readout.textContent = `${place}${what}${withInterval(value, ends, current.unit)}, n = ${current.n}${nothing}`;
+        const nothing = blank[k] ? " (nothing of the picture is left here)" : "";
+      readout.textContent = `${place}${current.label} ${withInterval(value, ends, current.unit)}, n = ${grouped(current.n)}${nothing}`;
       Object.assign(readout.dataset, {
         dx: dxs[column],
         dy: dys[row],
@@ -527,5 +537,7 @@
     drawnLines.forEach((draw) => draw());
   }
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll);
-  document.documentElement.dataset.ready = "yes";
+  queueMicrotask(() => {
+    document.documentElement.dataset.ready = "yes";
+  });
 })();
