@@ -97,7 +97,11 @@ def _alone() -> dict[str, str]:
         **names,
         **{name.upper(): value for name, value in names.items()},
         "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_ENABLE_AUTOSCALER_V2": "0",
+        # On a busy machine Ray's half minutes are not enough.
+        "RAY_agent_register_timeout_ms": "300000",
+        "RAY_worker_register_timeout_seconds": "300",
+        "RAY_raylet_start_wait_time_s": "300",
+        "RAY_worker_niceness": "0",  # the workers are the sweep, not something beside it
         # Ray asks for a token by itself when it starts a cluster in a process; this one is in no file.
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
