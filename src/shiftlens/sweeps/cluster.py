@@ -31,6 +31,8 @@ from shiftlens.sweeps.jobs import Compute, Job, with_sources
 from shiftlens.sweeps.plan import ChunkResult, Plan
 from shiftlens.sweeps.raysession import connect, parse_cluster
 
+CORES_EACH = 1
+"""Cores that Ray gives a chunk; it computes on one of them."""
 AHEAD = 2
 """Chunks that wait for a core, beside the one that each core computes: a core that is free need not wait for us."""
 LOST_AT_MOST = 4
@@ -110,11 +112,11 @@ class Cluster:
         ahead = chain([first], ahead)
         ray = self._joined()
         package, digest = self._package(model, header)
-        evaluate = ray.remote(num_cpus=1, max_retries=0)(remote.evaluate)
+        evaluate = ray.remote(num_cpus=CORES_EACH, max_retries=0)(remote.evaluate)
         running: dict[Any, tuple[Job, int]] = {}
         try:
             while True:
-                while len(running) < max(1, self._n_cores()) + AHEAD:
+                while len(running) < max(1, self._n_cores() // CORES_EACH) + AHEAD:
                     job, n_lost = lost.popleft() if lost else (next(ahead, None), 0)
                     if job is None:
                         break
