@@ -196,7 +196,9 @@ def loss_map(sweep: SweepArrays, weights: NDArray[np.uint8]) -> tuple[MapEstimat
         return Skipped("loss", "the sweep holds a loss that is not finite")
     mean, lo, hi, se = (a.reshape(sweep.shape) for a in mean_interval(total, squares, n))
     offset = base.reshape(sweep.shape).astype(np.float64)
-    replicates = Replicates(mean.ravel() + offset.ravel(), resampled / n + offset.ravel(), n)
+    resampled /= n
+    replicates = Replicates(mean.ravel() + offset.ravel(), resampled + offset.ravel(), n)
+    del resampled
     value = mean + offset
     factor = np.exp(_log_half_width(replicates, se.ravel()).reshape(sweep.shape))
     estimate = MapEstimate(
@@ -220,8 +222,10 @@ def _log_half_width(replicates: Replicates, se: FloatArray) -> FloatArray:
     in simulation: the critical value is the 97.5 % quantile.
     """
     tiny = np.finfo(np.float64).tiny
-    value, samples = np.maximum(replicates.value, tiny), np.maximum(replicates.resampled, tiny)
+    value = np.maximum(replicates.value, tiny)
     relative = se / value
-    null = max_t(np.log(samples), np.log(value), relative)
+    # A hundred samples at a time: no second copy of all the replicates.
+    blocks = (replicates.resampled[k : k + 100] for k in range(0, len(replicates.resampled), 100))
+    null = np.concatenate([max_t(np.log(np.maximum(block, tiny)), np.log(value), relative) for block in blocks])
     out: FloatArray = max(float(np.quantile(null, (1 + CONFIDENCE) / 2)), z_value()) * relative
     return out

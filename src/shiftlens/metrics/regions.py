@@ -187,8 +187,11 @@ def centre(replicates: Replicates, sweep: SweepArrays) -> Centre | Skipped:
             continue
         x, y = _weighted_centroids(accuracy[None], level, sweep)
         samples = replicates.resampled.reshape(-1, *sweep.shape)
-        samples = samples[samples[:, sweep.origin[0], sweep.origin[1]] > 0]
-        xs, ys = _weighted_centroids(samples, level, sweep)
+        # A hundred samples at a time: the cells' weights are as large as all the replicates.
+        blocks = (samples[k : k + 100] for k in range(0, len(samples), 100))
+        usable = (block[block[:, sweep.origin[0], sweep.origin[1]] > 0] for block in blocks)
+        parts = [_weighted_centroids(block, level, sweep) for block in usable if len(block)]
+        xs, ys = (np.concatenate(each) for each in zip(*parts, strict=True))
         return Centre(_normal(float(x[0]), xs, replicates.n), _normal(float(y[0]), ys, replicates.n), level)
     return Skipped("centre", "no retained region of 9 cells or more lies within the grid")
 
