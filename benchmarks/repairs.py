@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,27 +74,39 @@ def measured(model: Model, images: ImageSet, out: Path) -> None:
         sl.sweep(model, images, GRID, out=out, engine="direct", progress=report)
 
 
-def cures(args: argparse.Namespace, images: ImageSet, training: ImageSet) -> dict[str, Any]:
-    """All arms of one trained net, and two comparisons."""
+def cures(args: argparse.Namespace, images: ImageSet, training: ImageSet) -> Iterator[dict[str, Any]]:
+    """All arms of one trained net, and two comparisons; what there is, after every cure."""
     model = sl.load_model("pretrained:vgg-cifar10")
-    energies, paths = {}, {}
-    arms = [(stage, name) for stage in STAGES for name in CURES if (stage, name) != ("re-estimated", "zeros")]
-    for stage, name in arms:
-        label = f"{name}, {stage}"
-        stem = label.replace(", ", "--").replace(" ", "-")
-        net = cure(model, stage, name, training, args.work / f"run-{stem}")
-        energies[label] = marks_of_nothing(net)
-        paths[label] = args.work / f"{stem}.zarr"
-        measured(net, images, paths[label])
-    comparisons = []
-    for stages, baseline in ((STAGES[:2], "zeros, as it is"), (STAGES[2:], "zeros, fine-tuned")):
-        chosen = [f"{name}, {stage}" for stage, name in arms if stage in stages]
-        comparisons.append(compared(paths, chosen, baseline, args.work / f"pictures-{stages[-1]}"))
-    return {"comparisons": comparisons, "empty_energy": energies, "n_training_images": len(training)}
+    energies: dict[str, float | None] = {}
+    paths: dict[str, Path] = {}
+    for name in CURES:
+        for stage in STAGES:
+            if (stage, name) == ("re-estimated", "zeros"):
+                continue
+            label = f"{name}, {stage}"
+            stem = label.replace(", ", "--").replace(" ", "-")
+            net = cure(model, stage, name, training, args.work / f"run-{stem}")
+            energies[label] = marks_of_nothing(net)
+            paths[label] = args.work / f"{stem}.zarr"
+            measured(net, images, paths[label])
+        if len(paths) > 2:
+            yield {
+                "comparisons": [
+                    compared(
+                        paths,
+                        [label for label in paths if label.endswith(stages)],
+                        f"zeros, {stages[0]}",
+                        args.work / f"pictures-{stages[0].replace(' ', '-')}",
+                    )
+                    for stages in (STAGES[:2], STAGES[2:])
+                ],
+                "empty_energy": energies,
+                "n_training_images": len(training),
+            }
 
 
-def sizes(args: argparse.Namespace, images: ImageSet, training: ImageSet) -> dict[str, Any]:
-    """Nets of half width from scratch at 32 and 33 px, two seeds, a comparison for each pair."""
+def sizes(args: argparse.Namespace, images: ImageSet, training: ImageSet) -> Iterator[dict[str, Any]]:
+    """Nets of half width from scratch at 32 and 33 px, a comparison for each pair; what there is, after each pair."""
     comparisons = []
     for seed in range(args.seeds):
         for downsample in SIZES:
@@ -110,7 +123,7 @@ def sizes(args: argparse.Namespace, images: ImageSet, training: ImageSet) -> dic
                 measured(sl.load_model(args.work / f"run-{stem}"), images, paths[label])
             pictures = args.work / f"pictures-{downsample}-{seed}"
             comparisons.append(compared(paths, list(paths), next(iter(paths)), pictures))
-    return {"comparisons": comparisons, "n_training_images": len(training), "epochs": args.epochs}
+            yield {"comparisons": comparisons, "n_training_images": len(training), "epochs": args.epochs}
 
 
 def compared(paths: dict[str, Path], chosen: list[str], baseline: str, pictures: Path) -> dict[str, Any]:
@@ -134,8 +147,7 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     images = sl.load_images("cifar10", split="test", data_root=args.data_root, limit=args.limit)
     training = sl.load_images("cifar10", split="train", data_root=args.data_root, limit=args.training_images)
-    found = (cures if args.study == "cures" else sizes)(args, images, training)
-    result = {
+    about = {
         "kind": "benchmark",
         "schema_version": 1,
         "command": " ".join(["python", "benchmarks/repairs.py", *sys.argv[1:]]),
@@ -144,10 +156,10 @@ def main() -> None:
         "grid": {"max_shift": list(GRID.max_shift), "step": GRID.step},
         "torch": torch.__version__,
         "vector_unit": torch.backends.cpu.get_cpu_capability(),
-        **found,
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1) + "\n")
+    for found in (cures if args.study == "cures" else sizes)(args, images, training):
+        args.out.write_text(json.dumps(about | found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
