@@ -198,6 +198,11 @@ def test_what_a_look_shows_is_said_and_progress_ends_where_it_stops(
     assert stats.to_dict()["n_images"] == 500
     assert stats.to_dict()["n_images_used"] == 250
     assert 0 < stats.to_dict()["half_width"] <= 7
+    seen.clear()
+    options = {"half_width": 30, "announce": said.append, "progress": lambda done, total: seen.append((done, total))}
+    run_sweep(model, pictures, GRID, out=tmp_path / "b.zarr", **options)
+    assert seen[0] == (0, N * GRID.n_shifts)
+    assert seen[-1] == (200 * GRID.n_shifts, 200 * GRID.n_shifts)  # at the first look, so nothing was expected before
 
 
 def test_looks_wait_for_chunks_that_come_in_any_order(
