@@ -60,15 +60,21 @@ def connect(kind: str, n_workers: int | None) -> tuple[Any, bool]:
         return ray, False
     quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": "ERROR"}
     if kind == "local":
-        with _environment(_alone()):
-            ray.init(
-                address="local",
-                num_cpus=n_workers or n_cores(),
-                include_dashboard=False,
-                # Linux alone has every address that begins with 127; Ray hangs on 127.0.0.1.
-                _node_ip_address="127.0.0.2" if sys.platform == "linux" else None,
-                **quiet,
-            )
+        try:
+            with _environment(_alone()):
+                ray.init(
+                    address="local",
+                    num_cpus=n_workers or n_cores(),
+                    include_dashboard=False,
+                    # Linux alone has every address that begins with 127; Ray hangs on 127.0.0.1.
+                    _node_ip_address="127.0.0.2" if sys.platform == "linux" else None,
+                    **quiet,
+                )
+        except Exception as error:  # Ray raises bare exceptions when one of its processes is late
+            raise InputError(
+                f"Ray could not be started on this machine: {one_line(error)}; where other work keeps the cores busy, "
+                "its processes are too late for each other: try again, or leave --cluster out"
+            ) from error
         return ray, True
     if kind != "auto":
         _knock(kind)
@@ -98,9 +104,8 @@ def _alone() -> dict[str, str]:
         **{name.upper(): value for name, value in names.items()},
         "RAY_USAGE_STATS_ENABLED": "0",
         # On a busy machine Ray's half minutes are not enough.
-        "RAY_agent_register_timeout_ms": "300000",
         "RAY_worker_register_timeout_seconds": "300",
-        "RAY_raylet_start_wait_time_s": "300",
+        "RAY_raylet_start_wait_time_s": "60",
         "RAY_worker_niceness": "0",  # the workers are the sweep, not something beside it
         # Ray asks for a token by itself when it starts a cluster in a process; this one is in no file.
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
