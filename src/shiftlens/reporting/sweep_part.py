@@ -220,11 +220,11 @@ def _groups(maps: list[Data]) -> list[Data]:
 
 
 def _first_radius(metrics: Metrics, arrays: SweepArrays) -> int:
-    """Where the radius slider starts: the retained radius, on the slider's own steps."""
+    """Where the radius slider starts: the retained radius, on the slider's own steps and at least one of them."""
     strong, step = metrics.retained[0], max(arrays.step)
     if not isinstance(strong, Retained):
         return 0
-    return int(min(strong.radius.value, float(np.abs(arrays.dxs).max())) // step) * step
+    return max(1, int(min(strong.radius.value, float(np.abs(arrays.dxs).max())) // step)) * step
 
 
 def provenance(sweep: Sweep, arrays: SweepArrays) -> list[tuple[str, str]]:

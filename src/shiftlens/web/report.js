@@ -381,7 +381,7 @@
       });
       const text = at(`radius-text-${name}`);
       text.textContent =
-        `Within ${radius} px (${discs.n_shifts[k]} shifts): accuracy averages ` +
+        `Within ${radius} px (${grouped(discs.n_shifts[k])} ${discs.n_shifts[k] === 1 ? "shift" : "shifts"}): accuracy averages ` +
         `${share(discs.mean[k], discs.mean_lo[k], discs.mean_hi[k])}; ` +
         `${share(discs.every[k], discs.every_lo[k], discs.every_hi[k])} of the images are right under every one of ` +
         `them; the lowest is ${number(lowest.value, "%")} at dx ${signed(lowest.dx)}, dy ${signed(lowest.dy)}.`;
