@@ -59,7 +59,7 @@ def test_the_sums_are_those_of_a_direct_computation(n_classes: int) -> None:
     share = np.bincount(labels[:320], minlength=n_classes) / 320 - np.bincount(labels) / 900
     means = [right[:320][labels[:320] == k].mean(axis=0) for k in range(n_classes)]
     expected = directly(right, labels, 320, n_looks=2) + np.abs(share @ np.array(means)).max()
-    assert got.half_width == pytest.approx(100 * expected, rel=1e-9)
+    assert 100 * expected <= got.half_width <= 100 * expected + 1.1e-6  # rounded up
     assert (got.n_images, got.n_population) == (320, 900)
 
 
