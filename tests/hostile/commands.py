@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from hostile.machinery import run as run_command
 from shiftlens.nn import VGG
 from shiftlens.sources.preprocessing import Preprocessing
 from shiftlens.sources.runs import save_run
@@ -29,12 +30,15 @@ CLASSES = ("0", "1", "2")
 
 @dataclass(frozen=True)
 class Ground:
-    """Lawful files: a net's code, a run directory, a folder of pictures of 16 x 16, a sweep."""
+    """Lawful files: a net's code, a run directory, a folder of pictures of 16 x 16, a sweep, a feature run, a
+    file of layer arithmetic."""
 
     net: Path
     run: Path
     pictures: Path
     sweep: Path
+    features: Path
+    inspection: Path
 
 
 def lay_out(folder: Path) -> Ground:
@@ -54,7 +58,12 @@ def lay_out(folder: Path) -> Ground:
             Image.fromarray(pixels).save(pictures / name / f"{k}.png")
     sweep = folder / "lawful.zarr"
     small.fill(small.create(sweep))
-    return Ground(net, run, pictures, sweep)
+    features = folder / "features.zarr"
+    made = run_command("features", "--model", str(run), "--average", f"folder:{pictures}", "--out", str(features))
+    assert made.code == 0, made.err
+    inspection = folder / "inspection.json"
+    inspection.write_text(run_command("inspect", "--model", str(run), "--json").out)
+    return Ground(net, run, pictures, sweep, features, inspection)
 
 
 Line = Callable[[Ground, str, Path], list[str]]
@@ -169,4 +178,13 @@ SWEEPS: dict[str, Line] = {
     "plot": lambda g, p, out: ["plot", p, "--out", str(out / "plots")],
     "compare": lambda g, p, out: ["compare", str(g.sweep), p],
     "compare as the baseline": lambda g, p, out: ["compare", p, str(g.sweep)],
+    "report": lambda g, p, out: ["report", p, "--out", str(out / "report.html")],
+    "verify": lambda g, p, out: ["sweep", "--verify", p],
 }
+
+FEATURES: dict[str, Line] = {
+    "report": lambda g, p, out: ["report", p, "--out", str(out / "report.html")],
+    "report with a sweep": lambda g, p, out: ["report", str(g.sweep), p, "--out", str(out / "report.html")],
+}
+
+ARITHMETIC: dict[str, Line] = FEATURES

@@ -6,10 +6,12 @@ import pytest
 
 from hostile.commands import Ground, lay_out
 from hostile.corpus_runs import WHERE
+from hostile.corpus_zarr import WHERE as RESULTS
 
 
 @pytest.fixture(scope="session")
 def ground(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     laid = lay_out(tmp_path_factory.mktemp("ground"))
     WHERE["run"] = laid.run
+    RESULTS["features"], RESULTS["inspection"] = laid.features, laid.inspection
     return laid

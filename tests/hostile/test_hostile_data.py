@@ -10,7 +10,7 @@ from hostile.commands import DATA, PICTURE, Ground
 from hostile.corpus_data import FOLDERS, PARQUET, PICTURES
 from hostile.machinery import EVERYWHERE, through
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 
 @EVERYWHERE

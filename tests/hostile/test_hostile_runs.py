@@ -11,7 +11,7 @@ from hostile.commands import Ground
 from hostile.corpus_runs import RUNS
 from hostile.machinery import EVERYWHERE, through
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(300)
 
 
 @EVERYWHERE

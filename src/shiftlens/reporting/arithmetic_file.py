@@ -19,6 +19,9 @@ from shiftlens.sweeps.locking import disk_errors
 LARGEST = 64 * 2**20
 """Bytes of a file that is read: the arithmetic of a net of a thousand layers is below 1 MB."""
 
+_MOST = 10**9
+"""Pixels: far beyond any picture."""
+
 EXPECTED = "a sweep, a feature run, or the JSON of `shiftlens inspect --json`"
 
 
@@ -48,7 +51,7 @@ def _inspection(values: Any) -> Inspection:
     _must(isinstance(values["layers"], list) and values["layers"] != [], "a list of layers")
     return Inspection(
         model=_text(values["model"]),
-        size=_pair(values["size"]),
+        size=_pair(values["size"], 1),
         layers=tuple(_layer(layer) for layer in values["layers"]),
         even_sizes={axis: tuple(_whole(size) for size in values["even_sizes"][axis]) for axis in ("h", "w")},
         notes=tuple(_text(note) for note in values.get("notes", ())),
@@ -65,13 +68,13 @@ def _layer(values: Any) -> Layer:
         path=path,
         call=_whole(values["call"]),
         kind=_text(values["kind"]),
-        kernel=_pair(values["kernel"]),
-        stride=_pair(values["stride"]),
-        dilation=_pair(values["dilation"]),
+        kernel=_pair(values["kernel"], 1),
+        stride=_pair(values["stride"], 1),
+        dilation=_pair(values["dilation"], 1),
         padding=_sides(values["padding"]) or Sides(),
         mode=_text(values.get("mode", "")),
-        in_size=_pair(values["in_size"]),
-        out_size=_pair(values["out_size"]),
+        in_size=_pair(values["in_size"], 1),
+        out_size=_pair(values["out_size"], 1),
         unused=why if values["unused"] is None else _pair(values["unused"]),
         used=why if used is None else used,
         receptive_field=why if field is None else _pair(field),
@@ -92,14 +95,14 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _whole(value: Any) -> int:
-    _must(type(value) is int, "a whole number")
+def _whole(value: Any, least: int = -_MOST) -> int:
+    _must(type(value) is int and least <= value <= _MOST, f"a whole number from {least} to {_MOST}")
     return int(value)
 
 
-def _pair(value: Any) -> Pair:
+def _pair(value: Any, least: int = -_MOST) -> Pair:
     _must(isinstance(value, list) and len(value) == 2, "two whole numbers")
-    return _whole(value[0]), _whole(value[1])
+    return _whole(value[0], least), _whole(value[1], least)
 
 
 def _sides(value: Any) -> Sides | None:

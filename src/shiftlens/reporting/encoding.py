@@ -97,7 +97,8 @@ SMALLEST_PICTURE = 128
 def coloured(values: NDArray[np.float64], low: float, high: float, name: str) -> NDArray[np.uint8]:
     """Values (h, w) as pixels (h, w, 3) of a colour scale from `low` to `high`, as the page's script draws them."""
     place = np.floor((np.nan_to_num(values, nan=low) - low) / (high - low) * 256)
-    pixels = palette(name)[np.clip(place, 0, 255).astype(np.int64)]
+    # Where a map overflows, its scale is not finite either.
+    pixels: NDArray[np.uint8] = palette(name)[np.clip(np.nan_to_num(place, nan=0.0), 0, 255).astype(np.int64)]
     pixels[~np.isfinite(values)] = MISSING
     return pixels
 

@@ -31,7 +31,8 @@ def open_dataset(group: SweepGroup) -> xr.Dataset:
     )
     named = {
         name: data[name].copy(data=indexing.LazilyIndexedArray(_Watched(group, name, data[name].dtype)))
-        for name in ("prediction", "loss", "confidence", "accuracy", "mean_loss")
+        for name in ("prediction", "loss", "confidence", "checksum", "accuracy", "mean_loss")
+        if name in data.variables
     }
     return data.assign(named).isel(image=slice(group.n_images))
 

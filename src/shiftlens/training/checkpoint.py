@@ -18,6 +18,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from shiftlens.errors import InputError, StoreError
+from shiftlens.sources.paths import kind_of
 from shiftlens.sources.runs import write_atomically
 from shiftlens.sources.runspec import MODEL_JSON
 from shiftlens.training.recipe import differences
@@ -65,13 +66,13 @@ def load_checkpoint(out: Path) -> Checkpoint | None:
         It is broken, or of another kind or version.
     """
     path = out / CHECKPOINT
-    if not path.exists():
+    if not _is_there(path):
         return None
     try:
         with safe_open(path, framework="pt") as file:
             record = json.loads((file.metadata() or {}).get("record", "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
         raise StoreError(f"{path} cannot be read ({type(error).__name__}); delete it to start anew") from error
     _check_kind(path, record)
     return Checkpoint(tensors, record)
@@ -92,11 +93,11 @@ def load_finished(out: Path) -> dict[str, Any] | None:
         `training.json` is broken, or of another kind or version.
     """
     path = out / RECORD
-    if not path.exists() or not (out / MODEL_JSON).exists():
+    if not _is_there(path) or not (out / MODEL_JSON).exists():
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path} cannot be read ({type(error).__name__})") from error
     _check_kind(path, record)
     return dict(record) if record.get("complete") else None
@@ -107,8 +108,22 @@ def _check_kind(path: Path, record: Any) -> None:
         raise StoreError(f"{path} is not the record of a training run")
     if record.get("schema_version") != SCHEMA_VERSION:
         raise StoreError(
-            f"{path} has schema version {record.get('schema_version')}, this version reads {SCHEMA_VERSION}"
+            f"{path} has schema version {str(record.get('schema_version'))[:60]}, this version reads {SCHEMA_VERSION}"
         )
+    for key, kind in (("asked", dict), ("epochs", list), ("schedule", dict), ("machines", list)):
+        if not isinstance(record.get(key, kind()), kind):
+            raise StoreError(f"{path}: {key} must be a JSON {'object' if kind is dict else 'list'}")
+    if not isinstance(record.get("asked"), dict):
+        raise StoreError(f"{path} does not say what was asked for")
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a file lies there; a pipe or a device in its place is refused, not waited for."""
+    if kind_of(path) == "file":
+        return True
+    if path.exists():
+        raise StoreError(f"{path} is no file; delete it to start anew")
+    return False
 
 
 def check_same_run(out: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
