@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from hostile.commands import WEIGHTS as COMMANDS
 from hostile.commands import Ground
 from hostile.corpus_weights import WEIGHTS
-from hostile.machinery import EVERYWHERE, through
+from hostile.machinery import EVERYWHERE, assert_calm, run, through
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -18,3 +19,15 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_weights(tmp_path: Path, ground: Ground, name: str, everywhere: bool) -> None:
     through(WEIGHTS[name], list(WEIGHTS).index(name), everywhere, tmp_path, COMMANDS, ground)
+
+
+def test_a_file_does_not_decide_how_large_a_librarys_net_is(tmp_path: Path) -> None:
+    from torchvision.models import shufflenet_v2_x0_5
+
+    tensors = dict(shufflenet_v2_x0_5(weights=None).state_dict())
+    tensors["fc.weight"] = torch.zeros(1, 1).expand(10**9, 1024)
+    tensors["fc.bias"] = torch.zeros(1).expand(10**9)
+    torch.save(tensors, tmp_path / "w.pt")
+    found = run("kernels", "--model", "torchvision:shufflenet_v2_x0_5", "--weights", str(tmp_path / "w.pt"))
+    assert_calm(found)
+    assert "of another shape (first: fc.weight, [1000, 1024] in the net, [1000000000, 1024] in the file)" in found.line

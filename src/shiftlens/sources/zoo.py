@@ -15,6 +15,9 @@ from shiftlens.naming import one_line, unknown_name
 from shiftlens.sources.checkpoints import StateDict, describe_misfit
 from shiftlens.sources.preprocessing import INTERPOLATIONS, Preprocessing
 
+MOST_CLASSES = 100_000
+"""Classes for which a library's net is built because a file's weights are."""
+
 
 @contextmanager
 def _seeded() -> Iterator[None]:
@@ -144,4 +147,5 @@ def classes_in(module: nn.Module, state: StateDict) -> int | None:
         return None
     same_otherwise = all(own[name].shape[1:] == state[name].shape[1:] for name in other)
     ((_, (n_classes, *_)),) = counts
-    return int(n_classes) if same_otherwise else None
+    # A tensor of one number may say that it has any shape: a file does not decide how much memory is taken.
+    return int(n_classes) if same_otherwise and n_classes <= MOST_CLASSES else None
