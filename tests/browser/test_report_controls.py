@@ -181,7 +181,7 @@ def test_the_radius_slider_tells_what_holds_within(report: Any, zarr: xr.Dataset
         assert float(told["mean"]) == pytest.approx(inside.mean(), abs=1e-6)
         assert float(told["every"]) == pytest.approx(inside.all(1).mean(), abs=1e-6)
         assert float(told["lowest"]) == pytest.approx(inside.mean(0).min(), abs=1e-6)
-        assert f"({inside.shape[1]} shifts)" in told["text"]
+        assert f"({inside.shape[1]} shift" in told["text"]
         assert f"{radius} px" in report.inner_text("#radius-value-sweep-0")
         pictures.add(report.eval_on_selector("#heatmap-sweep-0 canvas", "e => e.toDataURL()"))
     assert len(pictures) == 3
