@@ -34,6 +34,9 @@ PROTOCOLS = {
 REACH = 3
 """The CIFAR protocols draw shifts from -REACH to REACH - 1 px."""
 
+MOST_PASSES = 10_000
+"""Beyond, a number is a typing error."""
+
 N_PASSES = 5
 MAX_PIXELS = 2**18
 """Most pixels in one batch (256 pictures of 32 x 32)."""
@@ -215,6 +218,8 @@ def check_request(protocol: str, fill: str | float | Fill, n_passes: int) -> Fil
         raise InputError(f"the protocol zero-pad pads with a constant, got fill {parsed.name!r}")
     if isinstance(n_passes, bool) or not isinstance(n_passes, int) or n_passes < 1:
         raise InputError(f"expected at least 1 pass, got {n_passes!r}")
+    if n_passes > MOST_PASSES:
+        raise InputError(f"expected at most {MOST_PASSES} passes, got {n_passes!r:.40}")
     return parsed
 
 

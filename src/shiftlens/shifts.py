@@ -304,8 +304,8 @@ def translate(
     if images.ndim < 2:
         raise InputError(f"translate needs images [..., h, w], got shape {tuple(images.shape)}")
     for name, pixels in (("dx", dx), ("dy", dy)):
-        if not math.isfinite(pixels) or int(pixels) != pixels or abs(pixels) > 2**31:
-            raise InputError(f"a shift is whole pixels (at most 2^31), got {name}={pixels}")
+        if not -(2**31) <= pixels <= 2**31 or int(pixels) != pixels:  # NaN lies nowhere
+            raise InputError(f"a shift is whole pixels (at most 2^31), got {name}={pixels!r:.40}")
     rule, constants = _own_unit(fill)
     h, w = (int(n) for n in images.shape[-2:])
     positions = (np.arange(h) - int(dy), np.arange(w) - int(dx))

@@ -12,6 +12,7 @@ from shiftlens.cli import options as o
 from shiftlens.cli.console import Shell, remarks
 from shiftlens.cli.look import TAGS, Partial
 from shiftlens.cli.measure import load
+from shiftlens.naming import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,7 +65,7 @@ def compare(
         return
     _show(shell, made, evidence)
     for path in files:
-        shell.stdout.print(f"wrote {path}", markup=False)
+        shell.stdout.print(f"wrote {printable(str(path))}", markup=False)
 
 
 def _show(shell: Shell, made: Comparison, evidence: bool) -> None:

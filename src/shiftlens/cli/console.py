@@ -20,6 +20,9 @@ from shiftlens.naming import printable
 SECONDS_BETWEEN_LINES = 5.0
 """Where no terminal is attached, progress is a plain line as often as this."""
 
+LONGEST_LINE = 1200
+"""Characters of an error; most have a hundred."""
+
 
 @dataclass(frozen=True)
 class Shell:
@@ -156,5 +159,6 @@ def remarks(shell: Shell) -> Iterator[None]:
 
 
 def error_line(text: str) -> None:
-    """One clear line on stderr."""
-    print(f"shiftlens: {printable(' '.join(text.split()))}", file=sys.stderr)
+    """One clear line on stderr; what a file or an argument puts into it cannot make it a page."""
+    line = printable(" ".join(text.split()))
+    print(f"shiftlens: {line if len(line) <= LONGEST_LINE else f'{line[:LONGEST_LINE]}...'}", file=sys.stderr)
