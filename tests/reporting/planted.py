@@ -24,8 +24,8 @@ DTYPES = {"u1": "<u1", "u2": "<u2", "u4": "<u4", "i4": "<i4", "f4": "<f4"}
 def sweep(
     path: Path, n: int = 60, reach: int = 5, *, centre: tuple[float, float] = (0, 0), edge: float = 3.0, **changes: Any
 ) -> Sweep:
-    """A sweep of the first `n` test digits with planted answers: right around `centre` (x, y), wrong beyond `edge`."""
-    images = load_images("digits", limit=n)
+    """A sweep of `n` test digits, shuffled, with planted answers: right around `centre` (x, y), up to `edge` px."""
+    images = load_images("digits", limit=n).subset(np.random.default_rng(5).permutation(n))
     header = {
         "n_classes": 10,
         "class_names": images.class_names,

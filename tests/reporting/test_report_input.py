@@ -302,7 +302,9 @@ def test_pictures_keep_their_colours() -> None:
 def test_large_maps_are_thinned_from_both_borders() -> None:
     maps = np.arange(112.0)[None, :, None] * np.ones((100, 1, 112))
     small = thinned(maps)
-    assert small.shape == (9, 64, 64)
+    assert small.shape == (16, 64, 64)
+    assert thinned(maps, 20_000).shape == (4, 64, 64)
+    assert thinned(np.zeros((64, 32, 32))).shape == (64, 32, 32)
     assert (small[0, 0, 0], small[0, -1, 0]) == (0, 111)
     assert thinned(np.zeros((70, 8, 8))).shape == (64, 8, 8)
 

@@ -21,10 +21,14 @@ MOST_LAYERS = 48
 """Layers with pictures, evenly over depth: a deep net has hundreds."""
 
 MOST_FILTERS = 64
-MOST_CELLS = 40_000
-"""Cells of one mosaic, about: beyond, fewer filters are shown, and maps of more than 64 cells a side are thinned."""
+MOST_CELLS = 70_000
+"""Cells of one mosaic, about: 64 filters of 32 x 32. Beyond, fewer filters are shown."""
+
+CELLS_IN_ALL = 2_500_000
+"""Of all mosaics of a run, about: the pictures of a deep net share this, so that the file stays light."""
 
 LARGEST_MAP = 64
+"""Cells a side: larger maps are thinned."""
 
 
 def feature_part(run: FeatureRun, number: int) -> Part:
@@ -41,6 +45,7 @@ def feature_part(run: FeatureRun, number: int) -> Part:
     average = any(layer.average is not None for layer in run.layers)
     input_name = f"{'empty picture' if run.is_empty else 'picture'} ({plain(run.input)})"
     average_name = f"average over {run.n_images:,} images of {plain(run.data or '')}" if average else ""
+    most_cells = min(MOST_CELLS, CELLS_IN_ALL // (len(picked) * (2 if average else 1)))
     found = artefacts(run)
     view = {
         "number": number,
@@ -64,7 +69,7 @@ def feature_part(run: FeatureRun, number: int) -> Part:
     view["first"] = first
     data = {
         "model": plain(run.model),
-        "layers": [_layer(layer) for layer in picked],
+        "layers": [_layer(layer, most_cells) for layer in picked],
         "input": input_name,
         "average": average_name,
     }
@@ -78,20 +83,20 @@ def _picked(run: FeatureRun) -> list[LayerMaps]:
     return [run.layers[k] for k in sorted({round(k * (n - 1) / (MOST_LAYERS - 1)) for k in range(MOST_LAYERS)})]
 
 
-def _layer(layer: LayerMaps) -> Data:
+def _layer(layer: LayerMaps, most_cells: int) -> Data:
     maps = np.asarray(layer.maps, np.float64)
     c, h, w = maps.shape
     one = {"name": plain(layer.name), "kind": plain(layer.kind), "shape": f"{c} filters of {h}x{w} cells"}
-    out: Data = one | {"empty": _shown(maps) | {"scores": _scores(layer.scores)}, "average": None}
+    out: Data = one | {"empty": _shown(maps, most_cells) | {"scores": _scores(layer.scores)}, "average": None}
     if layer.average is not None:
         mean = np.asarray(layer.average.mean, np.float64)
-        out["average"] = _shown(mean) | {"scores": _scores(layer.average.scores)}
+        out["average"] = _shown(mean, most_cells) | {"scores": _scores(layer.average.scores)}
     return out
 
 
-def _shown(maps: FloatArray) -> Data:
+def _shown(maps: FloatArray, most_cells: int) -> Data:
     """All filters on one scale, and their mean on its own: pictures, and the ranges of both in words."""
-    few = thinned(maps)
+    few = thinned(maps, most_cells)
     low, high, colours = scale_of(few)
     # Gaps of the mosaic are white, whatever the scale.
     tiled = mosaic(few)
@@ -167,8 +172,8 @@ def _strip_rows(run: FeatureRun, picked: list[LayerMaps]) -> list[str]:
     return rows
 
 
-def thinned(maps: FloatArray) -> FloatArray:
-    """At most `MOST_FILTERS` maps of at most `LARGEST_MAP` cells a side, about `MOST_CELLS` in all.
+def thinned(maps: FloatArray, most_cells: int = MOST_CELLS) -> FloatArray:
+    """At most `MOST_FILTERS` maps of at most `LARGEST_MAP` cells a side, about `most_cells` in all, but at least four.
 
     Larger maps keep every k-th row and column, from both borders inwards: the border itself stays.
     """
@@ -178,7 +183,7 @@ def thinned(maps: FloatArray) -> FloatArray:
         if n > LARGEST_MAP:
             keep = np.rint(np.linspace(0, n - 1, LARGEST_MAP)).astype(np.int64)
             small = np.take(small, keep, axis=axis)
-    most = max(4, min(MOST_FILTERS, MOST_CELLS // (small.shape[1] * small.shape[2])))
+    most = max(4, min(MOST_FILTERS, most_cells // (small.shape[1] * small.shape[2])))
     side = math.isqrt(most)
     return small[: side * side]
 
