@@ -30,7 +30,7 @@ from shiftlens.sweeps.integrity import verify_sweep
 from shiftlens.sweeps.plan import Plan
 from shiftlens.sweeps.result import Sweep, open_sweep
 from shiftlens.sweeps.runner import run_sweep
-from shiftlens.sweeps.schedule import Schedule
+from shiftlens.sweeps.schedule import Schedule, short_chunk
 
 GRID = ShiftGrid((1, 2))
 N = 500
@@ -312,6 +312,13 @@ def test_forged_schedules_are_refused(change: dict[str, Any]) -> None:
     assert Schedule.from_table(table) == Schedule((200, 500))
     with pytest.raises(InputError, match="schedule of looks"):
         Schedule.from_table(table | change)
+
+
+@pytest.mark.parametrize(
+    ("usual", "n_images", "chunk"), [(16, 10_000, 16), (2704, 10_000, 64), (233, 359, 17), (5, 3, 1), (100, 1000, 50)]
+)
+def test_chunks_are_short_enough_to_stop_between(usual: int, n_images: int, chunk: int) -> None:
+    assert short_chunk(usual, n_images) == chunk
 
 
 def test_findings_say_how_many_images_and_how_sure(model: Model, pictures: ImageSet, tmp_path: Path) -> None:

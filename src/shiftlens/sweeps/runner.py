@@ -28,7 +28,7 @@ from shiftlens.sweeps.plan import ChunkResult, Evaluator
 from shiftlens.sweeps.progress import Progress, SweepStats, Tally, peak_memory_bytes
 from shiftlens.sweeps.request import default_grid, device_on_cluster, images_per_chunk, refuse_other_plan
 from shiftlens.sweeps.result import Sweep
-from shiftlens.sweeps.schedule import LEAST_STRETCHES, Schedule, checked_half_width, in_fixed_order
+from shiftlens.sweeps.schedule import Schedule, checked_half_width, in_fixed_order, short_chunk
 from shiftlens.sweeps.store import SweepStore, read_header, sweep_exists
 
 logger = logging.getLogger(__name__)
@@ -189,7 +189,7 @@ def run_sweep(
             chunk_size = images_per_chunk(len(images), grid.n_shifts, model.n_macs, int(sample[0].nbytes))
             header = describe(model, images, size, grid, fill, plan)
             if half_width is not None:
-                chunk_size = min(chunk_size, max(1, len(images) // LEAST_STRETCHES))
+                chunk_size = short_chunk(chunk_size, len(images))
                 header = replace(header, schedule=Schedule.declared(len(images), chunk_size))
             store = SweepStore.create(
                 path, header, images.labels, images.index, chunk_size=chunk_size, controls=controls

@@ -13,8 +13,9 @@ from shiftlens.sources.imageset import ImageSet
 from shiftlens.sources.selection import stratified_order
 from shiftlens.stats import CONFIDENCE
 
-LEAST_STRETCHES = 20
-"""A chunk is at most this part of the images, so that there is something to stop between."""
+LEAST_CHUNKS = 20
+MOST_IMAGES = 64
+"""A chunk is at most this part of the images, and at most so many: looks happen between chunks."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,11 @@ class Schedule:
         ):
             raise InputError(f"expected a schedule of looks, got {str(table)[:80]}")
         return Schedule(tuple(looks), level, table["draws"], table["seed"])
+
+
+def short_chunk(chunk_size: int, n_images: int) -> int:
+    """Images in a chunk of an adaptive sweep, where an exact one would take `chunk_size`."""
+    return max(1, min(chunk_size, MOST_IMAGES, n_images // LEAST_CHUNKS))
 
 
 def checked_half_width(half_width: float) -> float:
