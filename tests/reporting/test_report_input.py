@@ -28,7 +28,7 @@ from shiftlens.reporting.feature_part import thinned
 from shiftlens.reporting.items import given
 from shiftlens.reporting.page import written_whole
 from shiftlens.reporting.thumbnails import MOST_IMAGES, Source, chosen, gallery, sprite_of
-from shiftlens.shifts import Fill
+from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.images import load_images
 from shiftlens.stats import Skipped
 from shiftlens.sweeps.result import Sweep
@@ -163,6 +163,10 @@ def test_only_what_asks_the_same_question_is_compared(place: Path, tiny: Sweep) 
     made, reasons = comparisons([tiny, edge, other], ["tiny", "edge", "edge2"], 0)
     assert [each.names for each in made] == [("edge", "edge2")]
     assert comparisons([tiny], ["tiny"], 0) == ([], [])
+    fewer = sweep(place / "fewer.zarr", 10, 1)
+    made, reasons = comparisons([tiny, fewer], ["tiny", "fewer"], 0)
+    assert made == []
+    assert reasons[0].startswith("fewer cannot be compared with tiny: expected the same images")
 
 
 def test_pictures_only_of_the_images_of_the_sweep(place: Path, tiny: Sweep) -> None:
@@ -188,6 +192,21 @@ def test_pictures_only_of_the_images_of_the_sweep(place: Path, tiny: Sweep) -> N
     data, said = gallery(named, metrics, Source())
     assert data["sprite"] is None
     assert "--data cifar10" in said
+
+
+def test_pictures_of_an_adaptive_sweep_that_has_stopped(place: Path) -> None:
+    from shiftlens.metrics.arrays import from_sweep
+    from shiftlens.metrics.summary import all_metrics
+    from shiftlens.sources.models import wrap
+    from shiftlens.sweeps.runner import run_sweep
+
+    images = load_images("digits", limit=300)
+    model = wrap(VGG("vgg6", width=2).eval(), mean=0.5, std=0.25, size=32)
+    made, _ = run_sweep(model, images, ShiftGrid(1), out=place / "adaptive.zarr", half_width=45.0)
+    assert made.n_images < made.n_population == 300
+    data, why = gallery(made, all_metrics(from_sweep(made), n_resamples=50), Source(images))
+    assert why == ""
+    assert data["sprite"] is not None
 
 
 def test_the_images_shown_are_fragile_ones_and_a_ladder() -> None:
