@@ -79,3 +79,28 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, ground: Ground, file:
     else:
         (out / file).symlink_to(target)
     _refused(tmp_path, ground, out, "is no file")
+
+
+BELIEVED: dict[str, dict[str, object]] = {
+    "no schedule": {"epochs": [], "machines": []},
+    "a schedule of nonsense": {"epochs": [], "machines": [], "schedule": {"n_steps": "\x1b[2J"}},
+    "epochs of nonsense": {"epochs": ["\x1b[2J"], "machines": [], "schedule": {"n_steps": 1}},
+    "no epochs": {"epochs": [], "machines": [], "schedule": {"n_steps": 1}},
+}
+
+
+@pytest.mark.parametrize("name", BELIEVED)
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_record_of_the_same_settings_may_be_nonsense_all_the_same(
+    tmp_path: Path, ground: Ground, monkeypatch: pytest.MonkeyPatch, name: str, finished: bool
+) -> None:
+    monkeypatch.setattr("shiftlens.training.loop.check_same_run", lambda *_: None)
+    text = _record(**BELIEVED[name])
+    out = tmp_path / "case" / "run"
+    if finished:
+        shutil.copytree(ground.run, out)
+        (out / "training.json").write_text(text)
+    else:
+        out.mkdir(parents=True)
+        (out / "checkpoint.safetensors").write_bytes(_with_record(text)(out))
+    _refused(tmp_path, ground, out, "does not fit its own record")

@@ -18,6 +18,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from shiftlens.errors import InputError, StoreError
+from shiftlens.naming import one_line
 from shiftlens.sources.paths import kind_of
 from shiftlens.sources.runs import write_atomically
 from shiftlens.sources.runspec import MODEL_JSON
@@ -139,6 +140,22 @@ def check_same_run(out: Path, stored: Mapping[str, Any], asked: Mapping[str, Any
         raise InputError(
             f"{out} holds a run of other settings: {'; '.join(found)}. Choose another --out, or the same settings"
         )
+
+
+@contextmanager
+def believed(out: Path) -> Iterator[None]:
+    """Say in one line that what a run says of itself cannot be: its files may come from anybody.
+
+    Raises
+    ------
+    StoreError
+        In place of what a missing key, another type or another shape raises.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        why = f"{type(error).__name__}: {one_line(error)}"
+        raise StoreError(f"{out} holds a training that does not fit its own record ({why}); start anew") from error
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from shiftlens.training.checkpoint import (
     KIND,
     SCHEMA_VERSION,
     Checkpoint,
+    believed,
     check_same_run,
     load_checkpoint,
     load_finished,
@@ -117,7 +118,8 @@ def train(
         finished = load_finished(out)
         if finished is not None:
             check_same_run(out, finished["asked"], asked)
-            return TrainResult.from_record(out, finished, len(finished["epochs"]))
+            with believed(out):
+                return TrainResult.from_record(out, finished, len(finished["epochs"]))
         stored = load_checkpoint(out)
         if stored is None:
             check_run_target(out)
@@ -195,11 +197,12 @@ class _Run:
             schedule = self._schedule(started)
             self.record["schedule"] = schedule.to_dict()
         else:
-            self.record = stored.record
-            schedule = Schedule.from_dict(stored.record["schedule"])
-            self.net.load_state_dict(stored.part("net"))
-            if len(stored.record["epochs"]) < schedule.n_epochs:
-                self.optimiser.load(stored.part("momentum"))
+            with believed(out):
+                self.record = stored.record
+                schedule = Schedule.from_dict(stored.record["schedule"])
+                self.net.load_state_dict(stored.part("net"))
+                if len(stored.record["epochs"]) < schedule.n_epochs:
+                    self.optimiser.load(stored.part("momentum"))
         resumed = len(self.record["epochs"])
         threads = torch.get_num_threads() if self.device.type == "cpu" else None
         here = {"machine": machine_kind(self.device), "threads": threads, "torch": torch.__version__}
