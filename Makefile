@@ -25,7 +25,7 @@ lint: $(STAMP)
 
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-	@echo "open site/index.html"
+	@echo "open site/index.html; to search it: $(BIN)/python -m http.server --directory site --bind 127.0.0.1"
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/sweep.py --out docs/benchmarks/sweep.json

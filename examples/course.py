@@ -28,7 +28,7 @@ images = sl.load_images("digits", split="test")
 print(*sl.evaluate(model, images).lines(), sep="\n")
 
 # %% [markdown]
-# # Option 1: translation
+# ## Option 1: translation
 #
 # Every second shift of up to 16 pixels, 289 in all; leave `step` out for all of them. Two controls go with it.
 # *Occlusion* loses the same pixels but leaves the rest in place, *flip* measures mirrored pictures.
@@ -43,7 +43,7 @@ pictures["accuracy"]
 # The cross is the picture that was not moved; to its right the picture was moved right, below it down. A network that
 # is invariant to translation would give one colour as long as the digit is in view.
 #
-# ## How large is the area where the performance stays strong?
+# ### How large is the area where the performance stays strong?
 
 # %%
 found = sl.findings(sweep)
@@ -60,7 +60,7 @@ print(found.named("worst-of-radius"))
 pictures["profile"]
 
 # %% [markdown]
-# ## Does the loss rise and then fall again further out?
+# ### Does the loss rise and then fall again further out?
 #
 # On nearly every map some pair of shifts looks like that, by luck. The test looks at all pairs on eight rays and on
 # frames, and asks for more than luck can give.
@@ -70,7 +70,7 @@ print(found.named("irregular-accuracy"))
 print(found.named("irregular-loss"))
 
 # %% [markdown]
-# ## Is it the same to the left and to the right, up and down?
+# ### Is it the same to the left and to the right, up and down?
 
 # %%
 for name in ("asymmetry-x", "asymmetry-x-model", "asymmetry-y"):
@@ -86,7 +86,7 @@ pictures["sides"]
 # and blue in the picture are single pairs of shifts; the sentences are about the mean over all of them, where corners
 # can cancel.
 #
-# ## Is the evaluation itself misleading?
+# ### Is the evaluation itself misleading?
 #
 # A shift does two things. It puts the digit elsewhere, *and* beyond six pixels it pushes a part of it out. What is
 # new at the other edge is black, which here is what the background was anyway; on photographs it would be a third
@@ -105,7 +105,7 @@ for finding in found.with_severity("note"):
     print(finding)
 
 # %% [markdown]
-# # Option 2: feature maps
+# ## Option 2: feature maps
 #
 # An empty picture is zero everywhere after normalisation. Every layer slides one kernel over it, so every map should
 # be as flat as the picture. Beside it: the average map over all test digits, once as they are, and once with every
@@ -120,7 +120,7 @@ pictures["overview"]
 # The first layer's map is flat: it pads with zeros, and the picture is zeros. From the second layer on there is a
 # frame. It grows thicker with depth and creeps inwards. Nothing in the picture can be its source.
 #
-# ## Where does it start, how deep does it reach?
+# ### Where does it start, how deep does it reach?
 
 # %%
 found = sl.findings(maps)
@@ -128,7 +128,7 @@ for name in ("artefact-start", "artefact-energy", "artefact-reach", "average-ene
     print(found.named(name))
 
 # %% [markdown]
-# ## What is the cause?
+# ### What is the cause?
 #
 # Two things at once, and arithmetic alone can tell them apart; no weight is looked at. Padding with zeros makes the
 # frame. The input size makes it lopsided: at 32 pixels, a 3 x 3 convolution with stride 2 and a padding of 1 uses its
