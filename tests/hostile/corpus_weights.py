@@ -303,6 +303,13 @@ WEIGHTS: dict[str, Case] = {
     # places
     "empty": Case(written("w.pt", lambda f: b""), says="no readable"),
     "nine bytes": Case(written("w.pt", lambda f: b"\0" * 8 + b"{"), says="no readable"),
+    "one letter": Case(written("w.pt", lambda f: b"r"), says="no readable"),
+    "a storage that is not there": Case(
+        lambda f: written(
+            "w.pt", lambda g: saved(lambda h: state(), _use_new_zipfile_serialization=False)(g).read_bytes()[:-300]
+        )(f),
+        says="no readable",
+    ),
     "text": Case(written("w.pt", lambda f: b"weights\n" * 100), says="no readable"),
     "a folder": Case(a_folder, says="is a folder"),
     "a pipe": Case(fifo, says="does not exist"),
