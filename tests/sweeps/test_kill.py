@@ -45,6 +45,8 @@ class Net(torch.nn.Module):
         for level in (x.amax(dim=(1, 2, 3)) * 255).round().int().tolist():
             os.write(LOG, f"{level - 1}\\n".encode())
         time.sleep(float(os.environ["DELAY"]) * len(x))
+        while os.path.exists(os.environ["HOLD"]):
+            time.sleep(0.01)
         return self.head(x.flatten(1))
 
 
@@ -103,6 +105,7 @@ class Bench:
             "NET": str(self.folder / "net.py"),
             "LOG": str(self.folder / log),
             "DELAY": str(delay),
+            "HOLD": str(self.folder / "hold"),
             "OMP_NUM_THREADS": "1",
         }
         return subprocess.Popen(
@@ -217,9 +220,12 @@ def test_a_second_process_is_refused_while_the_first_goes_on(bench: Bench, tmp_p
     out = tmp_path / "s.zarr"
     with bench.start(out, "first", delay=0.004) as first:
         bench.wait_for(first, "first", "progress")
+        hold = bench.folder / "hold"
+        hold.touch()  # however long the second one takes to start
         with bench.start(out, "second") as second:
             _, errors = second.communicate()
         assert first.poll() is None, "the first one ended too early: the test shows nothing"
+        hold.unlink()
         assert second.returncode == 1
         assert errors.startswith("StoreError: ")
         assert f"{out} is busy" in errors
