@@ -427,13 +427,17 @@ SWEEPS: dict[str, Case] = {
     "the facts lie outside": Case(sweep(put("zarr.json", to_the_secret)), says="zarr.json"),
     "a control outside": Case(sweep(put("control_flip", to_the_outside)), says="control_flip"),
     "a control of garbage": Case(
-        sweep(put("control_flip/zarr.json", lambda p, f: p.write_text("[")), controls=("flip",)), says="control_flip"
+        sweep(put("control_flip/zarr.json", lambda p, f: p.write_text("[")), controls=("flip",)),
+        says="s.zarr",
+        unread=("compare",),
     ),
     "a control that is a pipe": Case(
-        sweep(put("control_flip/zarr.json", pipe), controls=("flip",)), says="control_flip"
+        sweep(put("control_flip/zarr.json", pipe), controls=("flip",)), says="control_flip", unread=("compare",)
     ),
     "a control with other labels": Case(
-        sweep(lambda p, f: numbers("label", -5)(p / "control_flip", f), controls=("flip",)), says="control_flip"
+        sweep(lambda p, f: numbers("label", -5)(p / "control_flip", f), controls=("flip",)),
+        says="control_flip",
+        unread=("compare",),
     ),
     # its place
     "a file": Case(only("file"), says="s.zarr"),

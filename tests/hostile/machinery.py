@@ -166,11 +166,17 @@ def check(case: Case, folder: Path, arguments: list[str]) -> Outcome:
 
 
 def through(case: Case, number: int, everywhere: bool, folder: Path, commands: dict[str, Any], ground: Any) -> None:
-    """Build a case and run commands on it: every one, or, to be quick, one that changes from case to case."""
+    """Build a case and run commands on it: every one, or, to be quick, one that changes from case to case.
+
+    What is lawful is measured in earnest, which takes seconds: there, `everywhere` is every third command, and all of
+    them where the variable HOSTILE_EVERY is set.
+    """
     place = folder / "case"
     place.mkdir()
     path = case.build(place)
     chosen = list(commands) if everywhere else [list(commands)[number % len(commands)]]
+    if everywhere and case.expected != "refused" and "HOSTILE_EVERY" not in os.environ:
+        chosen = chosen[number % 3 :: 3]
     for command in chosen:
         out = folder / "out" / command
         out.mkdir(parents=True)

@@ -104,6 +104,11 @@ class SweepGroup:
             if lowest < 0 or highest >= self.header.n_classes:
                 top = self.header.n_classes - 1
                 raise StoreError(f"{path} is damaged: expected labels from 0 to {top}, got {lowest} to {highest}")
+            if len(np.unique(self.index)) < len(self.index):
+                raise StoreError(f"{path} is damaged: expected distinct positions in index, got some twice")
+            for name, right in (("dy", self.header.grid.dys), ("dx", self.header.grid.dxs)):
+                if not np.array_equal(np.asarray(self._arrays[name][:]), right):
+                    raise StoreError(f"{path} is damaged: expected {name} from {right[0]} to {right[-1]}, got others")
         except StoreError:
             raise
         except Exception as error:  # these files may be damaged in any way, and Zarr raises what it happens to meet
