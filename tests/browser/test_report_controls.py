@@ -26,16 +26,17 @@ def readout(page: Any, name: str = "sweep-0") -> dict[str, str]:
     return found
 
 
-def place(page: Any, dx: int, dy: int, name: str = "sweep-0", reach: int = 6) -> tuple[float, float]:
-    """The middle of a cell on the canvas, in CSS px from its corner."""
+def place(page: Any, dx: int, dy: int, name: str = "sweep-0", within: float = 0.5) -> tuple[float, float]:
+    """A point of a cell, in CSS px from the canvas's corner; `within` 0 is the cell's upper left, 1 its lower right."""
+    reach = 6
     box = page.locator(f"#heatmap-{name} canvas").bounding_box()
     n = 2 * reach + 1
     width, height = box["width"] - LEFT - RIGHT, box["height"] - TOP - BOTTOM
-    return LEFT + (dx + reach + 0.5) * width / n, TOP + (dy + reach + 0.5) * height / n
+    return LEFT + (dx + reach + within) * width / n, TOP + (dy + reach + within) * height / n
 
 
-def point(page: Any, dx: int, dy: int, name: str = "sweep-0") -> dict[str, str]:
-    x, y = place(page, dx, dy, name)
+def point(page: Any, dx: int, dy: int, name: str = "sweep-0", within: float = 0.5) -> dict[str, str]:
+    x, y = place(page, dx, dy, name, within)
     page.locator(f"#heatmap-{name} canvas").hover(position={"x": x, "y": y})
     return readout(page, name)
 
@@ -50,8 +51,9 @@ SHIFTS = ((0, 0), (6, -6), (-6, 6), (-3, 0), (0, 5), (2, 1))
 
 @pytest.mark.parametrize(("dx", "dy"), SHIFTS)
 def test_pointing_at_a_cell_tells_its_accuracy_interval_and_n(report: Any, zarr: xr.Dataset, dx: int, dy: int) -> None:
-    found = point(report, dx, dy)
-    assert (found["dx"], found["dy"]) == (str(dx), str(dy))
+    for within in (0.1, 0.9, 0.5):
+        found = point(report, dx, dy, within=within)
+        assert (found["dx"], found["dy"]) == (str(dx), str(dy))
     value = float(zarr.accuracy.sel(dx=dx, dy=dy))
     assert float(found["value"]) == pytest.approx(100 * value, abs=1e-4)
     low, high = wilson(round(value * 40), 40)
