@@ -47,7 +47,7 @@ from sweeps import small_sweeps as small
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
-TRIES = int(os.environ.get("HOSTILE_EXAMPLES", "40"))
+TRIES = int(os.environ.get("HOSTILE_EXAMPLES", "25"))
 USUAL = settings(
     max_examples=TRIES,
     suppress_health_check=list(HealthCheck),
