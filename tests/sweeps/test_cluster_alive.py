@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,8 @@ class Net(torch.nn.Module):
             os.kill(os.getpid(), signal.SIGKILL)
         if os.path.exists(f"{self.folder}/slow"):
             time.sleep(0.5)
-        while os.path.exists(f"{self.folder}/hold"):
+        # Not for the look at the net, which shows nothing and is made by the process that writes.
+        while x.any() and os.path.exists(f"{self.folder}/hold"):
             open(f"{self.folder}/holds-{os.getpid()}", "w").close()
             time.sleep(0.02)
         return self.head(x.flatten(1))
@@ -209,7 +211,7 @@ def started() -> Any:
             machines.extra = machines.add_node(num_cpus=1, node_ip_address="127.0.0.3")
             return machines
         except Exception as error:
-            if not left or "timed out during startup" not in str(error):
+            if not left or "timed out" not in str(error).lower():
                 raise
             for process in ours(psutil.Process().children(recursive=True)):
                 with contextlib.suppress(psutil.Error):
@@ -293,21 +295,22 @@ def test_a_driver_that_is_killed_loses_only_what_was_in_flight(
 def test_a_node_that_is_removed_is_told_and_the_others_go_on(
     bench: Bench, tmp_path: Path, nodes: Any, befalls: Callable[[str], Path]
 ) -> None:
-    removed = False
+    hold = befalls("hold")
 
-    def remove(n_done: int, n_total: int) -> None:
-        nonlocal removed
-        if n_done and not removed:
-            hold = befalls("hold")
-            wait_for(lambda: len(list(bench.folder.glob("holds-*"))) == 2)  # each core is in the middle of a chunk
-            nodes.remove_node(nodes.extra, allow_graceful=False)
-            removed = True
-            hold.unlink()
+    def remove() -> None:
+        wait_for(lambda: len(list(bench.folder.glob("holds-*"))) == 2)  # each core is in the middle of a chunk
+        workers = [psutil.Process(int(file.name.removeprefix("holds-"))) for file in bench.folder.glob("holds-*")]
+        nodes.remove_node(nodes.extra, allow_graceful=False)
+        wait_for(lambda: len(ours(workers)) == 1)  # before that it could still answer
+        hold.unlink()
 
-    said = bench.run(tmp_path / "s.zarr", remove)
+    with ThreadPoolExecutor(1) as pool:
+        removal = pool.submit(remove)
+        said = bench.run(tmp_path / "s.zarr")
+    removal.result()
     lost = [line for line in said if "lost its worker" in line]
     assert len(lost) == 1
-    assert "node 127.0.0.3 has left the cluster" in said
+    assert "127.0.0.3" in lost[0]
     assert small.tree(tmp_path / "s.zarr") == small.tree(bench.clean)
 
 

@@ -188,6 +188,7 @@ class Cluster:
                 f"before stay in {job.group.path}"
             ) from None
         self._announce(f"{job} lost its worker ({_why(error)}): it is computed again")
+        self._looked = float("-inf")  # its node may have gone with it
 
 
 def _losses(ray: Any) -> tuple[type[Exception], ...]:
