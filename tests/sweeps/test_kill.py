@@ -100,12 +100,12 @@ class Bench:
         self.folder = folder
         (folder / "net.py").write_text(NET)
 
-    def start(self, out: Path, log: str, delay: float = 0.0) -> subprocess.Popen[str]:
+    def start(self, out: Path, log: str, delay: float = 0.0, hold: str = "hold") -> subprocess.Popen[str]:
         environment = {
             "NET": str(self.folder / "net.py"),
             "LOG": str(self.folder / log),
             "DELAY": str(delay),
-            "HOLD": str(self.folder / "hold"),
+            "HOLD": str(self.folder / hold),
             "OMP_NUM_THREADS": "1",
         }
         return subprocess.Popen(
@@ -222,7 +222,7 @@ def test_a_second_process_is_refused_while_the_first_goes_on(bench: Bench, tmp_p
         bench.wait_for(first, "first", "progress")
         hold = bench.folder / "hold"
         hold.touch()  # however long the second one takes to start
-        with bench.start(out, "second") as second:
+        with bench.start(out, "second", hold="nothing holds this one") as second:
             _, errors = second.communicate()
         assert first.poll() is None, "the first one ended too early: the test shows nothing"
         hold.unlink()

@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from shiftlens.errors import InputError
@@ -107,10 +108,16 @@ def _alone() -> dict[str, str]:
         "RAY_worker_register_timeout_seconds": "300",
         "RAY_raylet_start_wait_time_s": "60",
         "RAY_worker_niceness": "0",  # the workers are the sweep, not something beside it
-        # Ray asks for a token by itself when it starts a cluster in a process; this one is in no file.
-        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        # Ray asks for a token by itself when it starts a cluster in a process; this one is in no file. It reads it once
+        # in a process, so that every cluster of this process has the same.
+        "RAY_AUTH_TOKEN": _token(),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
+
+
+@cache
+def _token() -> str:
+    return secrets.token_hex(32)
 
 
 @contextmanager
