@@ -30,17 +30,18 @@ from shiftlens.stats import Skipped
 from shiftlens.training import TrainSettings, train
 
 GRID = sl.ShiftGrid(8, step=2)
-CURES: dict[str, dict[str, str]] = {
-    "zeros": {},
-    "replicate": {"padding": "replicate"},
-    "reflect": {"padding": "reflect"},
-    "circular": {"padding": "circular"},
-    "partial": {"padding": "partial"},
-    "distribution": {"padding": "distribution"},
-    "blur": {"downsample": "blur"},
-    "polyphase": {"downsample": "polyphase"},
-    "replicate + blur": {"padding": "replicate", "downsample": "blur"},
+CURES: dict[str, tuple[str | None, str | None]] = {
+    "zeros": (None, None),
+    "replicate": ("replicate", None),
+    "reflect": ("reflect", None),
+    "circular": ("circular", None),
+    "partial": ("partial", None),
+    "distribution": ("distribution", None),
+    "blur": (None, "blur"),
+    "polyphase": (None, "polyphase"),
+    "replicate + blur": ("replicate", "blur"),
 }
+"""Padding and down-sampling of each arm; `zeros` is the net as it is."""
 STAGES = ("as it is", "re-estimated", "fine-tuned")
 SIZES = ("stride", "max3", "max")
 
@@ -48,7 +49,7 @@ SIZES = ("stride", "max3", "max")
 def cure(model: Model, stage: str, name: str, images: ImageSet, out: Path) -> Model:
     """One arm's net: a run directory, made if it is not there."""
     if not out.exists():
-        fixed, edits = surgery.repair(model, **CURES[name]) if CURES[name] else (model, [])  # type: ignore[call-overload]
+        fixed, edits = surgery.repair(model, *CURES[name]) if any(CURES[name]) else (model, [])
         healed = []
         if stage == "re-estimated":
             fixed, facts = surgery.reestimate(fixed, images)

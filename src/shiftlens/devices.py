@@ -72,8 +72,8 @@ def roomy_heap(device: torch.device) -> Iterator[None]:
 def give_back(device: torch.device) -> None:
     """Hand pages that hold nothing back to the system, also those between pages in use.
 
-    A roomy heap is a patchwork after a while, of holes that the next block does not fit: without this, a long sweep on
-    two threads grew by a gigabyte. Once a chunk costs nothing that could be measured.
+    A roomy heap is a patchwork after a while, of holes that the next block does not fit: without this, a sweep of 2,000
+    images x 4,225 shifts on two threads had grown to 3.6 GB. Meant for once a chunk, since the pages are cleared anew.
     """
     libc = _glibc() if device.type == "cpu" else None
     if libc is not None:

@@ -175,8 +175,7 @@ def pipe(folder: Path) -> Path:
 
 
 PICTURES: dict[str, Case] = {
-    name: Case(as_file(content), expected, says)  # type: ignore[arg-type]
-    for name, (content, expected, says) in PICTURE_BYTES.items()
+    name: Case(as_file(content), expected, says) for name, (content, expected, says) in PICTURE_BYTES.items()
 } | {
     "a terabyte": Case(huge_picture, says="x.png"),
     "a pipe": Case(pipe, says="is no file"),
@@ -242,13 +241,13 @@ def filled(make: Callable[[Path, Path], object], name: str = "{}.png") -> Callab
 
 def _spec(build: Callable[[Path], Path], kind: str = "folder") -> Callable[[Path], Path]:
     # A spec is text: the commands take what a builder gives as it is.
-    return lambda folder: f"{kind}:{build(folder)}"  # type: ignore[return-value]
+    return lambda folder: f"{kind}:{build(folder)}"
 
 
 MARKUP = ("[red]\x1b[31mred[/]", "$\\frac{", "<script>alert(1)<\u202e")
 
 FOLDERS: dict[str, Case] = {
-    name: Case(_spec(build), expected, says)  # type: ignore[arg-type]
+    name: Case(_spec(build), expected, says)
     for name, (build, expected, says) in {
         "an empty folder": (lambda f: f / "set" if (f / "set").mkdir() is None else f, "refused", "no folders"),
         "classes without pictures": (
@@ -295,10 +294,10 @@ FOLDERS: dict[str, Case] = {
         ),
     }.items()
 } | {
-    "a folder of no name": Case(lambda f: "folder:", says="expected folder:PATH"),  # type: ignore[arg-type, return-value]
-    "a null character": Case(lambda f: "folder:a\0b", says="does not exist"),  # type: ignore[arg-type, return-value]
-    "a folder of devices": Case(lambda f: "folder:/dev/fd", "either"),  # type: ignore[arg-type, return-value]
-    "a kind with markup": Case(lambda f: "[red]\x1b[2J:x", says="unknown images"),  # type: ignore[arg-type, return-value]
+    "a folder of no name": Case(lambda f: "folder:", says="expected folder:PATH"),
+    "a null character": Case(lambda f: "folder:a\0b", says="does not exist"),
+    "a folder of devices": Case(lambda f: "folder:/dev/fd", "either"),
+    "a kind with markup": Case(lambda f: "[red]\x1b[2J:x", says="unknown images"),
 }
 
 
@@ -388,7 +387,7 @@ def many_labels(folder: Path) -> Path:
 
 
 PARQUET: dict[str, Case] = {
-    name: Case(_spec(build, "parquet"), expected, says)  # type: ignore[arg-type]
+    name: Case(_spec(build, "parquet"), expected, says)
     for name, (build, expected, says) in {
         "a path instead of bytes": (pointing_outside, "refused", "has no bytes"),
         "paths that climb": (

@@ -192,7 +192,7 @@ RUNS: dict[str, Case] = {
     "edit of a dunder": Case(edits(edit("__class__", "padding")), says="no layer"),
     "edit above the net": Case(edits(edit("..", "padding")), says="no layer"),
     "edit of no kind": Case(edits(edit("0.0", "exec")), says="unknown edit 'exec'"),
-    "edit of an unhashable kind": Case(edits(edit("0.0", ["x"])), says="edit"),  # type: ignore[arg-type]
+    "edit of an unhashable kind": Case(edits(edit("0.0", ["x"])), says="edit"),
     "edit to an unhashable mode": Case(edits(edit("0.0", "padding", ["x"])), says="0.0"),
     "edit without a path": Case(edits({"what": "padding"}), says="needs a path"),
     "padding of a billion": Case(edits(edit("", "input padding", sides=[10**9] * 4)), says="input padding needs"),

@@ -184,11 +184,11 @@ def plot(
     shell.result({"files": files}, [f"wrote {path}" for path in files])
 
 
-def _drawn(result: Sweep | FeatureRun, out: Path, format: str) -> Pictures:  # noqa: A002
+def _drawn(result: Sweep | FeatureRun, out: Path, kind: str) -> Pictures:
     from shiftlens import figures
     from shiftlens.figures.feature_maps import plot_features
     from shiftlens.lens.result import FeatureRun
 
     if isinstance(result, FeatureRun):
-        return plot_features(result, out, format=format)
-    return figures.plot(result, out, format=format)
+        return plot_features(result, out, format=kind)
+    return figures.plot(result, out, format=kind)

@@ -222,12 +222,15 @@ def _read_layer(group: Any, room: _Room) -> LayerMaps:
     maps = room.read(group, "maps")
     average = None
     if "average_scores" in about:
-        arrays = {name: room.read(group, name) if name in group else None for name in _ARRAYS}
+        arrays = {name: room.read(group, name).astype(np.float64) if name in group else None for name in _ARRAYS}
         if any(a is not None and a.shape != maps.shape for a in arrays.values()):
             raise ValueError(f"{group.path}: the averages have another shape than the maps")
-        if arrays["mean"] is None or arrays["variance"] is None:
+        mean, variance = arrays.pop("mean"), arrays.pop("variance")
+        if mean is None or variance is None:
             raise ValueError(f"{group.path}: an average has a mean and a variance")
-        average = Average(_whole(about["n_images"], 1), **arrays, scores=_scores(about["average_scores"]))  # type: ignore[arg-type]
+        average = Average(
+            _whole(about["n_images"], 1), mean, variance, **arrays, scores=_scores(about["average_scores"])
+        )
     return LayerMaps(
         path=_text(about["path"]),
         call=_whole(about["call"], 0),

@@ -423,9 +423,7 @@ def read_header(path: Path) -> SweepHeader:
         group = zarr.open_group(str(path), mode="r", zarr_format=3, use_consolidated=False)
         attributes = group.attrs.asdict()
     except Exception as error:  # see `SweepGroup`
-        raise StoreError(
-            f"{path} is damaged and cannot be opened: {type(error).__name__}: {one_line(error)}"
-        ) from error
+        raise _unreadable(path, error) from error
     _schema_of(attributes, path)
     return SweepHeader.from_attributes(attributes, str(path))
 
