@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from dataclasses import dataclass
@@ -25,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import shiftlens as sl
+from header import header, of_machine
 from shiftlens import sequential
 from shiftlens.sequential import LEAST_OF_A_CLASS, N_MULTIPLIERS, RunningBand, look_schedule, random_signs
 from shiftlens.sources.selection import stratified_order
@@ -188,9 +187,7 @@ def main() -> None:
     parser.add_argument("--population", type=int, default=10_000)
     args = parser.parse_args()
     right, labels, index = from_sweep(args.sweep)
-    result: dict[str, Any] = {
-        "command": f"python benchmarks/adaptive.py --sweep {args.sweep.name} --draws {args.draws}",
-        "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}, NumPy {np.__version__}",
+    result = header() | {
         "images": len(right),
         "shifts": list(right.shape[1:]),
         "widths": [widths(right, labels, index, n) for n in dict.fromkeys((len(right), args.population))],
@@ -218,7 +215,7 @@ def table(result: dict[str, Any]) -> str:
     lines = [
         "# Adaptive sweeps",
         "",
-        f"`{result['command']}` on {result['machine']}.",
+        f"`{result['command']}` on {of_machine(result['machine'])}.",
         f"The real sweep: {result['images']:,} images x {ny} x {nx} shifts.",
         "",
         "## How often the band holds under the stopping",

@@ -13,13 +13,13 @@ import json
 import statistics
 import tempfile
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 import torch
 
 import shiftlens as sl
+from header import header
 from shiftlens.sweeps import cluster, request, runner
 from shiftlens.sweeps.engine import make_plan
 from shiftlens.sweeps.raysession import connect
@@ -69,7 +69,7 @@ def main() -> None:
     finally:
         ray.shutdown()
     median = {kind: statistics.median(values) for kind, values in seconds.items()}
-    result: dict[str, Any] = {
+    result = header() | {
         "net": asked.net,
         "n_workers": asked.workers,
         "n_images": n,

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 
 import shiftlens as sl
+from header import header
 from shiftlens.sweeps import request, runner, store
 from shiftlens.sweeps.engine import make_plan
 from shiftlens.sweeps.locking import Unsynced
@@ -101,12 +102,11 @@ def main() -> None:
                 found[kind]["writing_seconds"].append(sum(writing))
     medians = {kind: {name: statistics.median(v) for name, v in values.items()} for kind, values in found.items()}
     extra = medians["with"]["writing_seconds"] - medians["without"]["writing_seconds"]
-    result = {
+    result = header() | {
         "net": asked.net,
         "n_images": asked.images,
         "images_per_chunk": asked.images_per_chunk,
         "n_shifts": grid.n_shifts,
-        "n_threads": torch.get_num_threads(),
         "engine": plan.engine,
         "runs": found,
         "medians": medians,

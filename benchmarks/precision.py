@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
-import torch
 
 import shiftlens as sl
+from header import header
 from shiftlens.cli.console import Shell
 
 
@@ -41,16 +40,11 @@ def main() -> None:
     predictions = [sweep.dataset.prediction.to_numpy() for sweep in sweeps]
     losses = [sweep.dataset.loss.to_numpy().astype(np.float64) for sweep in sweeps]
     difference = fast - exact
-    result = {
-        "kind": "benchmark",
-        "schema_version": 1,
-        "command": " ".join(["python", "benchmarks/precision.py", *sys.argv[1:]]),
+    result = header() | {
         "model": model.digest,
         "data": images.digest,
         "n_images": len(images),
         "n_shifts": grid.n_shifts,
-        "torch": torch.__version__,
-        "vector_unit": torch.backends.cpu.get_cpu_capability(),
         "points": {
             "mean_absolute": float(np.abs(difference).mean()),
             "signed_mean": float(difference.mean()),

@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import shiftlens as sl
+from header import header
 from shiftlens import surgery
 from shiftlens.cli.console import Shell
 from shiftlens.sources.imageset import ImageSet
@@ -148,15 +146,10 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     images = sl.load_images("cifar10", split="test", data_root=args.data_root, limit=args.limit)
     training = sl.load_images("cifar10", split="train", data_root=args.data_root, limit=args.training_images)
-    about = {
-        "kind": "benchmark",
-        "schema_version": 1,
-        "command": " ".join(["python", "benchmarks/repairs.py", *sys.argv[1:]]),
+    about = header() | {
         "data": images.digest,
         "n_images": len(images),
         "grid": {"max_shift": 8, "step": 2},
-        "torch": torch.__version__,
-        "vector_unit": torch.backends.cpu.get_cpu_capability(),
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for found in (cures if args.study == "cures" else sizes)(args, images, training):

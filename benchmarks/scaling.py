@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 import shiftlens as sl
+from header import header, of_machine
 from shiftlens.devices import roomy_heap
 from shiftlens.sweeps.engine import make_plan, prepare
 
@@ -63,13 +64,7 @@ def main() -> None:
                 at = model.at((size, size))
                 rows.append({"factor": factor} | cost(at, size, sl.ShiftGrid(reach), n, args.repeats))
                 print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    result = {
-        "kind": "benchmark",
-        "schema_version": 1,
-        "command": " ".join(["python", "benchmarks/scaling.py", *sys.argv[1:]]),
-        "torch": torch.__version__,
-        "vector_unit": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
+    result = header() | {
         "unit": "ms an image and all its shifts",
         "rows": rows,
     }
@@ -77,8 +72,8 @@ def main() -> None:
     lines = [
         "# What a sweep costs as one thing grows",
         "",
-        f"`{result['command']}`, {result['threads']} threads, {result['vector_unit']}, torch {result['torch']}, "
-        f"bfloat16; median of {args.repeats} (least to most), milliseconds for one image and all its shifts.",
+        f"`{result['command']}` on {of_machine(result['machine'])}; bfloat16; "
+        f"median of {args.repeats} (least to most), milliseconds for one image and all its shifts.",
         "",
         "| grows | picture | shifts | images | direct | dedup | direct / dedup | multiply-adds fewer by |",
         "|---|---|---|---|---|---|---|---|",

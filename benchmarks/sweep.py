@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -28,6 +26,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as tv
 
 import shiftlens as sl
+from header import header, of_machine
 from shiftlens.devices import roomy_heap
 from shiftlens.sweeps.engine import make_plan, prepare
 
@@ -164,32 +163,11 @@ def memory_run(n: int, out: str) -> None:
     print(json.dumps({"n_images": n, "peak_memory_bytes": stats.peak_memory_bytes, "model_bytes": parameters}))
 
 
-def machine() -> dict[str, Any]:
-    name = platform.processor()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        name = lines[0].partition(":")[2].strip() if lines else name
-    return {
-        "processor": name,
-        "vector_unit": torch.backends.cpu.get_cpu_capability(),
-        "matrix_unit": bool(torch.cpu._is_amx_tile_supported()),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "numpy": np.__version__,
-    }
-
-
 def table(result: dict[str, Any]) -> str:
-    m = result["machine"]
     lines = [
         "# Rates of a sweep",
         "",
-        f"`{result['command']}` on {m['cores']} cores {m['processor']} ({m['vector_unit']}, "
-        f"{'with' if m['matrix_unit'] else 'without'} matrix unit), torch {m['torch']}, Python {m['python']}; "
+        f"`{result['command']}` on {of_machine(result['machine'])}; "
         f"{result['repeats']} repeats, median (least to most). "
         f"Best dense bfloat16 convolution: {result['best_convolution_tflops']:.2f} TFLOP/s.",
         "",
@@ -242,15 +220,11 @@ def main() -> None:
     import tempfile
 
     log = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731
-    result: dict[str, Any] = {
-        "kind": "benchmark",
-        "schema_version": 1,
-        "command": " ".join(["python", "benchmarks/sweep.py", *sys.argv[1:]]),
-        "repeats": args.repeats,
-        "machine": machine(),
-        "best_convolution_tflops": best_convolution(),
-        "nets": {arch: measure(arch, args.repeats, args.naive_evaluations, log) for arch in args.nets},
-    }
+    result = header(
+        repeats=args.repeats,
+        best_convolution_tflops=best_convolution(),
+        nets={arch: measure(arch, args.repeats, args.naive_evaluations, log) for arch in args.nets},
+    )
     with tempfile.TemporaryDirectory() as directory:
         result["memory"] = memory(args.limits, log, Path(directory))
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from shiftlens.arithmetic import graph_of, net_of, plan
 from shiftlens.capture import capture
-from shiftlens.devices import resolve_device
+from shiftlens.devices import resolve_device, roomy_heap
 from shiftlens.errors import InputError
 from shiftlens.graph import Graph, Site
 from shiftlens.lens.moments import Moments
@@ -246,7 +246,8 @@ def _averages(
     moments = {which: {site.index: Moments() for site in sites} for which in passes}
     total, done = len(passes) * len(images), 0
     rolls = torch.Generator().manual_seed(seed)
-    with torch.no_grad(), evaluating(module):
+    # Every map of every batch is a large block, asked for and freed again.
+    with torch.no_grad(), evaluating(module), roomy_heap(device):
         for x in _batches(model, images, batch, device, _dtype(module)):
             for which in passes:
                 here = moments[which]
