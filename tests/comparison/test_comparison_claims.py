@@ -18,6 +18,7 @@ from shiftlens.comparison.arms import align
 from shiftlens.comparison.gather import compared
 from shiftlens.comparison.paired import Difference, non_inferiority, paired_estimate
 from shiftlens.comparison.scores import Scores, score
+from shiftlens.comparison.sentences import _difference
 from shiftlens.comparison.winners import FEWEST_IMAGES, Winner, first_half, winners
 from shiftlens.stats import Estimate, Skipped
 
@@ -168,18 +169,33 @@ def test_every_difference_has_a_sentence_with_its_numbers(found):
             assert finding.severity == ("warn" if made.verdict == "worse" else "info")
             assert (finding.value, finding.interval) == (made.estimate.value, (made.estimate.lo, made.estimate.hi))
             assert finding.p_value == made.holm_p
-            quoted = re.search(r"(?:by |: )(-?[\d,.]+) (?:points|px²) \[(-?[\d,.]+), (-?[\d,.]+)\]", finding.statement)
+            quoted = re.search(r"(?:by |is )(-?[\d,.]+) (?:points|px²) \[(-?[\d,.]+), (-?[\d,.]+)\]", finding.statement)
             numbers = [float(text.replace(",", "")) for text in quoted.groups()]
             expected = (made.estimate.value, made.estimate.lo, made.estimate.hi)
             if made.verdict != "undecided" and made.estimate.value < 0:
                 expected = (-expected[0], -expected[2], -expected[1])
             assert numbers == pytest.approx(expected, abs=0.51 if quantity == "retained" else 0.051)
             if made.verdict == "undecided":
-                would = float(re.search(r"; ([\d.]+) (?:points|px²) would have been found", finding.statement)[1])
-                assert would == pytest.approx(made.detectable, rel=0.1)
+                would = re.search(
+                    r"A true difference of ([\d.]+) (?:points|px²) would be found in 80 of", finding.statement
+                )
+                assert float(would[1]) == pytest.approx(made.detectable, rel=0.1)
     groups = (found.improved, found.got_worse, found.cannot_be_told)
     assert sum(map(len, groups)) == n_verdicts == 24
     assert {each.question for each in found.findings} == {"D"}
+
+
+@pytest.mark.parametrize(("lo", "clear"), [(3.0, True), (-0.5, False)])
+def test_what_cannot_be_told_does_not_contradict_its_own_interval(found, lo, clear):
+    each = found.against[0]
+    seen = each.differences["near"]
+    estimate = replace(seen.estimate, value=4.7, lo=lo, hi=6.5)
+    made = replace(seen, estimate=estimate, verdict="undecided", holm_p=0.06, detectable=3.7)
+    text = _difference("near", made, each, found).statement
+    assert f"seen is 4.7 points [{lo:.1f}, 6.5]" in text
+    assert (f"which does not stand with all {found.n_tests} tests looked at." in text) == clear
+    # What could be found is said of the truth, in a sentence of its own: not of the number seen here.
+    assert text.endswith(". A true difference of 3.7 points would be found in 80 of 100 such sets of images.")
 
 
 def test_the_map_says_where(found):

@@ -78,9 +78,14 @@ def _difference(quantity: Quantity, made: Difference | Skipped, each: Against, c
     elif made.estimate.method == NO_IMAGE_DIFFERS:
         text = f"Cannot be told, since {arm} and {base} do not differ on any image in {label}{values}: {size}."
     else:
-        text = f"Cannot be told, corrected for all tests: whether {arm} differs from {base} in {label}{values}: {size}."
+        text = f"Cannot be told: whether {arm} differs from {base} in {label}{values}; seen is {size}"
+        if made.estimate.lo > 0 or made.estimate.hi < 0:
+            # The interval is of this difference alone, and looks as if the matter were settled.
+            text += f", which does not stand with all {comparison.n_tests} tests looked at"
+        text += "."
         if np.isfinite(made.detectable):
-            text = f"{text[:-1]}; {number_text(made.detectable, made.estimate.unit)} would have been found."
+            needed = number_text(made.detectable, made.estimate.unit)
+            text += f" A true difference of {needed} would be found in {100 * POWER:.0f} of 100 such sets of images."
     return Finding(
         name,
         "D",
@@ -100,7 +105,7 @@ def _evidence(quantity: Quantity, made: Difference, comparison: Comparison) -> s
         f"{made.estimate.n:,} images, paired; interval: {made.estimate.method}, for this difference alone. Corrected "
         f"for all {comparison.n_tests} tests of the comparison (Holm) {p_text(made.holm_p)}."
     )
-    if np.isfinite(made.detectable):
+    if np.isfinite(made.detectable) and made.verdict != "undecided":
         basis += (
             f" A true difference of {number_text(made.detectable, made.estimate.unit)} is found with "
             f"{100 * POWER:.0f} % chance."
