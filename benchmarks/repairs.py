@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import shiftlens as sl
-from header import header
+from header import header, of_machine
 from shiftlens import surgery
 from shiftlens.cli.console import Shell
 from shiftlens.sources.imageset import ImageSet
@@ -40,6 +40,13 @@ CURES: dict[str, tuple[str | None, str | None]] = {
     "replicate + blur": ("replicate", "blur"),
 }
 """Padding and down-sampling of each arm; `zeros` is the net as it is."""
+QUANTITIES = {
+    "accuracy": "at-rest",
+    "accuracy_within_8px": "near",
+    "retained_area": "retained",
+    "worst_of_radius": "worst",
+}
+"""Columns of the table, and the paired difference that goes with each."""
 STAGES = ("as it is", "re-estimated", "fine-tuned")
 SIZES = ("stride", "max3", "max")
 
@@ -132,6 +139,62 @@ def compared(paths: dict[str, Path], chosen: list[str], baseline: str, pictures:
     return result.to_dict()
 
 
+def shown(value: float | None, interval: list[float | None], scale: float = 1, digits: int = 1) -> str:
+    """A value with its interval; an end beyond the grid is open."""
+    if value is None:
+        return "not measured"
+    low, high = ("..." if end is None else f"{scale * end:.{digits}f}" for end in interval)
+    return f"{scale * value:.{digits}f} [{low}, {high}]"
+
+
+def verdict(arm: dict[str, Any], quantity: str) -> str:
+    """Points against the baseline, what that says, and what would have been found if it says nothing."""
+    found = arm["differences"].get(quantity)
+    if found is None:
+        return "not measured"
+    text = shown(found["value"], found["interval"])
+    if found["verdict"] in ("better", "worse"):
+        return f"**{text}** {found['verdict']}"
+    return f"{text}, seen from {found['detectable']:.1f} on" if found["detectable"] is not None else text
+
+
+def table(result: dict[str, Any]) -> str:
+    """The same for people."""
+    grid = result["grid"]
+    lines = [
+        f"# {'Cures of one net' if 'empty_energy' in result else 'Input sizes'}",
+        "",
+        f"`{result['command']}` on {of_machine(result['machine'])}. {result['n_images']:,} test images "
+        f"(JPEG-compressed copies) under shifts of up to {grid['max_shift']} px in steps of {grid['step']}; trainings saw "
+        f"{result['n_training_images']:,} images. Brackets: 95 % over images, not over trainings. Bold: holds after "
+        "correction for all tests of its table; else the smallest difference that would have been seen.",
+    ]
+    marks = result.get("empty_energy", {})
+    for each in result["comparisons"]:
+        base = each["baseline"]
+        lines += [
+            "",
+            f"Against `{base}` ({each['n_images']:,} images x {each['n_shifts']} shifts; {each['n_tests']} tests; areas "
+            f"in pixels of the {each['pixels_of']}):",
+            "",
+            "| net | accuracy at (0, 0), % | against | mean within 8 px, % | against | 95 % kept within, px² | "
+            "against | right under all shifts of 4 px, % | against | marks in an empty picture, % |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        against = {arm["name"]: arm for arm in each["against"]}
+        for row in each["rows"]:
+            arm = against.get(row["name"])
+            cells = [f"`{row['name']}`"]
+            for key, quantity in QUANTITIES.items():
+                scale = 1 if key == "retained_area" else 100
+                cells.append(shown(row[key], row[f"{key}_interval"], scale, 0 if key == "retained_area" else 1))
+                cells.append(verdict(arm, quantity) if arm else "")
+            energy = marks.get(row["name"])
+            cells.append("" if energy is None else f"{100 * energy:.1f}")
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=("cures", "sizes"))
@@ -154,6 +217,7 @@ def main() -> None:
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for found in (cures if args.study == "cures" else sizes)(args, images, training):
         args.out.write_text(json.dumps(about | found, indent=1) + "\n")
+        args.out.with_suffix(".md").write_text(table(about | found))
 
 
 if __name__ == "__main__":
