@@ -165,8 +165,8 @@ def table(result: dict[str, Any]) -> str:
         f"# {'Cures of one net' if 'empty_energy' in result else 'Input sizes'}",
         "",
         f"`{result['command']}` on {of_machine(result['machine'])}. {result['n_images']:,} test images "
-        f"(JPEG-compressed copies) under shifts of up to {grid['max_shift']} px in steps of {grid['step']}; trainings saw "
-        f"{result['n_training_images']:,} images. Brackets: 95 % over images, not over trainings. Bold: holds after "
+        f"(JPEG-compressed copies) under shifts of up to {grid['max_shift']} px in steps of {grid['step']}; trainings "
+        f"saw {result['n_training_images']:,} images. Brackets: 95 % over images, not over trainings. Bold: holds after "
         "correction for all tests of its table; else the smallest difference that would have been seen.",
     ]
     marks = result.get("empty_energy", {})
@@ -174,8 +174,8 @@ def table(result: dict[str, Any]) -> str:
         base = each["baseline"]
         lines += [
             "",
-            f"Against `{base}` ({each['n_images']:,} images x {each['n_shifts']} shifts; {each['n_tests']} tests; areas "
-            f"in pixels of the {each['pixels_of']}):",
+            f"Against `{base}` ({each['n_images']:,} images x {each['n_shifts']} shifts; {each['n_tests']} tests; "
+            f"areas in pixels of the {each['pixels_of']}):",
             "",
             "| net | accuracy at (0, 0), % | against | mean within 8 px, % | against | 95 % kept within, px² | "
             "against | right under all shifts of 4 px, % | against | marks in an empty picture, % |",
