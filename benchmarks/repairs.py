@@ -166,8 +166,8 @@ def table(result: dict[str, Any]) -> str:
         "",
         f"`{result['command']}` on {of_machine(result['machine'])}. {result['n_images']:,} test images "
         f"(JPEG-compressed copies) under shifts of up to {grid['max_shift']} px in steps of {grid['step']}; trainings "
-        f"saw {result['n_training_images']:,} images. Brackets: 95 % over images, not over trainings. Bold: holds after "
-        "correction for all tests of its table; else the smallest difference that would have been seen.",
+        f"saw {result['n_training_images']:,} images. Brackets: 95 % over images, not over trainings. Bold: holds "
+        "after correction for all tests of its table; else the smallest difference that would have been seen.",
     ]
     marks = result.get("empty_energy", {})
     for each in result["comparisons"]:
