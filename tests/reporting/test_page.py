@@ -125,15 +125,33 @@ def test_the_first_screen_says_how_good_how_far_and_where_worst(made: Report, se
     assert f"is right on {rest:.1f} % [" in made.verdict[0]
     strong = made.findings.named("retained-95")
     assert strong is not None
-    assert f"radius of {np.sqrt(strong.value / np.pi):.1f}" in made.verdict[1]
+    # An area, not a promise for every shift of that length.
+    assert f"area as large as a circle with a radius of {np.sqrt(strong.value / np.pi):.1f}" in made.verdict[1]
     # The region's middle is at dx = 1.5: moves to the left are worse.
-    assert "worst when the picture moves to the left" in made.verdict[2]
-    assert "the opposite way, to the right" in made.verdict[2]
+    assert "worse on one side: moved to the left by at most 5 px" in made.verdict[2]
+    assert "less than moved to the right" in made.verdict[2]
+    assert "60 images of 32x32 px" in seen.visible
     assert all(sentence in seen.visible for sentence in made.verdict)
     assert all(each.statement in seen.visible for each in made.findings)
     table = [row for row in seen.said if re.fullmatch(r"[\d.]+ \[[\d.]+, [\d.]+\]", row)]
     lo, hi = wilson(float(one.accuracy.sel(dx=0, dy=0)) * 60, 60)
     assert f"{rest:.1f} [{100 * lo:.1f}, {100 * hi:.1f}]" in table
+
+
+def test_the_cards_say_how_far_it_goes_straight_and_what_was_tested(seen: Page) -> None:
+    region = unpacked(seen.data["sweeps"][0]["region"]).astype(bool)
+    row, column = region[5], region[:, 5]
+    runs = (row[5::-1], row[5:], column[5::-1], column[5:])
+    sides = []
+    for name, kept in zip(("left", "right", "up", "down"), runs, strict=True):
+        lost = [k for k, inside in enumerate(kept) if not inside]
+        sides.append(f"{name} {lost[0] - 1}" if lost else f"{name} at least 5")
+    text = next(said for said in seen.said if "Straight" in said)
+    assert text.endswith(f"Straight {', '.join(sides)} px.")
+    assert len(set(sides)) == 4
+    # The worse side is found by another road than the tests below it, and the card says so.
+    card = next(said for said in seen.said if "one of the tests under Findings" in said)
+    assert "worse than to the right" in card
 
 
 def test_images_behind_the_cells(seen: Page, one: Sweep) -> None:

@@ -133,7 +133,8 @@ def offered(metrics: Metrics) -> Offered:
     if not isinstance(metrics.consistency, Skipped):
         same = np.rint(metrics.consistency.agreement.value * n).astype(np.int64)
         about = "Share of images whose prediction is the same as at (0, 0), right or wrong."
-        maps.append(counted("agreement", whole, "Agreement with the unshifted prediction", same, n, about))
+        made_same = counted("agreement", whole, "Agreement with the unshifted prediction", same, n, about)
+        maps.append(Map(made_same.data | {"short": "agreement"}, made_same.values))
     classes, left_out = _classes(metrics)
     return Offered([*maps, *classes, *_controls(metrics), *_sides(metrics)], left_out)
 
@@ -150,7 +151,7 @@ def _probability(sweep: SweepArrays, group: str) -> Map:
     if n > 1:
         _, lo, hi, _ = mean_interval(total, squares, n)
         lo, hi = 100 * np.clip(lo, 0, 1), 100 * np.clip(hi, 0, 1)
-    return measured(
+    made = measured(
         "probability",
         group,
         "Probability of the true class",
@@ -161,6 +162,7 @@ def _probability(sweep: SweepArrays, group: str) -> Map:
         colours="viridis",
         about="Mean of exp(-loss); Student t over images.",
     )
+    return Map(made.data | {"short": "probability"}, made.values)
 
 
 def _classes(metrics: Metrics) -> tuple[list[Map], int]:
@@ -169,17 +171,12 @@ def _classes(metrics: Metrics) -> tuple[list[Map], int]:
         return [], 0
     there = [int(k) for k in np.argsort(-found.n, kind="stable") if found.n[k]]
     chosen = sorted(there[:MOST_CLASSES])
-    maps = [
-        counted(
-            f"class-{k}",
-            "By class",
-            f"Class {plain(found.names[k])}",
-            found.right[k].astype(np.int64),
-            int(found.n[k]),
-            "Accuracy of the images of this class.",
-        )
-        for k in chosen
-    ]
+    maps = []
+    for k in chosen:
+        name, n = plain(found.names[k]), int(found.n[k])
+        about = "Accuracy of the images of this class; the line is that of the whole set."
+        made = counted(f"class-{k}", "By class", f"Class {name}", found.right[k].astype(np.int64), n, about)
+        maps.append(Map(made.data | {"said": f"accuracy of class {name}"}, made.values))
     return maps, len(there) - len(chosen)
 
 
@@ -233,7 +230,9 @@ def _sides(metrics: Metrics) -> list[Map]:
     limits = balanced(np.stack([values[0] for *_, values in made]), LEAST_POINTS) if made else (-1.0, 1.0)
     other = {"sides-x": "(-dx, dy)", "sides-y": "(dx, -dy)"}
     about = "Accuracy here minus at {}, paired; the interval holds for all pairs together. Red: better here."
-    return [_difference(name, label, values, n, about.format(other[name]), limits) for name, label, n, values in made]
+    maps = [_difference(name, label, values, n, about.format(other[name]), limits) for name, label, n, values in made]
+    words = {"said": "accuracy minus that on the other side", "missing": "no opposite shift"}
+    return [Map(each.data | words, each.values) for each in maps]
 
 
 def _spread(made: Asymmetry, sweep: SweepArrays, axis: int) -> tuple[FloatArray, FloatArray, FloatArray]:

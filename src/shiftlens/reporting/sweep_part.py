@@ -11,7 +11,7 @@ from shiftlens import figures
 from shiftlens.diagnosis.finding import Findings
 from shiftlens.diagnosis.gather import diagnose
 from shiftlens.diagnosis.setting import Setting
-from shiftlens.diagnosis.words import number_text, plain, quoted
+from shiftlens.diagnosis.words import plain, quoted
 from shiftlens.figures.profile import Profile, profile, rings
 from shiftlens.metrics.arrays import IntArray, SweepArrays, from_sweep
 from shiftlens.metrics.regions import Retained
@@ -92,6 +92,7 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int) 
         "n_missing": arrays.n_missing,
         "n_shifts": len(arrays.dys) * len(arrays.dxs),
         "fill": plain(header.fill.name),
+        "size": f"{header.image_size[0]}x{header.image_size[1]} px",
         "control": header.control,
         "verdict": said,
         "cards": _cards(metrics, way),
@@ -127,26 +128,43 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int) 
 
 
 def _cards(metrics: Metrics, way: Directions | Skipped) -> list[Data]:
-    """The numbers of the first screen: what, value with interval, in a few words."""
+    """The numbers of the first screen: what, value with interval, and what the sentences beside do not say."""
     cards = [_card("Accuracy, unshifted", quoted(metrics.accuracy_at_origin), "share of images predicted right")]
     strong = metrics.retained[0]
     if isinstance(strong, Retained):
-        area = f"where accuracy stays at 95 % or more of that: {quoted(strong.area)} around (0, 0)"
-        cards.append(_card("Retained radius", quoted(strong.radius), area))
+        about = f"a circle as large as the area that keeps 95 %. Straight {_straight(metrics, strong)}"
+        cards.append(_card("Retained radius", quoted(strong.radius), about))
     else:
         cards.append(_card("Retained radius", "not measured", plain(strong.why)))
     if isinstance(way, Directions):
-        low = way.accuracy[way.worst]
-        against = f"accuracy over shifts of at most {number_text(way.reach, 'px', 0)}: {quoted(low)}"
-        name, opposite = way.names[way.worst], way.names[way.opposite]
+        tested = "Its interval allows for all pairs of sides; it is not one of the tests under Findings."
+        gap = f"{quoted(way.gap)} worse than {way.names[way.opposite]}"
         if way.differs:
-            cards.append(_card("Worst direction", name, f"{against}, {quoted(way.gap)} below {opposite}"))
+            cards.append(_card("Worse side", way.names[way.worst], f"{gap}. {tested}"))
         else:
-            about = f"largest difference between opposites: {name} {quoted(way.gap)} below {opposite}"
-            cards.append(_card("Worst direction", "none clearly", about))
+            cards.append(_card("Worse side", "none clearly", f"at most {way.names[way.worst]}: {gap}. {tested}"))
     else:
-        cards.append(_card("Worst direction", "not measured", plain(way.why)))
+        cards.append(_card("Worse side", "not measured", plain(way.why)))
     return cards
+
+
+def _straight(metrics: Metrics, strong: Retained) -> str:
+    """How far the region goes from (0, 0) straight to each side that the grid has, as the line on the map shows it."""
+    sweep = metrics.sweep
+    row, column = sweep.origin
+    sides = (
+        ("left", strong.region[row, column::-1], -sweep.dxs[column::-1]),
+        ("right", strong.region[row, column:], sweep.dxs[column:]),
+        ("up", strong.region[row::-1, column], -sweep.dys[row::-1]),
+        ("down", strong.region[row:, column], sweep.dys[row:]),
+    )
+    made = []
+    for name, kept, away in sides:
+        if len(kept) > 1:
+            lost = np.flatnonzero(~kept)
+            last = int(away[lost[0] - 1 if len(lost) else -1])
+            made.append(f"{name} {last}" if len(lost) else f"{name} at least {last}")
+    return f"{', '.join(made)} px."
 
 
 def _card(title: str, value: str, about: str) -> Data:

@@ -1,4 +1,4 @@
-"""The verdict on a sweep in three sentences: how good, how far, and in which direction it is worst."""
+"""The verdict on a sweep in three sentences: how good, how far, and which side is worse than its opposite."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _good(metrics: Metrics, model: str, data: str) -> str:
     first = f"{model} is right on {quoted(rest)} of {rest.n:,} images of {data} as they are"
     worst = metrics.worst_of_radius
     if isinstance(worst, Estimate):
-        return f"{first}, and on {quoted(worst)} of them under every single shift of at most 4 px."
+        return f"{first}; {quoted(worst)} of the images are right wherever they are moved by at most 4 px."
     return f"{first}."
 
 
@@ -39,27 +39,27 @@ def _far(metrics: Metrics) -> str:
     if strong is None:
         why = next((each.why for each in metrics.retained if isinstance(each, Skipped)), "it was not measured")
         return f"How far it may be moved is not known: {plain(why)}."
-    text = f"It keeps 95 % of that accuracy within a radius of {quoted(strong.radius)}"
+    # Not "within": the region is no circle, and the slider beside shows what a circle would promise too much.
+    text = f"It keeps 95 % of that accuracy over an area as large as a circle with a radius of {quoted(strong.radius)}"
     half = by_level.get(50)
     if half is None:
         return f"{text}."
     if half.at_least:
         return f"{text}, and half of it to the edge of the grid."
-    return f"{text}, and half of it within {quoted(half.radius)}."
+    return f"{text}; half of it, over one of {quoted(half.radius)}."
 
 
 def _worst(way: Directions | Skipped) -> str:
     if isinstance(way, Skipped):
-        return f"Whether one direction is worse than another is not known: {plain(way.why)}."
+        return f"Whether one side is worse than its opposite is not known: {plain(way.why)}."
     low, high = way.accuracy[way.worst], way.accuracy[way.opposite]
     reach = number_text(way.reach, "px", 0)
     if way.differs:
         return (
-            f"It is worst when the picture moves {way.names[way.worst]}: over shifts of at most {reach} accuracy "
-            f"averages {quoted(low)} there, {quoted(way.gap)} less than the opposite way, {way.names[way.opposite]} "
-            f"({quoted(high)})."
+            f"It is worse on one side: moved {way.names[way.worst]} by at most {reach}, accuracy averages "
+            f"{quoted(low)}, {quoted(way.gap)} less than moved {way.names[way.opposite]} ({quoted(high)})."
         )
     return (
-        f"No direction is clearly worse than its opposite: the largest difference, over shifts of at most {reach}, is "
+        f"No side is clearly worse than its opposite: the largest difference, over shifts of at most {reach}, is "
         f"{quoted(way.gap)}, {way.names[way.worst]} ({quoted(low)}) against {way.names[way.opposite]} ({quoted(high)})."
     )

@@ -169,7 +169,8 @@
   }
 
   function axisTitle(map) {
-    return map.unit === "%" ? "per cent" : map.unit;
+    const what = map.short || { points: "difference", nats: "loss" }[map.unit] || "accuracy";
+    return `${what}, ${map.unit}`;
   }
 
   // ---- one map with its controls: a sweep's, or a comparison's
@@ -191,8 +192,10 @@
       const value = current.values[k];
       const ends = Number.isFinite(value) ? current.interval(k) : null;
       const place = `dx ${signed(dxs[column])}, dy ${signed(dys[row])} px: `;
-        const nothing = blank[k] ? " (nothing of the picture is left here)" : "";
-      readout.textContent = `${place}${current.label} ${withInterval(value, ends, current.unit)}, n = ${grouped(current.n)}${nothing}`;
+      const nothing = blank[k] ? " (nothing of the picture is left here)" : "";
+      readout.textContent = Number.isFinite(value)
+        ? `${place}${current.said || current.label} ${withInterval(value, ends, current.unit)}, n = ${grouped(current.n)}${nothing}`
+        : `${place}no number here${current.missing ? `: ${current.missing}` : ""}`;
       Object.assign(readout.dataset, {
         dx: dxs[column],
         dy: dys[row],
