@@ -229,6 +229,9 @@ def test_features_arithmetic_and_comparison_are_there(seen: Page, items: list[An
     for letter in "ABCD":
         assert any(attributes.get("data-question") == letter for _, attributes in seen.tags)
     assert "Not in this report" not in seen.visible
+    ids = {attributes.get("id") for _, attributes in seen.tags}
+    links = [attributes["href"] for attributes in seen.all_of("a")]
+    assert {link[1:] for link in links if link} <= ids
 
 
 def test_the_same_input_gives_the_same_bytes(one: Sweep, place: Path) -> None:

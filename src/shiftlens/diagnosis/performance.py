@@ -149,12 +149,12 @@ def region(metrics: Metrics, setting: Setting) -> list[Finding]:
 
 
 def _retained(kept: Retained, setting: Setting) -> Finding:
-    radius = f"that is a radius of {quoted(kept.radius)}"
+    radius = f"a circle of this area has a radius of {quoted(kept.radius)}"
     statement = (
         f"Accuracy stays at {100 * kept.level:.0f} % of its unshifted value or above within {quoted(kept.area)} around "
         f"(0, 0); {radius}."
     )
-    evidence = "[own] Shifts connected to (0, 0); the radius is that of a circle of the same area."
+    evidence = "[own] Shifts connected to (0, 0); the area itself is no circle."
     remedy = None
     if kept.at_least:
         evidence += " The region touches the edge of the grid, so both numbers are lower limits."
@@ -166,7 +166,7 @@ def _centre(middle: Centre, axis: Axis, metrics: Metrics, setting: Setting) -> F
     estimate = middle.x if axis == "x" else middle.y
     test = metrics.test(f"centre {axis}")
     holds = not isinstance(test, Skipped) and test.holds
-    place = f"the middle of the strong region ({100 * middle.level:.0f} % of the unshifted accuracy)"
+    place = f"the middle of the region that keeps {100 * middle.level:.0f} % of the unshifted accuracy"
     if holds:
         statement = f"Along {axis}, {place} lies {size_of(estimate)} {BESIDE[way(axis, estimate.value)]} (0, 0)."
     else:

@@ -128,7 +128,7 @@ def _lost_content(metrics: Metrics, setting: Setting) -> Finding | None:
     if not isinstance(kept, Skipped) and size is not None and len(metrics.sweep.dxs) > 1:
         value = float(min(kept.radius.value / size[1], 1.0))
         text += (
-            f" At {number_text(kept.radius.value, 'px')} to one side, the radius of the strong region, "
+            f" At {number_text(kept.radius.value, 'px')} to one side, the retained radius, "
             f"{number_text(value, 'share')} of the picture is gone."
         )
     if setting.data == "digits":

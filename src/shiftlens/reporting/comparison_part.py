@@ -166,9 +166,13 @@ def _text(value: Estimate | Skipped) -> str:
     return f"not measured: {plain(value.why)}" if isinstance(value, Skipped) else quoted(value)
 
 
-def summary(made: Comparison) -> str:
-    """The clearest result of a comparison in one sentence."""
-    for group in (made.improved, made.got_worse, made.cannot_be_told):
-        if group:
-            return plain(group[0].statement)
-    return f"{len(made.names)} sweeps are compared."
+def summary(made: Comparison) -> list[str]:
+    """What a comparison found, in a line or two: the first that improved, and the first that got worse."""
+    said = []
+    for group in (made.improved, made.got_worse):
+        more = f" {len(group) - 1} more such below." if len(group) > 1 else ""
+        said += [f"{plain(group[0].statement)}{more}"] if group else []
+    if not said:
+        told = f"Nothing is shown to have improved, and nothing to have got worse ({len(made.names)} sweeps compared)."
+        said = [told, *(plain(each.statement) for each in made.cannot_be_told[:1])]
+    return said

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from shiftlens.diagnosis.finding import Finding, Severity, value_text
 from shiftlens.diagnosis.words import p_text, plain
@@ -20,20 +21,49 @@ def parts(text: str) -> list[tuple[bool, str]]:
 
 
 def told(finding: Finding) -> Data:
-    """One finding for the template; its value only where the sentence does not have it already."""
-    value = value_text(finding)
+    """One finding for the template; value and p-value only where the sentences do not have them already."""
+    p = "" if finding.p_value is None else p_text(finding.p_value)
     return {
         "id": finding.id,
         "question": finding.question,
         "severity": finding.severity,
         "statement": plain(finding.statement),
-        "value": "" if value in finding.statement else value,
-        "p": "" if finding.p_value is None else p_text(finding.p_value),
+        "value": _value(finding),
+        "p": "" if p in finding.evidence else p,
         "evidence": plain(finding.evidence),
         "remedy": [] if finding.remedy is None else parts(finding.remedy),
     }
 
 
+def _value(finding: Finding) -> str:
+    """Value and interval, unless the statement has them, with that sign or with the other and "higher" or "less"."""
+    if finding.value is None or finding.interval is None:
+        return ""
+    lo, hi = finding.interval
+    turned = replace(finding, value=-finding.value, interval=(-hi, -lo))
+    shown = value_text(finding)
+    return "" if shown in finding.statement or value_text(turned) in finding.statement else shown
+
+
 def sorted_out(found: Iterable[Finding]) -> list[Data]:
-    """Findings for the template, those that warn first; order within a severity stays."""
-    return [told(each) for each in sorted(found, key=lambda finding: ORDER[finding.severity])]
+    """Findings for the template, those that warn first; order within a severity stays.
+
+    What a reader of the page has before them is not said again: a command or a footing that has been given, and the
+    advice to draw what the page shows.
+    """
+    made = [told(each) for each in sorted(found, key=lambda finding: ORDER[finding.severity])]
+    commands: set[str] = set()
+    footing = ""
+    for each in made:
+        each["remedy"] = _once(each["remedy"], commands)
+        footing, each["evidence"] = each["evidence"], "" if each["evidence"] == footing else each["evidence"]
+    return made
+
+
+def _once(remedy: list[tuple[bool, str]], commands: set[str]) -> list[tuple[bool, str]]:
+    codes = [text for is_code, text in remedy if is_code]
+    if codes and all(code.startswith("shiftlens plot ") or code.endswith(" --plots pictures") for code in codes):
+        return []
+    shorter = [(False, "as above") if is_code and text in commands else (is_code, text) for is_code, text in remedy]
+    commands.update(codes)
+    return shorter
