@@ -1,4 +1,4 @@
-"""`shiftlens sweep --verify`: what is torn is told in lines, in JSON and by the exit code."""
+"""`shiftlens sweep --verify`: what is torn is told in lines, in JSON and by the exit code; `--reuse` of a whole one."""
 
 from __future__ import annotations
 
@@ -59,3 +59,16 @@ def test_bad_use_is_one_line(options: list[str], says: str, capsys: pytest.Captu
     errors = capsys.readouterr().err
     assert says in errors
     assert errors.count("\n") == 1
+
+
+def test_more_images_than_last_time(
+    finished: tuple[Path, list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [*finished[1][:-4], "--limit", "8", "--max-shift", "1", "--out", str(tmp_path / "more.zarr")]
+    capsys.readouterr()
+    assert main([*command, "--reuse", str(finished[0])]) == 0
+    captured = capsys.readouterr()
+    assert f"what {finished[0]} holds of its 4 images is taken over" in captured.err
+    assert "8 images x 9 shifts" in captured.out
+    assert main([*command, "--reuse", str(tmp_path / "nothing.zarr")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

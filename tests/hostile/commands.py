@@ -180,6 +180,18 @@ SWEEPS: dict[str, Line] = {
     "compare as the baseline": lambda g, p, out: ["compare", p, str(g.sweep)],
     "report": lambda g, p, out: ["report", p, "--out", str(out / "report.html")],
     "verify": lambda g, p, out: ["sweep", "--verify", p],
+    "reuse": lambda g, p, out: [
+        "sweep",
+        "--model",
+        str(g.run),
+        "--data",
+        f"folder:{g.pictures}",
+        *QUICK[2:],
+        "--reuse",
+        p,
+        "--out",
+        str(out / "s.zarr"),
+    ],
 }
 
 FEATURES: dict[str, Line] = {

@@ -116,6 +116,10 @@ def sweep(
         float | None,
         typer.Option("--half-width", help="Stop when every accuracy is known to ± so many points, all shifts at once."),
     ] = None,
+    reuse: Annotated[
+        Path | None,
+        typer.Option("--reuse", help="Take over what this sweep of fewer of the same images holds; it is only read."),
+    ] = None,
     control: Annotated[
         str | None, typer.Option("--control", help="Controls with commas: occlusion,flip,canvas.")
     ] = None,
@@ -148,6 +152,8 @@ def sweep(
     On many machines: shiftlens sweep --model runs/vgg --data cifar10 --out vgg.zarr --cluster 192.0.2.10:6379
 
     As many images as it takes: shiftlens sweep --model runs/vgg --data cifar10 --half-width 5 --out vgg.zarr
+
+    More images than last time: shiftlens sweep --model runs/vgg --data cifar10 --reuse vgg.zarr --out vgg-all.zarr
 
     What is torn is told by: shiftlens sweep --verify vgg.zarr (exit code 2), and computed again by the same sweep.
     """
@@ -207,6 +213,7 @@ def sweep(
                 device=device,
                 cluster=cluster,
                 half_width=half_width,
+                reuse=reuse,
                 progress=report,
                 announce=shell.say,
             )

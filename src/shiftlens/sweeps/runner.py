@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from shiftlens.devices import give_back, resolve_device, roomy_heap
-from shiftlens.errors import ModelOutputError
+from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.imageset import ImageSet
 from shiftlens.sources.matching import check_labels, on_input_grid
@@ -28,6 +28,7 @@ from shiftlens.sweeps.plan import ChunkResult, Evaluator
 from shiftlens.sweeps.progress import Progress, SweepStats, Tally, peak_memory_bytes
 from shiftlens.sweeps.request import default_grid, device_on_cluster, images_per_chunk, refuse_other_plan
 from shiftlens.sweeps.result import Sweep
+from shiftlens.sweeps.reuse import Reuse
 from shiftlens.sweeps.schedule import Schedule, checked_half_width, in_fixed_order, short_chunk
 from shiftlens.sweeps.store import SweepStore, read_header, sweep_exists
 
@@ -50,6 +51,7 @@ def sweep(
     device: str = "auto",
     cluster: str | None = None,
     half_width: float | None = None,
+    reuse: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Sweep:
     """Evaluate a model on every image under every shift, into one Zarr group; an interrupted one is taken up again.
@@ -80,6 +82,9 @@ def sweep(
         Points: stop when the accuracies under all shifts are known to plus or minus that together, with 95 %
         confidence, instead of measuring all images. They are then taken in a fixed order that keeps the classes'
         shares; controls are measured on the same ones. A narrower one may be asked for later, down to 0: all images.
+    reuse
+        A sweep of some of the same images, with the same model, grid and fill: what it holds is copied rather than
+        computed again. Its images come first.
     progress
         Called with the evaluations done and in all.
 
@@ -109,6 +114,7 @@ def sweep(
         device=device,
         cluster=cluster,
         half_width=half_width,
+        reuse=reuse,
         progress=progress,
     )[0]
 
@@ -126,6 +132,7 @@ def run_sweep(
     device: str = "auto",
     cluster: str | None = None,
     half_width: float | None = None,
+    reuse: str | Path | None = None,
     progress: Progress | None = None,
     announce: Callable[[str], None] = logger.warning,
 ) -> tuple[Sweep, SweepStats]:
@@ -138,6 +145,9 @@ def run_sweep(
     if half_width is not None:
         half_width = checked_half_width(half_width)
         images = in_fixed_order(images)
+    other = _other(reuse, path, images, half_width)
+    if other is not None:
+        images = other.images
     if grid is None:
         grid = default_grid(size, announce)
     fill = Fill.parse(fill)
@@ -160,6 +170,8 @@ def run_sweep(
             refuse_other_kind(stored, path, half_width)
             describe(model, images, size, grid, fill, plan).refuse_other(stored, str(path))
             refuse_other_plan(plan, path, engine=engine, dtype=dtype, device=device)
+            if other is not None:
+                other.check(stored, engine=engine, dtype=dtype, device=device)
             for name in restore_known(path, images.labels, images.index, grid):
                 announce(f"{name} was torn: it is written again")
             store = SweepStore(path, writable=True)
@@ -174,17 +186,21 @@ def run_sweep(
                 store.add_control(control)
         else:
             sample = images.batch(np.arange(min(PLAN_IMAGES, len(images))))
-            plan = (make_plan if machines is None else machines.make_plan)(
-                model,
-                sample,
-                grid,
-                fill,
-                n_images=len(images),
-                engine=engine,
-                dtype=dtype,
-                device=str(target) if machines else device,
-                n_groups=1 + len(controls),
-            )
+            if other is not None:
+                plan = other.plan
+                other.check(describe(model, images, size, grid, fill, plan), engine=engine, dtype=dtype, device=device)
+            else:
+                plan = (make_plan if machines is None else machines.make_plan)(
+                    model,
+                    sample,
+                    grid,
+                    fill,
+                    n_images=len(images),
+                    engine=engine,
+                    dtype=dtype,
+                    device=str(target) if machines else device,
+                    n_groups=1 + len(controls),
+                )
             check_controls(model, plan, grid, fill, controls, (images.n_channels, *size))
             chunk_size = images_per_chunk(len(images), grid.n_shifts, model.n_macs, int(sample[0].nbytes))
             header = describe(model, images, size, grid, fill, plan)
@@ -195,6 +211,9 @@ def run_sweep(
                 path, header, images.labels, images.index, chunk_size=chunk_size, controls=controls
             )
         compute = (_Here if machines is None else machines.evaluator)(model, images, store.main.header)
+        if other is not None:
+            announce(f"what {reuse} holds of its {other.n_images:,} images is taken over")
+            compute = other.serving(compute)
         if half_width is None:
             tally, n_resumed = _fill_store(store, controls, compute, len(images), progress, announce)
         else:
@@ -214,6 +233,16 @@ def run_sweep(
         half_width=store.main.half_width_reached,
     )
     return Sweep(SweepStore(path)), stats
+
+
+def _other(reuse: str | Path | None, path: Path, images: ImageSet, half_width: float | None) -> Reuse | None:
+    if reuse is None:
+        return None
+    if half_width is not None:
+        raise InputError("a sweep that stops early takes its images in an order of its own: leave reuse out")
+    if Path(reuse).resolve() == path.resolve():
+        raise InputError(f"{reuse} is the sweep that is written; reuse names another one")
+    return Reuse(Path(reuse), images)
 
 
 def _fill_store(

@@ -1,0 +1,128 @@
+"""A sweep of more images takes over what one of fewer has already measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shiftlens.errors import StoreError
+from shiftlens.sources.imageset import ImageSet
+from shiftlens.sweeps.attributes import SweepHeader
+from shiftlens.sweeps.engine import check_machine
+from shiftlens.sweeps.jobs import Compute, Job
+from shiftlens.sweeps.locking import disk_errors
+from shiftlens.sweeps.plan import ChunkResult, Plan
+from shiftlens.sweeps.request import refuse_other_plan
+from shiftlens.sweeps.store import SweepGroup, SweepStore, sweep_exists
+
+
+class Reuse:
+    """Another sweep of the same question, on some of the same images; it is only read.
+
+    Its plan is taken over, its images come first and in its order, and a chunk is copied where computing it would give
+    the same bytes: the path by cells computes each image by itself, the other paths share batches among the images of a
+    chunk, so there the chunk must be the same one.
+
+    Parameters
+    ----------
+    path
+        The sweep; it may be incomplete, and torn chunks of it are computed anew.
+    images
+        All images of the new sweep, on the model's input grid.
+
+    Raises
+    ------
+    StoreError
+        No sweep, or one that holds other images than these.
+    """
+
+    def __init__(self, path: Path, images: ImageSet) -> None:
+        if not sweep_exists(path):
+            raise StoreError(f"there is no sweep at {path} to take anything over from")
+        self._path = path
+        self._store = SweepStore(path)
+        index = self._store.main.index
+        places = {int(source): place for place, source in enumerate(images.index)}
+        missing = [int(source) for source in index if int(source) not in places]
+        if missing:
+            raise StoreError(
+                f"{path} holds images that are not among the {len(images):,} asked for, such as number {missing[0]} "
+                "of the source; only a sweep of some of the same images can be taken over"
+            )
+        first = np.array([places[int(source)] for source in index], dtype=np.int64)
+        # Pixels and labels are compared, not just numbers: another source may count in the same way.
+        if images.subset(first).digest != self._store.main.header.data_digest:
+            raise StoreError(f"{path} holds a sweep of other images than the ones asked for; nothing can be taken over")
+        self.images = images.subset(np.concatenate([first, np.setdiff1d(np.arange(len(images)), first)]))
+        self._whole: dict[tuple[str | None, int], bool] = {}
+
+    @property
+    def plan(self) -> Plan:
+        """How the other sweep was computed, and this one will be."""
+        return self._store.main.header.plan
+
+    @property
+    def n_images(self) -> int:
+        """Images of the other sweep."""
+        return self._store.main.n_images
+
+    def check(self, header: SweepHeader, *, engine: str, dtype: str, device: str) -> None:
+        """Refuse to mix numbers of two questions, or of two ways to compute them.
+
+        Raises
+        ------
+        StoreError
+            Says what differs: model, grid, fill, plan, machine, torch.
+        """
+        stored, where = self._store.main.header, str(self._path)
+        replace(header, data_digest=stored.data_digest).refuse_other(stored, where)
+        refuse_other_plan(self.plan, self._path, engine=engine, dtype=dtype, device=device)
+        if header.plan != self.plan:
+            raise StoreError(f"{where} was computed by another plan than the sweep that goes on; leave it out to go on")
+        stored.refuse_other_torch(where)
+        check_machine(self.plan)
+
+    def serving(self, compute: Compute) -> Compute:
+        """The same, but for chunks that need not be computed."""
+
+        def serve(jobs: Iterable[Job], tick: Callable[[int], None]) -> Iterator[tuple[Job, ChunkResult]]:
+            left = []
+            for job in jobs:
+                known = self._known(job)
+                if known is None:
+                    left.append(job)
+                else:
+                    yield job, known
+            yield from compute(left, tick)
+
+        return serve
+
+    def _known(self, job: Job) -> ChunkResult | None:
+        if job.control is not None and job.control not in self._store.controls:
+            return None
+        group, span = self._store.group(job.control), job.span
+        if span.stop > group.n_images:
+            return None
+        chunks = range(span.start // group.chunk_size, (span.stop - 1) // group.chunk_size + 1)
+        by_itself = self.plan.engine == "dedup" or job.control == "canvas"
+        if not (by_itself or (len(chunks) == 1 and group.span(chunks[0]) == span)):
+            return None
+        if not all(self._is_whole(group, chunk) for chunk in chunks):
+            return None
+        with disk_errors(self._path, "read"):
+            prediction, loss, confidence = (_read(group, name, span) for name in ("prediction", "loss", "confidence"))
+        return ChunkResult(prediction.astype(np.int64), loss.astype(np.float32), confidence.astype(np.float16))
+
+    def _is_whole(self, group: SweepGroup, chunk: int) -> bool:
+        key = group.header.control, chunk
+        if key not in self._whole:
+            self._whole[key] = group.is_finished(chunk)
+        return self._whole[key]
+
+
+def _read(group: SweepGroup, name: str, span: slice) -> NDArray[np.generic]:
+    return np.asarray(group.array(name)[span])
