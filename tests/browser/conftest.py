@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from pages import Built, Watch, build, build_full, build_hostile
+from pages import Built, Watch, build, build_full, build_hostile, build_mirrored
 
 READY = "html[data-ready=yes]"
 PATIENCE = 120_000
@@ -92,6 +92,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """The same of things whose every name wants to be code."""
     return once(tmp_path_factory, "hostile", build_hostile)
+
+
+@pytest.fixture(scope="session")
+def mirrored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page on sweeps whose fills repeat the picture."""
+    return build_mirrored(tmp_path_factory.mktemp("mirrored"))
 
 
 @pytest.fixture(scope="session")

@@ -141,6 +141,20 @@ def build_hostile(folder: Path) -> Built:
     return Built.at(folder)
 
 
+MIRRORS = ("edge", "reflect", "symmetric", "wrap")
+"""Fills that are rules, not colours."""
+
+
+def build_mirrored(folder: Path) -> Path:
+    """One sweep for each of `MIRRORS`, a few shifts far apart."""
+    images = sl.load_images("digits", split="test", limit=8)
+    model = sl.wrap(Net().eval(), mean=0, std=1, size=32, name="a net")
+    grid = sl.ShiftGrid(40, step=20)
+    options: dict[str, Any] = {"engine": "direct", "dtype": "float32"}
+    sweeps = [sl.sweep(model, images, grid, out=folder / f"{fill}.zarr", fill=fill, **options) for fill in MIRRORS]
+    return report(sweeps, folder / "report.html").path
+
+
 def build_full(folder: Path) -> Built:
     """65 x 65 shifts of all test digits with made-up answers, right the less often the further out."""
     images = sl.load_images("digits", split="test")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
-from pages import Built
+from pages import MIRRORS, Built
 
 from shiftlens.stats import wilson
 
@@ -167,6 +168,38 @@ def test_thumbnails_are_the_pictures_as_the_net_saw_them(report: Any, zarr: xr.D
         for position, data in drawn:
             shown = np.array(data, np.uint8).reshape(32, 32, 4)[..., :3].transpose(2, 0, 1)
             assert np.abs(shown.astype(int) - moved[row[position]].astype(int)).max() <= 2
+
+
+def test_thumbnails_under_fills_that_repeat_the_picture(page: Any, watch: Any, mirrored: Path) -> None:
+    import shiftlens as sl
+
+    page.goto(mirrored.as_uri())
+    page.wait_for_selector("html[data-ready=yes]", state="attached")
+    images = sl.load_images("digits", split="test", limit=8)
+    pixels = images.batch(slice(None))
+    row = {int(position): k for k, position in enumerate(images.index)}
+    for n, fill in enumerate(MIRRORS):
+        page.check(f"#all-images-sweep-{n}")
+        page.wait_for_function(
+            f"() => [...document.querySelectorAll('#fails-sweep-{n} canvas')].some("
+            "e => e.getContext('2d').getImageData(0, 0, 32, 32).data.some((v, k) => k % 4 < 3 && v > 0))"
+        )
+        canvas = page.locator(f"#heatmap-sweep-{n} canvas")
+        canvas.focus()
+        # From (0, 0) to dx +40, dy -20: farther than the picture is wide.
+        for key in ("Home", "ArrowRight", "ArrowRight", "ArrowUp", "Enter"):
+            page.keyboard.press(key)
+        assert page.eval_on_selector(f"#chosen-sweep-{n}", "e => [e.dataset.dx, e.dataset.dy]") == ["40", "-20"]
+        drawn = page.eval_on_selector_all(
+            f"#fails-sweep-{n} li",
+            "all => all.map(e => [Number(e.dataset.position), "
+            "[...e.querySelector('canvas').getContext('2d').getImageData(0, 0, 32, 32).data]])",
+        )
+        assert len(drawn) == 8
+        moved = sl.translate(pixels, 40, -20, fill=fill)
+        for position, data in drawn:
+            shown = np.array(data, np.uint8).reshape(32, 32, 4)[..., :3].transpose(2, 0, 1)
+            assert np.abs(shown.astype(int) - moved[row[position]].astype(int)).max() <= 2, fill
 
 
 def test_the_radius_slider_tells_what_holds_within(report: Any, zarr: xr.Dataset) -> None:
