@@ -21,11 +21,11 @@ from shiftlens.sweeps.plan import Plan
 def plan_for(net: object, monkeypatch: pytest.MonkeyPatch, dtype: str = "auto", size: tuple[int, int] = (6, 8)) -> Plan:
     """The plan of a sweep that is long enough to be measured, on a machine where bfloat16 is always faster."""
 
-    def rate(model: object, plan: Plan, pictures: object) -> float:
+    def rate(model: object, plan: Plan, *_: object, **__: object) -> float:
         return (2.0 if plan.dtype == "bfloat16" else 1.0) * (1.5 if plan.batch_size == 32 else 1.0)
 
     monkeypatch.setattr(tuning, "_rate", rate)
-    monkeypatch.setattr(tuning, "_compiled", lambda model, best, *_: best)
+    monkeypatch.setattr(tuning, "compiled", lambda model, images, best, *_, **__: best)
     images, _ = pictures_of(4, *size, 4)
     model = wrap(net, mean=MEAN, std=STD, size=size)  # type: ignore[arg-type]
     return make_plan(model, images, ShiftGrid(3), Fill.parse("black"), n_images=1000, dtype=dtype)
@@ -68,10 +68,21 @@ def test_an_offset_shared_by_all_classes_hides_no_difference() -> None:
     assert largest_difference(a, b) > 0.1
 
 
-def test_a_measured_plan_runs() -> None:
+def check_a_measured_plan(n_images: int) -> Plan:
     images, labels = pictures_of(3, 6, 8, 4)
     model = wrap(own_net(), mean=MEAN, std=STD, size=(6, 8))
     grid, fill = ShiftGrid(2), Fill.parse("edge")
-    plan = make_plan(model, images, grid, fill, n_images=10**9)
+    plan = make_plan(model, images, grid, fill, n_images=n_images)
     result = prepare(model, plan, grid, fill)(images, labels)
     assert np.isfinite(result.loss).all()
+    return plan
+
+
+def test_a_measured_plan_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "COMPILING", np.inf)
+    assert not check_a_measured_plan(10**9).compiled
+
+
+@pytest.mark.slow
+def test_a_plan_for_which_the_net_was_compiled_runs() -> None:
+    check_a_measured_plan(10**9)

@@ -2,14 +2,15 @@
 
 Every operation that runs on cells saves arithmetic, but gathers more; late in a net there is little left to save. So
 the operations are run on one picture with a clock, the rests behind the cheapest cuts on a batch of windows, and the
-cheapest sum wins, if it also beats the direct path and agrees with it.
+cheapest sum wins, if it also beats the direct path and agrees with it. When the time for that is over, what was not
+measured is estimated from what was; the agreement is always checked, on one picture.
 """
 
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from shiftlens.errors import InputError
 from shiftlens.shifts import Fill, ShiftGrid, translate
 from shiftlens.sources.models import Model
 from shiftlens.sources.probing import scores_of
+from shiftlens.sweeps.budget import Budget
 from shiftlens.sweeps.dedup import CELL_BYTES, DedupEvaluator
 from shiftlens.sweeps.direct import prepare_module
 from shiftlens.sweeps.folding import largest_difference
@@ -58,9 +60,10 @@ def with_cut(
     fill: Fill,
     *,
     required: bool,
+    budget: Budget,
     say: Callable[[str], None],
-) -> Plan:
-    """The plan with the best cut, or as it is where that is faster or the only way.
+) -> tuple[float, Plan]:
+    """Windows per second and the plan with the best cut, or both as they are where that is faster or the only way.
 
     Parameters
     ----------
@@ -69,7 +72,9 @@ def with_cut(
     images, grid, fill
         A few pictures on the model's input grid; what will be swept.
     required
-        Whether the user asked for this path by name.
+        Whether the user asked for this path by name; it is not timed as a whole then.
+    budget
+        The time that is left.
     say
         Is told once why it is not taken.
 
@@ -79,11 +84,11 @@ def with_cut(
         The path is required and cannot serve the net: says why.
     """
 
-    def give_up(why: str) -> Plan:
+    def give_up(why: str) -> tuple[float, Plan]:
         if required:
             raise InputError(f"the path dedup cannot serve {model.name}: {why}; use engine direct or auto")
         say(f"every window is computed on its own: {why}")
-        return plan
+        return rate, plan
 
     if not isinstance(model.module, nn.Module):
         return give_up("it is a plain callable, whose layers cannot be seen")
@@ -106,17 +111,22 @@ def with_cut(
     if not cuts:
         return give_up("the cells of its first layers would not fit the memory")
     with torch.no_grad():
-        best = _cheapest(found, program, cuts, base, pictures[0], grid)
+        seconds, best = _cheapest(found, program, cuts, base, pictures[0], grid, budget)
     chosen = replace(base, cut=best.n_early, shared=round(best.shared, 4), fewer=round(best.fewer, 3))
-    if not _agrees(model, module, chosen, images[:1], pictures[0], grid, fill):
+    evaluator = DedupEvaluator(model, chosen, grid, fill)
+    if not _agrees(model, module, evaluator, chosen, pictures[0], grid, fill):
         return give_up("on these pictures the traced net disagrees with the module")
     if required:
-        return chosen
-    reached = _rate(model, chosen, images, grid, fill)
+        return rate, chosen
+    if budget.spent():
+        # One picture on one core is known; with all at work each is a little slower.
+        reached = evaluator.n_side_by_side((c, h, w)) * grid.n_shifts / seconds
+    else:
+        reached = _rate(evaluator, images, grid, budget)
     # Five per cent is more than the noise of these short timings.
     if reached < 1.05 * rate:
         return give_up(f"that is faster for this net and grid ({rate:,.0f} against {reached:,.0f} evaluations/s)")
-    return chosen
+    return reached, chosen
 
 
 def _dense_macs(found: Trace, n_early: int) -> int:
@@ -153,34 +163,55 @@ def _promising(found: Trace, layout: Layout, plan: Plan, net_macs: int, n_shifts
     return (whole if deepest == len(found.steps) else Program(found, deepest, layout)), cuts
 
 
-def _cheapest(found: Trace, program: Program, cuts: list[_Cut], plan: Plan, picture: Tensor, grid: ShiftGrid) -> _Cut:
-    """Time the steps of the deepest cut on one picture, and the rest behind every cut on a batch; one core each."""
+def _cheapest(
+    found: Trace, program: Program, cuts: list[_Cut], plan: Plan, picture: Tensor, grid: ShiftGrid, budget: Budget
+) -> tuple[float, _Cut]:
+    """Time the steps of the deepest cut on one picture, and the rest behind every cut on a batch; one core each.
+
+    Returns the cheapest, with its seconds for one picture.
+    """
     dtype: torch.dtype = getattr(torch, plan.dtype)
     n_threads = torch.get_num_threads()
     # As it will run: an image a core.
     torch.set_num_threads(1)
     try:
-        finished = _clocked(program, picture, dtype)
-        if max(finished.values()) < QUICK:  # then setting up the kernels shows
-            finished = _clocked(program, picture, dtype)
-        costs = [
-            (finished[found.steps[cut.n_early - 1].name] + _late(found, program, cut, plan, picture, grid), cut)
-            for cut in cuts
-        ]
-        return min(costs, key=lambda pair: pair[0])[1]
+        finished = _clocked(program, picture, dtype, budget)
+        if max(finished.values()) < QUICK and not budget.over():  # then setting up the kernels shows
+            finished = _clocked(program, picture, dtype, budget)
+        costs: list[tuple[float, _Cut]] = []
+        for cut in cuts:  # the most promising first
+            if not costs or not budget.spent():
+                early = finished[found.steps[cut.n_early - 1].name]
+                costs.append((early + _late(found, program, cut, plan, picture, grid, budget), cut))
+        return min(costs, key=lambda pair: pair[0])
     finally:
         torch.set_num_threads(n_threads)
 
 
-def _clocked(program: Program, picture: Tensor, dtype: torch.dtype) -> dict[str, float]:
-    """Seconds after which each map was there."""
+class _TimeOverError(Exception):
+    """Ends a run on cells that is only there to be timed."""
+
+
+def _clocked(program: Program, picture: Tensor, dtype: torch.dtype, budget: Budget) -> dict[str, float]:
+    """Seconds after which each map is there; of those that were not reached in time, by their multiply-adds."""
     finished: dict[str, float] = {}
-    begin = time.perf_counter()
-    program.run(picture, dtype, lambda name: finished.__setitem__(name, time.perf_counter() - begin))
-    return finished
+    begin = budget.clock()
+
+    def made(name: str) -> None:
+        finished[name] = budget.clock() - begin
+        # A first convolution must be among what is measured.
+        if program.so_far[name][0] and len(finished) < len(program.so_far) and budget.spent():
+            raise _TimeOverError
+
+    with suppress(_TimeOverError):
+        program.run(picture, dtype, made)
+    reached, last = max((program.so_far[name][0], seconds) for name, seconds in finished.items())
+    return {name: finished.get(name, last * macs / max(1, reached)) for name, (macs, _) in program.so_far.items()}
 
 
-def _late(found: Trace, program: Program, cut: _Cut, plan: Plan, picture: Tensor, grid: ShiftGrid) -> float:
+def _late(
+    found: Trace, program: Program, cut: _Cut, plan: Plan, picture: Tensor, grid: ShiftGrid, budget: Budget
+) -> float:
     """Seconds of the rest for all windows of one picture, from two batches after one to warm up."""
     rest = rest_of(found, cut.n_early)
     names = crossing(found, cut.n_early)
@@ -200,9 +231,9 @@ def _late(found: Trace, program: Program, cut: _Cut, plan: Plan, picture: Tensor
     iy, ix = np.divmod(shift, grid.shape[1])
     times = []
     for _ in range(3):
-        begin = time.perf_counter()
+        begin = budget.clock()
         rest(*program.windows(maps, iy, ix, channels_last=plan.channels_last, names=names))
-        times.append(time.perf_counter() - begin)
+        times.append(budget.clock() - begin)
     return min(times[1:]) * grid.n_shifts / n
 
 
@@ -220,10 +251,15 @@ def _channels(found: Trace, name: str) -> int:
 
 
 def _agrees(
-    model: Model, module: nn.Module, plan: Plan, images: NDArray[np.uint8], picture: Tensor, grid: ShiftGrid, fill: Fill
+    model: Model,
+    module: nn.Module,
+    evaluator: DedupEvaluator,
+    plan: Plan,
+    picture: Tensor,
+    grid: ShiftGrid,
+    fill: Fill,
 ) -> bool:
     """Whether both paths give the same scores for windows spread over the grid."""
-    evaluator = DedupEvaluator(model, plan, grid, fill)
     shift = _spread(grid, (int(picture.shape[-2]), int(picture.shape[-1])), CHECKED_WINDOWS)
     iy, ix = np.divmod(shift, grid.shape[1])
     values = fill.normalised(model.preprocessing.mean, model.preprocessing.std) if fill.is_constant else fill
@@ -237,16 +273,17 @@ def _agrees(
     return largest_difference(plain, dedup) <= tolerance
 
 
-def _rate(model: Model, plan: Plan, images: NDArray[np.uint8], grid: ShiftGrid, fill: Fill) -> float:
-    """Evaluations per second with all cores at work: the median of three rounds of one picture a core."""
-    evaluator = DedupEvaluator(model, plan, grid, fill)
+def _rate(evaluator: DedupEvaluator, images: NDArray[np.uint8], grid: ShiftGrid, budget: Budget) -> float:
+    """Evaluations per second with all cores at work: the median of up to three rounds of one picture a core.
+
+    The evaluator has computed a picture already, so that nothing is cold.
+    """
     n = max(1, torch.get_num_threads())
     pictures = images[np.arange(n) % len(images)]
     labels = np.zeros(n, dtype=np.int64)
-    evaluator(pictures[:1], labels[:1])
-    times = []
-    for _ in range(3):
-        begin = time.perf_counter()
+    times: list[float] = []
+    while not times or (len(times) < 3 and not budget.over()):
+        begin = budget.clock()
         evaluator(pictures, labels)
-        times.append(time.perf_counter() - begin)
-    return n * grid.n_shifts / statistics.median(times)
+        times.append(budget.clock() - begin)
+    return n * grid.n_shifts / max(statistics.median(times), 1e-9)

@@ -104,6 +104,10 @@ class DedupEvaluator(DirectEvaluator):
             inputs = program.windows(maps, iy[batch], ix[batch], channels_last=self._plan.channels_last)
             yield self._scores(rest, inputs, np.full(len(inputs[0]), image))
 
+    def n_side_by_side(self, shape: tuple[int, int, int]) -> int:
+        """How many pictures [c, h, w] are computed at a time, each on a core."""
+        return self._program(shape, occluded=False)[1].n
+
     def scores(self, picture: Tensor, shift: NDArray[np.int64]) -> Tensor:
         """Scores [n, classes] of one normalised picture [c, h, w] under some shifts that leave some of it in view."""
         c, h, w = (int(n) for n in picture.shape)

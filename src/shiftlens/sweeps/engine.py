@@ -8,7 +8,9 @@ so that a resume on another day computes the same numbers. `prepare` turns a pla
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ from shiftlens.naming import unknown_name
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.models import Model
 from shiftlens.sweeps import tuning
+from shiftlens.sweeps.budget import Budget
 from shiftlens.sweeps.cutting import with_cut
 from shiftlens.sweeps.dedup import CanvasEvaluator, DedupEvaluator
 from shiftlens.sweeps.direct import DirectEvaluator
@@ -71,8 +74,11 @@ def make_plan(
     dtype: str = "auto",
     device: str = "auto",
     n_groups: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Plan:
     """Choose path, number format, layout and batch, by measuring on a few images where the sweep is long enough.
+
+    The measuring takes a small share of the sweep's time (`budget`); a plan for which not all was tried says so.
 
     Parameters
     ----------
@@ -88,6 +94,8 @@ def make_plan(
         What the user asked for; `auto` leaves the choice to the measurement.
     n_groups
         1 + the number of controls.
+    clock
+        Seconds from any moment on.
 
     Raises
     ------
@@ -98,20 +106,26 @@ def make_plan(
     check_request(grid, fill, engine, dtype, ())
     target = resolve_device(device)
     n_evaluations = n_images * grid.n_shifts * n_groups
-    rate, plan = tuning.choose(
+    budget = Budget(clock)
+    rate, plan = direct = best = tuning.choose(
         model,
         images,
         n_evaluations=n_evaluations,
         dtype=dtype,
         device=target,
         machine=machine_kind(target),
+        budget=budget,
         say=logger.info,
     )
     # Looking for the best cut takes as long as some pictures do.
-    least = max(WORTH_CUTTING * rate, PICTURES_TO_CUT * grid.n_shifts)
-    if engine == "direct" or (engine == "auto" and n_evaluations < least):
-        return plan
-    return with_cut(model, plan, rate, images, grid, fill, required=engine == "dedup", say=logger.info)
+    long = n_evaluations >= max(WORTH_CUTTING * rate, PICTURES_TO_CUT * grid.n_shifts)
+    if engine == "dedup" or (engine == "auto" and long):
+        best = with_cut(
+            model, plan, rate, images, grid, fill, required=engine == "dedup", budget=budget, say=logger.info
+        )
+    if engine != "dedup":
+        best = tuning.compiled(model, images, best, direct, n_evaluations=n_evaluations, budget=budget, say=logger.info)
+    return replace(best[1], cut_short=budget.cut_short)
 
 
 def check_machine(plan: Plan) -> None:

@@ -25,6 +25,9 @@ class Plan:
 
     Of the path `dedup`: `cut` is the number of operations that run once for all shifts of an image, `shared` their
     share of the net's multiply-adds (0 to 1), `fewer` how many times fewer multiply-adds the whole sweep takes.
+
+    `cut_short`: there was no time to try all ways (`budget`), so a faster one may have been missed; no result depends
+    on it.
     """
 
     engine: str
@@ -38,10 +41,14 @@ class Plan:
     cut: int = 0
     shared: float = 0.0
     fewer: float = 1.0
+    cut_short: bool = False
 
     def to_json(self) -> str:
-        """One line of JSON with sorted keys."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """One line of JSON with sorted keys; `cut_short` only where it is so, as sweeps before it had no word of it."""
+        values = asdict(self)
+        if not self.cut_short:
+            del values["cut_short"]
+        return json.dumps(values, sort_keys=True)
 
     @staticmethod
     def from_json(text: str) -> Plan:

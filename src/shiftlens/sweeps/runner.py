@@ -201,6 +201,11 @@ def run_sweep(
                     device=str(target) if machines else device,
                     n_groups=1 + len(controls),
                 )
+                if plan.cut_short:
+                    announce(
+                        "how to compute was chosen before all ways were tried, as trying took too long: a faster one "
+                        f"may have been missed; this sweep goes on by it ({plan.engine}, {plan.dtype})"
+                    )
             check_controls(model, plan, grid, fill, controls, (images.n_channels, *size))
             chunk_size = images_per_chunk(len(images), grid.n_shifts, model.n_macs, int(sample[0].nbytes))
             header = describe(model, images, size, grid, fill, plan)
