@@ -28,9 +28,9 @@ import shiftlens as sl
 from header import header
 from shiftlens.sweeps import request, runner, store
 from shiftlens.sweeps.engine import make_plan
+from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.locking import Unsynced
 from shiftlens.sweeps.runner import run_sweep
-from shiftlens.sweeps.store import SweepGroup
 
 
 @contextmanager

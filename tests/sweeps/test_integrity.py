@@ -21,11 +21,11 @@ from shiftlens.sources.imageset import ImageSet
 from shiftlens.sources.wrapping import Model, wrap
 from shiftlens.sweeps import request
 from shiftlens.sweeps.checksums import checksums
+from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.integrity import Verification, restore_known, verify_sweep
 from shiftlens.sweeps.locking import Unsynced
 from shiftlens.sweeps.result import open_sweep
 from shiftlens.sweeps.runner import run_sweep, sweep
-from shiftlens.sweeps.store import SweepGroup
 
 GRID = ShiftGrid((1, 2))
 N = 7

@@ -13,8 +13,8 @@ import small_sweeps as small
 import xarray as xr
 
 from shiftlens.errors import InputError, StoreError
+from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.result import open_sweep
-from shiftlens.sweeps.store import SweepGroup
 
 
 def test_a_complete_sweep_gives_its_numbers(tmp_path: Path) -> None:

@@ -21,11 +21,11 @@ from shiftlens.sources.imageset import ImageSet
 from shiftlens.sources.wrapping import Model, wrap
 from shiftlens.sweeps import attributes, request, runner
 from shiftlens.sweeps.engine import prepare
+from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.locking import output_lock
 from shiftlens.sweeps.request import default_grid, images_per_chunk
 from shiftlens.sweeps.result import open_sweep
 from shiftlens.sweeps.runner import run_sweep, sweep
-from shiftlens.sweeps.store import SweepGroup
 
 GRID = ShiftGrid((2, 3))
 N = 7

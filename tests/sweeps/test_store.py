@@ -20,10 +20,12 @@ from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.preprocessing import Preprocessing
 from shiftlens.sweeps import store as store_module
 from shiftlens.sweeps.attributes import SweepHeader
+from shiftlens.sweeps.existing import sweep_exists
+from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.layout import prediction_dtype
 from shiftlens.sweeps.plan import ChunkResult
 from shiftlens.sweeps.result import open_sweep
-from shiftlens.sweeps.store import SweepGroup, SweepStore, sweep_exists
+from shiftlens.sweeps.store import SweepStore
 
 # ---- layout
 

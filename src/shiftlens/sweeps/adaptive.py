@@ -10,8 +10,8 @@ import numpy as np
 from shiftlens.errors import StoreError
 from shiftlens.sequential import Look, RunningBand
 from shiftlens.sweeps.attributes import SweepHeader
+from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.jobs import Job
-from shiftlens.sweeps.store import SweepGroup
 
 
 def agree_on_width(main: SweepGroup, half_width: float, announce: Callable[[str], None]) -> float:

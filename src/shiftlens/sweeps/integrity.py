@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from shiftlens.errors import StoreError
 from shiftlens.shifts import ShiftGrid
+from shiftlens.sweeps.existing import sweep_exists
+from shiftlens.sweeps.group import ChunkState, SweepGroup
 from shiftlens.sweeps.locking import disk_errors
 from shiftlens.sweeps.plan import CONTROLS
-from shiftlens.sweeps.store import CONTROL_PREFIX, ChunkState, SweepGroup, SweepStore, sweep_exists
+from shiftlens.sweeps.store import CONTROL_PREFIX, SweepStore
 
 _SHOWN = 20
 

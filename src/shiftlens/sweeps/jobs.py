@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shiftlens.errors import ModelOutputError
+from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.plan import ChunkResult
-from shiftlens.sweeps.store import SweepGroup
 
 
 @dataclass(frozen=True, eq=False)

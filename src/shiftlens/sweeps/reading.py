@@ -13,8 +13,8 @@ from xarray.core import indexing
 
 from shiftlens.errors import StoreError
 from shiftlens.naming import one_line
+from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.layout import arrays_of
-from shiftlens.sweeps.store import SweepGroup
 
 
 def open_dataset(group: SweepGroup) -> xr.Dataset:

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 from shiftlens.errors import InputError, StoreError
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.attributes import SweepHeader
+from shiftlens.sweeps.existing import sweep_exists
+from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.reading import open_dataset
-from shiftlens.sweeps.store import SweepGroup, SweepStore, sweep_exists
+from shiftlens.sweeps.store import SweepStore
 
 
 class Sweep:

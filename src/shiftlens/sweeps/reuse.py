@@ -13,11 +13,13 @@ from shiftlens.errors import StoreError
 from shiftlens.sources.imageset import ImageSet
 from shiftlens.sweeps.attributes import SweepHeader
 from shiftlens.sweeps.engine import check_machine
+from shiftlens.sweeps.existing import sweep_exists
+from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.jobs import Compute, Job
 from shiftlens.sweeps.locking import disk_errors
 from shiftlens.sweeps.plan import ChunkResult, Plan
 from shiftlens.sweeps.request import refuse_other_plan
-from shiftlens.sweeps.store import SweepGroup, SweepStore, sweep_exists
+from shiftlens.sweeps.store import SweepStore
 
 
 class Reuse:

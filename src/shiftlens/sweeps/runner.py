@@ -21,6 +21,7 @@ from shiftlens.sweeps.adaptive import agree_on_width, refuse_other_kind, stretch
 from shiftlens.sweeps.attributes import SweepHeader, describe
 from shiftlens.sweeps.cluster import Cluster
 from shiftlens.sweeps.engine import check_controls, check_machine, check_request, make_plan, prepare
+from shiftlens.sweeps.existing import read_header, sweep_exists
 from shiftlens.sweeps.integrity import restore_known
 from shiftlens.sweeps.jobs import Compute, Job, check_result, with_sources
 from shiftlens.sweeps.locking import clean_strays, disk_errors, output_lock
@@ -30,7 +31,7 @@ from shiftlens.sweeps.request import default_grid, device_on_cluster, images_per
 from shiftlens.sweeps.result import Sweep
 from shiftlens.sweeps.reuse import Reuse
 from shiftlens.sweeps.schedule import Schedule, checked_half_width, in_fixed_order, short_chunk
-from shiftlens.sweeps.store import SweepStore, read_header, sweep_exists
+from shiftlens.sweeps.store import SweepStore
 
 logger = logging.getLogger(__name__)
 
