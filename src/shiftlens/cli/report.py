@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 def report(
     items: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="S.zarr F.zarr ...", help="Sweeps, feature runs, JSON files of `inspect --json`."),
+        typer.Argument(metavar="S.zarr F.zarr ...", help="Sweeps, feature runs, JSON of inspect and compare."),
     ] = None,
     out: Annotated[Path, typer.Option("--out", help="The file, ending in .html.")] = Path("report.html"),
     title: Annotated[str | None, typer.Option("--title", help="Of the page (default: model and images).")] = None,
@@ -60,7 +60,7 @@ def report(
         if size is not None and model is None:
             raise InputError("--size is the input of --model: give a model too, or leave it out")
         found = given([*(items or ()), *(() if model is None else (_inspected(model, size, items or []),))])
-        everything: list[reporting.Item] = [*found.sweeps, *found.runs, *found.inspections]
+        everything: list[reporting.Item] = [*found.sweeps, *found.runs, *found.inspections, *found.comparisons]
         with shell.progress("reporting", "parts") as step:
             made = reporting.report(
                 everything, out, title=title, images=data, data_root=data_root, seed=seed, progress=step

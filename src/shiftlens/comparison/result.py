@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from shiftlens.figures.gallery import Pictures
 
 
+KIND = "comparison"
+"""What the JSON of a comparison says it is."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One line of the table.
@@ -242,6 +246,7 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """The object of `shiftlens compare --json`."""
         return {
+            "kind": KIND,
             "baseline": self.names[self.baseline],
             "rows": [row.to_dict() for row in self.rows],
             "against": [each.to_dict() for each in self.against],

@@ -22,7 +22,7 @@ LARGEST = 64 * 2**20
 _MOST = 10**9
 """Pixels: far beyond any picture."""
 
-EXPECTED = "a sweep, a feature run, or the JSON of `shiftlens inspect --json`"
+EXPECTED = "a sweep, a feature run, or the JSON of `shiftlens inspect --json` or `shiftlens compare --json`"
 
 
 def inspection_from(path: Path) -> Inspection:

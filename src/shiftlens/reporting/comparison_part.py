@@ -13,12 +13,15 @@ from shiftlens.errors import InputError
 from shiftlens.figures.drawing import balanced
 from shiftlens.figures.maps import LEAST_POINTS
 from shiftlens.naming import one_line
+from shiftlens.reporting.comparison_file import SavedComparison
 from shiftlens.reporting.encoding import Data, figure_uri, packed
 from shiftlens.reporting.maps import measured
 from shiftlens.reporting.said import sorted_out
 from shiftlens.reporting.sweep_part import Part, spaced_table
 from shiftlens.stats import Estimate, Skipped
 from shiftlens.sweeps.result import Sweep
+
+AnyComparison = Comparison | SavedComparison
 
 HEADS = (
     "sweep",
@@ -70,35 +73,45 @@ def comparisons(sweeps: Sequence[Sweep], names: Sequence[str], seed: int) -> tup
     return made, [plain(reason) for reason in reasons.values()]
 
 
-def comparison_part(made: Comparison, number: int) -> Part:
+def comparison_part(made: AnyComparison, number: int) -> Part:
     """Lay out a comparison.
 
     Parameters
     ----------
     made
-        From `shiftlens.compare`.
+        From `shiftlens.compare`, or a saved one: that has no maps.
     number
         Of the comparison on the page, from 0.
     """
-    pictures = made.plot()
     base = plain(made.names[made.baseline])
-    whose = "the source picture" if made.unit == "source" else "the baseline's input"
-    arms = [(each, plain(each.name)) for each in made.against]
-    values = [each.map.value for each, _ in arms]
-    top = max((balanced(value, LEAST_POINTS)[1] for value in values), default=LEAST_POINTS)
-    view = {
+    view: Data = {
         "number": number,
         "id": f"comparison-{number}",
         "baseline": base,
         "names": [plain(name) for name in made.names],
         "n": made.n_images,
-        "n_shifts": len(made.dys) * len(made.dxs),
-        "pixels_of": whose,
+        "pixels_of": "the source picture" if made.unit == "source" else "the baseline's input",
         "heads": HEADS,
         "rows": [_row(row, k == made.baseline) for k, row in enumerate(made.rows)],
+        "groups": _groups(made),
+    }
+    if isinstance(made, SavedComparison):
+        nothing: Data = {"n_shifts": made.n_shifts, "static": [], "maps": [], "tables": []}
+        return Part(view | nothing, {"maps": []})
+    seen, data = _looks(made, base)
+    return Part(view | seen, data)
+
+
+def _looks(made: Comparison, base: str) -> tuple[Data, Data]:
+    """Maps, pictures and tables of the differences: for the template and for the page's script."""
+    pictures = made.plot()
+    arms = [(each, plain(each.name)) for each in made.against]
+    values = [each.map.value for each, _ in arms]
+    top = max((balanced(value, LEAST_POINTS)[1] for value in values), default=LEAST_POINTS)
+    view: Data = {
+        "n_shifts": len(made.dys) * len(made.dxs),
         "static": [{"name": name, "uri": figure_uri(figure)} for name, figure in pictures.items()],
         "maps": [{"id": f"against-{each.which}", "label": f"{name} minus {base}"} for each, name in arms],
-        "groups": _groups(made),
         "tables": [
             {"label": f"{name} minus {base}"}
             | spaced_table(made.dys, made.dxs, each.map.value, each.map.lo, each.map.hi)
@@ -120,7 +133,7 @@ def comparison_part(made: Comparison, number: int) -> Part:
         | {"marked": packed(each.map.better | each.map.worse)}
         for each, name in arms
     ]
-    data = {
+    data: Data = {
         "name": f"against {base}",
         "dys": made.dys.tolist(),
         "dxs": made.dxs.tolist(),
@@ -129,10 +142,10 @@ def comparison_part(made: Comparison, number: int) -> Part:
         "region": None,
         "maps": maps,
     }
-    return Part(view, data)
+    return view, data
 
 
-def _groups(made: Comparison) -> list[Data]:
+def _groups(made: AnyComparison) -> list[Data]:
     """The findings under headings, in the order in which a reader needs them."""
     shown = [
         ("Improved", made.improved),
@@ -166,7 +179,7 @@ def _text(value: Estimate | Skipped) -> str:
     return f"not measured: {plain(value.why)}" if isinstance(value, Skipped) else quoted(value)
 
 
-def summary(made: Comparison) -> list[str]:
+def summary(made: AnyComparison) -> list[str]:
     """What a comparison found, in a line or two: the first that improved, and the first that got worse."""
     said = []
     for group in (made.improved, made.got_worse):

@@ -14,6 +14,7 @@ from shiftlens.diagnosis.finding import Findings
 from shiftlens.diagnosis.words import plain
 from shiftlens.lens.result import FeatureRun
 from shiftlens.naming import distinct, printable
+from shiftlens.reporting.comparison_file import SavedComparison
 from shiftlens.reporting.comparison_part import comparison_part, comparisons
 from shiftlens.reporting.encoding import Data
 from shiftlens.reporting.feature_part import feature_part
@@ -27,7 +28,7 @@ from shiftlens.sources.images import ImageSet
 from shiftlens.sweeps.locking import disk_errors
 from shiftlens.sweeps.result import Sweep
 
-Item = Sweep | FeatureRun | Inspection | Comparison | str | Path
+Item = Sweep | FeatureRun | Inspection | Comparison | SavedComparison | str | Path
 Progress = Callable[[int, int], None]
 
 
@@ -88,8 +89,8 @@ def report(
     ----------
     items
         Sweeps (of an incomplete one, the images that are whole), feature runs, what `shiftlens.inspect` and
-        `shiftlens.compare` gave, or their paths; a file is the JSON of `shiftlens inspect --json`. Two sweeps or more
-        are compared where they can be; where not, the page says why.
+        `shiftlens.compare` gave, or their paths; a file is the JSON of `shiftlens inspect --json` or
+        `shiftlens compare --json`. Two sweeps or more are compared where they can be; where not, the page says why.
     path
         The file, ending in .html; what is there is replaced, in one step at the end.
     title

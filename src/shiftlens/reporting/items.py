@@ -16,10 +16,13 @@ from shiftlens.lens.store import KIND as FEATURES
 from shiftlens.lens.store import open_features
 from shiftlens.naming import printable
 from shiftlens.reporting.arithmetic_file import EXPECTED, inspection_from
+from shiftlens.reporting.comparison_file import SavedComparison, comparison_in
 from shiftlens.sweeps.attributes import KIND as SWEEP
 from shiftlens.sweeps.entries import metadata_of
 from shiftlens.sweeps.locking import disk_errors
 from shiftlens.sweeps.result import Sweep, open_sweep
+
+Opened = Sweep | FeatureRun | Inspection | Comparison | SavedComparison
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Given:
     sweeps: tuple[Sweep, ...] = ()
     runs: tuple[FeatureRun, ...] = ()
     inspections: tuple[Inspection, ...] = ()
-    comparisons: tuple[Comparison, ...] = ()
+    comparisons: tuple[Comparison | SavedComparison, ...] = ()
 
 
 def given(items: Any) -> Given:
@@ -42,7 +45,7 @@ def given(items: Any) -> Given:
     StoreError
         A path where nothing is, a damaged file, or a sweep of which no image is whole.
     """
-    single = Sweep | FeatureRun | Inspection | Comparison | str | Path
+    single = Sweep | FeatureRun | Inspection | Comparison | SavedComparison | str | Path
     listed = [items] if isinstance(items, single) else list(items) if isinstance(items, Iterable) else [items]
     if not listed:
         raise InputError(f"nothing to report: expected at least one of {EXPECTED}")
@@ -51,28 +54,28 @@ def given(items: Any) -> Given:
         sweeps=tuple(each for each in opened if isinstance(each, Sweep)),
         runs=tuple(each for each in opened if isinstance(each, FeatureRun)),
         inspections=tuple(each for each in opened if isinstance(each, Inspection)),
-        comparisons=tuple(each for each in opened if isinstance(each, Comparison)),
+        comparisons=tuple(each for each in opened if isinstance(each, Comparison | SavedComparison)),
     )
 
 
-def _opened(each: Any) -> Sweep | FeatureRun | Inspection | Comparison:
+def _opened(each: Any) -> Opened:
     if isinstance(each, str | Path):
         each = _read(Path(each))
     if isinstance(each, Sweep):
         if not each.n_written:
             raise StoreError(f"{each.path} holds no whole image yet; run the same sweep again to go on with it")
         return each
-    if isinstance(each, FeatureRun | Inspection | Comparison):
+    if isinstance(each, FeatureRun | Inspection | Comparison | SavedComparison):
         return each
     raise InputError(f"cannot report on {type(each).__name__}: expected {EXPECTED}")
 
 
-def _read(path: Path) -> Sweep | FeatureRun | Inspection:
+def _read(path: Path) -> Opened:
     with disk_errors(path, "read"):
         if not path.exists():
             raise StoreError(f"nothing is at {printable(str(path))}: expected {EXPECTED}")
         if path.is_file():
-            return inspection_from(path)
+            return comparison_in(path) or inspection_from(path)
     kind = _kind(path)
     if kind == FEATURES:
         return open_features(path)

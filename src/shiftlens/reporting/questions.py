@@ -6,12 +6,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
-from shiftlens.comparison import Comparison
 from shiftlens.diagnosis.artefacts import artefacts
 from shiftlens.diagnosis.finding import Findings
 from shiftlens.diagnosis.setting import Setting
 from shiftlens.diagnosis.words import plain
-from shiftlens.reporting.comparison_part import summary
+from shiftlens.reporting.comparison_part import AnyComparison, summary
 from shiftlens.reporting.encoding import Data
 from shiftlens.reporting.items import Given
 from shiftlens.reporting.said import parts
@@ -25,7 +24,7 @@ ASKED = {
 }
 
 
-def questions(found: Given, sweeps: Sequence[SweepPart], compared: Sequence[Comparison]) -> list[Data]:
+def questions(found: Given, sweeps: Sequence[SweepPart], compared: Sequence[AnyComparison]) -> list[Data]:
     """Return A to D: the question, an answer in a few lines, and where on the page it is worked out.
 
     Parameters
@@ -117,7 +116,7 @@ def _cause(found: Given, sweeps: Sequence[SweepPart], setting: Setting, model: s
     return lines, where
 
 
-def _repair(compared: Sequence[Comparison], setting: Setting, model: str) -> Answer:
+def _repair(compared: Sequence[AnyComparison], setting: Setting, model: str) -> Answer:
     if compared:
         return [line for each in compared for line in summary(each)], ("Comparison", "comparison-0")
     repaired = replace(setting, model="REPAIRED", path="REPAIRED.zarr", mean=None, std=None)

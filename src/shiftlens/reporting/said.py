@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -37,7 +38,7 @@ def told(finding: Finding) -> Data:
 
 def _value(finding: Finding) -> str:
     """Value and interval, unless the statement has them, with that sign or with the other and "higher" or "less"."""
-    if finding.value is None or finding.interval is None:
+    if finding.value is None or finding.interval is None or not all(map(math.isfinite, finding.interval)):
         return ""
     lo, hi = finding.interval
     turned = replace(finding, value=-finding.value, interval=(-hi, -lo))

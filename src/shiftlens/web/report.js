@@ -557,7 +557,10 @@
   document.documentElement.dataset.live = "yes";
   const explorers = [
     ...page.sweeps.map((data, n) => sweep(data, n)),
-    ...page.comparisons.map((data, n) => {
+    ...page.comparisons.flatMap((data, n) => {
+      if (!data.maps.length) {
+        return []; // of a file without maps
+      }
       const made = explorer(`comparison-${n}`, data, {});
       made.start();
       return made;

@@ -1,0 +1,189 @@
+"""A comparison from a file: what `shiftlens compare --json` printed, with its table and sentences, without maps."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shiftlens.comparison.result import KIND, Row
+from shiftlens.diagnosis.finding import Finding, Findings
+from shiftlens.errors import StoreError
+from shiftlens.naming import one_line
+from shiftlens.reporting.arithmetic_file import EXPECTED, LARGEST
+from shiftlens.stats import Estimate, Skipped
+from shiftlens.sweeps.locking import disk_errors
+
+UNITS = {
+    "accuracy": "share",
+    "accuracy_within_8px": "share",
+    "retained_area": "px^2",
+    "retained_radius": "px",
+    "worst_of_radius": "share",
+    "asymmetry_lr": "points",
+    "asymmetry_ud": "points",
+    "difference": "points",
+}
+"""The numbers of a row, and what they are counted in."""
+
+
+@dataclass(frozen=True)
+class SavedComparison:
+    """What a file says of a comparison; see `shiftlens.compare` for the words.
+
+    Attributes
+    ----------
+    names, baseline, rows, findings, n_images, unit
+        As in `Comparison`.
+    n_shifts
+        Common to all sweeps.
+    verdicts
+        For each finding on a difference, by its id: "better", "worse" or "undecided".
+    """
+
+    names: tuple[str, ...]
+    baseline: int
+    rows: tuple[Row, ...]
+    findings: Findings
+    n_images: int
+    n_shifts: int
+    unit: str
+    verdicts: dict[str, str]
+
+    @property
+    def improved(self) -> Findings:
+        """What improved, corrected for every test of the comparison."""
+        return self._said("better")
+
+    @property
+    def got_worse(self) -> Findings:
+        """What got worse, likewise."""
+        return self._said("worse")
+
+    @property
+    def cannot_be_told(self) -> Findings:
+        """What cannot be told."""
+        return self._said("undecided")
+
+    def _said(self, verdict: str) -> Findings:
+        return Findings(each for each in self.findings if self.verdicts.get(each.id) == verdict)
+
+
+def comparison_in(path: Path) -> SavedComparison | None:
+    """Read a comparison that was saved to a file; None where the file is of something else.
+
+    Raises
+    ------
+    StoreError
+        It cannot be read, or says that it is a comparison and is a damaged one.
+    """
+    with disk_errors(path, "read"):
+        if path.stat().st_size > LARGEST:
+            return None
+        text = path.read_bytes()
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    # Files of before the `kind` was written have the same keys.
+    if not isinstance(values, dict) or values.get("kind", KIND) != KIND or not {"baseline", "against"} <= set(values):
+        return None
+    try:
+        return _comparison(values)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        why = f"{type(error).__name__}: {one_line(error, 80)}"
+        raise StoreError(f"{path} cannot be reported on ({why}): expected {EXPECTED}") from None
+
+
+def _comparison(values: dict[str, Any]) -> SavedComparison:
+    n = _count(values["n_images"])
+    rows = tuple(_row(row, n) for row in values["rows"])
+    names = tuple(row.name for row in rows)
+    if not names or len(set(names)) < len(names):
+        raise ValueError("expected rows of different names")
+    verdicts = {
+        f"difference-{_text(quantity)}-{names.index(each['name'])}": _text(made["verdict"])
+        for each in values["against"]
+        for quantity, made in each["differences"].items()
+    }
+    return SavedComparison(
+        names=names,
+        baseline=names.index(values["baseline"]),
+        rows=rows,
+        findings=Findings(_finding(each) for each in values["findings"]),
+        n_images=n,
+        n_shifts=_count(values["n_shifts"]),
+        unit=_text(values["pixels_of"]),
+        verdicts=verdicts,
+    )
+
+
+def _row(values: dict[str, Any], n: int) -> Row:
+    skipped = values["skipped"]
+    made: dict[str, Estimate | Skipped] = {}
+    for key, unit in UNITS.items():
+        if values[key] is None:
+            made[key] = Skipped(key, _text(skipped[key]))
+            continue
+        ends = _ends(values["interval" if key == "difference" else f"{key}_interval"])
+        beyond = values["retained_at_least"] is True and key.startswith("retained")
+        made[key] = Estimate(_number(values[key]), *ends, unit, n, "", at_least=beyond)
+    accuracy = made["accuracy"]
+    if isinstance(accuracy, Skipped):
+        raise ValueError("expected an accuracy in every row")
+    return Row(
+        name=_text(values["name"]),
+        accuracy=accuracy,
+        near=made["accuracy_within_8px"],
+        retained_area=made["retained_area"],
+        retained_radius=made["retained_radius"],
+        worst_of_radius=made["worst_of_radius"],
+        asymmetry_lr=made["asymmetry_lr"],
+        asymmetry_ud=made["asymmetry_ud"],
+        n_parameters=None if values["n_parameters"] is None else _count(values["n_parameters"]),
+        n_macs=None if values["n_macs"] is None else _count(values["n_macs"]),
+        difference=made["difference"],
+    )
+
+
+def _finding(values: dict[str, Any]) -> Finding:
+    if values["question"] not in ("A", "B", "C", "D") or values["severity"] not in ("info", "note", "warn"):
+        raise ValueError("expected a finding's question and severity")
+    return Finding(
+        id=_text(values["id"]),
+        question=values["question"],
+        severity=values["severity"],
+        statement=_text(values["statement"]),
+        value=None if values["value"] is None else _number(values["value"]),
+        unit=None if values["unit"] is None else _text(values["unit"]),
+        interval=None if values["interval"] is None else _ends(values["interval"]),
+        p_value=None if values["p_value"] is None else _number(values["p_value"]),
+        evidence=_text(values["evidence"]),
+        remedy=None if values["remedy"] is None else _text(values["remedy"]),
+    )
+
+
+def _ends(interval: Any) -> tuple[float, float]:
+    """Both ends; None stands for one that the grid hides."""
+    lo, hi = interval
+    return -math.inf if lo is None else _number(lo), math.inf if hi is None else _number(hi)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("expected a text")
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError("expected a number")
+    return float(value)
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise TypeError("expected a whole number")
+    return int(value)
