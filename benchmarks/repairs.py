@@ -2,12 +2,14 @@
 
     python benchmarks/repairs.py cures --data-root DATA --work repairs-work --out docs/benchmarks/repairs.json
     python benchmarks/repairs.py sizes --data-root DATA --work repairs-work --out docs/benchmarks/sizes.json
+    python benchmarks/repairs.py habits --data-root DATA --work repairs-work --out docs/benchmarks/habits.json
 
 `cures` repairs `pretrained:vgg-cifar10` with every padding mode and down-sampling: as it is, with batch norm
 re-estimated, and after a short fine-tuning; nets that were fine-tuned are compared with the net that was fine-tuned
-as long and kept its padding. `sizes` trains nets of half width from scratch at 32 and at 33 px. Every arm is swept
-over the same images and shifts and compared with `shiftlens.compare`. Nets and sweeps are kept in `--work`: stopped
-anywhere, the same command goes on. Nothing here is timed.
+as long and kept its padding. `sizes` trains nets of half width from scratch at 32 and at 33 px. `habits` leaves the
+architecture alone: fine-tuning with larger shifts, scores averaged over small shifts, content moved to the middle.
+Every arm is swept over the same images and shifts and compared with `shiftlens.compare`. Nets and sweeps are kept in
+`--work`: stopped anywhere, the same command goes on. Nothing here is timed.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from shiftlens.stats import Skipped
 from shiftlens.training import TrainSettings, train
 
 GRID = sl.ShiftGrid(8, step=2)
+TITLES = {"cures": "Cures of one net", "sizes": "Input sizes", "habits": "One net, other habits"}
 CURES: dict[str, tuple[str | None, str | None]] = {
     "zeros": (None, None),
     "replicate": ("replicate", None),
@@ -132,6 +135,37 @@ def sizes(args: argparse.Namespace, images: ImageSet, training: ImageSet) -> Ite
             yield {"comparisons": comparisons, "n_training_images": len(training), "epochs": args.epochs}
 
 
+def habits(args: argparse.Namespace, images: ImageSet, training: ImageSet) -> Iterator[dict[str, Any]]:
+    """The same net with other habits: what it is shown in a fine-tuning, and what it is shown at inference."""
+    model = sl.load_model("pretrained:vgg-cifar10")
+    assert isinstance(model.module, torch.nn.Module)
+    paths = {"as it is": args.work / "habit-none.zarr"}
+    measured(model, images, paths["as it is"])
+    for shift in (2, 8):
+        label, out = f"fine-tuned, shifts of up to {shift} px", args.work / f"run-habit-{shift}"
+        if not out.exists():
+            settings = surgery.FineTuning(epochs=args.epochs, shift=shift)
+            with Shell().progress(label, "steps") as report:
+                fixed, facts = surgery.finetune(model, training, settings, progress=report)
+            surgery.save_repaired(out, fixed, surgery.origin_of("pretrained:vgg-cifar10", model), [], healed=[facts])
+        paths[label] = args.work / f"habit-{shift}.zarr"
+        measured(sl.load_model(out), images, paths[label])
+    wrapped = {
+        "mean over shifts of 1 px": sl.nn.ShiftAverage2d(model.module, radius=1),
+        "content to the middle": sl.nn.ContentAligned2d(model.module, radius=8),
+    }
+    seen = model.preprocessing
+    for label, net in wrapped.items():
+        paths[label] = args.work / f"habit-{label.replace(' ', '-')}.zarr"
+        changed = sl.wrap(net.eval(), mean=seen.mean, std=seen.std, size=32, class_names=model.class_names, name=label)
+        measured(changed, images, paths[label])
+    found = compared(paths, list(paths), next(iter(paths)), args.work / "pictures-habits")
+    yield {"comparisons": [found], "n_training_images": len(training), "epochs": args.epochs}
+
+
+STUDIES = {"cures": cures, "sizes": sizes, "habits": habits}
+
+
 def compared(paths: dict[str, Path], chosen: list[str], baseline: str, pictures: Path) -> dict[str, Any]:
     """The object of `shiftlens compare --json`; the pictures go to the working directory."""
     result = sl.compare([paths[label] for label in chosen], baseline, chosen)
@@ -162,7 +196,7 @@ def table(result: dict[str, Any]) -> str:
     """The same for people."""
     grid = result["grid"]
     lines = [
-        f"# {'Cures of one net' if 'empty_energy' in result else 'Input sizes'}",
+        f"# {TITLES[result['study']]}",
         "",
         f"`{result['command']}` on {of_machine(result['machine'])}. {result['n_images']:,} test images "
         f"(JPEG-compressed copies) under shifts of up to {grid['max_shift']} px in steps of {grid['step']}; trainings "
@@ -197,11 +231,11 @@ def table(result: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", choices=("cures", "sizes"))
+    parser.add_argument("study", choices=tuple(STUDIES))
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--limit", type=int, default=1000, help="test images in every sweep")
     parser.add_argument("--training-images", type=int, default=None)
-    parser.add_argument("--epochs", type=int, default=3, help="of the nets of `sizes`")
+    parser.add_argument("--epochs", type=int, default=3, help="of the trainings of `sizes` and `habits`")
     parser.add_argument("--seeds", type=int, default=2, help="of the nets of `sizes`")
     parser.add_argument("--work", type=Path, default=Path("repairs-work"))
     parser.add_argument("--out", type=Path, required=True)
@@ -210,12 +244,13 @@ def main() -> None:
     images = sl.load_images("cifar10", split="test", data_root=args.data_root, limit=args.limit)
     training = sl.load_images("cifar10", split="train", data_root=args.data_root, limit=args.training_images)
     about = header() | {
+        "study": args.study,
         "data": images.digest,
         "n_images": len(images),
         "grid": {"max_shift": 8, "step": 2},
     }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    for found in (cures if args.study == "cures" else sizes)(args, images, training):
+    for found in STUDIES[args.study](args, images, training):
         args.out.write_text(json.dumps(about | found, indent=1) + "\n")
         args.out.with_suffix(".md").write_text(table(about | found))
 

@@ -44,10 +44,12 @@ def test_repair_of_a_repair_is_a_model_like_any_other(
     assert told["edits"][0] == {"path": "0.0", "what": "padding", "before": "zeros", "after": "reflect"}
     assert told["before"]["n"] == told["after"]["n"] == 40
     more = ["--downsample", "blur", "--size", "even", "--reestimate", "--finetune-epochs", "1", "--lr", "0.001"]
+    more += ["--finetune-shift", "5"]
     assert main(["repair", "--model", str(first), *more, "--out", str(second), *FEW]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [edit["what"] for edit in told["edits"]] == ["downsample"] * 3 + ["input size"]
     assert [each["kind"] for each in told["healed"]] == ["batch norm", "fine-tune"]
+    assert told["healed"][1]["settings"]["shift"] == 5
 
     model = load_model(second)
     assert model.input_size == (33, 33)
@@ -107,6 +109,8 @@ def test_a_library_net(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["--size", "even", "--size-by", "stretch"], "unknown padding mode 'stretch'"),
         (["--reestimate"], "need images: give --data"),
         (["--finetune-epochs", "2"], "need images: give --data"),
+        (["--finetune-shift", "4", "--reestimate", "--data", "digits"], "--finetune-shift needs --finetune-epochs"),
+        (["--finetune-shift", "-1", "--finetune-epochs", "1", "--data", "digits"], "at least 0 pixels, got -1"),
         (["--finetune-epochs", "-1"], "--finetune-epochs must be at least 0"),
         (["--finetune-epochs", "1", "--lr", "0", "--data", "digits"], "lr must be above 0"),
         (["--padding", "zeros"], "nothing was changed"),

@@ -311,6 +311,10 @@ def test_pitfalls_are_named_where_they_apply():
     ):  # fmt: skip
         assert said[name].severity == "note", name
     assert "up to 2 px" in said["shifts-in-training"].statement
+    healed = [{"kind": "batch norm", "settings": {}}, {"kind": "fine-tune", "settings": {"shift": 8}}, "odd"]
+    later = by_id(said_of(made, training=training | {"healed": healed}))["shifts-in-training"]
+    assert "up to 8 px to each side were shown in training (fill reflect)" in later.statement
+    assert later.value == 8
     assert "photographers-bias" in said
     assert "step-and-stride" not in said
     assert "-0.47" in said["fill-space"].statement

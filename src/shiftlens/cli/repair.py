@@ -53,6 +53,10 @@ def repair(
     finetune_epochs: Annotated[
         int, typer.Option("--finetune-epochs", help="Passes over the training images of --data at a low rate.")
     ] = 0,
+    finetune_shift: Annotated[
+        int | None,
+        typer.Option("--finetune-shift", help="Largest shift that fine-tuning shows, in pixels (as in training)."),
+    ] = None,
     lr: Annotated[float, typer.Option("--lr", help="Learning rate at the start of fine-tuning.")] = 0.01,
     data: Annotated[
         str | None,
@@ -88,7 +92,9 @@ def repair(
         from shiftlens.sources.runs import check_run_target
 
         torch.manual_seed(seed)
-        settings = _checked(padding, downsample, size, size_by, reestimate, finetune_epochs, lr, data, limit)
+        settings = _checked(
+            padding, downsample, size, size_by, reestimate, finetune_epochs, finetune_shift, lr, data, limit
+        )
         check_run_target(out)
         test = None if data is None else load_images(data, split="test", data_root=data_root, limit=limit)
         loaded = load_model(
@@ -139,6 +145,7 @@ def _checked(
     size_by: str,
     reestimate: bool,
     finetune_epochs: int,
+    finetune_shift: int | None,
     lr: float,
     data: str | None,
     limit: int | None,
@@ -165,7 +172,11 @@ def _checked(
         raise InputError("nothing to repair: give --padding, --downsample, --size, --reestimate or --finetune-epochs")
     if (reestimate or finetune_epochs) and data is None:
         raise InputError("--reestimate and --finetune-epochs need images: give --data")
-    return FineTuning(epochs=finetune_epochs, lr=lr) if finetune_epochs else None
+    if finetune_shift is not None and finetune_shift < 0:
+        raise InputError(f"--finetune-shift must be at least 0 pixels, got {finetune_shift}")
+    if finetune_shift is not None and not finetune_epochs:
+        raise InputError("--finetune-shift needs --finetune-epochs: without them nothing is shown")
+    return FineTuning(epochs=finetune_epochs, lr=lr, shift=finetune_shift) if finetune_epochs else None
 
 
 def _accuracy(shell: Shell, model: Model, images: ImageSet, what: str, device: str) -> Evaluation:

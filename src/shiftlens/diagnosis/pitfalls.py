@@ -212,9 +212,8 @@ def _blank(metrics: Metrics) -> Finding | None:
 
 
 def _seen_in_training(setting: Setting) -> Finding | None:
-    facts = setting.training.get("augmentation")
-    seen = facts.get("shift") if isinstance(facts, dict) else None
-    if not isinstance(seen, int) or isinstance(seen, bool):
+    seen, fill = _shift_shown(setting)
+    if seen is None:
         return _said(
             "shifts-in-training",
             "The model does not say which shifts it saw in training: how far it holds may be learnt, not built in.",
@@ -223,7 +222,6 @@ def _seen_in_training(setting: Setting) -> Finding | None:
         )
     if seen == 0:
         return _said("shifts-in-training", "No shift was shown in training: whatever holds, holds by itself.", "info")
-    fill = plain(str(facts.get("shift_fill", "another fill"))) if isinstance(facts, dict) else ""
     return Finding(
         "shifts-in-training",
         "A",
@@ -234,6 +232,22 @@ def _seen_in_training(setting: Setting) -> Finding | None:
         "px",
         evidence="In one case measured for this project, crops of 2 px each way went with 95 % up to about 4 px.",
     )
+
+
+def _shift_shown(setting: Setting) -> tuple[int | None, str]:
+    """Largest shift of the training, or of a fine-tuning since then, in pixels, and its fill; None where not said."""
+    facts = setting.training.get("augmentation")
+    seen = facts.get("shift") if isinstance(facts, dict) else None
+    if not isinstance(facts, dict) or not isinstance(seen, int) or isinstance(seen, bool):
+        return None, ""
+    fill = plain(str(facts.get("shift_fill", "another fill")))
+    healed = setting.training.get("healed")
+    for each in healed if isinstance(healed, list | tuple) else ():
+        settings = each.get("settings") if isinstance(each, dict) else None
+        later = settings.get("shift") if isinstance(settings, dict) else None
+        if isinstance(later, int) and not isinstance(later, bool) and later > seen:
+            seen, fill = later, "reflect"
+    return seen, fill
 
 
 def _mirrored_in_training(setting: Setting) -> Finding | None:
