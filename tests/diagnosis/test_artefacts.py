@@ -52,6 +52,7 @@ def test_zeros_are_named_with_layer_reach_and_side() -> None:
     assert energy.value == max(layer.scores.artefact_energy for layer in run)
     assert f"{100 * energy.value:.1f} %" in energy.statement
     side = found.named("artefact-sides-x")
+    assert " of their variation changes sign when the map is mirrored (against the net without" in side.statement
     assert re.search(r"left (excited|suppressed) by [0-9.]+ %, right (excited|suppressed) by", side.statement)
     assert all(each.question == "B" and each.severity != "warn" for each in found)
     parse(found)

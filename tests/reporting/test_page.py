@@ -215,6 +215,15 @@ def test_features_arithmetic_and_comparison_are_there(seen: Page, items: list[An
     for each in layers:
         for which in ("empty", "average"):
             assert Image.open(io.BytesIO(base64.b64decode(each[which]["filters"].partition(",")[2]))).size[0] >= 100
+    last, shown = run.layers[-1], layers[-1]
+    for which, scores, before in (
+        ("empty", last.scores, ""),
+        ("average", last.average.scores, "content taken out (rolled evenly, mirrored for left/right): "),
+    ):
+        energy = 100 * scores.artefact_energy
+        said = f"{energy:.0f}" if energy >= 10 else f"{energy:.2g}"
+        assert shown[which]["scores"].startswith(f"{before}artefact energy {said} %, ")
+    assert "the first layer sees no border in it" in seen.visible
     names = [layer.name for layer in arithmetic.layers]
     assert all(name in seen.said for name in names)
     assert seen.visible.count(" uneven") >= len(arithmetic.uneven) > 0

@@ -117,8 +117,11 @@ def _sides(run: FeatureRun, evidence: str) -> list[Finding]:
         if not rows:
             continue
         value, layer = max(rows, key=lambda row: row[0])
-        text = f"The marks are not the same {axis}: at layer {plain(layer.name)}, {_share(value)} of them is odd"
-        text += f" ({_which(layer.scores.borders, names)})." if isinstance(layer.scores.borders, Borders) else "."
+        text = f"The marks are not the same {axis}: at layer {plain(layer.name)}, {_share(value)} of their variation "
+        text += "changes sign when the map is mirrored"
+        if isinstance(layer.scores.borders, Borders):
+            text += f" (against the net without borders, {_which(layer.scores.borders, names)})"
+        text += "."
         if value < 1e-6:
             text = f"The marks are the same {axis} at every layer."
         made.append(Finding(name, "B", "info", text, value=float(value), unit="share", evidence=evidence))
@@ -155,7 +158,7 @@ def _average(run: FeatureRun) -> list[Finding]:
     ratio, energy, noise, layer = max(clear, key=lambda row: row[1])
     text = (
         f"With content moved evenly over the picture, {_share(energy)} of the power of the average map of layer "
-        f"{plain(layer.name)} is still variation over space ({ratio:.0f} times what chance gives, {_share(noise)}): "
+        f"{plain(layer.name)} is still variation over space ({ratio:,.0f} times what chance gives, {_share(noise)}): "
         f"{len(clear)} of {len(rows)} layers are beyond {CLEAR_OF_CHANCE:.0f} times chance."
     )
     seam = " Rolled pictures have a seam where their opposite sides meet; it is everywhere alike."

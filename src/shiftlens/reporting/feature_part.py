@@ -27,6 +27,9 @@ MOST_CELLS = 70_000
 CELLS_IN_ALL = 2_500_000
 """Of all mosaics of a run, about: the pictures of a deep net share this, so that the file stays light."""
 
+ZERO = ("zeros", "mean")
+"""Empty pictures that are 0 after normalisation, as zero padding is."""
+
 LARGEST_MAP = 64
 """Cells a side: larger maps are thinned."""
 
@@ -54,6 +57,7 @@ def feature_part(run: FeatureRun, number: int) -> Part:
         "size": f"{run.size[0]}x{run.size[1]}",
         "input": input_name,
         "is_empty": run.is_empty,
+        "is_zero": run.input in ZERO,
         "average": average_name,
         "n_layers": len(run.layers),
         "n_picked": len(picked),
@@ -90,7 +94,11 @@ def _layer(layer: LayerMaps, most_cells: int) -> Data:
     out: Data = one | {"empty": _shown(maps, most_cells) | {"scores": _scores(layer.scores)}, "average": None}
     if layer.average is not None:
         mean = np.asarray(layer.average.mean, np.float64)
-        out["average"] = _shown(mean, most_cells) | {"scores": _scores(layer.average.scores)}
+        # The picture is the plain average; the scores are of the controls that take content out.
+        taken_out = "content taken out (rolled evenly, mirrored for left/right): "
+        scores = _scores(layer.average.scores)
+        said = f"{taken_out}{scores}" if layer.average.rolled is not None and scores else scores
+        out["average"] = _shown(mean, most_cells) | {"scores": said}
     return out
 
 
@@ -104,10 +112,11 @@ def _shown(maps: FloatArray, most_cells: int) -> Data:
     filters[np.isnan(tiled)] = 255
     _, low_mean, high_mean = _mean(maps)
     constant = low_mean == high_mean
+    which = "all" if len(few) == len(maps) else f"the first {len(few)} of"
     words = f"constant, {low_mean:.3g}" if constant else f"{low_mean:.3g} to {high_mean:.3g}"
     return {
         "filters": png_uri(enlarged(filters)),
-        "filters_range": f"{len(few)} of {len(maps)} filters, one scale: {low:.3g} to {high:.3g}",
+        "filters_range": f"{which} {len(maps)} filters, one scale: {low:.3g} to {high:.3g}",
         "mean": _mean_uri(maps),
         "mean_range": f"mean over {len(maps)} filters, its own scale: {words}",
     }
@@ -192,14 +201,23 @@ def _number(value: float | Skipped, form: str) -> str:
     return "-" if isinstance(value, Skipped) else format(value, form)
 
 
+def _per_cent(share: float | Skipped) -> str:
+    """Two digits, as the findings have it: 67, 0.86, 0.0095."""
+    if isinstance(share, Skipped):
+        return "-"
+    return f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}"
+
+
 def _scores(scores: Scores) -> str:
     made = []
     if not isinstance(scores.artefact_energy, Skipped):
-        made.append(f"artefact energy {scores.artefact_energy:.2g}")
+        made.append(f"artefact energy {_per_cent(scores.artefact_energy)} %")
     if not isinstance(scores.reach_cells, Skipped) and not isinstance(scores.reach_pixels, Skipped):
-        made.append(f"borders reach {scores.reach_cells} cells ({scores.reach_pixels:.0f} px)")
+        cells = "1 cell" if scores.reach_cells == 1 else f"{scores.reach_cells} cells"
+        made.append(f"borders reach {cells} ({scores.reach_pixels:.0f} px)")
     if not isinstance(scores.contrast_lr, Skipped) and not isinstance(scores.contrast_ud, Skipped):
-        made.append(f"odd share left/right {scores.contrast_lr:.2f}, up/down {scores.contrast_ud:.2f}")
+        odd = f"left/right {_per_cent(scores.contrast_lr)} %, up/down {_per_cent(scores.contrast_ud)} %"
+        made.append(f"odd share {odd}")
     return ", ".join(made)
 
 
@@ -210,12 +228,12 @@ def _row(layer: LayerMaps) -> list[str]:
         plain(layer.name),
         plain(layer.kind),
         f"{c} x {h} x {w}",
-        _number(scores.artefact_energy, ".2g"),
-        "-" if average is None else _number(average.artefact_energy, ".2g"),
+        _per_cent(scores.artefact_energy),
+        "-" if average is None else _per_cent(average.artefact_energy),
         _number(scores.reach_cells, "d"),
         _number(scores.reach_pixels, ".0f"),
-        _number(scores.contrast_lr, ".2f"),
-        _number(scores.contrast_ud, ".2f"),
+        _per_cent(scores.contrast_lr),
+        _per_cent(scores.contrast_ud),
     ]
 
 
