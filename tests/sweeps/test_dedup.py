@@ -18,7 +18,8 @@ import shiftlens as sl
 from shiftlens.errors import InputError, ModelOutputError, StoreError
 from shiftlens.shifts import Fill, ShiftGrid, translate
 from shiftlens.sources.models import wrap
-from shiftlens.sweeps import dedup
+from shiftlens.sweeps import dedup, engine
+from shiftlens.sweeps.convolving import DenseConvolution
 from shiftlens.sweeps.dedup import DedupEvaluator
 from shiftlens.sweeps.direct import DirectEvaluator
 from shiftlens.sweeps.engine import make_plan, prepare
@@ -302,6 +303,82 @@ def test_a_net_that_its_trace_does_not_describe_takes_the_direct_path() -> None:
     torch.manual_seed(0)
     model = wrap(Shifty().eval(), mean=MEAN, std=STD, size=32)
     with pytest.raises(InputError, match="disagrees"):
+        make_plan(model, images, ShiftGrid(8), Fill.parse("black"), n_images=2, engine="dedup")
+
+
+class Aliased(nn.Module):
+    """Changes a map in place through another name, which a trace cannot know; it moves the scores by a hundredth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1)
+        self.head, self.beside = nn.Linear(8, 10), nn.Linear(4, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        y = x.contiguous()
+        y.relu_()
+        return self.head(self.second(y).mean((2, 3))) + 0.03 * self.beside(x.mean((2, 3)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rounding_does_not_hide_a_trace_that_disagrees(dtype: str) -> None:
+    images, _ = pictures_of(2, size=12)
+    torch.manual_seed(0)
+    model = wrap(Aliased().eval(), mean=MEAN, std=STD, size=12)
+    with pytest.raises(InputError, match="disagrees"):
+        make_plan(model, images, ShiftGrid(6, 3), Fill.parse("edge"), n_images=2, engine="dedup", dtype=dtype)
+
+
+def test_bfloat16_is_not_taken_for_a_disagreement() -> None:
+    images, _ = pictures_of(2)
+    model = wrap(small_vgg(), mean=MEAN, std=STD, size=32)
+    grid, fill = ShiftGrid((20, 31), 3), Fill.parse("black")
+    plan = make_plan(model, images, grid, fill, n_images=2, engine="dedup", dtype="bfloat16")
+    assert (plan.engine, plan.dtype) == ("dedup", "bfloat16")
+
+
+def test_whatever_cells_raise_leaves_the_direct_path(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(self: DenseConvolution, *_: Any) -> Tensor:
+        raise IndexError("index out of range\nin self")
+
+    monkeypatch.setattr(DenseConvolution, "__call__", fails)
+    monkeypatch.setattr(engine, "WORTH_CUTTING", 0.0)
+    images, _ = pictures_of(2)
+    model = wrap(small_vgg(), mean=MEAN, std=STD, size=32)
+    arguments = model, images, ShiftGrid(8, 4), Fill.parse("black")
+    with pytest.raises(InputError, match=r"on cells it raises IndexError: index out of range; use engine"):
+        make_plan(*arguments, n_images=2, engine="dedup", dtype="float32")
+    with caplog.at_level("INFO"):
+        plan = make_plan(*arguments, n_images=40, dtype="float32")
+    assert plan.engine == "direct"
+    assert "every window is computed on its own: on cells it raises IndexError" in caplog.text
+
+
+def test_a_dilated_maximum_of_nothing_but_padding_is_minus_infinity() -> None:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(3, 4, 3, stride=32, padding=1), nn.Linear(4, 10)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = nn.functional.max_pool2d(self.first(x), (2, 1), 1, (1, 0), (2, 1))
+            return self.last(x.clamp(-1, 1).mean((2, 3)))
+
+    torch.manual_seed(0)
+    check_against_direct(Pooled().eval(), ShiftGrid(8, 4), "black")
+
+
+def test_a_net_without_weights_has_no_convolution() -> None:
+    class Plain(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.pad(x.mean((2, 3)), (0, 7))
+
+    images, _ = pictures_of(2)
+    model = wrap(Plain().eval(), mean=MEAN, std=STD, size=32)
+    with pytest.raises(InputError, match="no convolution that acts on every cell"):
         make_plan(model, images, ShiftGrid(8), Fill.parse("black"), n_images=2, engine="dedup")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -31,23 +32,23 @@ class _MaxPool:
     def __init__(self, before: Cells, rows: Taps, columns: Taps, n_channels: int) -> None:
         self.cells = Cells(rows.axis, columns.axis)
         self.macs = 0
-        # A tap outside adds nothing to a maximum: any tap of the same state stands in for it.
-        self._rows, self._columns = (_inside(taps.tuples) for taps in (rows, columns))
+        self._rows, self._columns = rows.tuples, columns.tuples
         self.scratch = 2 * rows.axis.n * before.columns.n * n_channels
 
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
         (x,) = inputs
         for axis, tuples in ((0, self._rows), (1, self._columns)):
-            taps = [as_index(column, x) for column in tuples.T]
+            # A tap outside adds nothing to a maximum: any tap of the same state stands in for it.
+            nearest = tuples.max(axis=1)
+            taps = [as_index(np.maximum(np.where(tap < 0, nearest, tap), 0), x) for tap in tuples.T]
             best = x.index_select(axis, taps[0])
             for tap in taps[1:]:
                 torch.maximum(best, x.index_select(axis, tap), out=best)
+            # A dilated window may have nothing but outside under its taps.
+            if nearest.min() < 0:
+                best.index_fill_(axis, as_index(np.flatnonzero(nearest < 0), x), -math.inf)
             x = best
         return x
-
-
-def _inside(tuples: IntArray) -> IntArray:
-    return np.where(tuples < 0, tuples.max(axis=1, keepdims=True), tuples)
 
 
 class _AveragePool:

@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shiftlens.errors import InputError
+from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid, translate
 from shiftlens.sources.models import Model
 from shiftlens.sources.probing import scores_of
@@ -107,14 +108,21 @@ def with_cut(
     layout = Layout.of(grid, (h, w), fill.rule, values)
     pictures = model.preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(images[:2])))
     pictures = pictures.to(base.device)
-    program, cuts = _promising(found, layout, base, model.n_macs or 0, grid.n_shifts)
-    if not cuts:
-        return give_up("the cells of its first layers would not fit the memory")
-    with torch.no_grad():
-        seconds, best = _cheapest(found, program, cuts, base, pictures[0], grid, budget)
-    chosen = replace(base, cut=best.n_early, shared=round(best.shared, 4), fewer=round(best.fewer, 3))
-    evaluator = DedupEvaluator(model, chosen, grid, fill)
-    if not _agrees(model, module, evaluator, chosen, pictures[0], grid, fill):
+    try:
+        program, cuts = _promising(found, layout, base, model.n_macs or 0, grid.n_shifts)
+        if not cuts:
+            return give_up("the cells of its first layers would not fit the memory")
+        with torch.no_grad():
+            seconds, best = _cheapest(found, program, cuts, base, pictures[0], grid, budget)
+        chosen = replace(base, cut=best.n_early, shared=round(best.shared, 4), fewer=round(best.fewer, 3))
+        evaluator = DedupEvaluator(model, chosen, grid, fill)
+        agrees = _agrees(model, module, evaluator, chosen, pictures[0], grid, fill)
+        agrees = agrees and _agrees_in_float32(model, chosen, pictures[0], grid, fill)
+    except ModelOutputError:
+        raise
+    except Exception as error:  # what this path meets in a net of a kind never seen must not end the sweep
+        return give_up(f"on cells it raises {type(error).__name__}: {one_line(error)}")
+    if not agrees:
         return give_up("on these pictures the traced net disagrees with the module")
     if required:
         return rate, chosen
@@ -271,6 +279,18 @@ def _agrees(
     dedup = evaluator.scores(picture, shift)
     tolerance = BFLOAT16_TOLERANCE if plan.dtype == "bfloat16" else FLOAT32_TOLERANCE
     return largest_difference(plain, dedup) <= tolerance
+
+
+def _agrees_in_float32(model: Model, plan: Plan, picture: Tensor, grid: ShiftGrid, fill: Fill) -> bool:
+    """What the rounding of bfloat16 would hide: whether the trace is that of the net. A few shifts are enough."""
+    if plan.dtype != "bfloat16":
+        return True
+    plan = replace(plan, dtype="float32")
+    # An odd step, so that strides meet every phase.
+    step = grid.step * (max(grid.max_y, grid.max_x) // (3 * grid.step) | 1)
+    grid = ShiftGrid((grid.max_y, grid.max_x), step)
+    evaluator = DedupEvaluator(model, plan, grid, fill)
+    return _agrees(model, prepare_module(model, plan), evaluator, plan, picture, grid, fill)
 
 
 def _rate(evaluator: DedupEvaluator, images: NDArray[np.uint8], grid: ShiftGrid, budget: Budget) -> float:

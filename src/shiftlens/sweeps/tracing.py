@@ -7,6 +7,7 @@ and all that depends on it, is left to the dense rest and named.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor, fx, nn
@@ -83,8 +84,9 @@ def trace(module: nn.Module, shape: tuple[int, int, int]) -> Trace:
         Whatever the tracer raises for a net that branches on its input, and the net on a picture of this shape.
     """
     graph = trace_module(module)
-    parameter = next(module.parameters())
-    example = torch.zeros(1, *shape, dtype=parameter.dtype, device=parameter.device)
+    tensors = chain(module.parameters(), module.buffers())
+    like = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
+    example = torch.zeros(1, *shape, dtype=like.dtype, device=like.device)
     with torch.no_grad():
         ShapeProp(graph).propagate(example)
     sources = [node for node in graph.graph.nodes if node.op == "placeholder"]
