@@ -146,8 +146,8 @@ def test_the_cards_say_how_far_it_goes_straight_and_what_was_tested(seen: Page) 
     for name, kept in zip(("left", "right", "up", "down"), runs, strict=True):
         lost = [k for k, inside in enumerate(kept) if not inside]
         sides.append(f"{name} {lost[0] - 1}" if lost else f"{name} at least 5")
-    text = next(said for said in seen.said if "Straight" in said)
-    assert text.endswith(f"Straight {', '.join(sides)} px.")
+    text = next(said for said in seen.said if "Straight:" in said)
+    assert text.endswith(f"Straight: {', '.join(sides)} px.")
     assert len(set(sides)) == 4
     # The worse side is found by another road than the tests below it, and the card says so.
     card = next(said for said in seen.said if "one of the tests under Findings" in said)

@@ -199,7 +199,7 @@ def _controls(metrics: Metrics) -> list[Map]:
 
 def _effect(name: str, made: ControlEffect) -> Map:
     values = (-made.effect, -made.hi, -made.lo)
-    about = f"Shifted minus control {name}, paired; the interval holds for all shifts together."
+    about = f"Shifted minus control {name}; intervals hold for all shifts together. Red: better."
     return _difference(
         f"difference-{name}", f"Shifted minus control {name}", values, made.n, about, balanced(values[0], LEAST_POINTS)
     )
@@ -229,7 +229,7 @@ def _sides(metrics: Metrics) -> list[Map]:
             made.append((name, label, found.n, _spread(found, sweep, axis)))
     limits = balanced(np.stack([values[0] for *_, values in made]), LEAST_POINTS) if made else (-1.0, 1.0)
     other = {"sides-x": "(-dx, dy)", "sides-y": "(dx, -dy)"}
-    about = "Accuracy here minus at {}, paired; the interval holds for all pairs together. Red: better here."
+    about = "Accuracy minus that at {}; intervals hold for all pairs together. Red: better."
     maps = [_difference(name, label, values, n, about.format(other[name]), limits) for name, label, n, values in made]
     words = {"said": "accuracy minus that on the other side", "missing": "no opposite shift"}
     return [Map(each.data | words, each.values) for each in maps]

@@ -132,7 +132,7 @@ def _cards(metrics: Metrics, way: Directions | Skipped) -> list[Data]:
     cards = [_card("Accuracy, unshifted", quoted(metrics.accuracy_at_origin), "share of images predicted right")]
     strong = metrics.retained[0]
     if isinstance(strong, Retained):
-        about = f"a circle as large as the area that keeps 95 %. Straight {_straight(metrics, strong)}"
+        about = f"a circle as large as the area that keeps 95 %. Straight: {_straight(metrics, strong)}"
         cards.append(_card("Retained radius", quoted(strong.radius), about))
     else:
         cards.append(_card("Retained radius", "not measured", plain(strong.why)))

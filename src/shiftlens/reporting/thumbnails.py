@@ -30,8 +30,8 @@ EMBEDDED = ("digits",)
 """Image sets that every installation holds: their pictures are shown without being asked for."""
 
 CHOICE = (
-    "half of them evenly from the ranking by how many shifts an image survives, half those that fail most often while "
-    "the whole set still does well"
+    "half of them in even steps from the image that survives most shifts to the one that survives fewest; half those "
+    "that are right unshifted and fail most often inside the solid line. The share that fails here is not that of the set"
 )
 
 
