@@ -101,6 +101,19 @@ def test_a_repair_that_helps_here_and_harms_there_is_not_a_success(tmp_path: Pat
     assert summary(same)[0] == "Nothing is shown to have improved, and nothing to have got worse (2 sweeps compared)."
 
 
+def test_a_command_that_was_given_is_named_by_the_option_that_decides() -> None:
+    sweep_it = "`shiftlens sweep --model m --control occlusion --out x`"
+    remedies = (f"First: {sweep_it}", f"Again: {sweep_it}.", f"First: {sweep_it}", "`shiftlens train --out y`")
+    made = sorted_out([Finding(str(k), "A", "warn", "It is.", remedy=text) for k, text in enumerate(remedies)])
+    shown = ["".join(text for _, text in each["remedy"]) for each in made]
+    assert shown == [
+        "First: shiftlens sweep --model m --control occlusion --out x",
+        "Again: as above, with --control occlusion.",
+        "as above",
+        "shiftlens train --out y",
+    ]
+
+
 def test_no_line_of_the_findings_is_there_twice() -> None:
     base = Finding("a", "A", "warn", "It is 5.3 points [1.6, 8.9] higher.", -5.3, "points", (-8.9, -1.6), 0.004)
     found = [

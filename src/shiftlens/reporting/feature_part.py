@@ -30,6 +30,9 @@ CELLS_IN_ALL = 2_500_000
 ZERO = ("zeros", "mean")
 """Empty pictures that are 0 after normalisation, as zero padding is."""
 
+GAP = 150
+"""Grey between the filters of a mosaic, 0 to 255."""
+
 LARGEST_MAP = 64
 """Cells a side: larger maps are thinned."""
 
@@ -106,10 +109,10 @@ def _shown(maps: FloatArray, most_cells: int) -> Data:
     """All filters on one scale, and their mean on its own: pictures, and the ranges of both in words."""
     few = thinned(maps, most_cells)
     low, high, colours = scale_of(few)
-    # Gaps of the mosaic are white, whatever the scale.
+    # Gaps of the mosaic are grey, whatever the scale: no colour of a scale, and calm on light and dark paper.
     tiled = mosaic(few)
     filters = coloured(tiled, low, high, colours)
-    filters[np.isnan(tiled)] = 255
+    filters[np.isnan(tiled)] = GAP
     _, low_mean, high_mean = _mean(maps)
     constant = low_mean == high_mean
     which = "all" if len(few) == len(maps) else f"the first {len(few)} of"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 
 from shiftlens.diagnosis.finding import Finding, Severity, value_text
 from shiftlens.diagnosis.words import p_text, plain
 from shiftlens.reporting.encoding import Data
+
+DECIDES = re.compile(r"--(?:control|fill|padding) \S+")
+"""The option by which a command is known again."""
 
 ORDER: dict[Severity, int] = {"warn": 0, "note": 1, "info": 2}
 
@@ -53,18 +57,28 @@ def sorted_out(found: Iterable[Finding]) -> list[Data]:
     advice to draw what the page shows.
     """
     made = [told(each) for each in sorted(found, key=lambda finding: ORDER[finding.severity])]
-    commands: set[str] = set()
+    given: set[str] = set()
     footing = ""
     for each in made:
-        each["remedy"] = _once(each["remedy"], commands)
+        each["remedy"] = _once(each["remedy"], given)
         footing, each["evidence"] = each["evidence"], "" if each["evidence"] == footing else each["evidence"]
     return made
 
 
-def _once(remedy: list[tuple[bool, str]], commands: set[str]) -> list[tuple[bool, str]]:
+def _once(remedy: list[tuple[bool, str]], given: set[str]) -> list[tuple[bool, str]]:
+    """A remedy without the commands that were given before, which are added to."""
+    whole = "".join(text for _, text in remedy)
     codes = [text for is_code, text in remedy if is_code]
     if codes and all(code.startswith("shiftlens plot ") or code.endswith(" --plots pictures") for code in codes):
         return []
-    shorter = [(False, "as above") if is_code and text in commands else (is_code, text) for is_code, text in remedy]
-    commands.update(codes)
+    if whole in given:
+        return [(False, "as above")]
+    shorter: list[tuple[bool, str]] = []
+    for is_code, text in remedy:
+        changed = DECIDES.search(text) if is_code and text in given else None
+        if changed:
+            shorter += [(False, "as above, with "), (True, changed[0])]
+        else:
+            shorter.append((False, "as above") if is_code and text in given else (is_code, text))
+    given.update((whole, *codes))
     return shorter

@@ -31,7 +31,7 @@ EMBEDDED = ("digits",)
 
 CHOICE = (
     "half of them in even steps from the image that survives most shifts to the one that survives fewest; half those "
-    "that are right unshifted and fail most often inside the solid line. The share that fails here is not that of the set"
+    "that are right unshifted and fail most often inside the solid line. The share failing here is not that of the set"
 )
 
 
