@@ -103,11 +103,14 @@ def test_a_repair_that_helps_here_and_harms_there_is_not_a_success(tmp_path: Pat
 
 def test_a_command_that_was_given_is_named_by_the_option_that_decides() -> None:
     sweep_it = "`shiftlens sweep --model m --control occlusion --out x`"
-    remedies = (f"First: {sweep_it}", f"Again: {sweep_it}.", f"First: {sweep_it}", "`shiftlens train --out y`")
+    again = (None, None, f"Again: {sweep_it}.", f"First: {sweep_it}", "`shiftlens train --out y`")
+    remedies = (f"First: {sweep_it}", *again)
     made = sorted_out([Finding(str(k), "A", "warn", "It is.", remedy=text) for k, text in enumerate(remedies)])
     shown = ["".join(text for _, text in each["remedy"]) for each in made]
     assert shown == [
         "First: shiftlens sweep --model m --control occlusion --out x",
+        "",
+        "",
         "Again: as above, with --control occlusion.",
         "as above",
         "shiftlens train --out y",

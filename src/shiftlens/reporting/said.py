@@ -71,7 +71,7 @@ def _once(remedy: list[tuple[bool, str]], given: set[str]) -> list[tuple[bool, s
     codes = [text for is_code, text in remedy if is_code]
     if codes and all(code.startswith("shiftlens plot ") or code.endswith(" --plots pictures") for code in codes):
         return []
-    if whole in given:
+    if remedy and whole in given:
         return [(False, "as above")]
     shorter: list[tuple[bool, str]] = []
     for is_code, text in remedy:
