@@ -390,6 +390,22 @@ def test_a_stored_plan_that_this_version_cannot_follow_is_refused() -> None:
         evaluator(images, labels)
 
 
+def test_a_stored_plan_for_a_net_that_cannot_be_traced_any_more_is_refused() -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 10, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x).mean((2, 3)) * (1 if x.sum() > 0 else 2)
+
+    model = wrap(Branching().eval(), mean=MEAN, std=STD, size=32)
+    images, labels = pictures_of(1)
+    plan = plan_of(1, "float32", fold_batch_norm=False)
+    with pytest.raises(StoreError, match=r"runs 1 operations on cells, but this net cannot be traced \(TraceError\)"):
+        prepare(model, plan, ShiftGrid(8, 4), Fill.parse("black"))(images, labels)
+
+
 def test_scores_that_are_not_finite_name_the_picture() -> None:
     net = small_vgg()
     model = wrap(net, mean=MEAN, std=STD, size=32)

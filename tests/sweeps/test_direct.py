@@ -229,6 +229,20 @@ def test_a_score_that_is_not_finite_names_its_image(monkeypatch: pytest.MonkeyPa
         assert caught.value.positions == (2,)
 
 
+@pytest.mark.parametrize("shape", [(4, 3), (6, 2), (6, 4)])
+def test_scores_of_another_shape_name_their_images(shape: tuple[int, int]) -> None:
+    def net(x: torch.Tensor) -> torch.Tensor:
+        scores = x.flatten(1)[:, :4]
+        return scores[:, :3] if len(x) != 6 else scores[: shape[0], : shape[1]]
+
+    model = wrap(net, size=(4, 4), mean=0.0, std=1.0)
+    images, labels = pictures_of(2, 4, 4, 3)
+    plan = plan_of(batch_size=6, channels_last=False, fold_batch_norm=False)
+    with pytest.raises(ModelOutputError, match=r"expected scores \(6, 3\) for a batch of 6, the model gave") as caught:
+        evaluate_chunk(model, images, labels, ShiftGrid(1), Fill.parse("edge"), plan)
+    assert caught.value.positions == (0,)
+
+
 def test_the_users_module_is_left_as_it_was() -> None:
     net = own_net().train()
     before = {name: value.clone() for name, value in net.state_dict().items()}

@@ -60,7 +60,13 @@ class DedupEvaluator(DirectEvaluator):
 
     def _made(self, shape: tuple[int, int, int], occluded: bool) -> Program:
         if shape not in self._traces:
-            self._traces[shape] = trace(self._module, shape)
+            try:
+                self._traces[shape] = trace(self._module, shape)
+            except Exception as error:  # torch's tracer raises whatever the model's own code does with a stand-in
+                raise StoreError(
+                    f"the stored plan runs {self._plan.cut} operations on cells, but this net cannot be traced "
+                    f"({type(error).__name__}): its code has changed since; start a new sweep at another path"
+                ) from error
         found = self._traces[shape]
         if self._plan.cut > len(found.steps):
             raise StoreError(

@@ -87,6 +87,7 @@ class DirectEvaluator:
         self._grid = grid
         self._fill = fill
         self._preprocessing = model.preprocessing
+        self._n_classes = model.n_classes
         self._device = resolve_device(plan.device)
         self._dtype: torch.dtype = getattr(torch, plan.dtype)
         self._workers = self._nets(model, plan)
@@ -246,7 +247,14 @@ class DirectEvaluator:
                 f"the model raised {type(error).__name__} on a batch {tuple(inputs[0].shape)}: {one_line(error)}",
                 tuple(sorted(set(image.tolist()))),
             ) from error
-        scores = scores_of(out)[:n]
+        scores = scores_of(out)
+        if tuple(scores.shape) != (len(inputs[0]), self._n_classes):
+            raise ModelOutputError(
+                f"expected scores {(len(inputs[0]), self._n_classes)} for a batch of {len(inputs[0])}, "
+                f"the model gave {tuple(scores.shape)}",
+                tuple(sorted(set(image.tolist()))),
+            )
+        scores = scores[:n]
         scores = scores if scores.dtype == torch.float64 else scores.float()
         bad = ~torch.isfinite(scores).all(dim=1)
         if bad.any():
