@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -233,6 +234,24 @@ def test_hostile_names_stay_text_without_scripts(
     assert page.locator("img[src=x], svg[onload]").count() == 0
     assert all(url.startswith(("file:", "data:")) for url in requests)
     context.close()
+
+
+def test_a_comparison_from_a_file_has_no_dead_map(page: Any, watch: Any, built: Built, tmp_path: Path) -> None:
+    import shiftlens as sl
+
+    made = sl.compare([built.sweep, built.other])
+    saved = tmp_path / "compared.json"
+    saved.write_text(json.dumps(made.to_dict()))
+    page.goto(sl.report([saved, built.sweep], tmp_path / "report.html").path.as_uri())
+    page.wait_for_selector(READY, state="attached")
+    assert page.locator("#comparison-0").is_visible()
+    assert page.locator("#comparison-0 .live").count() == 0
+    text = page.inner_text("#comparison-0")
+    assert all(each.statement in text for each in made.findings)
+    # What follows it on the page is alive.
+    page.locator("#heatmap-sweep-0 canvas").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.get_attribute("#readout-sweep-0", "data-dx") == "1"
 
 
 def test_the_data_in_the_page_is_the_json_it_says(report: Any) -> None:

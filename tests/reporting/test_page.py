@@ -150,7 +150,7 @@ def test_the_cards_say_how_far_it_goes_straight_and_what_was_tested(seen: Page) 
     assert text.endswith(f"Straight: {', '.join(sides)} px.")
     assert len(set(sides)) == 4
     # The worse side is found by another road than the tests below it, and the card says so.
-    card = next(said for said in seen.said if "one of the tests under Findings" in said)
+    card = next(said for said in seen.said if "Not one of the tests under Findings" in said)
     assert "worse than to the right" in card
 
 

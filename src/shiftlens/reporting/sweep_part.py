@@ -137,12 +137,12 @@ def _cards(metrics: Metrics, way: Directions | Skipped) -> list[Data]:
     else:
         cards.append(_card("Retained radius", "not measured", plain(strong.why)))
     if isinstance(way, Directions):
-        tested = "Its interval allows for all pairs of sides; it is not one of the tests under Findings."
+        tested = "Not one of the tests under Findings."
         gap = f"{quoted(way.gap)} worse than {way.names[way.opposite]}"
         if way.differs:
             cards.append(_card("Worse side", way.names[way.worst], f"{gap}. {tested}"))
         else:
-            cards.append(_card("Worse side", "none clearly", f"at most {way.names[way.worst]}: {gap}. {tested}"))
+            cards.append(_card("Worse side", "none clearly", f"largest gap: {way.names[way.worst]}, {gap}. {tested}"))
     else:
         cards.append(_card("Worse side", "not measured", plain(way.why)))
     return cards
