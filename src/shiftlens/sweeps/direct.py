@@ -87,7 +87,8 @@ class DirectEvaluator:
         self._grid = grid
         self._fill = fill
         self._preprocessing = model.preprocessing
-        self._n_classes = model.n_classes
+        # Nobody knows it of a net for pictures of any size until it is used.
+        self._n_classes = None if model.input_size is None else model.n_classes
         self._device = resolve_device(plan.device)
         self._dtype: torch.dtype = getattr(torch, plan.dtype)
         self._workers = self._nets(model, plan)
@@ -248,10 +249,10 @@ class DirectEvaluator:
                 tuple(sorted(set(image.tolist()))),
             ) from error
         scores = scores_of(out)
-        if tuple(scores.shape) != (len(inputs[0]), self._n_classes):
+        expected = len(inputs[0]), self._n_classes or scores.shape[1]
+        if tuple(scores.shape) != expected:
             raise ModelOutputError(
-                f"expected scores {(len(inputs[0]), self._n_classes)} for a batch of {len(inputs[0])}, "
-                f"the model gave {tuple(scores.shape)}",
+                f"expected scores {expected} for a batch of {expected[0]}, the model gave {tuple(scores.shape)}",
                 tuple(sorted(set(image.tolist()))),
             )
         scores = scores[:n]
