@@ -113,6 +113,11 @@ def test_every_map_of_the_list_shows_its_own_numbers(report: Any, zarr: xr.Datas
             if found["lo"]:
                 assert float(found["lo"]) <= wanted + 1e-3
                 assert wanted <= float(found["hi"]) + 1e-3
+        if which.startswith("sides-"):
+            # No shift is opposite to (0, 0): a place without a number, and why.
+            report.locator("#heatmap-sweep-0 canvas").focus()
+            report.keyboard.press("Home")
+            assert readout(report)["text"] == "dx 0, dy 0 px: no number here: no opposite shift"
         low, high = (report.inner_text(f"#scale-{end}-sweep-0") for end in ("low", "high"))
         assert re.search(r"\d", low)
         assert re.search(r"\d", high)

@@ -51,7 +51,12 @@ def test_a_names_the_side_and_prefers_the_mean_over_a_side_to_one_pair(one: Swee
     both = with_findings(part, *part.findings, own)
     assert "all tests: The model itself leans." in answers(questions(given(one), [both], []))["A"]
     calm = with_findings(part, Finding("asymmetry-x", "A", "info", "Right and left do not differ."))
-    assert "No difference between opposite sides holds" in answers(questions(given(one), [calm], []))["A"]
+    told = answers(questions(given(one), [calm], []))["A"]
+    assert "No difference between opposite sides holds" in told
+    assert "irregularit" not in told
+    twice = [Finding(name, "A", "warn", "It rises again.") for name in ("irregular-loss", "aliasing-x-2")]
+    told = answers(questions(given(one), [with_findings(part, *twice)], []))["A"]
+    assert "2 irregularities on the way out" in told
 
 
 def test_b_says_what_is_answered_to_nothing(one: Sweep, part: SweepPart) -> None:

@@ -176,7 +176,7 @@ def _classes(metrics: Metrics) -> tuple[list[Map], int]:
         name, n = plain(found.names[k]), int(found.n[k])
         about = "Accuracy of the images of this class; the line is that of the whole set."
         made = counted(f"class-{k}", "By class", f"Class {name}", found.right[k].astype(np.int64), n, about)
-        maps.append(Map(made.data | {"said": f"accuracy of class {name}"}, made.values))
+        maps.append(Map(made.data | {"said": f"accuracy of class {name}:"}, made.values))
     return maps, len(there) - len(chosen)
 
 
@@ -231,7 +231,7 @@ def _sides(metrics: Metrics) -> list[Map]:
     other = {"sides-x": "(-dx, dy)", "sides-y": "(dx, -dy)"}
     about = "Accuracy minus that at {}; intervals hold for all pairs together. Red: better."
     maps = [_difference(name, label, values, n, about.format(other[name]), limits) for name, label, n, values in made]
-    words = {"said": "accuracy minus that on the other side", "missing": "no opposite shift"}
+    words = {"said": "accuracy minus that on the other side:", "missing": "no opposite shift"}
     return [Map(each.data | words, each.values) for each in maps]
 
 

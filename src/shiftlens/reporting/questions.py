@@ -78,6 +78,9 @@ def _translation(sweeps: Sequence[SweepPart], setting: Setting, model: str) -> A
         said.append(f"Not the same on all sides, corrected for all tests: {plain(sides[0].statement)}{others}")
     elif any(each.id.startswith("asymmetry-") for each in found):
         said.append("No difference between opposite sides holds after correction for all tests.")
+    warned = [each for each in found if each.severity == "warn"]
+    if n := sum(each.id.startswith(("irregular-", "aliasing-")) for each in warned):
+        said.append(f"{n} irregularit{'ies' if n > 1 else 'y'} on the way out, corrected for all tests: see Findings.")
     misleads = [each.statement for each in found if each.id in ("placement-effect", "lost-content")]
     lines = [text for text in (*said, *map(plain, misleads[:2])) if text]
     return lines, ("Findings", f"findings-{sweeps[0].view['id']}")
