@@ -3,13 +3,15 @@
     python benchmarks/repairs.py cures --data-root DATA --work repairs-work --out docs/benchmarks/repairs.json
     python benchmarks/repairs.py sizes --data-root DATA --work repairs-work --out docs/benchmarks/sizes.json
     python benchmarks/repairs.py habits --data-root DATA --work repairs-work --out docs/benchmarks/habits.json
+    python benchmarks/repairs.py confirm --data-root DATA --skip 1000 --limit 2000 --work repairs-work --out fresh.json
 
 `cures` repairs `pretrained:vgg-cifar10` with every padding mode and down-sampling: as it is, with batch norm
 re-estimated, and after a short fine-tuning; nets that were fine-tuned are compared with the net that was fine-tuned
 as long and kept its padding. `sizes` trains nets of half width from scratch at 32 and at 33 px. `habits` leaves the
 architecture alone: fine-tuning with larger shifts, scores averaged over small shifts, content moved to the middle.
-Every arm is swept over the same images and shifts and compared with `shiftlens.compare`. Nets and sweeps are kept in
-`--work`: stopped anywhere, the same command goes on. Nothing here is timed.
+`confirm` holds the best of them against each other on images that had no part in the choice. Every arm is swept over
+the same images and shifts and compared with `shiftlens.compare`. Nets and sweeps are kept in `--work`: stopped
+anywhere, the same command goes on. Nothing here is timed.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 import shiftlens as sl
 from header import header, of_machine
@@ -30,7 +34,12 @@ from shiftlens.stats import Skipped
 from shiftlens.training import TrainSettings, train
 
 GRID = sl.ShiftGrid(8, step=2)
-TITLES = {"cures": "Cures of one net", "sizes": "Input sizes", "habits": "One net, other habits"}
+TITLES = {
+    "cures": "Cures of one net",
+    "sizes": "Input sizes",
+    "habits": "One net, other habits",
+    "confirm": "Fresh images",
+}
 CURES: dict[str, tuple[str | None, str | None]] = {
     "zeros": (None, None),
     "replicate": ("replicate", None),
@@ -43,6 +52,12 @@ CURES: dict[str, tuple[str | None, str | None]] = {
     "replicate + blur": ("replicate", "blur"),
 }
 """Padding and down-sampling of each arm; `zeros` is the net as it is."""
+CANDIDATES = {
+    "zeros, fine-tuned": "run-zeros--fine-tuned",
+    "blur, fine-tuned": "run-blur--fine-tuned",
+    "zeros, fine-tuned, shifts of up to 8 px": "run-habit-8",
+}
+"""Looked best on the first images of the other studies; the first is what the others are held against."""
 QUANTITIES = {
     "accuracy": "at-rest",
     "accuracy_within_8px": "near",
@@ -138,7 +153,7 @@ def sizes(args: argparse.Namespace, images: ImageSet, training: ImageSet) -> Ite
 def habits(args: argparse.Namespace, images: ImageSet, training: ImageSet) -> Iterator[dict[str, Any]]:
     """The same net with other habits: what it is shown in a fine-tuning, and what it is shown at inference."""
     model = sl.load_model("pretrained:vgg-cifar10")
-    assert isinstance(model.module, torch.nn.Module)
+    assert isinstance(model.module, nn.Module)
     paths = {"as it is": args.work / "habit-none.zarr"}
     measured(model, images, paths["as it is"])
     for shift in (2, 8):
@@ -163,7 +178,17 @@ def habits(args: argparse.Namespace, images: ImageSet, training: ImageSet) -> It
     yield {"comparisons": [found], "n_training_images": len(training), "epochs": args.epochs}
 
 
-STUDIES = {"cures": cures, "sizes": sizes, "habits": habits}
+def confirm(args: argparse.Namespace, images: ImageSet, training: ImageSet) -> Iterator[dict[str, Any]]:
+    """What looked best in the other studies, on images that had no part in the choice."""
+    paths: dict[str, Path] = {}
+    for label, run in CANDIDATES.items():
+        paths[label] = args.work / f"confirm-{run}.zarr"
+        measured(sl.load_model(args.work / run), images, paths[label])
+    found = compared(paths, list(paths), next(iter(paths)), args.work / "pictures-confirm")
+    yield {"comparisons": [found], "n_training_images": len(training)}
+
+
+STUDIES = {"cures": cures, "sizes": sizes, "habits": habits, "confirm": confirm}
 
 
 def compared(paths: dict[str, Path], chosen: list[str], baseline: str, pictures: Path) -> dict[str, Any]:
@@ -234,6 +259,7 @@ def main() -> None:
     parser.add_argument("study", choices=tuple(STUDIES))
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--limit", type=int, default=1000, help="test images in every sweep")
+    parser.add_argument("--skip", type=int, default=0, help="test images that another study was made on")
     parser.add_argument("--training-images", type=int, default=None)
     parser.add_argument("--epochs", type=int, default=3, help="of the trainings of `sizes` and `habits`")
     parser.add_argument("--seeds", type=int, default=2, help="of the nets of `sizes`")
@@ -241,7 +267,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
-    images = sl.load_images("cifar10", split="test", data_root=args.data_root, limit=args.limit)
+    images = sl.load_images("cifar10", split="test", data_root=args.data_root, limit=args.skip + args.limit)
+    images = images.subset(range(args.skip, len(images))) if args.skip else images
     training = sl.load_images("cifar10", split="train", data_root=args.data_root, limit=args.training_images)
     about = header() | {
         "study": args.study,
