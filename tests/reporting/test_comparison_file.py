@@ -91,6 +91,7 @@ def test_one_without_a_kind_is_an_older_one(saved: Path, place: Path) -> None:
         (lambda v: v | {"findings": [v["findings"][0] | {"statement": 3}]}, "expected a text"),
         (lambda v: v | {"rows": [v["rows"][0] | {"accuracy": "0.5"}]}, "expected a number"),
         (lambda v: v | {"rows": [v["rows"][0] | {"accuracy": float("inf")}]}, "expected a number"),
+        (lambda v: v | {"rows": [v["rows"][0] | {"accuracy": 10**400}]}, "OverflowError"),
         (lambda v: v | {"rows": [v["rows"][0] | {"accuracy": None, "skipped": {"accuracy": "x"}}]}, "in every row"),
         (lambda v: v | {"against": ["x"]}, "TypeError"),
     ],

@@ -92,7 +92,7 @@ def comparison_in(path: Path) -> SavedComparison | None:
         return None
     try:
         return _comparison(values)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         why = f"{type(error).__name__}: {one_line(error, 80)}"
         raise StoreError(f"{path} cannot be reported on ({why}): expected {EXPECTED}") from None
 
