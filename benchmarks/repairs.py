@@ -56,8 +56,9 @@ CANDIDATES = {
     "zeros, fine-tuned": "run-zeros--fine-tuned",
     "blur, fine-tuned": "run-blur--fine-tuned",
     "zeros, fine-tuned, shifts of up to 8 px": "run-habit-8",
+    "blur, fine-tuned, shifts of up to 8 px": "run-blur-8",
 }
-"""Looked best on the first images of the other studies; the first is what the others are held against."""
+"""Looked best on the first images of the other studies, and the two together; the first is what they are held to."""
 QUANTITIES = {
     "accuracy": "at-rest",
     "accuracy_within_8px": "near",
@@ -158,11 +159,7 @@ def habits(args: argparse.Namespace, images: ImageSet, training: ImageSet) -> It
     measured(model, images, paths["as it is"])
     for shift in (2, 8):
         label, out = f"fine-tuned, shifts of up to {shift} px", args.work / f"run-habit-{shift}"
-        if not out.exists():
-            settings = surgery.FineTuning(epochs=args.epochs, shift=shift)
-            with Shell().progress(label, "steps") as report:
-                fixed, facts = surgery.finetune(model, training, settings, progress=report)
-            surgery.save_repaired(out, fixed, surgery.origin_of("pretrained:vgg-cifar10", model), [], healed=[facts])
+        shown_wider(out, None, args.epochs, training, shift)
         paths[label] = args.work / f"habit-{shift}.zarr"
         measured(sl.load_model(out), images, paths[label])
     wrapped = {
@@ -178,10 +175,24 @@ def habits(args: argparse.Namespace, images: ImageSet, training: ImageSet) -> It
     yield {"comparisons": [found], "n_training_images": len(training), "epochs": args.epochs}
 
 
+def shown_wider(out: Path, downsample: str | None, epochs: int, images: ImageSet, shift: int = 8) -> None:
+    """A run directory of the net, with another down-sampling, fine-tuned with shifts of up to so many pixels."""
+    if out.exists():
+        return
+    model = sl.load_model("pretrained:vgg-cifar10")
+    fixed, edits = surgery.repair(model, None, downsample) if downsample else (model, [])
+    with Shell().progress(f"fine-tuning {out.name}", "steps") as report:
+        settings = surgery.FineTuning(epochs=epochs, shift=shift)
+        fixed, facts = surgery.finetune(fixed, images, settings, progress=report)
+    surgery.save_repaired(out, fixed, surgery.origin_of("pretrained:vgg-cifar10", model), edits, healed=[facts])
+
+
 def confirm(args: argparse.Namespace, images: ImageSet, training: ImageSet) -> Iterator[dict[str, Any]]:
     """What looked best in the other studies, on images that had no part in the choice."""
     paths: dict[str, Path] = {}
     for label, run in CANDIDATES.items():
+        if run == "run-blur-8":
+            shown_wider(args.work / run, "blur", args.epochs, training)
         paths[label] = args.work / f"confirm-{run}.zarr"
         measured(sl.load_model(args.work / run), images, paths[label])
     found = compared(paths, list(paths), next(iter(paths)), args.work / "pictures-confirm")

@@ -230,7 +230,7 @@ def _seen_in_training(setting: Setting) -> Finding | None:
         "little beyond, is learnt.",
         float(seen),
         "px",
-        evidence="In one case measured for this project, crops of 2 px each way went with 95 % up to about 4 px.",
+        evidence="In one net of this project, trained with shifts of up to 2 px, 95 % of the accuracy lasted for 3 to 4 px.",
     )
 
 
