@@ -230,7 +230,7 @@ def _seen_in_training(setting: Setting) -> Finding | None:
         "little beyond, is learnt.",
         float(seen),
         "px",
-        evidence="In one net of this project, trained with shifts of up to 2 px, 95 % of the accuracy lasted for 3 to 4 px.",
+        evidence="One net of this project, trained with shifts of up to 2 px, kept 95 % of its accuracy for 3 to 4 px.",
     )
 
 
