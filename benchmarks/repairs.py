@@ -203,10 +203,10 @@ STUDIES = {"cures": cures, "sizes": sizes, "habits": habits, "confirm": confirm}
 
 
 def compared(paths: dict[str, Path], chosen: list[str], baseline: str, pictures: Path) -> dict[str, Any]:
-    """The object of `shiftlens compare --json`; the pictures go to the working directory."""
+    """The object of `shiftlens compare --json` without its sentences; the pictures go to the working directory."""
     result = sl.compare([paths[label] for label in chosen], baseline, chosen)
     result.plot(pictures)
-    return result.to_dict()
+    return {key: value for key, value in result.to_dict().items() if key != "findings"}
 
 
 def shown(value: float | None, interval: list[float | None], scale: float = 1, digits: int = 1) -> str:
