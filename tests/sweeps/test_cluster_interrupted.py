@@ -47,7 +47,11 @@ class Net(torch.nn.Module):
 """
 
 COMMAND = f"""
+import signal
 import sys
+
+# A shell's background job ignores Ctrl-C, and so would this child of a test that runs in one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from shiftlens.cli.app import main
 from shiftlens.sweeps import request

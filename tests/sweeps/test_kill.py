@@ -56,7 +56,11 @@ def factory():
 
 CHILD = """
 import os
+import signal
 import sys
+
+# A shell's background job ignores Ctrl-C, and so would this child of a test that runs in one.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import torch

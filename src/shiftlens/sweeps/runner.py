@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -246,7 +247,7 @@ def _other(reuse: str | Path | None, path: Path, images: ImageSet, half_width: f
         return None
     if half_width is not None:
         raise InputError("a sweep that stops early takes its images in an order of its own: leave reuse out")
-    if Path(reuse).resolve() == path.resolve():
+    if os.path.realpath(reuse) == os.path.realpath(path):  # unlike resolve(), calm about links in a circle
         raise InputError(f"{reuse} is the sweep that is written; reuse names another one")
     return Reuse(Path(reuse), images)
 
