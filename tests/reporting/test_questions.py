@@ -11,6 +11,7 @@ import pytest
 from reporting.planted import sweep
 from shiftlens.arithmetic import inspect
 from shiftlens.comparison import compare
+from shiftlens.comparison.paired import Difference
 from shiftlens.diagnosis.finding import Finding, Findings
 from shiftlens.nn.vgg import VGG
 from shiftlens.reporting.comparison_part import summary
@@ -96,7 +97,9 @@ def test_a_repair_that_helps_here_and_harms_there_is_not_a_success(tmp_path: Pat
     # The same difference with its verdict turned for one quantity.
     against = made.against[0]
     first = next(iter(against.better))
-    worse = replace(against.differences[first], verdict="worse")  # type: ignore[type-var]
+    better = against.differences[first]
+    assert isinstance(better, Difference)
+    worse = replace(better, verdict="worse")
     turned = replace(made, against=(replace(against, differences=against.differences | {first: worse}),))
     said = summary(turned)
     assert len(said) == 2

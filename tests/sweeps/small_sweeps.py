@@ -10,11 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.preprocessing import Preprocessing
+from shiftlens.sweeps import runner
 from shiftlens.sweeps.attributes import SweepHeader, software_versions
+from shiftlens.sweeps.engine import prepare
 from shiftlens.sweeps.plan import ChunkResult, Plan
 from shiftlens.sweeps.store import SweepStore
 
@@ -102,3 +107,34 @@ def as_of_schema_1(path: Path) -> None:
     for group in (path, *path.glob("control_*")):
         shutil.rmtree(group / "checksum")
         edit(group, change)
+
+
+class Net(nn.Module):
+    """A net whose answer depends on where the picture [1, 6, 8] is."""
+
+    def __init__(self, n_classes: int = 3, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.conv = nn.Conv2d(1, 4, 3, padding=1)
+        self.head = nn.Linear(4 * 6 * 8, n_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.head(self.conv(x).relu().flatten(1))
+        return scores
+
+
+def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
+    """Every picture that an evaluator is given from now on, with the control; grows as the test runs."""
+    given: list[tuple[str, bytes]] = []
+
+    def spy(*args: Any) -> Any:
+        evaluator = prepare(*args)
+
+        def call(images: Any, labels: Any, control: str | None = None) -> Any:
+            given.extend((control or "", picture.tobytes()) for picture in images)
+            return evaluator(images, labels, control)
+
+        return call
+
+    monkeypatch.setattr(runner, "prepare", spy)
+    return given

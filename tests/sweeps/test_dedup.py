@@ -105,6 +105,17 @@ PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 HASTE = list(HealthCheck)
 
 
+class Branching(nn.Module):
+    """Decides its way by its numbers, which no trace can follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 10, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).mean((2, 3)) * (1 if x.sum() > 0 else 2)
+
+
 @settings(max_examples=50, deadline=None, suppress_health_check=HASTE, phases=PHASES)
 @given(**DRAWN)
 def test_random_nets_equal_every_window_on_its_own(**drawn: Any) -> None:
@@ -275,14 +286,6 @@ def test_asked_for_by_name_it_says_what_it_cannot_serve() -> None:
 
     assert "plain callable" in refuses(wrap(bare, mean=MEAN, std=STD, size=32))
 
-    class Branching(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, 10, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.conv(x).mean((2, 3)) * (1 if x.sum() > 0 else 2)
-
     assert "cannot be traced (TraceError)" in refuses(wrap(Branching().eval(), mean=MEAN, std=STD, size=32))
 
 
@@ -391,14 +394,6 @@ def test_a_stored_plan_that_this_version_cannot_follow_is_refused() -> None:
 
 
 def test_a_stored_plan_for_a_net_that_cannot_be_traced_any_more_is_refused() -> None:
-    class Branching(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(3, 10, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.conv(x).mean((2, 3)) * (1 if x.sum() > 0 else 2)
-
     model = wrap(Branching().eval(), mean=MEAN, std=STD, size=32)
     images, labels = pictures_of(1)
     plan = plan_of(1, "float32", fold_batch_norm=False)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import Tensor, nn
+import small_sweeps
+from small_sweeps import Net
 
 from shiftlens.errors import InputError, StoreError
 from shiftlens.shifts import ShiftGrid
 from shiftlens.sources.imageset import ImageSet
 from shiftlens.sources.wrapping import Model, wrap
-from shiftlens.sweeps import request, runner
-from shiftlens.sweeps.engine import prepare
+from shiftlens.sweeps import attributes, request, runner
+from shiftlens.sweeps import engine as door
 from shiftlens.sweeps.plan import Plan
 from shiftlens.sweeps.result import Sweep, open_sweep
 from shiftlens.sweeps.runner import sweep
@@ -24,20 +25,8 @@ GRID = ShiftGrid((2, 3))
 ARRAYS = ("prediction", "loss", "confidence", "label", "accuracy", "mean_loss", "checksum")
 
 
-class Net(nn.Module):
-    def __init__(self, seed: int = 0) -> None:
-        super().__init__()
-        torch.manual_seed(seed)
-        self.conv = nn.Conv2d(1, 4, 3, padding=1)
-        self.head = nn.Linear(4 * 6 * 8, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.head(self.conv(x).relu().flatten(1))
-        return scores
-
-
 def model(seed: int = 0) -> Model:
-    return wrap(Net(seed), mean=0.4, std=0.25, name="net")
+    return wrap(Net(seed=seed), mean=0.4, std=0.25, name="net")
 
 
 def pictures(n: int = 20, seed: int = 0) -> ImageSet:
@@ -64,20 +53,7 @@ def chunks_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
-    """Every picture that an evaluator was given, with the control."""
-    given: list[tuple[str, bytes]] = []
-
-    def spy(*args: Any) -> Any:
-        evaluator = prepare(*args)
-
-        def call(images: Any, labels: Any, control: str | None = None) -> Any:
-            given.extend((control or "", picture.tobytes()) for picture in images)
-            return evaluator(images, labels, control)
-
-        return call
-
-    monkeypatch.setattr(runner, "prepare", spy)
-    return given
+    return small_sweeps.evaluated(monkeypatch)
 
 
 def same(a: Sweep, b: Sweep, control: str | None = None) -> None:
@@ -182,6 +158,18 @@ def test_an_interrupted_one_goes_on(tmp_path: Path, evaluated: list[tuple[str, b
     same(large, anew(tmp_path / "anew.zarr"))
 
 
+def test_of_an_adaptive_sweep_what_it_took(tmp_path: Path, evaluated: list[tuple[str, bytes]]) -> None:
+    images, early = pictures(400), tmp_path / "early.zarr"
+    taken = sweep(model(), images, GRID, out=early, dtype="float32", engine="dedup", half_width=40)
+    assert 0 < taken.n_images < 400
+    evaluated.clear()
+    large = sweep(model(), images, GRID, out=tmp_path / "all.zarr", dtype="float32", engine="dedup", reuse=early)
+    n = taken.n_images // 3 * 3  # whole chunks of the larger one
+    assert len(evaluated) == 400 - n
+    for name in ("prediction", "loss", "confidence", "index"):
+        np.testing.assert_array_equal(large.dataset[name][: taken.n_images], taken.dataset[name], err_msg=name)
+
+
 def test_the_plan_is_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, small = pictures(), tmp_path / "small.zarr"
     first = sweep(model(), images.subset(np.array(FEWER)), GRID, out=small, dtype="float64")
@@ -232,3 +220,21 @@ def test_a_sweep_that_goes_on_keeps_its_plan(tmp_path: Path) -> None:
     sweep(model(), images.subset(np.array(ORDER)), GRID, out=out, dtype="float64")
     with pytest.raises(StoreError, match="another plan"):
         sweep(model(), images, GRID, out=out, reuse=small)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "why"),
+    [
+        (attributes, lambda: {"torch": "0.1"}, "small.zarr was begun with torch"),
+        (door, lambda device: "cpu of another kind", "the stored plan was made for"),
+    ],
+)
+def test_what_would_move_the_last_bits_is_refused(
+    tmp_path: Path, place: ModuleType, value: Any, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, out = tmp_path / "small.zarr", tmp_path / "large.zarr"
+    sweep(model(), pictures().subset(np.array(FEWER)), GRID, out=small, dtype="float32")
+    monkeypatch.setattr(place, "software_versions" if place is attributes else "machine_kind", value)
+    with pytest.raises(StoreError, match=why):
+        sweep(model(), pictures(), GRID, out=out, dtype="float32", reuse=small)
+    assert not out.exists()

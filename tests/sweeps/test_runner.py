@@ -13,6 +13,7 @@ import pytest
 import small_sweeps as small
 import torch
 import xarray as xr
+from small_sweeps import Net
 from torch import Tensor, nn
 
 from shiftlens.errors import InputError, ModelOutputError, StoreError
@@ -20,7 +21,6 @@ from shiftlens.shifts import ShiftGrid, translate
 from shiftlens.sources.imageset import ImageSet
 from shiftlens.sources.wrapping import Model, wrap
 from shiftlens.sweeps import attributes, request, runner
-from shiftlens.sweeps.engine import prepare
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.locking import output_lock
 from shiftlens.sweeps.request import default_grid, images_per_chunk
@@ -29,20 +29,6 @@ from shiftlens.sweeps.runner import run_sweep, sweep
 
 GRID = ShiftGrid((2, 3))
 N = 7
-
-
-class Net(nn.Module):
-    """A net whose answer depends on where the picture is."""
-
-    def __init__(self, n_classes: int = 3) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.conv = nn.Conv2d(1, 4, 3, padding=1)
-        self.head = nn.Linear(4 * 6 * 8, n_classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        scores: Tensor = self.head(self.conv(x).relu().flatten(1))
-        return scores
 
 
 def pictures(n: int = N, size: tuple[int, int] = (6, 8), n_classes: int = 3) -> ImageSet:
@@ -62,21 +48,8 @@ def chunks_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
-    """Every picture that an evaluator was given, with the control; grows as the test runs."""
-    given: list[tuple[str, int]] = []
-
-    def spy(*args: Any) -> Any:
-        evaluator = prepare(*args)
-
-        def call(images: Any, labels: Any, control: str | None = None) -> Any:
-            given.extend((control or "", hash(picture.tobytes())) for picture in images)
-            return evaluator(images, labels, control)
-
-        return call
-
-    monkeypatch.setattr(runner, "prepare", spy)
-    return given
+def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
+    return small.evaluated(monkeypatch)
 
 
 class Stop:
@@ -191,7 +164,7 @@ def test_controls_are_subgroups(tmp_path: Path, model: Model) -> None:
 
 @pytest.mark.parametrize("after", range(1, 7))
 def test_an_interrupted_sweep_goes_on_to_the_same_bytes_and_computes_nothing_twice(
-    tmp_path: Path, model: Model, evaluated: list[tuple[str, int]], after: int
+    tmp_path: Path, model: Model, evaluated: list[tuple[str, bytes]], after: int
 ) -> None:
     controls = ("occlusion",)
     fixed: dict[str, Any] = {"dtype": "float32", "controls": controls}
@@ -210,7 +183,7 @@ def test_an_interrupted_sweep_goes_on_to_the_same_bytes_and_computes_nothing_twi
     assert result.complete
 
 
-def test_a_finished_sweep_computes_nothing(tmp_path: Path, model: Model, evaluated: list[tuple[str, int]]) -> None:
+def test_a_finished_sweep_computes_nothing(tmp_path: Path, model: Model, evaluated: list[tuple[str, bytes]]) -> None:
     sweep(model, pictures(), GRID, out=tmp_path / "s.zarr")
     before = small.tree(tmp_path / "s.zarr")
     evaluated.clear()

@@ -164,8 +164,31 @@ class Against:
         return {"name": self.name, "differences": differences, "as_good": as_good, "shifts": shifts}
 
 
+class ByVerdict:
+    """The findings of a comparison, sorted by what they mean."""
+
+    def _said(self, verdict: str) -> Findings:
+        """Those on a difference with one of "better", "worse", "undecided"."""
+        raise NotImplementedError
+
+    @property
+    def improved(self) -> Findings:
+        """What improved, corrected for every test of the comparison."""
+        return self._said("better")
+
+    @property
+    def got_worse(self) -> Findings:
+        """What got worse, likewise."""
+        return self._said("worse")
+
+    @property
+    def cannot_be_told(self) -> Findings:
+        """What cannot be told, with the smallest difference that would have been found."""
+        return self._said("undecided")
+
+
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(ByVerdict):
     """Any number of sweeps of the same images against one of them.
 
     Attributes
@@ -223,21 +246,6 @@ class Comparison:
         if name == self.names[self.baseline]:
             raise InputError(f"{name} is the baseline: it is not compared with itself")
         raise unknown_name("sweep", name, [each.name for each in self.against])
-
-    @property
-    def improved(self) -> Findings:
-        """What improved, corrected for every test of the comparison."""
-        return self._said("better")
-
-    @property
-    def got_worse(self) -> Findings:
-        """What got worse, likewise."""
-        return self._said("worse")
-
-    @property
-    def cannot_be_told(self) -> Findings:
-        """What cannot be told, with the smallest difference that would have been found."""
-        return self._said("undecided")
 
     def _said(self, verdict: str) -> Findings:
         wanted = {f"difference-{q}-{each.which}" for each in self.against for q in each.with_verdict(verdict)}

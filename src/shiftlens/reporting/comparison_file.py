@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shiftlens.comparison.result import KIND, Row
+from shiftlens.comparison.result import KIND, ByVerdict, Row
 from shiftlens.diagnosis.finding import Finding, Findings
 from shiftlens.errors import StoreError
 from shiftlens.naming import one_line
@@ -30,7 +30,7 @@ UNITS = {
 
 
 @dataclass(frozen=True)
-class SavedComparison:
+class SavedComparison(ByVerdict):
     """What a file says of a comparison; see `shiftlens.compare` for the words.
 
     Attributes
@@ -51,21 +51,6 @@ class SavedComparison:
     n_shifts: int
     unit: str
     verdicts: dict[str, str]
-
-    @property
-    def improved(self) -> Findings:
-        """What improved, corrected for every test of the comparison."""
-        return self._said("better")
-
-    @property
-    def got_worse(self) -> Findings:
-        """What got worse, likewise."""
-        return self._said("worse")
-
-    @property
-    def cannot_be_told(self) -> Findings:
-        """What cannot be told."""
-        return self._said("undecided")
 
     def _said(self, verdict: str) -> Findings:
         return Findings(each for each in self.findings if self.verdicts.get(each.id) == verdict)

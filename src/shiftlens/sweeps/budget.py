@@ -10,7 +10,7 @@ SHARE = 0.03
 FLOOR = 3.0
 """Seconds that a choice may always take."""
 CAP = 60.0
-"""Seconds that it never takes: on a quiet machine the longest takes a third of that."""
+"""Seconds after which nothing more is begun; on a quiet machine the choice for the reference case takes 20."""
 
 
 class Budget:

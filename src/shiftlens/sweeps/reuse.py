@@ -47,7 +47,8 @@ class Reuse:
             raise StoreError(f"there is no sweep at {path} to take anything over from")
         self._path = path
         self._store = SweepStore(path)
-        index = self._store.main.index
+        # All that it was to be measured on, also where it stopped early: that is what its digest is of.
+        _, index = self._store.main.everyone
         places = {int(source): place for place, source in enumerate(images.index)}
         missing = [int(source) for source in index if int(source) not in places]
         if missing:
