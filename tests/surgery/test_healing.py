@@ -186,6 +186,7 @@ def other_classes() -> ImageSet:
         (lambda: finetune(replace(model(n_classes=3), class_names=None), bars()), "2 classes, VGG has 3: not the same"),
         (lambda: finetune(model(), bars(), FineTuning(lr=1e9, batch=20, epochs=3)), "diverged at epoch .*lower lr"),
         (lambda: finetune(model(), bars(), seed=-1), "seed must be at least 0"),
+        (lambda: finetune(model(), bars(), FineTuning(shift=1000)), "below the pictures' .* px, got 1000"),
         (lambda: FineTuning(epochs=0), "epochs must be at least 1"),
         (lambda: FineTuning(lr=float("nan")), "lr must be above 0"),
         (lambda: FineTuning(dtype="float16"), "unknown dtype"),

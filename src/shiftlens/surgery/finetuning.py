@@ -135,6 +135,11 @@ def finetune(
         raise InputError(f"seed must be at least 0, got {seed}")
     healed, module = copied(model)
     check_classes(healed, images)
+    fitted, _ = on_input_grid(healed, images)
+    if settings.shift is not None and settings.shift >= min(_size(fitted)):
+        raise InputError(
+            f"shift must be below the pictures' {min(_size(fitted))} px, got {settings.shift}: it would leave nothing"
+        )
     settings = _as_trained(settings, healed, images)
     target = resolve_device(device)
     dtype = compute_dtype(settings.dtype, target)
@@ -142,7 +147,6 @@ def finetune(
     trained = [p for p in module.parameters() if p.requires_grad]
     if not trained:
         raise InputError(f"{model.name} has no parameter that may be trained (requires_grad)")
-    fitted, _ = on_input_grid(healed, images)
     recipe = replace(Recipe(), crop=settings.shift or 0)
     batches = Batches(pixels(fitted), torch.from_numpy(np.array(fitted.labels)), healed.preprocessing, recipe, target)
     # A last, smaller batch is left out: batch norm cannot learn from one picture.
