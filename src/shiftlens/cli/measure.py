@@ -126,7 +126,14 @@ def sweep(
     engine: Annotated[
         str, typer.Option("--engine", help="auto, direct (every window on its own) or dedup (nothing twice).")
     ] = "auto",
-    dtype: Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")] = "auto",
+    dtype: Annotated[
+        str,
+        typer.Option(
+            "--dtype",
+            help="float32, bfloat16, or auto: the faster one; where that is bfloat16, near ties are evaluated again in "
+            "float32.",
+        ),
+    ] = "auto",
     data_root: o.DataRoot = None,
     weights: o.Weights = None,
     mean: o.Mean = None,

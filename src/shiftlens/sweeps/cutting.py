@@ -234,7 +234,7 @@ def _late(
         )
         for name in names
     ]
-    shift = _spread(grid, (int(picture.shape[-2]), int(picture.shape[-1])), plan.batch_size)
+    shift = spread_shifts(grid, (int(picture.shape[-2]), int(picture.shape[-1])), plan.batch_size)
     n = len(shift)
     iy, ix = np.divmod(shift, grid.shape[1])
     times = []
@@ -246,7 +246,7 @@ def _late(
     return statistics.fmean(times[1:]) * grid.n_shifts / n
 
 
-def _spread(grid: ShiftGrid, size: tuple[int, int], n: int) -> NDArray[np.int64]:
+def spread_shifts(grid: ShiftGrid, size: tuple[int, int], n: int) -> NDArray[np.int64]:
     """Places in the grid of about `n` shifts, spread over those that leave something of the picture in view."""
     inside = (np.abs(grid.dys) < size[0])[:, None] & (np.abs(grid.dxs) < size[1])[None, :]
     places = np.flatnonzero(inside)
@@ -269,7 +269,7 @@ def _agrees(
     fill: Fill,
 ) -> bool:
     """Whether both paths give the same scores for windows spread over the grid."""
-    shift = _spread(grid, (int(picture.shape[-2]), int(picture.shape[-1])), CHECKED_WINDOWS)
+    shift = spread_shifts(grid, (int(picture.shape[-2]), int(picture.shape[-1])), CHECKED_WINDOWS)
     iy, ix = np.divmod(shift, grid.shape[1])
     values = fill.normalised(model.preprocessing.mean, model.preprocessing.std) if fill.is_constant else fill
     moved = [translate(picture, int(dx), int(dy), values) for dy, dx in zip(grid.dys[iy], grid.dxs[ix], strict=True)]

@@ -8,6 +8,7 @@ additions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,8 +18,9 @@ from torch import Tensor
 from shiftlens.errors import InputError, StoreError
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.models import Model
-from shiftlens.sweeps.direct import DirectEvaluator, Outcome, outcome_of, prepare_module
+from shiftlens.sweeps.direct import DirectEvaluator, prepare_module
 from shiftlens.sweeps.frame import framed
+from shiftlens.sweeps.outcomes import Outcomes
 from shiftlens.sweeps.plan import Plan
 from shiftlens.sweeps.program import Layout, Program, rest_of
 from shiftlens.sweeps.tracing import Trace, trace
@@ -78,11 +80,11 @@ class DedupEvaluator(DirectEvaluator):
 
     def _evaluated(
         self, pictures: Tensor, targets: Tensor, blank: NDArray[np.bool_], control: str | None
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Outcome]]:
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Outcomes]]:
         c, h, w = (int(n) for n in pictures.shape[1:])
         program, workers = self._program((c, h, w), control == "occlusion")
 
-        def evaluate(rest: Net, image: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Outcome]:
+        def evaluate(rest: Net, image: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Outcomes]:
             shift = np.flatnonzero(~blank[image])
             return np.full(len(shift), image), shift, self._image(rest, program, pictures[image], targets, image, shift)
 
@@ -90,14 +92,14 @@ class DedupEvaluator(DirectEvaluator):
 
     def _image(
         self, rest: Net, program: Program, picture: Tensor, targets: Tensor, image: int, shift: NDArray[np.int64]
-    ) -> Outcome:
+    ) -> Outcomes:
         """All wanted shifts of one picture."""
-        parts = [
-            outcome_of(scores, targets[image].expand(len(scores)))
-            for scores in self._scores_of(rest, program, picture, image, shift)
-        ]
-        prediction, loss, confidence = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return prediction, loss, confidence
+        return Outcomes.joined(
+            [
+                Outcomes.of(scores, targets[image].expand(len(scores)))
+                for scores in self._scores_of(rest, program, picture, image, shift)
+            ]
+        )
 
     def _scores_of(
         self, rest: Net, program: Program, picture: Tensor, image: int, shift: NDArray[np.int64]
@@ -132,7 +134,8 @@ class CanvasEvaluator(DedupEvaluator):
     def __init__(
         self, model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, tick: Callable[[int], None] | None = None
     ) -> None:
-        super().__init__(model, plan, grid, fill, tick)
+        # Windows of this canvas are not those that would be evaluated again one by one.
+        super().__init__(model, replace(plan, settle=0.0), grid, fill, tick)
         self._name = model.name
 
     def check(self, shape: tuple[int, int, int]) -> None:

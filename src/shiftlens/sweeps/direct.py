@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,9 @@ from shiftlens.sources.checkpoints import one_line
 from shiftlens.sources.models import Model
 from shiftlens.sources.probing import scores_of
 from shiftlens.sweeps.folding import fold_batch_norm
+from shiftlens.sweeps.outcomes import Outcomes
 from shiftlens.sweeps.plan import ChunkResult, Plan
 from shiftlens.sweeps.workers import Net, Workers, replicas
-
-Outcome = tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float16]]
-"""Prediction, loss and confidence of a batch."""
 
 MAX_CANVAS = 2**24
 """Most numbers in the canvases that are held at once (64 MB in float32)."""
@@ -82,6 +81,7 @@ class DirectEvaluator:
         self, model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, tick: Callable[[int], None] | None = None
     ) -> None:
         self._tick = tick
+        self._model = model
         self._n_done = 0
         self._plan = plan
         self._grid = grid
@@ -106,9 +106,7 @@ class DirectEvaluator:
             raise InputError(f"unknown control {control!r}; expected {' or '.join(c for c in self.CONTROLS if c)}")
         n, (ny, nx) = len(images), self._grid.shape
         self._n_done = 0
-        prediction = np.empty((n, ny * nx), dtype=np.int64)
-        loss = np.empty((n, ny * nx), dtype=np.float32)
-        confidence = np.empty((n, ny * nx), dtype=np.float16)
+        found = Outcomes.room(n, ny * nx)
         c, h, w = images.shape[1:]
         # The canvases of a whole chunk of large pictures would not fit the memory bound: a few pictures at a time.
         reach_y, reach_x = self._reach(h, w)
@@ -116,49 +114,95 @@ class DirectEvaluator:
         for first in range(0, n, block):
             part = slice(first, first + block)
             try:
-                outcome = self._block(images[part], labels[part], control)
+                outcomes = self._block(images[part], labels[part], control)
             except ModelOutputError as error:
                 raise ModelOutputError(str(error), tuple(first + place for place in error.positions)) from error
-            prediction[part], loss[part], confidence[part] = outcome
-        return ChunkResult(prediction.reshape(n, ny, nx), loss.reshape(n, ny, nx), confidence.reshape(n, ny, nx))
+            found.put(part, outcomes)
+        return ChunkResult(
+            found.prediction.reshape(n, ny, nx), found.loss.reshape(n, ny, nx), found.confidence.reshape(n, ny, nx)
+        )
 
-    def _block(self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None) -> Outcome:
-        pictures = self._preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(images))).to(self._device)
+    def _block(self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None) -> Outcomes:
+        pictures = self._normalised(images)
         if control == "flip":
             pictures = pictures.flip(-1)
         targets = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(self._device)
-        n, n_shifts = len(images), self._grid.n_shifts
-        prediction = np.empty((n, n_shifts), dtype=np.int64)
-        loss = np.empty((n, n_shifts), dtype=np.float32)
-        confidence = np.empty((n, n_shifts), dtype=np.float16)
+        n = len(images)
+        found = Outcomes.room(n, self._grid.n_shifts)
         blank = self._blank(pictures)
         # With a constant fill all windows without content are one picture: it is evaluated once.
         if blank.any():
-            for_all = outcome_of(self._blank_score(pictures).expand(n, -1), targets)
+            exact = self._in_float32 if self._plan.settle else self
+            for_all = Outcomes.of(exact._blank_score(pictures).expand(n, -1), targets)
             image, shift = np.nonzero(blank)
-            prediction[image, shift], loss[image, shift], confidence[image, shift] = (v[image] for v in for_all)
-        for image, shift, outcome in self._evaluated(pictures, targets, blank, control):
-            prediction[image, shift], loss[image, shift], confidence[image, shift] = outcome
+            found.put((image, shift), for_all.chosen(image))
+        for image, shift, outcomes in self._evaluated(pictures, targets, blank, control):
+            found.put((image, shift), outcomes)
             self._n_done += len(shift)
             if self._tick is not None:
                 self._tick(self._n_done)
-        return prediction, loss, confidence
+        near = (found.margin < self._plan.settle) & ~blank
+        if near.any():
+            for place, shift, outcomes in self._in_float32._image_by_image(pictures, targets, near, control):
+                found.put((np.full(len(shift), place), shift), outcomes)
+        return found
+
+    def _normalised(self, images: NDArray[np.uint8]) -> Tensor:
+        return self._preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(images))).to(self._device)
+
+    @cached_property
+    def _in_float32(self) -> DirectEvaluator:
+        """What settles near ties."""
+        return DirectEvaluator(self._model, self._plan.in_float32(), self._grid, self._fill)
+
+    def margins(self, images: NDArray[np.uint8], shift: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Margins [n, shifts] of pictures [n, c, h, w] under some shifts, by their places in the grid; none blank."""
+        pictures = self._normalised(images)
+        targets = torch.zeros(len(images), dtype=torch.int64, device=self._device)
+        wanted = np.zeros((len(images), self._grid.n_shifts), dtype=np.bool_)
+        wanted[:, shift] = True
+        return np.stack([found.margin for _, _, found in self._image_by_image(pictures, targets, wanted, None)])
 
     def _evaluated(
         self, pictures: Tensor, targets: Tensor, blank: NDArray[np.bool_], control: str | None
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Outcome]]:
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Outcomes]]:
         """Places in the chunk, places in the grid and outcomes of all windows that are not blank, part by part."""
-        gather = self._occluded(pictures) if control == "occlusion" else self._shifted(pictures)
         every_image, every_shift = np.nonzero(~blank)
-
-        def evaluate(net: Net, batch: slice) -> tuple[NDArray[np.int64], NDArray[np.int64], Outcome]:
-            image, shift = every_image[batch], every_shift[batch]
-            scores = self._scores(net, (gather(image, shift),), image)
-            return image, shift, outcome_of(scores, targets[torch.from_numpy(image).to(self._device)])
-
         size = self._plan.batch_size
         batches = [slice(start, start + size) for start in range(0, len(every_shift), size)]
+        outcomes = self._outcomes(pictures, targets, control)
+
+        def evaluate(net: Net, batch: slice) -> tuple[NDArray[np.int64], NDArray[np.int64], Outcomes]:
+            image, shift = every_image[batch], every_shift[batch]
+            return image, shift, outcomes(net, image, shift)
+
         yield from self._workers.map(evaluate, batches)
+
+    def _image_by_image(
+        self, pictures: Tensor, targets: Tensor, wanted: NDArray[np.bool_], control: str | None
+    ) -> Iterator[tuple[int, NDArray[np.int64], Outcomes]]:
+        """The same of the windows that are wanted, each picture by itself: no matter which others there are."""
+        size = self._plan.batch_size
+        outcomes = self._outcomes(pictures, targets, control)
+
+        def evaluate(net: Net, image: int) -> tuple[int, NDArray[np.int64], Outcomes]:
+            shift = np.flatnonzero(wanted[image])
+            batches = np.split(shift, range(size, len(shift), size))
+            return image, shift, Outcomes.joined([outcomes(net, np.full(len(b), image), b) for b in batches])
+
+        yield from self._workers.map(evaluate, np.flatnonzero(wanted.any(axis=1)).tolist())
+
+    def _outcomes(
+        self, pictures: Tensor, targets: Tensor, control: str | None
+    ) -> Callable[[Net, NDArray[np.int64], NDArray[np.int64]], Outcomes]:
+        """What evaluates a batch of windows, by places in the chunk and in the grid."""
+        gather = self._occluded(pictures) if control == "occlusion" else self._shifted(pictures)
+
+        def evaluate(net: Net, image: NDArray[np.int64], shift: NDArray[np.int64]) -> Outcomes:
+            scores = self._scores(net, (gather(image, shift),), image)
+            return Outcomes.of(scores, targets[torch.from_numpy(image).to(self._device)])
+
+        return evaluate
 
     def _blank(self, pictures: Tensor) -> NDArray[np.bool_]:
         """Which windows [image, shift] show nothing but fill: no row, or no column, that differs from it is in view."""
@@ -262,15 +306,6 @@ class DirectEvaluator:
             places = tuple(sorted(set(image[bad.cpu().numpy()].tolist())))
             raise ModelOutputError("the model gave scores that are not finite (NaN or infinity)", places)
         return scores
-
-
-def outcome_of(scores: Tensor, targets: Tensor) -> Outcome:
-    """Prediction, loss and confidence [n] from scores [n, classes] and true classes [n]."""
-    log_total = torch.logsumexp(scores, dim=1)
-    best, prediction = scores.max(dim=1)
-    loss = log_total - scores.gather(1, targets[:, None])[:, 0]
-    confidence = torch.exp(best - log_total)
-    return prediction.cpu().numpy(), loss.float().cpu().numpy(), confidence.half().cpu().numpy()
 
 
 def _in_view(shifts: NDArray[np.int64], n: int) -> NDArray[np.bool_]:

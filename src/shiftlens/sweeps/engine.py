@@ -26,6 +26,7 @@ from shiftlens.sweeps.cutting import with_cut
 from shiftlens.sweeps.dedup import CanvasEvaluator, DedupEvaluator
 from shiftlens.sweeps.direct import DirectEvaluator
 from shiftlens.sweeps.plan import CONTROLS, DTYPES, ENGINES, ChunkResult, Evaluator, Plan
+from shiftlens.sweeps.settling import doubtful_margin
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +92,8 @@ def make_plan(
     n_images
         How many images the sweep has: a long sweep is worth a longer look and a compilation.
     engine, dtype, device
-        What the user asked for; `auto` leaves the choice to the measurement.
+        What the user asked for; `auto` leaves the choice to the measurement. Where `auto` takes bfloat16, near ties are
+        settled in float32 (`settling`).
     n_groups
         1 + the number of controls.
     clock
@@ -125,7 +127,11 @@ def make_plan(
         )
     if engine != "dedup":
         best = tuning.compiled(model, images, best, direct, n_evaluations=n_evaluations, budget=budget, say=logger.info)
-    return replace(best[1], cut_short=budget.cut_short)
+    chosen = replace(best[1], cut_short=budget.cut_short)
+    # Who asks for bfloat16 by name gets that and nothing else.
+    if dtype == "auto" and chosen.dtype == "bfloat16":
+        chosen = replace(chosen, settle=doubtful_margin(model, chosen, images, grid, fill, budget))
+    return chosen
 
 
 def check_machine(plan: Plan) -> None:

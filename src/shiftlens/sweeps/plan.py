@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+import math
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Protocol
 
 import numpy as np
@@ -26,6 +27,8 @@ class Plan:
     Of the path `dedup`: `cut` is the number of operations that run once for all shifts of an image, `shared` their
     share of the net's multiply-adds (0 to 1), `fewer` how many times fewer multiply-adds the whole sweep takes.
 
+    `settle`: windows whose two best scores are closer are evaluated again in float32 (`settling`), 0 for none.
+
     `cut_short`: there was no time to try all ways (`budget`), so a faster one may have been missed; no result depends
     on it.
     """
@@ -42,13 +45,20 @@ class Plan:
     shared: float = 0.0
     fewer: float = 1.0
     cut_short: bool = False
+    settle: float = 0.0
 
     def to_json(self) -> str:
-        """One line of JSON with sorted keys; `cut_short` only where it is so, as sweeps before it had no word of it."""
+        """One line of JSON with sorted keys; what sweeps once had no word of is only there where it says something."""
         values = asdict(self)
-        if not self.cut_short:
-            del values["cut_short"]
+        for late in ("cut_short", "settle"):
+            if not values[late]:
+                del values[late]
         return json.dumps(values, sort_keys=True)
+
+    def in_float32(self) -> Plan:
+        """Every window on its own in float32, on the same device: what a faster way is held against."""
+        plain = replace(self, engine="direct", dtype="float32", batch_size=min(64, self.batch_size), compiled=False)
+        return replace(plain, cut=0, shared=0.0, fewer=1.0, settle=0.0)
 
     @staticmethod
     def from_json(text: str) -> Plan:
@@ -68,7 +78,8 @@ class Plan:
         for field in fields(Plan):
             if type(getattr(plan, field.name)) is not kinds[str(field.type)]:
                 raise StoreError(f"stored plan has {field.name}={getattr(plan, field.name)!r}, expected {field.type}")
-        if plan.engine not in ENGINES or plan.dtype not in DTYPES or plan.batch_size < 1 or plan.cut < 0:
+        known = plan.engine in ENGINES and plan.dtype in DTYPES
+        if not known or plan.batch_size < 1 or plan.cut < 0 or not 0 <= plan.settle < math.inf:
             raise StoreError(f"stored plan names what this version does not have: {text[:200]!r}")
         return plan
 
