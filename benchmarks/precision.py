@@ -27,7 +27,7 @@ def differences(fast: sl.Sweep, exact: sl.Sweep) -> dict[str, float]:
         "points_mean_absolute": float(np.abs(points).mean()),
         "points_signed_mean": float(points.mean()),
         "points_largest": float(np.abs(points).max()),
-        "shifts_above_half_a_point": int((np.abs(points) > 0.5).sum()),
+        "shifts_above_half_a_point": int((np.abs(points).round(6) > 0.5).sum()),
         "share_of_predictions_that_differ": float((predictions[0] != predictions[1]).mean()),
         "loss_mean_absolute_difference": float(np.abs(losses[0] - losses[1]).mean()),
     }
