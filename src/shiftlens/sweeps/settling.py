@@ -1,8 +1,8 @@
 """Near ties: which windows bfloat16 leaves in doubt, so that they are evaluated again in float32.
 
 bfloat16 moves every score a little. A prediction is at risk only where the two best scores are about as close as that:
-few windows, of which all that changed are among. With these settled, predictions are float32's but for a few in ten
-thousand, for a sixth of the time; the losses of the other windows keep their rounding.
+few windows, and nearly all that changed are among them. With these settled, predictions are float32's but for two in
+ten thousand, for a quarter more time (docs/benchmarks); the losses of the other windows keep their rounding.
 """
 
 from __future__ import annotations
