@@ -14,7 +14,7 @@ from shiftlens.errors import StoreError
 from shiftlens.nn.vgg import VGG
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.models import Model, wrap
-from shiftlens.sweeps import tuning
+from shiftlens.sweeps import settling, tuning
 from shiftlens.sweeps.budget import Budget
 from shiftlens.sweeps.direct import DirectEvaluator
 from shiftlens.sweeps.engine import make_plan, prepare
@@ -108,6 +108,14 @@ def test_the_empty_picture_is_float32s(model: Model) -> None:
     assert (settled != rounded).all()
 
 
+def test_windows_beyond_the_canvas_stay_the_empty_picture(model: Model) -> None:
+    grid, (images, labels) = ShiftGrid(24, 8), pictures_of(2, 16, 16, 4)
+    plan = plan_of("bfloat16", settle=ALL)
+    settled, exact = (prepare(model, p, grid, BLACK)(images, labels) for p in (plan, plan.in_float32()))
+    outside = (np.abs(grid.dys) >= 16)[:, None] | (np.abs(grid.dxs) >= 16)[None, :]
+    np.testing.assert_array_equal(settled.loss[:, outside], exact.loss[:, outside])
+
+
 def test_the_canvas_control_is_left_alone(model: Model) -> None:
     plan = PATHS[1]
     assert_same(result_of(model, replace(plan, settle=ALL), "canvas", 1), result_of(model, plan, "canvas", 1))
@@ -126,18 +134,14 @@ def test_a_margin_is_in_doubt_below_what_rounding_does_to_margins(model: Model) 
     assert found > 0
 
 
-def test_a_net_that_tells_nothing_apart_is_not_evaluated_twice() -> None:
-    torch.manual_seed(0)
-    net = VGG("vgg6", width=8, n_classes=4, size=16)
-    with torch.no_grad():
-        for values in net.parameters():
-            values *= 0.5
-    flat = wrap(net, mean=MEAN, std=STD, size=(16, 16))
-    plan = plan_of("bfloat16", batch_size=64)
+def test_a_net_that_tells_nothing_apart_is_not_evaluated_twice(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     images, _ = pictures_of(4, 16, 16, 4)
-    found = doubtful_margin(flat, plan, images, GRID, BLACK, Budget())
-    margins = DirectEvaluator(flat, plan.in_float32(), GRID, BLACK).margins(images, np.arange(20, 60))
-    assert (margins < found).mean() < 3 * LARGEST_SHARE
+    plan = plan_of("bfloat16", batch_size=64)
+    monkeypatch.setattr(settling, "DOUBT", 1e6)
+    found = doubtful_margin(model, plan, images, GRID, BLACK, Budget())
+    shift = np.flatnonzero(((np.abs(GRID.dys) < 16)[:, None] & (np.abs(GRID.dxs) < 16)[None, :]).ravel())
+    margins = DirectEvaluator(model, plan.in_float32(), GRID, BLACK).margins(images, shift)
+    assert 0 < (margins < found).mean() < 2 * LARGEST_SHARE
 
 
 def test_time_that_is_over_leaves_one_picture_to_look_at(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:

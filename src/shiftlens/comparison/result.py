@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -164,12 +165,12 @@ class Against:
         return {"name": self.name, "differences": differences, "as_good": as_good, "shifts": shifts}
 
 
-class ByVerdict:
+class ByVerdict(ABC):
     """The findings of a comparison, sorted by what they mean."""
 
+    @abstractmethod
     def _said(self, verdict: str) -> Findings:
         """Those on a difference with one of "better", "worse", "undecided"."""
-        raise NotImplementedError
 
     @property
     def improved(self) -> Findings:
