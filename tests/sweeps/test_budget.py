@@ -20,6 +20,7 @@ from shiftlens.sources.imageset import ImageSet
 from shiftlens.sources.models import Model, wrap
 from shiftlens.sweeps import budget, runner, tuning
 from shiftlens.sweeps.budget import Budget
+from shiftlens.sweeps.checking import Check
 from shiftlens.sweeps.convolving import DenseConvolution
 from shiftlens.sweeps.engine import make_plan, prepare
 from shiftlens.sweeps.plan import Plan
@@ -58,7 +59,7 @@ class World:
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     made = World()
-    plain, measure, agree = DenseConvolution.__call__, tuning._rate, tuning._agrees
+    plain, measure, agree = DenseConvolution.__call__, tuning._rate, Check.why_not
 
     def slow(self: DenseConvolution, inputs: list[torch.Tensor], *rest: Any) -> torch.Tensor:
         made.on_cells(self, inputs[0].dtype)
@@ -68,13 +69,13 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         made.tried.append(plan)
         return measure(model, plan, *rest, **options)
 
-    def agrees(model: Model, plan: Plan, *rest: Any) -> bool:
+    def why_not(self: Check, plan: Plan) -> str:
         made.n_compiled += plan.compiled
-        return not plan.compiled and agree(model, plan, *rest)
+        return "it is compiled" if plan.compiled else agree(self, plan)
 
     monkeypatch.setattr(DenseConvolution, "__call__", slow)
     monkeypatch.setattr(tuning, "_rate", rate)
-    monkeypatch.setattr(tuning, "_agrees", agrees)
+    monkeypatch.setattr(Check, "why_not", why_not)
     handle = register_module_forward_hook(made.on_windows)
     yield made
     handle.remove()
@@ -135,7 +136,7 @@ def test_a_sweep_that_is_over_at_once_is_not_measured_for(model: Model, world: W
     plan = make(model, world, 5)
     assert (plan.engine, plan.cut_short) == ("direct", False)
     assert len(world.tried) == 1
-    windows = 2 + 2 + 64  # the plain net and the folded one on the pictures that there are, one batch to warm up
+    windows = 2 + 24 + 3 * 64  # a first look, the reference, the plain and the folded net in a batch, one to warm up
     assert world.now - before == pytest.approx(windows * 2e-3)
 
 
@@ -162,10 +163,11 @@ def test_the_cut_is_looked_for_in_the_time_that_is_left(model: Model, world: Wor
     before, world.n_on_cells = world.now, 0
     plan = make(model, world, 1000)
     assert (plan.engine, plan.cut, plan.cut_short) == ("dedup", whole, True)
-    assert world.n_on_cells == 1 + 6, "one convolution with a clock, and one picture for the agreement"
-    # 2 windows twice and 64 to warm up, 64 more for the rate; 64 behind a cut three times; then the agreement.
-    cells = 289 / plan.fewer
-    assert world.now - before < budget.CAP + 0.5 * (2 * 64 + 3 * 64 + 64 + cells)
+    assert world.n_on_cells == 1 + 2 * 6, "one convolution with a clock, and one picture on two grids for the agreement"
+    # 6 windows alone, 6 in a batch twice, 64 to warm up, 64 more for the rate; 64 behind a cut three times; then the
+    # agreement, on 24 windows again.
+    cells = 2 * 289 / plan.fewer
+    assert world.now - before < budget.CAP + 0.5 * (3 * 6 + 2 * 64 + 3 * 64 + 64 + 24 + cells)
 
 
 def test_what_was_not_reached_is_estimated_by_its_multiply_adds(model: Model, world: World) -> None:
@@ -173,7 +175,7 @@ def test_what_was_not_reached_is_estimated_by_its_multiply_adds(model: Model, wo
     world.cells = 10.0
     plan = make(model, world, 1000)
     assert (plan.engine, plan.cut_short) == ("direct", True), "the little that was run on cells was too slow"
-    assert world.n_on_cells == 1 + 6
+    assert world.n_on_cells == 1 + 2 * 6
 
 
 @pytest.mark.parametrize(
@@ -189,13 +191,14 @@ def test_a_compilation_must_win_its_cost_back(
     model: Model, world: World, n_evaluations: int, best: float, seconds: float, tried: bool
 ) -> None:
     images = np.zeros((2, 3, 16, 16), dtype=np.uint8)
+    check = Check(model, images, GRID, Fill.parse("black"), clock=world.clock)
     spending = Budget(world.clock)
     spending.fit(1e9)
     world.now += seconds
     direct, found = (1000.0, plan_of()), (1000.0 * best, plan_of(engine="dedup", cut=1) if best > 1 else plan_of())
     said: list[str] = []
     chosen = tuning.compiled(
-        model, images, found, direct, n_evaluations=int(n_evaluations * best), budget=spending, say=said.append
+        model, images, found, direct, check, n_evaluations=int(n_evaluations * best), budget=spending, say=said.append
     )
     assert chosen == found
     assert (world.n_compiled == 1) is tried

@@ -134,6 +134,10 @@ def sweep(
             "float32.",
         ),
     ] = "auto",
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", help="Images in a forward pass (the fastest); 1 evaluates each by itself.", min=1),
+    ] = None,
     data_root: o.DataRoot = None,
     weights: o.Weights = None,
     mean: o.Mean = None,
@@ -186,7 +190,7 @@ def sweep(
         # The grid is checked before anything is loaded: a typing error should not cost a minute.
         grid = None if bounds is None else ShiftGrid(bounds, step)
         controls = tuple(name.strip() for name in control.split(",")) if control else ()
-        check_request(grid or ShiftGrid(step, step), Fill.parse(fill), engine, dtype, controls)
+        check_request(grid or ShiftGrid(step, step), Fill.parse(fill), engine, dtype, controls, batch_size)
         if half_width is not None:
             checked_half_width(half_width)
         if cluster is not None:
@@ -218,6 +222,7 @@ def sweep(
                 dtype=dtype,
                 controls=controls,
                 device=device,
+                batch_size=batch_size,
                 cluster=cluster,
                 half_width=half_width,
                 reuse=reuse,

@@ -20,23 +20,20 @@ from torch import Tensor, nn
 
 from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.naming import one_line
-from shiftlens.shifts import Fill, ShiftGrid, translate
+from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.models import Model
-from shiftlens.sources.probing import scores_of
 from shiftlens.sweeps.budget import Budget
+from shiftlens.sweeps.checking import Check, spread_shifts
 from shiftlens.sweeps.dedup import CELL_BYTES, DedupEvaluator
 from shiftlens.sweeps.direct import prepare_module
-from shiftlens.sweeps.folding import largest_difference
 from shiftlens.sweeps.operations import Affine, Convolution, Pointwise
 from shiftlens.sweeps.plan import Plan
 from shiftlens.sweeps.program import Layout, Program, crossing, rest_of
+from shiftlens.sweeps.refusing import RefusedError
 from shiftlens.sweeps.tracing import Trace, trace
-from shiftlens.sweeps.tuning import BFLOAT16_TOLERANCE, FLOAT32_TOLERANCE
 
 MEASURED = 6
 """Cuts whose rest is timed: those that need the fewest multiply-adds."""
-CHECKED_WINDOWS = 64
-"""Windows, spread over the grid, on which both paths must agree."""
 QUICK = 1.0
 """Seconds for one picture below which a first, cold run is not believed."""
 GATHERING = 40.0
@@ -59,6 +56,7 @@ def with_cut(
     images: NDArray[np.uint8],
     grid: ShiftGrid,
     fill: Fill,
+    check: Check,
     *,
     required: bool,
     budget: Budget,
@@ -72,6 +70,8 @@ def with_cut(
         The direct path, and the windows per second it reaches.
     images, grid, fill
         A few pictures on the model's input grid; what will be swept.
+    check
+        What the path must agree with.
     required
         Whether the user asked for this path by name; it is not timed as a whole then.
     budget
@@ -100,6 +100,8 @@ def with_cut(
     _, c, h, w = images.shape
     try:
         found = trace(module, (c, h, w))
+    except RefusedError as error:
+        return give_up(f"it cannot be traced: {error}")
     except Exception as error:  # torch's tracer raises whatever the model's own code does with a stand-in
         return give_up(f"it cannot be traced ({type(error).__name__})")
     if not any(isinstance(step.operation, Convolution) for step in found.steps):
@@ -116,14 +118,17 @@ def with_cut(
             seconds, best = _cheapest(found, program, cuts, base, pictures[0], grid, budget)
         chosen = replace(base, cut=best.n_early, shared=round(best.shared, 4), fewer=round(best.fewer, 3))
         evaluator = DedupEvaluator(model, chosen, grid, fill)
-        agrees = _agrees(model, module, evaluator, chosen, pictures[0], grid, fill)
-        agrees = agrees and _agrees_in_float32(model, chosen, pictures[0], grid, fill)
+        n_threads = torch.get_num_threads() // evaluator.n_side_by_side((c, h, w))
+        if n_threads > 1:  # images that would not fit the memory side by side have several cores each
+            chosen = replace(chosen, n_threads=n_threads)
+            evaluator = DedupEvaluator(model, chosen, grid, fill)
+        why = check.why_not(chosen) or check.why_not_on_grid(evaluator, chosen)
     except ModelOutputError:
         raise
     except Exception as error:  # what this path meets in a net of a kind never seen must not end the sweep
         return give_up(f"on cells it raises {type(error).__name__}: {one_line(error)}")
-    if not agrees:
-        return give_up("on these pictures the traced net disagrees with the module")
+    if why:
+        return give_up(f"the traced net disagrees with the module ({why})")
     if required:
         return rate, chosen
     if budget.spent():
@@ -246,52 +251,10 @@ def _late(
     return statistics.fmean(times[1:]) * grid.n_shifts / n
 
 
-def spread_shifts(grid: ShiftGrid, size: tuple[int, int], n: int) -> NDArray[np.int64]:
-    """Places in the grid of about `n` shifts, spread over those that leave something of the picture in view."""
-    inside = (np.abs(grid.dys) < size[0])[:, None] & (np.abs(grid.dxs) < size[1])[None, :]
-    places = np.flatnonzero(inside)
-    return places[np.unique(np.linspace(0, len(places) - 1, n).astype(np.int64))]
-
-
 def _channels(found: Trace, name: str) -> int:
     if name == found.source:
         return found.source_shape[0]
     return next(step.shape[0] for step in found.steps if step.name == name)
-
-
-def _agrees(
-    model: Model,
-    module: nn.Module,
-    evaluator: DedupEvaluator,
-    plan: Plan,
-    picture: Tensor,
-    grid: ShiftGrid,
-    fill: Fill,
-) -> bool:
-    """Whether both paths give the same scores for windows spread over the grid."""
-    shift = spread_shifts(grid, (int(picture.shape[-2]), int(picture.shape[-1])), CHECKED_WINDOWS)
-    iy, ix = np.divmod(shift, grid.shape[1])
-    values = fill.normalised(model.preprocessing.mean, model.preprocessing.std) if fill.is_constant else fill
-    moved = [translate(picture, int(dx), int(dy), values) for dy, dx in zip(grid.dys[iy], grid.dxs[ix], strict=True)]
-    layout = torch.channels_last if plan.channels_last else torch.contiguous_format
-    batch = torch.stack(moved).to(getattr(torch, plan.dtype)).contiguous(memory_format=layout)
-    with torch.no_grad():
-        plain = torch.cat([scores_of(module(part)) for part in torch.split(batch, plan.batch_size)])
-    dedup = evaluator.scores(picture, shift)
-    tolerance = BFLOAT16_TOLERANCE if plan.dtype == "bfloat16" else FLOAT32_TOLERANCE
-    return largest_difference(plain, dedup) <= tolerance
-
-
-def _agrees_in_float32(model: Model, plan: Plan, picture: Tensor, grid: ShiftGrid, fill: Fill) -> bool:
-    """What the rounding of bfloat16 would hide: whether the trace is that of the net. A few shifts are enough."""
-    if plan.dtype != "bfloat16":
-        return True
-    plan = replace(plan, dtype="float32")
-    # An odd step, so that strides meet every phase.
-    step = grid.step * (max(grid.max_y, grid.max_x) // (3 * grid.step) | 1)
-    grid = ShiftGrid((grid.max_y, grid.max_x), step)
-    evaluator = DedupEvaluator(model, plan, grid, fill)
-    return _agrees(model, prepare_module(model, plan), evaluator, plan, picture, grid, fill)
 
 
 def _rate(evaluator: DedupEvaluator, images: NDArray[np.uint8], grid: ShiftGrid, budget: Budget) -> float:

@@ -49,7 +49,7 @@ class DedupEvaluator(DirectEvaluator):
     def _nets(self, model: Model, plan: Plan) -> Workers:
         # One copy of the net serves the trace, and the single whole picture that is ever evaluated: the blank one.
         self._module = prepare_module(model, plan)
-        return Workers([self._module])
+        return Workers([self._module], plan.n_threads)
 
     def _program(self, shape: tuple[int, int, int], occluded: bool) -> tuple[Program, Workers]:
         key = (*shape, occluded)
@@ -57,7 +57,8 @@ class DedupEvaluator(DirectEvaluator):
             program = self._made(shape, occluded)
             n_threads = torch.get_num_threads() if self._device.type == "cpu" else 1
             rest = rest_of(self._traces[shape], program.n_early)
-            self._programs[key] = program, Workers(replicas(rest, n_workers(program, self._plan, n_threads)))
+            nets = replicas(rest, n_workers(program, self._plan, n_threads))
+            self._programs[key] = program, Workers(nets, self._plan.n_threads)
         return self._programs[key]
 
     def _made(self, shape: tuple[int, int, int], occluded: bool) -> Program:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -55,19 +56,28 @@ def prepare_module(model: Model, plan: Plan) -> nn.Module:
     net.eval().requires_grad_(False)
     if plan.fold_batch_norm:
         # In double precision first: folding costs no accuracy, whatever the net computes in afterwards.
-        net, _ = fold_batch_norm(net.double())
-    net = net.to(device=device, dtype=getattr(torch, plan.dtype))
+        net, _ = fold_batch_norm(_cast(net, torch.float32, torch.float64))
+    if plan.dtype != "float32" and any(tensor.is_complex() for tensor in chain(net.parameters(), net.buffers())):
+        raise InputError(f"{model.name} has complex weights, which have no {plan.dtype}; use float32")
+    net = _cast(net, torch.float64 if plan.fold_batch_norm else torch.float32, getattr(torch, plan.dtype))
+    net = net.to(device=device)
     return net.to(memory_format=torch.channels_last) if plan.channels_last else net
+
+
+def _cast(net: nn.Module, old: torch.dtype, new: torch.dtype) -> nn.Module:
+    """The net with tensors of one format in another; those of any other format are computed with as they are."""
+    apply: Callable[[Callable[[Tensor], Tensor]], nn.Module] = net._apply
+    return apply(lambda tensor: tensor.to(new) if tensor.dtype == old else tensor)
 
 
 def prepare_nets(model: Model, plan: Plan) -> Workers:
     """The prepared module, compiled or one a core; a bare callable as it is, in one thread: it may keep state."""
     if not isinstance(model.module, nn.Module):
-        return Workers([model.module])
+        return Workers([model.module], plan.n_threads)
     net = prepare_module(model, plan)
     if plan.compiled:
         compiled: Net = torch.compile(net, dynamic=False, options={"freezing": True})
-        return Workers([compiled])
+        return Workers([compiled], plan.n_threads)
     return Workers(replicas(net, torch.get_num_threads() if resolve_device(plan.device).type == "cpu" else 1))
 
 
@@ -154,6 +164,20 @@ class DirectEvaluator:
     def _in_float32(self) -> DirectEvaluator:
         """What settles near ties."""
         return DirectEvaluator(self._model, self._plan.in_float32(), self._grid, self._fill)
+
+    def one(self, image: NDArray[np.uint8], label: int, shift: int, control: str | None) -> Outcomes:
+        """Outcome of one picture [c, h, w] under one shift, by its place in the grid."""
+        pictures = self._normalised(image[None])
+        if control == "flip":
+            pictures = pictures.flip(-1)
+        targets = torch.tensor([label], device=self._device)
+        wanted = np.zeros((1, self._grid.n_shifts), dtype=np.bool_)
+        wanted[0, shift] = True
+        blank = self._blank(pictures) & wanted
+        if blank.any():
+            return Outcomes.of(self._blank_score(pictures), targets)
+        ((_, _, found),) = self._image_by_image(pictures, targets, wanted, control)
+        return found
 
     def margins(self, images: NDArray[np.uint8], shift: NDArray[np.int64]) -> NDArray[np.float32]:
         """Margins [n, shifts] of pictures [n, c, h, w] under some shifts, by their places in the grid; none blank."""

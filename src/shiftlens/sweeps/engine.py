@@ -22,10 +22,12 @@ from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.models import Model
 from shiftlens.sweeps import tuning
 from shiftlens.sweeps.budget import Budget
+from shiftlens.sweeps.checking import Check
 from shiftlens.sweeps.cutting import with_cut
 from shiftlens.sweeps.dedup import CanvasEvaluator, DedupEvaluator
 from shiftlens.sweeps.direct import DirectEvaluator
 from shiftlens.sweeps.plan import CONTROLS, DTYPES, ENGINES, ChunkResult, Evaluator, Plan
+from shiftlens.sweeps.rechecking import Recheck
 from shiftlens.sweeps.settling import doubtful_margin
 
 logger = logging.getLogger(__name__)
@@ -36,14 +38,21 @@ PICTURES_TO_CUT = 30
 """Pictures in a sweep above which it is."""
 
 
-def check_request(grid: ShiftGrid, fill: Fill, engine: str, dtype: str, controls: tuple[str, ...]) -> None:
+def check_request(
+    grid: ShiftGrid, fill: Fill, engine: str, dtype: str, controls: tuple[str, ...], batch_size: int | None = None
+) -> None:
     """Refuse a request that no path can serve, before anything is loaded or written.
 
     Raises
     ------
     InputError
-        An unknown engine, dtype or control, or an occlusion control without a constant fill.
+        An unknown engine, dtype or control, an occlusion control without a constant fill, a batch of none, or windows
+        by themselves with computation that is shared across them.
     """
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"a batch holds at least one window, got batch-size {batch_size}")
+    if batch_size == 1 and engine == "dedup":
+        raise InputError("batch-size 1 evaluates every window by itself, which engine dedup does not; leave one out")
     for what, value, known in (("engine", engine, ("auto", *ENGINES)), ("dtype", dtype, ("auto", *DTYPES))):
         if value not in known:
             raise unknown_name(what, value, known)
@@ -74,6 +83,7 @@ def make_plan(
     engine: str = "auto",
     dtype: str = "auto",
     device: str = "auto",
+    batch_size: int | None = None,
     n_groups: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Plan:
@@ -94,6 +104,8 @@ def make_plan(
     engine, dtype, device
         What the user asked for; `auto` leaves the choice to the measurement. Where `auto` takes bfloat16, near ties are
         settled in float32 (`settling`).
+    batch_size
+        Windows in a forward pass; None for the choice of the measurement. With 1, no computation is shared.
     n_groups
         1 + the number of controls.
     clock
@@ -102,31 +114,34 @@ def make_plan(
     Raises
     ------
     InputError
-        A request that no path can serve (`check_request`), a device that is not there, or a net that `dedup`, asked for
-        by name, cannot serve.
+        A request that no path can serve (`check_request`), a device that is not there, a net that `dedup`, asked for
+        by name, cannot serve, or one whose answer for an image depends on its batch (`checking`).
     """
-    check_request(grid, fill, engine, dtype, ())
+    check_request(grid, fill, engine, dtype, (), batch_size)
     target = resolve_device(device)
     n_evaluations = n_images * grid.n_shifts * n_groups
     budget = Budget(clock)
+    check = Check(model, images, grid, fill, dtype=dtype, device=target, batch_size=batch_size, clock=clock)
     rate, plan = direct = best = tuning.choose(
         model,
         images,
+        check,
         n_evaluations=n_evaluations,
         dtype=dtype,
-        device=target,
-        machine=machine_kind(target),
+        batch_size=batch_size,
         budget=budget,
         say=logger.info,
     )
     # Looking for the best cut takes as long as some pictures do.
-    long = n_evaluations >= max(WORTH_CUTTING * rate, PICTURES_TO_CUT * grid.n_shifts)
+    long = batch_size != 1 and n_evaluations >= max(WORTH_CUTTING * rate, PICTURES_TO_CUT * grid.n_shifts)
     if engine == "dedup" or (engine == "auto" and long):
         best = with_cut(
-            model, plan, rate, images, grid, fill, required=engine == "dedup", budget=budget, say=logger.info
+            model, plan, rate, images, grid, fill, check, required=engine == "dedup", budget=budget, say=logger.info
         )
     if engine != "dedup":
-        best = tuning.compiled(model, images, best, direct, n_evaluations=n_evaluations, budget=budget, say=logger.info)
+        best = tuning.compiled(
+            model, images, best, direct, check, n_evaluations=n_evaluations, budget=budget, say=logger.info
+        )
     chosen = replace(best[1], cut_short=budget.cut_short)
     # Who asks for bfloat16 by name gets that and nothing else.
     if dtype == "auto" and chosen.dtype == "bfloat16":
@@ -165,16 +180,18 @@ def check_controls(
 
 
 class _Prepared:
-    """A path, and beside it the canvas control, which is made when it is first asked for."""
+    """A path with a second look at one window of every chunk, and the canvas control, made when first asked for."""
 
-    def __init__(self, path: Evaluator, make_canvas: Callable[[], Evaluator]) -> None:
-        self._path, self._make_canvas = path, make_canvas
+    def __init__(self, path: Evaluator, recheck: Recheck, make_canvas: Callable[[], Evaluator]) -> None:
+        self._path, self._recheck, self._make_canvas = path, recheck, make_canvas
         self._canvas: Evaluator | None = None
 
     def __call__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None = None) -> ChunkResult:
         """See `plan.Evaluator`."""
         if control != "canvas":
-            return self._path(images, labels, control)
+            result = self._path(images, labels, control)
+            self._recheck(result, images, labels, control)
+            return result
         if self._canvas is None:
             self._canvas = self._make_canvas()
         return self._canvas(images, labels, control)
@@ -194,7 +211,10 @@ def prepare(
     """
     check_machine(plan)
     path = DedupEvaluator if plan.engine == "dedup" else DirectEvaluator
-    return _Prepared(path(model, plan, grid, fill, tick), lambda: CanvasEvaluator(model, plan, grid, fill, tick))
+    recheck = Recheck(model, plan, grid, fill)
+    return _Prepared(
+        path(model, plan, grid, fill, tick), recheck, lambda: CanvasEvaluator(model, plan, grid, fill, tick)
+    )
 
 
 def evaluate_chunk(

@@ -11,7 +11,9 @@ from collections import Counter
 import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.parametrize import is_parametrized
 
+from shiftlens.sweeps.refusing import has_hooks
 from shiftlens.sweeps.tracing import trace_module
 
 _PAIRS: tuple[tuple[type[nn.Module], type[nn.Module]], ...] = (
@@ -56,6 +58,8 @@ def fold_batch_norm(module: nn.Module) -> tuple[nn.Module, int]:
             continue
         if norm.training or norm.running_mean is None:
             continue
+        if any(has_hooks(part) or is_parametrized(part) for part in (convolution, norm)):
+            continue  # its weights are computed anew at every call
         fused = fuse_conv_bn_eval(convolution, norm)
         traced.set_submodule(str(before.target), fused)
         modules[str(before.target)] = fused

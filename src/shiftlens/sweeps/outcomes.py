@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,10 +31,10 @@ class Outcomes:
     def of(scores: Tensor, targets: Tensor) -> Outcomes:
         """Outcomes [n] from scores [n, classes] and true classes [n]."""
         log_total = torch.logsumexp(scores, dim=1)
-        best, prediction = scores.max(dim=1)
+        (best, second), prediction = scores.topk(2, dim=1).values.T, scores.argmax(dim=1)
         loss = log_total - scores.gather(1, targets[:, None])[:, 0]
         confidence = torch.exp(best - log_total)
-        margin = best - scores.scatter(1, prediction[:, None], -math.inf).max(dim=1).values
+        margin = best - second
         return Outcomes(
             prediction.cpu().numpy(),
             loss.float().cpu().numpy(),

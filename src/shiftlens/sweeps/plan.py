@@ -27,6 +27,8 @@ class Plan:
     Of the path `dedup`: `cut` is the number of operations that run once for all shifts of an image, `shared` their
     share of the net's multiply-adds (0 to 1), `fewer` how many times fewer multiply-adds the whole sweep takes.
 
+    `n_threads`: threads that torch computes a forward pass with, where several do not run side by side.
+
     `settle`: windows whose two best scores are closer are evaluated again in float32 (`settling`), 0 for none.
 
     `cut_short`: there was no time to try all ways (`budget`), so a faster one may have been missed; no result depends
@@ -46,19 +48,20 @@ class Plan:
     fewer: float = 1.0
     cut_short: bool = False
     settle: float = 0.0
+    n_threads: int = 1
 
     def to_json(self) -> str:
         """One line of JSON with sorted keys; what sweeps once had no word of is only there where it says something."""
         values = asdict(self)
-        for late in ("cut_short", "settle"):
-            if not values[late]:
+        for late in ("cut_short", "settle", "n_threads"):
+            if values[late] == getattr(Plan, late):
                 del values[late]
         return json.dumps(values, sort_keys=True)
 
     def in_float32(self) -> Plan:
         """Every window on its own in float32, on the same device: what a faster way is held against."""
         plain = replace(self, engine="direct", dtype="float32", batch_size=min(64, self.batch_size), compiled=False)
-        return replace(plain, cut=0, shared=0.0, fewer=1.0, settle=0.0)
+        return replace(plain, cut=0, shared=0.0, fewer=1.0, settle=0.0, n_threads=1)
 
     @staticmethod
     def from_json(text: str) -> Plan:
@@ -79,7 +82,7 @@ class Plan:
             if type(getattr(plan, field.name)) is not kinds[str(field.type)]:
                 raise StoreError(f"stored plan has {field.name}={getattr(plan, field.name)!r}, expected {field.type}")
         known = plan.engine in ENGINES and plan.dtype in DTYPES
-        if not known or plan.batch_size < 1 or plan.cut < 0 or not 0 <= plan.settle < math.inf:
+        if not known or plan.batch_size < 1 or plan.cut < 0 or plan.n_threads < 1 or not 0 <= plan.settle < math.inf:
             raise StoreError(f"stored plan names what this version does not have: {text[:200]!r}")
         return plan
 

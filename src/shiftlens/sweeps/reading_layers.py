@@ -11,7 +11,7 @@ from shiftlens.nn.convolution import OWN_CONVOLUTIONS, PartialConv2d, sides_of_l
 from shiftlens.nn.downsample import BlurPool2d
 from shiftlens.nn.padding import Pad2d, SymmetricPad2d
 from shiftlens.sweeps.operations import Affine, Convolution, GlobalPool, Operation, Pad, Pointwise, Pool
-from shiftlens.sweeps.refusing import RefusedError, pair, same, sides_of, single, unshared
+from shiftlens.sweeps.refusing import RefusedError, has_hooks, pair, same, sides_of, single, unshared
 
 OWN_PADS: tuple[type[nn.Module], ...] = (Pad2d, SymmetricPad2d)
 _ELEMENTWISE: tuple[type[nn.Module], ...] = (
@@ -54,7 +54,7 @@ def read_layer(graph: fx.GraphModule, node: fx.Node) -> tuple[Operation, tuple[s
     kind = type(module)
     if getattr(module, "inplace", False):
         unshared(node)
-    if _has_hooks(module):
+    if has_hooks(module):
         raise RefusedError("it has hooks")
     inputs = single(node)
     operation: Operation
@@ -100,10 +100,6 @@ def read_layer(graph: fx.GraphModule, node: fx.Node) -> tuple[Operation, tuple[s
     else:
         raise RefusedError(f"{kind.__name__} is not a layer that acts on every cell alike")
     return operation, inputs
-
-
-def _has_hooks(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _out_of_place(module: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -6,7 +6,7 @@ import operator
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from shiftlens.sweeps.operations import Sides
 
@@ -46,6 +46,24 @@ def unshared(node: fx.Node) -> None:
     first = node.args[0]
     if isinstance(first, fx.Node) and len(first.users) > 1:
         raise RefusedError("it changes in place what other parts read as well")
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether something runs before or after a layer."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def refuse_replaced(module: nn.Module, where: str) -> None:
+    """Refuse a layer that does not do what its class does, by a method that was replaced on it or on torch's class."""
+    kind = type(module)
+    for name in vars(module):
+        if callable(getattr(kind, name, None)):
+            raise RefusedError(f"{name} of {where} was replaced")
+    if kind.__module__.startswith("torch.") and not isinstance(module, fx.GraphModule):
+        for name in ("forward", "_conv_forward"):
+            home = getattr(getattr(kind, name, None), "__module__", "torch")
+            if not str(home).startswith("torch"):
+                raise RefusedError(f"{name} of {kind.__name__} was replaced")
 
 
 def same(x: Tensor) -> Tensor:

@@ -23,18 +23,21 @@ CHUNK_PICTURE_BYTES = 32 * 2**20
 """Bytes of pictures in a chunk: few shifts of large pictures must not fill the memory."""
 
 
-def refuse_other_plan(plan: Plan, path: Path, *, engine: str, dtype: str, device: str) -> None:
+def refuse_other_plan(
+    plan: Plan, path: Path, *, engine: str, dtype: str, device: str, batch_size: int | None = None
+) -> None:
     """Refuse to go on with a stored sweep in another way than it was begun, when one was asked for by name.
 
     Raises
     ------
     StoreError
-        Says which of engine, dtype and device differs.
+        Says which of engine, dtype, device and batch size differs.
     """
     for what, asked, stored in (
         ("engine", engine, plan.engine),
         ("dtype", dtype, plan.dtype),
         ("device", device, plan.device),
+        ("batch-size", "auto" if batch_size is None else batch_size, plan.batch_size),
     ):
         if asked not in ("auto", stored):
             raise StoreError(

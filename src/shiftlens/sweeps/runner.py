@@ -51,6 +51,7 @@ def sweep(
     dtype: str = "auto",
     controls: Sequence[str] = (),
     device: str = "auto",
+    batch_size: int | None = None,
     cluster: str | None = None,
     half_width: float | None = None,
     reuse: str | Path | None = None,
@@ -74,6 +75,9 @@ def sweep(
         (`"edge"`, `"reflect"`, `"symmetric"`, `"wrap"`).
     engine, dtype, device
         How to compute; `"auto"` measures once, and keeps to what is stored when a sweep is taken up again.
+    batch_size
+        Windows in a forward pass; by default what measures fastest. A model whose answer for an image depends on the
+        other images of its batch is refused, unless every window is evaluated by itself: 1.
     controls
         `"occlusion"` (the pixels that are lost blanked in place), `"flip"` (mirrored pictures), `"canvas"` (no padding
         near the picture): measured too, as subgroups; may be added to a sweep later.
@@ -98,7 +102,8 @@ def sweep(
     Raises
     ------
     InputError
-        A request that cannot be served: no images, labels beyond the model's classes, images of mixed sizes, ...
+        A request that cannot be served: no images, labels beyond the model's classes, images of mixed sizes, a
+        model whose answer depends on the batch or changes from call to call, ...
     StoreError
         The path holds something else or another sweep, is busy, or the disk is full; finished chunks stay.
     ModelOutputError
@@ -114,6 +119,7 @@ def sweep(
         dtype=dtype,
         controls=controls,
         device=device,
+        batch_size=batch_size,
         cluster=cluster,
         half_width=half_width,
         reuse=reuse,
@@ -132,6 +138,7 @@ def run_sweep(
     dtype: str = "auto",
     controls: Sequence[str] = (),
     device: str = "auto",
+    batch_size: int | None = None,
     cluster: str | None = None,
     half_width: float | None = None,
     reuse: str | Path | None = None,
@@ -154,7 +161,7 @@ def run_sweep(
         grid = default_grid(size, announce)
     fill = Fill.parse(fill)
     controls = (controls,) if isinstance(controls, str) else tuple(dict.fromkeys(controls))
-    check_request(grid, fill, engine, dtype, controls)
+    check_request(grid, fill, engine, dtype, controls, batch_size)
     if fill.is_constant:
         fill.normalised(model.preprocessing.mean, model.preprocessing.std)
     sweep_exists(path)  # before the lock, so that beside a foreign thing not even a lock file is made
@@ -171,7 +178,7 @@ def run_sweep(
             plan = stored.plan
             refuse_other_kind(stored, path, half_width)
             describe(model, images, size, grid, fill, plan).refuse_other(stored, str(path))
-            refuse_other_plan(plan, path, engine=engine, dtype=dtype, device=device)
+            refuse_other_plan(plan, path, engine=engine, dtype=dtype, device=device, batch_size=batch_size)
             if other is not None:
                 other.check(stored, engine=engine, dtype=dtype, device=device)
             for name in restore_known(path, images.labels, images.index, grid):
@@ -201,6 +208,7 @@ def run_sweep(
                     engine=engine,
                     dtype=dtype,
                     device=str(target) if machines else device,
+                    batch_size=batch_size,
                     n_groups=1 + len(controls),
                 )
                 if plan.cut_short:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.models import Model
 from shiftlens.sweeps.budget import Budget
-from shiftlens.sweeps.cutting import spread_shifts
+from shiftlens.sweeps.checking import spread_shifts
 from shiftlens.sweeps.direct import DirectEvaluator
 from shiftlens.sweeps.plan import Plan
 

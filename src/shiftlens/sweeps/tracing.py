@@ -18,7 +18,7 @@ from shiftlens.nn.downsample import BlurPool2d, Polyphase2d, ReducedLayer2d
 from shiftlens.sweeps.operations import GlobalPool, Operation, Step
 from shiftlens.sweeps.reading_calls import read_function, read_method
 from shiftlens.sweeps.reading_layers import OWN_PADS, read_layer
-from shiftlens.sweeps.refusing import IN_PLACE, RefusedError
+from shiftlens.sweeps.refusing import IN_PLACE, RefusedError, has_hooks, refuse_replaced
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,17 @@ def trace_module(module: nn.Module) -> fx.GraphModule:
 
     Raises
     ------
+    RefusedError
+        Something runs that the classes do not tell of: a method replaced on one layer, hooks on a part of the net.
     Exception
         Whatever the tracer, or the net's own code under it, raises.
     """
-    return fx.GraphModule(module, Tracer().trace(module))
+    tracer = Tracer()
+    for path, part in module.named_modules():
+        refuse_replaced(part, path or "the net itself")
+        if has_hooks(part) and (not path or not tracer.is_leaf_module(part, path)):
+            raise RefusedError(f"{path or 'the net itself'} has hooks")
+    return fx.GraphModule(module, tracer.trace(module))
 
 
 def trace(module: nn.Module, shape: tuple[int, int, int]) -> Trace:
@@ -91,6 +98,9 @@ def trace(module: nn.Module, shape: tuple[int, int, int]) -> Trace:
         ShapeProp(graph).propagate(example)
     sources = [node for node in graph.graph.nodes if node.op == "placeholder"]
     steps: dict[str, Step] = {}
+    for node in graph.graph.nodes:
+        if _changes_its_input(graph, node):
+            _refuse_aliased(graph, node)
     served = {sources[0].name}
     refused = ""
     # A node after which nothing is a map any more ends the served part on its own branch.
@@ -119,6 +129,23 @@ def trace(module: nn.Module, shape: tuple[int, int, int]) -> Trace:
         if isinstance(operation, GlobalPool):
             ended.add(node.name)
     return Trace(graph, sources[0].name, shape, tuple(steps.values()), refused)
+
+
+_MAKE_THEIR_OWN = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.Linear)
+"""Layers whose result shares no memory with what they read."""
+
+
+def _refuse_aliased(graph: fx.GraphModule, node: fx.Node) -> None:
+    """Refuse work in place on what another part reads under another name: a dropout in eval mode hands its input on."""
+    name, direct = node.name, True
+    while node.args and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+        # Of what it reads itself, the step that reads it is told (`unshared`).
+        if len(node.users) > 1 and not direct:
+            raise RefusedError(f"{name} changes in place what other parts read as well")
+        if node.op == "call_module" and isinstance(graph.get_submodule(str(node.target)), _MAKE_THEIR_OWN):
+            return
+        direct = False
 
 
 def _is_map(node: fx.Node) -> bool:

@@ -22,10 +22,10 @@ from shiftlens.sources.checkpoints import one_line
 from shiftlens.sources.models import Model
 from shiftlens.sources.probing import scores_of
 from shiftlens.sweeps.budget import SHARE, Budget
+from shiftlens.sweeps.checking import MAX_PIXELS, Check
 from shiftlens.sweeps.direct import prepare_nets
-from shiftlens.sweeps.folding import largest_difference
 from shiftlens.sweeps.plan import Plan
-from shiftlens.sweeps.workers import Net, Workers
+from shiftlens.sweeps.workers import Net
 
 WORTH_MEASURING = 3.0
 """Seconds of sweep above which the candidates are timed."""
@@ -39,47 +39,44 @@ MEASURED_SECONDS = 0.3
 """For each candidate, where there is time for all of them; three times as long for one whose batches take long."""
 BATCHES = (32, 64, 128, 256)
 """Windows in a forward pass, tried where the sweep is long enough."""
-MAX_PIXELS = 2**18
-"""Most pixels in one batch: bounds the memory of the widest layer (64 channels: 64 MB in float32, for each worker)."""
-CHECKED = 16
-"""Pictures on which a candidate must agree with the plain float32 net."""
-FLOAT32_TOLERANCE = 1e-3
-"""Largest difference from the plain net, relative to the largest score, that folding and compiling may show."""
-BFLOAT16_TOLERANCE = 0.1
-"""Largest difference from float32, relative to the largest score, that bfloat16 may show to be chosen by `auto`."""
+MAX_LOGITS = 2**22
+"""Most logits in one batch: a net with a million classes must not fill the memory with them."""
 
 
 def choose(
     model: Model,
     images: NDArray[np.uint8],
+    check: Check,
     *,
     n_evaluations: int,
     dtype: str,
-    device: torch.device,
-    machine: str,
+    batch_size: int | None,
     budget: Budget,
     say: Callable[[str], None],
 ) -> tuple[float, Plan]:
     """Windows per second and the plan for a sweep of `n_evaluations` windows; see `engine.make_plan`."""
-    pictures = _pictures(model, images, device)
-    h, w = pictures.shape[-2:]
-    largest = max(1, min(max(BATCHES), MAX_PIXELS // (h * w), n_evaluations))
-    plan = Plan(
-        engine="direct",
-        dtype="float32" if dtype == "auto" else dtype,
-        batch_size=min(64, largest),
-        channels_last=False,
-        fold_batch_norm=False,
-        compiled=False,
-        device=str(device),
-        machine=machine,
+    h, w = images.shape[2:]
+    largest = batch_size or max(
+        1, min(max(BATCHES), MAX_PIXELS // (h * w), MAX_LOGITS // model.at((h, w)).n_classes, n_evaluations)
     )
+    plan = replace(check.plain, batch_size=batch_size or min(64, largest))
     if not isinstance(model.module, nn.Module):
-        if plan.dtype != "float32":
+        if dtype not in ("auto", "float32"):
             raise InputError(f"{model.name} is a plain callable and computes in its own format; leave --dtype out")
-        return math.inf, plan  # its time is the user's: not measured
-    exact = _exact(model, plan, pictures)
-    plan = replace(_folded(model, _reference(plan), pictures, exact, say), dtype=plan.dtype)
+        return math.inf, replace(plan, n_threads=torch.get_num_threads())  # its time is the user's: not measured
+
+    def usable(candidate: Plan) -> bool:
+        why = check.why_not(candidate)
+        if why:
+            say(f"{_words(candidate)} is not used: {why}")
+        return not why
+
+    folded = replace(plan, fold_batch_norm=True)
+    plan = folded if usable(folded) else plan
+    if dtype == "bfloat16":
+        plan = replace(plan, dtype=dtype)
+        _refuse_unable(model, check, plan)
+    pictures = model.preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(images))).to(plan.device)
     best = (_rate(model, plan, pictures, budget, enough=n_evaluations / WORTH_MEASURING), plan)
     if n_evaluations / best[0] < WORTH_MEASURING:
         return best
@@ -90,15 +87,27 @@ def choose(
         budget.fit(n_evaluations / best[0])
         if candidate == plan or (candidate != candidates[0] and budget.spent(FOR_FORMATS)):
             continue
-        if candidate.dtype != plan.dtype and not _agrees(model, candidate, pictures, exact, say):
-            continue
-        best = max(best, (_rate(model, candidate, pictures, budget), candidate), key=lambda pair: pair[0])
-    for size in sorted({min(size, largest) for size in BATCHES} - {plan.batch_size}):
-        if not budget.spent(FOR_FORMATS):
-            candidate = replace(best[1], batch_size=size)
+        if usable(candidate):
+            best = max(best, (_rate(model, candidate, pictures, budget), candidate), key=lambda pair: pair[0])
+    for size in () if batch_size else sorted({min(size, largest) for size in BATCHES} - {plan.batch_size}):
+        candidate = replace(best[1], batch_size=size)
+        if not budget.spent(FOR_FORMATS) and usable(candidate):
             best = max(best, (_rate(model, candidate, pictures, budget), candidate), key=lambda pair: pair[0])
     budget.fit(n_evaluations / best[0])
     return best
+
+
+def _words(plan: Plan) -> str:
+    """A candidate for people."""
+    parts = [plan.dtype, "channels last" if plan.channels_last else "", "folded" if plan.fold_batch_norm else ""]
+    parts += ["compiled" if plan.compiled else "", f"batches of {plan.batch_size}"]
+    return ", ".join(part for part in parts if part)
+
+
+def _refuse_unable(model: Model, check: Check, plan: Plan) -> None:
+    """Refuse a number format that was asked for by name and that the net cannot compute in at all."""
+    if "raises" in (why := check.why_not(plan)):
+        raise InputError(f"{model.name} cannot be evaluated in {plan.dtype}: {why}; leave --dtype out")
 
 
 def compiled(
@@ -106,6 +115,7 @@ def compiled(
     images: NDArray[np.uint8],
     best: tuple[float, Plan],
     direct: tuple[float, Plan],
+    check: Check,
     *,
     n_evaluations: int,
     budget: Budget,
@@ -115,33 +125,14 @@ def compiled(
     seconds = n_evaluations / best[0]
     if seconds * SHARE < COMPILING or best[0] > COMPILED_GAINS * direct[0] or budget.spent():
         return best
-    candidate = replace(direct[1], compiled=True)
-    pictures = _pictures(model, images, torch.device(candidate.device))
-    try:
-        if not _agrees(model, candidate, pictures, _exact(model, candidate, pictures), say):
-            return best
-        rate = _rate(model, candidate, pictures, budget)
-    except Exception as error:  # no compiler on the machine, or a net that it cannot take: the plain path is right
-        say(f"not compiled: {type(error).__name__}")
+    candidate = replace(direct[1], compiled=True, n_threads=torch.get_num_threads())
+    pictures = model.preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(images))).to(candidate.device)
+    if why := check.why_not(candidate):  # no compiler on the machine, a net that it cannot take, or other numbers
+        say(f"not compiled: {why}")
         return best
+    rate = _rate(model, candidate, pictures, budget)
     # Five per cent is more than the noise of these short timings.
     return (rate, candidate) if rate > 1.05 * best[0] else best
-
-
-def _pictures(model: Model, images: NDArray[np.uint8], device: torch.device) -> Tensor:
-    return model.preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(images[:CHECKED]))).to(device)
-
-
-def _reference(plan: Plan) -> Plan:
-    """The plain net, in float32 unless more was asked for."""
-    plain = replace(plan, fold_batch_norm=False, channels_last=False, compiled=False)
-    return plain if plan.dtype == "float64" else replace(plain, dtype="float32")
-
-
-def _exact(model: Model, plan: Plan, pictures: Tensor) -> Tensor:
-    """What every candidate must agree with."""
-    plain = _reference(plan)
-    return _scores(prepare_nets(model, plain), _check(pictures, plain))
 
 
 def _batch(pictures: Tensor, n: int, plan: Plan) -> Tensor:
@@ -149,17 +140,6 @@ def _batch(pictures: Tensor, n: int, plan: Plan) -> Tensor:
     layout = torch.channels_last if plan.channels_last else torch.contiguous_format
     repeated = pictures[torch.arange(n, device=pictures.device) % len(pictures)]
     return repeated.to(getattr(torch, plan.dtype)).contiguous(memory_format=layout)
-
-
-def _check(pictures: Tensor, plan: Plan) -> Tensor:
-    """The pictures that a candidate is checked on; a compiled net is made for one batch size only."""
-    return _batch(pictures, plan.batch_size if plan.compiled else len(pictures), plan)
-
-
-def _scores(workers: Workers, batch: Tensor) -> Tensor:
-    """Scores of one batch by one worker, in float32."""
-    (scores,) = workers.map(_forward, [batch])
-    return scores
 
 
 def _forward(net: Net, batch: Tensor) -> Tensor:
@@ -172,33 +152,6 @@ def _forward(net: Net, batch: Tensor) -> Tensor:
         raise ModelOutputError(
             f"the model raised {type(error).__name__} on a batch {tuple(batch.shape)}: {one_line(error)}"
         ) from error
-
-
-def _folded(model: Model, plan: Plan, pictures: Tensor, exact: Tensor, say: Callable[[str], None]) -> Plan:
-    candidate = replace(plan, fold_batch_norm=True)
-    try:
-        folded = _scores(prepare_nets(model, candidate), _check(pictures, candidate))
-    except Exception as error:  # the tracer raises whatever the model's own code does with a stand-in for a tensor
-        say(f"batch norm is not folded: the model cannot be traced ({type(error).__name__})")
-        return plan
-    if not largest_difference(exact, folded) <= FLOAT32_TOLERANCE:
-        say("batch norm is not folded: the traced model disagrees with the module")
-        return plan
-    return candidate
-
-
-def _agrees(model: Model, plan: Plan, pictures: Tensor, exact: Tensor, say: Callable[[str], None]) -> bool:
-    try:
-        scores = _scores(prepare_nets(model, plan), _check(pictures, plan))
-    except ModelOutputError as error:
-        say(f"{plan.dtype} is not used: {error}")
-        return False
-    n = min(len(exact), len(scores))
-    difference = largest_difference(exact[:n], scores[:n])
-    if not difference <= (BFLOAT16_TOLERANCE if plan.dtype == "bfloat16" else FLOAT32_TOLERANCE):
-        say(f"{plan.dtype} is not used: its scores differ from float32 by {difference:.3g} of the largest score")
-        return False
-    return True
 
 
 def _rate(model: Model, plan: Plan, pictures: Tensor, budget: Budget, enough: float = math.inf) -> float:

@@ -12,7 +12,7 @@ import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -24,8 +24,8 @@ Result = TypeVar("Result")
 
 
 def replicas(net: nn.Module, n: int) -> list[Net]:
-    """`n` nets with the same weights in memory; the modules are copied, so that what a forward pass keeps is apart."""
-    shared = {id(tensor): tensor for tensor in chain(net.parameters(), net.buffers())}
+    """`n` nets with the same weights in memory; modules and buffers are copied: a forward pass may write into them."""
+    shared = {id(tensor): tensor for tensor in net.parameters()}
     return [net, *(copy.deepcopy(net, dict(shared)) for _ in range(n - 1))]
 
 
@@ -35,12 +35,15 @@ class Workers:
     Parameters
     ----------
     nets
-        One net: calls come one after another in the caller's thread, with all cores. Several: as many threads, with one
-        core each.
+        One net: calls come one after another in the caller's thread. Several: as many threads.
+    n_threads
+        What torch computes each call with, whatever the machine has: some layers sum in another order with another
+        number.
     """
 
-    def __init__(self, nets: list[Net]) -> None:
+    def __init__(self, nets: list[Net], n_threads: int = 1) -> None:
         self._nets = nets
+        self._n_threads = n_threads
         self._free = list(nets)
         self._lock = threading.Lock()
 
@@ -53,11 +56,13 @@ class Workers:
         """Yield `function(net, item)` for each item; an exception ends it, and what was not begun is not begun."""
         if self.n == 1:
             for item in items:
-                yield function(self._nets[0], item)
+                with _threads(self._n_threads):
+                    result = function(self._nets[0], item)
+                yield result
             return
 
         def call(item: Item) -> Result:
-            torch.set_num_threads(1)  # of this thread
+            torch.set_num_threads(self._n_threads)  # of this thread
             with self._lock:
                 net = self._free.pop()
             try:
@@ -66,10 +71,17 @@ class Workers:
                 with self._lock:
                     self._free.append(net)
 
-        n_threads = torch.get_num_threads()
-        try:
-            with ThreadPoolExecutor(self.n, thread_name_prefix="shiftlens") as pool:
-                yield from pool.map(call, items)
-        finally:
-            # torch gives the last number that was set anywhere to threads that are new.
-            torch.set_num_threads(n_threads)
+        with _threads(torch.get_num_threads()), ThreadPoolExecutor(self.n, thread_name_prefix="shiftlens") as pool:
+            yield from pool.map(call, items)
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    """Torch computes with `n` threads inside, and with as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        # torch gives the last number that was set anywhere to threads that are new.
+        torch.set_num_threads(before)
