@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shiftlens.devices import resolve_device
-from shiftlens.errors import ModelOutputError
+from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.shifts import Fill, Shift, translate
 from shiftlens.sources.checkpoints import one_line
 from shiftlens.sources.images import ImageSet
@@ -23,6 +23,8 @@ from shiftlens.stats import mean_interval, wilson
 
 MAX_PIXELS = 2**18
 """Most pixels in one batch (256 pictures of 32 x 32)."""
+BATCH_TOLERANCE = 1e-3
+"""Largest difference of logits, relative to the largest, between an image in a batch and by itself."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def evaluate(
     shift: Shift = Shift(0, 0),  # noqa: B008 - frozen
     fill: str | float | Fill = "black",
     device: str = "auto",
+    batch_size: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluate every image under one shift, in float32.
@@ -89,13 +92,17 @@ def evaluate(
         What enters; see `shifts.Fill`.
     device
         `auto`, `cpu` or `cuda`.
+    batch_size
+        Images in a forward pass; by default as many as fit. A model whose answer depends on the other images of its
+        batch is refused, unless every image is evaluated by itself: 1.
     progress
         Called with (images done, images in all).
 
     Raises
     ------
     InputError
-        No images, a label beyond the model's classes, or a fill that does not fit the channels.
+        No images, a label beyond the model's classes, a fill that does not fit the channels, or a model whose answer
+        depends on the batch.
     ModelOutputError
         The model raised or gave scores that are not finite; the images are named.
     """
@@ -105,7 +112,9 @@ def evaluate(
     check_labels(model, images)
     losses = np.empty(len(images))
     right = np.empty(len(images), dtype=np.bool_)
-    batch = max(1, MAX_PIXELS // (h * w))
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"a batch holds at least one image, got batch-size {batch_size}")
+    batch = batch_size or max(1, MAX_PIXELS // (h * w))
     if isinstance(model.module, nn.Module):
         model.module.to(target)
     with evaluating(model.module), torch.no_grad():
@@ -113,6 +122,8 @@ def evaluate(
             positions = np.arange(start, min(start + batch, len(images)))
             x = model.preprocessing.normalise(torch.from_numpy(pictures.batch(positions)).to(target))
             scores = _scores(model, _shifted(x, shift, parsed, model), images.index[positions])
+            if start == 0 and len(x) > 1:
+                _refuse_batch_dependent(model, _shifted(x, shift, parsed, model), scores, images.index[positions])
             labels = torch.from_numpy(images.labels[positions]).to(target)
             losses[positions] = nn.functional.cross_entropy(scores, labels, reduction="none").cpu().numpy()
             right[positions] = (scores.argmax(1) == labels).cpu().numpy()
@@ -152,6 +163,20 @@ def _shifted(x: Tensor, shift: Shift, fill: Fill, model: Model) -> Tensor:
         return translate(x, shift.dx, shift.dy, fill)
     p = model.preprocessing
     return translate(x, shift.dx, shift.dy, fill.normalised(p.mean, p.std))
+
+
+def _refuse_batch_dependent(model: Model, x: Tensor, scores: Tensor, index: NDArray[np.int64]) -> None:
+    """Compare the logits [n, k] of some images of a batch with those of each of them by itself."""
+    for k in {0, len(x) // 2, len(x) - 1}:
+        # Beside its own copy: some nets take no batch of one.
+        alone = _scores(model, x[[k, k]], index[[k, k]])[0]
+        difference = float((scores[k] - alone).abs().max()) / max(float(alone.abs().max()), 1e-12)
+        if difference > BATCH_TOLERANCE:
+            raise InputError(
+                f"the answer of {model.name} for image {index[k]} depends on the other images of its batch (alone its "
+                f"logits differ by {difference:.2g} of the largest): evaluate every image by itself (--batch-size 1, "
+                "batch_size=1), or make it independent of the batch"
+            )
 
 
 def _scores(model: Model, x: Tensor, index: NDArray[np.int64]) -> Tensor:

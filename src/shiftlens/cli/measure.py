@@ -60,6 +60,7 @@ def evaluate(
     shift: Annotated[tuple[int, int], typer.Option("--shift", help="DX DY in pixels: right, down.")] = (0, 0),
     fill: o.Fill = "black",
     limit: o.Limit = None,
+    batch_size: o.BatchSize = None,
     data_root: o.DataRoot = None,
     weights: o.Weights = None,
     mean: o.Mean = None,
@@ -95,7 +96,15 @@ def evaluate(
             device=device,
         )
         with shell.progress("evaluating", "images") as report:
-            result = evaluation.evaluate(loaded, images, shift=Shift(*shift), fill=fill, device=device, progress=report)
+            result = evaluation.evaluate(
+                loaded,
+                images,
+                shift=Shift(*shift),
+                fill=fill,
+                device=device,
+                batch_size=batch_size,
+                progress=report,
+            )
     for note in images.notes:
         shell.say(f"note: {note}")
     shell.result(result.to_dict(), result.lines())
@@ -134,10 +143,7 @@ def sweep(
             "float32.",
         ),
     ] = "auto",
-    batch_size: Annotated[
-        int | None,
-        typer.Option("--batch-size", help="Images in a forward pass (the fastest); 1 evaluates each by itself.", min=1),
-    ] = None,
+    batch_size: o.BatchSize = None,
     data_root: o.DataRoot = None,
     weights: o.Weights = None,
     mean: o.Mean = None,

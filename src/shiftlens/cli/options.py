@@ -25,6 +25,13 @@ DataRoot = Annotated[
 Limit = Annotated[
     int | None, typer.Option("--limit", help="Only the first N images of a fixed order that keeps class shares.")
 ]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size",
+        help="Images in a forward pass (default: the fastest). 1 is for models whose answer depends on the batch.",
+    ),
+]
 Weights = Annotated[
     str | None, typer.Option("--weights", help="Weights file for a factory; 'random' for torchvision: or timm:.")
 ]

@@ -48,6 +48,8 @@ SECONDS_FULL = 2.0
 """For a candidate on full batches; a net that takes longer is checked on smaller ones."""
 IMAGES = 4
 """Of the images at hand, beside noise and a gradient."""
+MOST_LOGITS = 4096
+"""Of a net with more classes, so many of them, evenly spaced, are compared."""
 MAX_PIXELS = 2**18
 """Most pixels in one batch: bounds the memory of the widest layer (64 channels: 64 MB in float32, for each worker)."""
 
@@ -225,7 +227,8 @@ class Check:
     def _forward(net: Net, batch: Tensor) -> Tensor:
         try:
             with torch.no_grad():
-                return scores_of(net(batch)).double()
+                scores = scores_of(net(batch))
+                return scores[:, :: -(-scores.shape[1] // MOST_LOGITS)].double()
         except ModelOutputError:
             raise
         except Exception as error:
@@ -274,8 +277,10 @@ class Check:
 
     def _difference(self, plan: Plan, tolerance: float) -> str:
         try:
-            found, which = self._shared(plan) if plan.engine == "dedup" else self._batched(plan)
+            found, which = self.logits(plan)
             return self._verdict(plan, self._exact[which], found, tolerance)
+        except ModelOutputError as error:
+            return str(error)
         except Exception as error:  # a candidate may fail in any way: another one is taken then
             return f"it raises {type(error).__name__}: {one_line(error)}"
 
@@ -289,6 +294,10 @@ class Check:
         if difference <= tolerance:
             return ""
         return f"its logits differ from those of the module by {difference:.2g} of the largest"
+
+    def logits(self, plan: Plan) -> tuple[Tensor, Tensor]:
+        """What a candidate gives [n, k], and for which of the windows [n]; raises what the candidate raises."""
+        return self._shared(plan) if plan.engine == "dedup" else self._batched(plan)
 
     def _batched(self, plan: Plan) -> tuple[Tensor, Tensor]:
         """Logits in batches of the plan's size, one for each worker at least, in another order; and of which windows.

@@ -325,7 +325,7 @@ class DirectEvaluator:
             )
         scores = scores[:n]
         scores = scores if scores.dtype == torch.float64 else scores.float()
-        bad = ~torch.isfinite(scores).all(dim=1)
+        bad = ~(torch.isfinite(scores.amax(dim=1)) & torch.isfinite(scores.amin(dim=1)))  # a NaN is both
         if bad.any():
             places = tuple(sorted(set(image[bad.cpu().numpy()].tolist())))
             raise ModelOutputError("the model gave scores that are not finite (NaN or infinity)", places)

@@ -106,8 +106,12 @@ def _words(plan: Plan) -> str:
 
 def _refuse_unable(model: Model, check: Check, plan: Plan) -> None:
     """Refuse a number format that was asked for by name and that the net cannot compute in at all."""
-    if "raises" in (why := check.why_not(plan)):
-        raise InputError(f"{model.name} cannot be evaluated in {plan.dtype}: {why}; leave --dtype out")
+    try:
+        check.logits(plan)
+    except Exception as error:  # whatever the model's own code does with numbers of this kind
+        raise InputError(
+            f"{model.name} cannot be evaluated in {plan.dtype}: {one_line(error)}; leave --dtype out"
+        ) from error
 
 
 def compiled(
