@@ -498,16 +498,19 @@ def test_metadata_nested_without_end_is_one_line(tmp_path: Path, place: str) -> 
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"model_digest": "sha256:other", "model": "m2"}, r"another model: expected m2 \(sha256:other\), got net.py"),
+        (
+            {"model_digest": "sha256:other", "model": "m2"},
+            r"another model: net.py:factory \(sha256:aaaa\), this run has m2 \(sha256:other\)",
+        ),
         ({"data_digest": "sha256:other"}, "another data"),
-        ({"grid": ShiftGrid((2, 6), 2)}, r"another max-shift .*expected \[2, 6\], got \[2, 4\]"),
-        ({"grid": ShiftGrid((2, 4), 1)}, "another step: expected 1, got 2"),
-        ({"fill": Fill.parse("mean")}, "another fill: expected mean, got"),
+        ({"grid": ShiftGrid((2, 6), 2)}, r"another max-shift .*: \[2, 4\], this run has \[2, 6\]"),
+        ({"grid": ShiftGrid((2, 4), 1)}, "another step: 2, this run has 1"),
+        ({"fill": Fill.parse("mean")}, "another fill: 0.123.*, this run has mean"),
         # The same name by rounding, other numbers.
         ({"fill": Fill(small.HEADER.fill.name, (0.1234561,))}, "another fill"),
         (
             {"model_digest": "sha256:other", "preprocessing": Preprocessing((0.4,), (0.25,))},
-            r"another preprocessing: expected mean \[0.4\]",
+            r"another preprocessing: mean \[0.5\].*, this run has mean \[0.4\]",
         ),
     ],
 )

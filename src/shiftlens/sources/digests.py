@@ -5,15 +5,13 @@ from __future__ import annotations
 import ast
 import hashlib
 import inspect
-import re
 import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-_KNOWN_PACKAGES = ("torch", "torchvision", "timm", "shiftlens")
+from shiftlens.sources.owncode import KNOWN, own_parts, plain_source, tensor_bytes, without_addresses, without_place
 
 
 def state_digest(state: Mapping[str, Any]) -> str:
@@ -29,10 +27,12 @@ def state_digest(state: Mapping[str, Any]) -> str:
         value = state[name]
         if not isinstance(value, Tensor):
             hasher.update(f"{name}|{value!r}\n".encode())
+            if isinstance(value, tuple | list):  # a quantised layer's weights, of which `repr` shows the corners
+                inner = {str(k): each for k, each in enumerate(value) if isinstance(each, Tensor)}
+                hasher.update(state_digest(inner).encode() if inner else b"")
             continue
         hasher.update(f"{name}|{value.dtype}|{list(value.shape)}\n".encode())
-        plain = value.detach().dequantize() if value.is_quantized else value.detach()
-        hasher.update(plain.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        hasher.update(tensor_bytes(value))
     return f"sha256:{hasher.hexdigest()}"
 
 
@@ -41,18 +41,18 @@ def structure(module: nn.Module) -> str:
 
     The settings are what layers print of themselves and every public attribute that is a number, text, True, False,
     None or a tuple of these: many layers print only some of what their `forward` uses. The code matters because two
-    nets can have the same layers and another `forward`; comments and layout do not count. Memory addresses are taken
-    out. What plain functions outside those classes do is not seen.
+    nets can have the same layers and another `forward`; comments, layout and docstrings do not count. Memory addresses
+    and the folders of absolute paths are taken out. What is not in these classes is found by `owncode`.
     """
-    tree = _without_addresses(repr(module))
+    tree = without_addresses(repr(module))
     settings = [
-        f"{path}.{name}={_without_addresses(repr(value))}"
+        f"{path}.{name}={without_addresses(repr(without_place(value) if isinstance(value, str) else value))}"
         for path, part in module.named_modules()
         for name, value in sorted(vars(part).items())
         if name != "training" and not name.startswith("_") and _is_plain(value)
     ]
     classes = {type(part) for part in module.modules()}
-    own = (cls for cls in classes if cls.__module__.partition(".")[0] not in _KNOWN_PACKAGES)
+    own = (cls for cls in classes if cls.__module__.partition(".")[0] not in KNOWN)
     return "\n".join([tree, *settings, *sorted(_code(cls) for cls in own)])
 
 
@@ -62,18 +62,18 @@ def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _without_addresses(text: str) -> str:
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", text)
-
-
 def _code(cls: type) -> str:
     try:
-        return ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(cls))))
-    except (OSError, TypeError, SyntaxError, IndentationError):
-        return cls.__qualname__  # typed into a session: no source to read
+        tree = plain_source(textwrap.dedent(inspect.getsource(cls)))
+    except (OSError, TypeError):
+        tree = None
+    return cls.__qualname__ if tree is None else ast.unparse(tree)  # typed into a session: no source to read
 
 
 def model_digest(module: nn.Module, preprocessing: str) -> str:
-    """Digest over structure, weights and preprocessing; training or evaluation mode and the device do not count."""
-    parts = (structure(module), state_digest(module.state_dict()), preprocessing)
-    return f"sha256:{hashlib.sha256('||'.join(parts).encode()).hexdigest()}"
+    """Digest over structure, weights, preprocessing and what `owncode` finds; neither mode nor device count."""
+    parts = [structure(module), state_digest(module.state_dict()), preprocessing]
+    own = own_parts(module)
+    if own:  # a net of known classes keeps the digest that it had before these were looked at
+        parts.append("\n".join(own))
+    return f"sha256:{hashlib.sha256('||'.join(parts).encode(errors='surrogatepass')).hexdigest()}"

@@ -11,6 +11,7 @@ from typing import Any
 from shiftlens.errors import InputError, StoreError
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.sources.behaviour import Behaviour, behaviour_of
 from shiftlens.sources.imageset import ImageSet
 from shiftlens.sources.preprocessing import Preprocessing
 from shiftlens.sources.wrapping import Model
@@ -33,7 +34,8 @@ class SweepHeader:
     `n_macs` counts the multiply-adds of one image (None for a callable that cannot be looked into); `strides` are the
     down-sampling factors met in the net; `training` is what the model's run directory says about its training;
     `control` is None for the sweep itself and the control's name in a control's subgroup; `schedule` is what an
-    adaptive sweep declares beforehand, None for one of all images.
+    adaptive sweep declares beforehand, None for one of all images; `behaviour` is what the model answers on fixed
+    pictures, None where an older shiftlens wrote the sweep.
     """
 
     model: str
@@ -56,6 +58,7 @@ class SweepHeader:
     software: Mapping[str, str]
     control: str | None = None
     schedule: Schedule | None = None
+    behaviour: Behaviour | None = None
 
     def for_control(self, control: str) -> SweepHeader:
         """The header of a control's subgroup."""
@@ -68,6 +71,8 @@ class SweepHeader:
             attributes["control"] = self.control
         if self.schedule is not None:
             attributes["adaptive"] = self.schedule.to_json()
+        if self.behaviour is not None:
+            attributes["behaviour"] = _dump(self.behaviour.to_json())
         return attributes | {
             "model": self.model,
             "model_digest": self.model_digest,
@@ -128,6 +133,7 @@ class SweepHeader:
                 software=read.table("software"),
                 control=read.control() if "control" in attributes else None,
                 schedule=Schedule.from_table(read.table("adaptive")) if "adaptive" in attributes else None,
+                behaviour=Behaviour.from_json(read.json("behaviour")) if "behaviour" in attributes else None,
             )
         except (TypeError, ValueError, AttributeError, OverflowError, RecursionError, InputError) as error:
             raise StoreError(f"{where}: attributes cannot be read by this version: {one_line(error)}") from None
@@ -138,7 +144,8 @@ class SweepHeader:
         Raises
         ------
         StoreError
-            Says which of model (preprocessing included), data, grid or fill differs, what this run has, what is stored.
+            Says which of model (preprocessing and behaviour included), data, grid or fill differs, what is stored, what
+            this run has.
         """
         for what, mine, theirs, shown, stored_shown in (
             ("model", self.model_digest, stored.model_digest, self.model, stored.model),
@@ -148,23 +155,36 @@ class SweepHeader:
                 continue
             if what == "model" and shown == stored_shown and self.preprocessing != stored.preprocessing:
                 raise StoreError(
-                    f"{where} holds a sweep with another preprocessing: expected {_entry(self.preprocessing)}, "
-                    f"got {_entry(stored.preprocessing)}; choose another path"
+                    f"{where} holds a sweep with another preprocessing: {_entry(stored.preprocessing)}, this run has "
+                    f"{_entry(self.preprocessing)}; choose another path"
                 )
             raise StoreError(
-                f"{where} holds a sweep of another {what}: expected {shown} ({_short(mine)}), "
-                f"got {stored_shown} ({_short(theirs)}); choose another path"
+                f"{where} holds a sweep of another {what}: {stored_shown} ({_short(theirs)}), this run has {shown} "
+                f"({_short(mine)}); choose another path"
             )
-        for what, expected, got in (
+        for name, mine_, theirs_ in (
             ("max-shift [y, x]", [self.grid.max_y, self.grid.max_x], [stored.grid.max_y, stored.grid.max_x]),
             ("step", self.grid.step, stored.grid.step),
             ("fill", self.fill, stored.fill),
         ):
-            if expected != got:
+            if mine_ != theirs_:
                 raise StoreError(
-                    f"{where} holds a sweep with another {what}: expected {_show(expected)}, got {_show(got)}; "
+                    f"{where} holds a sweep with another {name}: {_show(theirs_)}, this run has {_show(mine_)}; "
                     "choose another path"
                 )
+        self._refuse_other_behaviour(stored, where)
+
+    def _refuse_other_behaviour(self, stored: SweepHeader, where: str) -> None:
+        if self.behaviour is None or stored.behaviour is None:
+            return
+        found = stored.behaviour.difference(self.behaviour)
+        if found is not None:
+            raise StoreError(
+                f"{where} holds a sweep of {stored.model} as it answered then; this run's, of the same digest "
+                f"({_short(self.model_digest)}), answers otherwise on fixed picture {found.picture}: {found.text}. "
+                "Something that the digest does not cover has changed (a file, a library, a global setting): undo that "
+                "to go on, or choose another path"
+            )
 
     def refuse_other_torch(self, where: str) -> None:
         """Refuse to compute more of a stored sweep with another torch than the one that began it.
@@ -205,6 +225,7 @@ def describe(
         preprocessing=model.preprocessing,
         training=model.training,
         software=software_versions(),
+        behaviour=behaviour_of(model, (images.n_channels, *size)),
     )
 
 

@@ -197,7 +197,6 @@ def run_sweep(
             sample = images.batch(np.arange(min(PLAN_IMAGES, len(images))))
             if other is not None:
                 plan = other.plan
-                other.check(describe(model, images, size, grid, fill, plan), engine=engine, dtype=dtype, device=device)
             else:
                 plan = (make_plan if machines is None else machines.make_plan)(
                     model,
@@ -216,9 +215,11 @@ def run_sweep(
                         "how to compute was chosen before all ways were tried, as trying took too long: a faster one "
                         f"may have been missed; this sweep goes on by it ({plan.engine}, {plan.dtype})"
                     )
+            header = describe(model, images, size, grid, fill, plan)
+            if other is not None:
+                other.check(header, engine=engine, dtype=dtype, device=device)
             check_controls(model, plan, grid, fill, controls, (images.n_channels, *size))
             chunk_size = images_per_chunk(len(images), grid.n_shifts, model.n_macs, int(sample[0].nbytes))
-            header = describe(model, images, size, grid, fill, plan)
             if half_width is not None:
                 chunk_size = short_chunk(chunk_size, len(images))
                 header = replace(header, schedule=Schedule.declared(len(images), chunk_size))
