@@ -102,7 +102,7 @@ def as_of_schema_1(path: Path) -> None:
 
     def change(stored: dict[str, Any]) -> None:
         stored["schema_version"] = 1
-        del stored["seal"]
+        del stored["seal"], stored["state_seal"]
 
     for group in (path, *path.glob("control_*")):
         shutil.rmtree(group / "checksum")

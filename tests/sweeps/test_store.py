@@ -65,9 +65,10 @@ def test_attributes_hold_what_the_contract_names_and_no_times_or_hosts(tmp_path:
     small.create(tmp_path / "s.zarr")
     attributes = json.loads((tmp_path / "s.zarr" / "zarr.json").read_text())["attributes"]
     assert attributes.pop("kind") == "sweep"
-    assert attributes.pop("schema_version") == 2
+    assert attributes.pop("schema_version") == 3
     assert attributes.pop("complete") is False
-    assert re.fullmatch("sha256:[0-9a-f]{64}", attributes.pop("seal"))
+    for seal in ("seal", "state_seal"):
+        assert re.fullmatch("sha256:[0-9a-f]{64}", attributes.pop(seal))
     assert attributes.pop("max_shift") == [2, 4]
     assert attributes.pop("image_size") == [6, 7]
     assert json.loads(attributes.pop("software"))["torch"]
@@ -305,7 +306,7 @@ def _foreign(kind: str, path: Path) -> str:
         "array": {"zarr_format": 3, "node_type": "array", "attributes": {}},
         "other group": {"zarr_format": 3, "node_type": "group", "attributes": {"title": "ERA5"}},
         "features": {"zarr_format": 3, "node_type": "group", "attributes": {"kind": "features", "schema_version": 1}},
-        "newer": {"zarr_format": 3, "node_type": "group", "attributes": {"kind": "sweep", "schema_version": 3}},
+        "newer": {"zarr_format": 3, "node_type": "group", "attributes": {"kind": "sweep", "schema_version": 4}},
         "list": [1],
     }
     (path / "zarr.json").write_text(json.dumps(documents[kind]))
@@ -313,7 +314,7 @@ def _foreign(kind: str, path: Path) -> str:
         "no attributes": "not the metadata",
         "list": "not the metadata",
         "features": "of kind 'features'",
-        "newer": "schema version 3",
+        "newer": "schema version 4",
     }.get(kind, "something else")
 
 

@@ -105,7 +105,7 @@ def _write(place: Path, run: FeatureRun) -> None:
         "notes": json.dumps(run.notes),
         "software": json.dumps(dict(run.software), sort_keys=True),
     }
-    group = zarr.create_group(str(place), zarr_format=3, attributes=attributes)
+    group = zarr.create_group(place, zarr_format=3, attributes=attributes)
     for number, layer in enumerate(run.layers):
         about = {
             "path": layer.path,
@@ -157,7 +157,7 @@ def open_features(path: str | Path) -> FeatureRun:
         raise StoreError(f"{place} must be a feature run, but {'nothing is there' if kind is None else f'it {kind}'}")
     refuse_strange_entries(place)
     try:
-        group = zarr.open_group(str(place), mode="r", zarr_format=3, use_consolidated=False)
+        group = zarr.open_group(place, mode="r", zarr_format=3, use_consolidated=False)
         attributes: dict[str, Any] = dict(group.attrs.asdict())
         version = attributes["schema_version"]
         if type(version) is not int or version > SCHEMA_VERSION:

@@ -19,8 +19,9 @@ from shiftlens.sweeps.plan import CONTROLS, Plan
 from shiftlens.sweeps.schedule import Schedule
 
 KIND = "sweep"
-SCHEMA_VERSION = 2
-"""2 added the seal and the checksums; 1 is still read and gone on with, as it is."""
+SCHEMA_VERSION = 3
+"""2 added the seal and the checksums, 3 the seal over the attributes that change later; 1 and 2 are still read and gone
+on with, as they are."""
 
 PACKAGES = ("shiftlens", "torch", "numpy", "zarr")
 """Whose versions are written into a sweep."""
@@ -147,6 +148,11 @@ class SweepHeader:
             Says which of model (preprocessing and behaviour included), data, grid or fill differs, what is stored, what
             this run has.
         """
+        if stored.control is not None:
+            raise StoreError(
+                f"{where} holds the control {stored.control} of a sweep: expected the sweep itself; "
+                "name that, and ask for the control"
+            )
         for what, mine, theirs, shown, stored_shown in (
             ("model", self.model_digest, stored.model_digest, self.model, stored.model),
             ("data", self.data_digest, stored.data_digest, self.data, stored.data),

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 LATER = ("complete", "seal")
-"""Attributes that are not sealed: what is written after the group was made."""
+"""Attributes that `seal_of` leaves out: what is written after the group was made (see `state_seal_of`)."""
 
 
 def seal_of(
@@ -34,6 +34,11 @@ def seal_of(
         total.update(f"|{name} {len(values)}|".encode())
         total.update(np.ascontiguousarray(values, dtype="<i8").tobytes())
     return f"sha256:{total.hexdigest()}"
+
+
+def state_seal_of(seal: str, state: Mapping[str, Any]) -> str:
+    """`sha256:...` over the attributes that change later: whether it is complete, where it stopped, with what width."""
+    return f"sha256:{hashlib.sha256((seal + json.dumps(state, sort_keys=True)).encode()).hexdigest()}"
 
 
 def checksums(

@@ -65,7 +65,7 @@ def read_header(path: Path) -> SweepHeader:
         An attribute is missing or cannot be read.
     """
     try:
-        group = zarr.open_group(str(path), mode="r", zarr_format=3, use_consolidated=False)
+        group = zarr.open_group(path, mode="r", zarr_format=3, use_consolidated=False)
         attributes = group.attrs.asdict()
     except Exception as error:  # these files may be damaged in any way, and Zarr raises what it happens to meet
         raise unreadable(path, error) from error

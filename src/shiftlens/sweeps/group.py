@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +19,11 @@ from numpy.typing import NDArray
 from shiftlens.errors import StoreError
 from shiftlens.naming import one_line
 from shiftlens.sweeps.attributes import SweepHeader
-from shiftlens.sweeps.checksums import checksums, seal_of
+from shiftlens.sweeps.checksums import checksums, seal_of, state_seal_of
 from shiftlens.sweeps.entries import refuse_swollen
 from shiftlens.sweeps.existing import schema_of, unreadable
-from shiftlens.sweeps.layout import ADAPTIVE, CHECKED, CHUNKED, arrays_of, refuse_other_layout
-from shiftlens.sweeps.locking import Unsynced, disk_errors
+from shiftlens.sweeps.layout import ADAPTIVE, CHECKED, CHUNKED, STATE_SEALED, arrays_of, refuse_other_layout, state_of
+from shiftlens.sweeps.locking import Unsynced, disk_errors, folder_at, remove_stub
 from shiftlens.sweeps.plan import ChunkResult
 
 ChunkState = Literal["whole", "absent", "torn", "wrong"]
@@ -45,7 +46,7 @@ class SweepGroup:
         self.path = path
         self._mode: Literal["r", "r+"] = "r+" if writable else "r"
         try:
-            self._group = zarr.open_group(str(path), mode=self._mode, zarr_format=3, use_consolidated=False)
+            self._group = zarr.open_group(path, mode=self._mode, zarr_format=3, use_consolidated=False)
             attributes = self._group.attrs.asdict()
             self.schema = schema_of(attributes, path)
             self.header = SweepHeader.from_attributes(attributes, str(path))
@@ -75,6 +76,7 @@ class SweepGroup:
         self.stop_at(self._n_images_used() if self.complete else self.n_population)
         self.not_written = int(np.iinfo(self._arrays["prediction"].dtype).max)
         self._unsynced = Unsynced()
+        self._folder = folder_at(path)
 
     def stop_at(self, n_images: int) -> None:
         """Take the first `n_images` for all there are, out of `everyone`: where an adaptive sweep has stopped."""
@@ -113,7 +115,7 @@ class SweepGroup:
 
     def ask(self, half_width: float) -> None:
         """Write the half-width that is now asked for, in points."""
-        with disk_errors(self.path, "write to", KEPT):
+        with self.writing():
             self._set(half_width=half_width)
 
     @property
@@ -123,8 +125,8 @@ class SweepGroup:
 
     def _refuse_altered(self, attributes: dict[str, Any]) -> None:
         if not self.checked:
-            if "seal" in attributes:
-                raise StoreError(f"{self.path} is damaged: it calls itself older than its attributes are")
+            if attributes.keys() & {"seal", "state_seal"} or (self.path / "checksum").exists():
+                raise StoreError(f"{self.path} is damaged: it calls itself older than what is in it")
             return
         # Attributes that somebody added, or that a later version will add at the end, are no damage.
         sealed = {key: attributes[key] for key in self.header.to_attributes(complete=False) if key in attributes}
@@ -134,11 +136,16 @@ class SweepGroup:
             raise StoreError(
                 f"{self.path} is damaged: its attributes, labels, index or shifts are not those it was made with"
             )
+        if self.schema < STATE_SEALED:
+            return
+        state = state_of(attributes)
+        if attributes.get("state_seal") != state_seal_of(self._seal, state):
+            raise StoreError(f"{self.path} is damaged: {', '.join(state)} are not all as they were written")
 
     def _open(self, name: str) -> zarr.Array[Any]:
         # Zarr leaves out chunks that equal the fill value unless told otherwise, and does not remember being told.
         with zarr.config.set({"array.write_empty_chunks": True}):
-            return zarr.open_array(str(self.path), path=name, mode=self._mode, zarr_format=3)
+            return zarr.open_array(self.path, path=name, mode=self._mode, zarr_format=3)
 
     @property
     def complete(self) -> bool:
@@ -207,12 +214,38 @@ class SweepGroup:
         stored = {name: getattr(result, name).astype(self._arrays[name].dtype) for name in CHUNKED[:3]}
         if self.checked:
             stored["checksum"] = checksums(self._seal, span, *(stored[name] for name in CHUNKED[:3]))
-        with disk_errors(self.path, "write to", KEPT):
+        with self.writing(*(self._file(chunk, name) for name in stored)):
             for name in ("confidence", "loss", "prediction", "checksum"):
                 if name in stored:
                     self._arrays[name][span] = stored[name]
                     self._unsynced.add(self._file(chunk, name))
             self._unsynced.sync_now_and_then()
+
+    @contextmanager
+    def writing(self, *files: Path) -> Iterator[None]:
+        """Around all that is written, with the names of new files: nothing may stay where the group is no more.
+
+        Raises
+        ------
+        StoreError
+            The disk is full or refuses, or the group was moved or deleted since it was opened.
+        """
+        self._refuse_gone()
+        try:
+            with disk_errors(self.path, "write to", KEPT):
+                yield
+        finally:
+            if folder_at(self.path) != self._folder and not (self.path / "zarr.json").exists():
+                # It went just now, and Zarr has made the folders again; a control lies in another group's folder.
+                remove_stub(files, self.path.parent if self.header.control else self.path)
+            self._refuse_gone()
+
+    def _refuse_gone(self) -> None:
+        if folder_at(self.path) != self._folder:
+            raise StoreError(
+                f"{self.path} is no longer there: it was moved or deleted while it was written, and nothing is made in "
+                "its place; if it was moved, the same call with its new path goes on from what is finished"
+            )
 
     def chunks(self, marked: Iterable[int]) -> Iterator[tuple[NDArray[Any], NDArray[np.float32], NDArray[np.int64]]]:
         """Prediction, loss [image, dy, dx] and label [image] of each marked chunk, one at a time."""
@@ -242,11 +275,13 @@ class SweepGroup:
 
     def finish(self, half_width_reached: float | None = None) -> None:
         """Write the means over all images, then `complete`; the caller knows that every chunk is finished."""
-        accuracy, mean_loss = self.means(range(self.n_chunks))
-        with disk_errors(self.path, "write to", KEPT):
-            for name, values in (("accuracy", accuracy), ("mean_loss", mean_loss)):
+        self._refuse_gone()  # what is not there would read as not written
+        means = dict(zip(("accuracy", "mean_loss"), self.means(range(self.n_chunks)), strict=True))
+        files = {name: self.path / name / "c" / "0" / "0" for name in means}
+        with self.writing(*files.values()):
+            for name, values in means.items():
                 self._arrays[name][:] = values
-                self._unsynced.add(self.path / name / "c" / "0" / "0")
+                self._unsynced.add(files[name])
             # What a killed process wrote may not have reached the disk either.
             for chunk in range(self.n_chunks):
                 self._unsynced.add(*(self._file(chunk, name) for name in self._chunked))
@@ -255,13 +290,17 @@ class SweepGroup:
 
     def reopen(self) -> None:
         """Take `complete` back, for a sweep that lost a chunk after it was finished."""
-        with disk_errors(self.path, "write to", KEPT):
+        with self.writing():
             self._set(complete=False, n_images_used=None, half_width_reached=None)
         self.stop_at(self.n_population)
 
     def _set(self, **attributes: bool | int | float | None) -> None:
         """Change attributes in one go; those of an adaptive sweep only where it is one."""
-        known = {k: v for k, v in attributes.items() if k not in ADAPTIVE or self.header.schedule is not None}
+        known: dict[str, Any] = {
+            k: v for k, v in attributes.items() if k not in ADAPTIVE or self.header.schedule is not None
+        }
+        if self.schema >= STATE_SEALED:
+            known["state_seal"] = state_seal_of(self._seal, state_of(self._group.attrs.asdict() | known))
         self._group.attrs.update(known)
         self._unsynced.add(self.path / "zarr.json")
         self._unsynced.sync()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from shiftlens.errors import StoreError
 from shiftlens.shifts import ShiftGrid
-from shiftlens.sweeps.existing import sweep_exists
+from shiftlens.sweeps.existing import read_header, sweep_exists
 from shiftlens.sweeps.group import ChunkState, SweepGroup
 from shiftlens.sweeps.locking import disk_errors
 from shiftlens.sweeps.plan import CONTROLS
@@ -205,9 +205,11 @@ def restore_known(path: Path, labels: NDArray[np.int64], index: NDArray[np.int64
     places = [path, *(place for c in CONTROLS if (place := path / f"{CONTROL_PREFIX}{c}").is_dir())]
     restored = []
     for place in places:
+        if place != path and not _is_control_of(path, place):
+            continue
         for name, values in (("label", labels), ("index", index), ("dy", grid.dys), ("dx", grid.dxs)):
             try:
-                array = zarr.open_array(str(place), path=name, mode="r+", zarr_format=3)
+                array = zarr.open_array(place, path=name, mode="r+", zarr_format=3)
                 if array.shape != values.shape or array.dtype != values.dtype:
                     continue
             except Exception:  # the metadata are damaged in whatever way; opening the group says so
@@ -218,6 +220,14 @@ def restore_known(path: Path, labels: NDArray[np.int64], index: NDArray[np.int64
                 right = False
             if not right:
                 with disk_errors(path, "write to"), zarr.config.set({"array.write_empty_chunks": True}):
-                    zarr.open_array(str(place), path=name, mode="r+", zarr_format=3)[:] = values
+                    zarr.open_array(place, path=name, mode="r+", zarr_format=3)[:] = values
                 restored.append(f"{place.name}/{name}")
     return restored
+
+
+def _is_control_of(path: Path, place: Path) -> bool:
+    """Whether the attributes say so: a group of another sweep is not touched, opening it says what it is."""
+    try:
+        return read_header(place) == read_header(path).for_control(place.name.removeprefix(CONTROL_PREFIX))
+    except StoreError:
+        return False

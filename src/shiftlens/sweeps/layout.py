@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ from zarr.codecs import ZstdCodec
 
 from shiftlens.errors import StoreError
 from shiftlens.sweeps.attributes import SCHEMA_VERSION, SweepHeader
-from shiftlens.sweeps.checksums import seal_of
+from shiftlens.sweeps.checksums import seal_of, state_seal_of
 from shiftlens.sweeps.entries import refuse_other_codecs
 
 DIMENSIONS = ("image", "dy", "dx")
 
 CHECKED = 2
 """The first schema version with a seal and checksums."""
+
+STATE_SEALED = 3
+"""The first schema version in which the attributes that change later have a seal too."""
 
 _ARRAYS: dict[str, tuple[tuple[str, ...], str | None]] = {
     "prediction": (DIMENSIONS, None),  # as small as the number of classes allows
@@ -48,6 +52,11 @@ _MOST_NUMBERS = 2**28  # in a chunk of several images
 def arrays_of(schema: int) -> tuple[str, ...]:
     """Names of the arrays of a group of a schema version."""
     return tuple(name for name in _ARRAYS if name != "checksum" or schema >= CHECKED)
+
+
+def state_of(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """The attributes that change while a sweep is made; what `state_seal` is over."""
+    return {name: attributes.get(name) for name in ("complete", *ADAPTIVE)}
 
 
 def prediction_dtype(n_classes: int) -> np.dtype[np.unsignedinteger[Any]]:
@@ -87,9 +96,19 @@ def refuse_other_layout(path: Path, header: SweepHeader, arrays: dict[str, zarr.
         dtype = prediction_dtype(header.n_classes) if stored is None else np.dtype(stored)
         if array.dtype != dtype:
             raise StoreError(f"{path} is damaged: expected {name} of {dtype}, got {array.dtype}")
+        fill = _fill_of(name, dtype)
+        if not np.array_equal(np.asarray(array.fill_value), fill, equal_nan=dtype.kind == "f"):
+            raise StoreError(f"{path} is damaged: expected {name} with fill value {fill}, got {array.fill_value!r:.40}")
     refuse_other_looks(path, header, n_images, chunk)
     if chunk > 1 and chunk * ny * nx > _MOST_NUMBERS:
         raise StoreError(f"{path} is damaged: chunks of {chunk} images x {ny} x {nx} shifts are too large")
+
+
+def _fill_of(name: str, dtype: np.dtype[Any]) -> float:
+    """What Zarr gives for a chunk that is not there: it must read as "not written"."""
+    if name == "prediction":
+        return int(np.iinfo(dtype).max)
+    return np.nan if dtype.kind == "f" else 0
 
 
 def refuse_other_looks(path: Path, header: SweepHeader, n_images: int, chunk_size: int) -> None:
@@ -123,20 +142,23 @@ def create_group(
         attributes["seal"] = seal_of(attributes, labels, index, header.grid.dys, header.grid.dxs)
     if header.schedule is not None:
         attributes |= dict.fromkeys(ADAPTIVE)
-    group = zarr.create_group(str(place), zarr_format=3, attributes=attributes)
+    if schema >= STATE_SEALED:
+        attributes["state_seal"] = state_seal_of(attributes["seal"], state_of(attributes))
+    group = zarr.create_group(place, zarr_format=3, attributes=attributes)
     n, (ny, nx) = len(labels), header.grid.shape
     predicted = prediction_dtype(header.n_classes)
     sizes = {"image": n, "dy": ny, "dx": nx}
 
-    def create(name: str, fill: Any, about: dict[str, Any]) -> zarr.Array[Any]:
-        dimensions, dtype = _ARRAYS[name]
+    def create(name: str, about: dict[str, Any]) -> zarr.Array[Any]:
+        dimensions, stored = _ARRAYS[name]
+        dtype = predicted if stored is None else np.dtype(stored)
         shape = tuple(sizes[d] for d in dimensions)
         return group.create_array(
             name,
             shape=shape,
             chunks=(chunk_size, *shape[1:]) if name in CHUNKED else shape,
-            dtype=predicted if dtype is None else dtype,
-            fill_value=fill,
+            dtype=dtype,
+            fill_value=_fill_of(name, dtype),
             dimension_names=dimensions,
             # The codec's checksum makes a torn or altered chunk undecodable instead of wrong.
             compressors=ZstdCodec(level=3, checksum=True),
@@ -144,20 +166,20 @@ def create_group(
             config={"write_empty_chunks": True},
         )
 
-    for name, fill, about in (
-        ("prediction", np.iinfo(predicted).max, {"long_name": "predicted class"}),
-        ("loss", np.nan, {"long_name": "cross-entropy of the true class", "units": "nat"}),
-        ("confidence", np.nan, {"long_name": "probability of the predicted class"}),
-        ("checksum", 0, {"long_name": "checksum of the image's prediction, loss and confidence"}),
-        ("accuracy", np.nan, {"long_name": "share of images predicted right"}),
-        ("mean_loss", np.nan, {"long_name": "mean cross-entropy", "units": "nat"}),
+    for name, about in (
+        ("prediction", {"long_name": "predicted class"}),
+        ("loss", {"long_name": "cross-entropy of the true class", "units": "nat"}),
+        ("confidence", {"long_name": "probability of the predicted class"}),
+        ("checksum", {"long_name": "checksum of the image's prediction, loss and confidence"}),
+        ("accuracy", {"long_name": "share of images predicted right"}),
+        ("mean_loss", {"long_name": "mean cross-entropy", "units": "nat"}),
     ):
         if name in arrays_of(schema):
-            create(name, fill, about)
+            create(name, about)
     for name, values, about in (
         ("label", labels, {"long_name": "true class"}),
         ("index", index, {"long_name": "position in the source"}),
         ("dy", header.grid.dys, {"long_name": "shift down", "units": "pixel"}),
         ("dx", header.grid.dxs, {"long_name": "shift to the right", "units": "pixel"}),
     ):
-        create(name, 0, about)[:] = values
+        create(name, about)[:] = values

@@ -1,7 +1,9 @@
-"""One writer for each output: a lock that dies with its process, and what a dead process left behind.
+"""One writer for each output: locks that die with their process, and what a dead process left behind.
 
-The lock is a hidden sibling `.NAME.lock` of the output. It is never inside the Zarr group, where readers would warn
-about a foreign file, and it stays when it is free: to remove it would let two processes hold "the same" lock.
+There are two. A hidden sibling `.NAME.lock` holds the place, also before anything is there. It is never inside the Zarr
+group, where readers would warn about a foreign file, and it stays when it is free: to remove it would let two processes
+hold "the same" lock. The folder itself is locked too (`flock` goes by device and inode), so it stays one output when it
+is mounted a second time, or renamed while it is written.
 """
 
 from __future__ import annotations
@@ -10,9 +12,10 @@ import errno
 import os
 import re
 import shutil
+import sys
 import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -28,9 +31,53 @@ _SYNCS_AT_ONCE = 16
 _PARTIAL = re.compile(r".+\.[0-9a-f]{32}\.partial")
 
 
+class FolderLock:
+    """The right to write to a folder, whatever path or mount leads to it; nothing where the system has no such lock."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handle: int | None = None
+
+    def take(self) -> None:
+        """Lock the folder that lies at the path now, if one does; one that was locked before is freed.
+
+        Raises
+        ------
+        StoreError
+            Another process holds it.
+        """
+        self.free()
+        if sys.platform == "win32" or not self._path.is_dir():
+            return
+        import fcntl
+
+        handle = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise _busy(self._path) from None
+        except OSError:
+            os.close(handle)  # network file systems that lock no folders: the sibling must do
+            return
+        self._handle = handle
+
+    def free(self) -> None:
+        """Give the lock back."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
+def _busy(path: Path) -> StoreError:
+    return StoreError(f"{path} is busy: another process is writing to it; wait for it or stop it")
+
+
 @contextmanager
-def output_lock(path: Path) -> Iterator[None]:
+def output_lock(path: Path) -> Iterator[FolderLock]:
     """Hold the only right to write to `path`; parents are made, nothing is waited for.
+
+    Yields the lock on the folder at `path`. Whoever makes that folder calls its `take` then.
 
     Raises
     ------
@@ -44,10 +91,14 @@ def output_lock(path: Path) -> Iterator[None]:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise StoreError(f"{path} is busy: another process is writing to it; wait for it or stop it") from None
+            raise _busy(path) from None
+    folder = FolderLock(path)
     try:
-        yield
+        with disk_errors(path, "write to"):
+            folder.take()
+        yield folder
     finally:
+        folder.free()
         lock.release()
 
 
@@ -98,6 +149,27 @@ def clean_strays(path: Path) -> None:
         for stray in real.rglob("*.partial"):
             if _PARTIAL.fullmatch(stray.name):
                 stray.unlink()
+
+
+def folder_at(path: Path) -> tuple[int, int] | None:
+    """Device and inode of what lies at a path: the same as before, or was it moved? None where nothing is."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+def remove_stub(files: Iterable[Path], root: Path) -> None:
+    """Remove files, and the folders up to `root` that are empty then: what was written where a store is no more."""
+    for file in files:
+        with suppress(OSError):
+            file.unlink()
+        for folder in file.parents:
+            if not folder.is_relative_to(root):
+                break
+            with suppress(OSError):  # the folder holds something else
+                folder.rmdir()
 
 
 def _building_name(anchor: Path) -> Path:

@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from xarray.backends import BackendArray
 from xarray.core import indexing
+from zarr.storage import LocalStore
 
 from shiftlens.errors import StoreError
 from shiftlens.naming import one_line
@@ -27,9 +28,10 @@ def open_dataset(group: SweepGroup) -> xr.Dataset:
     # What else lies in the group is not ours, and could be of any size; what its attributes ask xarray to do neither.
     with os.scandir(group.path) as entries:
         others = [entry.name for entry in entries if entry.name not in arrays_of(group.schema)]
+    store = LocalStore(group.path, read_only=True)  # xarray would put a home folder for `~` in a path
     try:
         data: xr.Dataset = xr.open_zarr(
-            group.path, consolidated=False, chunks=None, zarr_format=3, decode_cf=False, drop_variables=others
+            store, consolidated=False, chunks=None, zarr_format=3, decode_cf=False, drop_variables=others
         )
     except Exception as error:  # Zarr looks into every folder of the group, and raises what it happens to meet
         raise StoreError(

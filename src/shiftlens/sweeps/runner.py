@@ -167,7 +167,7 @@ def run_sweep(
     sweep_exists(path)  # before the lock, so that beside a foreign thing not even a lock file is made
     target = resolve_device(device if cluster is None else device_on_cluster(device))
     with (
-        output_lock(path),
+        output_lock(path) as folder,
         roomy_heap(target),
         nullcontext() if cluster is None else Cluster(cluster, announce) as machines,
     ):
@@ -226,6 +226,7 @@ def run_sweep(
             store = SweepStore.create(
                 path, header, images.labels, images.index, chunk_size=chunk_size, controls=controls
             )
+            folder.take()
         compute = (_Here if machines is None else machines.evaluator)(model, images, store.main.header)
         if other is not None:
             announce(f"what {reuse} holds of its {other.n_images:,} images is taken over")

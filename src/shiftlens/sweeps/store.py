@@ -6,13 +6,16 @@ half-made one is never seen. What is in a group: `group`; whether there is one: 
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shiftlens.errors import StoreError
 from shiftlens.sweeps.attributes import SweepHeader
-from shiftlens.sweeps.group import KEPT, SweepGroup
+from shiftlens.sweeps.existing import sweep_exists
+from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.layout import create_group
 from shiftlens.sweeps.locking import built_beside, disk_errors
 from shiftlens.sweeps.plan import CONTROLS
@@ -27,6 +30,7 @@ class SweepStore:
         self.path = path
         self._writable = writable
         self.main = SweepGroup(path, writable=writable)
+        self._refuse_other_place()
         self._controls: dict[str, SweepGroup] = {}
 
     @staticmethod
@@ -68,22 +72,66 @@ class SweepStore:
 
     @property
     def controls(self) -> tuple[str, ...]:
-        """Names of the controls that have a subgroup."""
+        """Names of the controls that have a subgroup; none for a control itself."""
+        if self.main.header.control is not None:
+            return ()
         with disk_errors(self.path, "read"):
             return tuple(c for c in CONTROLS if (self.path / f"{CONTROL_PREFIX}{c}" / "zarr.json").is_file())
 
     def group(self, control: str | None) -> SweepGroup:
-        """The main group (None) or a control's; the control must be there."""
+        """The main group (None) or a control's; the control must be there.
+
+        Raises
+        ------
+        StoreError
+            It is damaged, or the control is of another sweep than the main group, or another control.
+        """
         if control is None:
             return self.main
         if control not in self._controls:
             place = self.path / f"{CONTROL_PREFIX}{control}"
-            self._controls[control] = SweepGroup(place, writable=self._writable)
+            group = SweepGroup(place, writable=self._writable)
+            _refuse_other_control(self.main, group, control)
+            self._controls[control] = group
         return self._controls[control]
 
     def add_control(self, control: str) -> None:
         """Make an empty subgroup for a control that is not there yet."""
         target = self.path.resolve() / f"{CONTROL_PREFIX}{control}"
         main = self.main
-        with disk_errors(self.path, "write to", KEPT), built_beside(target, self.path) as building:
+        with main.writing(), built_beside(target, self.path) as building:
             create_group(building, main.header.for_control(control), *main.everyone, main.chunk_size, main.schema)
+
+    def _refuse_other_place(self) -> None:
+        """A control that is opened by itself must be that of the sweep whose folder it lies in, if it does."""
+        if self.main.header.control is None:
+            return
+        with disk_errors(self.path, "read"):
+            place = self.path.resolve()
+        if not place.name.startswith(CONTROL_PREFIX):
+            return
+        try:
+            if not sweep_exists(place.parent):
+                return
+        except StoreError:
+            return  # it lies in a folder of something else
+        _refuse_other_control(SweepGroup(place.parent), self.main, place.name.removeprefix(CONTROL_PREFIX))
+
+
+def _refuse_other_control(main: SweepGroup, group: SweepGroup, control: str) -> None:
+    """Refuse a group that is whole but not this control of this sweep: moved here, or renamed.
+
+    All that is under the main group's seal must be the same in the control, which has its name under its own.
+    """
+    right, found = main.header.for_control(control), group.header
+    other = [field.name for field in fields(right) if getattr(right, field.name) != getattr(found, field.name)]
+    for name, mine, theirs in zip(("label", "index"), main.everyone, group.everyone, strict=True):
+        if not np.array_equal(mine, theirs):
+            other.append(name)
+    if (main.chunk_size, main.schema) != (group.chunk_size, group.schema):
+        other.append("layout")
+    if other:
+        raise StoreError(
+            f"{group.path} is not the control {control} of the sweep in {main.path}: its {', '.join(other)} "
+            f"{'is' if len(other) == 1 else 'are'} of another; remove it, and ask for the control again to measure it"
+        )
