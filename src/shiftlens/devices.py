@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
 from shiftlens.errors import InputError
 
@@ -86,3 +87,15 @@ def _glibc() -> ctypes.CDLL | None:
     libc = ctypes.CDLL(None)
     # musl has a mallopt too, which does nothing.
     return libc if hasattr(libc, "gnu_get_libc_version") else None
+
+
+def input_dtype(module: nn.Module) -> torch.dtype:
+    """The number format of a net's input: that of its first floating-point weights.
+
+    A net that only computes some of its steps in double takes float32, as long as any of its weights are.
+    """
+    weights = [*module.parameters(), *module.buffers()]
+    found = list(dict.fromkeys(tensor.dtype for tensor in weights if tensor.is_floating_point()))
+    if not found or (found[0] == torch.float64 and torch.float32 in found):
+        return torch.float32
+    return found[0]

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import subprocess
 import sys
 import textwrap
 import urllib.error
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import shiftlens.sources.models as models
+from shiftlens.arithmetic.nets import graph_of
 from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.nn import VGG
+from shiftlens.sources.imageset import ImageSet
+from shiftlens.sources.matching import on_input_grid
 from shiftlens.sources.models import load_model, scores_of, wrap
 from shiftlens.sources.preprocessing import Preprocessing, parse_numbers, parse_size
 from shiftlens.sources.runs import save_run
@@ -199,6 +206,117 @@ def test_another_number_of_channels() -> None:
         wrap(net(in_channels=1), mean=(0.1, 0.2, 0.3), std=(0.1, 0.2, 0.3))
     grey = wrap(net(in_channels=1), size=32)
     assert (grey.n_channels, grey.preprocessing.mean, grey.n_classes) == (1, (0.0,), 3)
+
+
+class Gate(nn.Module):
+    """Its first convolution, as it is defined, weighs places by a single channel; the image has `n`."""
+
+    def __init__(self, n: int = 3) -> None:
+        super().__init__()
+        self.gate, self.stem = nn.Conv2d(1, 1, 7, padding=3), nn.Conv2d(n, 4, 3)
+        self.n_seen: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.n_seen.append(x.shape[1])
+        return (self.stem(x) * self.gate(x.mean(1, keepdim=True))[..., 1:-1, 1:-1]).mean((2, 3))
+
+
+class Coordinates(nn.Module):
+    """Its convolution sees the image's channels and two coordinates."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(n + 2, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(torch.cat([x, torch.ones_like(x[:, :1]), torch.ones_like(x[:, :1])], 1)).mean((2, 3))
+
+
+class AnyNumber(nn.Module):
+    """Sums whatever channels there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x.sum(1, keepdim=True)).mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("build", "n_channels"),
+    [
+        (Gate, 3),
+        (lambda: Gate(1), 1),
+        (lambda: Coordinates(3), 3),
+        (lambda: Coordinates(1), 1),  # its convolution sees 3 channels
+        (AnyNumber, 3),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(16 * 16, 3)), 1),
+        (lambda: net(in_channels=1), 1),
+    ],
+)
+def test_channels_are_those_that_the_net_takes(build: Callable[[], nn.Module], n_channels: int) -> None:
+    sized = wrap(build(), size=16)
+    assert (sized.n_channels, sized.probed.n_channels) == (n_channels, n_channels)
+    unsized = wrap(build())
+    if not isinstance(unsized.module, nn.Sequential) or n_channels == 3:  # a linear layer says so only at its size
+        assert len(unsized.preprocessing.mean) == n_channels
+    assert unsized.at((16, 16)).n_channels == n_channels
+
+
+def test_images_count_where_a_net_takes_any_number_of_channels(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(f"import torch\nfrom torch import nn\n\n\n{inspect.getsource(AnyNumber)}")
+    spec = f"{tmp_path / 'own.py'}:AnyNumber"
+    grey, colour = (load_model(spec, picture_size=16, picture_channels=n) for n in (1, 3))
+    assert (grey.n_channels, colour.n_channels) == (1, 3)
+    assert load_model(spec, mean=(0.1, 0.2, 0.3), picture_size=16, picture_channels=1).n_channels == 3
+
+
+def test_a_gate_on_one_channel_does_not_turn_images_grey() -> None:
+    module = Gate()
+    model = wrap(module, mean=0.5, std=0.5)
+    images = ImageSet(torch.rand(4, 16, 16, 3).mul(255).byte().numpy(), [0, 1, 2, 3])
+    shown, size = on_input_grid(model, images)
+    assert shown.n_channels == 3
+    assert shown.digest == images.digest
+    assert model.at(size).n_channels == 3
+
+
+def test_images_turned_grey_are_announced() -> None:
+    images = ImageSet(np.zeros((2, 16, 16, 3), np.uint8), [0, 1], name="street")
+    with pytest.warns(UserWarning, match="street is in colour and mnist takes 1 channel: the images are turned grey"):
+        shown, _ = on_input_grid(wrap(net(in_channels=1), size=16, name="mnist"), images)
+    assert shown.n_channels == 1
+    on_input_grid(wrap(net(in_channels=1), size=16), ImageSet(np.zeros((2, 16, 16), np.uint8), [0, 1]))
+
+
+def test_a_net_that_computes_partly_in_double_is_taken() -> None:
+    class Partly(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones((), dtype=torch.float64))
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(x).mean((2, 3)).double() * self.scale
+
+    model = wrap(Partly(), size=16)
+    assert model.n_classes == 4
+    assert [site.path for site in graph_of(model, 16)] == ["conv", "mean()"]
+
+
+@pytest.mark.parametrize("make", [torch.jit.script, lambda net: torch.jit.trace(net, torch.zeros(2, 3, 16, 16))])
+@pytest.mark.parametrize("inside", [False, True])
+def test_torchscript_is_refused(make: Callable[[nn.Module], nn.Module], inside: bool) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, of torch.jit
+        made = make(nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    module = nn.Sequential(made) if inside else made
+    told = "holds a TorchScript module .0." if inside else "is a TorchScript module"
+    for look in (lambda: wrap(module), lambda: wrap(module, size=16), lambda: graph_of(module, 16)):
+        with pytest.raises(InputError, match=f"{told}.*pass the Python module it was made from") as caught:
+            look()
+        one_line(caught)
 
 
 def test_a_layer_that_fails_is_named() -> None:

@@ -7,7 +7,7 @@ from torch import nn
 from shiftlens.errors import InputError
 from shiftlens.graph import Graph, trace
 from shiftlens.graph.sites import Pair
-from shiftlens.sources.probing import evaluating, input_channels
+from shiftlens.sources.probing import channel_candidates, evaluating, input_channels, refuse_script
 from shiftlens.sources.wrapping import Model
 
 Net = nn.Module | Model
@@ -19,11 +19,12 @@ def net_of(model: Net) -> nn.Module:
     Raises
     ------
     InputError
-        A bare callable, which shows no layers, or something else.
+        A bare callable or TorchScript, which show no layers, or something else.
     """
     module = model.module if isinstance(model, Model) else model
     if not isinstance(module, nn.Module):
         raise InputError(f"expected an nn.Module or a Model of one, got {type(module).__name__}: it shows no layers")
+    refuse_script(module, model.name if isinstance(model, Model) else type(module).__name__)
     return module
 
 
@@ -54,14 +55,14 @@ def graph_of(model: Net, size: int | Pair, *, name: str | None = None) -> Graph:
     """
     module = net_of(model)
     title = name or (model.name if isinstance(model, Model) else type(module).__name__)
-    # The first convolution tells a bare net's channels, unless it does not read the picture itself.
-    guesses = (model.n_channels,) if isinstance(model, Model) else (input_channels(module) or 3, 3, 1)
+    guesses = (model.n_channels,) if isinstance(model, Model) else channel_candidates(module)
     refused: InputError | None = None
     with evaluating(module):
-        for n_channels in dict.fromkeys(guesses):
+        for n_channels in guesses:
             try:
                 return trace(module, pixels(size), n_channels=n_channels, name=title)
             except InputError as error:
-                refused = refused or error
+                # What fails with the channels of its first convolution fails for another reason.
+                refused = error if refused is None or n_channels == input_channels(module) else refused
     assert refused is not None
     raise refused

@@ -13,6 +13,7 @@ from shiftlens.cli.inspect_command import Size
 
 if TYPE_CHECKING:
     from shiftlens.lens.result import FeatureRun, LayerMaps
+    from shiftlens.sources.images import ImageSet
     from shiftlens.sources.models import Model
 
 Pictures = Annotated[Path | None, typer.Option("--pictures", help="Directory for pictures; made if it is not there.")]
@@ -35,7 +36,7 @@ def _model(
     std: str | None,
     input_size: str | None,
     device: str,
-    picture_size: tuple[int, int] | None = None,
+    images: ImageSet | None = None,
 ) -> Model:
     from shiftlens.sources.models import load_model
 
@@ -45,7 +46,8 @@ def _model(
         mean=o.numbers(mean, "--mean"),
         std=o.numbers(std, "--std"),
         input_size=o.size(input_size, "--input-size"),
-        picture_size=picture_size,
+        picture_size=None if images is None else images.size,
+        picture_channels=None if images is None else images.n_channels,
         device=device,
     )
     for note in loaded.notes:
@@ -96,8 +98,7 @@ def features(
         images = None
         if average is not None:
             images = load_images(average, split="test", data_root=data_root, limit=o.positive(limit, "--limit"))
-        size = None if images is None else images.size
-        loaded = _model(shell, model, weights, mean, std, input_size, device, size)
+        loaded = _model(shell, model, weights, mean, std, input_size, device, images)
         with shell.progress("looking", "images") as report:
             run = maps.features(
                 loaded,

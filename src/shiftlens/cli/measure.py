@@ -47,6 +47,7 @@ def load(
         std=o.numbers(std, "--std"),
         input_size=o.size(input_size, "--input-size"),
         picture_size=images.size,
+        picture_channels=images.n_channels,
         device=device,
     )
     for note in loaded.notes:

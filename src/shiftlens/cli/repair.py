@@ -104,6 +104,7 @@ def repair(
             std=o.numbers(std, "--std"),
             input_size=o.size(input_size, "--input-size"),
             picture_size=None if test is None else test.size,
+            picture_channels=None if test is None else test.n_channels,
             device=device,
         )
         for note in loaded.notes:

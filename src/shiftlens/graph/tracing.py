@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shiftlens.devices import input_dtype
 from shiftlens.errors import InputError
 from shiftlens.graph.flow import Flow, set_flow
 from shiftlens.graph.rules import follow
@@ -72,7 +73,7 @@ def trace(module: nn.Module, size: Pair, *, n_channels: int = 3, name: str | Non
 def _run(tracer: Tracer, module: nn.Module, n_channels: int, size: Pair, *, on_meta: bool) -> Exception | None:
     state: dict[str, Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     first = next((tensor for tensor in state.values() if tensor.is_floating_point()), torch.zeros(()))
-    dtype = first.dtype
+    dtype = input_dtype(module)
     if on_meta:
         device = torch.device("meta")
         state = {key: torch.empty_like(tensor, device="meta") for key, tensor in state.items()}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from shiftlens.arithmetic import graph_of, net_of, plan
 from shiftlens.capture import capture
-from shiftlens.devices import resolve_device, roomy_heap
+from shiftlens.devices import input_dtype, resolve_device, roomy_heap
 from shiftlens.errors import InputError
 from shiftlens.graph import Graph, Site
 from shiftlens.lens.moments import Moments
@@ -128,7 +128,7 @@ def features(
     sites = _chosen(graph, layers)
     module.to(target)
     maps, references = _maps_of_one(module, sites, seen, target, after)
-    tolerance = max(LEAVES, 16 * torch.finfo(_dtype(module)).eps)
+    tolerance = max(LEAVES, 16 * torch.finfo(input_dtype(module)).eps)
     found = []
     for site in sites:
         values, reference = maps[site.index], references[site.index]
@@ -141,7 +141,7 @@ def features(
         found = [replace(layer, average=runs[layer.index]) for layer in found]
     notes = [*graph.notes]
     if tolerance > LEAVES:
-        notes.append(f"weights are {_dtype(module)}: borders are seen from {100 * tolerance:.1f} % on")
+        notes.append(f"weights are {input_dtype(module)}: borders are seen from {100 * tolerance:.1f} % on")
     run = FeatureRun(
         model=wanted.name,
         model_digest=wanted.digest,
@@ -194,10 +194,6 @@ def _chosen(graph: Graph, layers: Sequence[str] | None) -> tuple[Site, ...]:
     return picked
 
 
-def _dtype(module: nn.Module) -> torch.dtype:
-    return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
-
-
 def _pixels_a_cell(graph: Graph, site: Site) -> float:
     try:
         steps = [plan(graph, axis, graph.size[axis])[site.index] for axis in (0, 1)]
@@ -211,7 +207,7 @@ def _maps_of_one(
     module: nn.Module, sites: tuple[Site, ...], seen: Shown, device: torch.device, after: bool
 ) -> tuple[dict[int, NDArray[np.float32]], dict[int, NDArray[np.float32]]]:
     """Maps [c, h, w] of one picture by site, as the net is and with circular padding."""
-    x = seen.x.to(device, _dtype(module))
+    x = seen.x.to(device, input_dtype(module))
     made: list[dict[int, NDArray[np.float32]]] = []
     for repadded in (nullcontext(), Repadded(module, "circular")):
         kept: dict[int, NDArray[np.float32]] = {}
@@ -248,7 +244,7 @@ def _averages(
     rolls = torch.Generator().manual_seed(seed)
     # Every map of every batch is a large block, asked for and freed again.
     with torch.no_grad(), evaluating(module), roomy_heap(device):
-        for x in _batches(model, images, batch, device, _dtype(module)):
+        for x in _batches(model, images, batch, device, input_dtype(module)):
             for which in passes:
                 here = moments[which]
 

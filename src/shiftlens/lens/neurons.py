@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shiftlens.arithmetic import graph_of, net_of
+from shiftlens.devices import input_dtype
 from shiftlens.errors import InputError
 from shiftlens.graph import Graph, OpKey, Site
 from shiftlens.graph.arguments import bind, pair, same_sides
@@ -212,7 +213,7 @@ def _null(lines: Tensor, interior: Tensor) -> NDArray[np.float64]:
 def _batches(model: Model, images: ImageSet) -> list[Tensor] | Any:
     h, w = images.size or (1, 1)
     n = max(1, MAX_PIXELS // (h * w))
-    dtype = next((p.dtype for p in net_of(model).parameters() if p.is_floating_point()), torch.float32)
+    dtype = input_dtype(net_of(model))
     for start in range(0, len(images), n):
         pixels = torch.from_numpy(images.batch(np.arange(start, min(start + n, len(images)))))
         yield model.preprocessing.normalise(pixels.to(model.device)).to(dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -56,7 +56,7 @@ def shown(model: Model, picture: str | Path, size: tuple[int, int] | None, seed:
     preprocessing = model.preprocessing.overridden(size=size) if size is not None else model.preprocessing
     if where is not None:
         pixels = decode(read_file(where, printable(name)), printable(name))
-        wanted = Model(model.module, preprocessing, model.name, picture_size=model.picture_size)
+        wanted = replace(model, preprocessing=preprocessing)
         images, _ = on_input_grid(wanted, ImageSet([pixels], [0], name=name))
         return Shown(name, preprocessing.normalise(torch.from_numpy(images.batch([0]))), False)
     h, w = size or model.input_size or (0, 0)

@@ -20,6 +20,11 @@ def on_input_grid(model: Model, images: ImageSet) -> tuple[ImageSet, tuple[int, 
     ------
     InputError
         No images, images of mixed sizes without a size to bring them to, or something that is no model or image set.
+
+    Warns
+    -----
+    UserWarning
+        The images are in colour and the model takes one channel: they are turned grey.
     """
     if not isinstance(model, Model):
         raise InputError(f"expected a Model (load_model, wrap), got {type(model).__name__}")
@@ -28,6 +33,10 @@ def on_input_grid(model: Model, images: ImageSet) -> tuple[ImageSet, tuple[int, 
     if len(images) == 0:
         raise InputError(f"{images.name}: expected at least one image, got none")
     if images.n_channels != model.n_channels:
+        if model.n_channels == 1:
+            warnings.warn(
+                f"{images.name} is in colour and {model.name} takes 1 channel: the images are turned grey", stacklevel=2
+            )
         images = images.with_channels(model.n_channels)
     wanted = model.preprocessing
     if wanted.size is not None:

@@ -125,6 +125,7 @@ def load_model(
     std: Numbers | None = None,
     input_size: Size | None = None,
     picture_size: Size | None = None,
+    picture_channels: int | None = None,
     device: str = "auto",
 ) -> Model:
     """Load a model by its spec, in evaluation mode, checked and ready to be measured.
@@ -143,6 +144,8 @@ def load_model(
         H or HxW in pixels, in place of what the model declares.
     picture_size
         (h, w) of the pictures: the input size of a model that declares none.
+    picture_channels
+        Channels of the pictures: those of the input where a net takes several numbers of channels.
     device
         `auto`, `cpu`, `cuda` or `cuda:N`.
 
@@ -171,7 +174,8 @@ def load_model(
     if name and kind_of(run) == "folder":
         if weights is not None:
             raise InputError(f"{name} holds its own weights; omit --weights")
-        overrides = {"mean": mean, "std": std, "size": input_size, "picture_size": picture_size}
+        overrides = {"mean": mean, "std": std, "size": input_size}
+        overrides |= {"picture_size": picture_size, "picture_channels": picture_channels}
         model = load_run(run, name=name, overrides=overrides)
     else:
         loaded = _load(name, kind, rest, weights)
@@ -183,6 +187,7 @@ def load_model(
             name,
             class_names=loaded.class_names,
             picture_size=picture_size,
+            picture_channels=picture_channels,
             native_size=loaded.preprocessing.size,
             notes=loaded.notes,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from shiftlens.devices import input_dtype
 from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.naming import one_line
 
@@ -21,6 +23,9 @@ Classifier = Callable[[Tensor], Any]
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _OTHER_PRECISIONS = (torch.float16, torch.bfloat16, torch.float64)
+_PLAUSIBLE_SIZE = (64, 64)
+# As torch's convolutions say it, with numbers and on the meta device.
+_OTHER_CHANNELS = r"to have \d+ channels, but got|Invalid channel dimensions"
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
 
 
@@ -28,11 +33,13 @@ _POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
 class Probe:
     """What one look at blank pictures told.
 
-    `n_classes`: columns of the scores. `n_macs`: multiply-adds of the convolutions and linear layers for one picture
-    (layers only: what a net calls as a plain function is not counted), None for a bare callable. `strides`: distinct
-    cumulative down-sampling factors met on the way, ascending, 1 left out; empty for a bare callable.
+    `n_channels`: of the pictures that the net took. `n_classes`: columns of the scores. `n_macs`: multiply-adds of the
+    convolutions and linear layers for one picture (layers only: what a net calls as a plain function is not counted),
+    None for a bare callable. `strides`: distinct cumulative down-sampling factors met on the way, ascending, 1 left
+    out; empty for a bare callable.
     """
 
+    n_channels: int
     n_classes: int
     n_macs: int | None
     strides: tuple[int, ...]
@@ -96,6 +103,39 @@ def input_channels(module: Classifier) -> int | None:
     return None if first is None or isinstance(first, nn.LazyConv2d) else first.in_channels
 
 
+def channel_candidates(module: Classifier, *likely: int | None) -> tuple[int, ...]:
+    """Numbers of channels that a net's input may have, the likeliest first.
+
+    What its first convolution takes is only a guess: that may be a gate on a single channel, or see coordinates beside
+    the picture. So a net is asked (`probe`, `plausible_channels`), and where it takes several numbers the first is
+    meant.
+
+    Parameters
+    ----------
+    module
+        The net.
+    likely
+        What else is known, in order: the number of means, the channels of the images. None and 0 are left out.
+    """
+    return tuple(dict.fromkeys(n for n in (*likely, 3, input_channels(module), 1) if n))
+
+
+def refuse_script(module: Classifier, name: str) -> None:
+    """Refuse TorchScript, whose layers can be neither watched nor copied.
+
+    Raises
+    ------
+    InputError
+        The module is, or holds, one that `torch.jit` made.
+    """
+    if not isinstance(module, nn.Module):
+        return
+    for path, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            what = f"holds a TorchScript module ({path})" if path else "is a TorchScript module"
+            raise InputError(f"{name} {what}, whose layers cannot be watched: pass the Python module it was made from")
+
+
 class _Watch:
     """Hooks that follow one forward pass: where it is, what it costs, how far it has down-sampled."""
 
@@ -142,7 +182,7 @@ class _Watch:
 
 def probe(
     module: Classifier,
-    n_channels: int,
+    n_channels: Sequence[int],
     size: tuple[int, int],
     *,
     name: str,
@@ -155,7 +195,7 @@ def probe(
     module
         An `nn.Module`, or any callable.
     n_channels, size
-        Of the input, (h, w) in pixels.
+        Of the input: candidates, of which the first that the net takes counts; (h, w) in pixels.
     name
         Names the model in errors.
     declared_size
@@ -167,28 +207,88 @@ def probe(
         The net does not take this input (names the layer, and both sizes as far as they are known), or what it
         returns is no table of scores.
     """
-    x = torch.zeros(2, n_channels, *size)
+    looks = []
+    for n in n_channels:
+        look = _Look(module, n, size)
+        if look.error is None:
+            n_macs = look.watch.n_macs // 2 if isinstance(module, nn.Module) else None
+            return Probe(n, _n_classes(look.output, name), n_macs, tuple(sorted(look.watch.factors)))
+        looks.append(look)
+    look = next((look for look in looks if not look.wants_other_channels), looks[0])
+    raise InputError(look.why_not(name, declared_size)) from look.error
+
+
+def plausible_channels(module: Classifier, candidates: Sequence[int], size: tuple[int, int] | None) -> int:
+    """The first candidate that no convolution objects to, whatever else fails; the very first if all are objected to.
+
+    For nets whose input size is not known yet, or that do not take it: at a size that serves most nets.
+    """
     if not isinstance(module, nn.Module):
-        try:
-            with torch.no_grad():
-                output = module(x)
-        except Exception as error:
-            raise InputError(f"{name} fails on {_text(x)}: {type(error).__name__}: {one_line(error)}") from error
-        return Probe(_n_classes(output, name), None, ())
-    tensor = next(module.parameters(), next(module.buffers(), x))
-    x = x.to(tensor.device)
-    watch = _Watch(size)
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(evaluating(module))
-        for path, part in module.named_modules():
-            if next(part.children(), None) is None:
-                _follow_layer(stack, watch, path or type(part).__name__, part)
-        try:
-            output = module(x)
-        except Exception as error:
-            raise InputError(_why_not(module, watch, x, name, declared_size, error)) from error
-    return Probe(_n_classes(output, name), watch.n_macs // 2, tuple(sorted(watch.factors)))
+        return candidates[0]
+    # In the net's own format: it may be looked at without being measured.
+    looks = (_Look(module, n, size or _PLAUSIBLE_SIZE, input_dtype(module)) for n in candidates)
+    return next((look.n_channels for look in looks if not look.wants_other_channels), candidates[0])
+
+
+class _Look:
+    """A net's answer to two blank pictures: `output`, or `error`, and what was seen on the way."""
+
+    def __init__(
+        self, module: Classifier, n_channels: int, size: tuple[int, int], dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.n_channels = n_channels
+        self.watch = _Watch(size)
+        self.output: Any = None
+        self.error: Exception | None = None
+        self._module = module
+        x = torch.zeros(2, n_channels, *size, dtype=dtype)
+        with ExitStack() as stack:
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(evaluating(module))
+            if isinstance(module, nn.Module):
+                x = x.to(next(module.parameters(), next(module.buffers(), x)).device)
+                for path, part in module.named_modules():
+                    if next(part.children(), None) is None:
+                        _follow_layer(stack, self.watch, path or type(part).__name__, part)
+            try:
+                self.output = module(x)
+            except Exception as error:  # a stranger's forward may raise anything
+                self.error = error
+        self._text = _text(x)
+        self._size = size
+
+    @property
+    def wants_other_channels(self) -> bool:
+        """Whether a convolution was given another number of channels than it is made for."""
+        return self.error is not None and re.search(_OTHER_CHANNELS, str(self.error)) is not None
+
+    def why_not(self, name: str, declared_size: tuple[int, int] | None) -> str:
+        """What failed, in a line."""
+        module, watch, error = self._module, self.watch, self.error
+        assert error is not None
+        if not isinstance(module, nn.Module):
+            return f"{name} fails on {self._text}: {type(error).__name__}: {one_line(error)}"
+        parts = [f"{name} does not take {self._text}"]
+        if watch.entered:
+            path, layer, shape = watch.entered[-1]
+            where = f"layer {path} ({type(layer).__name__})"
+            if isinstance(layer, nn.Linear) and shape and shape[-1] != layer.in_features:
+                parts.append(f"{where} is made for {layer.in_features} values and got {shape[-1]}")
+            elif isinstance(layer, nn.Conv2d) and len(shape) == 4 and shape[1] != layer.in_channels:
+                parts.append(f"{where} is made for {layer.in_channels} channels and got {shape[1]}")
+            else:
+                parts.append(f"{where} got {_shape(shape)}: {one_line(error)}")
+        else:
+            after = f"after layer {watch.last_done}: " if watch.last_done else ""
+            parts.append(f"{after}{type(error).__name__}: {one_line(error)}")
+        if declared_size is not None and declared_size != self._size:
+            parts.append(f"it declares {declared_size[0]}x{declared_size[1]}")
+        dtype = next((tensor.dtype for tensor in module.parameters() if tensor.dtype in _OTHER_PRECISIONS), None)
+        if dtype is not None:
+            parts.append(
+                f"its weights are {str(dtype).removeprefix('torch.')} and pictures float32: call .float() first"
+            )
+        return "; ".join(parts)
 
 
 def _follow_layer(stack: ExitStack, watch: _Watch, path: str, part: nn.Module) -> None:
@@ -210,30 +310,6 @@ def _n_classes(output: Any, name: str) -> int:
     if scores.shape[0] != 2:
         raise InputError(f"{name} gave {scores.shape[0]} rows of scores for 2 pictures")
     return int(scores.shape[1])
-
-
-def _why_not(
-    module: nn.Module, watch: _Watch, x: Tensor, name: str, declared_size: tuple[int, int] | None, error: Exception
-) -> str:
-    parts = [f"{name} does not take {_text(x)}"]
-    if watch.entered:
-        path, layer, shape = watch.entered[-1]
-        where = f"layer {path} ({type(layer).__name__})"
-        if isinstance(layer, nn.Linear) and shape and shape[-1] != layer.in_features:
-            parts.append(f"{where} is made for {layer.in_features} values and got {shape[-1]}")
-        elif isinstance(layer, nn.Conv2d) and len(shape) == 4 and shape[1] != layer.in_channels:
-            parts.append(f"{where} is made for {layer.in_channels} channels and got {shape[1]}")
-        else:
-            parts.append(f"{where} got {_shape(shape)}: {one_line(error)}")
-    else:
-        after = f"after layer {watch.last_done}: " if watch.last_done else ""
-        parts.append(f"{after}{type(error).__name__}: {one_line(error)}")
-    if declared_size is not None and declared_size != tuple(x.shape[2:]):
-        parts.append(f"it declares {declared_size[0]}x{declared_size[1]}")
-    dtype = next((tensor.dtype for tensor in module.parameters() if tensor.dtype in _OTHER_PRECISIONS), None)
-    if dtype is not None:
-        parts.append(f"its weights are {str(dtype).removeprefix('torch.')} and pictures float32: call .float() first")
-    return "; ".join(parts)
 
 
 def _shape(shape: Sequence[int]) -> str:

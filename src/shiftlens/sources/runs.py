@@ -253,7 +253,7 @@ def load_run(path: str | Path, *, name: str | None = None, overrides: Mapping[st
     name
         For people; default the path as given.
     overrides
-        `mean`, `std`, `size`, `picture_size` in place of, or beside, what the run declares.
+        `mean`, `std`, `size`, `picture_size`, `picture_channels` in place of, or beside, what the run declares.
 
     Returns
     -------
@@ -286,15 +286,15 @@ def load_run(path: str | Path, *, name: str | None = None, overrides: Mapping[st
         )
     fit_weights(module, state, str(path / MODEL_JSON))
     changes = dict(overrides or {})
-    picture_size = changes.pop("picture_size", None)
+    pictures = {key: changes.pop(key, None) for key in ("picture_size", "picture_channels")}
     return build_model(
         module.eval(),
         preprocessing.overridden(**changes),
         title,
         class_names=spec.class_names,
-        picture_size=picture_size,
         native_size=preprocessing.size,
         training=spec.training,
+        **pictures,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -18,7 +18,17 @@ from shiftlens.errors import InputError
 from shiftlens.sources.checkpoints import refuse_non_finite
 from shiftlens.sources.digests import model_digest
 from shiftlens.sources.preprocessing import Numbers, Preprocessing, Size, parse_size
-from shiftlens.sources.probing import Classifier, Probe, evaluating, input_channels, probe, scores_of
+from shiftlens.sources.probing import (
+    Classifier,
+    Probe,
+    channel_candidates,
+    evaluating,
+    input_channels,
+    plausible_channels,
+    probe,
+    refuse_script,
+    scores_of,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +57,8 @@ class Model:
         Facts from a run directory; {} when unknown.
     notes
         Sentences that a reader of results must know.
+    picture_channels
+        Channels of the pictures, which count where a net takes several numbers of channels and declares none.
     """
 
     module: Classifier
@@ -57,6 +69,7 @@ class Model:
     native_size: tuple[int, int] | None = None
     training: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    picture_channels: int | None = None
 
     @property
     def is_module(self) -> bool:
@@ -68,11 +81,22 @@ class Model:
         """(h, w) of the input in pixels: what the model declares, else the pictures' own; None when unknown."""
         return self.preprocessing.size or self.picture_size
 
-    @property
+    @cached_property
     def n_channels(self) -> int:
-        """Channels of the input: of the first convolution, else one for each mean, else 3."""
+        """Channels of the input, of those that the net takes: one for each mean, the images' own number, 3, 1.
+
+        Where no size is known, or the net does not take it: the first that no convolution objects to.
+        """
+        if self.input_size is not None:
+            with suppress(InputError):
+                return self.probed.n_channels
+        return plausible_channels(self.module, self._candidates, self.input_size)
+
+    @property
+    def _candidates(self) -> tuple[int, ...]:
         n_means = len(self.preprocessing.mean)
-        return input_channels(self.module) or (n_means if n_means > 1 else 3)
+        # A single mean is the same for all channels, however many.
+        return channel_candidates(self.module, n_means if n_means > 1 else None, self.picture_channels)
 
     @property
     def device(self) -> torch.device:
@@ -99,7 +123,7 @@ class Model:
         """
         if self.input_size is None:
             raise InputError(f"{self.name} declares no input size: give one (--input-size, or size= in Python)")
-        found = probe(self.module, self.n_channels, self.input_size, name=self.name, declared_size=self.native_size)
+        found = probe(self.module, self._candidates, self.input_size, name=self.name, declared_size=self.native_size)
         if self.class_names is not None and len(self.class_names) != found.n_classes:
             raise InputError(f"{self.name} gives {found.n_classes} scores, and has {len(self.class_names)} class names")
         return found
@@ -196,11 +220,12 @@ def build_model(
     *,
     class_names: Sequence[str] | None = None,
     picture_size: Size | None = None,
+    picture_channels: int | None = None,
     native_size: tuple[int, int] | None = None,
     training: Mapping[str, Any] | None = None,
     notes: Sequence[str] = (),
 ) -> Model:
-    """Check a net and what is known about it, and put them together; looks at the net where a size is known."""
+    """Check a net and what is known about it, and put them together; looks at the net with blank pictures."""
     for inner in ("_orig_mod", "module"):
         wrapped = isinstance(module, nn.Module) and (inner == "_orig_mod" or _is_parallel(module))
         if wrapped and isinstance(getattr(module, inner, None), nn.Module):
@@ -208,23 +233,28 @@ def build_model(
     if not callable(module):
         raise InputError(f"model: expected an nn.Module or a callable, got {type(module).__name__}")
     said = list(notes)
+    refuse_script(module, name)
     if isinstance(module, nn.Module):
         if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
             raise InputError(f"{name} has layers whose shape is not set yet: run one picture through it first")
         refuse_non_finite(module, name)
-        n_channels = input_channels(module)
-        if n_channels is not None:
-            preprocessing = preprocessing.for_channels(n_channels)
     else:
         said.append(f"{name} is a plain callable: its digest covers its name only, so results of another one may mix")
     if not preprocessing.declared:
         said.append(f"{name} declares no preprocessing: pictures enter with mean 0 and std 1 (set --mean and --std)")
     names = None if class_names is None else tuple(str(n) for n in class_names)
     seen = None if picture_size is None else parse_size(picture_size)
-    model = Model(module, preprocessing, name, names, seen, native_size, dict(training or {}), tuple(said))
+    facts = dict(training or {})
+    model = Model(module, preprocessing, name, names, seen, native_size, facts, tuple(said), picture_channels)
     if model.input_size is not None:
         _ = model.probed  # a net that does not fit is said now, not in the middle of the work
-    return model
+    if input_channels(module) is None:
+        return model
+    n_channels = model.n_channels
+    of_channels = replace(model, preprocessing=preprocessing.for_channels(n_channels))
+    # What the net told holds for both: it is not asked again.
+    vars(of_channels).update({key: vars(model)[key] for key in ("probed", "n_channels") if key in vars(model)})
+    return of_channels
 
 
 def _is_parallel(module: nn.Module) -> bool:
