@@ -44,6 +44,18 @@ def test_bad_grids_are_refused(max_shift: object, step: int) -> None:
         ShiftGrid(max_shift, step)  # type: ignore[arg-type]
 
 
+def test_a_grid_that_would_fill_the_memory_is_refused_with_the_largest_that_fits() -> None:
+    assert ShiftGrid(2895).n_shifts == 5791**2
+    assert ShiftGrid(16_384, step=8192).shape == (5, 5)
+    for step in (1, 3):
+        with pytest.raises(InputError, match=f"a max-shift of at most {2895 * step} ") as caught:
+            ShiftGrid(16_384, step=step)
+        assert "\n" not in str(caught.value)
+        ShiftGrid(2895 * step, step=step)
+        with pytest.raises(InputError, match="shifts, expected at most 33,554,432"):
+            ShiftGrid(2896 * step, step=step)
+
+
 def test_all_4225_shifts_equal_torchvision_bit_for_bit() -> None:
     generator = torch.Generator().manual_seed(0)
     pictures = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=generator)

@@ -26,6 +26,9 @@ ArrayOrTensor = TypeVar("ArrayOrTensor", NDArray[np.generic], torch.Tensor)
 MAX_SHIFT = 16_384
 """Largest shift in pixels: far beyond any picture, and small enough that a typing error cannot fill the memory."""
 
+MOST_SHIFTS = 2**25
+"""Most shifts in a grid: what is kept of each for one image takes some 80 bytes, so about 3 GB."""
+
 
 @dataclass(frozen=True)
 class Shift:
@@ -79,6 +82,13 @@ class ShiftGrid:
             raise InputError(f"step must be a whole number of pixels, at least 1; got {self.step!r}")
         if self.step > max(pair):
             raise InputError(f"step {self.step} is larger than max-shift {max(pair)}: only (0, 0) would be left")
+        if self.n_shifts > MOST_SHIFTS:
+            most = (math.isqrt(MOST_SHIFTS) - 1) // 2 * self.step
+            raise InputError(
+                f"max-shift {self.max_y}x{self.max_x} with step {self.step} makes {self.n_shifts:,} shifts, expected at "
+                f"most {MOST_SHIFTS:,}; take a larger step, or a max-shift of at most {most} (a shift by the picture's "
+                "own size leaves none of it in view)"
+            )
 
     @property
     def max_y(self) -> int:

@@ -293,6 +293,8 @@ def test_what_cannot_be_measured_is_one_line(net: Path, tmp_path: Path, capsys: 
     assert "loss is not finite" in failing(capsys, *evaluate, "--model", f"{net}:infinite")
     for extra in (["--max-shift", "200000"], ["--max-shift", "9" * 5000], ["--seed", "-1"], ["--seed", "9" * 30]):
         failing(capsys, "sweep", "--model", f"{net}:make", *extra, *common)
+    line = failing(capsys, "sweep", "--model", f"{net}:make", "--max-shift", "1" + "0" * 9, *common)
+    assert "--max-shift must be at most 16384 pixels" in line
     line = failing(capsys, "evaluate", "--model", f"{net}:make", "--shift", "9" * 20, "0", "--limit", "5", "-q")
     assert "whole pixels" in line
 

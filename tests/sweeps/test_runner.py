@@ -315,6 +315,19 @@ def test_bad_input_writes_nothing(tmp_path: Path, model: Model, options: dict[st
     assert not (tmp_path / "s.zarr").exists()
 
 
+def test_shifts_far_beyond_the_images_are_blank_or_refused(tmp_path: Path, model: Model) -> None:
+    images = pictures(2)
+    far = sweep(model, images, ShiftGrid(16_384, step=8192), out=tmp_path / "far.zarr", engine="direct")
+    assert far.accuracy.shape == (5, 5)
+    blank = np.delete(far.dataset.loss.values.reshape(2, -1), 12, axis=1)
+    assert (blank == blank[:, :1]).all()  # nothing but fill, whatever the distance
+    for fill in ("edge", "reflect", "symmetric", "wrap"):
+        with pytest.raises(InputError, match=f"fill {fill} needs .* a max-shift of the picture's size, 6x8,"):
+            sweep(model, images, ShiftGrid(16_384, step=8192), out=tmp_path / "s.zarr", fill=fill)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["far.zarr"]
+    sweep(model, images, ShiftGrid((60, 80), step=20), out=tmp_path / "ten.zarr", fill="wrap", engine="direct")
+
+
 def test_class_names_in_another_order_are_refused(tmp_path: Path) -> None:
     images = ImageSet(np.zeros((2, 1, 6, 8), np.uint8), [0, 1], class_names=("cat", "dog"))
     model = wrap(Net(), mean=0.5, std=0.5, class_names=("ant", "dog", "cat"), name="zoo")

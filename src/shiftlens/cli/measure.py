@@ -184,7 +184,7 @@ def sweep(
     with remarks(shell):
         import torch
 
-        from shiftlens.shifts import Fill, ShiftGrid
+        from shiftlens.shifts import MAX_SHIFT, Fill, ShiftGrid
         from shiftlens.sources.matching import on_input_grid
         from shiftlens.sweeps.engine import check_request
         from shiftlens.sweeps.raysession import parse_cluster
@@ -193,7 +193,7 @@ def sweep(
         from shiftlens.sweeps.schedule import checked_half_width
 
         torch.manual_seed(seed)
-        bounds = o.size(max_shift, "--max-shift", least=0)
+        bounds = o.size(max_shift, "--max-shift", least=0, most=MAX_SHIFT)
         # The grid is checked before anything is loaded: a typing error should not cost a minute.
         grid = None if bounds is None else ShiftGrid(bounds, step)
         controls = tuple(name.strip() for name in control.split(",")) if control else ()

@@ -64,23 +64,25 @@ def numbers(text: str | None, what: str) -> tuple[float, ...] | None:
         raise InputError(f"{what} must be numbers with commas between them, got {text!r}") from None
 
 
-def size(text: str | None, what: str, least: int = 1) -> tuple[int, int] | None:
+def size(text: str | None, what: str, least: int = 1, most: int = 999_999) -> tuple[int, int] | None:
     """`H` or `HxW` as `(h, w)` in pixels.
 
     Raises
     ------
     InputError
-        Anything else, or numbers below `least`.
+        Anything else, or numbers below `least` or above `most`.
     """
     if text is None:
         return None
-    match = re.fullmatch(r"(\d{1,6})(?:x(\d{1,6}))?", text.strip())
+    match = re.fullmatch(r"(\d{1,99})(?:x(\d{1,99}))?", text.strip())
     if not match:
         raise InputError(f"{what} must be H or HxW whole pixels, got {text!r}")
     h = int(match[1])
     w = int(match[2]) if match[2] else h
     if min(h, w) < least:
         raise InputError(f"{what} must be at least {least}, got {text!r}")
+    if max(h, w) > most:
+        raise InputError(f"{what} must be at most {most} pixels, got {text!r}")
     return h, w
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shiftlens.errors import InputError, StoreError
-from shiftlens.shifts import ShiftGrid
+from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.plan import Plan
 
 logger = logging.getLogger(__name__)
@@ -21,6 +21,29 @@ CHUNK_MACS = CHUNK_EVALUATIONS * 209_000_000
 
 CHUNK_PICTURE_BYTES = 32 * 2**20
 """Bytes of pictures in a chunk: few shifts of large pictures must not fill the memory."""
+
+MOST_CANVAS = 2**28
+"""Most numbers in a picture with all that can enter around it, as an index rule needs it: 1 GB in float32, thrice in
+memory while windows are cut."""
+
+
+def refuse_wide_canvas(grid: ShiftGrid, size: tuple[int, int], n_channels: int, fill: Fill) -> None:
+    """Refuse shifts so large that what an index rule brings in would not fit the memory.
+
+    With a constant fill nothing is kept beyond the picture's own size.
+
+    Raises
+    ------
+    InputError
+        Names the picture's size, beyond which an index rule only repeats itself.
+    """
+    h, w = size[0] + 2 * grid.max_y, size[1] + 2 * grid.max_x
+    if not fill.is_constant and n_channels * h * w > max(MOST_CANVAS, 9 * n_channels * size[0] * size[1]):
+        raise InputError(
+            f"max-shift {grid.max_y}x{grid.max_x} with fill {fill.name} needs {h:,} x {w:,} pixels around each picture "
+            f"({4e-9 * n_channels * h * w:.0f} GB); a max-shift of the picture's size, {size[0]}x{size[1]}, shows "
+            "all that the fill brings in"
+        )
 
 
 def refuse_other_plan(

@@ -28,7 +28,13 @@ from shiftlens.sweeps.jobs import Compute, Job, check_result, with_sources
 from shiftlens.sweeps.locking import clean_strays, disk_errors, output_lock
 from shiftlens.sweeps.plan import ChunkResult, Evaluator
 from shiftlens.sweeps.progress import Progress, SweepStats, Tally, peak_memory_bytes
-from shiftlens.sweeps.request import default_grid, device_on_cluster, images_per_chunk, refuse_other_plan
+from shiftlens.sweeps.request import (
+    default_grid,
+    device_on_cluster,
+    images_per_chunk,
+    refuse_other_plan,
+    refuse_wide_canvas,
+)
 from shiftlens.sweeps.result import Sweep
 from shiftlens.sweeps.reuse import Reuse
 from shiftlens.sweeps.schedule import Schedule, checked_half_width, in_fixed_order, short_chunk
@@ -162,6 +168,7 @@ def run_sweep(
     fill = Fill.parse(fill)
     controls = (controls,) if isinstance(controls, str) else tuple(dict.fromkeys(controls))
     check_request(grid, fill, engine, dtype, controls, batch_size)
+    refuse_wide_canvas(grid, size, images.n_channels, fill)
     if fill.is_constant:
         fill.normalised(model.preprocessing.mean, model.preprocessing.std)
     sweep_exists(path)  # before the lock, so that beside a foreign thing not even a lock file is made
