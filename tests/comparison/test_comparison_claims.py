@@ -20,6 +20,7 @@ from shiftlens.comparison.paired import Difference, non_inferiority, paired_esti
 from shiftlens.comparison.scores import Scores, score
 from shiftlens.comparison.sentences import _difference
 from shiftlens.comparison.winners import FEWEST_IMAGES, Winner, first_half, winners
+from shiftlens.sources.behaviour import Behaviour
 from shiftlens.stats import Estimate, Skipped
 
 REACH = 10
@@ -250,6 +251,34 @@ def test_what_misleads_is_named_where_it_applies(planted):
     assert "'b' shift 2" in said({}, {"training": {"augmentation": {"shift": 2}}})["shifts-in-training"]
     same = {"model_digest": "sha256:same"}
     assert said(same, same)["same-model"].startswith("'b' and 'a' are of the same model")
+
+
+def test_digest_and_behaviour_are_held_against_each_other(planted):
+    def said(*facts):
+        given = [
+            replace(each, facts=replace(each.facts, **f)) for each, f in zip(sources(planted), facts, strict=False)
+        ]
+        return {each.id: each for each in compared(given, n_resamples=2).findings}
+
+    def swept(digest, answer, **other):
+        return {"model_digest": digest, "behaviour": Behaviour(((0.0, 1.0), answer)), **other}
+
+    names = {"same-model", "other-answers", "like-answers"}
+    one = swept("sha256:one", (0.5, 2.0))
+    assert names & set(said(one, swept("sha256:one", (0.5, 2.0001)))) == {"same-model"}
+    found = said(one, swept("sha256:one", (0.5, 2.01)))
+    assert names & set(found) == {"other-answers"}
+    assert found["other-answers"].severity == "warn"
+    assert found["other-answers"].statement.startswith("'b' and 'a' claim the same model (by digest), but it answered")
+    assert names & set(said(one, swept("sha256:two", (0.5, 2.01)))) == set()
+    assert names & set(said(one, swept("sha256:two", (0.5, 2.0)))) == {"like-answers"}
+    # Where nothing can be told from the answers, nothing is said.
+    assert names & set(said(one, {"model_digest": "sha256:one"})) == {"same-model"}
+    silent = {"behaviour": Behaviour(("raises ValueError",))}
+    assert (
+        names & set(said({"model_digest": "sha256:one", **silent}, {"model_digest": "sha256:two", **silent})) == set()
+    )
+    assert names & set(said(one, swept("sha256:one", (0.5, 3.0), image_size=(64, 64)))) == {"same-model"}
 
 
 # ---- statistics by simulation

@@ -17,6 +17,8 @@ def notes(aligned: Aligned) -> list[Finding]:
         _adaptive(aligned),
         _control(aligned),
         _same_model(aligned),
+        _other_answers(aligned),
+        _like_answers(aligned),
         _sizes(aligned),
         _view(aligned),
         _fill(aligned),
@@ -92,7 +94,7 @@ def _same_model(aligned: Aligned) -> Finding | None:
     same = [
         name_text(aligned.arms[k].name)
         for k in aligned.others
-        if base.facts.model_digest and aligned.arms[k].facts.model_digest == base.facts.model_digest
+        if _same_digest(base, aligned.arms[k]) and _answers_alike(base, aligned.arms[k]) is not False
     ]
     if not same:
         return None
@@ -100,6 +102,55 @@ def _same_model(aligned: Aligned) -> Finding | None:
         "same-model",
         f"{', '.join(same)} and {name_text(base.name)} are of the same model: nothing but the engine can differ.",
     )
+
+
+def _other_answers(aligned: Aligned) -> Finding | None:
+    """Sweeps of one digest whose models answered otherwise on the fixed pictures."""
+    base = aligned.arms[aligned.baseline]
+    other = [
+        name_text(aligned.arms[k].name)
+        for k in aligned.others
+        if _same_digest(base, aligned.arms[k]) and _answers_alike(base, aligned.arms[k]) is False
+    ]
+    if not other:
+        return None
+    return _said(
+        "other-answers",
+        f"{', '.join(other)} and {name_text(base.name)} claim the same model (by digest), but it answered otherwise on "
+        "the fixed pictures when they were swept: something that the digest does not cover was another.",
+        "warn",
+    )
+
+
+def _like_answers(aligned: Aligned) -> Finding | None:
+    """The reverse: other digests, the same answers."""
+    base = aligned.arms[aligned.baseline]
+    alike = [
+        name_text(aligned.arms[k].name)
+        for k in aligned.others
+        if not _same_digest(base, aligned.arms[k]) and _answers_alike(base, aligned.arms[k])
+    ]
+    if not base.facts.model_digest or not alike:
+        return None
+    return _said(
+        "like-answers",
+        f"{', '.join(alike)} and {name_text(base.name)} have other digests and answer alike on the fixed pictures: "
+        "this may be one net whose code was written anew.",
+    )
+
+
+def _same_digest(one: Arm, two: Arm) -> bool:
+    return bool(one.facts.model_digest) and one.facts.model_digest == two.facts.model_digest
+
+
+def _answers_alike(one: Arm, two: Arm) -> bool | None:
+    """None where it cannot be told: another input, or a model that has not answered."""
+    a, b = one.facts, two.facts
+    if a.behaviour is None or b.behaviour is None or not (a.behaviour.tells and b.behaviour.tells):
+        return None
+    if (a.image_size, len(a.preprocessing.mean)) != (b.image_size, len(b.preprocessing.mean)):
+        return None
+    return a.behaviour.difference(b.behaviour) is None
 
 
 def _sizes(aligned: Aligned) -> Finding | None:

@@ -13,6 +13,7 @@ from shiftlens.errors import InputError, StoreError
 from shiftlens.metrics.arrays import SweepArrays, from_sweep
 from shiftlens.naming import distinct, printable, unknown_name
 from shiftlens.shifts import Fill
+from shiftlens.sources.behaviour import Behaviour
 from shiftlens.sources.digits import CANVAS
 from shiftlens.sources.preprocessing import Preprocessing
 from shiftlens.sweeps.result import Sweep, open_sweep
@@ -27,7 +28,7 @@ class Facts:
 
     `path`, `model`, `data` are for people; `image_size` is (h, w) px of the net's input; `n_macs` and `n_parameters`
     are None where they are not known. `n_images` are measured of the `n_population` that could be; `half_width`
-    (points) is where an adaptive sweep has stopped, None for others.
+    (points) is where an adaptive sweep has stopped, None for others; `behaviour` None where an older shiftlens swept.
     """
 
     path: str = "SWEEP.zarr"
@@ -48,6 +49,7 @@ class Facts:
     n_images: int | None = None
     n_population: int | None = None
     half_width: float | None = None
+    behaviour: Behaviour | None = None
 
     @property
     def side(self) -> int:
@@ -126,6 +128,7 @@ def _facts(sweep: Sweep) -> Facts:
         n_images=sweep.n_written,
         n_population=sweep.n_population,
         half_width=sweep.half_width,
+        behaviour=header.behaviour,
     )
 
 

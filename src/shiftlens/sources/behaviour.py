@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -59,11 +59,7 @@ class Behaviour:
     def difference(self, other: Behaviour) -> Difference | None:
         """What tells `other` from this one, None if nothing does beyond rounding; pictures in common are compared."""
         pairs = list(zip(self.answers, other.answers, strict=False))
-        numbers = [value for answer, _ in pairs if not isinstance(answer, str) for value in answer]
-        span = max(numbers) - min(numbers) if numbers else 0.0
-        # A common offset makes a float32 coarser than the range of what is added to it.
-        largest = max((abs(value) for value in numbers), default=0.0)
-        allowed = max(TOLERANCE * span, 0.1 * TOLERANCE * largest, 10 * self.unrest)
+        span, allowed = _allowed((answer for answer, _ in pairs), self.unrest)
         worst: Difference | None = None
         for k, (one, two) in enumerate(pairs):
             if isinstance(one, str) or isinstance(two, str):
@@ -77,6 +73,12 @@ class Behaviour:
                 share = f"{gap / span:.2g} of their range" if span else "they were all the same"
                 worst = Difference(k, f"scores differ by up to {gap:.3g} ({share}; rounding allows {allowed:.2g})", gap)
         return worst
+
+    @property
+    def tells(self) -> bool:
+        """Whether another model would be noticed: there are scores that differ, and they hold still."""
+        span, allowed = _allowed(self.answers, self.unrest)
+        return allowed < 0.01 * span
 
     def to_json(self) -> dict[str, Any]:
         """`{"scores": [[number, ...] or reason, ...], "unrest": number}`."""
@@ -104,6 +106,15 @@ class Difference:
     picture: int
     text: str
     gap: float = math.inf
+
+
+def _allowed(answers: Iterable[Answer], unrest: float) -> tuple[float, float]:
+    """The range of the scores, and how much they may differ."""
+    numbers = [value for answer in answers if not isinstance(answer, str) for value in answer]
+    span = max(numbers) - min(numbers) if numbers else 0.0
+    # A common offset makes a float32 coarser than the range of what is added to it.
+    largest = max((abs(value) for value in numbers), default=0.0)
+    return span, max(TOLERANCE * span, 0.1 * TOLERANCE * largest, 10 * unrest)
 
 
 def behaviour_of(model: Model, shape: tuple[int, int, int]) -> Behaviour:

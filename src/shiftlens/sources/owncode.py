@@ -421,9 +421,6 @@ class _Walk:
                 value = function.__globals__[name]
                 if not name.startswith("__") and self._stays(name, value, source):
                     texts.append(f"{name}={self._read(value, names)}")
-            # A module that is imported inside the function is no global.
-            inside = sorted(names & sys.modules.keys() - function.__globals__.keys())
-            texts += [f"{name}={self._read(sys.modules[name], names)}" for name in inside]
         texts += [self._text(given) for given in (function.__defaults__, function.__kwdefaults__) if given]
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             if name != "__class__" and self._stays(name, _content(cell), source):
@@ -488,7 +485,12 @@ def _reachable(cls: type) -> list[FunctionType]:
             if function is not None:
                 found[id(function)] = function
                 wanted += [used for used in sorted(_names(function.__code__)) if used not in seen]
-    functions = [function for function in found.values() if is_own(function.__globals__.get("__name__"))]
+    functions = [
+        function
+        for function in found.values()
+        if is_own(function.__globals__.get("__name__"))
+        and not function.__code__.co_qualname.startswith("__create_fn__")  # what a dataclass has made
+    ]
     return sorted(functions, key=lambda function: function.__code__.co_qualname)
 
 

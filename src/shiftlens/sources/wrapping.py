@@ -145,7 +145,7 @@ class Model:
 
     @property
     def digest(self) -> str:
-        """`sha256:...` over structure, weights and preprocessing; of a bare callable over its name and preprocessing.
+        """`sha256:...` over structure, weights, own code and preprocessing; of a bare callable over its name instead.
 
         Computed each time, since a net in a notebook may have been trained further in between.
         """
@@ -239,7 +239,10 @@ def build_model(
             raise InputError(f"{name} has layers whose shape is not set yet: run one picture through it first")
         refuse_non_finite(module, name)
     else:
-        said.append(f"{name} is a plain callable: its digest covers its name only, so results of another one may mix")
+        said.append(
+            f"{name} is a plain callable: its digest covers its name only, so that it is another one shows only in what "
+            "it answers on fixed pictures"
+        )
     if not preprocessing.declared:
         said.append(f"{name} declares no preprocessing: pictures enter with mean 0 and std 1 (set --mean and --std)")
     names = None if class_names is None else tuple(str(n) for n in class_names)
