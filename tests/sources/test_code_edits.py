@@ -458,7 +458,7 @@ def test_all_numbers_of_quantised_weights_count() -> None:
 
 def test_the_pictures_are_these() -> None:
     made = pictures(3, 16, 24)
-    assert [each.shape for each in made] == [(3, 16, 24)] * 8
+    assert [each.shape for each in made] == [(3, 16, 24)] * 7
     assert {each.dtype for each in made} == {np.dtype(np.uint8)}
     # They must be the same for ever: stored sweeps are compared by what a model answers to them.
     assert [int(each.astype(np.int64).sum()) for each in made] == PICTURE_SUMS
@@ -469,7 +469,7 @@ def test_the_pictures_are_these() -> None:
         assert all(each.shape == (1, *size) for each in pictures(1, *size))
 
 
-PICTURE_SUMS = [144774, 120556, 143499, 71613, 66683, 0, 94160, 146880]
+PICTURE_SUMS = [144774, 120556, 143499, 71613, 66683, 0, 146880]
 
 
 def answers(function: Callable[[Tensor], Tensor]) -> Behaviour:
@@ -532,7 +532,7 @@ def test_a_model_that_cannot_answer_has_a_reason_instead() -> None:
 
     stored = answers(picky)
     assert stored.answers[2] == "gives scores that are not finite"
-    assert stored.answers[7] == "raises ValueError: too wild"
+    assert stored.answers[6] == "raises ValueError: too wild"
     assert sum(isinstance(answer, tuple) for answer in stored.answers) >= 4
     assert stored.difference(answers(picky)) is None
     found = stored.difference(answers(lambda x: x.mean((2, 3))))
@@ -581,7 +581,7 @@ def test_asking_a_net_leaves_it_and_its_surroundings_alone() -> None:
 
 
 def test_expensive_nets_are_asked_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    for n_macs, n in ((None, 4), (1, 8), (1_000_000_000, 8), (2_000_000_000, 4), (10**12, 2)):
+    for n_macs, n in ((None, 4), (1, 7), (1_000_000_000, 7), (2_000_000_000, 4), (10**12, 2)):
         monkeypatch.setattr(Model, "n_macs", n_macs)
         assert len(answers(lambda x: x.mean((2, 3))).answers) == n
 

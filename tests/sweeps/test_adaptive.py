@@ -51,10 +51,10 @@ for out in sys.argv[1:]:  # the second one on a cluster of its own
 
 
 class Count:
-    """What all nets were shown, kept outside of them: what a net holds is part of its digest."""
+    """What all nets were shown, kept outside of them: what a net holds is part of its digest, but for `_` names."""
 
     seen = 0
-    limit = 10**9
+    _limit = 10**9
 
 
 class Net(nn.Module):
@@ -67,7 +67,7 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         Count.seen += len(x)
-        if Count.seen > Count.limit:
+        if Count.seen > Count._limit:
             raise ValueError("no more")
         scores: Tensor = self.head(x.flatten(1))
         return scores
@@ -97,7 +97,7 @@ def pictures() -> ImageSet:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Model:
     monkeypatch.setattr(Count, "seen", 0)
-    monkeypatch.setattr(Count, "limit", 10**9)
+    monkeypatch.setattr(Count, "_limit", 10**9)
     return named_net()
 
 
@@ -159,10 +159,10 @@ def test_interrupted_anywhere_it_ends_in_the_same_bytes(model: Model, pictures: 
     used = open_sweep(whole).n_images
     assert 200 < used < N
     for limit in (900, 2000, 700, 3800):
-        Count.seen, Count.limit = 0, limit
+        Count.seen, Count._limit = 0, limit
         with pytest.raises(ModelOutputError, match="no more"):
             swept(model, pictures, out, 5, controls=("occlusion",))
-    Count.limit = 10**9
+    Count._limit = 10**9
     assert not open_sweep(out).control("occlusion", partial=True).complete
     swept(model, pictures, out, 5, controls=("occlusion",))
     assert small.tree(out) == small.tree(whole)
@@ -377,7 +377,7 @@ def test_findings_say_how_many_images_and_how_sure(model: Model, pictures: Image
 def test_findings_of_an_interrupted_one_are_about_a_fair_sample(
     model: Model, pictures: ImageSet, tmp_path: Path
 ) -> None:
-    Count.limit = 3000
+    Count._limit = 3000
     with pytest.raises(ModelOutputError):
         swept(model, pictures, tmp_path / "a.zarr", 7)
     sweep = open_sweep(tmp_path / "a.zarr", partial=True)

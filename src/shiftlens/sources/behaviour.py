@@ -150,7 +150,7 @@ def behaviour_of(model: Model, shape: tuple[int, int, int]) -> Behaviour:
 
 
 def pictures(n_channels: int, h: int, w: int) -> list[NDArray[np.uint8]]:
-    """The fixed pictures, uint8 [c, h, w], the most telling first: smooth, its shift, noise, shapes, its shift, ...
+    """The fixed pictures, uint8 [c, h, w], the most telling first: smooth, its shift, noise, shapes, their shift, ...
 
     Their numbers come from the raw output of a bit generator, which is the same in every version of NumPy.
     """
@@ -163,7 +163,7 @@ def pictures(n_channels: int, h: int, w: int) -> list[NDArray[np.uint8]]:
     blobs = np.maximum(0, 240 - 12 * far)
     shapes = np.where(far < 20, blobs, checkers // 3)
     black = np.zeros_like(noise)
-    made = [smooth, _shifted(smooth, 1, 2), noise, shapes, _shifted(shapes, -1, 1), black, _shifted(noise, 3, -5)]
+    made = [smooth, _shifted(smooth, 1, 2), noise, shapes, _shifted(shapes, -1, 1), black]
     return [np.ascontiguousarray(picture, dtype=np.uint8) for picture in (*made, 255 - checkers)]
 
 

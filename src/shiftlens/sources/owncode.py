@@ -399,7 +399,7 @@ class _Walk:
             texts.append(f"class {base.__qualname__}: {text}")
             for name, value in sorted(vars(base).items()):
                 is_value = not callable(value) and _function_in(value) is None and not inspect.isdatadescriptor(value)
-                counts = not name.startswith("__") and name != "_abc_impl" and name not in self._state
+                counts = not name.startswith("_") and name not in self._state
                 if is_value and counts and not issubclass(cls, Enum):
                     texts.append(f"{name}={self._text(value)}")
         return "\n".join([*texts, *(self._text(function) for function in _reachable(cls))])
@@ -435,12 +435,14 @@ class _Walk:
         return name not in self._changing_names and (source is not None or isinstance(value, _PLAIN))
 
     def _read(self, value: Any, names: set[str]) -> str:
-        """A global; of a module of the user's, what is read of it."""
-        if not isinstance(value, ModuleType) or not is_own(value.__name__):
+        """A global; of a module of the user's, or of what the command line said, what is read of it."""
+        if not isinstance(value, SimpleNamespace | Namespace) and not (
+            isinstance(value, ModuleType) and is_own(value.__name__)
+        ):
             return self._text(value)
         held = {name: vars(value)[name] for name in names & vars(value).keys() if not name.startswith("__")}
         held = {name: inner for name, inner in held.items() if inner is not value}
-        return self._table("module", held.items())
+        return self._table(type(value).__name__, held.items())
 
 
 def _has_own_base(cls: type) -> bool:

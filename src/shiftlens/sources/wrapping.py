@@ -240,8 +240,8 @@ def build_model(
         refuse_non_finite(module, name)
     else:
         said.append(
-            f"{name} is a plain callable: its digest covers its name only, so that it is another one shows only in what "
-            "it answers on fixed pictures"
+            f"{name} is a plain callable: its digest covers its name only; another one is told by what it answers on "
+            "fixed pictures"
         )
     if not preprocessing.declared:
         said.append(f"{name} declares no preprocessing: pictures enter with mean 0 and std 1 (set --mean and --std)")
