@@ -115,34 +115,17 @@ class Meter:
 
 class Net(Base, Scaled):
     classes = 3
-    def __init__(self):
+    def __init__(self, mask, **given):
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3, padding=1)
         self.inner = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU())
         self.head = nn.Linear(4, self.classes)
-        self.offset = torch.tensor([0.5])
-        self.root = np.float32(1.25)
-        self.kernel = np.array([1.0, 2.0])
-        self.config = Config(gain=1.5)
-        self.stage = Stage(4, 0.5)
-        self.options = {"slope": 0.2, "name": "a"}
-        self.steps = [1, 2, 3]
-        self.mode = Mode.SOFT
-        self.act = act
-        self.bias = biased(0.25)
-        self.lifted = functools.partial(act, slope=0.3)
-        self.meter = Meter()
         self.last = None
         self.history = []
         self.home = str(HERE / "data.pt")
-        self.register_buffer("mask", torch.tensor([1.0, 0.5, 0.25, 1.0]), persistent=False)
-        self.conv.register_forward_hook(self.watch)
-        self.conv.register_forward_pre_hook(lambda module, inputs: (inputs[0] + 0.125,))
-    @staticmethod
-    def watch(module, inputs, output):
-        module.sight = output
-        CACHE["last"] = output
-        return output * 1.0625
+        self.register_buffer("mask", mask, persistent=False)
+        for name, value in given.items():
+            setattr(self, name, value)
     @property
     def gain(self):
         return self.config.gain
@@ -158,9 +141,31 @@ class Net(Base, Scaled):
         x = x * float(self.kernel[1]) * WINDOW[1] * TABLE["b"][0] + sum(TABLE["a"])
         return self.finish(self.meter.cut(self.mix(x)))
 
+def watch(module, inputs, output):
+    module.sight = output
+    CACHE["last"] = output
+    return output * 1.0625
+
 def make():
     torch.manual_seed(0)
-    return Net().eval()
+    net = Net(
+        torch.tensor([1.0, 0.5, 0.25, 1.0]),
+        offset=torch.tensor([0.5]),
+        root=np.float32(1.25),
+        kernel=np.array([1.0, 2.0]),
+        config=Config(gain=1.5),
+        stage=Stage(4, 0.5),
+        options={"slope": 0.2, "name": "a"},
+        steps=[1, 2, 3],
+        mode=Mode.SOFT,
+        act=act,
+        bias=biased(0.25),
+        lifted=functools.partial(act, slope=0.3),
+        meter=Meter(),
+    )
+    net.conv.register_forward_hook(watch)
+    net.conv.register_forward_pre_hook(lambda module, inputs: (inputs[0] + 0.125,))
+    return net.eval()
 '''
 
 IN_NET = {
@@ -181,18 +186,18 @@ IN_NET = {
     "a plain tensor": ("torch.tensor([0.5])", "torch.tensor([0.75])"),
     "a NumPy number": ("np.float32(1.25)", "np.float32(1.5)"),
     "a NumPy array": ("np.array([1.0, 2.0])", "np.array([1.0, 4.0])"),
-    "a buffer that is not saved": ("0.25, 1.0]), persistent", "0.75, 1.0]), persistent"),
+    "a buffer that is not saved": ("0.25, 1.0])", "0.75, 1.0])"),
     "a dataclass setting": ("Config(gain=1.5)", "Config(gain=1.25)"),
     "a dataclass's default": ("width: int = 3", "width: int = 4"),
     "a named tuple": ("Stage(4, 0.5)", "Stage(4, 0.25)"),
     "a dictionary setting": ('"slope": 0.2', '"slope": 0.4'),
     "a list setting": ("[1, 2, 3]", "[1, 3, 3]"),
-    "an enumeration's member": ("Mode.SOFT\n", "Mode.HARD\n"),
+    "an enumeration's member": ("mode=Mode.SOFT", "mode=Mode.HARD"),
     "an enumeration's value": ("SOFT = 0.5", "SOFT = 0.25"),
     "a closure": ("biased(0.25)", "biased(0.5)"),
     "a lambda": ("lambda x: x + by", "lambda x: x - by"),
     "a partial": ("partial(act, slope=0.3)", "partial(act, slope=0.2)"),
-    "an attribute that is another function": ("self.act = act", "self.act = torch.relu"),
+    "an attribute that is another function": ("act=act,", "act=torch.relu,"),
     "an object's setting": ("self.limit = 4.0", "self.limit = 1.0"),
     "an object's method": ("x.clamp(max=self.limit)", "x.clamp(min=-self.limit)"),
     "a property": ("return self.config.gain", "return self.config.gain + 1"),
