@@ -85,9 +85,9 @@ class ShiftGrid:
         if self.n_shifts > MOST_SHIFTS:
             most = (math.isqrt(MOST_SHIFTS) - 1) // 2 * self.step
             raise InputError(
-                f"max-shift {self.max_y}x{self.max_x} with step {self.step} makes {self.n_shifts:,} shifts, expected at "
-                f"most {MOST_SHIFTS:,}; take a larger step, or a max-shift of at most {most} (a shift by the picture's "
-                "own size leaves none of it in view)"
+                f"max-shift {self.max_y}x{self.max_x} with step {self.step} makes {self.n_shifts:,} shifts, expected "
+                f"at most {MOST_SHIFTS:,}; take a larger step, or a max-shift of at most {most} (a shift by the "
+                "picture's own size leaves none of it in view)"
             )
 
     @property

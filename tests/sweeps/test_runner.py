@@ -324,7 +324,7 @@ def test_shifts_far_beyond_the_images_are_blank_or_refused(tmp_path: Path, model
     for fill in ("edge", "reflect", "symmetric", "wrap"):
         with pytest.raises(InputError, match=f"fill {fill} needs .* a max-shift of the picture's size, 6x8,"):
             sweep(model, images, ShiftGrid(16_384, step=8192), out=tmp_path / "s.zarr", fill=fill)
-        assert sorted(path.name for path in tmp_path.iterdir()) == ["far.zarr"]
+        assert not (tmp_path / "s.zarr").exists()
     sweep(model, images, ShiftGrid((60, 80), step=20), out=tmp_path / "ten.zarr", fill="wrap", engine="direct")
 
 

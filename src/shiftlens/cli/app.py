@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import errno
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
 
 import typer
 
 from shiftlens.cli import compare, demo, inspect_command, lens, look, measure, repair, report, train
-from shiftlens.cli.console import error_line
-from shiftlens.errors import ShiftlensError
+from shiftlens.cli.console import error_line, flush_streams, prepare_terminal
+from shiftlens.errors import ShiftlensError, StoreError
+
+_CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+"""What a stream says that takes no more; an error of a file names it."""
 
 _INTERRUPTED = "interrupted; run the same command again: sweeps and trainings go on where they stopped"
 
@@ -67,6 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0 fine, 1 findings above a gate, 2 bad use or bad input (one line on stderr), 3 a crash,
         130 interrupted.
     """
+    prepare_terminal()
+    code = _outcome(argv)
+    error = flush_streams()
+    if error is not None and code == 0 and not isinstance(error, BrokenPipeError):
+        return _unwritten(error)
+    return code
+
+
+def _outcome(argv: Sequence[str] | None) -> int:
     try:
         code = app(args=argv, prog_name="shiftlens", standalone_mode=False)
     except ShiftlensError as error:
@@ -74,7 +85,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except SystemExit as error:
         # So Rich and Typer end when the reader of our output has gone, with 1, which means a gate here.
-        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - open until the interpreter ends
         return 0 if error.code == 1 else int(error.code or 0)
     except typer.TyperException as error:
         # Bad use, found by the parser: its message without the usage text around it.
@@ -84,10 +94,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         error_line(_INTERRUPTED)
         return 130
+    except BrokenPipeError:
+        return 0
+    except OSError as error:
+        return _unwritten(error) if error.errno in _CANNOT_WRITE and error.filename is None else _crashed()
     except Exception:
-        traceback.print_exc()
-        error_line("crashed: this is a defect of shiftlens; the lines above say where")
-        return 3
+        return _crashed()
     if code == 130:
         error_line(_INTERRUPTED)
     return int(code or 0)
+
+
+def _unwritten(error: OSError) -> int:
+    error_line(f"cannot write the result: {error.strerror or error}")
+    return StoreError.exit_code
+
+
+def _crashed() -> int:
+    with suppress(OSError):  # standard error may be full, too
+        traceback.print_exc()
+    error_line("crashed: this is a defect of shiftlens; the lines above say where")
+    return 3

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -23,6 +27,9 @@ SECONDS_BETWEEN_LINES = 5.0
 LONGEST_LINE = 1200
 """Characters of an error; most have a hundred."""
 
+NARROWEST = 20
+"""Columns of a terminal, at least: with fewer nothing can be read."""
+
 
 @dataclass(frozen=True)
 class Shell:
@@ -36,11 +43,15 @@ class Shell:
     def say(self, text: str) -> None:
         """A remark on the way; silent with `--quiet`."""
         if not self.quiet:
-            self.stderr.print(printable(text), markup=False, soft_wrap=True)
+            self._remark(text)
 
     def warn(self, text: str) -> None:
         """What a reader of the result must know; also with `--quiet`."""
-        self.stderr.print(f"warning: {printable(text)}", markup=False, soft_wrap=True)
+        self._remark(f"warning: {text}")
+
+    def _remark(self, text: str) -> None:
+        with suppress(OSError):  # where remarks cannot be written, the work goes on
+            self.stderr.print(printable(text), markup=False, soft_wrap=True)
 
     def result(self, values: dict[str, Any], lines: list[str]) -> None:
         """The command's answer: one JSON object with `--json`, otherwise lines for people.
@@ -158,7 +169,46 @@ def remarks(shell: Shell) -> Iterator[None]:
         logger.propagate = previous[1]
 
 
+def prepare_terminal() -> None:
+    """Make the best of streams that are closed or know few characters, and of a width that is none.
+
+    Does nothing to streams that are not the process's own, such as those of tests.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started us; what is opened next must not take its place
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - open until the interpreter ends
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    for name, least in (("COLUMNS", NARROWEST), ("LINES", 1)):
+        text = os.environ.get(name)
+        if text is not None and not (re.fullmatch("[0-9]{1,4}", text) and int(text) >= least):
+            del os.environ[name]
+
+
+def flush_streams() -> OSError | None:
+    """Write out what is left in both streams' buffers; the error of standard output, if there is one.
+
+    What cannot be written goes nowhere, or the interpreter complains about it when it ends.
+    """
+    failed: OSError | None = None
+    for stream in (sys.stderr, sys.stdout):
+        failed = None
+        try:
+            stream.flush()
+        except OSError as error:
+            failed = error
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return failed
+
+
 def error_line(text: str) -> None:
     """One clear line on stderr; what a file or an argument puts into it cannot make it a page."""
     line = printable(" ".join(text.split()))
-    print(f"shiftlens: {line if len(line) <= LONGEST_LINE else f'{line[:LONGEST_LINE]}...'}", file=sys.stderr)
+    with suppress(OSError):  # the exit code still says it
+        print(
+            f"shiftlens: {line if len(line) <= LONGEST_LINE else f'{line[:LONGEST_LINE]}...'}",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -19,7 +19,13 @@ from shiftlens.lens.result import Average, FeatureRun, LayerMaps
 from shiftlens.lens.scores import Scores
 from shiftlens.naming import one_line
 from shiftlens.stats import Skipped
-from shiftlens.sweeps.entries import metadata_of, refuse_other_codecs, refuse_strange_entries, refuse_swollen
+from shiftlens.sweeps.entries import (
+    metadata_of,
+    nothing_at,
+    refuse_other_codecs,
+    refuse_strange_entries,
+    refuse_swollen,
+)
 from shiftlens.sweeps.locking import built_beside, disk_errors, output_lock
 
 KIND = "features"
@@ -66,7 +72,7 @@ def _check_target(target: Path) -> str | None:
 def _kind_at(path: Path) -> str | None:
     """`features`, what else is there in words, or None for nothing (or an empty directory)."""
     with disk_errors(path, "read"):
-        if not path.exists() and not path.is_symlink():
+        if nothing_at(path):
             return None
         if not path.is_dir():
             return "is a file"

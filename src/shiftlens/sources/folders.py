@@ -137,12 +137,15 @@ def _files_below(root: Path) -> list[Path]:
 
     files: list[Path] = []
     seen: set[str] = set()
-    for folder, below, names in os.walk(root, followlinks=True, onerror=refuse):
-        real = os.path.realpath(folder)
-        if real in seen:
-            below.clear()
-            continue
-        seen.add(real)
-        below[:] = sorted(name for name in below if not name.startswith("."))
-        files += [Path(folder) / name for name in names]
+    try:
+        for folder, below, names in os.walk(root, followlinks=True, onerror=refuse):
+            real = os.path.realpath(folder)
+            if real in seen:
+                below.clear()
+                continue
+            seen.add(real)
+            below[:] = sorted(name for name in below if not name.startswith("."))
+            files += [Path(folder) / name for name in names]
+    except RecursionError:
+        raise InputError(f"folder {root} holds folders nested too deep; expected pictures a few folders down") from None
     return sorted(files)

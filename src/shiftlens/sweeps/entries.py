@@ -23,10 +23,28 @@ MOST_METADATA = 16 * 2**20
 MOST_CHUNK = 2**31
 """Bytes of any other file."""
 
+DEEPEST = 32
+"""Folders within folders; a result of this tool has six or so."""
+
 CODECS = ("BytesCodec", "ZstdCodec")
 """What this tool writes its arrays with; others could unpack to any size, or run code that is installed."""
 
 _MAGIC = b"\x28\xb5\x2f\xfd"
+
+
+def nothing_at(path: Path) -> bool:
+    """Whether nothing lies at a path, not even a link that leads nowhere.
+
+    Raises
+    ------
+    OSError
+        Nobody can say: links in a circle on the way, a folder that is closed, a name that is too long.
+    """
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    return False
 
 
 def metadata_of(path: Path) -> bytes:
@@ -58,7 +76,9 @@ def refuse_strange_entries(folder: Path) -> None:
             _refuse(path, facts)
 
 
-def _entries(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+def _entries(folder: Path, depth: int = 1) -> Iterator[tuple[Path, os.stat_result]]:
+    if depth > DEEPEST:
+        raise StoreError(f"{printable(str(folder))} is nested deeper than anything in a result; expected no more there")
     with os.scandir(folder) as found:
         for entry in found:
             try:
@@ -67,7 +87,7 @@ def _entries(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
                 continue  # another process has just renamed it
             yield Path(entry.path), facts
             if stat.S_ISDIR(facts.st_mode):
-                yield from _entries(Path(entry.path))
+                yield from _entries(Path(entry.path), depth + 1)
 
 
 def _refuse(path: Path, facts: os.stat_result) -> None:

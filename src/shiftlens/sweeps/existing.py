@@ -11,7 +11,7 @@ import zarr
 from shiftlens.errors import StoreError
 from shiftlens.naming import one_line, printable
 from shiftlens.sweeps.attributes import KIND, SCHEMA_VERSION, SweepHeader
-from shiftlens.sweeps.entries import metadata_of, refuse_strange_entries
+from shiftlens.sweeps.entries import metadata_of, nothing_at, refuse_strange_entries
 from shiftlens.sweeps.locking import disk_errors
 
 
@@ -25,7 +25,7 @@ def sweep_exists(path: Path) -> bool:
     """
     metadata = path / "zarr.json"
     with disk_errors(path, "read"):
-        if not path.exists() and not path.is_symlink():
+        if nothing_at(path):
             return False
         if not path.is_dir():
             raise StoreError(f"{path} must be a sweep or not exist, but it is a file; it is left as it is")

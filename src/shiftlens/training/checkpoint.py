@@ -6,6 +6,7 @@ The record lies in the header of the tensors' file, so that one rename makes bot
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -167,7 +168,7 @@ def only_writer(out: Path) -> Iterator[None]:
     StoreError
         Another process holds it, or the place cannot be written.
     """
-    real = out.resolve()
+    real = Path(os.path.realpath(out))  # unlike resolve(), calm about links in a circle
     lock = FileLock(real.parent / f".{real.name}.lock")
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
