@@ -136,16 +136,18 @@ def _files_below(root: Path) -> list[Path]:
         raise InputError(f"folder {error.filename} cannot be listed: {error.strerror}") from error
 
     files: list[Path] = []
-    seen: set[str] = set()
+    seen: set[tuple[int, int]] = set()
     try:
         for folder, below, names in os.walk(root, followlinks=True, onerror=refuse):
-            real = os.path.realpath(folder)
-            if real in seen:
+            facts = Path(folder).stat()
+            if (facts.st_dev, facts.st_ino) in seen:
                 below.clear()
                 continue
-            seen.add(real)
+            seen.add((facts.st_dev, facts.st_ino))
             below[:] = sorted(name for name in below if not name.startswith("."))
             files += [Path(folder) / name for name in names]
+    except OSError as error:
+        refuse(error)
     except RecursionError:
         raise InputError(f"folder {root} holds folders nested too deep; expected pictures a few folders down") from None
     return sorted(files)

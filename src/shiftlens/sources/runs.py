@@ -127,6 +127,8 @@ def check_run_target(path: str | Path) -> None:
 def _refuse_file(path: Path) -> None:
     if kind_of(path) == "file":
         raise StoreError(f"{path} is a file, expected a run directory or a new name")
+    if kind_of(path) == "nothing" and os.path.lexists(path):
+        raise StoreError(f"{path} is a device, or a link that leads nowhere; expected a run directory or a new name")
 
 
 def save_run(
