@@ -36,6 +36,8 @@ GRID = ShiftGrid(2)
 N = 24
 PATIENCE = 120.0
 """Seconds for anything that must happen, however busy the machine is."""
+SOON = 30.0
+"""Seconds for all of a sweep that is killed to be gone; without a keeper Ray's agents take up to minutes."""
 STARTS = 4
 
 NET = '''
@@ -91,6 +93,15 @@ def report(n_done, n_total):
 
 
 sweep(here.net(sys.argv[1]), here.pictures(), here.GRID, out=sys.argv[2], cluster=sys.argv[3], progress=report)
+"""
+
+STRANGER = """
+import sys
+
+from ray._raylet import GcsClient
+
+GcsClient(address=sys.argv[1]).internal_kv_keys(b"", None, 10)
+print("in")
 """
 
 ALONE = {
@@ -171,7 +182,7 @@ def befalls(bench: Bench) -> Iterator[Callable[[str], Path]]:
         return made[-1]
 
     yield make
-    for file in made:
+    for file in (*made, *bench.folder.glob("holds-*")):
         file.unlink(missing_ok=True)
 
 
@@ -229,8 +240,8 @@ def ours(processes: list[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
-def wait_for(happened: Callable[[], object]) -> None:
-    until = time.monotonic() + PATIENCE
+def wait_for(happened: Callable[[], object], seconds: float = PATIENCE) -> None:
+    until = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < until, "it did not happen"
         time.sleep(0.1)
@@ -314,13 +325,25 @@ def test_a_node_that_is_removed_is_told_and_the_others_go_on(
     assert small.tree(tmp_path / "s.zarr") == small.tree(bench.clean)
 
 
+def is_refused(address: str, **own: str) -> bool:
+    """Whether the cluster at an address lets nobody in who has these variables."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | own
+    command = [sys.executable, "-c", STRANGER, address]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode == 0) == ("in" in done.stdout.splitlines())
+    assert done.returncode == 0 or "AuthenticationError" in done.stderr, done.stderr
+    return done.returncode != 0
+
+
+@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGTERM])
 def test_a_cluster_of_this_machine_is_silent_and_dies_with_its_driver(
-    bench: Bench, tmp_path: Path, befalls: Callable[[str], Path]
+    bench: Bench, tmp_path: Path, befalls: Callable[[str], Path], death: signal.Signals
 ) -> None:
     out = Path(shutil.copytree(bench.begun, tmp_path / "s.zarr"))
     befalls("slow")
     command = [sys.executable, "-W", "error", "-c", DRIVER, str(bench.folder), str(out), "local:1"]
     own = {name: value for name, value in os.environ.items() if name not in ALONE} | {"PYTHONPATH": ALONE["PYTHONPATH"]}
+    own |= {"RAY_AUTH_MODE": "disabled"}  # must not count
     for _ in range(STARTS):
         driver = subprocess.Popen(command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         assert driver.stdout is not None
@@ -333,11 +356,32 @@ def test_a_cluster_of_this_machine_is_silent_and_dies_with_its_driver(
     with driver:
         assert int(first) == 0
         assert int(driver.stdout.readline()) == 2 * GRID.n_shifts
+        befalls("hold")  # the rest of the sweep lasts until its end below
         there = psutil.Process(driver.pid).children(recursive=True)
         assert len(ours(there)) >= 3
-        heard = {c.raddr.ip for process in ours(there) for c in process.net_connections("inet") if c.raddr}
+        sockets = [c for process in [psutil.Process(driver.pid), *ours(there)] for c in process.net_connections("inet")]
+        heard = {c.raddr.ip for c in sockets if c.raddr}
+        open_to = {c.laddr.ip for c in sockets if c.status == psutil.CONN_LISTEN}
         assert heard
-        assert all(ipaddress.ip_address(ip.removeprefix("::ffff:")).is_loopback for ip in heard), heard
-        driver.send_signal(signal.SIGKILL)
-    wait_for(lambda: not ours(there))
+        assert open_to
+        for ip in heard | open_to:
+            assert ipaddress.ip_address(ip.removeprefix("::ffff:")).is_loopback, (heard, open_to)
+
+        head = next(process for process in there if process.name() == "gcs_server")
+        address = f"127.0.0.1:{next(c.laddr.port for c in head.net_connections('inet') if c.status == 'LISTEN')}"
+        token = head.environ()["RAY_AUTH_TOKEN"]
+        assert not is_refused(address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=token)
+        assert is_refused(address, RAY_AUTH_MODE="disabled")
+        assert is_refused(address, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN="a" * 64)
+
+        log = next(file.path for file in head.open_files() if "/logs/" in file.path)
+        folder = Path(log.partition("/ray/")[0])
+        assert folder.stat().st_mode & 0o777 == 0o700
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert files
+        assert not [path for path in files if token.encode() in path.read_bytes()]
+        driver.send_signal(death)
+    assert driver.returncode != 0  # after SIGTERM, Ray's own handler decides on the number
+    wait_for(lambda: not ours(there), SOON)
+    wait_for(lambda: not folder.exists(), SOON)
     assert 2 <= open_sweep(out, partial=True).n_written < N

@@ -61,7 +61,7 @@ class Cluster:
         self._kind, self._n_workers = parse_cluster(cluster)
         self._announce = announce
         self._ray: Any = None
-        self._is_ours = False
+        self._leave: Callable[[], None] = lambda: None
         self._nodes: dict[str, tuple[str, int]] = {}
         self._looked = 0.0
         self._sent: tuple[SweepHeader, Any, str] | None = None
@@ -71,8 +71,7 @@ class Cluster:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._sent = None
-        if self._ray is not None and self._is_ours:
-            self._ray.shutdown()
+        self._leave()
 
     def make_plan(self, model: Model, images: NDArray[np.uint8], grid: ShiftGrid, fill: Fill, **options: Any) -> Plan:
         """`engine.make_plan`, on one core of a worker: what is measured is what will compute."""
@@ -153,7 +152,7 @@ class Cluster:
         if self._ray is None:
             if self._kind == "local":
                 self._announce("starting Ray on this machine")
-            self._ray, self._is_ours = connect(self._kind, self._n_workers)
+            self._ray, self._leave = connect(self._kind, self._n_workers)
             self._look(first=True)
             n_nodes = len(self._nodes)
             self._announce(f"computing on {self._n_cores()} cores of {n_nodes} {'node' if n_nodes == 1 else 'nodes'}")

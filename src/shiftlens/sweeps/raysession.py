@@ -1,24 +1,38 @@
-"""Connecting to a Ray cluster, or starting one on this machine that neither listens nor speaks to the network."""
+"""Connecting to a Ray cluster, or starting one on this machine that neither listens nor speaks to the network.
+
+What is started here listens on loopback alone, asks for a token, and keeps its files in a folder that only this user
+may enter; `raykeeper` ends and removes what is left of it, however this process ends.
+"""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
+import ipaddress
 import logging
 import os
 import re
 import secrets
+import shutil
 import socket
+import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from shiftlens.errors import InputError
 from shiftlens.naming import one_line
+from shiftlens.sweeps import raykeeper
 
 CONNECT_SECONDS = 10.0
 """A head that does not answer within this is not there."""
+
+_LONGEST_NAME = "/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
+LONGEST_FOLDER = (107 if sys.platform == "linux" else 103) - len(_LONGEST_NAME)
+"""Bytes of a folder below which Ray's sockets still have names that the system takes."""
 
 _FORMS = "local, local:N (workers), auto, or HOST:PORT of the cluster's head (its port is 6379 unless it was told else)"
 
@@ -42,8 +56,8 @@ def parse_cluster(text: str) -> tuple[str, int | None]:
     return text, None
 
 
-def connect(kind: str, n_workers: int | None) -> tuple[Any, bool]:
-    """Ray, connected, and whether this made the connection (so that it should end it).
+def connect(kind: str, n_workers: int | None) -> tuple[Any, Callable[[], None]]:
+    """Ray, connected, and what to call at the end: it undoes what this did, and nothing that was there before.
 
     Raises
     ------
@@ -58,33 +72,125 @@ def connect(kind: str, n_workers: int | None) -> tuple[Any, bool]:
             raise InputError(
                 f"this process is connected to the Ray cluster at {here} already, asked for {kind}; say auto to use it"
             )
-        return ray, False
-    quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": "ERROR"}
+        return ray, lambda: None
     if kind == "local":
-        try:
-            with _environment(_alone()):
-                ray.init(
-                    address="local",
-                    num_cpus=n_workers or n_cores(),
-                    include_dashboard=False,
-                    # Linux alone has every address that begins with 127; Ray hangs on 127.0.0.1.
-                    _node_ip_address="127.0.0.2" if sys.platform == "linux" else None,
-                    **quiet,
-                )
-        except Exception as error:  # Ray raises bare exceptions when one of its processes is late
-            raise InputError(
-                f"Ray could not be started on this machine: {one_line(error)}; where other work keeps the cores busy, "
-                "its processes are too late for each other: try again, or leave --cluster out"
-            ) from error
-        return ray, True
+        return ray, _start(ray, n_workers or n_cores())
     if kind != "auto":
         _knock(kind)
     try:
         with _environment({"RAY_USAGE_STATS_ENABLED": "0"}):
-            ray.init(address=kind, **quiet)
+            ray.init(address=kind, **_QUIET)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, ray.exceptions.RayError) as error:
         raise InputError(f"cannot join the Ray cluster at {kind}: {type(error).__name__}: {one_line(error)}") from error
-    return ray, True
+    return ray, ray.shutdown
+
+
+_QUIET: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": "ERROR"}
+
+
+def _start(ray: Any, n_workers: int) -> Callable[[], None]:
+    """Start Ray for this process alone; returns what ends it and leaves nothing behind."""
+    keeper = _Keeper()
+
+    def end() -> None:
+        try:
+            ray.shutdown()
+        finally:
+            keeper.end()
+            _read_authentication()  # the user's own again, for a cluster of theirs
+
+    try:
+        with _environment(_alone()), _loopback_only():
+            if not _read_authentication():
+                raise InputError("Ray does not ask for a token here: it was not started; leave --cluster out")
+            ray.init(
+                address="local",
+                num_cpus=n_workers,
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=str(keeper.folder / "ray"),  # Ray opens its own folder to everybody, but not the one above
+                **_QUIET,
+            )
+        address = ray.get_runtime_context().gcs_address
+        if not ipaddress.ip_address(address.rpartition(":")[0].strip("[]")).is_loopback:
+            raise InputError(f"Ray {ray.__version__} listens on {address}, which the network can reach: it was ended")
+    except BaseException as error:
+        with suppress(Exception):
+            end()
+        if isinstance(error, InputError) or not isinstance(error, Exception):
+            raise
+        # Ray raises bare exceptions when one of its processes is late
+        raise InputError(
+            f"Ray could not be started on this machine: {one_line(error)}; where other work keeps the cores busy, "
+            "its processes are too late for each other: try again, or leave --cluster out"
+        ) from error
+    return end
+
+
+class _Keeper:
+    """A folder for one Ray session that only this user may enter, and the process that ends and removes all of it.
+
+    Raises
+    ------
+    InputError
+        No folder can be made, or only one whose name is too long for Ray's sockets.
+    """
+
+    def __init__(self) -> None:
+        self.folder = _private_folder()
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", raykeeper.__file__, str(self.folder), str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # what a terminal or a job sends to all processes of a sweep must not end this one
+        )
+
+    def end(self) -> None:
+        """Returns when nothing is left, within a minute in any case."""
+        with suppress(OSError, subprocess.TimeoutExpired):
+            self._process.communicate(b"end", timeout=2 * raykeeper.PATIENCE)
+
+
+def _private_folder() -> Path:
+    tried = []
+    for place in dict.fromkeys((tempfile.gettempdir(), "/tmp")):
+        try:
+            folder = tempfile.mkdtemp(prefix="shiftlens-", dir=os.path.realpath(place))
+        except OSError as error:
+            tried.append(f"{place}: {error.strerror}")
+            continue
+        if len(os.fsencode(folder)) <= LONGEST_FOLDER:
+            return Path(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        tried.append(f"{place}: its name is too long for Ray's sockets")
+    raise InputError(
+        f"Ray needs a folder for its sockets, found none ({'; '.join(tried)}); "
+        f"set TMPDIR to one of at most {LONGEST_FOLDER - len('/shiftlens-12345678')} characters"
+    )
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Ray listens on loopback alone where it takes clusters for impossible, as on macOS; else on all interfaces."""
+    constants: Any = importlib.import_module("ray._private.ray_constants")
+    before = constants.ENABLE_RAY_CLUSTER
+    constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        constants.ENABLE_RAY_CLUSTER = before
+
+
+def _read_authentication() -> bool:
+    """Let Ray read mode and token from the environment again, and say whether it asks for a token.
+
+    By itself it reads them once in a process. Whoever can reach a cluster that asks for none can run code on it.
+    """
+    raylet: Any = importlib.import_module("ray._raylet")
+    raylet.Config.initialize("")
+    raylet.AuthenticationTokenLoader.instance().reset_cache()
+    return bool(raylet.get_authentication_mode() == raylet.AuthenticationMode.TOKEN)
 
 
 def n_cores() -> int:
@@ -108,16 +214,11 @@ def _alone() -> dict[str, str]:
         "RAY_worker_register_timeout_seconds": "300",
         "RAY_raylet_start_wait_time_s": "60",
         "RAY_worker_niceness": "0",  # the workers are the sweep, not something beside it
-        # Ray asks for a token by itself when it starts a cluster in a process; this one is in no file. It reads it once
-        # in a process, so that every cluster of this process has the same.
-        "RAY_AUTH_TOKEN": _token(),
+        # Whatever the user's own variables say. The token is in no file.
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
-
-
-@cache
-def _token() -> str:
-    return secrets.token_hex(32)
 
 
 @contextmanager
