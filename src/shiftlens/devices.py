@@ -6,6 +6,7 @@ import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -68,6 +69,53 @@ def roomy_heap(device: torch.device) -> Iterator[None]:
         for option, value in _DEFAULTS.items():
             libc.mallopt(option, value)
         libc.malloc_trim(0)
+
+
+@contextmanager
+def number_format(name: str, device: torch.device) -> Iterator[None]:
+    """Let a GPU multiply as the format's name says while this lasts: `tf32` in TF32, every other one as IEEE has it.
+
+    torch ships with TF32 (10 bits of each factor) on for the convolutions of float32 nets and off for their matrix
+    products. What `float32` means must depend neither on that nor on what a user's script has set. On other devices
+    nothing happens.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    before = _multiplying()
+    on, word = (True, "tf32") if name == "tf32" else (False, "ieee")
+    try:
+        _multiply((on, on, word, word, word))
+        yield
+    finally:
+        _multiply(before)
+
+
+_Multiplying = tuple[bool | None, bool | None, str, str, str]
+
+
+def _multiplying() -> _Multiplying:
+    """Torch's older switches for products and cuDNN (None: not readable beside the newer ones), and the newer ones."""
+    older: list[bool | None] = []
+    for module in (torch.backends.cuda.matmul, torch.backends.cudnn):
+        try:
+            older.append(bool(module.allow_tf32))
+        except RuntimeError:  # the two kinds contradict each other
+            older.append(None)
+    cudnn: Any = torch.backends.cudnn
+    newer = (torch.backends.cuda.matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision)
+    return older[0], older[1], str(newer[0]), str(newer[1]), str(newer[2])
+
+
+def _multiply(how: _Multiplying) -> None:
+    """Set both kinds: the compiler reads the older ones, and refuses to where they contradict the newer ones."""
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn
+    if how[0] is not None:
+        matmul.allow_tf32 = how[0]
+    if how[1] is not None:
+        cudnn.allow_tf32 = how[1]
+    matmul.fp32_precision, cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision = how[2:]
 
 
 def give_back(device: torch.device) -> None:

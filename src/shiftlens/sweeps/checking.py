@@ -32,8 +32,8 @@ from shiftlens.sweeps.workers import Net
 
 TOLERANCE = 1e-4
 """Largest difference from the reference, relative to a window's largest logit, that rounding may explain."""
-BFLOAT16_TOLERANCE = 0.1
-"""The same in bfloat16, relative to the largest logit of all windows; its float32 twin must keep `TOLERANCE`."""
+TOLERANCES = {"bfloat16": 0.1, "tf32": 0.02}
+"""The same in coarser formats, relative to the largest logit of all windows; the float32 twin must keep `TOLERANCE`."""
 ROUNDING = 1e-6
 """Relative change of the input that shows how much rounding moves the logits of this net."""
 MOST_ROUNDING = 1e-3
@@ -126,13 +126,13 @@ class Check:
         """Why a candidate may not be used, in one line; "" where it gives the reference's logits."""
         if not len(self._exact):
             return "" if plan == self.plain else "the module alone gives no finite logits to compare with"
-        twin = replace(plan, dtype=self.plain.dtype) if plan.dtype == "bfloat16" else plan
+        twin = replace(plan, dtype="float32") if plan.dtype in TOLERANCES else plan
         if twin not in self._twins:
             self._twins[twin] = self._difference(twin, self._tolerance)
         why = self._twins[twin]
         if why or twin == plan:
             return why
-        return self._difference(plan, BFLOAT16_TOLERANCE)
+        return self._difference(plan, TOLERANCES[plan.dtype])
 
     def why_not_on_grid(self, evaluator: DedupEvaluator, plan: Plan) -> str:
         """The same for computation shared across the shifts of the very grid that is swept, on noise alone."""
@@ -143,7 +143,7 @@ class Check:
             found = evaluator.scores(self._pictures[0], shift)
         except Exception as error:  # what this path meets in a net of a kind never seen must not end the sweep
             return f"it raises {type(error).__name__}: {one_line(error)}"
-        return self._verdict(plan, exact, found, BFLOAT16_TOLERANCE if plan.dtype == "bfloat16" else self._tolerance)
+        return self._verdict(plan, exact, found, TOLERANCES.get(plan.dtype, self._tolerance))
 
     @property
     def _size(self) -> tuple[int, int]:
@@ -227,8 +227,7 @@ class Check:
     def _forward(net: Net, batch: Tensor) -> Tensor:
         try:
             with torch.no_grad():
-                scores = scores_of(net(batch))
-                return scores[:, :: -(-scores.shape[1] // MOST_LOGITS)].double()
+                return _kept(scores_of(net(batch)))
         except ModelOutputError:
             raise
         except Exception as error:
@@ -289,11 +288,22 @@ class Check:
         found = found.double()
         if found.shape != exact.shape:
             return f"it gives logits {tuple(found.shape)}, the module alone {tuple(exact.shape)}"
-        # bfloat16 rounds small logits next to large ones: what counts there is the largest of all.
-        difference = (largest_difference if plan.dtype == "bfloat16" else distance)(exact, found)
+        # Coarse formats round small logits next to large ones: what counts there is the largest of all.
+        difference = (largest_difference if plan.dtype in TOLERANCES else distance)(exact, found)
         if difference <= tolerance:
             return ""
         return f"its logits differ from those of the module by {difference:.2g} of the largest"
+
+    def why_not_by(self, evaluate: Callable[[Tensor], Tensor], plan: Plan) -> str:
+        """The same for what evaluates a batch of windows in a way of its own, on one batch of the plan's size."""
+        which = torch.arange(plan.batch_size) % max(1, len(self._exact))
+        if not len(self._exact):
+            return "the module alone gives no finite logits to compare with"
+        try:
+            found = _kept(evaluate(self._windows()[which]))
+        except Exception as error:  # see `_difference`
+            return f"it raises {type(error).__name__}: {one_line(error)}"
+        return self._verdict(plan, self._exact[which], found, TOLERANCES.get(plan.dtype, self._tolerance))
 
     def logits(self, plan: Plan) -> tuple[Tensor, Tensor]:
         """What a candidate gives [n, k], and for which of the windows [n]; raises what the candidate raises."""
@@ -333,6 +343,11 @@ class Check:
             shift = np.array([self._places[k][1] for k in which[-1]])
             found.append(evaluator.scores(self._pictures[picture], shift))
         return torch.cat(found), torch.from_numpy(np.concatenate(which))
+
+
+def _kept(scores: Tensor) -> Tensor:
+    """The logits that are compared, in double precision."""
+    return scores[:, :: -(-scores.shape[1] // MOST_LOGITS)].double()
 
 
 def distance(exact: Float[Tensor, "n k"], found: Float[Tensor, "n k"]) -> float:

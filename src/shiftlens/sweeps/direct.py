@@ -165,6 +165,11 @@ class DirectEvaluator:
         """What settles near ties."""
         return DirectEvaluator(self._model, self._plan.in_float32(), self._grid, self._fill)
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self._device
+
     def one(self, image: NDArray[np.uint8], label: int, shift: int, control: str | None) -> Outcomes:
         """Outcome of one picture [c, h, w] under one shift, by its place in the grid."""
         pictures = self._normalised(image[None])

@@ -15,17 +15,18 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from shiftlens.devices import machine_kind, resolve_device
+from shiftlens.devices import machine_kind, number_format, resolve_device
 from shiftlens.errors import InputError, StoreError
 from shiftlens.naming import unknown_name
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.models import Model
-from shiftlens.sweeps import tuning
+from shiftlens.sweeps import device_plan, tuning
 from shiftlens.sweeps.budget import Budget
 from shiftlens.sweeps.checking import Check
 from shiftlens.sweeps.cutting import with_cut
 from shiftlens.sweeps.dedup import CanvasEvaluator, DedupEvaluator
 from shiftlens.sweeps.direct import DirectEvaluator
+from shiftlens.sweeps.on_device import DeviceEvaluator
 from shiftlens.sweeps.plan import CONTROLS, DTYPES, ENGINES, ChunkResult, Evaluator, Plan
 from shiftlens.sweeps.rechecking import Recheck
 from shiftlens.sweeps.settling import doubtful_margin
@@ -121,7 +122,23 @@ def make_plan(
     target = resolve_device(device)
     n_evaluations = n_images * grid.n_shifts * n_groups
     budget = Budget(clock)
-    check = Check(model, images, grid, fill, dtype=dtype, device=target, batch_size=batch_size, clock=clock)
+    if dtype == "tf32" and target.type != "cuda":
+        raise InputError(f"tf32 is a number format of NVIDIA's GPUs, the device is {target}; ask for float32")
+    with number_format("float32", target):
+        check = Check(model, images, grid, fill, dtype=dtype, device=target, batch_size=batch_size, clock=clock)
+    if target.type != "cpu" and engine != "dedup":
+        return device_plan.choose(
+            model,
+            images,
+            check,
+            grid,
+            fill,
+            n_evaluations=n_evaluations,
+            dtype=dtype,
+            batch_size=batch_size,
+            budget=budget,
+            say=logger.info,
+        )
     rate, plan = direct = best = tuning.choose(
         model,
         images,
@@ -179,7 +196,7 @@ def check_controls(
         CanvasEvaluator(model, plan, grid, fill).check(shape)
 
 
-class _Prepared:
+class Prepared:
     """A path with a second look at one window of every chunk, and the canvas control, made when first asked for."""
 
     def __init__(self, path: Evaluator, recheck: Recheck, make_canvas: Callable[[], Evaluator]) -> None:
@@ -196,10 +213,26 @@ class _Prepared:
             self._canvas = self._make_canvas()
         return self._canvas(images, labels, control)
 
+    def begin(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None = None
+    ) -> Callable[[], ChunkResult]:
+        """Start a chunk where the path can, else compute it; what is returned waits for the results."""
+        if control != "canvas" and isinstance(self._path, DeviceEvaluator):
+            finish = self._path.begin(images, labels, control)
+
+            def checked() -> ChunkResult:
+                result = finish()
+                self._recheck(result, images, labels, control)
+                return result
+
+            return checked
+        result = self(images, labels, control)
+        return lambda: result
+
 
 def prepare(
     model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, tick: Callable[[int], None] | None = None
-) -> Evaluator:
+) -> Prepared:
     """Turn a plan into something that evaluates chunks: folds, casts and compiles once.
 
     `tick` is told, after every forward pass, how many evaluations of the present chunk are done.
@@ -210,9 +243,10 @@ def prepare(
         The plan was made for another machine or device: its bits cannot be had here.
     """
     check_machine(plan)
-    path = DedupEvaluator if plan.engine == "dedup" else DirectEvaluator
+    direct = DirectEvaluator if resolve_device(plan.device).type == "cpu" else DeviceEvaluator
+    path = DedupEvaluator if plan.engine == "dedup" else direct
     recheck = Recheck(model, plan, grid, fill)
-    return _Prepared(
+    return Prepared(
         path(model, plan, grid, fill, tick), recheck, lambda: CanvasEvaluator(model, plan, grid, fill, tick)
     )
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from shiftlens.errors import StoreError
 
 ENGINES = ("direct", "dedup")
-DTYPES = ("float32", "bfloat16", "float64")
+DTYPES = ("float32", "bfloat16", "float64", "tf32")
+"""Number formats by name; `tf32` is float32 with products in TF32, which only NVIDIA's GPUs have."""
 CONTROLS = ("occlusion", "flip", "canvas")
 
 

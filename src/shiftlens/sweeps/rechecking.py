@@ -13,13 +13,14 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from shiftlens.devices import number_format
 from shiftlens.errors import ModelOutputError
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.models import Model
 from shiftlens.sweeps.direct import DirectEvaluator
 from shiftlens.sweeps.plan import ChunkResult, Plan
 
-TOLERANCES = {"float32": 1e-3, "float64": 1e-3, "bfloat16": 0.25}
+TOLERANCES = {"float32": 1e-3, "float64": 1e-3, "bfloat16": 0.25, "tf32": 0.1}
 """Largest difference of a loss, relative to 1 + the loss, that the number format explains."""
 
 
@@ -49,7 +50,8 @@ class Recheck:
         """
         draw = np.random.default_rng(zlib.crc32(np.ascontiguousarray(images[0]).tobytes()) + len(images))
         image, shift = int(draw.integers(len(images))), int(draw.integers(self._grid.n_shifts))
-        exact = self._alone.one(images[image], int(labels[image]), shift, control)
+        with number_format("float32", self._alone.device):
+            exact = self._alone.one(images[image], int(labels[image]), shift, control)
         iy, ix = divmod(shift, self._grid.shape[1])
         found = result.loss[image, iy, ix], int(result.prediction[image, iy, ix])
         allowed = TOLERANCES[self._plan.dtype] * (1 + float(exact.loss[0]))

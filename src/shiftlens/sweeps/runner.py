@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shiftlens.devices import give_back, resolve_device, roomy_heap
 from shiftlens.errors import InputError, ModelOutputError
@@ -21,7 +24,7 @@ from shiftlens.sources.wrapping import Model
 from shiftlens.sweeps.adaptive import agree_on_width, refuse_other_kind, stretches
 from shiftlens.sweeps.attributes import SweepHeader, describe
 from shiftlens.sweeps.cluster import Cluster
-from shiftlens.sweeps.engine import check_controls, check_machine, check_request, make_plan, prepare
+from shiftlens.sweeps.engine import Prepared, check_controls, check_machine, check_request, make_plan, prepare
 from shiftlens.sweeps.existing import read_header, sweep_exists
 from shiftlens.sweeps.integrity import restore_known
 from shiftlens.sweeps.jobs import Compute, Job, check_result, with_sources
@@ -337,18 +340,40 @@ class _Here:
 
     def __init__(self, model: Model, images: ImageSet, header: SweepHeader) -> None:
         self._model, self._images, self._header = model, images, header
-        self._evaluator: Evaluator | None = None
+        self._evaluator: Prepared | None = None
 
     def __call__(self, jobs: Iterable[Job], tick: Callable[[int], None]) -> Iterator[tuple[Job, ChunkResult]]:
         """See `jobs.Compute`."""
         header = self._header
+        device = resolve_device(header.plan.device)
+        # A GPU has begun the next chunk by the time that this process writes the last one.
+        n_ahead = 0 if device.type == "cpu" else 1
+        begun: deque[tuple[Job, Callable[[], ChunkResult]]] = deque()
         for job in jobs:
-            give_back(resolve_device(header.plan.device))  # what the plan, or the last chunk, needed
+            give_back(device)  # what the plan, or the last chunk, needed
             if self._evaluator is None:
                 self._evaluator = prepare(self._model, header.plan, header.grid, header.fill, tick)
             try:
-                result = self._evaluator(self._images.batch(job.span), job.labels, job.control)
-                check_result(result, header.n_classes)
+                begin = self._evaluator.begin if n_ahead else partial(_at_once, self._evaluator)
+                begun.append((job, begin(self._images.batch(job.span), job.labels, job.control)))
             except ModelOutputError as error:
                 raise with_sources(error, job, self._images.name) from error
-            yield job, result
+            if len(begun) > n_ahead:
+                yield self._finished(*begun.popleft())
+        while begun:
+            yield self._finished(*begun.popleft())
+
+    def _finished(self, job: Job, finish: Callable[[], ChunkResult]) -> tuple[Job, ChunkResult]:
+        try:
+            result = finish()
+            check_result(result, self._header.n_classes)
+        except ModelOutputError as error:
+            raise with_sources(error, job, self._images.name) from error
+        return job, result
+
+
+def _at_once(
+    evaluator: Evaluator, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None
+) -> Callable[[], ChunkResult]:
+    result = evaluator(images, labels, control)
+    return lambda: result
