@@ -127,3 +127,51 @@ def test_mixed_sizes_are_refused():
     mixed = ImageSet([np.zeros((8, 8), np.uint8), np.zeros((9, 8), np.uint8)], [0, 1])
     with pytest.raises(InputError, match="different sizes"):
         check_images(mixed)
+
+
+def shown_with(shown, recipe, seed=0):
+    made = Batches(shown, torch.arange(len(shown)), PLAIN, recipe, torch.device("cpu"))
+    plan = epoch_plan(len(shown), seed, 0, recipe, "none")
+    return plan, next(made.epoch(plan, len(shown), [tuple(shown.shape[2:])]))
+
+
+def test_cutout_takes_one_square_of_each_picture():
+    shown = torch.full((40, 3, 16, 16), 255, dtype=torch.uint8)
+    plan, (x, y) = shown_with(shown, Recipe(crop=0, cutout=6))
+    gone = x[:, 0] == 0
+    assert torch.equal(x == 0, gone[:, None].expand_as(x))
+    assert gone.sum((1, 2)).max() == 36
+    assert gone.sum((1, 2)).min() >= 9  # its centre is in the picture
+    for mask, centre in zip(gone, plan.holes[plan.order] * 16, strict=True):
+        rows, columns = torch.where(mask.any(1))[0], torch.where(mask.any(0))[0]
+        assert mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+        for found, at in ((rows, centre[0]), (columns, centre[1])):
+            assert max(0, at - 3.5) <= found[0] <= found[-1] <= min(15, at + 3)
+    assert torch.equal(y, plan.order)
+
+
+def test_cutmix_shares_picture_and_target_by_area():
+    shown = torch.arange(40, dtype=torch.uint8)[:, None, None, None].expand(40, 3, 16, 16).contiguous()
+    plan, (x, y) = shown_with(shown, Recipe(crop=0, cutmix=0.5))
+    values = (x[:, 0] * 255).round().long()
+    assert y.shape == (40, 40)
+    torch.testing.assert_close(y.sum(1), torch.ones(40))
+    for k in range(40):
+        own, other = int(plan.order[k]), int(plan.order[(k + 1) % 40])
+        assert set(values[k].flatten().tolist()) <= {own, other}
+        assert float(y[k, own]) == pytest.approx(float((values[k] == own).float().mean()))
+        assert float(y[k, other]) == pytest.approx(float((values[k] == other).float().mean()))
+    mixed = (y > 0).sum(1) == 2
+    assert 10 <= int(mixed.sum()) <= 25
+    assert not plan.patches[plan.order][~mixed, 0].ge(0.05).any()
+
+
+def test_cutout_and_cutmix_change_nothing_else_that_is_drawn():
+    plain = epoch_plan(50, 1, 2, Recipe(), "random")
+    more = epoch_plan(50, 1, 2, Recipe(cutout=4, cutmix=1.0), "random")
+    for name in ("order", "mirrored", "dy", "dx"):
+        assert torch.equal(getattr(plain, name), getattr(more, name))
+    again = epoch_plan(50, 1, 2, Recipe(cutout=4, cutmix=1.0), "random")
+    assert torch.equal(more.holes, again.holes)
+    assert torch.equal(more.patches, again.patches)
+    assert not torch.equal(more.holes, epoch_plan(50, 1, 3, Recipe(cutout=4), "random").holes)

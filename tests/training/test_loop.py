@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from shiftlens.sources.images import ImageSet
 from shiftlens.sources.models import load_model
 from shiftlens.training import Recipe, Stage, TrainSettings, loop, train
 from shiftlens.training.checkpoint import CHECKPOINT, RECORD, load_checkpoint, only_writer
+from shiftlens.training.replay import ReplayedStep
 
 STAGES = (Stage(0.5, 0.5), Stage(0.5, 1.0))
 QUICK = TrainSettings(
@@ -293,3 +295,68 @@ def test_run_without_validation_has_no_accuracy(tmp_path):
     result = train(bars(), out=tmp_path / "run", settings=settings(epochs=1))
     assert (result.accuracy, result.accuracy_interval, result.n_validation) == (None, None, 0)
     assert len(result.lines()) == 1
+
+
+def test_a_run_of_recorded_steps_learns_and_resumes_to_the_same_weights(tmp_path, monkeypatch):
+    def stepper(self, net, optimiser):
+        return ReplayedStep(self._step, net, optimiser, lambda work: work)
+
+    monkeypatch.setattr(loop._Run, "_stepper", stepper)
+    longer = dataclasses.replace(QUICK, epochs=8)
+    assert train(bars(96), bars(40, seed=1), out=tmp_path / "whole", settings=longer).accuracy >= 0.95
+    with pytest.raises(KilledError):
+        train(bars(96), bars(40, seed=1), out=tmp_path / "cut", settings=longer, progress=stop_at(30))
+    train(bars(96), bars(40, seed=1), out=tmp_path / "cut", settings=longer)
+    assert_same(weights(tmp_path / "cut"), weights(tmp_path / "whole"))
+
+
+def test_on_a_fast_device_checkpoints_are_written_now_and_then(tmp_path, monkeypatch):
+    monkeypatch.setitem(loop._CHECKPOINT_PAUSE, "cpu", math.inf)
+    with pytest.raises(KilledError):
+        train(bars(), out=tmp_path / "run", settings=QUICK, progress=stop_at(13))
+    assert not (tmp_path / "run" / CHECKPOINT).exists()
+    monkeypatch.setitem(loop._CHECKPOINT_PAUSE, "cpu", 0.0)
+    with pytest.raises(KilledError):
+        train(bars(), out=tmp_path / "run", settings=QUICK, progress=stop_at(8))
+    monkeypatch.setitem(loop._CHECKPOINT_PAUSE, "cpu", math.inf)
+    broken = loop._Run._step
+    steps = []
+
+    def poisoned(self, net, optimiser, x, y, factor):
+        steps.append(1)
+        return torch.tensor(math.nan) if len(steps) == 9 else broken(self, net, optimiser, x, y, factor)
+
+    monkeypatch.setattr(loop._Run, "_step", poisoned)
+    # Epochs 2 and 3 follow; the checkpoint is that of epoch 1.
+    with pytest.raises(InputError, match="at epoch 3, batch 3; the checkpoint of epoch 1 is kept"):
+        train(bars(), out=tmp_path / "run", settings=QUICK)
+    assert len(load_checkpoint(tmp_path / "run").record["epochs"]) == 1
+
+
+def test_only_a_gpu_records_and_not_where_layers_draw(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(loop, "ReplayedStep", lambda *args: made.append(args))
+    train(bars(), out=tmp_path / "run", settings=dataclasses.replace(QUICK, epochs=1))
+    assert not made
+    run = loop._Run.__new__(loop._Run)
+    run.device = torch.device("cuda")
+    for padding in ("zeros", "random"):
+        run.settings = dataclasses.replace(QUICK, padding=padding)
+        run._stepper(None, None)
+    assert len(made) == 1
+
+
+def test_cutout_and_cutmix_train_and_are_told(tmp_path):
+    train(bars(), out=tmp_path / "run", settings=with_recipe(cutout=4, cutmix=0.5))
+    told = load_model(str(tmp_path / "run")).training
+    assert told["augmentation"]["cutout"] == 4
+    assert told["augmentation"]["cutmix"] == 0.5
+    with pytest.raises(InputError, match=r"settings\.recipe\.cutout was 4, now None"):
+        train(bars(), out=tmp_path / "run", settings=with_recipe(cutmix=0.5))
+
+
+def test_runs_that_do_not_know_of_cutout_are_gone_on_with(tmp_path):
+    with pytest.raises(KilledError):
+        train(bars(), out=tmp_path / "run", settings=QUICK, progress=stop_at(8))
+    assert not {"cutout", "cutmix"} & load_checkpoint(tmp_path / "run").record["asked"]["settings"]["recipe"].keys()
+    assert train(bars(), out=tmp_path / "run", settings=QUICK).resumed_epochs == 1

@@ -85,6 +85,8 @@ def test_budget_too_short_for_an_epoch_says_what_one_takes():
         (lambda: Recipe(momentum=1.0), "momentum must be from 0 to below 1"),
         (lambda: Recipe(batch=0), "batch must be at least 1"),
         (lambda: Recipe(crop=-1), "crop must be at least 0"),
+        (lambda: Recipe(cutout=-1), "cutout must be at least 0"),
+        (lambda: Recipe(cutmix=1.5), "cutmix must be a share from 0 to 1"),
     ],
 )
 def test_settings_refuse_what_makes_no_sense(make, message):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -71,12 +71,27 @@ def preprocessing_of(pictures: UInt8[Tensor, "n c h w"], size: tuple[int, int]) 
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """What an epoch shows: the order of the images, and for each of them its mirror and its shift in pixels."""
+    """What an epoch shows: the order of the images, and for each of them its mirror and its shift in pixels.
+
+    Attributes
+    ----------
+    holes
+        Centre (y, x) of what `Recipe.cutout` takes, as shares of the sides; None without.
+    patches
+        Of `Recipe.cutmix`: share of the area, and its centre (y, x); share 0 for a picture left whole; None without.
+    """
 
     order: Int64[Tensor, " n"]
     mirrored: Tensor
     dy: Int64[Tensor, " n"]
     dx: Int64[Tensor, " n"]
+    holes: Float[Tensor, "n 2"] | None = None
+    patches: Float[Tensor, "n 3"] | None = None
+
+    def to(self, device: torch.device) -> EpochPlan:
+        """The same plan where the pictures are."""
+        given = {name: part.to(device) for name, part in vars(self).items() if part is not None}
+        return replace(self, **given)
 
 
 def _generator(*numbers: int) -> torch.Generator:
@@ -97,7 +112,14 @@ def epoch_plan(n: int, seed: int, epoch: int, recipe: Recipe, flip: str) -> Epoc
     else:
         start = torch.rand(n, generator=_generator(seed, 2)) < 0.5
         mirrored = start ^ bool(epoch % 2)
-    return EpochPlan(order, mirrored, dy, dx)
+    # From streams of their own: what a recipe without them draws stays the same.
+    holes = torch.rand((n, 2), generator=_generator(seed, 3, epoch)) if recipe.cutout else None
+    patches = None
+    if recipe.cutmix:
+        chance, *patch = torch.rand((4, n), generator=_generator(seed, 4, epoch))
+        patch[0][chance >= recipe.cutmix] = 0
+        patches = torch.stack(patch, 1)
+    return EpochPlan(order, mirrored, dy, dx, holes, patches)
 
 
 class Batches:
@@ -130,6 +152,8 @@ class Batches:
         # Channels last: a gather of pixels then is a batch in the layout that convolutions are fastest in.
         self._pixels = torch.cat(wide).permute(0, 2, 3, 1).contiguous().to(device)
         self._labels = labels.to(device)
+        self._n_classes = int(labels.max()) + 1
+        self._cutout = recipe.cutout
         self._size = (pictures.shape[2], pictures.shape[3])
         stats = torch.tensor([preprocessing.mean, preprocessing.std], device=device) * 255
         self._mean, self._std = (values.view(1, -1, 1, 1) for values in stats)
@@ -141,11 +165,13 @@ class Batches:
 
     def epoch(
         self, plan: EpochPlan, batch: int, sizes: Sequence[tuple[int, int]]
-    ) -> Iterator[tuple[Float[Tensor, "b c h w"], Int64[Tensor, " b"]]]:
+    ) -> Iterator[tuple[Float[Tensor, "b c h w"], Tensor]]:
         """Batches of an epoch, one for each entry of `sizes`, the size of its pictures."""
+        plan = plan.to(self._device)
         for k, size in enumerate(sizes):
             chosen = plan.order[k * batch : (k + 1) * batch]
-            yield self.batch(chosen, plan.mirrored[chosen], plan.dy[chosen], plan.dx[chosen], size)
+            holes, patches = (None if part is None else part[chosen] for part in (plan.holes, plan.patches))
+            yield self.batch(chosen, plan.mirrored[chosen], plan.dy[chosen], plan.dx[chosen], size, holes, patches)
 
     def batch(
         self,
@@ -154,8 +180,13 @@ class Batches:
         dy: Int64[Tensor, " b"],
         dx: Int64[Tensor, " b"],
         size: tuple[int, int],
-    ) -> tuple[Float[Tensor, "b c h w"], Int64[Tensor, " b"]]:
-        """Some pictures, each mirrored or not and then moved by its (dx, dy), and their labels."""
+        holes: Float[Tensor, "b 2"] | None = None,
+        patches: Float[Tensor, "b 3"] | None = None,
+    ) -> tuple[Float[Tensor, "b c h w"], Tensor]:
+        """Some pictures, each mirrored or not and then moved by its (dx, dy), and their labels.
+
+        With `patches` of the next picture of the batch in them, the labels are shares of each class [b, k].
+        """
         h, w = self._size
         chosen, mirrored, dy, dx = (t.to(self._device, non_blocking=True) for t in (chosen, mirrored, dy, dx))
         dy, dx = dy.clamp(-self._crop, self._crop), dx.clamp(-self._crop, self._crop)
@@ -166,7 +197,27 @@ class Batches:
         # Mirroring first and moving after: dx > 0 moves the picture right, mirrored or not.
         found = self._pixels[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
         shown = found.permute(0, 3, 1, 2).float()
+        labels = self._labels[chosen]
+        if patches is not None:
+            inside = _boxes(patches[:, 1:], patches[:, :1].sqrt(), h, w)
+            shown = torch.where(inside, shown.roll(-1, 0), shown)
+            area = inside.float().mean((1, 2, 3))[:, None]
+            of_class = F.one_hot(labels, self._n_classes).float()
+            labels = of_class * (1 - area) + of_class.roll(-1, 0) * area
+        if holes is not None:
+            side = torch.tensor([[self._cutout / h, self._cutout / w]], device=self._device)
+            shown = torch.where(_boxes(holes, side, h, w), self._mean, shown)
         if size != self._size:
             shown = F.interpolate(shown, size=size, mode="bilinear", antialias=True, align_corners=False)
         shown = shown.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)
-        return shown, self._labels[chosen]
+        return shown, labels
+
+
+def _boxes(centres: Float[Tensor, "b 2"], sides: Float[Tensor, "_ _"], h: int, w: int) -> Tensor:
+    """Which pixels [b, 1, h, w] lie in each picture's box; centres and sides as shares of height and width."""
+    begin, end = centres - sides / 2, centres + sides / 2
+    y = (torch.arange(h, device=centres.device) + 0.5) / h
+    x = (torch.arange(w, device=centres.device) + 0.5) / w
+    rows = (y >= begin[:, :1]) & (y < end[:, :1])
+    columns = (x >= begin[:, 1:]) & (x < end[:, 1:])
+    return rows[:, None, :, None] & columns[:, None, None, :]

@@ -38,10 +38,13 @@ from shiftlens.training.looking import AT_ONCE, Validation
 from shiftlens.training.machine import compute_dtype, tuned
 from shiftlens.training.optimiser import Optimiser, initialise
 from shiftlens.training.recipe import TrainSettings
+from shiftlens.training.replay import ReplayedStep
 from shiftlens.training.result import TrainResult
 from shiftlens.training.schedule import Schedule, Size, batch_size, plan, stage_sizes, steps_within
 
 _TIMED_STEPS = 3
+_CHECKPOINT_PAUSE = {"cpu": 0.0, "cuda": 5.0}
+"""Seconds between two checkpoints, at least: writing one takes as long as a fair part of an epoch on a GPU."""
 _BATCH_NORM_MOMENTUM = 0.1  # PyTorch's own, which a net that is built again has
 
 Progress = Callable[[int, int], None]
@@ -59,8 +62,9 @@ def train(
 ) -> TrainResult:
     """Train a VGG and write it as a run directory; the same call on an unfinished one goes on where it stopped.
 
-    After every epoch a checkpoint is written whole. A run that was stopped and resumed ends in the same weights, bit
-    for bit, as one that was not, on the same device, with the same number of threads and the same library versions.
+    After every epoch (on a GPU: at most every 5 s) a checkpoint is written whole. A run that was stopped and resumed
+    ends in the same weights, bit for bit, as one that was not, on the same device, with the same number of threads and
+    the same library versions.
     The shifted crops teach the net translations of up to `recipe.crop` pixels, and mirrored pictures hide what left
     and right do differently: say so beside every result about shifts.
 
@@ -160,6 +164,7 @@ class _Run:
         )
         self.net = self._fresh_net()
         self.optimiser = Optimiser(self.net, self.recipe, self.dtype)
+        self.saved, self.kept = time.perf_counter(), 0
         may_flip = images.natural_flip if settings.flip is None else settings.flip
         self.flip = self.recipe.flip if may_flip else "none"
         self.record: dict[str, Any] = {
@@ -169,7 +174,8 @@ class _Run:
             "asked": asked,
             "dtype": str(self.dtype).removeprefix("torch."),
             # What the net is shown besides the pictures as they are: a reader of shift results must know.
-            "augmentation": {"shift": self.recipe.crop, "shift_fill": "reflect", "mirror": self.flip},
+            "augmentation": {"shift": self.recipe.crop, "shift_fill": "reflect", "mirror": self.flip}
+            | {name: getattr(self.recipe, name) for name in ("cutout", "cutmix") if getattr(self.recipe, name)},
             "machines": [],
             "epochs": [],
         }
@@ -203,13 +209,14 @@ class _Run:
                 self.net.load_state_dict(stored.part("net"))
                 if len(stored.record["epochs"]) < schedule.n_epochs:
                     self.optimiser.load(stored.part("momentum"))
-        resumed = len(self.record["epochs"])
+        resumed = self.kept = len(self.record["epochs"])
         threads = torch.get_num_threads() if self.device.type == "cpu" else None
         here = {"machine": machine_kind(self.device), "threads": threads, "torch": torch.__version__}
         if here not in self.record["machines"]:
             self.record["machines"].append(here)
+        take_step = self._stepper(self.net, self.optimiser)
         for epoch in range(resumed, schedule.n_epochs):
-            self._epoch(out, epoch, schedule, progress)
+            self._epoch(out, epoch, schedule, take_step, progress)
         return self._finish(out, resumed)
 
     def _schedule(self, started: float) -> Schedule:
@@ -227,6 +234,7 @@ class _Run:
         """Seconds of a step at each size, and of a glance at one picture; on a copy of the net: nothing is learnt."""
         net = copy.deepcopy(self.net)
         optimiser = Optimiser(net, self.recipe, self.dtype)
+        take_step = self._stepper(net, optimiser)
         batch = batch_size(self.recipe, len(self.batches))
         drawn = epoch_plan(len(self.batches), self.seed, 0, self.recipe, self.flip)
         step_seconds: dict[Size, float] = {}
@@ -235,7 +243,7 @@ class _Run:
             for _ in range(1 + _TIMED_STEPS):  # the first one also sets up the kernels
                 begin = time.perf_counter()
                 x, y = next(self.batches.epoch(drawn, batch, [size]))
-                self._step(net, optimiser, x, y, 0.0)
+                float(take_step(x, y, 0.0))  # waits for a GPU
                 times.append(time.perf_counter() - begin)
             step_seconds[size] = float(np.median(times[1:]))
         if self.validation is None:
@@ -245,34 +253,52 @@ class _Run:
         self.validation.scores(net, shown, self.dtype)
         return step_seconds, (time.perf_counter() - begin) / len(shown)
 
-    def _step(self, net: nn.Module, optimiser: Optimiser, x: Tensor, y: Tensor, factor: float) -> float:
+    def _stepper(self, net: nn.Module, optimiser: Optimiser) -> Callable[[Tensor, Tensor, float], Tensor]:
+        """What takes a step: one by one, or, on a GPU, recorded, unless layers draw: a record repeats them."""
+        if self.device.type == "cuda" and self.settings.padding != "random":
+            return ReplayedStep(self._step, net, optimiser)
+        return lambda x, y, factor: self._step(net, optimiser, x, y, factor)
+
+    def _step(self, net: nn.Module, optimiser: Optimiser, x: Tensor, y: Tensor, factor: float | Tensor) -> Tensor:
         net.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+        # No weight is used twice, and a recorded step must not find another one's cast.
+        use = self.dtype == torch.bfloat16
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=use, cache_enabled=False):
             scores = net(x)
         loss = F.cross_entropy(scores.float(), y, label_smoothing=self.recipe.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step(factor)
-        return loss.item()
+        return loss.detach()
 
-    def _epoch(self, out: Path, epoch: int, schedule: Schedule, progress: Progress | None) -> None:
+    def _epoch(
+        self,
+        out: Path,
+        epoch: int,
+        schedule: Schedule,
+        take_step: Callable[[Tensor, Tensor, float], Tensor],
+        progress: Progress | None,
+    ) -> None:
         begin = time.perf_counter()
         steps = schedule.steps_of(epoch)
         drawn = epoch_plan(len(self.batches), self.seed, epoch, self.recipe, self.flip)
         batches = self.batches.epoch(drawn, schedule.batch, [schedule.size(step) for step in steps])
-        total = 0.0
-        with torch.random.fork_rng(devices=[]):
+        losses = torch.zeros(len(steps), device=self.device)
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             # Layers that draw while they train (random padding) draw the same after a resume.
             torch.manual_seed(((self.seed << 20) + epoch) % 2**63)
             for step, (x, y) in zip(steps, batches, strict=True):
-                loss = self._step(self.net, self.optimiser, x, y, schedule.factor(step))
-                if not math.isfinite(loss):
-                    raise _diverged(out, f"the loss is {loss}", epoch, step - steps.start)
-                total += loss
+                losses[step - steps.start] = take_step(x, y, schedule.factor(step))
                 if progress is not None:
                     progress(step + 1, schedule.n_steps)
+        # Asked for once an epoch: a GPU that is asked after each step waits for the question.
+        total = 0.0
+        for k, loss in enumerate(losses.tolist()):
+            if not math.isfinite(loss):
+                raise _diverged(out, f"the loss is {loss}", epoch, k, self.kept)
+            total += loss
         # The last step's weights have not met a loss yet, and a checkpoint must be one that can be gone on from.
         if not all(bool(torch.isfinite(tensor).all()) for tensor in self.net.state_dict().values()):
-            raise _diverged(out, "a weight is not finite", epoch, len(steps) - 1)
+            raise _diverged(out, "a weight is not finite", epoch, len(steps) - 1, self.kept)
         is_last = epoch == schedule.n_epochs - 1
         n, accuracy = self._look(everything=is_last)
         self.record["epochs"].append(
@@ -284,9 +310,12 @@ class _Run:
                 "seconds": time.perf_counter() - begin,
             }
         )
+        if not is_last and time.perf_counter() - self.saved < _CHECKPOINT_PAUSE[self.device.type]:
+            return
         out.mkdir(parents=True, exist_ok=True)
         save_checkpoint(out, self.net.state_dict(), {} if is_last else self.optimiser.state(), self.record)
         save_record(out, self.record)
+        self.saved, self.kept = time.perf_counter(), epoch + 1
 
     def _look(self, *, everything: bool) -> tuple[int, float | None]:
         """How many validation images were looked at, and the share of right answers."""
@@ -329,6 +358,7 @@ def _fitted(images: ImageSet, size: Size) -> ImageSet:
     return images if images.size == size else images.fitted(size)
 
 
-def _diverged(out: Path, what: str, epoch: int, batch: int) -> InputError:
-    kept = f"the checkpoint of epoch {epoch} is kept in {out}" if epoch else "no epoch was finished"
+def _diverged(out: Path, what: str, epoch: int, batch: int, checkpoint: int) -> InputError:
+    nothing = "no checkpoint was written yet" if epoch else "no epoch was finished"
+    kept = f"the checkpoint of epoch {checkpoint} is kept in {out}" if checkpoint else nothing
     return InputError(f"training diverged: {what} at epoch {epoch + 1}, batch {batch + 1}; {kept}")

@@ -23,7 +23,7 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
 
 @contextmanager
 def tuned(device: torch.device) -> Iterator[None]:
-    """Within the block, steps on `device` are fast (CPU) and repeat to the last bit (CUDA)."""
+    """Within the block, steps on `device` are fast (CPU), or repeat to the last bit and float32 is float32 (CUDA)."""
     with roomy_heap(device) if device.type == "cpu" else _deterministic_cuda():
         yield
 
@@ -31,9 +31,9 @@ def tuned(device: torch.device) -> Iterator[None]:
 @contextmanager
 def _deterministic_cuda() -> Iterator[None]:
     cudnn = torch.backends.cudnn
-    before = cudnn.deterministic, cudnn.benchmark
-    cudnn.deterministic, cudnn.benchmark = True, False
+    before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
+    cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, False
     try:
         yield
     finally:
-        cudnn.deterministic, cudnn.benchmark = before
+        cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = before

@@ -108,8 +108,12 @@ class Optimiser:
         self._momenta = {name: torch.zeros_like(parameter) for name, (parameter, _) in self._parameters.items()}
 
     @torch.no_grad()
-    def step(self, factor: float) -> None:
-        """Move every parameter along its gradient, at `factor` times its peak rate, and forget the gradients."""
+    def step(self, factor: float | Tensor) -> None:
+        """Move every parameter along its gradient, at `factor` times its peak rate, and forget the gradients.
+
+        As a tensor of no axes, on the parameters' device, `factor` is read when the step is done: a recorded step has
+        its own each time.
+        """
         for name, (parameter, group) in self._parameters.items():
             gradient, momentum = parameter.grad, self._momenta[name]
             if gradient is None:
@@ -122,7 +126,10 @@ class Optimiser:
                 change = orthogonalised(change, self._dtype)
             elif group.decay:
                 parameter.mul_(1 - factor * group.lr * group.decay)
-            parameter.add_(change, alpha=-factor * group.lr)
+            if isinstance(factor, Tensor):
+                parameter.sub_(change * (factor * group.lr))
+            else:
+                parameter.add_(change, alpha=-factor * group.lr)
             parameter.grad = None
 
     def state(self) -> dict[str, Tensor]:

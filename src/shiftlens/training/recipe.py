@@ -15,6 +15,8 @@ from shiftlens.nn.vgg import ARCHITECTURES, DOWNSAMPLINGS, HEADS
 
 OPTIMISERS = ("muon", "sgd")
 FLIPS = ("alternating", "random", "none")
+_LATER = ("cutout", "cutmix")
+"""Numbers that older runs do not know: unsaid where they are off, so that those are gone on with."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Recipe:
         show each image both ways; `random` or `none`. Used only where a mirrored picture keeps its class.
     crop
         Pictures are shifted by up to this many pixels to each side, with reflected edges.
+    cutout
+        Side in pixels of a square, anywhere, that each picture loses to the mean colour; 0: none.
+    cutmix
+        Share of the pictures of which a rectangle, of any size and anywhere, shows another picture of the batch; the
+        target is shared by area. 0: none.
     stages
         Sizes of picture in the course of training; the last is the full size. A stage too small for the net is
         trained at full size, and so are all when the head ties the net to one size.
@@ -83,6 +90,8 @@ class Recipe:
     label_smoothing: float = 0.2
     flip: str = "alternating"
     crop: int = 2
+    cutout: int = 0
+    cutmix: float = 0.0
     stages: tuple[Stage, ...] = (Stage(0.2, 0.5), Stage(0.3, 0.75), Stage(0.5, 1.0))
     identity_init: bool = True
     head_start: float = 0.11
@@ -101,6 +110,10 @@ class Recipe:
                 raise InputError(f"{what} must be at least 1, got {getattr(self, what)}")
         if self.crop < 0:
             raise InputError(f"crop must be at least 0 pixels, got {self.crop}")
+        if self.cutout < 0:
+            raise InputError(f"cutout must be at least 0 pixels, got {self.cutout}")
+        if not 0 <= self.cutmix <= 1:
+            raise InputError(f"cutmix must be a share from 0 to 1, got {self.cutmix}")
         for what, below in (("warmup", 1.0), ("label_smoothing", 1.0), ("momentum", 1.0), ("momentum_rest", 1.0)):
             if not 0 <= getattr(self, what) < below:
                 raise InputError(f"{what} must be from 0 to below {below:g}, got {getattr(self, what)}")
@@ -168,6 +181,9 @@ class TrainSettings:
         """As plain JSON."""
         plain = asdict(self)
         plain["size"] = list(self.size)
+        for name in _LATER:
+            if not plain["recipe"][name]:
+                del plain["recipe"][name]
         plain["recipe"]["stages"] = [[stage.share, stage.scale] for stage in self.recipe.stages]
         return plain
 
