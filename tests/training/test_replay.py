@@ -1,11 +1,14 @@
 """Recorded steps, with a stand-in for the GPU's recorder: the course of steps one by one; recording learns nothing."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from shiftlens.nn.vgg import VGG
 from shiftlens.training import Recipe, replay
+from shiftlens.training.machine import tuned
 from shiftlens.training.optimiser import Optimiser, initialise
 from shiftlens.training.replay import WARM_UPS, ReplayedStep
 
@@ -85,3 +88,12 @@ def test_what_cannot_be_recorded_is_done_step_by_step_and_said_once(caplog):
 
 def test_recorder_is_cuda_graphs_by_default():
     assert ReplayedStep.__init__.__defaults__ == (replay.cuda_graph,)
+
+
+def test_on_a_gpu_sums_repeat_and_float32_is_float32(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.allow_tf32
+    with tuned(torch.device("cuda")):
+        assert (cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) == (True, False, False)
+    assert (cudnn.deterministic, cudnn.allow_tf32) == before

@@ -24,16 +24,17 @@ def compute_dtype(name: str, device: torch.device) -> torch.dtype:
 @contextmanager
 def tuned(device: torch.device) -> Iterator[None]:
     """Within the block, steps on `device` are fast (CPU), or repeat to the last bit and float32 is float32 (CUDA)."""
-    with roomy_heap(device) if device.type == "cpu" else _deterministic_cuda():
+    with roomy_heap(device) if device.type == "cpu" else _deterministic_cuda(device):
         yield
 
 
 @contextmanager
-def _deterministic_cuda() -> Iterator[None]:
+def _deterministic_cuda(device: torch.device) -> Iterator[None]:
     cudnn = torch.backends.cudnn
     before = cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32
     cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = True, False, False
     try:
-        yield
+        with torch.cuda.device(device):  # a recorder takes the streams of the current one
+            yield
     finally:
         cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32 = before
