@@ -18,6 +18,9 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 _DEFAULTS = {_MMAP_MAX: 65_536, _TRIM_THRESHOLD: 128 * 1024, _TOP_PAD: 128 * 1024}
 _ROOMY = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 256 * 2**20}
 
+_BFLOAT16_UNITS = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "sve_bf16")
+"""Instruction sets of x86 and ARM, as torch names them."""
+
 
 def resolve_device(name: str = "auto") -> torch.device:
     """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device that is really there.
@@ -43,10 +46,27 @@ def resolve_device(name: str = "auto") -> torch.device:
 
 
 def machine_kind(device: torch.device) -> str:
-    """What decides the last bits of a result: the CPU's vector unit as torch names it, or the GPU's name."""
+    """What decides the last bits of a result: the CPU's vector unit as torch names it, or the GPU's name.
+
+    A CPU's units for bfloat16 are named too: with the same vector unit some have none and torch emulates them.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"cpu {torch.backends.cpu.get_cpu_capability()}"
+    unit, units = torch.backends.cpu.get_cpu_capability(), _bfloat16_units()
+    # Plans of earlier versions say just "cpu AVX512", of either kind: that matches neither.
+    if units or unit == "AVX512":
+        return f"cpu {unit} (bfloat16: {', '.join(units) or 'emulated'})"
+    return f"cpu {unit}"
+
+
+def _bfloat16_units() -> tuple[str, ...]:
+    """Those that this CPU has."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        found = torch.cpu.get_capabilities()
+        return tuple(name for name in _BFLOAT16_UNITS if found.get(name))
+    # Older versions of torch have no such list: what they ask for themselves.
+    asked = {"avx512_bf16": "_is_avx512_bf16_supported", "amx_bf16": "_is_amx_tile_supported"}
+    return tuple(name for name, query in asked.items() if getattr(torch.cpu, query, bool)())
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -26,12 +28,20 @@ from shiftlens.sweeps.entries import (
     refuse_strange_entries,
     refuse_swollen,
 )
-from shiftlens.sweeps.locking import built_beside, disk_errors, output_lock
+from shiftlens.sweeps.locking import built_beside, clean_strays, disk_errors, output_lock, set_aside
 
 KIND = "features"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 added the seal; 1 is still read."""
 DIMENSIONS = ("channel", "y", "x")
 _ARRAYS = ("mean", "variance", "rolled", "flipped")
+
+# What is read, and sealed: an attribute that somebody added is no damage.
+_ATTRIBUTES = (
+    *("kind", "schema_version", "complete", "model", "model_digest", "input", "is_empty", "size", "after", "data"),
+    *("data_digest", "n_images", "n_layers", "seed", "notes", "software"),
+)
+_LAYER_ATTRIBUTES = ("path", "call", "layer_kind", "index", "activation", "scores", "n_images", "average_scores")
 
 # Far above what is ever written: a stranger's metadata must not decide how much memory is taken.
 _MOST_LAYERS = 10_000
@@ -50,10 +60,13 @@ def save_features(run: FeatureRun, out: str | Path) -> FeatureRun:
     target = Path(out)
     old = _check_target(target)
     real = target.resolve()
-    with output_lock(target), disk_errors(target, "write to"), built_beside(real, target) as building:
-        _write(building, run)
-        if old is not None:
-            shutil.rmtree(real)
+    with output_lock(target), disk_errors(target, "write to"):
+        clean_strays(target)
+        with built_beside(real, target) as building:
+            _write(building, run)
+            aside = None if old is None else set_aside(real)
+        if aside is not None:
+            shutil.rmtree(aside, ignore_errors=True)
     return replace(run, path=target)
 
 
@@ -111,22 +124,12 @@ def _write(place: Path, run: FeatureRun) -> None:
         "notes": json.dumps(run.notes),
         "software": json.dumps(dict(run.software), sort_keys=True),
     }
-    group = zarr.create_group(place, zarr_format=3, attributes=attributes)
-    for number, layer in enumerate(run.layers):
-        about = {
-            "path": layer.path,
-            "call": layer.call,
-            "layer_kind": layer.kind,
-            "index": layer.index,
-            "activation": layer.activation,
-            "scores": json.dumps(layer.scores.to_dict(), allow_nan=False),
-        }
-        arrays: dict[str, NDArray[Any]] = {"maps": layer.maps}
-        if layer.average is not None:
-            about["n_images"] = layer.average.n
-            about["average_scores"] = json.dumps(layer.average.scores.to_dict(), allow_nan=False)
-            found = {name: getattr(layer.average, name) for name in _ARRAYS}
-            arrays |= {name: values for name, values in found.items() if values is not None}
+    layers = [_layer(layer) for layer in run.layers]
+    seal = _Seal(attributes)
+    for about, arrays in layers:
+        seal.add(about, arrays.items())
+    group = zarr.create_group(place, zarr_format=3, attributes=attributes | {"seal": seal.text()})
+    for number, (about, arrays) in enumerate(layers):
         inner = group.create_group(f"layer_{number:03d}", attributes=about)
         for name, values in arrays.items():
             array = inner.create_array(
@@ -138,6 +141,48 @@ def _write(place: Path, run: FeatureRun) -> None:
                 compressors=ZstdCodec(level=3, checksum=True),
             )
             array[:] = values
+
+
+def _layer(layer: LayerMaps) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Attributes and arrays of a layer's group."""
+    about = {
+        "path": layer.path,
+        "call": layer.call,
+        "layer_kind": layer.kind,
+        "index": layer.index,
+        "activation": layer.activation,
+        "scores": json.dumps(layer.scores.to_dict(), allow_nan=False),
+    }
+    arrays: dict[str, NDArray[Any]] = {"maps": layer.maps}
+    if layer.average is not None:
+        about["n_images"] = layer.average.n
+        about["average_scores"] = json.dumps(layer.average.scores.to_dict(), allow_nan=False)
+        found = {name: getattr(layer.average, name) for name in _ARRAYS}
+        arrays |= {name: values for name, values in found.items() if values is not None}
+    return about, arrays
+
+
+class _Seal:
+    """SHA-256 over all that is read of a file: attributes, and of each layer in turn its attributes and numbers."""
+
+    def __init__(self, attributes: Mapping[str, Any]) -> None:
+        self._total = hashlib.sha256()
+        self._put(attributes, _ATTRIBUTES)
+
+    def add(self, about: Mapping[str, Any], arrays: Iterable[tuple[str, NDArray[Any]]]) -> None:
+        """The next layer."""
+        self._put(about, _LAYER_ATTRIBUTES)
+        for name, values in arrays:
+            self._total.update(f"|{name} {values.dtype.name} {values.shape}|".encode())
+            self._total.update(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).data)
+
+    def _put(self, attributes: Mapping[str, Any], names: Iterable[str]) -> None:
+        known = {name: attributes[name] for name in names if name in attributes}
+        self._total.update(json.dumps(known, sort_keys=True).encode())
+
+    def text(self) -> str:
+        """`sha256:...`."""
+        return f"sha256:{self._total.hexdigest()}"
 
 
 def open_features(path: str | Path) -> FeatureRun:
@@ -166,14 +211,17 @@ def open_features(path: str | Path) -> FeatureRun:
         group = zarr.open_group(place, mode="r", zarr_format=3, use_consolidated=False)
         attributes: dict[str, Any] = dict(group.attrs.asdict())
         version = attributes["schema_version"]
-        if type(version) is not int or version > SCHEMA_VERSION:
+        if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
             raise StoreError(
                 f"{place} is a feature run of schema version {version!r}, this shiftlens reads up to {SCHEMA_VERSION}: "
                 "a newer shiftlens wrote it"
             )
         n_layers = _whole(attributes["n_layers"], 1, _MOST_LAYERS)
         room = _Room(place)
-        layers = tuple(_read_layer(group[f"layer_{k:03d}"], room) for k in range(n_layers))
+        seal = _Seal(attributes)
+        layers = tuple(_read_layer(group[f"layer_{k:03d}"], room, seal) for k in range(n_layers))
+        if attributes.get("seal") != (None if version == 1 else seal.text()):
+            raise StoreError(f"{place} is damaged: its attributes, scores or maps are not those it was made with")
         h, w = attributes["size"]
         return FeatureRun(
             model=_text(attributes["model"]),
@@ -223,12 +271,15 @@ class _Room:
         return np.asarray(array[:])
 
 
-def _read_layer(group: Any, room: _Room) -> LayerMaps:
+def _read_layer(group: Any, room: _Room, seal: _Seal) -> LayerMaps:
     about = group.attrs.asdict()
-    maps = room.read(group, "maps")
+    averaged = [name for name in _ARRAYS if name in group] if "average_scores" in about else []
+    stored = {name: room.read(group, name) for name in ("maps", *averaged)}
+    seal.add(about, stored.items())
+    maps = stored["maps"]
     average = None
     if "average_scores" in about:
-        arrays = {name: room.read(group, name).astype(np.float64) if name in group else None for name in _ARRAYS}
+        arrays = {name: stored[name].astype(np.float64) if name in stored else None for name in _ARRAYS}
         if any(a is not None and a.shape != maps.shape for a in arrays.values()):
             raise ValueError(f"{group.path}: the averages have another shape than the maps")
         mean, variance = arrays.pop("mean"), arrays.pop("variance")

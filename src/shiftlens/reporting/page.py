@@ -5,15 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import re
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 
 from shiftlens.errors import InputError, StoreError
 from shiftlens.reporting.encoding import Data, palette, script_json
-from shiftlens.sweeps.locking import disk_errors
+from shiftlens.sweeps.locking import disk_errors, locked, siblings
 
 SCRIPTS = ("vendor/plotly-cartesian.min.js", "heatmap.js", "report.js")
 STYLE = "report.css"
@@ -94,9 +96,13 @@ def written_whole(path: Path) -> Iterator[Path]:
         if path.is_dir():
             raise StoreError(f"cannot write {path}: it is a directory")
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-        os.close(handle)
     building = Path(name)
+    # Its lock says that somebody writes it, until this process ends in whatever way.
+    if sys.platform == "win32" or not locked(handle):
+        os.close(handle)
+        handle = -1
     try:
         yield building
         with disk_errors(path, "write"):
@@ -107,3 +113,17 @@ def written_whole(path: Path) -> Iterator[Path]:
             building.replace(path)
     finally:
         building.unlink(missing_ok=True)
+        if handle >= 0:
+            os.close(handle)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what processes that died left beside `path`; that of a living one is locked."""
+    if sys.platform == "win32":
+        return
+    partial = re.compile(rf"\.{re.escape(path.name)}\.[a-z0-9_]{{8}}\.partial")
+    for old in siblings(path):
+        if partial.fullmatch(old.name):
+            with suppress(OSError), old.open("rb") as file:
+                if locked(file.fileno()):
+                    old.unlink()

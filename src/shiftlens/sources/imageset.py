@@ -18,7 +18,7 @@ from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
 from shiftlens.sources.decode import DECODE_RULE, Pixels, fit
 from shiftlens.sources.items import item_pictures
-from shiftlens.sources.pictures import ArrayPictures, Pictures, as_labels
+from shiftlens.sources.pictures import ArrayPictures, EncodedPictures, Pictures, as_labels
 from shiftlens.sources.preprocessing import INTERPOLATIONS
 from shiftlens.sources.selection import stratified_order
 
@@ -240,6 +240,11 @@ class ImageSet:
     def names_given(self) -> bool:
         """Whether `class_names` came with the pictures; False when they are only the classes' numbers."""
         return self._names_given
+
+    @property
+    def through_pillow(self) -> bool:
+        """Whether Pillow makes the pixels: files that are decoded, pictures that are resized."""
+        return self._rule is not None or isinstance(self._pictures, EncodedPictures)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -23,8 +23,11 @@ SCHEMA_VERSION = 3
 """2 added the seal and the checksums, 3 the seal over the attributes that change later; 1 and 2 are still read and gone
 on with, as they are."""
 
-PACKAGES = ("shiftlens", "torch", "numpy", "zarr")
-"""Whose versions are written into a sweep."""
+PACKAGES = ("shiftlens", "torch", "numpy", "zarr", "pillow")
+"""Whose versions are written into a sweep; Pillow's only where it decoded or resized the images."""
+
+_SAME = ("torch", "shiftlens", "pillow")
+"""Of which a stored sweep is continued only by the same version: others do not touch its numbers."""
 
 
 @dataclass(frozen=True)
@@ -193,25 +196,35 @@ class SweepHeader:
             )
 
     def refuse_other_torch(self, where: str) -> None:
-        """Refuse to compute more of a stored sweep with another torch than the one that began it.
+        """Refuse to compute more of a stored sweep with another torch, shiftlens or Pillow than began it.
+
+        A version that the sweep does not name is no reason to refuse: older sweeps name no Pillow, and those of arrays
+        that are used as they are have none.
 
         Raises
         ------
         StoreError
-            Another version of torch may round differently, so the file would depend on where it was interrupted.
+            Another version may round differently, so the file would depend on where it was interrupted.
         """
-        here, there = software_versions()["torch"], self.software.get("torch", "unknown")
-        if here != there:
-            raise StoreError(
-                f"{where} was begun with torch {there}, this is torch {here}: its results could differ in the last "
-                f"bits; finish it with torch {there}, or start a new sweep at another path"
-            )
+        versions = software_versions()
+        for package in _SAME:
+            here, there = versions.get(package, "unknown"), self.software.get(package)
+            if there is None and package != "torch":
+                continue
+            if here != there:
+                raise StoreError(
+                    f"{where} was begun with {package} {there}, this is {package} {here}: its results could differ in "
+                    f"the last bits; finish it with {package} {there}, or start a new sweep at another path"
+                )
 
 
 def describe(
     model: Model, images: ImageSet, size: tuple[int, int], grid: ShiftGrid, fill: Fill, plan: Plan
 ) -> SweepHeader:
     """The header of a sweep of `model` on `images` (already on the model's input grid of `size` `(h, w)` pixels)."""
+    software = software_versions()
+    if not images.through_pillow:
+        software.pop("pillow", None)
     return SweepHeader(
         model=model.name,
         model_digest=model.digest,
@@ -230,7 +243,7 @@ def describe(
         strides=tuple(model.strides),
         preprocessing=model.preprocessing,
         training=model.training,
-        software=software_versions(),
+        software=software,
         behaviour=behaviour_of(model, (images.n_channels, *size)),
     )
 

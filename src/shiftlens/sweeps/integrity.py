@@ -14,6 +14,7 @@ from shiftlens.errors import StoreError
 from shiftlens.shifts import ShiftGrid
 from shiftlens.sweeps.existing import read_header, sweep_exists
 from shiftlens.sweeps.group import ChunkState, SweepGroup
+from shiftlens.sweeps.layout import STATE_SEALED
 from shiftlens.sweeps.locking import disk_errors
 from shiftlens.sweeps.plan import CONTROLS
 from shiftlens.sweeps.store import CONTROL_PREFIX, SweepStore
@@ -160,6 +161,8 @@ def verify_sweep(path: str | Path) -> Verification:
                 f"{group.path} has schema version {group.schema}, without checksums: a chunk that is torn or flipped "
                 "is told, one that is whole and of another place or sweep is not; nor is a change of its attributes"
             )
+        elif group.schema < STATE_SEALED and group.header.schedule is not None:
+            notes.append(f"{group.path} has schema version {group.schema}: its half-widths are under no seal")
     return Verification(
         out=str(path),
         n_chunks=sum(group.n_chunks for group in groups),

@@ -47,26 +47,35 @@ class FolderLock:
             Another process holds it.
         """
         self.free()
-        if sys.platform == "win32" or not self._path.is_dir():
+        if not (_SYNCS_FOLDERS and self._path.is_dir()):
             return
-        import fcntl
-
-        handle = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise _busy(self._path) from None
-        except OSError:
-            os.close(handle)  # network file systems that lock no folders: the sibling must do
-            return
-        self._handle = handle
+        self._handle = os.open(self._path, os.O_RDONLY)
+        if not locked(self._handle):
+            raise _busy(self._path)
 
     def free(self) -> None:
         """Give the lock back."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+
+def locked(handle: int) -> bool:
+    """Lock an open file or folder until it is closed; False where another process has it.
+
+    True where the system has no such lock: Windows, and network file systems that lock no folders.
+    """
+    if sys.platform == "win32":
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _busy(path: Path) -> StoreError:
@@ -134,6 +143,16 @@ def built_beside(target: Path, anchor: Path) -> Iterator[Path]:
         shutil.rmtree(building, ignore_errors=True)
 
 
+def set_aside(path: Path) -> Path:
+    """Rename a folder to what `clean_strays` removes, in one go: a death while it is removed must not leave half of it.
+
+    The caller holds the lock on it.
+    """
+    aside = _building_name(path)
+    path.rename(aside)
+    return aside
+
+
 def clean_strays(path: Path) -> None:
     """Remove what a process that died while writing to `path` left; the caller holds the lock.
 
@@ -142,7 +161,7 @@ def clean_strays(path: Path) -> None:
     """
     real = path.resolve()
     half_built = re.compile(re.escape(f".{real.name}.") + r"[0-9a-f]{32}\.building")
-    for sibling in real.parent.iterdir():
+    for sibling in siblings(real):
         if half_built.fullmatch(sibling.name) and sibling.is_dir() and not sibling.is_symlink():
             shutil.rmtree(sibling)
     if real.is_dir():
@@ -170,6 +189,14 @@ def remove_stub(files: Iterable[Path], root: Path) -> None:
                 break
             with suppress(OSError):  # the folder holds something else
                 folder.rmdir()
+
+
+def siblings(path: Path) -> list[Path]:
+    """What lies beside a path; nothing where the folder may be written to and not read."""
+    try:
+        return list(path.parent.iterdir())
+    except PermissionError:
+        return []
 
 
 def _building_name(anchor: Path) -> Path:

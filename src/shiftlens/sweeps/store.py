@@ -76,7 +76,8 @@ class SweepStore:
         if self.main.header.control is not None:
             return ()
         with disk_errors(self.path, "read"):
-            return tuple(c for c in CONTROLS if (self.path / f"{CONTROL_PREFIX}{c}" / "zarr.json").is_file())
+            places = {control: self.path / f"{CONTROL_PREFIX}{control}" for control in CONTROLS}
+            return tuple(c for c, place in places.items() if place.is_dir() and any(place.iterdir()))
 
     def group(self, control: str | None) -> SweepGroup:
         """The main group (None) or a control's; the control must be there.
@@ -103,19 +104,23 @@ class SweepStore:
             create_group(building, main.header.for_control(control), *main.everyone, main.chunk_size, main.schema)
 
     def _refuse_other_place(self) -> None:
-        """A control that is opened by itself must be that of the sweep whose folder it lies in, if it does."""
-        if self.main.header.control is None:
+        """A control that is opened by itself must be named so, and of the sweep in whose folder it lies, if it does."""
+        control = self.main.header.control
+        if control is None:
             return
         with disk_errors(self.path, "read"):
             place = self.path.resolve()
-        if not place.name.startswith(CONTROL_PREFIX):
-            return
+        if place.name != f"{CONTROL_PREFIX}{control}":
+            raise StoreError(
+                f"{self.path} holds the control {control} of a sweep: expected it in a folder "
+                f"{CONTROL_PREFIX}{control} of that sweep, got {place.name}"
+            )
         try:
             if not sweep_exists(place.parent):
                 return
         except StoreError:
             return  # it lies in a folder of something else
-        _refuse_other_control(SweepGroup(place.parent), self.main, place.name.removeprefix(CONTROL_PREFIX))
+        _refuse_other_control(SweepGroup(place.parent), self.main, control)
 
 
 def _refuse_other_control(main: SweepGroup, group: SweepGroup, control: str) -> None:
