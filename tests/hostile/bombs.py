@@ -17,9 +17,23 @@ ROOM = 768 * 2**20
 BOMBS = {
     "weights": ["zip bomb", "zip that says 4 GB", "a terabyte of one number", "header of 2**62 bytes"],
     "runs": ["weights of a petabyte", "input of 16384 x 16384", "padding of 4096", "facts are endless"],
-    "pictures": ["60,000 x 60,000 zeros", "a WEBP canvas of 1 GB", "a TIFF of 2**31 rows", "a terabyte", "endless"],
-    "folders": ["a terabyte in each class", "endless zeros in a class"],
-    "parquet": ["a footer of 4 GB", "zeros without end"],
+    "pictures": [
+        "a million by one",
+        "one by a million",
+        "60,000 x 60,000 zeros",
+        "a WEBP canvas of 1 GB",
+        "a TIFF of 2**31 rows",
+        "a terabyte",
+        "endless",
+    ],
+    "folders": ["a million by one in each class", "a terabyte in each class", "endless zeros in a class"],
+    "parquet": [
+        "a footer of 4 GB",
+        "zeros without end",
+        "50 million rows of nothing",
+        "a million rows of nothing",
+        "one picture, 100,000 times",
+    ],
     "sweeps": [
         "10**12 images",
         "10**8 images",

@@ -43,6 +43,11 @@ def png(w: int, h: int, data: bytes, *, depth: int = 8, colour: int = 2, more: b
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + more + png_chunk(b"IDAT", data) + png_chunk(b"IEND", b"")
 
 
+def long_and_narrow(w: int) -> bytes:
+    """A row of black pixels in three kilobytes."""
+    return png(w, 1, zlib.compress(bytes(3 * w + 1), 9))
+
+
 def text_bomb() -> bytes:
     packed = zlib.compress(bytes(64 * 2**20), 9)
     return png(16, 16, zlib.compress(bytes(16 * 49)), more=png_chunk(b"zTXt", b"a\0\0" + packed))
@@ -107,6 +112,8 @@ PICTURE_BYTES: dict[str, tuple[Bytes, str, str]] = {
         "refused",
         "too large to decode safely",
     ),
+    "a million by one": (lambda f: long_and_narrow(1_000_000), "refused", "long and narrow"),
+    "one by a million": (lambda f: png(1, 1_000_000, zlib.compress(bytes(4_000_000), 9)), "refused", "long and narrow"),
     "2**31 - 1 pixels wide": (lambda f: png(2**31 - 1, 2**31 - 1, b""), "refused", "x.png"),
     "no pixels": (lambda f: png(0, 0, zlib.compress(b"")), "refused", "x.png"),
     "pixels that end early": (lambda f: png(16, 16, zlib.compress(bytes(10))), "refused", "cannot be decoded"),
@@ -264,6 +271,11 @@ FOLDERS: dict[str, Case] = {
             "refused",
             "cannot be read",
         ),
+        "a million by one in each class": (
+            filled(lambda path, f: path.write_bytes(long_and_narrow(1_000_000 - int(path.stem)))),
+            "refused",
+            "long and narrow",
+        ),
         "a terabyte in each class": (filled(lambda path, f: huge(path)), "refused", "expected at most"),
         "what cannot be read": (filled(lambda path, f: path.symlink_to("/proc/self/mem")), "refused", "cannot be read"),
         "pickles in a class": (filled(lambda path, f: path.write_bytes(pickled(f))), "refused", "is no picture"),
@@ -382,6 +394,39 @@ def data_bomb(folder: Path) -> Path:
     return table(images=[{"bytes": bytes(16 * 2**20), "path": ""}] * 6, compression="zstd")(folder)
 
 
+def nulls(n_rows: int) -> Callable[[Path], Path]:
+    """Rows of nothing: half a megabyte for fifty million, written a group at a time."""
+
+    def build(folder: Path) -> Path:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        group = min(n_rows, 10**6)
+        rows = pa.table({"image": pa.nulls(group, kind), "label": np.zeros(group, np.int64)})
+        path = folder / "x.parquet"
+        with pq.ParquetWriter(path, rows.schema, compression="zstd") as writer:
+            for _ in range(n_rows // group):
+                writer.write_table(rows)
+        return path
+
+    return build
+
+
+def one_picture_often(folder: Path) -> Path:
+    """A picture of a megabyte, stored once, in a hundred thousand rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    picture = pa.array([bytes(2**20)], pa.binary())
+    often = pa.DictionaryArray.from_arrays(pa.array(np.zeros(100_000, np.int32)), picture)
+    path = folder / "x.parquet"
+    rows = pa.table({"image": pa.StructArray.from_arrays([often], ["bytes"]), "label": np.zeros(100_000, np.int64)})
+    # Without Arrow's own schema a reader knows of plain bytes only.
+    pq.write_table(rows, path, compression="zstd", store_schema=False, dictionary_pagesize_limit=2**21)
+    return path
+
+
 def many_labels(folder: Path) -> Path:
     return table(labels=[2**62] * 6)(folder)
 
@@ -434,6 +479,9 @@ PARQUET: dict[str, Case] = {
         "text": (mangled(lambda b: b"PAR1" + b"x" * 99 + b"PAR1"), "refused", "cannot be read as parquet"),
         "empty": (mangled(lambda b: b""), "refused", "cannot be read as parquet"),
         "a pickle": (lambda f: as_file(pickled, "x.parquet")(f), "refused", "cannot be read as parquet"),
+        "50 million rows of nothing": (nulls(5 * 10**7), "refused", "50,000,000 rows"),
+        "a million rows of nothing": (nulls(10**6), "refused", "has no bytes"),
+        "one picture, 100,000 times": (one_picture_often, "refused", "repeated very often"),
         "zeros without end": (data_bomb, "refused", "is no picture"),
         "a pipe": (lambda f: (os.mkfifo(f / "x.parquet"), f / "x.parquet")[1], "refused", "does not exist"),
         "endless": (link("/dev/zero", "x.parquet"), "refused", "does not exist"),

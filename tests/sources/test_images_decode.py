@@ -219,6 +219,26 @@ def test_fit_refuses_a_cut_larger_than_the_picture() -> None:
         fit(np.zeros((10, 10, 3), np.uint8), (8, 20), 8, "bilinear", lambda: "picture 4")
 
 
+@pytest.mark.parametrize(("shape", "size"), [((1, 600_000, 3), (224, 224)), ((600_000, 1, 1), (150, 40))])
+def test_fit_refuses_what_resizing_would_make_enormous(shape: tuple[int, int, int], size: tuple[int, int]) -> None:
+    with pytest.raises(
+        InputError, match=r"^picture 4 is .* would be resized to .* too long and narrow .* cut it"
+    ) as caught:
+        fit(np.zeros(shape, np.uint8), size, None, "bilinear", lambda: "picture 4")
+    assert "\n" not in str(caught.value)
+
+
+def test_fit_takes_what_is_asked_for_whatever_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 450)
+    picture = np.zeros((10, 40, 3), np.uint8)
+    assert fit(picture, (20, 20), None, "bilinear", lambda: "here").shape == (20, 20, 3)
+    assert fit(picture, (10, 10), 20, "bilinear", lambda: "here").shape == (10, 10, 3)
+    with pytest.raises(InputError, match="here is 10x41 and would be resized to 20x82, more than 1600 pixels"):
+        fit(np.zeros((10, 41, 3), np.uint8), (20, 20), None, "bilinear", lambda: "here")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # so a user says that there is no limit
+    assert fit(np.zeros((10, 41, 3), np.uint8), (20, 20), None, "bilinear", lambda: "here").shape == (20, 20, 3)
+
+
 def test_every_interpolation_of_a_constant_is_the_constant() -> None:
     constant = np.full((9, 9, 3), 77, np.uint8)
     for name in INTERPOLATIONS:

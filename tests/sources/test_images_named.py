@@ -392,6 +392,39 @@ def test_parquet_reads_the_same_with_any_memory(
     assert len(held) <= (12 if cache_bytes == 2**28 else 3)
 
 
+def test_parquet_of_more_rows_than_pictures_could_be_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parquet, "_ROWS_ANYWAY", 1000)
+    kind = pa.struct([("bytes", pa.binary())])
+    rows = pa.table({"img": pa.nulls(600, kind), "label": pa.array([0] * 600)})
+    for name in ("test-0.parquet", "test-1.parquet"):
+        pq.write_table(rows, tmp_path / name)
+        assert (tmp_path / name).stat().st_size < 8 * 600
+    assert len(load_images(f"parquet:{tmp_path / 'test-0.parquet'}")) == 600
+    with pytest.raises(InputError, match=r"test-1\.parquet says that 1,200 rows are in [\d,]+ bytes: .* no pictures"):
+        load_images(f"parquet:{tmp_path}")
+    write_parquet(tmp_path / "real" / "test-0.parquet", [png(k % 256) for k in range(2000)], [0] * 2000)
+    assert len(load_images(f"parquet:{tmp_path / 'real'}")) == 2000
+
+
+def test_parquet_in_which_one_picture_is_many_is_read_to_a_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).save(out, "PNG")
+    write_parquet(tmp_path / "test-0.parquet", [out.getvalue()] * 90, [0] * 90, group=90)
+    assert (tmp_path / "test-0.parquet").stat().st_size < 2 * len(out.getvalue())
+    monkeypatch.setattr(parquet, "_COPIES_ANYWAY", 0)
+    monkeypatch.setattr(parquet, "_GROUP_BYTES", 40 * len(out.getvalue()))  # goes on in a temporary file half-way
+    images = load_images(f"parquet:{tmp_path}")
+    assert np.array_equal(images.batch([0, 41, 89])[2], noise.transpose(2, 0, 1))
+    monkeypatch.setattr(parquet, "_MOST_COPIES", 80)
+    with pytest.raises(InputError, match=r"row group 0 of .*test-0\.parquet .* repeated very often"):
+        load_images(f"parquet:{tmp_path}").batch([0])
+
+
 def test_parquet_memory_does_not_grow_with_the_set(tmp_path: Path) -> None:
     import tracemalloc
 

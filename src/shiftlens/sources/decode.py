@@ -143,7 +143,8 @@ def fit(
     Raises
     ------
     InputError
-        After scaling to `resize` the picture is smaller than the piece to be cut.
+        After scaling to `resize` the picture is smaller than the piece to be cut, or, being long and narrow, larger
+        than what may be decoded.
     """
     have_h, have_w = pixels.shape[:2]
     want_h, want_w = size
@@ -162,13 +163,30 @@ def fit(
         raise InputError(
             f"{where()} is {have_h}x{have_w} and, with its shorter side at {resize}, too small to cut {want_h}x{want_w}"
         )
-    if (new_h, new_w) != (have_h, have_w):
-        grey = pixels.shape[2] == 1
-        image = Image.fromarray(pixels[:, :, 0] if grey else pixels)
-        pixels = np.asarray(image.resize((new_w, new_h), Image.Resampling[interpolation.upper()]))
-        pixels = pixels[:, :, None] if grey else pixels
     top, left = round((new_h - want_h) / 2), round((new_w - want_w) / 2)
-    return pixels[top : top + want_h, left : left + want_w]
+    if (new_h, new_w) == (have_h, have_w):
+        return pixels[top : top + want_h, left : left + want_w]
+    _refuse_to_grow(pixels, (new_h, new_w), max(want_h * want_w, (resize or 0) ** 2), where)
+    grey = pixels.shape[2] == 1
+    image = Image.fromarray(pixels[:, :, 0] if grey else pixels)
+    image = image.resize((new_w, new_h), Image.Resampling[interpolation.upper()])
+    cut = np.asarray(image.crop((left, top, left + want_w, top + want_h)))
+    return cut[:, :, None] if grey else cut
+
+
+def _refuse_to_grow(pixels: Pixels, new: tuple[int, int], wanted: int, where: Callable[[], str]) -> None:
+    """A picture of a million by one is small, and enormous once its shorter side is that of an input.
+
+    What is `wanted` itself, in pixels, is the user's own decision, and pictures of up to 4 by 1 come with it.
+    """
+    if Image.MAX_IMAGE_PIXELS is None:
+        return
+    most = max(Image.MAX_IMAGE_PIXELS, 4 * wanted)
+    if new[0] * new[1] > most:
+        raise InputError(
+            f"{where()} is {pixels.shape[0]}x{pixels.shape[1]} and would be resized to {new[0]}x{new[1]}, more than "
+            f"{most} pixels: it is too long and narrow to be resized safely; cut it"
+        )
 
 
 def _opened(data: bytes, where: str) -> Image.Image:

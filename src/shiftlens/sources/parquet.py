@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import tempfile
@@ -26,6 +27,12 @@ _CACHE_BYTES = 256 * 2**20  # row groups kept in memory, all together
 _MOST_SPOOLS = 4  # larger row groups kept on disk
 _MOST_READERS = 16  # open files are scarce, and a set may have thousands
 _BATCH_BYTES = 4 * 2**20  # handed over by the reader at once, about
+_WORST_BATCH_BYTES = 64 * 2**20  # and at most, where all rows of a batch are one long value that is stored once
+_MOST_COPIES = 100  # a row group, in which a value may be stored once for many rows, unpacks to so many times its size
+_COPIES_ANYWAY = 128 * 2**20  # or to so many bytes
+_LABELS_AT_ONCE = 2**16
+_ROWS_ANYWAY = 2**20  # so many rows are read whatever the files' size; beyond that,
+_BYTES_A_ROW = 8  # a row takes so much of a file at least: no picture is smaller
 _READ_AHEAD = 2**20
 
 _IMAGE_COLUMNS = ("img", "image")
@@ -98,13 +105,8 @@ class ParquetPictures(EncodedPictures):
         file, number = self._groups[group]
         try:
             reader = self._reader(file)
-            rows: _Spool | list[bytes | None]
-            if reader.metadata.row_group(number).total_byte_size > _GROUP_BYTES:
-                rows = _Spool(self._batches(reader, number))
-                size = 0  # on disk: only its index of 16 bytes a row is in memory
-            else:
-                rows = [data for batch in self._batches(reader, number) for data in batch]
-                size = sum(len(data) for data in rows if data is not None)
+            claimed = reader.metadata.row_group(number).total_byte_size
+            rows, size = _hold(self._batches(reader, file, number), 0 if claimed > _GROUP_BYTES else _GROUP_BYTES)
         except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's own errors are kinds of these
             raise InputError(f"row group {number} of {self._files[file]} cannot be read: {one_line(error)}") from error
         self._held[group] = (rows, size)
@@ -130,13 +132,38 @@ class ParquetPictures(EncodedPictures):
             )
         return self._readers[file]
 
-    def _batches(self, reader: Any, group: int) -> Iterator[list[bytes | None]]:
+    def _batches(self, reader: Any, file: int, group: int) -> Iterator[list[bytes | None]]:
         # Only the leaf is named: a struct may carry more than `bytes`.
         columns = [f"{self._column}.bytes"]
         facts = reader.metadata.row_group(group)
-        rows = max(1, min(1024, _BATCH_BYTES * facts.num_rows // max(1, facts.total_byte_size)))
+        claimed = max(1, facts.total_byte_size)
+        rows = max(1, min(1024, _BATCH_BYTES * facts.num_rows // claimed, _WORST_BATCH_BYTES // claimed))
+        most, n_bytes = max(_COPIES_ANYWAY, _MOST_COPIES * claimed), 0
         for batch in reader.iter_batches(batch_size=rows, row_groups=[group], columns=columns):
-            yield batch.column(0).field("bytes").to_pylist()
+            found = batch.column(0).field("bytes").to_pylist()
+            n_bytes += _n_bytes(found)
+            if n_bytes > most:
+                raise InputError(
+                    f"row group {group} of {self._files[file]} holds {claimed} bytes and unpacks to more than {most}: "
+                    "a few values are repeated very often; expected pictures"
+                )
+            yield found
+
+
+def _n_bytes(rows: list[bytes | None]) -> int:
+    return sum(len(data) for data in rows if data is not None)
+
+
+def _hold(batches: Iterator[list[bytes | None]], most: int) -> tuple[_Spool | list[bytes | None], int]:
+    """Rows in memory and their bytes or, where these are more than `most`, on disk, with an index in memory."""
+    held: list[bytes | None] = []
+    size = 0
+    for batch in batches:
+        held += batch
+        size += _n_bytes(batch)
+        if size > most:
+            return _Spool(itertools.chain([held], batches)), 0
+    return held, size
 
 
 class _Spool:
@@ -183,7 +210,8 @@ def open_parquet(
     Raises
     ------
     InputError
-        A missing path or package, no parquet files, no picture or label column, labels that are not whole numbers.
+        A missing path or package, no parquet files, no picture or label column, labels that are not whole numbers, more
+        rows than pictures could be in the files.
     """
     if kind_of(path) == "nothing":
         raise InputError(f"parquet path {path} does not exist")
@@ -193,6 +221,7 @@ def open_parquet(
     group_rows: list[list[int]] = []
     names: list[str] | None = None
     column = ""
+    n_rows, n_bytes = 0, 0
     for number, file in enumerate(files):
         try:
             with pq.ParquetFile(file) as reader:
@@ -204,6 +233,13 @@ def open_parquet(
                 elif (column, names) != (found, file_names):
                     raise InputError(f"{file} and {files[0]} differ in picture column or classes; expected one set")
                 group_rows.append([metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)])
+                n_rows += max(metadata.num_rows, sum(group_rows[-1]))
+                n_bytes += file.stat().st_size
+                if n_rows > max(_ROWS_ANYWAY, n_bytes // _BYTES_A_ROW):
+                    raise InputError(
+                        f"{file} says that {n_rows:,} rows are in {n_bytes:,} bytes: these are no pictures, which take "
+                        f"{_BYTES_A_ROW} bytes each at least"
+                    )
                 labels.append(_labels(reader, file))
         except (OSError, ValueError, NotImplementedError) as error:
             raise InputError(f"{file} cannot be read as parquet: {one_line(error)}") from error
@@ -273,11 +309,14 @@ def _labels(reader: Any, file: Path) -> Int64[np.ndarray, " n"]:
     kind = schema.field("label").type
     if not pa.types.is_integer(kind):
         raise InputError(f"column label of {file} must hold whole numbers, got {kind}")
-    column = reader.read(columns=["label"]).column("label")
-    if column.null_count:
-        row = int(np.argmax(column.is_null().to_numpy()))
-        raise InputError(f"row {row} of {file} has no label; expected a whole number in each row")
-    return np.asarray(column.to_numpy(), dtype=np.int64)
+    parts = [np.empty(0, np.int64)]
+    for batch in reader.iter_batches(batch_size=_LABELS_AT_ONCE, columns=["label"]):
+        column = batch.column(0)
+        if column.null_count:
+            row = sum(map(len, parts)) + int(np.argmax(column.is_null().to_numpy(zero_copy_only=False)))
+            raise InputError(f"row {row} of {file} has no label; expected a whole number in each row")
+        parts.append(np.asarray(column.to_numpy(), dtype=np.int64))
+    return np.concatenate(parts)
 
 
 def _class_names(schema: Any) -> list[str] | None:
