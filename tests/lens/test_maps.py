@@ -12,12 +12,14 @@ import xarray as xr
 from torch import Tensor, nn
 
 from shiftlens.errors import InputError, StoreError
+from shiftlens.lens import pictures
 from shiftlens.lens.maps import features
 from shiftlens.lens.moments import Moments
 from shiftlens.lens.repadding import Repadded
 from shiftlens.lens.store import open_features
 from shiftlens.nn import conv2d
 from shiftlens.nn.vgg import VGG
+from shiftlens.sources.decode import fit
 from shiftlens.sources.images import ImageSet, load_images
 from shiftlens.sources.models import wrap
 from shiftlens.stats import Skipped
@@ -140,6 +142,12 @@ def test_inputs_by_name_and_file(tmp_path: Path) -> None:
     run = features(model, tmp_path / "a.png")
     assert run.input.endswith("a.png")
     assert not run.is_empty
+    for k in (1, 3):  # as many rows as a picture may have channels
+        Image.fromarray(pixels[:k]).save(tmp_path / "low.png")
+        shown = pictures.shown(model, tmp_path / "low.png", None, 0).x[0]
+        expected = fit(pixels[:k], (32, 32), None, "bilinear", lambda: "here").transpose(2, 0, 1)
+        back = shown * 0.25 + torch.tensor([0.5, 0.4, 0.3])[:, None, None]
+        assert np.array_equal((255 * back).round().byte().numpy(), expected)
     (tmp_path / "b.png").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"b\.png is no picture"):
         features(model, tmp_path / "b.png")

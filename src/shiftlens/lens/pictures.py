@@ -57,7 +57,7 @@ def shown(model: Model, picture: str | Path, size: tuple[int, int] | None, seed:
     if where is not None:
         pixels = decode(read_file(where, printable(name)), printable(name))
         wanted = replace(model, preprocessing=preprocessing)
-        images, _ = on_input_grid(wanted, ImageSet([pixels], [0], name=name))
+        images, _ = on_input_grid(wanted, ImageSet([pixels.transpose(2, 0, 1)], [0], name=name))
         return Shown(name, preprocessing.normalise(torch.from_numpy(images.batch([0]))), False)
     h, w = size or model.input_size or (0, 0)
     if not h:
