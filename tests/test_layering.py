@@ -20,6 +20,7 @@ FLOORS = {
     "naming": 0,
     "stats": 0,
     "devices": 0,
+    "styling": 0,
     "sequential": 1,
     "shifts": 1,
     "nn": 1,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import chdir, suppress
+from pathlib import Path
 
 import typer
 
@@ -55,6 +56,13 @@ def _root(
         raise typer.Exit(2)
 
 
+def _own_matplotlib() -> None:
+    """Matplotlib obeys a file `matplotlibrc` in the folder it is loaded in, whoever put it there: load it elsewhere."""
+    if os.path.lexists("matplotlibrc"):
+        with chdir(Path(__file__).parent):
+            import matplotlib  # noqa: F401 - what it does is wanted, not its name
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -79,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _outcome(argv: Sequence[str] | None) -> int:
     try:
+        _own_matplotlib()
         code = app(args=argv, prog_name="shiftlens", standalone_mode=False)
     except ShiftlensError as error:
         error_line(str(error))

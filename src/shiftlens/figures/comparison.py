@@ -25,6 +25,7 @@ from shiftlens.figures.maps import LEAST_POINTS
 from shiftlens.figures.profile import Profile
 from shiftlens.metrics.arrays import BoolArray, IntArray
 from shiftlens.stats import FloatArray
+from shiftlens.styling import default_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -109,6 +110,7 @@ def plot_comparison(made: Drawable, out: str | Path | None = None, *, format: st
     return Pictures(figures, tuple(save(figure, Path(out) / f"{name}.{kind}") for name, figure in figures.items()))
 
 
+@default_style()
 def difference_maps(made: Drawable) -> Figure:
     """Accuracy of each sweep minus that of the baseline in points, one symmetric range for all.
 
@@ -138,6 +140,7 @@ def difference_maps(made: Drawable) -> Figure:
     return figure
 
 
+@default_style()
 def accuracy_maps(made: Drawable) -> Figure:
     """Accuracy over (dx, dy) of every sweep in per cent, all on the range 0 to 100."""
     n = len(made.names)
@@ -154,6 +157,7 @@ def accuracy_maps(made: Drawable) -> Figure:
     return figure
 
 
+@default_style()
 def profiles(made: Drawable) -> Figure:
     """Accuracy against the length of the shift, all sweeps in one axes, each with its band."""
     figure = new_figure(7.6, 4.8)

@@ -15,6 +15,7 @@ from shiftlens.errors import InputError
 from shiftlens.metrics.arrays import IntArray
 from shiftlens.naming import unknown_name
 from shiftlens.stats import FloatArray
+from shiftlens.styling import default_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,7 +108,7 @@ def _fixed() -> Iterator[None]:
     """Whatever would make two runs' files differ, or a strange class name warn, is set aside."""
     import matplotlib as mpl
 
-    with mpl.rc_context({"svg.hashsalt": "shiftlens"}), warnings.catch_warnings():
+    with default_style(), mpl.rc_context({"svg.hashsalt": "shiftlens"}), warnings.catch_warnings():
         # A class name in a script that the font lacks is drawn as boxes: no reason to fail.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from", category=UserWarning)
         yield

@@ -12,6 +12,7 @@ from shiftlens.figures.drawing import COLOURS, DIVERGING, check_format, new_figu
 from shiftlens.figures.gallery import Pictures
 from shiftlens.lens.result import FeatureRun, LayerMaps
 from shiftlens.stats import FloatArray, Skipped
+from shiftlens.styling import default_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -82,6 +83,7 @@ def _map(axes: Axes, values: FloatArray, limits: tuple[float, float], colours: s
     return axes.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="nearest")
 
 
+@default_style()
 def filters(run: FeatureRun, layer: LayerMaps) -> Figure:
     """Every filter of a layer on one scale, and their mean on its own; the average over pictures where there is one."""
     from matplotlib import colormaps
@@ -136,6 +138,7 @@ def _verdict(layer: LayerMaps) -> str:
     return ", ".join(parts)
 
 
+@default_style()
 def overview(run: FeatureRun) -> Figure:
     """Mean over channels of every layer: of the one picture above, of the average over pictures (if any) below."""
     layers = _picked(run)
@@ -180,6 +183,7 @@ def _picked(run: FeatureRun) -> list[LayerMaps]:
     return [run.layers[k] for k in places if k < n]
 
 
+@default_style()
 def depth(run: FeatureRun) -> Figure:
     """Artefact energy, border reach and side contrast, layer by layer."""
     names = [_short(layer.name) for layer in run.layers]

@@ -18,6 +18,7 @@ from shiftlens.figures.drawing import (
 )
 from shiftlens.metrics.arrays import BoolArray, IntArray, SweepArrays, image_slices, matched_rows
 from shiftlens.stats import FloatArray
+from shiftlens.styling import default_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,6 +74,7 @@ def _single(values: FloatArray, sweep: Sweep | SweepArrays, title: str, label: s
     return figure
 
 
+@default_style()
 def accuracy_matrix(sweep: Sweep | SweepArrays) -> Figure:
     """Accuracy over (dx, dy) in per cent, on the fixed range 0 to 100."""
     # A Sweep's own means are there already: no pass over its predictions.
@@ -83,6 +85,7 @@ def accuracy_matrix(sweep: Sweep | SweepArrays) -> Figure:
     return _single(values, sweep, "Accuracy under every shift", "accuracy (%), range 0 to 100", 100.0, COLOURS)
 
 
+@default_style()
 def loss_matrix(sweep: Sweep | SweepArrays) -> Figure:
     """Mean cross-entropy over (dx, dy) in nats, from 0 to the map's largest value."""
     values = mean_loss(sweep) if isinstance(sweep, SweepArrays) else np.asarray(sweep.mean_loss, np.float64)
@@ -91,6 +94,7 @@ def loss_matrix(sweep: Sweep | SweepArrays) -> Figure:
     return _single(values, sweep, "Mean loss under every shift", label, top, LOSS_COLOURS)
 
 
+@default_style()
 def control_matrices(sweep: SweepArrays, name: str) -> Figure:
     """A control beside the sweep and their difference in points, over the images that both hold.
 
@@ -142,6 +146,7 @@ def has_sides(sweep: SweepArrays) -> bool:
     return any(np.isin(-axis[axis > 0], axis).any() for axis in (sweep.dys, sweep.dxs))
 
 
+@default_style()
 def side_matrices(sweep: SweepArrays) -> Figure:
     """Left against right and up against down: each shift's accuracy minus that of its mirror image, in points."""
     values = share_right(sweep.correct)
@@ -168,6 +173,7 @@ def side_matrices(sweep: SweepArrays) -> Figure:
     return figure
 
 
+@default_style()
 def class_matrices(sweep: SweepArrays) -> Figure:
     """Accuracy of each class, small multiples on the range 0 to 100; at most 20 classes, those with most images."""
     counts = np.bincount(sweep.labels)

@@ -10,6 +10,7 @@ import numpy as np
 from shiftlens.figures.drawing import COLOURS, DIVERGING, new_figure
 from shiftlens.lens.kernels import Kernels
 from shiftlens.stats import FloatArray, Skipped
+from shiftlens.styling import default_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 MOST_TILES = 60
 
 
+@default_style()
 def foveation_map(counts: FloatArray, title: str) -> Figure:
     """Path counts relative to the middle of the picture, and along its middle row and column."""
     h, w = counts.shape
@@ -40,6 +42,7 @@ def foveation_map(counts: FloatArray, title: str) -> Figure:
     return figure
 
 
+@default_style()
 def kernel_tiles(run: Kernels) -> Figure:
     """One tile a layer: the mean kernel, colours around 0, each tile on its own scale."""
     layers = run.layers[:MOST_TILES]

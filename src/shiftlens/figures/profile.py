@@ -11,6 +11,7 @@ from shiftlens.figures.drawing import new_figure
 from shiftlens.figures.maps import about
 from shiftlens.metrics.arrays import BoolArray, SweepArrays
 from shiftlens.stats import CONFIDENCE, FloatArray, mean_interval
+from shiftlens.styling import default_style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,6 +90,7 @@ def profile(sweep: SweepArrays, *, of_loss: bool) -> Profile:
     return Profile(radius, mean, np.maximum(mean + low, 0), np.minimum(mean + high, top), sizes)
 
 
+@default_style()
 def radial_profile(sweep: SweepArrays) -> Figure:
     """Accuracy and loss against distance from (0, 0), with bands, and the occlusion control where there is one."""
     figure = new_figure(10.4, 4.4)

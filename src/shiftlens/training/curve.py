@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from shiftlens.styling import default_style
 from shiftlens.training.checkpoint import write_whole
 
 CURVE = "learning-curve.png"
 
 
+@default_style()
 def save_curve(out: Path, epochs: Sequence[Mapping[str, Any]], title: str) -> Path:
     """Draw training loss and accuracy over the epochs into `learning-curve.png`; same numbers, same bytes.
 
