@@ -380,6 +380,7 @@ def test_a_cluster_of_this_machine_is_silent_and_dies_with_its_driver(
         files = [path for path in folder.rglob("*") if path.is_file()]
         assert files
         assert not [path for path in files if token.encode() in path.read_bytes()]
+        assert not [process for process in ours(there) if token in " ".join(process.cmdline())]
         driver.send_signal(death)
     assert driver.returncode != 0  # after SIGTERM, Ray's own handler decides on the number
     wait_for(lambda: not ours(there), SOON)
