@@ -89,3 +89,16 @@ def test_odd_widths_count_as_none(
     monkeypatch.setenv("COLUMNS", "40")
     assert main(["findings", str(sweep), "-q", "--map"]) == 0
     assert capsys.readouterr().out != usual
+
+
+def test_a_working_folder_that_is_gone_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["inspect", "--model", "nowhere.net:make", "--size", "16"]) == 2
+    assert capsys.readouterr().err == (
+        "shiftlens: the folder that this was started in is gone; change to one that is there\n"
+    )

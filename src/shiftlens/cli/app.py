@@ -107,12 +107,23 @@ def _outcome(argv: Sequence[str] | None) -> int:
     except BrokenPipeError:
         return 0
     except OSError as error:
+        if _folder_is_gone():
+            error_line("the folder that this was started in is gone; change to one that is there")
+            return 2
         return _unwritten(error) if error.errno in _CANNOT_WRITE and error.filename is None else _crashed()
     except Exception:
         return _crashed()
     if code == 130:
         error_line(_INTERRUPTED)
     return int(code or 0)
+
+
+def _folder_is_gone() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _unwritten(error: OSError) -> int:
