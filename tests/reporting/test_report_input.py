@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -366,3 +368,39 @@ def test_bad_use_is_one_line(
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "--help"]) == 0
     assert re.search(r"Example:\s+shiftlens report vgg\.zarr", capsys.readouterr().out)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from shiftlens.reporting.page import written_whole
+with written_whole(Path(sys.argv[1])) as building:
+    building.write_text("half")
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_report_left_is_removed_by_the_next_and_that_of_a_living_one_is_not(tmp_path: Path) -> None:
+    out = tmp_path / "r.html"
+    others = [
+        tmp_path / name for name in (".r.html.mine.partial", ".q.html.abcd1234.partial", "r.html.abcd1234.partial")
+    ]
+    for other in others:
+        other.touch()
+    with subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "writing\n"
+        (partial,) = [p for p in tmp_path.glob(".r.html.*.partial") if p not in others]
+        with written_whole(out) as building:
+            building.write_text("new")
+        assert partial.read_text() == "half"
+        writer.kill()
+        writer.wait()
+    assert partial.exists()
+    with written_whole(out) as building:
+        building.write_text("newer")
+    assert sorted(tmp_path.iterdir()) == sorted([out, *others])
+    assert out.read_text() == "newer"

@@ -14,15 +14,20 @@ import pytest
 import small_sweeps as small
 import xarray as xr
 import zarr
+from PIL import Image
 
 from shiftlens.errors import StoreError
 from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.sources.images import load_images
+from shiftlens.sources.imageset import ImageSet
 from shiftlens.sources.preprocessing import Preprocessing
+from shiftlens.sources.wrapping import wrap
 from shiftlens.sweeps import store as store_module
-from shiftlens.sweeps.attributes import SweepHeader
+from shiftlens.sweeps.attributes import SweepHeader, describe
 from shiftlens.sweeps.existing import sweep_exists
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.layout import prediction_dtype
+from shiftlens.sweeps.locking import output_lock
 from shiftlens.sweeps.plan import ChunkResult
 from shiftlens.sweeps.result import open_sweep
 from shiftlens.sweeps.store import SweepStore
@@ -530,3 +535,50 @@ def test_another_torch_is_refused_with_the_reason() -> None:
     with pytest.raises(StoreError, match=r"begun with torch 1\.0\.0, this is torch .* last bits"):
         stored.refuse_other_torch("s.zarr")
     small.header().refuse_other_torch("s.zarr")
+
+
+@pytest.mark.parametrize("package", ["shiftlens", "pillow"])
+def test_another_version_of_what_makes_the_numbers_is_refused_with_the_reason(package: str) -> None:
+    software = dict(small.HEADER.software)
+    small.header(software=software).refuse_other_torch("s.zarr")
+    with pytest.raises(StoreError, match=rf"begun with {package} 0\.0\.1, this is {package} .* last bits"):
+        small.header(software=software | {package: "0.0.1"}).refuse_other_torch("s.zarr")
+    # NumPy and Zarr do not compute, and what a sweep does not name had no part or was not written down then.
+    small.header(software=software | {"numpy": "0.0.1", "zarr": "0.0.1"}).refuse_other_torch("s.zarr")
+    small.header(software={"torch": software["torch"]}).refuse_other_torch("s.zarr")
+
+
+def test_pillow_is_named_where_it_makes_the_pixels_and_only_there(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 6, 7), dtype=np.uint8)
+    (tmp_path / "a").mkdir()
+    for k in range(2):
+        Image.fromarray(pixels[k].transpose(1, 2, 0)).save(tmp_path / "a" / f"{k}.png")
+    arrays, files = ImageSet(pixels, [0, 1]), load_images(f"folder:{tmp_path}")
+    model = wrap(small.Net(), mean=0.5, std=0.25).at((6, 8))
+    for images, named in ((arrays, False), (arrays.fitted((5, 5)), True), (files, True)):
+        software = describe(model, images, (6, 7), ShiftGrid((1, 1)), Fill.parse("black"), small.PLAN).software
+        assert ("pillow" in software) == named
+
+
+@pytest.mark.parametrize("name", ["~", "~root", "a::b", "memory:"])
+def test_a_path_is_a_path_whatever_it_looks_like(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # xarray would look for `~` in the home folder, Zarr and fsspec beyond `::` in an address.
+    home = tmp_path / "home"
+    small.fill(small.create(home / "s.zarr", model="of the home folder"))
+    monkeypatch.setenv("HOME", str(home))
+    here = tmp_path / "here"
+    (here / name).mkdir(parents=True)
+    monkeypatch.chdir(here)
+    path = Path(name) / "s.zarr"
+    with output_lock(path):
+        result = small.numbers(7, seed=5)
+        store = small.create(path)
+        for chunk in range(3):
+            store.main.write(chunk, small.cut(result, store.main.span(chunk)))
+        store.main.finish()
+    sweep = open_sweep(path)
+    assert sweep.header.model == "net.py:factory"
+    np.testing.assert_array_equal(sweep.dataset.loss.values, result.loss)
+    assert (here / name / "s.zarr" / "zarr.json").is_file()
+    assert sorted(p.name for p in home.iterdir()) == ["s.zarr"]
+    assert sweep.attrs["model"] == "net.py:factory"
