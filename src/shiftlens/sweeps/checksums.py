@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LATER = ("complete", "seal")
+LATER = ("complete", "seal", "state_seal")
 """Attributes that `seal_of` leaves out: what is written after the group was made (see `state_seal_of`)."""
 
 
