@@ -279,7 +279,7 @@ def test_a_run_survives_the_disk(tmp_path: Path, net: VGG, images: ImageSet) -> 
     assert opened["maps"].dims == ("channel", "y", "x")
     assert opened["maps"].shape == run.layers[1].maps.shape
     meta = json.loads((tmp_path / "f.zarr" / "zarr.json").read_text())["attributes"]
-    assert (meta["kind"], meta["schema_version"]) == ("features", 1)
+    assert (meta["kind"], meta["schema_version"]) == ("features", 2)
 
 
 def files_in(place: Path) -> dict[str, bytes]:

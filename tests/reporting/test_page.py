@@ -26,6 +26,7 @@ from shiftlens.sources.images import load_images
 from shiftlens.sources.models import wrap
 from shiftlens.stats import wilson
 from shiftlens.sweeps.result import Sweep, open_sweep
+from shiftlens.sweeps.store import SweepStore
 
 HOSTILE = ("</script><script>alert(1)</script>", "{{ 7 * 7 }}{% raw %}", "<img src=x onerror=alert(2)>", "a\x1b[31m\nb")
 
@@ -312,9 +313,7 @@ def test_an_incomplete_sweep_is_reported_on_as_far_as_it_goes(place: Path, one: 
 
     part = place / "part.zarr"
     shutil.copytree(one.path, part)
-    attributes = json.loads((part / "zarr.json").read_text())
-    attributes["attributes"]["complete"] = False
-    (part / "zarr.json").write_text(json.dumps(attributes))
+    SweepStore(part, writable=True).main.reopen()
     for name in ("prediction", "loss", "confidence"):
         shutil.rmtree(part / name / "c" / "0")
     seen = Page(report(part, place / "part.html").path)

@@ -11,6 +11,7 @@ from torch import nn
 
 import reference
 import shiftlens as sl
+from shiftlens.devices import machine_kind
 from shiftlens.errors import InputError, ModelOutputError, StoreError
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sources.models import Model, load_model, wrap
@@ -24,7 +25,7 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 
 
 def plan_of(dtype: str = "float32", **changes: object) -> Plan:
-    machine = f"cpu {torch.backends.cpu.get_cpu_capability()}"
+    machine = machine_kind(torch.device("cpu"))
     values: dict[str, object] = {
         "engine": "direct",
         "dtype": dtype,

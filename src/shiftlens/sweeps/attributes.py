@@ -191,8 +191,7 @@ class SweepHeader:
             raise StoreError(
                 f"{where} holds a sweep of {stored.model} as it answered then; this run's, of the same digest "
                 f"({_short(self.model_digest)}), answers otherwise on fixed picture {found.picture}: {found.text}. "
-                "Something that the digest does not cover has changed (a file, a library, a global setting): undo that "
-                "to go on, or choose another path"
+                "What the digest does not cover has changed (a file, a library, a setting): undo that, or choose another path"
             )
 
     def refuse_other_torch(self, where: str) -> None:

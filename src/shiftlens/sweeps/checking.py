@@ -227,7 +227,10 @@ class Check:
     def _forward(net: Net, batch: Tensor) -> Tensor:
         try:
             with torch.no_grad():
-                return _kept(scores_of(net(batch)))
+                scores = scores_of(net(batch))
+            if len(scores) != len(batch):
+                raise ModelOutputError(f"the model gave {len(scores)} rows of logits for a batch of {len(batch)}")
+            return _kept(scores)
         except ModelOutputError:
             raise
         except Exception as error:
@@ -243,7 +246,9 @@ class Check:
         # Only now: a copy that starts afresh and meets the windows from the last to the first.
         net = self._net()
         again = torch.cat([self._alone(net, place) for place in reversed(self._places)]).flip(0)
-        unsteady = distance(self._exact, again)
+        # And the first window once more by the same copy: a result that was remembered, or every other call.
+        once_more = [self._alone(net, self._places[0]) for _ in range(2)]
+        unsteady = max(distance(self._exact, again), *(distance(self._exact[:1], found) for found in once_more))
         if not unsteady <= TOLERANCE:
             raise InputError(
                 f"{self._model.name} gives other logits for the same image when it is asked again (they differ by "

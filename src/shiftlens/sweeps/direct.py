@@ -176,13 +176,20 @@ class DirectEvaluator:
         if control == "flip":
             pictures = pictures.flip(-1)
         targets = torch.tensor([label], device=self._device)
-        wanted = np.zeros((1, self._grid.n_shifts), dtype=np.bool_)
-        wanted[0, shift] = True
-        blank = self._blank(pictures) & wanted
-        if blank.any():
+        if self._blank(pictures)[0, shift]:
             return Outcomes.of(self._blank_score(pictures), targets)
-        ((_, _, found),) = self._image_by_image(pictures, targets, wanted, control)
-        return found
+        gather = self._occluded(pictures) if control == "occlusion" else self._shifted(pictures)
+        places = np.zeros(1, dtype=np.int64)
+        window = gather(places, np.array([shift]))
+
+        def evaluate(net: Net, batch: Tensor) -> Tensor:
+            try:
+                return self._scores(net, (batch,), places)
+            except ModelOutputError:  # some nets take no batch of one: beside its own copy
+                return self._scores(net, (torch.cat([batch, batch]),), places.repeat(2))[:1]
+
+        (scores,) = self._workers.map(evaluate, [window])
+        return Outcomes.of(scores, targets)
 
     def margins(self, images: NDArray[np.uint8], shift: NDArray[np.int64]) -> NDArray[np.float32]:
         """Margins [n, shifts] of pictures [n, c, h, w] under some shifts, by their places in the grid; none blank."""
