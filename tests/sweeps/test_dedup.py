@@ -15,6 +15,7 @@ from random_nets import N_CLASSES, nets
 from torch import Tensor, nn
 
 import shiftlens as sl
+from shiftlens.devices import machine_kind
 from shiftlens.errors import InputError, ModelOutputError, StoreError
 from shiftlens.shifts import Fill, ShiftGrid, translate
 from shiftlens.sources.models import wrap
@@ -40,7 +41,7 @@ def plan_of(cut: int, dtype: str = "float64", **changes: object) -> Plan:
         fold_batch_norm=True,
         compiled=False,
         device="cpu",
-        machine=f"cpu {torch.backends.cpu.get_cpu_capability()}",
+        machine=machine_kind(torch.device("cpu")),
         cut=cut,
     )
     return replace(plan, **changes)  # type: ignore[arg-type]
