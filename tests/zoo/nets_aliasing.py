@@ -31,7 +31,7 @@ class ReluBehindDropout(Aliased):
         return self.act(self.drop(x))
 
 
-@equal(fast=True)
+@equal()
 class ReluBehindIdentity(Aliased):
     def __init__(self) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class SharedInplaceRelu(Small):
         return (x + before).mean((2, 3))
 
 
-@equal(fast=True)
+@equal()
 class ResidualAddInPlace(Small):
     def __init__(self) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ def conv(n_in: int, n_out: int, k: int = 3, **options: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(n_in, n_out, k, padding=k // 2, **options), told(nn.BatchNorm2d(n_out)), nn.ReLU())
 
 
-@equal(fast=True, shares=True)
+@equal(shares=True)
 class ResidualNet(Small):
     """A residual block with a shortcut that goes down."""
 
@@ -62,7 +62,7 @@ class InceptionLike(Small):
         return torch.cat([*(self.branches[name](x) for name in ("five", "one", "three")), self.pool(x)], 1).mean((2, 3))
 
 
-@equal(fast=True)
+@equal()
 class TinyTransformer(nn.Module):
     """Patches of 4 x 3, a class token, learned positions, one block."""
 

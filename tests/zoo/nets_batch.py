@@ -117,7 +117,7 @@ class ScaledByBatchSize(Small):
         return x.relu().sum((2, 3)) / (20 * x.shape[0])
 
 
-@one_by_one(fast=True)
+@one_by_one()
 class AnotherPathForOne(Small):
     """A way of its own for a batch of one."""
 
@@ -218,7 +218,7 @@ class NoisePerPlace(Small):
         return (x + noise).relu().mean((2, 3))
 
 
-@equal(fast=True)
+@equal()
 class SameNoiseForAll(Small):
     """The same noise every time and for every image."""
 

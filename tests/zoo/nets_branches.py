@@ -41,7 +41,7 @@ class ExitIfAllAreSure(Small):
         return self.head(self.second(x).mean((2, 3)))
 
 
-@equal(fast=True)
+@equal()
 class BranchPerImage(Small):
     def middle(self, x: Tensor) -> Tensor:
         bright = (x.mean((1, 2, 3)) > 0.05)[:, None]
@@ -135,7 +135,7 @@ class KeptCells(Small):
         return (x * mask).sum((2, 3)) / mask.sum((2, 3)).clamp_min(1)
 
 
-@equal(fast=True)
+@equal()
 class StrongestTokens(Small):
     """Keeps the five cells that matter most."""
 

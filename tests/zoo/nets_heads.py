@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 
-@equal(fast=True)
+@equal()
 class EinsumHead(Small):
     """A weight for each cell, channel and class."""
 

@@ -47,7 +47,7 @@ class Brightness(Stem):
         return torch.cat([x, x.mean(1, keepdim=True)], 1)
 
 
-@equal(fast=True)
+@equal()
 class GreyInside(Stem):
     """Takes colour, and makes it grey itself."""
 
@@ -189,7 +189,7 @@ def levels(x: Tensor, n: int) -> Tensor:
     return pixels * n // 256
 
 
-@equal(fast=True)
+@equal()
 class PixelEmbedding(nn.Module):
     """A vector for each grey level."""
 

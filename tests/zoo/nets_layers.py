@@ -69,7 +69,7 @@ def _with(name: str, layer: Callable[[], nn.Module]) -> None:
         return With(layer())
 
     make.__name__ = name
-    zoo("equal", fast=name in ("group_norm", "ceil_max_pool", "transposed_conv"))(make)
+    zoo("equal")(make)
 
 
 for _name, _layer in LAYERS.items():

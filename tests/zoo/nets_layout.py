@@ -28,7 +28,7 @@ class ViewBySize(Flat):
         return x.relu().view(x.size(0), -1)
 
 
-@equal(fast=True)
+@equal()
 class ReshapeByStride(Flat):
     """Puts channels last where they are not: decided by the stride."""
 
@@ -109,7 +109,7 @@ class PermuteFlatten(Flat):
         return x.relu().permute(0, 2, 3, 1).flatten(1)
 
 
-@equal(fast=True)
+@equal()
 class TransposeFlatten(Flat):
     def middle(self, x: Tensor) -> Tensor:
         return x.transpose(2, 3).contiguous().view(x.shape[0], -1)

@@ -34,7 +34,7 @@ class StraightThrough(torch.autograd.Function):
         return grad
 
 
-@equal(fast=True)
+@equal()
 class OwnAutograd(Small):
     def middle(self, x: Tensor) -> Tensor:
         return ClippedGradient.apply(x).mean((2, 3))
@@ -49,7 +49,7 @@ class RoundedWeights(Small):
         return self.head(maps.relu().mean((2, 3)))
 
 
-@equal(fast=True)
+@equal()
 class SpectrumHead(Small):
     def __init__(self) -> None:
         super().__init__(6 * H * (W // 2 + 1))

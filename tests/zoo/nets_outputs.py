@@ -74,7 +74,7 @@ class ReturnsList(Returns):
         return [None, scores, features]
 
 
-@equal(fast=True)
+@equal()
 class ReturnsNamedTuple(Returns):
     def give(self, scores: Tensor, features: Tensor) -> Any:
         return Output(scores, features)
@@ -227,7 +227,7 @@ class _Predictor:
         return {"logits": self.net(x)}
 
 
-@equal(fast=True)
+@equal()
 def callable_object() -> Callable[[Tensor], Any]:
     return _Predictor()
 

@@ -38,7 +38,7 @@ class Squared(nn.Module):
         return weight.square()
 
 
-@equal(fast=True)
+@equal()
 def mirrored_kernel() -> nn.Module:
     net = Deep()
     parametrize.register_parametrization(net.conv, "weight", Mirrored())

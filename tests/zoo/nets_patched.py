@@ -88,7 +88,7 @@ class SubclassForward(Three):
         self.conv = FlippedConv(3, 6, 3, padding=1)
 
 
-@equal(fast=True)
+@equal()
 class SubclassConvForward(Three):
     def __init__(self) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ UNSTEADY = "of the largest"
 """The same where the batch may be blamed as well."""
 
 
-@equal(fast=True)
+@equal()
 class Counts(Small):
     """Counts its calls, which nothing depends on."""
 
