@@ -644,3 +644,21 @@ def test_weights_given_as_the_model(tmp_path: Path) -> None:
 def test_unknown_device() -> None:
     with pytest.raises(InputError, match="unknown device 'gpu'"):
         load_model("torchvision:resnet18", weights="random", device="gpu")
+
+
+def test_a_look_at_a_net_leaves_what_its_first_call_sets_to_the_first_image() -> None:
+    class ScaledByItsFirstBatch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(3, 4)
+            self.scale: torch.Tensor | None = None
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if self.scale is None:
+                self.scale = x.std() + 1
+            return self.last(x.mean((2, 3)) / self.scale)
+
+    net = ScaledByItsFirstBatch().eval()
+    model = wrap(net, mean=0.5, std=0.5, size=8)
+    assert (model.n_classes, model.n_channels) == (4, 3)
+    assert net.scale is None

@@ -100,7 +100,8 @@ def test_pictures_are_brought_to_the_models_size_and_channels(tmp_path: Path) ->
     result = sweep(model, pictures(size=(12, 16)), GRID, out=tmp_path / "s.zarr")
     assert result.header.image_size == (6, 8)
     colour = ImageSet(np.zeros((2, 3, 6, 8), np.uint8), [0, 1])
-    assert sweep(model, colour, GRID, out=tmp_path / "colour.zarr").complete
+    with pytest.warns(UserWarning, match="is in colour and Net takes 1 channel: the images are turned grey"):
+        assert sweep(model, colour, GRID, out=tmp_path / "colour.zarr").complete
 
 
 def test_one_set_of_pictures_has_one_digest_whether_or_not_the_model_names_their_size(tmp_path: Path) -> None:

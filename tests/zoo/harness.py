@@ -174,10 +174,18 @@ def alone(net: Net, batch: Tensor) -> Tensor:
     torch.set_num_threads(1)
     try:
         with torch.no_grad():
-            rows = [scores_of(used(window.clone())).double() for window in batch.split(1)]
+            rows = [_row(used, window.clone()) for window in batch.split(1)]
     finally:
         torch.set_num_threads(n_threads)
     return torch.cat(rows)
+
+
+def _row(used: Net, window: Tensor) -> Tensor:
+    """Logits [1, k] of a window by itself; of a net that takes no batch of one, beside its own copy."""
+    try:
+        return scores_of(used(window)).double()
+    except ModelOutputError:
+        return scores_of(used(torch.cat([window, window])))[:1].double()
 
 
 def naive(net: Net, view: View) -> Tensor:

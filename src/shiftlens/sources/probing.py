@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -230,6 +231,19 @@ def plausible_channels(module: Classifier, candidates: Sequence[int], size: tupl
     return next((look.n_channels for look in looks if not look.wants_other_channels), candidates[0])
 
 
+def _copied(module: Classifier) -> Classifier:
+    """A copy with the same weights: what a module sets at its first call is for the first image to set, not for a look.
+
+    A module that cannot be copied is looked at itself.
+    """
+    if not isinstance(module, nn.Module):
+        return module
+    try:
+        return copy.deepcopy(module, {id(tensor): tensor for tensor in module.parameters()})
+    except Exception:  # what a user's module holds may refuse to be copied in any way
+        return module
+
+
 class _Look:
     """A net's answer to two blank pictures: `output`, or `error`, and what was seen on the way."""
 
@@ -240,7 +254,7 @@ class _Look:
         self.watch = _Watch(size)
         self.output: Any = None
         self.error: Exception | None = None
-        self._module = module
+        self._module = module = _copied(module)
         x = torch.zeros(2, n_channels, *size, dtype=dtype)
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())

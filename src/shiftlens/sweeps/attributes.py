@@ -191,7 +191,7 @@ class SweepHeader:
             raise StoreError(
                 f"{where} holds a sweep of {stored.model} as it answered then; this run's, of the same digest "
                 f"({_short(self.model_digest)}), answers otherwise on fixed picture {found.picture}: {found.text}. "
-                "What the digest does not cover has changed (a file, a library, a setting): undo that, or choose another "
+                "What the digest does not cover has changed (a file, a library, a setting): undo it or choose another "
                 "path"
             )
 

@@ -180,16 +180,19 @@ class DirectEvaluator:
             return Outcomes.of(self._blank_score(pictures), targets)
         gather = self._occluded(pictures) if control == "occlusion" else self._shifted(pictures)
         places = np.zeros(1, dtype=np.int64)
-        window = gather(places, np.array([shift]))
-
-        def evaluate(net: Net, batch: Tensor) -> Tensor:
-            try:
-                return self._scores(net, (batch,), places)
-            except ModelOutputError:  # some nets take no batch of one: beside its own copy
-                return self._scores(net, (torch.cat([batch, batch]),), places.repeat(2))[:1]
-
-        (scores,) = self._workers.map(evaluate, [window])
+        (scores,) = self._workers.map(self._alone, [gather(places, np.array([shift]))])
         return Outcomes.of(scores, targets)
+
+    def _alone(self, net: Net, window: Tensor) -> Tensor:
+        """Scores [1, classes] of one window by itself; beside its own copy for a net that takes no batch of one."""
+        places = np.zeros(1, dtype=np.int64)
+        try:
+            return self._scores(net, (window,), places)
+        except ModelOutputError as error:
+            try:
+                return self._scores(net, (torch.cat([window, window]),), places.repeat(2))[:1]
+            except ModelOutputError:
+                raise error from None
 
     def margins(self, images: NDArray[np.uint8], shift: NDArray[np.int64]) -> NDArray[np.float32]:
         """Margins [n, shifts] of pictures [n, c, h, w] under some shifts, by their places in the grid; none blank."""
@@ -258,11 +261,8 @@ class DirectEvaluator:
         if size not in self._blank_scores:
             values = torch.tensor(self._values, dtype=pictures.dtype, device=pictures.device)
             empty = values[None, :, None, None].expand(1, pictures.shape[1], *size)
-            nothing = np.zeros(1, dtype=np.int64)
             try:
-                (self._blank_scores[size],) = self._workers.map(
-                    lambda net, batch: self._scores(net, (batch,), nothing), [self._as_input(empty)]
-                )
+                (self._blank_scores[size],) = self._workers.map(self._alone, [self._as_input(empty)])
             except ModelOutputError as error:
                 # No image is at fault, so none is named.
                 raise ModelOutputError(
