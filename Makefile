@@ -13,7 +13,8 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
 
 slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow --timeout=1200
+	$(BIN)/python -m pytest -m slow -n 2 --timeout=1200 tests/zoo
+	$(BIN)/python -m pytest -m slow --timeout=1200 --ignore=tests/zoo
 
 browser: $(STAMP)
 	$(BIN)/python -m pytest tests/browser

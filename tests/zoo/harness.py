@@ -94,6 +94,8 @@ class Case:
 
 
 CASES: dict[str, Case] = {}
+PLAIN_ROOMS = ("nets_layers", "nets_heads", "nets_architectures")
+"""Nets of common layers, traced as they are: no first image could hide anything, and one set of images is enough."""
 
 
 def zoo(verdict: str, **facts: Any) -> Callable[[Callable[[], Net]], Any]:
@@ -101,6 +103,8 @@ def zoo(verdict: str, **facts: Any) -> Callable[[Callable[[], Net]], Any]:
 
     def add(make: Callable[[], Net]) -> Callable[[], Net]:
         assert make.__name__ not in CASES, make.__name__
+        if make.__module__ in PLAIN_ROOMS:
+            facts.setdefault("views", ("ordinary",))
         CASES[make.__name__] = Case(make.__name__, make, verdict, **facts)
         return make
 

@@ -180,7 +180,7 @@ class Rolled(Small):
     """Channels are moved by different ways, in a circle."""
 
     def middle(self, x: Tensor) -> Tensor:
-        parts = [part.roll(k, (2, 3)) for k, part in enumerate(x.split(2, 1))]
+        parts = [part.roll((k, k), (2, 3)) for k, part in enumerate(x.split(2, 1))]
         return torch.stack(parts, 1).prod(1).repeat(1, 3, 1, 1).mean((2, 3)) * 5
 
 

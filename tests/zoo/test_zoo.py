@@ -111,6 +111,7 @@ def test_nets_keep_their_verdict(case: Case) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # torch's, and the net is meant so
 @pytest.mark.parametrize("case", [case for case in CASES.values() if not case.fast], ids=lambda case: case.name)
 def test_the_whole_zoo_keeps_its_verdicts(case: Case) -> None:
     keep(case)
