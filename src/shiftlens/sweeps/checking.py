@@ -53,6 +53,9 @@ MOST_LOGITS = 4096
 MAX_PIXELS = 2**18
 """Most pixels in one batch: bounds the memory of the widest layer (64 channels: 64 MB in float32, for each worker)."""
 
+MAX_LOGITS = 2**22
+"""Most logits in one batch: a net with a million classes must not fill the memory with them."""
+
 
 class Check:
     """The reference logits of a model on some windows, and what is compared with them.
@@ -101,7 +104,7 @@ class Check:
         self.plain = Plan(
             engine="direct",
             dtype="float64" if dtype == "float64" else "float32",
-            batch_size=batch_size or max(1, min(64, MAX_PIXELS // (h * w))),
+            batch_size=batch_size or min(64, most_windows(model, h, w)),
             channels_last=False,
             fold_batch_norm=False,
             compiled=False,
@@ -348,6 +351,12 @@ class Check:
             shift = np.array([self._places[k][1] for k in which[-1]])
             found.append(evaluator.scores(self._pictures[picture], shift))
         return torch.cat(found), torch.from_numpy(np.concatenate(which))
+
+
+def most_windows(model: Model, h: int, w: int) -> int:
+    """Windows of (h, w) pixels in one batch, at most: bounds the memory of the widest layer and of the logits."""
+    model = model if model.input_size == (h, w) else model.at((h, w))
+    return max(1, min(MAX_PIXELS // (h * w), MAX_LOGITS // model.n_classes))
 
 
 def _kept(scores: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from shiftlens.sources.checkpoints import one_line
 from shiftlens.sources.models import Model
 from shiftlens.sources.probing import scores_of
 from shiftlens.sweeps.budget import SHARE, Budget
-from shiftlens.sweeps.checking import MAX_PIXELS, Check
+from shiftlens.sweeps.checking import Check, most_windows
 from shiftlens.sweeps.direct import prepare_nets
 from shiftlens.sweeps.plan import Plan
 from shiftlens.sweeps.workers import Net
@@ -39,8 +39,6 @@ MEASURED_SECONDS = 0.3
 """For each candidate, where there is time for all of them; three times as long for one whose batches take long."""
 BATCHES = (32, 64, 128, 256)
 """Windows in a forward pass, tried where the sweep is long enough."""
-MAX_LOGITS = 2**22
-"""Most logits in one batch: a net with a million classes must not fill the memory with them."""
 
 
 def choose(
@@ -56,9 +54,7 @@ def choose(
 ) -> tuple[float, Plan]:
     """Windows per second and the plan for a sweep of `n_evaluations` windows; see `engine.make_plan`."""
     h, w = images.shape[2:]
-    largest = batch_size or max(
-        1, min(max(BATCHES), MAX_PIXELS // (h * w), MAX_LOGITS // model.at((h, w)).n_classes, n_evaluations)
-    )
+    largest = batch_size or max(1, min(max(BATCHES), most_windows(model, h, w), n_evaluations))
     plan = replace(check.plain, batch_size=batch_size or min(64, largest))
     if not isinstance(model.module, nn.Module):
         if dtype not in ("auto", "float32"):
