@@ -105,11 +105,13 @@ def keep(case: Case) -> None:
                 assert not found, "\n".join(found)
 
 
+@pytest.mark.filterwarnings("ignore:An output with one or more elements was resized")  # a net's own buffer
 @pytest.mark.parametrize("case", [case for case in CASES.values() if case.fast], ids=lambda case: case.name)
 def test_nets_keep_their_verdict(case: Case) -> None:
     keep(case)
 
 
+@pytest.mark.filterwarnings("ignore:An output with one or more elements was resized")  # a net's own buffer
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")  # torch's, and the net is meant so
 @pytest.mark.parametrize("case", [case for case in CASES.values() if not case.fast], ids=lambda case: case.name)

@@ -49,11 +49,19 @@ def structure(module: nn.Module) -> str:
         f"{path}.{name}={without_addresses(repr(without_place(value) if isinstance(value, str) else value))}"
         for path, part in module.named_modules()
         for name, value in sorted(vars(part).items())
-        if name != "training" and not name.startswith("_") and _is_plain(value)
+        if name != "training"
+        and not name.startswith("_")
+        and _is_plain(value)
+        # In a user's own layer None is mostly room for what the first call keeps: no setting, before or after it.
+        and not (value is None and _is_own(type(part)))
     ]
     classes = {type(part) for part in module.modules()}
-    own = (cls for cls in classes if cls.__module__.partition(".")[0] not in KNOWN)
+    own = (cls for cls in classes if _is_own(cls))
     return "\n".join([tree, *settings, *sorted(_code(cls) for cls in own)])
+
+
+def _is_own(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] not in KNOWN
 
 
 def _is_plain(value: object) -> bool:
