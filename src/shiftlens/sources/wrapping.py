@@ -246,7 +246,7 @@ def build_model(
     if not preprocessing.declared:
         said.append(f"{name} declares no preprocessing: pictures enter with mean 0 and std 1 (set --mean and --std)")
     names = None if class_names is None else tuple(str(n) for n in class_names)
-    seen = None if picture_size is None else parse_size(picture_size)
+    seen = _own_size(picture_size)
     facts = dict(training or {})
     model = Model(module, preprocessing, name, names, seen, native_size, facts, tuple(said), picture_channels)
     if model.input_size is not None:
@@ -258,6 +258,19 @@ def build_model(
     # What the net told holds for both: it is not asked again.
     vars(of_channels).update({key: vars(model)[key] for key in ("probed", "n_channels") if key in vars(model)})
     return of_channels
+
+
+def _own_size(picture_size: Size | None) -> tuple[int, int] | None:
+    """The images' own size (h, w) as an input size."""
+    if picture_size is None:
+        return None
+    try:
+        return parse_size(picture_size)
+    except InputError as error:
+        raise InputError(
+            f"the images are too large or too long and narrow to be taken as they are ({error}): give --input-size, or "
+            "cut them"
+        ) from None
 
 
 def _is_parallel(module: nn.Module) -> bool:
