@@ -14,7 +14,7 @@ from shiftlens.sweeps.operations import Affine, Convolution, GlobalPool, Operati
 from shiftlens.sweeps.refusing import RefusedError, has_hooks, pair, same, sides_of, single, unshared
 
 OWN_PADS: tuple[type[nn.Module], ...] = (Pad2d, SymmetricPad2d)
-_ELEMENTWISE: tuple[type[nn.Module], ...] = (
+ELEMENTWISE: tuple[type[nn.Module], ...] = (
     nn.ReLU,
     nn.ReLU6,
     nn.LeakyReLU,
@@ -88,7 +88,7 @@ def read_layer(graph: fx.GraphModule, node: fx.Node) -> tuple[Operation, tuple[s
         operation = Pad(module.padding, None if module.mode == "zeros" else module.mode)
     elif kind in _PAD_LAYERS:
         operation = Pad(sides_of(module.padding), _PAD_LAYERS[kind])
-    elif kind in _ELEMENTWISE or kind in _NOTHING_IN_EVAL:
+    elif kind in ELEMENTWISE or kind in _NOTHING_IN_EVAL:
         if module.training:
             raise RefusedError("it is in training mode")
         # Out of place whatever it says: the map may be a view of another.

@@ -6,6 +6,7 @@ and all that depends on it, is left to the dense rest and named.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from itertools import chain
 
@@ -17,7 +18,7 @@ from shiftlens.nn.convolution import OWN_CONVOLUTIONS
 from shiftlens.nn.downsample import BlurPool2d, Polyphase2d, ReducedLayer2d
 from shiftlens.sweeps.operations import GlobalPool, Operation, Step
 from shiftlens.sweeps.reading_calls import read_function, read_method
-from shiftlens.sweeps.reading_layers import OWN_PADS, read_layer
+from shiftlens.sweeps.reading_layers import ELEMENTWISE, OWN_PADS, read_layer
 from shiftlens.sweeps.refusing import IN_PLACE, RefusedError, has_hooks, refuse_replaced
 
 
@@ -132,7 +133,8 @@ def trace(module: nn.Module, shape: tuple[int, int, int]) -> Trace:
 
 
 _MAKE_THEIR_OWN = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.Linear)
-"""Layers whose result shares no memory with what they read."""
+_MAKE_THEIR_OWN_FUNCTIONS = (operator.add, operator.sub, operator.mul, torch.add, torch.sub, torch.mul, torch.cat)
+"""Layers and functions whose result shares no memory with what they read."""
 
 
 def _refuse_aliased(graph: fx.GraphModule, node: fx.Node) -> None:
@@ -143,9 +145,19 @@ def _refuse_aliased(graph: fx.GraphModule, node: fx.Node) -> None:
         # Of what it reads itself, the step that reads it is told (`unshared`).
         if len(node.users) > 1 and not direct:
             raise RefusedError(f"{name} changes in place what other parts read as well")
-        if node.op == "call_module" and isinstance(graph.get_submodule(str(node.target)), _MAKE_THEIR_OWN):
+        if _makes_its_own(graph, node):
             return
         direct = False
+
+
+def _makes_its_own(graph: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        module = graph.get_submodule(str(node.target))
+        works_apart = type(module) in ELEMENTWISE and not getattr(module, "inplace", False)
+        return isinstance(module, _MAKE_THEIR_OWN) or (works_apart and type(module) is not nn.Identity)
+    if node.op == "call_function":
+        return node.target in _MAKE_THEIR_OWN_FUNCTIONS and node.kwargs.get("out") is None
+    return node.op == "call_method" and node.target in ("clone", "relu", "sigmoid", "tanh", "abs", "mean")
 
 
 def _is_map(node: fx.Node) -> bool:
