@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 import shiftlens as sl
 from header import header, of_machine
 from shiftlens import sequential
+from shiftlens.data.selection import stratified_order
 from shiftlens.sequential import LEAST_OF_A_CLASS, N_MULTIPLIERS, RunningBand, look_schedule, random_signs
-from shiftlens.sources.selection import stratified_order
 
 WIDTHS = (6, 5, 4, 3, 2, 1)
 Cells = NDArray[np.bool_]

@@ -20,9 +20,10 @@ import torch
 
 import shiftlens as sl
 from header import header
-from shiftlens.sweeps import cluster, request, runner
-from shiftlens.sweeps.engine import make_plan
-from shiftlens.sweeps.raysession import connect
+from shiftlens.engine.evaluators import make_plan
+from shiftlens.sweeps import ray_workers as cluster
+from shiftlens.sweeps import request, runner
+from shiftlens.sweeps.ray_session import connect
 from shiftlens.sweeps.runner import run_sweep
 
 

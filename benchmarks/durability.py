@@ -26,10 +26,11 @@ import torch
 
 import shiftlens as sl
 from header import header
-from shiftlens.sweeps import request, runner, store
-from shiftlens.sweeps.engine import make_plan
+from shiftlens.engine.evaluators import make_plan
+from shiftlens.storage.locking import Unsynced
+from shiftlens.sweeps import request, runner
+from shiftlens.sweeps import sweep_store as store
 from shiftlens.sweeps.group import SweepGroup
-from shiftlens.sweeps.locking import Unsynced
 from shiftlens.sweeps.runner import run_sweep
 
 

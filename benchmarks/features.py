@@ -21,7 +21,7 @@ import torch
 import shiftlens as sl
 from header import header
 from shiftlens.devices import roomy_heap
-from shiftlens.lens.maps import MAX_PIXELS
+from shiftlens.lens.feature_maps import MAX_PIXELS
 from shiftlens.sweeps.progress import peak_memory_bytes
 
 

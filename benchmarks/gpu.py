@@ -31,12 +31,12 @@ from torchvision.transforms.v2 import functional as tv
 import shiftlens as sl
 from header import header
 from shiftlens.devices import machine_kind, number_format
-from shiftlens.sources.models import Model
-from shiftlens.sweeps import on_device
-from shiftlens.sweeps.direct import DirectEvaluator, prepare_module
-from shiftlens.sweeps.fusing import can_fuse
-from shiftlens.sweeps.on_device import DeviceEvaluator, net_on_device
-from shiftlens.sweeps.plan import ChunkResult, Plan
+from shiftlens.engine import on_device
+from shiftlens.engine.direct import DirectEvaluator, prepare_module
+from shiftlens.engine.fusing import can_fuse
+from shiftlens.engine.on_device import DeviceEvaluator, net_on_device
+from shiftlens.engine.plan import ChunkResult, Plan
+from shiftlens.models.loading import Model
 
 LIMITS = {"machine": 60, "agreement": 100, "rates": 150, "levels": 60, "sweep": 200, "compiled": 100, "large": 60}
 """Seconds that each stage may take, in the order in which they run."""
@@ -247,7 +247,7 @@ def path_agreement(
 def dedup_agreement(
     on: Setting, model: Model, grid: sl.ShiftGrid, images: np.ndarray, labels: np.ndarray, exact: ChunkResult
 ) -> dict[str, Any]:
-    from shiftlens.sweeps.dedup import DedupEvaluator
+    from shiftlens.engine.shared.dedup import DedupEvaluator
 
     with number_format("float32", torch.device(on.device)):
         run = DedupEvaluator(model, on.plan(engine="dedup", cut=2, batch_size=64), grid, sl.Fill.parse("black"))

@@ -23,8 +23,8 @@ import shiftlens as sl
 from header import header
 from shiftlens.cli.console import Shell
 from shiftlens.devices import roomy_heap
-from shiftlens.sweeps.engine import prepare
-from shiftlens.sweeps.plan import Plan
+from shiftlens.engine.evaluators import prepare
+from shiftlens.engine.plan import Plan
 
 
 def differences(fast: sl.Sweep, exact: sl.Sweep) -> dict[str, float]:

@@ -28,8 +28,8 @@ import shiftlens as sl
 from header import header, of_machine
 from shiftlens import surgery
 from shiftlens.cli.console import Shell
-from shiftlens.sources.imageset import ImageSet
-from shiftlens.sources.wrapping import Model
+from shiftlens.data.imageset import ImageSet
+from shiftlens.models.wrapping import Model
 from shiftlens.stats import Skipped
 from shiftlens.training import TrainSettings, train
 

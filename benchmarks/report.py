@@ -26,8 +26,8 @@ from playwright.sync_api import sync_playwright
 
 import shiftlens as sl
 from header import header
-from shiftlens.sweeps.plan import ChunkResult
-from shiftlens.sweeps.store import SweepStore
+from shiftlens.engine.plan import ChunkResult
+from shiftlens.sweeps.sweep_store import SweepStore
 
 CHUNK = 250
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")

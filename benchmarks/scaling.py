@@ -22,7 +22,7 @@ import torch
 import shiftlens as sl
 from header import header, of_machine
 from shiftlens.devices import roomy_heap
-from shiftlens.sweeps.engine import make_plan, prepare
+from shiftlens.engine.evaluators import make_plan, prepare
 
 
 def cost(

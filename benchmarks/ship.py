@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import shiftlens as sl
-from shiftlens.sources.models import SHIPPED, Model
-from shiftlens.sources.runs import save_run
+from shiftlens.models.loading import SHIPPED, Model
+from shiftlens.models.runs import save_run
 
 MOST_BYTES = 10_000_000
 

@@ -29,7 +29,7 @@ from torchvision.transforms.v2 import functional as tv
 import shiftlens as sl
 from header import header, of_machine
 from shiftlens.devices import roomy_heap
-from shiftlens.sweeps.engine import make_plan, prepare
+from shiftlens.engine.evaluators import make_plan, prepare
 
 NAIVE_BATCHES = (64, 250, 1000)
 PICTURES_A_CORE = 2

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 from shiftlens.cli.console import Shell
-from shiftlens.sources.images import load_images
-from shiftlens.sources.selection import stratified_order
+from shiftlens.data.images import load_images
+from shiftlens.data.selection import stratified_order
 from shiftlens.training import Recipe, Stage, TrainSettings, train
 
 N_HELD_OUT = 4000

@@ -30,12 +30,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from shiftlens.data.example_images import Fact
+from shiftlens.data.images import ImageSet, load_images
+from shiftlens.data.selection import stratified_order
 from shiftlens.devices import machine_kind, resolve_device
-from shiftlens.sources.images import ImageSet, load_images
-from shiftlens.sources.models import load_model
-from shiftlens.sources.pictures import Fact
-from shiftlens.sources.runs import save_run
-from shiftlens.sources.selection import stratified_order
+from shiftlens.models.loading import load_model
+from shiftlens.models.runs import save_run
 from shiftlens.training import Recipe, Stage, TrainResult, TrainSettings, loop, train
 
 N_HELD_OUT = 4000

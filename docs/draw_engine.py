@@ -11,9 +11,9 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 
 import shiftlens as sl
-from shiftlens.sweeps.program import Layout, Program
-from shiftlens.sweeps.states import shifted_axis, slide
-from shiftlens.sweeps.tracing import trace
+from shiftlens.engine.shared.program import Layout, Program
+from shiftlens.engine.shared.states import shifted_axis, slide
+from shiftlens.engine.shared.tracing import trace
 
 OUT = Path(__file__).parent / "images" / "engine.png"
 

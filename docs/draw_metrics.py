@@ -18,12 +18,12 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 
 import shiftlens as sl
+from shiftlens.analysis.arrays import SweepArrays, from_sweep
+from shiftlens.analysis.irregularity import FRAME, rays
+from shiftlens.analysis.summary import Metrics, all_metrics
 from shiftlens.figures.drawing import COLOURS, DIVERGING, LOSS_COLOURS, heat_map, name_axes, save
-from shiftlens.figures.maps import share_right
+from shiftlens.figures.heatmaps import share_right
 from shiftlens.figures.profile import SWEEP_COLOUR
-from shiftlens.metrics.arrays import SweepArrays, from_sweep
-from shiftlens.metrics.irregularity import FRAME, rays
-from shiftlens.metrics.summary import Metrics, all_metrics
 
 OUT = Path(__file__).parent / "images"
 N_IMAGES = 60

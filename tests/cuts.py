@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from shiftlens.metrics.arrays import SweepArrays
+from shiftlens.analysis.arrays import SweepArrays
 
 ALL = slice(None)
 

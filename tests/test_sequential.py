@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy import stats as sps
 
 from shiftlens import sequential
+from shiftlens.data.selection import stratified_order
 from shiftlens.errors import InputError
 from shiftlens.sequential import Look, RunningBand, look_schedule, random_signs
-from shiftlens.sources.selection import stratified_order
 
 N_DRAWS = 2048
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
-    "Comparison": "shiftlens.comparison",
+    "Comparison": "shiftlens.narrative.comparison_result",
     "Edit": "shiftlens.nn.edits",
-    "FeatureRun": "shiftlens.lens.result",
+    "FeatureRun": "shiftlens.lens.feature_run",
     "Fill": "shiftlens.shifts",
-    "Finding": "shiftlens.diagnosis",
+    "Finding": "shiftlens.narrative.finding",
     "Inspection": "shiftlens.arithmetic",
-    "ImageSet": "shiftlens.sources.images",
-    "Model": "shiftlens.sources.models",
+    "ImageSet": "shiftlens.data.images",
+    "Model": "shiftlens.models.loading",
     "ModelOutputError": "shiftlens.errors",
     "InputError": "shiftlens.errors",
     "NoEffectWarning": "shiftlens.errors",
@@ -28,29 +28,29 @@ _WHERE = {
     "ShiftGrid": "shiftlens.shifts",
     "ShiftlensError": "shiftlens.errors",
     "StoreError": "shiftlens.errors",
-    "Sweep": "shiftlens.sweeps.result",
-    "compare": "shiftlens.comparison",
+    "Sweep": "shiftlens.sweeps.sweep_result",
+    "compare": "shiftlens.narrative.comparing",
     "consistency": "shiftlens.protocols",
     "evaluate": "shiftlens.evaluation",
-    "features": "shiftlens.lens.maps",
-    "findings": "shiftlens.diagnosis",
+    "features": "shiftlens.lens.feature_maps",
+    "findings": "shiftlens.narrative.findings",
     "inspect": "shiftlens.arithmetic",
     "foveation": "shiftlens.lens.foveation",
     "kernels": "shiftlens.lens.kernels",
-    "load_images": "shiftlens.sources.images",
-    "load_model": "shiftlens.sources.models",
+    "load_images": "shiftlens.data.images",
+    "load_model": "shiftlens.models.loading",
     "neurons": "shiftlens.lens.neurons",
-    "open_features": "shiftlens.lens.store",
-    "open_sweep": "shiftlens.sweeps.result",
+    "open_features": "shiftlens.lens.feature_store",
+    "open_sweep": "shiftlens.sweeps.sweep_result",
     "plot": "shiftlens.figures",
-    "plot_features": "shiftlens.figures.feature_maps",
+    "plot_features": "shiftlens.figures.feature_figures",
     "repair": "shiftlens.surgery",
     "report": "shiftlens.reporting",
     "sweep": "shiftlens.sweeps.runner",
     "train": "shiftlens.training",
     "translate": "shiftlens.shifts",
     "verify_sweep": "shiftlens.sweeps.integrity",
-    "wrap": "shiftlens.sources.models",
+    "wrap": "shiftlens.models.loading",
 }
 _ROOMS = ("nn",)
 
@@ -58,10 +58,8 @@ if TYPE_CHECKING:
     from shiftlens import nn as nn
     from shiftlens.arithmetic import Inspection as Inspection
     from shiftlens.arithmetic import inspect as inspect
-    from shiftlens.comparison import Comparison as Comparison
-    from shiftlens.comparison import compare as compare
-    from shiftlens.diagnosis import Finding as Finding
-    from shiftlens.diagnosis import findings as findings
+    from shiftlens.data.images import ImageSet as ImageSet
+    from shiftlens.data.images import load_images as load_images
     from shiftlens.errors import InputError as InputError
     from shiftlens.errors import ModelOutputError as ModelOutputError
     from shiftlens.errors import NoEffectWarning as NoEffectWarning
@@ -69,13 +67,20 @@ if TYPE_CHECKING:
     from shiftlens.errors import StoreError as StoreError
     from shiftlens.evaluation import evaluate as evaluate
     from shiftlens.figures import plot as plot
-    from shiftlens.figures.feature_maps import plot_features as plot_features
+    from shiftlens.figures.feature_figures import plot_features as plot_features
+    from shiftlens.lens.feature_maps import features as features
+    from shiftlens.lens.feature_run import FeatureRun as FeatureRun
+    from shiftlens.lens.feature_store import open_features as open_features
     from shiftlens.lens.foveation import foveation as foveation
     from shiftlens.lens.kernels import kernels as kernels
-    from shiftlens.lens.maps import features as features
     from shiftlens.lens.neurons import neurons as neurons
-    from shiftlens.lens.result import FeatureRun as FeatureRun
-    from shiftlens.lens.store import open_features as open_features
+    from shiftlens.models.loading import Model as Model
+    from shiftlens.models.loading import load_model as load_model
+    from shiftlens.models.loading import wrap as wrap
+    from shiftlens.narrative.comparing import compare as compare
+    from shiftlens.narrative.comparison_result import Comparison as Comparison
+    from shiftlens.narrative.finding import Finding as Finding
+    from shiftlens.narrative.findings import findings as findings
     from shiftlens.nn.edits import Edit as Edit
     from shiftlens.protocols import consistency as consistency
     from shiftlens.reporting import Report as Report
@@ -84,16 +89,11 @@ if TYPE_CHECKING:
     from shiftlens.shifts import Shift as Shift
     from shiftlens.shifts import ShiftGrid as ShiftGrid
     from shiftlens.shifts import translate as translate
-    from shiftlens.sources.images import ImageSet as ImageSet
-    from shiftlens.sources.images import load_images as load_images
-    from shiftlens.sources.models import Model as Model
-    from shiftlens.sources.models import load_model as load_model
-    from shiftlens.sources.models import wrap as wrap
     from shiftlens.surgery import repair as repair
     from shiftlens.sweeps.integrity import verify_sweep as verify_sweep
-    from shiftlens.sweeps.result import Sweep as Sweep
-    from shiftlens.sweeps.result import open_sweep as open_sweep
     from shiftlens.sweeps.runner import sweep as sweep
+    from shiftlens.sweeps.sweep_result import Sweep as Sweep
+    from shiftlens.sweeps.sweep_result import open_sweep as open_sweep
     from shiftlens.training import train as train
 
 __all__ = [*sorted(_WHERE), *_ROOMS]
@@ -122,8 +122,8 @@ def _register_notebook_display() -> None:
     shell = notebook.get_ipython() if notebook is not None else None
     if shell is not None:
         formatter = shell.display_formatter.formatters["text/html"]
-        formatter.for_type_by_name("shiftlens.sweeps.result", "Sweep", _sweep_html)
-        formatter.for_type_by_name("shiftlens.lens.result", "FeatureRun", _features_html)
+        formatter.for_type_by_name("shiftlens.sweeps.sweep_result", "Sweep", _sweep_html)
+        formatter.for_type_by_name("shiftlens.lens.feature_run", "FeatureRun", _features_html)
 
 
 def _sweep_html(sweep: Any) -> str:

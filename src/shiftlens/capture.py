@@ -19,7 +19,7 @@ from shiftlens.errors import InputError
 from shiftlens.graph import Graph, OpKey, Site
 from shiftlens.graph.flow import tensors_in
 from shiftlens.graph.watching import Watch
-from shiftlens.sources.probing import evaluating
+from shiftlens.models.probing import evaluating
 
 Visit = Callable[[Site, Tensor], None]
 """Called with a site and its map [n, c, h, w], which is valid only during the call: the net may overwrite it."""

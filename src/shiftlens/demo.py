@@ -10,16 +10,17 @@ from typing import Protocol
 
 from shiftlens import figures
 from shiftlens.arithmetic import inspect
-from shiftlens.diagnosis import Finding, Findings, findings
+from shiftlens.data.images import load_images
 from shiftlens.errors import InputError
 from shiftlens.evaluation import Evaluation, evaluate
-from shiftlens.lens.maps import features
+from shiftlens.lens.feature_maps import features
+from shiftlens.models.loading import load_model
+from shiftlens.narrative.finding import Finding, Findings
+from shiftlens.narrative.findings import findings
 from shiftlens.reporting import Report, report
 from shiftlens.shifts import ShiftGrid
-from shiftlens.sources.images import load_images
-from shiftlens.sources.models import load_model
-from shiftlens.sweeps.result import Sweep
 from shiftlens.sweeps.runner import run_sweep
+from shiftlens.sweeps.sweep_result import Sweep
 from shiftlens.training import TrainSettings, train
 
 MAX_SHIFT = 32

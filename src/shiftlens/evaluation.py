@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shiftlens.data.images import ImageSet
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.models.checkpoints import one_line
+from shiftlens.models.loading import Model
+from shiftlens.models.matching import check_labels, on_input_grid
+from shiftlens.models.probing import evaluating, scores_of
 from shiftlens.shifts import Fill, Shift, translate
-from shiftlens.sources.checkpoints import one_line
-from shiftlens.sources.images import ImageSet
-from shiftlens.sources.matching import check_labels, on_input_grid
-from shiftlens.sources.models import Model
-from shiftlens.sources.probing import evaluating, scores_of
 from shiftlens.stats import mean_interval, wilson
 
 MAX_PIXELS = 2**18

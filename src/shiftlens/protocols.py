@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shiftlens.data.imageset import ImageSet
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.models.matching import check_labels, on_input_grid
+from shiftlens.models.probing import evaluating, scores_of
+from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line, unknown_name
 from shiftlens.shifts import Fill, canvas
-from shiftlens.sources.imageset import ImageSet
-from shiftlens.sources.matching import check_labels, on_input_grid
-from shiftlens.sources.probing import evaluating, scores_of
-from shiftlens.sources.wrapping import Model
 from shiftlens.stats import Estimate, FloatArray, mean_estimate, wilson
 
 PROTOCOLS = {

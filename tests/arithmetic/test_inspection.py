@@ -13,7 +13,7 @@ from shiftlens.arithmetic import inspect
 from shiftlens.arithmetic.axis import out_cells, same_padding
 from shiftlens.errors import InputError
 from shiftlens.graph import Sides
-from shiftlens.sources.models import wrap
+from shiftlens.models.loading import wrap
 from shiftlens.stats import Skipped
 
 

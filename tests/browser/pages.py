@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 import shiftlens as sl
+from shiftlens.data.preprocessing import Preprocessing
+from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.reporting import report
-from shiftlens.sources.preprocessing import Preprocessing
-from shiftlens.sweeps.attributes import SweepHeader, software_versions
-from shiftlens.sweeps.plan import ChunkResult, Plan
-from shiftlens.sweeps.store import SweepStore
+from shiftlens.sweeps.header import SweepHeader, software_versions
+from shiftlens.sweeps.sweep_store import SweepStore
 
 MARK = "window.hacked=1"
 HOSTILE = (

@@ -10,7 +10,7 @@ import torch
 
 import shiftlens as sl
 from shiftlens.cli import main
-from shiftlens.sources import skeletons
+from shiftlens.models import skeletons
 
 
 def said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> tuple[str, str]:
@@ -45,9 +45,9 @@ def test_weights_are_neither_drawn_nor_read(tmp_path: Path, capsys: pytest.Captu
     module = skeletons.load_skeleton("torchvision:vgg16").module
     assert isinstance(module, torch.nn.Module)
     assert all(tensor.is_meta for tensor in module.parameters())
+    from shiftlens.data.preprocessing import Preprocessing
+    from shiftlens.models.runs import save_run
     from shiftlens.nn.vgg import VGG
-    from shiftlens.sources.preprocessing import Preprocessing
-    from shiftlens.sources.runs import save_run
 
     net = VGG("vgg6", width=2, downsample="stride")
     build = {"factory": "shiftlens.nn.vgg:VGG", "kwargs": net.config}

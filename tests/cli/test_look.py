@@ -14,7 +14,7 @@ from test_commands import failing
 
 from shiftlens.cli import main
 from shiftlens.shifts import ShiftGrid
-from shiftlens.sweeps.store import SweepStore
+from shiftlens.sweeps.sweep_store import SweepStore
 from sweeps import small_sweeps as small
 
 KEYS = {"id", "question", "severity", "statement", "value", "unit", "interval", "p_value", "evidence", "remedy"}

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from shiftlens.cli import main
+from shiftlens.data.digits import open_digits
+from shiftlens.data.preprocessing import Preprocessing
+from shiftlens.models.loading import load_model
+from shiftlens.models.runs import save_run
+from shiftlens.models.skeletons import load_skeleton
 from shiftlens.nn import VGG
-from shiftlens.sources.digits import open_digits
-from shiftlens.sources.models import load_model
-from shiftlens.sources.preprocessing import Preprocessing
-from shiftlens.sources.runs import save_run
-from shiftlens.sources.skeletons import load_skeleton
 
 FEW = ["--data", "digits", "--limit", "40", "--quiet", "--json"]
 

@@ -8,12 +8,12 @@ from unittest.mock import patch
 
 import numpy as np
 
+from analysis.planted import Field
 from comparison.pairs import pair_of, sources
-from metrics.planted import Field
-from shiftlens.comparison import gather
-from shiftlens.comparison.paired import Difference
-from shiftlens.comparison.result import Comparison
-from shiftlens.metrics.arrays import SweepArrays
+from shiftlens.analysis.arrays import SweepArrays
+from shiftlens.analysis.paired import Difference
+from shiftlens.narrative import comparing as gather
+from shiftlens.narrative.comparison_result import Comparison
 
 
 def quickly(*given, **how) -> Comparison:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from metrics.planted import Field, arrays, margins, trend
-from shiftlens.comparison.sources import Facts, Source
-from shiftlens.metrics.arrays import SweepArrays
+from analysis.planted import Field, arrays, margins, trend
+from shiftlens.analysis.arrays import SweepArrays
+from shiftlens.analysis.comparable import Facts, Source
 
 SHARED = 0.8
 """Correlation of two arms' margins on one image, about that of two trainings of one net."""

@@ -13,14 +13,14 @@ import typer
 
 from comparison.draws import claims, coverage, null_claims, quickly
 from comparison.pairs import axis, pair_of, plateau, sources
+from shiftlens.analysis.arm_scores import Scores, score
+from shiftlens.analysis.arms import align
+from shiftlens.analysis.paired import Difference, non_inferiority, paired_estimate
+from shiftlens.analysis.winners import FEWEST_IMAGES, Winner, first_half, winners
 from shiftlens.cli.app import app
-from shiftlens.comparison.arms import align
-from shiftlens.comparison.gather import compared
-from shiftlens.comparison.paired import Difference, non_inferiority, paired_estimate
-from shiftlens.comparison.scores import Scores, score
-from shiftlens.comparison.sentences import _difference
-from shiftlens.comparison.winners import FEWEST_IMAGES, Winner, first_half, winners
-from shiftlens.sources.behaviour import Behaviour
+from shiftlens.models.behaviour import Behaviour
+from shiftlens.narrative.comparing import compared
+from shiftlens.narrative.comparison_sentences import _difference
 from shiftlens.stats import Estimate, Skipped
 
 REACH = 10

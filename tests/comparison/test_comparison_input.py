@@ -11,12 +11,12 @@ import pytest
 
 import shiftlens as sl
 from comparison.pairs import pair_of, plateau, sources
-from shiftlens.comparison.arms import align
-from shiftlens.comparison.gather import compared
+from shiftlens.analysis.arms import align
+from shiftlens.analysis.arrays import SweepArrays
+from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.errors import InputError, StoreError
-from shiftlens.metrics.arrays import SweepArrays
+from shiftlens.narrative.comparing import compared
 from shiftlens.shifts import Fill, ShiftGrid
-from shiftlens.sources.preprocessing import Preprocessing
 from sweeps import small_sweeps as small
 
 N = 40

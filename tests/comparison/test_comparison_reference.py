@@ -10,14 +10,14 @@ from scipy.stats import norm
 
 from comparison import slow
 from comparison.pairs import pair_of, plateau, sources
-from shiftlens.comparison import arms
-from shiftlens.comparison.arms import align
-from shiftlens.comparison.gather import compared
-from shiftlens.comparison.scores import score
-from shiftlens.metrics import arrays as metric_arrays
-from shiftlens.metrics.maps import accuracy_replicates
-from shiftlens.metrics.regions import retained
-from shiftlens.metrics.summary import accuracy_per_image
+from shiftlens.analysis import arms
+from shiftlens.analysis import arrays as metric_arrays
+from shiftlens.analysis.arm_scores import score
+from shiftlens.analysis.arms import align
+from shiftlens.analysis.estimated_maps import accuracy_replicates
+from shiftlens.analysis.regions import retained
+from shiftlens.analysis.summary import accuracy_per_image
+from shiftlens.narrative.comparing import compared
 from shiftlens.stats import Skipped, resample_weights
 
 REACH, N = 10, 60

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from comparison.pairs import pair_of, plateau, sources
-from shiftlens.comparison.gather import compared
 from shiftlens.errors import InputError
 from shiftlens.figures import png_bytes
-from shiftlens.figures.comparison import Drawable, accuracy_maps, difference_maps, plot_comparison, profiles
+from shiftlens.figures.comparison_figures import Drawable, accuracy_maps, difference_maps, plot_comparison, profiles
 from shiftlens.figures.profile import Profile, profile
+from shiftlens.narrative.comparing import compared
 
 REACH = 4
 D = np.arange(-REACH, REACH + 1)
@@ -149,7 +149,7 @@ def test_a_comparison_hands_its_own_numbers_to_the_pictures(monkeypatch):
     lean = 0.8 * np.tanh(np.arange(-6, 7))[None, :]
     made = pair_of(np.random.default_rng(0), 300, [plateau(6, edge=4), plateau(6, edge=4) + lean])
     found = compared(sources(made), baseline=1, n_resamples=100)
-    monkeypatch.setattr("shiftlens.figures.comparison.plot_comparison", lambda given, *_, **__: given)
+    monkeypatch.setattr("shiftlens.figures.comparison_figures.plot_comparison", lambda given, *_, **__: given)
     given = found.plot()
     assert (given.names, given.baseline, given.about) == (("a", "b"), 1, "300 images, fill black")
     change = found["a"].map

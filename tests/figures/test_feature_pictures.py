@@ -9,18 +9,18 @@ import pytest
 import torch
 from torch import nn
 
+from shiftlens.data.images import load_images
 from shiftlens.errors import InputError
 from shiftlens.figures.drawing import png_bytes
-from shiftlens.figures.feature_maps import MOST_COLUMNS, depth, filters, overview, plot_features
+from shiftlens.figures.feature_figures import MOST_COLUMNS, depth, filters, overview, plot_features
 from shiftlens.figures.notebook import features_html
-from shiftlens.figures.paths import foveation_map, kernel_tiles
+from shiftlens.figures.path_figures import foveation_map, kernel_tiles
+from shiftlens.lens.feature_maps import features
+from shiftlens.lens.feature_run import FeatureRun
 from shiftlens.lens.foveation import foveation
 from shiftlens.lens.kernels import kernels
-from shiftlens.lens.maps import features
-from shiftlens.lens.result import FeatureRun
+from shiftlens.models.loading import wrap
 from shiftlens.nn.vgg import VGG
-from shiftlens.sources.images import load_images
-from shiftlens.sources.models import wrap
 
 
 @pytest.fixture(scope="module")

@@ -14,17 +14,17 @@ import pytest
 from PIL import Image
 
 import shiftlens
+from analysis.planted import arrays, margins, sweep, trend
 from cuts import cut
-from metrics.planted import arrays, margins, sweep, trend
 from shiftlens import figures
+from shiftlens.analysis.arrays import SweepArrays
 from shiftlens.errors import InputError
 from shiftlens.figures.drawing import extent
 from shiftlens.figures.notebook import sweep_html
 from shiftlens.figures.profile import profile, rings
 from shiftlens.figures.terminal import text_map
-from shiftlens.metrics.arrays import SweepArrays
 from shiftlens.shifts import ShiftGrid
-from shiftlens.sweeps.result import open_sweep
+from shiftlens.sweeps.sweep_result import open_sweep
 from sweeps import small_sweeps as small
 
 YELLOW = np.array([253, 231, 37])  # the upper end of viridis
@@ -211,9 +211,9 @@ def test_a_running_notebook_is_told_how_to_show_a_sweep(monkeypatch):
     shell = SimpleNamespace(display_formatter=SimpleNamespace(formatters={"text/html": formatter}))
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     shiftlens._register_notebook_display()
-    assert list(told) == [("shiftlens.sweeps.result", "Sweep"), ("shiftlens.lens.result", "FeatureRun")]
-    assert shiftlens.Sweep.__module__ == "shiftlens.sweeps.result"
-    assert shiftlens.FeatureRun.__module__ == "shiftlens.lens.result"
+    assert list(told) == [("shiftlens.sweeps.sweep_result", "Sweep"), ("shiftlens.lens.feature_run", "FeatureRun")]
+    assert shiftlens.Sweep.__module__ == "shiftlens.sweeps.sweep_result"
+    assert shiftlens.FeatureRun.__module__ == "shiftlens.lens.feature_run"
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
     shiftlens._register_notebook_display()  # a script that merely has IPython
 

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 import torch
 
+from analysis.planted import arrays, margins, trend
 from comparison.pairs import pair_of, plateau, sources
-from metrics.planted import arrays, margins, trend
 from shiftlens import figures
-from shiftlens.comparison.gather import compared
-from shiftlens.figures.feature_maps import plot_features
-from shiftlens.figures.paths import foveation_map, kernel_tiles
+from shiftlens.figures.feature_figures import plot_features
+from shiftlens.figures.path_figures import foveation_map, kernel_tiles
+from shiftlens.lens.feature_maps import features
 from shiftlens.lens.kernels import kernels
-from shiftlens.lens.maps import features
+from shiftlens.models.loading import wrap
+from shiftlens.narrative.comparing import compared
 from shiftlens.nn.vgg import VGG
-from shiftlens.sources.models import wrap
-from shiftlens.sweeps.result import open_sweep
+from shiftlens.sweeps.sweep_result import open_sweep
 from shiftlens.training.curve import save_curve
 from sweeps import small_sweeps as small
 

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from hostile.machinery import run as run_command
+from shiftlens.data.preprocessing import Preprocessing
+from shiftlens.models.runs import save_run
 from shiftlens.nn import VGG
-from shiftlens.sources.preprocessing import Preprocessing
-from shiftlens.sources.runs import save_run
 from sweeps import small_sweeps as small
 
 NET = """

@@ -17,7 +17,7 @@ import zarr
 
 from hostile.machinery import Case, outside
 from hostile.payloads import pickled
-from shiftlens.sweeps.checksums import LATER, seal_of, state_seal_of
+from shiftlens.storage.checksums import LATER, seal_of, state_seal_of
 from shiftlens.sweeps.layout import state_of
 from sweeps import small_sweeps as small
 

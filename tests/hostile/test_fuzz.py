@@ -27,21 +27,21 @@ from safetensors.torch import save as to_safetensors
 from hostile.commands import Ground
 from hostile.corpus_data import lawful, table
 from shiftlens.cli import options
+from shiftlens.data.decode import decode, read_header
+from shiftlens.data.images import load_images
+from shiftlens.data.preprocessing import parse_numbers, parse_size
+from shiftlens.engine.plan import Plan
 from shiftlens.errors import ShiftlensError
-from shiftlens.lens.store import open_features
+from shiftlens.lens.feature_store import open_features
+from shiftlens.models.checkpoints import fit_weights, read_weights
+from shiftlens.models.runs import build_net, load_run
+from shiftlens.models.runspec import parse_spec
 from shiftlens.nn import VGG
 from shiftlens.nn.edits import carry_out
 from shiftlens.reporting.arithmetic_file import inspection_from
 from shiftlens.shifts import Fill, ShiftGrid
-from shiftlens.sources.checkpoints import fit_weights, read_weights
-from shiftlens.sources.decode import decode, read_header
-from shiftlens.sources.images import load_images
-from shiftlens.sources.preprocessing import parse_numbers, parse_size
-from shiftlens.sources.runs import build_net, load_run
-from shiftlens.sources.runspec import parse_spec
-from shiftlens.sweeps.attributes import SweepHeader
-from shiftlens.sweeps.plan import Plan
-from shiftlens.sweeps.result import open_sweep
+from shiftlens.sweeps.header import SweepHeader
+from shiftlens.sweeps.sweep_result import open_sweep
 from shiftlens.training.checkpoint import load_checkpoint, load_finished, save_checkpoint
 from sweeps import small_sweeps as small
 

@@ -13,12 +13,12 @@ import pytest
 import zarr
 from torch import nn
 
+from shiftlens.data.imageset import ImageSet
 from shiftlens.errors import StoreError
-from shiftlens.lens import store
-from shiftlens.lens.maps import features
-from shiftlens.lens.store import open_features
-from shiftlens.sources.imageset import ImageSet
-from shiftlens.sources.wrapping import wrap
+from shiftlens.lens import feature_store as store
+from shiftlens.lens.feature_maps import features
+from shiftlens.lens.feature_store import open_features
+from shiftlens.models.wrapping import wrap
 
 
 @pytest.fixture(scope="module")

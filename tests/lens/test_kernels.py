@@ -11,8 +11,8 @@ from torch import nn
 
 from shiftlens.errors import InputError
 from shiftlens.lens.kernels import kernels
+from shiftlens.models.loading import wrap
 from shiftlens.nn.vgg import VGG
-from shiftlens.sources.models import wrap
 from shiftlens.stats import Skipped
 
 

@@ -11,17 +11,17 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
+from shiftlens.data.decode import fit
+from shiftlens.data.images import ImageSet, load_images
 from shiftlens.errors import InputError, StoreError
-from shiftlens.lens import pictures
-from shiftlens.lens.maps import features
+from shiftlens.lens import inputs as pictures
+from shiftlens.lens.feature_maps import features
+from shiftlens.lens.feature_store import open_features
 from shiftlens.lens.moments import Moments
 from shiftlens.lens.repadding import Repadded
-from shiftlens.lens.store import open_features
+from shiftlens.models.loading import wrap
 from shiftlens.nn import conv2d
 from shiftlens.nn.vgg import VGG
-from shiftlens.sources.decode import fit
-from shiftlens.sources.images import ImageSet, load_images
-from shiftlens.sources.models import wrap
 from shiftlens.stats import Skipped
 
 

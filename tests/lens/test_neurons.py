@@ -10,12 +10,12 @@ import torch
 from scipy import stats as sps
 from torch import nn
 
+from shiftlens.data.images import ImageSet
 from shiftlens.errors import InputError
 from shiftlens.lens.aware import Impact
 from shiftlens.lens.neurons import neurons
 from shiftlens.lens.samples import ks_distance, places
-from shiftlens.sources.images import ImageSet
-from shiftlens.sources.models import wrap
+from shiftlens.models.loading import wrap
 from shiftlens.stats import Skipped
 
 

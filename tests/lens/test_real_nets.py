@@ -11,7 +11,7 @@ from torch import nn
 
 from shiftlens.arithmetic import graph_of
 from shiftlens.capture import maps_of
-from shiftlens.lens.maps import features
+from shiftlens.lens.feature_maps import features
 from shiftlens.lens.repadding import Repadded
 
 NETS = [

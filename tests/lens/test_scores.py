@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from shiftlens.lens.scores import (
+from shiftlens.lens.map_scores import (
     Borders,
     Scores,
     artefact_energy,

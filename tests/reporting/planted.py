@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from metrics.planted import margins, trend
+from analysis.planted import margins, trend
+from shiftlens.data.images import load_images
+from shiftlens.data.preprocessing import Preprocessing
+from shiftlens.engine.plan import ChunkResult
 from shiftlens.shifts import Fill, ShiftGrid
-from shiftlens.sources.images import load_images
-from shiftlens.sources.preprocessing import Preprocessing
-from shiftlens.sweeps.plan import ChunkResult
-from shiftlens.sweeps.result import Sweep, open_sweep
+from shiftlens.sweeps.sweep_result import Sweep, open_sweep
 from sweeps import small_sweeps as small
 
 DTYPES = {"u1": "<u1", "u2": "<u2", "u4": "<u4", "i4": "<i4", "f4": "<f4"}
@@ -39,7 +39,7 @@ def sweep(
         "training": {},
         "model_notes": (),
     } | changes
-    from shiftlens.sweeps.store import SweepStore
+    from shiftlens.sweeps.sweep_store import SweepStore
 
     labels = np.asarray(images.labels, np.int64)
     store = SweepStore.create(path, small.header(**header), labels, images.index, chunk_size=16)

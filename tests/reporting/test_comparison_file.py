@@ -11,8 +11,9 @@ import pytest
 
 from reporting.planted import Page, sweep
 from shiftlens.cli import main
-from shiftlens.comparison import Comparison, compare
 from shiftlens.errors import StoreError
+from shiftlens.narrative.comparing import compare
+from shiftlens.narrative.comparison_result import Comparison
 from shiftlens.reporting import report
 from shiftlens.reporting.comparison_file import comparison_in
 from shiftlens.reporting.comparison_part import comparison_part, summary

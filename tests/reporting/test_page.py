@@ -17,16 +17,16 @@ from PIL import Image
 
 from reporting.planted import Page, sweep, unpacked
 from shiftlens.arithmetic import inspect
-from shiftlens.comparison import compare
-from shiftlens.lens.maps import features
+from shiftlens.data.images import load_images
+from shiftlens.lens.feature_maps import features
+from shiftlens.models.loading import wrap
+from shiftlens.narrative.comparing import compare
 from shiftlens.nn.vgg import VGG
 from shiftlens.reporting import Report, report
 from shiftlens.reporting.page import web
-from shiftlens.sources.images import load_images
-from shiftlens.sources.models import wrap
 from shiftlens.stats import wilson
-from shiftlens.sweeps.result import Sweep, open_sweep
-from shiftlens.sweeps.store import SweepStore
+from shiftlens.sweeps.sweep_result import Sweep, open_sweep
+from shiftlens.sweeps.sweep_store import SweepStore
 
 HOSTILE = ("</script><script>alert(1)</script>", "{{ 7 * 7 }}{% raw %}", "<img src=x onerror=alert(2)>", "a\x1b[31m\nb")
 

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from reporting.planted import sweep
+from shiftlens.analysis.paired import Difference
 from shiftlens.arithmetic import inspect
-from shiftlens.comparison import compare
-from shiftlens.comparison.paired import Difference
-from shiftlens.diagnosis.finding import Finding, Findings
+from shiftlens.narrative.comparing import compare
+from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.nn.vgg import VGG
 from shiftlens.reporting.comparison_part import summary
-from shiftlens.reporting.items import given
+from shiftlens.reporting.given_items import given
+from shiftlens.reporting.page_findings import sorted_out
 from shiftlens.reporting.questions import questions
-from shiftlens.reporting.said import sorted_out
 from shiftlens.reporting.sweep_part import SweepPart, sweep_part
 from shiftlens.reporting.thumbnails import Source
-from shiftlens.sweeps.result import Sweep
+from shiftlens.sweeps.sweep_result import Sweep
 
 
 @pytest.fixture(scope="module")

@@ -13,27 +13,28 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metrics.planted import arrays, margins, trend
+from analysis.planted import arrays, margins, trend
 from reporting.planted import Page, sweep, unpacked
+from shiftlens.analysis.arrays import SweepArrays
 from shiftlens.arithmetic import inspect
 from shiftlens.cli import main
-from shiftlens.comparison import compare
+from shiftlens.data.images import load_images
 from shiftlens.errors import InputError, StoreError
-from shiftlens.metrics.arrays import SweepArrays
+from shiftlens.narrative.comparing import compare
 from shiftlens.nn.vgg import VGG
-from shiftlens.reporting import gather, report
+from shiftlens.reporting import report
+from shiftlens.reporting import writing as gather
 from shiftlens.reporting.arithmetic_file import inspection_from
 from shiftlens.reporting.comparison_part import comparisons
 from shiftlens.reporting.directions import directions
 from shiftlens.reporting.encoding import packed, png_uri, script_json
 from shiftlens.reporting.feature_part import thinned
-from shiftlens.reporting.items import given
+from shiftlens.reporting.given_items import given
 from shiftlens.reporting.page import written_whole
 from shiftlens.reporting.thumbnails import MOST_IMAGES, Source, chosen, gallery, sprite_of
 from shiftlens.shifts import Fill, ShiftGrid
-from shiftlens.sources.images import load_images
 from shiftlens.stats import Skipped
-from shiftlens.sweeps.result import Sweep
+from shiftlens.sweeps.sweep_result import Sweep
 
 
 @pytest.fixture(scope="module")
@@ -172,8 +173,8 @@ def test_only_what_asks_the_same_question_is_compared(place: Path, tiny: Sweep) 
 
 
 def test_pictures_only_of_the_images_of_the_sweep(place: Path, tiny: Sweep) -> None:
-    from shiftlens.metrics.arrays import from_sweep
-    from shiftlens.metrics.summary import all_metrics
+    from shiftlens.analysis.arrays import from_sweep
+    from shiftlens.analysis.summary import all_metrics
 
     metrics = all_metrics(from_sweep(tiny), n_resamples=50)
     for source, why in (
@@ -197,9 +198,9 @@ def test_pictures_only_of_the_images_of_the_sweep(place: Path, tiny: Sweep) -> N
 
 
 def test_pictures_of_an_adaptive_sweep_that_has_stopped(place: Path) -> None:
-    from shiftlens.metrics.arrays import from_sweep
-    from shiftlens.metrics.summary import all_metrics
-    from shiftlens.sources.models import wrap
+    from shiftlens.analysis.arrays import from_sweep
+    from shiftlens.analysis.summary import all_metrics
+    from shiftlens.models.loading import wrap
     from shiftlens.sweeps.runner import run_sweep
 
     images = load_images("digits", limit=300)
@@ -215,7 +216,7 @@ def test_the_images_shown_are_fragile_ones_and_a_ladder() -> None:
     rng = np.random.default_rng(1)
     d = np.arange(-6, 7.0)
     made = arrays(margins(rng, 300, trend(d, d, edge=4)), rng)
-    from shiftlens.metrics.summary import all_metrics
+    from shiftlens.analysis.summary import all_metrics
 
     metrics = all_metrics(made, n_resamples=50)
     rows = chosen(metrics)

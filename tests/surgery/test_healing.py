@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from shiftlens.arithmetic import inspect
+from shiftlens.data.images import ImageSet
 from shiftlens.errors import InputError, NoEffectWarning
+from shiftlens.models.loading import Model, wrap
 from shiftlens.nn import VGG
 from shiftlens.nn.convolution import PaddedLayer2d
-from shiftlens.sources.images import ImageSet
-from shiftlens.sources.models import Model, wrap
 from shiftlens.surgery import FineTuning, even_size, finetune, reestimate, repair, with_input_size
 from shiftlens.training.data import epoch_plan
 from shiftlens.training.recipe import Recipe

@@ -14,12 +14,12 @@ from repairable import Functional, MeanPools, OwnForward, OwnName, OwnPadding, T
 from torch import Tensor, nn
 
 from shiftlens.errors import InputError, NoEffectWarning
+from shiftlens.models.digests import structure
+from shiftlens.models.loading import wrap
 from shiftlens.nn import PADDING_MODES, VGG, PaddedConv2d, PaddedPool2d, pad
 from shiftlens.nn.convolution import PaddedLayer2d
 from shiftlens.nn.edits import Edit, carry_out
 from shiftlens.nn.padding import CONSTANT_KEEPING, INDEX_MODES, PAD_MODES
-from shiftlens.sources.digests import structure
-from shiftlens.sources.models import wrap
 from shiftlens.surgery import repair
 
 

@@ -12,9 +12,9 @@ from repairable import OwnForward, OwnName, OwnStride
 from torch import Tensor, nn
 
 from shiftlens.errors import InputError, NoEffectWarning
+from shiftlens.models.digests import structure
 from shiftlens.nn import VGG, BlurPool2d, PaddedPool2d, Polyphase2d, ReducedLayer2d
 from shiftlens.nn.edits import carry_out
-from shiftlens.sources.digests import structure
 from shiftlens.surgery import repair
 
 

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import nn
 
+from shiftlens.data.images import load_images
+from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.errors import InputError
+from shiftlens.models.loading import load_model
+from shiftlens.models.runs import load_run, save_run
+from shiftlens.models.wrapping import build_model
 from shiftlens.nn import VGG
 from shiftlens.nn.padding import PADDING_MODES
 from shiftlens.shifts import ShiftGrid
-from shiftlens.sources.images import load_images
-from shiftlens.sources.models import load_model
-from shiftlens.sources.preprocessing import Preprocessing
-from shiftlens.sources.runs import load_run, save_run
-from shiftlens.sources.wrapping import build_model
 from shiftlens.surgery import repair
 from shiftlens.sweeps.runner import sweep
 

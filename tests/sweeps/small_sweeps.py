@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shiftlens.data.preprocessing import Preprocessing
+from shiftlens.engine.evaluators import prepare
+from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.shifts import Fill, ShiftGrid
-from shiftlens.sources.preprocessing import Preprocessing
 from shiftlens.sweeps import runner
-from shiftlens.sweeps.attributes import SweepHeader, software_versions
-from shiftlens.sweeps.engine import prepare
-from shiftlens.sweeps.plan import ChunkResult, Plan
-from shiftlens.sweeps.store import SweepStore
+from shiftlens.sweeps.header import SweepHeader, software_versions
+from shiftlens.sweeps.sweep_store import SweepStore
 
 PLAN = Plan("direct", "float32", 64, False, False, False, "cpu", "cpu X")
 

@@ -18,23 +18,23 @@ import xarray as xr
 from torch import Tensor, nn
 
 import shiftlens
-from shiftlens.comparison import compare
+from shiftlens.analysis.arrays import from_sweep
+from shiftlens.data.imageset import ImageSet
+from shiftlens.data.selection import stratified_order
 from shiftlens.devices import machine_kind
-from shiftlens.diagnosis.gather import findings
-from shiftlens.diagnosis.setting import Setting
+from shiftlens.engine.plan import Plan
 from shiftlens.errors import InputError, ModelOutputError, StoreError
-from shiftlens.metrics.arrays import from_sweep
+from shiftlens.models.wrapping import Model, wrap
+from shiftlens.narrative.comparing import compare
+from shiftlens.narrative.findings import findings
+from shiftlens.narrative.setting import Setting
 from shiftlens.sequential import RunningBand
 from shiftlens.shifts import ShiftGrid
-from shiftlens.sources.imageset import ImageSet
-from shiftlens.sources.selection import stratified_order
-from shiftlens.sources.wrapping import Model, wrap
 from shiftlens.sweeps import runner
 from shiftlens.sweeps.integrity import verify_sweep
-from shiftlens.sweeps.plan import Plan
-from shiftlens.sweeps.result import Sweep, open_sweep
+from shiftlens.sweeps.looks import Schedule, short_chunk
 from shiftlens.sweeps.runner import run_sweep
-from shiftlens.sweeps.schedule import Schedule, short_chunk
+from shiftlens.sweeps.sweep_result import Sweep, open_sweep
 
 GRID = ShiftGrid((1, 2))
 N = 500

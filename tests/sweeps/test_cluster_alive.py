@@ -21,14 +21,15 @@ import pytest
 import small_sweeps as small
 
 import shiftlens
+from shiftlens.data.imageset import ImageSet
 from shiftlens.errors import ModelOutputError, StoreError
+from shiftlens.models.loading import load_model
+from shiftlens.models.wrapping import Model
 from shiftlens.shifts import ShiftGrid
-from shiftlens.sources.imageset import ImageSet
-from shiftlens.sources.models import load_model
-from shiftlens.sources.wrapping import Model
-from shiftlens.sweeps import cluster, request
-from shiftlens.sweeps.result import open_sweep
+from shiftlens.sweeps import ray_workers as cluster
+from shiftlens.sweeps import request
 from shiftlens.sweeps.runner import run_sweep, sweep
+from shiftlens.sweeps.sweep_result import open_sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

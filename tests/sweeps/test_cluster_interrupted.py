@@ -15,12 +15,12 @@ import pytest
 import small_sweeps as small
 from test_cluster_alive import ALONE, PATIENCE, STARTS, ours, wait_for
 
+from shiftlens.data.images import load_images
+from shiftlens.models.loading import load_model
 from shiftlens.shifts import ShiftGrid
-from shiftlens.sources.images import load_images
-from shiftlens.sources.models import load_model
 from shiftlens.sweeps import request
-from shiftlens.sweeps.result import open_sweep
 from shiftlens.sweeps.runner import sweep
+from shiftlens.sweeps.sweep_result import open_sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from shiftlens.errors import InputError
-from shiftlens.sweeps import raykeeper, raysession
+from shiftlens.sweeps import ray_keeper as raykeeper
+from shiftlens.sweeps import ray_session as raysession
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked up in /proc")
 
@@ -27,7 +28,7 @@ import sys
 import time
 from pathlib import Path
 
-from shiftlens.sweeps.raysession import _Keeper
+from shiftlens.sweeps.ray_session import _Keeper
 
 keeper = _Keeper()
 quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

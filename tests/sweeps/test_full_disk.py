@@ -20,7 +20,7 @@ from zarr.storage import _local
 from shiftlens.cli import main
 from shiftlens.sweeps import request
 from shiftlens.sweeps.integrity import verify_sweep
-from shiftlens.sweeps.result import open_sweep
+from shiftlens.sweeps.sweep_result import open_sweep
 
 N = 40
 CHUNKS = 20

@@ -15,17 +15,17 @@ import small_sweeps as small
 import torch
 import zarr
 
+from shiftlens.data.imageset import ImageSet
 from shiftlens.errors import StoreError
+from shiftlens.models.wrapping import Model, wrap
 from shiftlens.shifts import ShiftGrid
-from shiftlens.sources.imageset import ImageSet
-from shiftlens.sources.wrapping import Model, wrap
+from shiftlens.storage.checksums import checksums
+from shiftlens.storage.locking import Unsynced
 from shiftlens.sweeps import request
-from shiftlens.sweeps.checksums import checksums
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.integrity import Verification, restore_known, verify_sweep
-from shiftlens.sweeps.locking import Unsynced
-from shiftlens.sweeps.result import open_sweep
 from shiftlens.sweeps.runner import run_sweep, sweep
+from shiftlens.sweeps.sweep_result import open_sweep
 
 GRID = ShiftGrid((1, 2))
 N = 7
@@ -399,7 +399,7 @@ def test_a_clock_that_is_set_back_changes_nothing(
 def test_all_that_was_written_is_on_the_disk_before_the_sweep_is_complete(
     tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from shiftlens.sweeps import locking
+    from shiftlens.storage import locking
 
     synced: list[Path] = []
     real = locking._sync

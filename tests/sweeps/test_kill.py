@@ -17,7 +17,7 @@ import pytest
 import small_sweeps as small
 
 from shiftlens.errors import StoreError
-from shiftlens.sweeps.result import Sweep, open_sweep
+from shiftlens.sweeps.sweep_result import Sweep, open_sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -68,10 +68,11 @@ import torch
 from shiftlens.devices import machine_kind
 from shiftlens.errors import ShiftlensError
 from shiftlens.shifts import ShiftGrid
-from shiftlens.sources.imageset import ImageSet
-from shiftlens.sources.models import load_model
-from shiftlens.sweeps import request, runner
-from shiftlens.sweeps.plan import Plan
+from shiftlens.data.imageset import ImageSet
+from shiftlens.models.loading import load_model
+from shiftlens.sweeps import request
+from shiftlens.sweeps import runner
+from shiftlens.engine.plan import Plan
 
 torch.set_num_threads(1)
 request.CHUNK_EVALUATIONS = 2 * 49

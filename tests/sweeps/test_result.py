@@ -14,7 +14,7 @@ import xarray as xr
 
 from shiftlens.errors import InputError, StoreError
 from shiftlens.sweeps.group import SweepGroup
-from shiftlens.sweeps.result import open_sweep
+from shiftlens.sweeps.sweep_result import open_sweep
 
 
 def test_a_complete_sweep_gives_its_numbers(tmp_path: Path) -> None:

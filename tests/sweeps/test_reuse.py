@@ -11,15 +11,16 @@ import pytest
 import small_sweeps
 from small_sweeps import Net
 
+from shiftlens.data.imageset import ImageSet
+from shiftlens.engine import evaluators as door
+from shiftlens.engine.plan import Plan
 from shiftlens.errors import InputError, StoreError
+from shiftlens.models.wrapping import Model, wrap
 from shiftlens.shifts import ShiftGrid
-from shiftlens.sources.imageset import ImageSet
-from shiftlens.sources.wrapping import Model, wrap
-from shiftlens.sweeps import attributes, request, runner
-from shiftlens.sweeps import engine as door
-from shiftlens.sweeps.plan import Plan
-from shiftlens.sweeps.result import Sweep, open_sweep
+from shiftlens.sweeps import header as attributes
+from shiftlens.sweeps import request, runner
 from shiftlens.sweeps.runner import sweep
+from shiftlens.sweeps.sweep_result import Sweep, open_sweep
 
 GRID = ShiftGrid((2, 3))
 ARRAYS = ("prediction", "loss", "confidence", "label", "accuracy", "mean_loss", "checksum")

@@ -16,16 +16,17 @@ import xarray as xr
 from small_sweeps import Net
 from torch import Tensor, nn
 
+from shiftlens.data.imageset import ImageSet
 from shiftlens.errors import InputError, ModelOutputError, StoreError
+from shiftlens.models.wrapping import Model, wrap
 from shiftlens.shifts import ShiftGrid, translate
-from shiftlens.sources.imageset import ImageSet
-from shiftlens.sources.wrapping import Model, wrap
-from shiftlens.sweeps import attributes, request, runner
+from shiftlens.storage.locking import output_lock
+from shiftlens.sweeps import header as attributes
+from shiftlens.sweeps import request, runner
 from shiftlens.sweeps.group import SweepGroup
-from shiftlens.sweeps.locking import output_lock
 from shiftlens.sweeps.request import default_grid, images_per_chunk
-from shiftlens.sweeps.result import open_sweep
 from shiftlens.sweeps.runner import run_sweep, sweep
+from shiftlens.sweeps.sweep_result import open_sweep
 
 GRID = ShiftGrid((2, 3))
 N = 7

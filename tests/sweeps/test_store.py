@@ -16,21 +16,21 @@ import xarray as xr
 import zarr
 from PIL import Image
 
+from shiftlens.data.images import load_images
+from shiftlens.data.imageset import ImageSet
+from shiftlens.data.preprocessing import Preprocessing
+from shiftlens.engine.plan import ChunkResult
 from shiftlens.errors import StoreError
+from shiftlens.models.wrapping import wrap
 from shiftlens.shifts import Fill, ShiftGrid
-from shiftlens.sources.images import load_images
-from shiftlens.sources.imageset import ImageSet
-from shiftlens.sources.preprocessing import Preprocessing
-from shiftlens.sources.wrapping import wrap
-from shiftlens.sweeps import store as store_module
-from shiftlens.sweeps.attributes import SweepHeader, describe
+from shiftlens.storage.locking import output_lock
+from shiftlens.sweeps import sweep_store as store_module
 from shiftlens.sweeps.existing import sweep_exists
 from shiftlens.sweeps.group import SweepGroup
+from shiftlens.sweeps.header import SweepHeader, describe
 from shiftlens.sweeps.layout import prediction_dtype
-from shiftlens.sweeps.locking import output_lock
-from shiftlens.sweeps.plan import ChunkResult
-from shiftlens.sweeps.result import open_sweep
-from shiftlens.sweeps.store import SweepStore
+from shiftlens.sweeps.sweep_result import open_sweep
+from shiftlens.sweeps.sweep_store import SweepStore
 
 # ---- layout
 

@@ -19,20 +19,20 @@ import torch
 import zarr
 from numpy.typing import NDArray
 
+from shiftlens.data.imageset import ImageSet
 from shiftlens.devices import machine_kind
+from shiftlens.engine.plan import Plan
 from shiftlens.errors import StoreError
+from shiftlens.models.wrapping import Model, wrap
 from shiftlens.shifts import ShiftGrid
-from shiftlens.sources.imageset import ImageSet
-from shiftlens.sources.wrapping import Model, wrap
+from shiftlens.storage.checksums import seal_of
 from shiftlens.sweeps import request, runner
-from shiftlens.sweeps.checksums import seal_of
 from shiftlens.sweeps.integrity import verify_sweep
 from shiftlens.sweeps.layout import create_group
-from shiftlens.sweeps.plan import Plan
-from shiftlens.sweeps.result import Sweep, open_sweep
+from shiftlens.sweeps.looks import Schedule
 from shiftlens.sweeps.runner import run_sweep
-from shiftlens.sweeps.schedule import Schedule
-from shiftlens.sweeps.store import SweepStore
+from shiftlens.sweeps.sweep_result import Sweep, open_sweep
+from shiftlens.sweeps.sweep_store import SweepStore
 
 GRID = ShiftGrid((1, 2))
 N = 7

@@ -18,22 +18,23 @@ import torch
 import xarray as xr
 import zarr
 
+from shiftlens.data.imageset import ImageSet
 from shiftlens.errors import StoreError
+from shiftlens.models.wrapping import Model, wrap
 from shiftlens.shifts import ShiftGrid
-from shiftlens.sources.imageset import ImageSet
-from shiftlens.sources.wrapping import Model, wrap
-from shiftlens.sweeps import locking, request
+from shiftlens.storage import locking
+from shiftlens.storage.locking import built_beside, clean_strays, output_lock
+from shiftlens.sweeps import request
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.integrity import verify_sweep
-from shiftlens.sweeps.locking import built_beside, clean_strays, output_lock
-from shiftlens.sweeps.result import open_sweep
 from shiftlens.sweeps.runner import sweep
-from shiftlens.sweeps.store import SweepStore
+from shiftlens.sweeps.sweep_result import open_sweep
+from shiftlens.sweeps.sweep_store import SweepStore
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from shiftlens.sweeps.locking import output_lock
+from shiftlens.storage.locking import output_lock
 with output_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

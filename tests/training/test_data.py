@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from shiftlens.data.images import ImageSet
+from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.errors import InputError
-from shiftlens.sources.images import ImageSet
-from shiftlens.sources.preprocessing import Preprocessing
 from shiftlens.training import Recipe
 from shiftlens.training.data import Batches, check_images, epoch_plan, pixels, preprocessing_of
 

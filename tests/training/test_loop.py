@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from shiftlens.data.images import ImageSet
 from shiftlens.errors import InputError, StoreError
 from shiftlens.evaluation import evaluate
+from shiftlens.models.loading import load_model
 from shiftlens.nn.padding import PADDING_MODES
 from shiftlens.nn.vgg import DOWNSAMPLINGS, HEADS
-from shiftlens.sources.images import ImageSet
-from shiftlens.sources.models import load_model
 from shiftlens.training import Recipe, Stage, TrainSettings, loop, train
 from shiftlens.training.checkpoint import CHECKPOINT, RECORD, load_checkpoint, only_writer
 from shiftlens.training.replay import ReplayedStep

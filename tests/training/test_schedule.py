@@ -4,7 +4,7 @@ import pytest
 
 from shiftlens.errors import InputError
 from shiftlens.training import Recipe, Stage, TrainSettings
-from shiftlens.training.schedule import Schedule, batch_size, plan, steps_within
+from shiftlens.training.learning_rate import Schedule, batch_size, plan, steps_within
 
 HALVES = (Stage(1, 0.5), Stage(1, 1))
 

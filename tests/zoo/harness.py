@@ -18,15 +18,15 @@ from torch import Tensor, nn
 import shiftlens as sl
 from reference import translated
 from shiftlens.devices import machine_kind
+from shiftlens.engine.checking import Check
+from shiftlens.engine.direct import prepare_module
+from shiftlens.engine.evaluators import make_plan, prepare
+from shiftlens.engine.plan import ChunkResult, Plan
+from shiftlens.engine.shared.tracing import trace
 from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.models.loading import Model
+from shiftlens.models.probing import scores_of
 from shiftlens.shifts import Fill, ShiftGrid
-from shiftlens.sources.models import Model
-from shiftlens.sources.probing import scores_of
-from shiftlens.sweeps.checking import Check
-from shiftlens.sweeps.direct import prepare_module
-from shiftlens.sweeps.engine import make_plan, prepare
-from shiftlens.sweeps.plan import ChunkResult, Plan
-from shiftlens.sweeps.tracing import trace
 
 H, W = 9, 8
 """Pixels of the zoo's images: two sizes, so that swapped axes show."""

@@ -27,8 +27,9 @@ from harness import CASES, ONE_BY_ONE, VIEWS, Case, View
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
+from shiftlens.engine import evaluators as engine
+from shiftlens.engine import tuning
 from shiftlens.errors import InputError
-from shiftlens.sweeps import engine, tuning
 
 ROOMS = (
     nets_aliasing,

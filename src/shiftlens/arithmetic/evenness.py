@@ -9,7 +9,7 @@ from shiftlens.arithmetic.layers import matches
 from shiftlens.errors import InputError
 from shiftlens.graph import WINDOWED, Graph, Site, trace
 from shiftlens.graph.sites import Pair
-from shiftlens.sources.probing import evaluating
+from shiftlens.models.probing import evaluating
 
 LEAST_RADIUS = 32
 """Sizes are looked for this many pixels up and down, or two total strides where that is more."""

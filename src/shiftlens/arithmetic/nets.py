@@ -7,8 +7,8 @@ from torch import nn
 from shiftlens.errors import InputError
 from shiftlens.graph import Graph, trace
 from shiftlens.graph.sites import Pair
-from shiftlens.sources.probing import channel_candidates, evaluating, input_channels, refuse_script
-from shiftlens.sources.wrapping import Model
+from shiftlens.models.probing import channel_candidates, evaluating, input_channels, refuse_script
+from shiftlens.models.wrapping import Model
 
 Net = nn.Module | Model
 

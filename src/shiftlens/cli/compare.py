@@ -17,8 +17,8 @@ from shiftlens.naming import printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from shiftlens.comparison import Comparison
-    from shiftlens.diagnosis import Finding
+    from shiftlens.narrative.comparison_result import Comparison
+    from shiftlens.narrative.finding import Finding
 
 WIDEST = 140
 
@@ -50,15 +50,15 @@ def compare(
     """
     shell = Shell(quiet, json)
     with remarks(shell):
-        from shiftlens import comparison
         from shiftlens.devices import resolve_device
         from shiftlens.figures import check_format
+        from shiftlens.narrative.comparing import compare as compare_sweeps
 
         resolve_device(device)
         check_format(format)
         called = None if names is None else names.split(",")
         with shell.progress("comparing", "sweeps") as report:
-            made = comparison.compare(sweeps, names=called, margin=margin, partial=partial, seed=seed, progress=report)
+            made = compare_sweeps(sweeps, names=called, margin=margin, partial=partial, seed=seed, progress=report)
         files = () if plots is None else made.plot(plots, format=format).files
     if json:
         shell.result(made.to_dict() | {"files": [str(path) for path in files]}, [])
@@ -102,7 +102,7 @@ def _show(shell: Shell, made: Comparison, evidence: bool) -> None:
 def _group(shell: Shell, heading: str, group: list[Finding], evidence: bool) -> None:
     from rich.text import Text
 
-    from shiftlens.diagnosis.words import plain
+    from shiftlens.narrative.words import plain
 
     if not group:
         return

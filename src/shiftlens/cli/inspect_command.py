@@ -39,7 +39,7 @@ def inspect(
         from shiftlens import arithmetic
         from shiftlens.devices import resolve_device
         from shiftlens.errors import InputError
-        from shiftlens.sources.skeletons import load_skeleton
+        from shiftlens.models.skeletons import load_skeleton
 
         resolve_device(device)
         wanted = o.size(size, "--size")

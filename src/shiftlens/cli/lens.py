@@ -12,9 +12,9 @@ from shiftlens.cli.console import Shell, remarks
 from shiftlens.cli.inspect_command import Size
 
 if TYPE_CHECKING:
-    from shiftlens.lens.result import FeatureRun, LayerMaps
-    from shiftlens.sources.images import ImageSet
-    from shiftlens.sources.models import Model
+    from shiftlens.data.images import ImageSet
+    from shiftlens.lens.feature_run import FeatureRun, LayerMaps
+    from shiftlens.models.loading import Model
 
 Pictures = Annotated[Path | None, typer.Option("--pictures", help="Directory for pictures; made if it is not there.")]
 Format = Annotated[str, typer.Option("--format", help="Of the pictures: png or svg.")]
@@ -38,7 +38,7 @@ def _model(
     device: str,
     images: ImageSet | None = None,
 ) -> Model:
-    from shiftlens.sources.models import load_model
+    from shiftlens.models.loading import load_model
 
     loaded = load_model(
         model,
@@ -88,10 +88,10 @@ def features(
     """
     shell = Shell(quiet, json)
     with remarks(shell):
+        from shiftlens.data.images import load_images
         from shiftlens.figures import check_format
-        from shiftlens.lens import maps
-        from shiftlens.lens.store import check_target
-        from shiftlens.sources.images import load_images
+        from shiftlens.lens import feature_maps as maps
+        from shiftlens.lens.feature_store import check_target
 
         check_format(format)
         check_target(out)
@@ -114,7 +114,7 @@ def features(
             )
         files: list[str] = []
         if pictures is not None:
-            from shiftlens.figures.feature_maps import plot_features
+            from shiftlens.figures.feature_figures import plot_features
 
             shell.say(f"drawing {len(run)} layers")
             files = [str(path) for path in plot_features(run, pictures, format=format).files]
@@ -192,7 +192,7 @@ def foveation(
         from shiftlens.errors import InputError
         from shiftlens.figures.drawing import save
         from shiftlens.lens.foveation import foveation as count
-        from shiftlens.sources.skeletons import load_skeleton
+        from shiftlens.models.skeletons import load_skeleton
 
         resolve_device(device)
         pixels = o.size(size, "--size")
@@ -209,7 +209,7 @@ def foveation(
             raise InputError(f"cannot write {out}: {error.strerror or error}") from None
         files = [str(out)]
         if picture is not None:
-            from shiftlens.figures.paths import foveation_map
+            from shiftlens.figures.path_figures import foveation_map
 
             under = "its own padding" if padding is None else f"{padding} padding"
             files.append(str(save(foveation_map(counts, f"{model} with {under}"), picture)))
@@ -269,7 +269,7 @@ def kernels(
         run = measure(loaded, seed=seed)
         files: list[str] = []
         if picture is not None:
-            from shiftlens.figures.paths import kernel_tiles
+            from shiftlens.figures.path_figures import kernel_tiles
 
             files.append(str(save(kernel_tiles(run), picture)))
     shell.result(run.to_dict() | {"files": files}, [*run.lines(), *(f"wrote {path}" for path in files)])

@@ -13,10 +13,10 @@ from shiftlens.cli.console import Shell, remarks
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from shiftlens.diagnosis import Finding, Findings
     from shiftlens.figures.gallery import Pictures
-    from shiftlens.lens.result import FeatureRun
-    from shiftlens.sweeps.result import Sweep
+    from shiftlens.lens.feature_run import FeatureRun
+    from shiftlens.narrative.finding import Finding, Findings
+    from shiftlens.sweeps.sweep_result import Sweep
 
 TAGS = {"warn": "bold red", "note": "yellow", "info": "dim"}
 
@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 def opened_any(path: Path, partial: bool) -> Sweep | FeatureRun:
     """A feature run, or a sweep as `opened` takes it."""
-    from shiftlens.lens.store import holds_features, open_features
+    from shiftlens.lens.feature_store import holds_features, open_features
 
     return open_features(path) if holds_features(path) else opened(path, partial)
 
@@ -45,7 +45,7 @@ def opened(path: Path, partial: bool) -> Sweep:
         Nothing is there, it is no sweep, or not enough of it; says how much.
     """
     from shiftlens.errors import StoreError
-    from shiftlens.sweeps.result import open_sweep
+    from shiftlens.sweeps.sweep_result import open_sweep
 
     sweep = open_sweep(path, partial=True)
     if sweep.complete:
@@ -76,8 +76,8 @@ def findings(
     """
     shell = Shell(quiet, json)
     with remarks(shell):
-        from shiftlens import diagnosis
         from shiftlens.devices import resolve_device
+        from shiftlens.narrative.findings import findings as all_findings
 
         resolve_device(device)
         made = []
@@ -85,7 +85,7 @@ def findings(
             for number, path in enumerate(results):
                 result = opened_any(path, partial)
                 shell.say(f"measuring {path}")
-                made.append((path, result, diagnosis.findings(result, seed=seed)))
+                made.append((path, result, all_findings(result, seed=seed)))
                 report(number + 1, len(results))
     if json:
         rows = [{**finding.to_dict(), "sweep": str(path)} for path, _, found in made for finding in found]
@@ -98,8 +98,8 @@ def findings(
 def _show(
     shell: Shell, path: Path, result: Sweep | FeatureRun, found: Findings, evidence: bool, small_map: bool
 ) -> None:
-    from shiftlens.diagnosis.words import plain
-    from shiftlens.lens.result import FeatureRun
+    from shiftlens.lens.feature_run import FeatureRun
+    from shiftlens.narrative.words import plain
 
     out = shell.stdout
     out.print(plain(f"{path}: {_about(result)}"), style="bold", markup=False)
@@ -118,7 +118,7 @@ def _show(
 
 
 def _about(result: Sweep | FeatureRun) -> str:
-    from shiftlens.lens.result import FeatureRun
+    from shiftlens.lens.feature_run import FeatureRun
 
     if isinstance(result, FeatureRun):
         return repr(result).strip("<>")
@@ -129,7 +129,7 @@ def _about(result: Sweep | FeatureRun) -> str:
 def _sentence(shell: Shell, finding: Finding, evidence: bool) -> None:
     from rich.text import Text
 
-    from shiftlens.diagnosis.words import plain
+    from shiftlens.narrative.words import plain
 
     # What a file says of its model and classes may hold a terminal's own commands.
     line = Text.assemble((f"{finding.severity}  ", TAGS[finding.severity]), plain(finding.statement))
@@ -143,7 +143,7 @@ def _sentence(shell: Shell, finding: Finding, evidence: bool) -> None:
 def _table(found: Findings) -> Table:
     from rich.table import Table
 
-    from shiftlens.diagnosis.finding import value_text
+    from shiftlens.narrative.finding import value_text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("finding", no_wrap=True)
@@ -186,8 +186,8 @@ def plot(
 
 def _drawn(result: Sweep | FeatureRun, out: Path, kind: str) -> Pictures:
     from shiftlens import figures
-    from shiftlens.figures.feature_maps import plot_features
-    from shiftlens.lens.result import FeatureRun
+    from shiftlens.figures.feature_figures import plot_features
+    from shiftlens.lens.feature_run import FeatureRun
 
     if isinstance(result, FeatureRun):
         return plot_features(result, out, format=kind)

@@ -12,8 +12,8 @@ from shiftlens.cli.console import Shell, remarks
 from shiftlens.errors import InputError
 
 if TYPE_CHECKING:
-    from shiftlens.sources.images import ImageSet
-    from shiftlens.sources.models import Model
+    from shiftlens.data.images import ImageSet
+    from shiftlens.models.loading import Model
 
 
 def register(app: typer.Typer) -> None:
@@ -36,8 +36,8 @@ def load(
     device: str,
 ) -> tuple[Model, ImageSet]:
     """Model and images as the options name them; shows what the model notes (such as guessed preprocessing)."""
-    from shiftlens.sources.images import load_images
-    from shiftlens.sources.models import load_model
+    from shiftlens.data.images import load_images
+    from shiftlens.models.loading import load_model
 
     images = load_images(data, split="test", data_root=data_root, limit=o.positive(limit, "--limit"))
     loaded = load_model(
@@ -184,13 +184,13 @@ def sweep(
     with remarks(shell):
         import torch
 
+        from shiftlens.engine.evaluators import check_request
+        from shiftlens.models.matching import on_input_grid
         from shiftlens.shifts import MAX_SHIFT, Fill, ShiftGrid
-        from shiftlens.sources.matching import on_input_grid
-        from shiftlens.sweeps.engine import check_request
-        from shiftlens.sweeps.raysession import parse_cluster
+        from shiftlens.sweeps.looks import checked_half_width
+        from shiftlens.sweeps.ray_session import parse_cluster
         from shiftlens.sweeps.request import default_grid, device_on_cluster
         from shiftlens.sweeps.runner import run_sweep
-        from shiftlens.sweeps.schedule import checked_half_width
 
         torch.manual_seed(seed)
         bounds = o.size(max_shift, "--max-shift", least=0, most=MAX_SHIFT)

@@ -11,10 +11,10 @@ from shiftlens.cli import options as o
 from shiftlens.cli.console import Shell, remarks
 
 if TYPE_CHECKING:
+    from shiftlens.data.images import ImageSet
     from shiftlens.evaluation import Evaluation
+    from shiftlens.models.loading import Model
     from shiftlens.nn.edits import Edit
-    from shiftlens.sources.images import ImageSet
-    from shiftlens.sources.models import Model
     from shiftlens.surgery import FineTuning, Healing
 
 
@@ -86,10 +86,10 @@ def repair(
         import torch
 
         from shiftlens import surgery
+        from shiftlens.data.images import load_images
         from shiftlens.errors import InputError
-        from shiftlens.sources.images import load_images
-        from shiftlens.sources.models import load_model
-        from shiftlens.sources.runs import check_run_target
+        from shiftlens.models.loading import load_model
+        from shiftlens.models.runs import check_run_target
 
         torch.manual_seed(seed)
         settings = _checked(

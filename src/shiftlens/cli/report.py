@@ -13,7 +13,7 @@ from shiftlens.cli.inspect_command import Size
 
 if TYPE_CHECKING:
     from shiftlens.arithmetic import Inspection
-    from shiftlens.sweeps.result import Sweep
+    from shiftlens.sweeps.sweep_result import Sweep
 
 
 def register(app: typer.Typer) -> None:
@@ -54,7 +54,7 @@ def report(
         from shiftlens import reporting
         from shiftlens.devices import resolve_device
         from shiftlens.errors import InputError
-        from shiftlens.reporting.items import given
+        from shiftlens.reporting.given_items import given
 
         resolve_device(device)
         if size is not None and model is None:
@@ -72,8 +72,8 @@ def _inspected(model: str, size: str | None, items: list[Path]) -> Inspection:
     """Layer arithmetic at the size asked for, else at that of the first sweep, else at the model's own."""
     from shiftlens import arithmetic
     from shiftlens.errors import InputError
-    from shiftlens.reporting.items import given
-    from shiftlens.sources.skeletons import load_skeleton
+    from shiftlens.models.skeletons import load_skeleton
+    from shiftlens.reporting.given_items import given
 
     skeleton = load_skeleton(model)
     sweeps: tuple[Sweep, ...] = given(items).sweeps if items and size is None else ()

@@ -48,7 +48,7 @@ def train(
     shell = Shell(quiet, json)
     with remarks(shell):
         from shiftlens import training
-        from shiftlens.sources.images import load_images
+        from shiftlens.data.images import load_images
 
         pixels = o.size(size, "--size") or (32, 32)
         settings = training.TrainSettings(

@@ -2,7 +2,7 @@
 
 from shiftlens.figures.drawing import SUFFIXES, check_format, png_bytes, save
 from shiftlens.figures.gallery import Pictures, draw, plot
-from shiftlens.figures.maps import accuracy_matrix, class_matrices, control_matrices, loss_matrix, side_matrices
+from shiftlens.figures.heatmaps import accuracy_matrix, class_matrices, control_matrices, loss_matrix, side_matrices
 from shiftlens.figures.profile import radial_profile
 
 __all__ = [

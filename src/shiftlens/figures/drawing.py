@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shiftlens.analysis.arrays import IntArray
 from shiftlens.errors import InputError
-from shiftlens.metrics.arrays import IntArray
 from shiftlens.naming import unknown_name
 from shiftlens.stats import FloatArray
 from shiftlens.styling import default_style

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shiftlens.analysis.arrays import SweepArrays, from_sweep, matched_rows
 from shiftlens.figures.drawing import check_format, png_bytes, save
-from shiftlens.figures.maps import (
+from shiftlens.figures.heatmaps import (
     accuracy_matrix,
     class_matrices,
     control_matrices,
@@ -20,12 +21,11 @@ from shiftlens.figures.maps import (
     side_matrices,
 )
 from shiftlens.figures.profile import radial_profile
-from shiftlens.metrics.arrays import SweepArrays, from_sweep, matched_rows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from shiftlens.sweeps.result import Sweep
+    from shiftlens.sweeps.sweep_result import Sweep
 
 NOTEBOOK_DPI = 80
 

@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING
 
-from shiftlens.figures.feature_maps import depth, overview
+from shiftlens.figures.feature_figures import depth, overview
 from shiftlens.figures.gallery import image_html
-from shiftlens.figures.maps import accuracy_matrix, loss_matrix
+from shiftlens.figures.heatmaps import accuracy_matrix, loss_matrix
 
 if TYPE_CHECKING:
-    from shiftlens.lens.result import FeatureRun
-    from shiftlens.sweeps.result import Sweep
+    from shiftlens.lens.feature_run import FeatureRun
+    from shiftlens.sweeps.sweep_result import Sweep
 
 
 def sweep_html(sweep: Sweep) -> str:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shiftlens.analysis.arrays import BoolArray, SweepArrays
 from shiftlens.figures.drawing import new_figure
-from shiftlens.figures.maps import about
-from shiftlens.metrics.arrays import BoolArray, SweepArrays
+from shiftlens.figures.heatmaps import about
 from shiftlens.stats import CONFIDENCE, FloatArray, mean_interval
 from shiftlens.styling import default_style
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shiftlens.analysis.arrays import IntArray
 from shiftlens.figures.drawing import COLOURS, Shifts
-from shiftlens.metrics.arrays import IntArray
 from shiftlens.stats import FloatArray
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from shiftlens.arithmetic import Net, graph_of
 from shiftlens.errors import InputError
 from shiftlens.graph import PICTURE, Graph, Site
 from shiftlens.graph.sites import Pair
-from shiftlens.lens.paths import Matrix, Override, axis_matrix
+from shiftlens.lens.path_counts import Matrix, Override, axis_matrix
 
 FloatArray = NDArray[np.float64]
 

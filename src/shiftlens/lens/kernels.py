@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from shiftlens.arithmetic import Net, graph_of, net_of
 from shiftlens.errors import InputError
-from shiftlens.sources.wrapping import Model
+from shiftlens.models.wrapping import Model
 from shiftlens.stats import Skipped, benjamini_hochberg, exceedance_p
 
 FloatArray = NDArray[np.float64]

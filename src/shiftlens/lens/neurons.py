@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shiftlens.arithmetic import graph_of, net_of
+from shiftlens.data.images import ImageSet
 from shiftlens.devices import input_dtype
 from shiftlens.errors import InputError
 from shiftlens.graph import Graph, OpKey, Site
@@ -24,11 +25,10 @@ from shiftlens.graph.arguments import bind, pair, same_sides
 from shiftlens.graph.watching import Watch
 from shiftlens.lens.aware import Impact, Neuron, NeuronLayer, Neurons
 from shiftlens.lens.samples import SIDES, Places, ks_distance, places
+from shiftlens.models.matching import on_input_grid
+from shiftlens.models.probing import evaluating, scores_of
+from shiftlens.models.wrapping import Model
 from shiftlens.nn.padding import pad
-from shiftlens.sources.images import ImageSet
-from shiftlens.sources.matching import on_input_grid
-from shiftlens.sources.probing import evaluating, scores_of
-from shiftlens.sources.wrapping import Model
 from shiftlens.stats import Skipped, benjamini_hochberg
 
 LEAST_DISTANCE = 0.5

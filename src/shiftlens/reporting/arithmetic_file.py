@@ -14,7 +14,7 @@ from shiftlens.graph import Sides
 from shiftlens.graph.sites import Pair
 from shiftlens.naming import one_line
 from shiftlens.stats import Skipped
-from shiftlens.sweeps.locking import disk_errors
+from shiftlens.storage.locking import disk_errors
 
 LARGEST = 64 * 2**20
 """Bytes of a file that is read: the arithmetic of a net of a thousand layers is below 1 MB."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shiftlens.comparison.result import KIND, ByVerdict, Row
-from shiftlens.diagnosis.finding import Finding, Findings
 from shiftlens.errors import StoreError
 from shiftlens.naming import one_line
+from shiftlens.narrative.comparison_result import KIND, ByVerdict, Row
+from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.reporting.arithmetic_file import EXPECTED, LARGEST
 from shiftlens.stats import Estimate, Skipped
-from shiftlens.sweeps.locking import disk_errors
+from shiftlens.storage.locking import disk_errors
 
 UNITS = {
     "accuracy": "share",

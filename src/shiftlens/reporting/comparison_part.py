@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shiftlens.comparison import Comparison
-from shiftlens.comparison.gather import compared
-from shiftlens.comparison.result import Row
-from shiftlens.comparison.sources import opened, refuse_unlike
-from shiftlens.diagnosis.words import plain, quoted
+from shiftlens.analysis.comparable import opened, refuse_unlike
 from shiftlens.errors import InputError
 from shiftlens.figures.drawing import balanced
-from shiftlens.figures.maps import LEAST_POINTS
+from shiftlens.figures.heatmaps import LEAST_POINTS
 from shiftlens.naming import one_line
+from shiftlens.narrative.comparing import compared
+from shiftlens.narrative.comparison_result import Comparison, Row
+from shiftlens.narrative.words import plain, quoted
 from shiftlens.reporting.comparison_file import SavedComparison
 from shiftlens.reporting.encoding import Data, figure_uri, packed
-from shiftlens.reporting.maps import measured
-from shiftlens.reporting.said import sorted_out
+from shiftlens.reporting.page_findings import sorted_out
+from shiftlens.reporting.page_maps import measured
 from shiftlens.reporting.sweep_part import Part, spaced_table
 from shiftlens.stats import Estimate, Skipped
-from shiftlens.sweeps.result import Sweep
+from shiftlens.sweeps.sweep_result import Sweep
 
 AnyComparison = Comparison | SavedComparison
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shiftlens.metrics.arrays import SweepArrays
+from shiftlens.analysis.arrays import SweepArrays
 from shiftlens.stats import CONFIDENCE, Estimate, FloatArray, Skipped, mean_estimate
 
 NAMES = (

@@ -6,14 +6,14 @@ import math
 
 import numpy as np
 
-from shiftlens.diagnosis.artefacts import artefacts
-from shiftlens.diagnosis.words import plain
 from shiftlens.figures.drawing import COLOURS, DIVERGING
-from shiftlens.figures.feature_maps import depth, mosaic
-from shiftlens.lens.result import FeatureRun, LayerMaps
-from shiftlens.lens.scores import Scores
+from shiftlens.figures.feature_figures import depth, mosaic
+from shiftlens.lens.feature_run import FeatureRun, LayerMaps
+from shiftlens.lens.map_scores import Scores
+from shiftlens.narrative.artefacts import artefacts
+from shiftlens.narrative.words import plain
 from shiftlens.reporting.encoding import Data, coloured, enlarged, figure_uri, png_uri
-from shiftlens.reporting.said import sorted_out
+from shiftlens.reporting.page_findings import sorted_out
 from shiftlens.reporting.sweep_part import Part
 from shiftlens.stats import FloatArray, Skipped
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from shiftlens.arithmetic import Inspection
 from shiftlens.arithmetic.layers import Layer
-from shiftlens.diagnosis.artefacts import artefacts
-from shiftlens.diagnosis.words import plain
 from shiftlens.graph import Sides
 from shiftlens.graph.sites import Pair
+from shiftlens.narrative.artefacts import artefacts
+from shiftlens.narrative.words import plain
 from shiftlens.reporting.encoding import Data
-from shiftlens.reporting.said import sorted_out
+from shiftlens.reporting.page_findings import sorted_out
 from shiftlens.stats import Skipped
 
 HEADS = ("layer", "kind", "kernel", "stride", "in", "out", "left", "right", "top", "bottom", "unused", "reach", "field")

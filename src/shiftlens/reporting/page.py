@@ -15,7 +15,7 @@ from pathlib import Path
 
 from shiftlens.errors import InputError, StoreError
 from shiftlens.reporting.encoding import Data, palette, script_json
-from shiftlens.sweeps.locking import disk_errors, locked, siblings
+from shiftlens.storage.locking import disk_errors, locked, siblings
 
 SCRIPTS = ("vendor/plotly-cartesian.min.js", "heatmap.js", "report.js")
 STYLE = "report.css"

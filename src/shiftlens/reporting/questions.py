@@ -6,14 +6,14 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
-from shiftlens.diagnosis.artefacts import artefacts
-from shiftlens.diagnosis.finding import Findings
-from shiftlens.diagnosis.setting import Setting
-from shiftlens.diagnosis.words import plain
+from shiftlens.narrative.artefacts import artefacts
+from shiftlens.narrative.finding import Findings
+from shiftlens.narrative.setting import Setting
+from shiftlens.narrative.words import plain
 from shiftlens.reporting.comparison_part import AnyComparison, summary
 from shiftlens.reporting.encoding import Data
-from shiftlens.reporting.items import Given
-from shiftlens.reporting.said import parts
+from shiftlens.reporting.given_items import Given
+from shiftlens.reporting.page_findings import parts
 from shiftlens.reporting.sweep_part import SweepPart
 
 ASKED = {

@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shiftlens import figures
-from shiftlens.diagnosis.finding import Findings
-from shiftlens.diagnosis.gather import diagnose
-from shiftlens.diagnosis.setting import Setting
-from shiftlens.diagnosis.words import plain, quoted
+from shiftlens.analysis.arrays import IntArray, SweepArrays, from_sweep
+from shiftlens.analysis.regions import Retained
+from shiftlens.analysis.summary import Metrics, all_metrics
 from shiftlens.figures.profile import Profile, profile, rings
-from shiftlens.metrics.arrays import IntArray, SweepArrays, from_sweep
-from shiftlens.metrics.regions import Retained
-from shiftlens.metrics.summary import Metrics, all_metrics
+from shiftlens.narrative.finding import Findings
+from shiftlens.narrative.findings import diagnose
+from shiftlens.narrative.setting import Setting
+from shiftlens.narrative.words import plain, quoted
 from shiftlens.reporting.directions import Directions, directions
 from shiftlens.reporting.encoding import Data, figure_uri, finite, packed
-from shiftlens.reporting.maps import offered
+from shiftlens.reporting.page_findings import sorted_out
+from shiftlens.reporting.page_maps import offered
 from shiftlens.reporting.radii import discs
-from shiftlens.reporting.said import sorted_out
 from shiftlens.reporting.thumbnails import CHOICE, Source, gallery
 from shiftlens.reporting.verdict import verdict
 from shiftlens.stats import FloatArray, Skipped
 
 if TYPE_CHECKING:
-    from shiftlens.sweeps.result import Sweep
+    from shiftlens.sweeps.sweep_result import Sweep
 
 TABLE_ROWS = 4
 """Rows and columns of the coarse table to each side of (0, 0), at most."""

@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from shiftlens.diagnosis.words import plain
+from shiftlens.analysis.arrays import IntArray
+from shiftlens.analysis.summary import Metrics
+from shiftlens.data.images import ImageSet, load_images
 from shiftlens.errors import InputError
-from shiftlens.metrics.arrays import IntArray
-from shiftlens.metrics.summary import Metrics
+from shiftlens.narrative.words import plain
 from shiftlens.reporting.encoding import Data, packed, png_uri
-from shiftlens.sources.images import ImageSet, load_images
 from shiftlens.stats import Skipped
-from shiftlens.sweeps.attributes import SweepHeader
-from shiftlens.sweeps.result import Sweep
-from shiftlens.sweeps.schedule import in_fixed_order
+from shiftlens.sweeps.header import SweepHeader
+from shiftlens.sweeps.looks import in_fixed_order
+from shiftlens.sweeps.sweep_result import Sweep
 
 MOST_IMAGES = 64
 COLUMNS = 8

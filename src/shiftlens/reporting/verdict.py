@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from shiftlens.diagnosis.words import number_text, plain, quoted
-from shiftlens.metrics.regions import Retained
-from shiftlens.metrics.summary import Metrics
+from shiftlens.analysis.regions import Retained
+from shiftlens.analysis.summary import Metrics
+from shiftlens.narrative.words import number_text, plain, quoted
 from shiftlens.reporting.directions import Directions
 from shiftlens.stats import Estimate, Skipped
 

@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shiftlens.data.images import ImageSet
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError
+from shiftlens.models.matching import check_labels, on_input_grid
+from shiftlens.models.probing import scores_of
+from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line, unknown_name
-from shiftlens.sources.images import ImageSet
-from shiftlens.sources.matching import check_labels, on_input_grid
-from shiftlens.sources.probing import scores_of
-from shiftlens.sources.wrapping import Model
 from shiftlens.surgery.healing import Healing, Progress, copied
 from shiftlens.training.data import Batches, epoch_plan, pixels
 from shiftlens.training.machine import compute_dtype, tuned

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from shiftlens.data.images import ImageSet
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError, NoEffectWarning
-from shiftlens.sources.images import ImageSet
-from shiftlens.sources.matching import on_input_grid
-from shiftlens.sources.wrapping import Model
+from shiftlens.models.matching import on_input_grid
+from shiftlens.models.wrapping import Model
 
 Progress = Callable[[int, int], None]
 

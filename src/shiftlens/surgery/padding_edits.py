@@ -10,7 +10,7 @@ from shiftlens.errors import InputError
 from shiftlens.nn.convolution import OWN_CONVOLUTIONS, full_sides, sides_of_layer
 from shiftlens.nn.edits import PAD_LAYERS, Edit, explicit_sides
 from shiftlens.nn.padding import PAD_MODES, Pad2d
-from shiftlens.surgery.plan import Plan, where
+from shiftlens.surgery.repair_plan import Plan, where
 from shiftlens.surgery.subclasses import way_of
 
 _POOLS = (nn.MaxPool2d, nn.AvgPool2d)

@@ -12,13 +12,13 @@ from torch import nn
 from shiftlens.arithmetic import graph_of
 from shiftlens.errors import InputError, NoEffectWarning
 from shiftlens.graph import Graph
+from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line, unknown_name
 from shiftlens.nn.edits import DOWNSAMPLING_REPAIRS, Edit
 from shiftlens.nn.padding import check_mode
-from shiftlens.sources.wrapping import Model
 from shiftlens.surgery.choosing import Choice, Patterns, refuse_closed
 from shiftlens.surgery.padding_edits import edit_padding
-from shiftlens.surgery.plan import Plan
+from shiftlens.surgery.repair_plan import Plan
 from shiftlens.surgery.striding_edits import edit_strides
 
 SIZES_TO_TRY = (224, 32, 64, 96, 128, 256, 299, 384, 512)

@@ -10,12 +10,12 @@ from typing import Any
 from torch import nn
 
 from shiftlens.errors import InputError
+from shiftlens.models.loading import MODEL_KINDS, shipped
+from shiftlens.models.runs import save_run
+from shiftlens.models.runspec import read_spec
+from shiftlens.models.wrapping import Model
 from shiftlens.nn.edits import Edit
-from shiftlens.sources.models import MODEL_KINDS, shipped
-from shiftlens.sources.paths import kind_of
-from shiftlens.sources.runs import save_run
-from shiftlens.sources.runspec import read_spec
-from shiftlens.sources.wrapping import Model
+from shiftlens.paths import kind_of
 from shiftlens.surgery.healing import Healing
 
 

@@ -9,9 +9,9 @@ from torch import nn
 
 from shiftlens.arithmetic import inspect
 from shiftlens.errors import InputError
+from shiftlens.models.wrapping import Model
 from shiftlens.nn.edits import Edit, carry_out
 from shiftlens.nn.padding import pad_mode
-from shiftlens.sources.wrapping import Model
 
 Size = tuple[int, int]
 

@@ -16,7 +16,7 @@ from shiftlens.nn.downsample import stride_of
 from shiftlens.nn.edits import Edit
 from shiftlens.nn.pooling import PaddedPool2d
 from shiftlens.surgery.branches import leaders
-from shiftlens.surgery.plan import Plan, where
+from shiftlens.surgery.repair_plan import Plan, where
 from shiftlens.surgery.subclasses import strides_as_it_says
 
 MOST_STRIDE = 4

@@ -9,8 +9,8 @@ import numpy as np
 
 from shiftlens.errors import StoreError
 from shiftlens.sequential import Look, RunningBand
-from shiftlens.sweeps.attributes import SweepHeader
 from shiftlens.sweeps.group import SweepGroup
+from shiftlens.sweeps.header import SweepHeader
 from shiftlens.sweeps.jobs import Job
 
 

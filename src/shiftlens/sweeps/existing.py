@@ -10,9 +10,9 @@ import zarr
 
 from shiftlens.errors import StoreError
 from shiftlens.naming import one_line, printable
-from shiftlens.sweeps.attributes import KIND, SCHEMA_VERSION, SweepHeader
-from shiftlens.sweeps.entries import metadata_of, nothing_at, refuse_strange_entries
-from shiftlens.sweeps.locking import disk_errors
+from shiftlens.storage.entries import metadata_of, nothing_at, refuse_strange_entries
+from shiftlens.storage.locking import disk_errors
+from shiftlens.sweeps.header import KIND, SCHEMA_VERSION, SweepHeader
 
 
 def sweep_exists(path: Path) -> bool:

@@ -16,15 +16,15 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from shiftlens.engine.plan import ChunkResult
 from shiftlens.errors import StoreError
 from shiftlens.naming import one_line
-from shiftlens.sweeps.attributes import SweepHeader
-from shiftlens.sweeps.checksums import checksums, seal_of, state_seal_of
-from shiftlens.sweeps.entries import refuse_swollen
+from shiftlens.storage.checksums import checksums, seal_of, state_seal_of
+from shiftlens.storage.entries import refuse_swollen
+from shiftlens.storage.locking import Unsynced, disk_errors, folder_at, remove_stub
 from shiftlens.sweeps.existing import schema_of, unreadable
+from shiftlens.sweeps.header import SweepHeader
 from shiftlens.sweeps.layout import ADAPTIVE, CHECKED, CHUNKED, STATE_SEALED, arrays_of, refuse_other_layout, state_of
-from shiftlens.sweeps.locking import Unsynced, disk_errors, folder_at, remove_stub
-from shiftlens.sweeps.plan import ChunkResult
 
 ChunkState = Literal["whole", "absent", "torn", "wrong"]
 """All there and right; nothing there; partly there or unreadable; readable, but not what was written."""

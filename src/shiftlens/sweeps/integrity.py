@@ -10,14 +10,14 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from shiftlens.engine.plan import CONTROLS
 from shiftlens.errors import StoreError
 from shiftlens.shifts import ShiftGrid
+from shiftlens.storage.locking import disk_errors
 from shiftlens.sweeps.existing import read_header, sweep_exists
 from shiftlens.sweeps.group import ChunkState, SweepGroup
 from shiftlens.sweeps.layout import STATE_SEALED
-from shiftlens.sweeps.locking import disk_errors
-from shiftlens.sweeps.plan import CONTROLS
-from shiftlens.sweeps.store import CONTROL_PREFIX, SweepStore
+from shiftlens.sweeps.sweep_store import CONTROL_PREFIX, SweepStore
 
 _SHOWN = 20
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from shiftlens.engine.plan import ChunkResult
 from shiftlens.errors import ModelOutputError
 from shiftlens.sweeps.group import SweepGroup
-from shiftlens.sweeps.plan import ChunkResult
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 
 from shiftlens.errors import StoreError
-from shiftlens.sweeps.attributes import SCHEMA_VERSION, SweepHeader
-from shiftlens.sweeps.checksums import seal_of, state_seal_of
-from shiftlens.sweeps.entries import refuse_other_codecs
+from shiftlens.storage.checksums import seal_of, state_seal_of
+from shiftlens.storage.entries import refuse_other_codecs
+from shiftlens.sweeps.header import SCHEMA_VERSION, SweepHeader
 
 DIMENSIONS = ("image", "dy", "dx")
 

@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from shiftlens.devices import give_back, roomy_heap
+from shiftlens.engine.evaluators import make_plan, prepare
+from shiftlens.engine.plan import ChunkResult, Evaluator, Plan
 from shiftlens.errors import InputError, ModelOutputError, ShiftlensError, StoreError
+from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid
-from shiftlens.sources.wrapping import Model
-from shiftlens.sweeps.attributes import software_versions
-from shiftlens.sweeps.engine import make_plan, prepare
+from shiftlens.sweeps.header import software_versions
 from shiftlens.sweeps.jobs import check_result
-from shiftlens.sweeps.plan import ChunkResult, Evaluator, Plan
 
 SAME = ("torch", "shiftlens")
 """Packages whose version must be that of the process that writes: others could move the last bits."""

@@ -6,9 +6,9 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from shiftlens.engine.plan import Plan
 from shiftlens.errors import InputError, StoreError
 from shiftlens.shifts import Fill, ShiftGrid
-from shiftlens.sweeps.plan import Plan
 
 logger = logging.getLogger(__name__)
 

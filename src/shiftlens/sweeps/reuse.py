@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from shiftlens.data.imageset import ImageSet
+from shiftlens.engine.evaluators import check_machine
+from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.errors import StoreError
-from shiftlens.sources.imageset import ImageSet
-from shiftlens.sweeps.attributes import SweepHeader
-from shiftlens.sweeps.engine import check_machine
+from shiftlens.storage.locking import disk_errors
 from shiftlens.sweeps.existing import sweep_exists
 from shiftlens.sweeps.group import SweepGroup
+from shiftlens.sweeps.header import SweepHeader
 from shiftlens.sweeps.jobs import Compute, Job
-from shiftlens.sweeps.locking import disk_errors
-from shiftlens.sweeps.plan import ChunkResult, Plan
 from shiftlens.sweeps.request import refuse_other_plan
-from shiftlens.sweeps.store import SweepStore
+from shiftlens.sweeps.sweep_store import SweepStore
 
 
 class Reuse:

@@ -15,22 +15,23 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from shiftlens.data.imageset import ImageSet
 from shiftlens.devices import give_back, resolve_device, roomy_heap
+from shiftlens.engine.evaluators import Prepared, check_controls, check_machine, check_request, make_plan, prepare
+from shiftlens.engine.plan import ChunkResult, Evaluator
 from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.models.matching import check_labels, on_input_grid
+from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
-from shiftlens.sources.imageset import ImageSet
-from shiftlens.sources.matching import check_labels, on_input_grid
-from shiftlens.sources.wrapping import Model
+from shiftlens.storage.locking import clean_strays, disk_errors, output_lock
 from shiftlens.sweeps.adaptive import agree_on_width, refuse_other_kind, stretches
-from shiftlens.sweeps.attributes import SweepHeader, describe
-from shiftlens.sweeps.cluster import Cluster
-from shiftlens.sweeps.engine import Prepared, check_controls, check_machine, check_request, make_plan, prepare
 from shiftlens.sweeps.existing import read_header, sweep_exists
+from shiftlens.sweeps.header import SweepHeader, describe
 from shiftlens.sweeps.integrity import restore_known
 from shiftlens.sweeps.jobs import Compute, Job, check_result, with_sources
-from shiftlens.sweeps.locking import clean_strays, disk_errors, output_lock
-from shiftlens.sweeps.plan import ChunkResult, Evaluator
+from shiftlens.sweeps.looks import Schedule, checked_half_width, in_fixed_order, short_chunk
 from shiftlens.sweeps.progress import Progress, SweepStats, Tally, peak_memory_bytes
+from shiftlens.sweeps.ray_workers import Cluster
 from shiftlens.sweeps.request import (
     default_grid,
     device_on_cluster,
@@ -38,10 +39,9 @@ from shiftlens.sweeps.request import (
     refuse_other_plan,
     refuse_wide_canvas,
 )
-from shiftlens.sweeps.result import Sweep
 from shiftlens.sweeps.reuse import Reuse
-from shiftlens.sweeps.schedule import Schedule, checked_half_width, in_fixed_order, short_chunk
-from shiftlens.sweeps.store import SweepStore
+from shiftlens.sweeps.sweep_result import Sweep
+from shiftlens.sweeps.sweep_store import SweepStore
 
 logger = logging.getLogger(__name__)
 

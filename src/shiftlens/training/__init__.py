@@ -2,6 +2,6 @@
 
 from shiftlens.training.loop import train
 from shiftlens.training.recipe import Recipe, Stage, TrainSettings
-from shiftlens.training.result import TrainResult
+from shiftlens.training.training_result import TrainResult
 
 __all__ = ["Recipe", "Stage", "TrainResult", "TrainSettings", "train"]

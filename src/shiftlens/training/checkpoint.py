@@ -19,10 +19,10 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from shiftlens.errors import InputError, StoreError
+from shiftlens.models.runs import write_atomically
+from shiftlens.models.runspec import MODEL_JSON
 from shiftlens.naming import one_line
-from shiftlens.sources.paths import kind_of
-from shiftlens.sources.runs import write_atomically
-from shiftlens.sources.runspec import MODEL_JSON
+from shiftlens.paths import kind_of
 from shiftlens.training.recipe import differences
 
 CHECKPOINT = "checkpoint.safetensors"

@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from shiftlens.data.images import ImageSet
+from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.errors import InputError
-from shiftlens.sources.images import ImageSet
-from shiftlens.sources.preprocessing import Preprocessing
 from shiftlens.training.recipe import Recipe
 
 DECODED_AT_ONCE = 1024

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
-from shiftlens.sources.images import ImageSet
-from shiftlens.sources.preprocessing import Preprocessing
+from shiftlens.data.images import ImageSet
+from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.training.data import pixels
 
 AT_ONCE = 250

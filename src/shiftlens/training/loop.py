@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shiftlens.data.images import ImageSet
 from shiftlens.devices import machine_kind, resolve_device
 from shiftlens.errors import InputError
+from shiftlens.models.runs import check_run_target, save_run
 from shiftlens.nn.vgg import VGG
-from shiftlens.sources.images import ImageSet
-from shiftlens.sources.runs import check_run_target, save_run
 from shiftlens.training.checkpoint import (
     CHECKPOINT,
     KIND,
@@ -34,13 +34,13 @@ from shiftlens.training.checkpoint import (
 )
 from shiftlens.training.curve import save_curve
 from shiftlens.training.data import Batches, check_images, epoch_plan, pixels, preprocessing_of
+from shiftlens.training.learning_rate import Schedule, Size, batch_size, plan, stage_sizes, steps_within
 from shiftlens.training.looking import AT_ONCE, Validation
 from shiftlens.training.machine import compute_dtype, tuned
 from shiftlens.training.optimiser import Optimiser, initialise
 from shiftlens.training.recipe import TrainSettings
 from shiftlens.training.replay import ReplayedStep
-from shiftlens.training.result import TrainResult
-from shiftlens.training.schedule import Schedule, Size, batch_size, plan, stage_sizes, steps_within
+from shiftlens.training.training_result import TrainResult
 
 _TIMED_STEPS = 3
 _CHECKPOINT_PAUSE = {"cpu": 0.0, "cuda": 5.0}

@@ -1,0 +1,1 @@
+"""Arrays of a sweep to estimates with intervals; pure functions."""

@@ -1,0 +1,196 @@
+"""Does accuracy ripple with the period of the net's strides? [own].
+
+A net with total stride s treats shifts by multiples of s alike, apart from the border. A ripple of period s in the
+accuracy along an axis, beyond what neighbouring frequencies show, is that stride's aliasing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+from scipy import stats as sps
+
+from shiftlens.analysis.arrays import BoolArray, SweepArrays, image_slices
+from shiftlens.analysis.asymmetry import Axis
+from shiftlens.stats import Estimate, FloatArray, Skipped, mean_estimate
+
+NEIGHBOURS = (-3, -2, 2, 3)
+FEWEST_PERIODS = 5
+"""With fewer, the neighbouring frequencies are the trend's own: in simulation no ripple stood out (docs/metrics.md)."""
+
+
+@dataclass(frozen=True)
+class Aliasing:
+    """The ripple of accuracy along one axis with the period of one stride.
+
+    Attributes
+    ----------
+    axis, stride
+        Where, and the period in px.
+    ripple
+        Amplitude in points of cos(2 pi d / stride): positive when accuracy is higher at multiples of the stride.
+    quadrature
+        The same for sin(2 pi d / stride): a ripple whose crests lie elsewhere; `Skipped` for period 2,
+        whose crests cannot.
+    neighbour
+        Largest amplitude at the neighbouring frequencies, in points.
+    p_value
+        That the ripple is no larger than at each neighbouring frequency (one-sided, intersection-union).
+    """
+
+    axis: Axis
+    stride: int
+    ripple: Estimate
+    quadrature: Estimate | Skipped
+    neighbour: float
+    p_value: float
+
+
+def line_weights(n_points: int, lag: int, frequency: float) -> tuple[FloatArray, FloatArray]:
+    """Return the weights over a line of points that give the cosine and the sine amplitude at one frequency.
+
+    The second difference c(d) - (c(d - lag) + c(d + lag)) / 2 takes the trend away; a Hann window keeps what is left of
+    it from leaking; both gains are divided out, so that a ripple A cos(2 pi f d) gives A.
+
+    Parameters
+    ----------
+    n_points
+        Points of the line; the phase is 0 at point 0 (the caller multiplies the origin's phase in).
+    lag
+        In points.
+    frequency
+        In cycles a point, above 0 and at most 0.5.
+    """
+    inner = np.arange(lag, n_points - lag)
+    window = np.sin(np.pi * (np.arange(len(inner)) + 1) / (len(inner) + 1)) ** 2
+    one_sided = 1.0 if abs(frequency - 0.5) < 1e-9 else 2.0
+    scale = one_sided / (window.sum() * (1 - np.cos(2 * np.pi * frequency * lag)))
+    out = []
+    for wave in (np.cos, np.sin):
+        phase = wave(2 * np.pi * frequency * inner)
+        if wave is np.sin and one_sided == 1.0:
+            phase = np.zeros(len(inner))  # sin(pi d) is 0, not 1e-16
+        demodulated = window * phase * scale
+        weights = np.zeros(n_points)
+        weights[inner] += demodulated
+        np.subtract.at(weights, inner - lag, demodulated / 2)
+        np.subtract.at(weights, inner + lag, demodulated / 2)
+        out.append(weights)
+    return out[0], out[1]
+
+
+def _line(sweep: SweepArrays, axis: Axis) -> tuple[slice, slice]:
+    """Return rows and columns of the rectangle of shifts that is not blank."""
+    spans = [slice(0, n) for n in sweep.shape]
+    for which, name in enumerate(("y", "x")):
+        # Blank cells are whole rows and columns at the far ends: the origin's row and column show where they start.
+        blank = sweep.blank[:, sweep.origin[1]] if name == "y" else sweep.blank[sweep.origin[0], :]
+        inside = np.flatnonzero(~blank)
+        spans[which] = slice(int(inside[0]), int(inside[-1]) + 1)
+    return spans[0], spans[1]
+
+
+def functionals(sweep: SweepArrays, axis: Axis, stride: int) -> FloatArray | Skipped:
+    """Return weights over cells, shape (2 x frequencies, dy, dx): cosine and sine at the stride, then nearby.
+
+    Applied to an image's row of right and wrong they give that image's share of the ripple, the mean over images being
+    the map's.
+    """
+    site = f"aliasing at stride {stride} along {axis}"
+    step = sweep.step[1] if axis == "x" else sweep.step[0]
+    rows, columns = _line(sweep, axis)
+    span, origin = (columns, sweep.origin[1]) if axis == "x" else (rows, sweep.origin[0])
+    n_points, start = span.stop - span.start, origin - span.start
+    if gcd(step, stride) > 1:
+        return Skipped(site, f"a step of {step} px shares a factor with the stride and cannot see it")
+    lag = stride // 2
+    if n_points - 2 * lag < FEWEST_PERIODS * stride:
+        return Skipped(
+            site, f"{n_points} shifts along {axis} hold fewer than {FEWEST_PERIODS} periods: no telling from the trend"
+        )
+    centre = _folded(step / stride)
+    width = 1 / (n_points - 2 * lag)
+    near = [centre + k * width for k in NEIGHBOURS if 0.5 * width < centre + k * width < 0.5 + 1e-9]
+    out = np.zeros((2 * (1 + len(near)), *sweep.shape))
+    n_lines = (rows.stop - rows.start) if axis == "x" else (columns.stop - columns.start)
+    for k, frequency in enumerate((centre, *near)):
+        cosine, sine = line_weights(n_points, lag, frequency)
+        turn = 2 * np.pi * frequency * start
+        # The phase counts from the shift 0, not from the line's first point.
+        along, across = round(float(np.cos(turn)), 12), round(float(np.sin(turn)), 12)
+        in_phase = along * cosine + across * sine
+        quarter = along * sine - across * cosine
+        for j, weights in enumerate((in_phase, quarter)):
+            spread = weights[None, :] if axis == "x" else weights[:, None]
+            out[2 * k + j, rows, columns] = spread / n_lines
+    return out
+
+
+def _folded(frequency: float) -> float:
+    inside = frequency % 1.0
+    return min(inside, 1.0 - inside)
+
+
+def aliasing(correct: BoolArray, sweep: SweepArrays) -> tuple[Aliasing | Skipped, ...]:
+    """Return the ripple of accuracy at every stride of the net, along both axes.
+
+    Parameters
+    ----------
+    correct
+        (image, dy, dx).
+    sweep
+        For the grid and the strides.
+    """
+    strides = sorted({int(s) for s in sweep.strides if s > 1})
+    if not strides:
+        return (Skipped("aliasing", "the sweep names no stride larger than 1"),)
+    if len(correct) < 2:
+        return (Skipped("aliasing", "one image has no interval"),)
+    wanted: list[tuple[Axis, int, FloatArray | Skipped]] = [
+        (axis, stride, functionals(sweep, axis, stride)) for axis in ("x", "y") for stride in strides
+    ]
+    columns = [w.reshape(len(w), -1) for _, _, w in wanted if not isinstance(w, Skipped)]
+    values = per_image(correct, np.concatenate(columns).T) if columns else np.zeros((len(correct), 0))
+    out: list[Aliasing | Skipped] = []
+    at = 0
+    for axis, stride, weights in wanted:
+        if isinstance(weights, Skipped):
+            out.append(weights)
+            continue
+        out.append(_ripple(values[:, at : at + len(weights)], axis, stride))
+        at += len(weights)
+    return tuple(out)
+
+
+def per_image(correct: BoolArray, weights: FloatArray) -> FloatArray:
+    """Return every image's weighted sums over cells, shape (image, k); weights of shape (cell, k)."""
+    flat = correct.reshape(len(correct), -1)
+    out = np.empty((len(correct), weights.shape[1]))
+    for s in image_slices(len(correct), flat.shape[1]):
+        out[s] = flat[s].astype(np.float64) @ weights
+    return out
+
+
+def _ripple(values: FloatArray, axis: Axis, stride: int) -> Aliasing | Skipped:
+    mean, n = values.mean(axis=0), len(values)
+    if not np.ptp(values[:, 0]) and not np.ptp(values[:, 1]):
+        return Skipped(f"aliasing at stride {stride} along {axis}", "no image changes along the axis")
+    waves = mean.reshape(-1, 2)
+    amplitude = np.hypot(waves[:, 0], waves[:, 1])
+    unit = np.divide(waves, amplitude[:, None], out=np.zeros_like(waves), where=amplitude[:, None] > 0)
+    # Each image's contribution to the amplitude, along the mean's own phase: the delta method.
+    share = np.einsum("nkj,kj->nk", values.reshape(n, -1, 2), unit)
+    p = 0.0
+    for k in range(1, len(amplitude)):
+        excess = share[:, 0] - share[:, k]
+        se = float(excess.std(ddof=1)) / np.sqrt(n)
+        t = (amplitude[0] - amplitude[k]) / se if se > 0 else 0.0
+        p = max(p, float(sps.t.sf(t, n - 1)))
+    neighbour = float(amplitude[1:].max()) if len(amplitude) > 1 else 0.0
+    ripple = mean_estimate(values[:, 0], "share").scaled(100, "points")
+    quadrature: Estimate | Skipped = Skipped("quadrature", "a ripple of period 2 has none")
+    if values[:, 1].any():
+        quadrature = mean_estimate(values[:, 1], "share").scaled(100, "points")
+    return Aliasing(axis, stride, ripple, quadrature, 100 * neighbour, p if len(amplitude) > 1 else 1.0)

@@ -1,0 +1,239 @@
+"""Falls followed by a recovery further out: "loss increasing but then decreasing again" [own].
+
+Looking at pairs of shifts one by one flags something on nearly every monotone map. Here one bootstrap over images gives
+the distribution of the largest t over all pairs on all rays, and both the fall and the recovery must stand out of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from shiftlens.analysis.arrays import IntArray, SweepArrays
+from shiftlens.analysis.estimated_maps import Replicates
+from shiftlens.stats import CONFIDENCE, Estimate, FloatArray, Skipped, exceedance_p
+
+Quantity = Literal["accuracy", "loss"]
+COMPASS = {
+    "right": (1, 0), "down right": (1, 1), "down": (0, 1), "down left": (-1, 1),
+    "left": (-1, 0), "up left": (-1, -1), "up": (0, -1), "up right": (1, -1),
+}  # fmt: skip
+FRAME = "frame"
+FEWEST_POINTS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Ray:
+    """Points outward from (0, 0): single shifts along a direction, or square frames of growing size.
+
+    Attributes
+    ----------
+    name
+        A direction of `COMPASS`, or "frame": the mean over all shifts with max(|dx|, |dy|) = r.
+    shifts
+        (point, 2) the shift (dx, dy) of each point; for frames (r, 0).
+    cells
+        Flat cells of each point.
+    """
+
+    name: str
+    shifts: IntArray
+    cells: tuple[IntArray, ...]
+
+
+@dataclass(frozen=True)
+class Reversal:
+    """A fall of performance along a ray, and its recovery further out.
+
+    Attributes
+    ----------
+    ray
+        Direction, or "frame".
+    start, dip, recovery
+        Shifts (dx, dy) in px; for "frame" (r, 0) stands for all shifts with max(|dx|, |dy|) = r.
+    fall, rise
+        Change of the quantity from start to dip and from dip to recovery: for accuracy in points (fall negative), for
+        loss in nats (fall of performance, so positive). Intervals hold for all pairs together.
+    p_value
+        That neither is chance, corrected for every pair on every ray (max-t).
+    start_cells, dip_cells, recovery_cells
+        Flat cells, for measuring the same contrast on a control.
+    """
+
+    ray: str
+    start: tuple[int, int]
+    dip: tuple[int, int]
+    recovery: tuple[int, int]
+    fall: Estimate
+    rise: Estimate
+    p_value: float
+    start_cells: tuple[int, ...]
+    dip_cells: tuple[int, ...]
+    recovery_cells: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Irregularity:
+    """All reversals of one quantity.
+
+    Attributes
+    ----------
+    quantity
+        "accuracy" or "loss".
+    p_value
+        That there is none; corrected for all pairs and rays.
+    reversals
+        The strongest of each ray whose p-value is at most 0.05, strongest first.
+    n_contrasts
+        Number of pairs looked at.
+    """
+
+    quantity: Quantity
+    p_value: float
+    reversals: tuple[Reversal, ...]
+    n_contrasts: int
+
+
+def rays(sweep: SweepArrays) -> tuple[Ray, ...]:
+    """Return the eight compass rays and the frames, each cut where the picture is gone, of three points or more."""
+    ny, nx = sweep.shape
+    y0, x0 = sweep.origin
+    flat_blank = sweep.blank.ravel()
+    found = []
+    for name, (ux, uy) in COMPASS.items():
+        cells = []
+        for k in range(max(ny, nx)):
+            row, column = y0 + k * uy, x0 + k * ux
+            if not (0 <= row < ny and 0 <= column < nx) or flat_blank[row * nx + column]:
+                break
+            cells.append(row * nx + column)
+        found.append(_ray(name, [np.array([c]) for c in cells], sweep))
+    frame = np.maximum(*np.broadcast_arrays(np.abs(np.arange(ny) - y0)[:, None], np.abs(np.arange(nx) - x0)[None, :]))
+    rings = []
+    for k in range(1 + min(y0, x0, ny - 1 - y0, nx - 1 - x0)):
+        ring = np.flatnonzero(frame.ravel() == k)
+        if flat_blank[ring].any():
+            break
+        rings.append(ring)
+    if sweep.step[0] == sweep.step[1]:
+        found.append(_ray(FRAME, rings, sweep))
+    return tuple(ray for ray in found if len(ray.cells) >= FEWEST_POINTS)
+
+
+def _ray(name: str, cells: list[IntArray], sweep: SweepArrays) -> Ray:
+    if name == FRAME:
+        shifts = [(k * sweep.step[1], 0) for k in range(len(cells))]
+    else:
+        pairs = [divmod(int(c[0]), sweep.shape[1]) for c in cells]
+        shifts = [(int(sweep.dxs[column]), int(sweep.dys[row])) for row, column in pairs]
+    return Ray(name, np.array(shifts, np.int64).reshape(-1, 2), tuple(cells))
+
+
+@dataclass(frozen=True, eq=False)
+class _Profile:
+    """t of the performance gained from point i to point j of a ray (upper triangle), and the largest null |t|."""
+
+    change: FloatArray
+    se: FloatArray
+    null: FloatArray
+
+    @property
+    def t(self) -> FloatArray:
+        return np.divide(self.change, self.se, out=np.zeros_like(self.change), where=self.se > 0)
+
+
+def _profile(ray: Ray, replicates: Replicates, floor: float) -> _Profile:
+    value = np.array([replicates.value[c].mean() for c in ray.cells])
+    samples = np.stack([replicates.resampled[:, c].mean(axis=1) for c in ray.cells], axis=1)
+    deviation = samples - value
+    centred = samples - samples.mean(axis=0)
+    covariance = centred.T @ centred / len(samples) * replicates.n / max(replicates.n - 1, 1)
+    variance = np.diag(covariance)
+    spread = np.maximum(variance[:, None] + variance[None, :] - 2 * covariance, 0)
+    # A pair on which no image differs has no spread and no change; the floor of one image tames the rare ones.
+    se = np.where(spread > 1e-18, np.sqrt(spread + floor**2), 0.0)
+    inverse = np.divide(1.0, se, out=np.zeros_like(se), where=se > 0)
+    null = np.zeros(len(samples))
+    for i in range(len(value) - 1):
+        t = np.abs(deviation[:, i + 1 :] - deviation[:, i : i + 1]) * inverse[i, i + 1 :]
+        np.maximum(null, t.max(axis=1), out=null)
+    return _Profile(value[None, :] - value[:, None], se, null)
+
+
+def irregularity(replicates: Replicates, sweep: SweepArrays, quantity: Quantity) -> Irregularity | Skipped:
+    """Return the significant reversals of accuracy or of loss.
+
+    Parameters
+    ----------
+    replicates
+        Of the accuracy map or of the mean-loss map.
+    sweep
+        For the grid.
+    quantity
+        Which of the two: performance is accuracy, or minus the loss.
+    """
+    site = f"irregularities of {quantity}"
+    looked_at = rays(sweep)
+    if not looked_at:
+        return Skipped(site, "the grid holds fewer than two shifts outward on every ray")
+    if replicates.n < 2:
+        return Skipped(site, "one image has no interval")
+    accuracy = quantity == "accuracy"
+    profiles = [_profile(ray, replicates, 1 / replicates.n if accuracy else 0.0) for ray in looked_at]
+    if not any((p.se > 0).any() for p in profiles):
+        return Skipped(site, "no image changes between any two shifts of a ray")
+    null = np.max([p.null for p in profiles], axis=0)
+    found = []
+    for ray, profile in zip(looked_at, profiles, strict=True):
+        best = _strongest(profile.t if accuracy else -profile.t)
+        if best is not None:
+            found.append(_reversal(ray, profile, best, null, replicates.n, accuracy))
+    found.sort(key=lambda r: (r.p_value, -abs(r.rise.value)))
+    n_contrasts = sum(len(r.cells) * (len(r.cells) - 1) // 2 for r in looked_at)
+    p = found[0].p_value if found else 1.0
+    return Irregularity(quantity, p, tuple(r for r in found if r.p_value <= 1 - CONFIDENCE), n_contrasts)
+
+
+def _strongest(gain: FloatArray) -> tuple[int, int, int] | None:
+    """Return (start, dip, recovery) with the largest min(t of fall, t of recovery), or None if nothing turns."""
+    best, where = 0.0, None
+    for dip in range(1, len(gain) - 1):
+        start = int(np.argmin(gain[:dip, dip]))
+        recovery = dip + 1 + int(np.argmax(gain[dip, dip + 1 :]))
+        t = min(-gain[start, dip], gain[dip, recovery])
+        if t > best:
+            best, where = float(t), (start, dip, recovery)
+    return where
+
+
+def _reversal(
+    ray: Ray, profile: _Profile, where: tuple[int, int, int], null: FloatArray, n: int, accuracy: bool
+) -> Reversal:
+    start, dip, recovery = where
+    crit = float(np.quantile(null, CONFIDENCE))
+    t = min(abs(profile.t[start, dip]), abs(profile.t[dip, recovery]))
+    factor, unit = (100.0, "points") if accuracy else (1.0, "nats")
+
+    def estimate(i: int, j: int) -> Estimate:
+        change, half = float(profile.change[i, j]), crit * float(profile.se[i, j])
+        p = exceedance_p(null, abs(float(profile.t[i, j])))
+        return Estimate(change, change - half, change + half, "", n, "max-t bootstrap over images", p).scaled(
+            factor, unit
+        )
+
+    points = [(int(ray.shifts[k][0]), int(ray.shifts[k][1])) for k in where]
+    cells = [tuple(int(c) for c in ray.cells[k]) for k in where]
+    return Reversal(
+        ray.name,
+        points[0],
+        points[1],
+        points[2],
+        estimate(start, dip),
+        estimate(dip, recovery),
+        exceedance_p(null, t),
+        cells[0],
+        cells[1],
+        cells[2],
+    )

@@ -1,0 +1,233 @@
+"""How far a picture may move: retained area and radius, the centre of the region, worst-of-radius accuracy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from scipy import stats as sps
+
+from shiftlens.analysis.arrays import BoolArray, IntArray, SweepArrays, image_slices
+from shiftlens.analysis.estimated_maps import Replicates, standard_error
+from shiftlens.stats import CONFIDENCE, Estimate, FloatArray, Skipped, wilson
+
+LEVELS = (0.95, 0.90, 0.50)
+WORST_RADIUS = 4.0
+SMALLEST_CENTRED_REGION = 9
+N_CALIBRATION = 500
+CLEARLY = (1.96, 2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 4.0, 5.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Retained:
+    """The region around (0, 0) where accuracy stays at least `level` of that at (0, 0) [own].
+
+    Attributes
+    ----------
+    level
+        Share of the accuracy at (0, 0).
+    area
+        In px^2; a cell counts the step squared.
+    radius
+        Of the circle of that area, in px.
+    at_least
+        The region touches the grid's edge, so both are lower limits.
+    region
+        (dy, dx), the cells; connected to (0, 0) over sides, not corners.
+    """
+
+    level: float
+    area: Estimate
+    radius: Estimate
+    at_least: bool
+    region: BoolArray
+
+
+@dataclass(frozen=True)
+class Centre:
+    """Where the middle of the retained region lies [own]; (0, 0) for a model without preference.
+
+    Attributes
+    ----------
+    x, y
+        Weighted centroid of the region in px, with interval and p-value against 0.
+    level
+        The region's level.
+    """
+
+    x: Estimate
+    y: Estimate
+    level: float
+
+
+def connected_region(accuracy: FloatArray, level: float, origin: tuple[int, int]) -> BoolArray:
+    """Return the cells connected to the origin where accuracy >= level * accuracy at the origin.
+
+    Parameters
+    ----------
+    accuracy
+        (..., dy, dx): one map or a stack of maps, each with its own origin's accuracy.
+    level
+        Share, 0 to 1.
+    origin
+        Cell (row, column) of the shift (0, 0).
+    """
+    stack = accuracy.reshape(-1, *accuracy.shape[-2:])
+    at_origin = stack[:, origin[0], origin[1]]
+    # Shares are ratios of counts: a cell exactly at the level must not fall out by rounding.
+    strong = stack >= (level * at_origin * (1 - 1e-9))[:, None, None]
+    return _around_origin(strong, origin).reshape(accuracy.shape)
+
+
+def _around_origin(cells: BoolArray, origin: tuple[int, int]) -> BoolArray:
+    """Return the part of each map of cells that is connected to the origin over sides."""
+    stack = cells.reshape(-1, *cells.shape[-2:])
+    sides = np.zeros((3, 3, 3), np.int64)
+    sides[1] = ndimage.generate_binary_structure(2, 1)
+    parts, _ = ndimage.label(stack, sides)
+    region: BoolArray = stack & (parts == parts[:, origin[0], origin[1]][:, None, None])
+    return region.reshape(cells.shape)
+
+
+def _touches_edge(region: BoolArray) -> bool:
+    return bool(region[[0, -1], :].any() or region[:, [0, -1]].any())
+
+
+def retained(replicates: Replicates, sweep: SweepArrays, level: float) -> Retained | Skipped:
+    """Return the retained area and radius at one level, with intervals by bootstrap over images.
+
+    The interval runs from the area of the cells clearly above the level to that of the cells not clearly below it;
+    by 1.96 standard errors, or by as many more as the bootstrap samples need for 95 % of the intervals made from them
+    to hold this map's area. Percentiles of the bootstrapped area hold the truth in 74 to 98 % only: noise gnaws at a
+    region's rim, and the bootstrap gnaws twice.
+
+    Parameters
+    ----------
+    replicates
+        Of the accuracy map.
+    sweep
+        For the grid.
+    level
+        0.95, 0.90 or 0.50.
+    """
+    site = f"retained area at {level:.0%}"
+    if sweep.shape == (1, 1):
+        return Skipped(site, "the grid holds no shift but (0, 0)")
+    accuracy = replicates.value.reshape(sweep.shape)
+    if accuracy[sweep.origin] == 0:
+        return Skipped(site, "no image is right at (0, 0)")
+    if replicates.n < 2:
+        return Skipped(site, "one image has no interval")
+    region = connected_region(accuracy, level, sweep.origin)
+    cell = sweep.step[0] * sweep.step[1]
+    area = float(region.sum()) * cell
+    lo, hi = (count * float(cell) for count in _area_interval(replicates, sweep, level, int(region.sum())))
+    at_least = _touches_edge(region)
+    method = "inner and outer region, calibrated by bootstrap over images"
+    as_radius = [float(np.sqrt(a / np.pi)) for a in (area, lo, hi)]
+    return Retained(
+        level,
+        Estimate(area, lo, hi, "px^2", replicates.n, method, at_least=at_least),
+        Estimate(as_radius[0], as_radius[1], as_radius[2], "px", replicates.n, method, at_least=at_least),
+        at_least,
+        region,
+    )
+
+
+def _area_interval(replicates: Replicates, sweep: SweepArrays, level: float, n_cells: int) -> tuple[int, int]:
+    """Return the number of cells in the region clearly above, and in that not clearly below, the level.
+
+    "Clearly" is a common number of standard errors of acc(d) - level * acc(0, 0).
+    """
+    at = sweep.origin[0] * sweep.shape[1] + sweep.origin[1]
+    value = replicates.value - level * replicates.value[at]
+    samples = replicates.resampled[:N_CALIBRATION] - level * replicates.resampled[:N_CALIBRATION, [at]]
+    # The floor of one image: a cell on which the few resamples agree is not known without error.
+    se = np.sqrt(standard_error(samples, replicates.n) ** 2 + 1 / replicates.n**2)
+
+    def cells(maps: FloatArray, t: float) -> IntArray:
+        clear = (maps >= t * se).reshape(-1, *sweep.shape)
+        clear[:, sweep.origin[0], sweep.origin[1]] = True
+        count: IntArray = _around_origin(clear, sweep.origin).sum(axis=(1, 2))
+        return count
+
+    for t in CLEARLY:
+        held = (cells(samples, t) <= n_cells) & (cells(samples, -t) >= n_cells)
+        if held.mean() >= CONFIDENCE:
+            break
+    return min(int(cells(value, t)[0]), n_cells), max(int(cells(value, -t)[0]), n_cells)
+
+
+def _weighted_centroids(accuracy: FloatArray, level: float, sweep: SweepArrays) -> tuple[FloatArray, FloatArray]:
+    """Return the centroid (x, y) of each map; a cell's weight grows from 0 at `level` to 1 half-way up to the origin's.
+
+    With weights of 0 and 1 the centroid jumps when a cell of the rim falls out, and its bootstrap interval fails.
+    """
+    at_origin = accuracy[:, sweep.origin[0], sweep.origin[1]][:, None, None]
+    weight = np.clip((accuracy / at_origin - level) / ((1 - level) / 2), 0, 1)
+    weight *= connected_region(accuracy, level, sweep.origin)
+    size = weight.sum(axis=(1, 2))
+    return (weight.sum(axis=1) @ sweep.dxs) / size, (weight.sum(axis=2) @ sweep.dys) / size
+
+
+def centre(replicates: Replicates, sweep: SweepArrays) -> Centre | Skipped:
+    """Return the centroid of the widest retained region that the grid holds whole.
+
+    A region cut by the grid's edge has a centroid that the cut decides, so 50 % gives way to 90 and then 95 %.
+    """
+    if min(sweep.shape) < 3:
+        return Skipped("centre", "needs at least one shift to each side on both axes")
+    accuracy = replicates.value.reshape(sweep.shape)
+    if accuracy[sweep.origin] == 0 or replicates.n < 2:
+        return Skipped("centre", "no image is right at (0, 0)" if replicates.n > 1 else "one image has no interval")
+    for level in sorted(LEVELS):
+        region = connected_region(accuracy, level, sweep.origin)
+        if _touches_edge(region) or region.sum() < SMALLEST_CENTRED_REGION:
+            continue
+        x, y = _weighted_centroids(accuracy[None], level, sweep)
+        samples = replicates.resampled.reshape(-1, *sweep.shape)
+        # A hundred samples at a time: the cells' weights are as large as all the replicates.
+        blocks = (samples[k : k + 100] for k in range(0, len(samples), 100))
+        usable = (block[block[:, sweep.origin[0], sweep.origin[1]] > 0] for block in blocks)
+        parts = [_weighted_centroids(block, level, sweep) for block in usable if len(block)]
+        xs, ys = (np.concatenate(each) for each in zip(*parts, strict=True))
+        return Centre(_normal(float(x[0]), xs, replicates.n), _normal(float(y[0]), ys, replicates.n), level)
+    return Skipped("centre", "no retained region of 9 cells or more lies within the grid")
+
+
+def _normal(value: float, resampled: FloatArray, n: int) -> Estimate:
+    se = float(standard_error(resampled[:, None], n)[0])
+    half = float(sps.t.isf((1 - CONFIDENCE) / 2, n - 1)) * se
+    p = float(2 * sps.t.sf(abs(value) / se, n - 1)) if se > 0 else 1.0
+    return Estimate(value, value - half, value + half, "px", n, "bootstrap standard error over images", p)
+
+
+def worst_of_radius(correct: BoolArray, sweep: SweepArrays, radius: float = WORST_RADIUS) -> Estimate | Skipped:
+    """Return the share of images right under every shift of at most `radius` pixels (Euclidean).
+
+    Parameters
+    ----------
+    correct
+        (image, dy, dx).
+    sweep
+        For the grid.
+    radius
+        Pixels.
+
+    Source
+    ------
+    After arXiv 1712.02779, which uses a square of shifts; here a disc, as for the retained radius.
+    """
+    site = f"worst of {radius:g} px"
+    reach = min(int(sweep.dys.max()), int(-sweep.dys.min()), int(sweep.dxs.max()), int(-sweep.dxs.min()))
+    if reach < radius:
+        return Skipped(site, f"the grid reaches {reach} px only")
+    inside = sweep.distance <= radius
+    if inside.sum() < 2:
+        return Skipped(site, f"the grid's step of {max(sweep.step)} px leaves no shift within {radius:g} px")
+    n, right = len(correct), 0
+    for s in image_slices(n, inside.size):
+        right += int(correct[s][:, inside].all(axis=1).sum())
+    lo, hi = wilson(right, n)
+    return Estimate(right / n, float(lo), float(hi), "share", n, f"Wilson; {int(inside.sum())} shifts")

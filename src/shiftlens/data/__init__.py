@@ -1,0 +1,1 @@
+"""What comes in: images with their labels, from any source."""

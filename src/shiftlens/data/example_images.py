@@ -1,0 +1,240 @@
+"""Where pixels come from: a lazy sequence of pictures, without labels and without an order of its own.
+
+`ImageSet` is written against `Pictures`; an array, a folder, a parquet file and a user's dataset each are one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from PIL import Image
+
+from shiftlens.data.decode import Pixels, decode, from_pil, read_header
+from shiftlens.errors import InputError
+
+_FLOAT_SLACK = 1e-6  # what rounding in a user's arithmetic may add beyond 0 and 1
+_ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What one picture's stored form tells: `sha256` of its bytes, `(h, w)`, and whether it is JPEG-compressed."""
+
+    sha256: bytes
+    size: tuple[int, int]
+    is_jpeg: bool
+
+
+@runtime_checkable
+class Pictures(Protocol):
+    """A lazy sequence of 8-bit pictures.
+
+    Attributes
+    ----------
+    n_channels
+        1 or 3.
+    size
+        `(h, w)` where all are known to share it without a look at each, else None.
+    notes
+        Facts about the source that a reader of results must know.
+    """
+
+    n_channels: int
+    size: tuple[int, int] | None
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def read(self, positions: Iterable[int]) -> Iterator[Pixels]:
+        """Pixels at each position, one after the other; ascending positions are the fastest."""
+        ...
+
+    def facts(self, positions: Iterable[int]) -> Iterator[Fact]:
+        """The stored form at each position, one after the other."""
+        ...
+
+    def where(self, position: int) -> str:
+        """How an error names a picture."""
+        ...
+
+
+class EncodedPictures:
+    """Pictures that are files' bytes: a kind says only where the bytes are. Always RGB, as a folder may mix both."""
+
+    n_channels = 3
+    size: tuple[int, int] | None = None
+    notes: tuple[str, ...] = ()
+
+    def encoded(self, positions: Iterable[int]) -> Iterator[bytes]:
+        """The bytes of each picture's file, one after the other."""
+        raise NotImplementedError
+
+    def where(self, position: int) -> str:
+        """How an error names a picture."""
+        raise NotImplementedError
+
+    def read(self, positions: Iterable[int]) -> Iterator[Pixels]:
+        """Decoded pixels at each position."""
+        wanted = list(positions)
+        for position, data in zip(wanted, self.encoded(wanted), strict=True):
+            yield decode(data, self.where(position))
+
+    def facts(self, positions: Iterable[int]) -> Iterator[Fact]:
+        """Checksum of the file's bytes, size and kind from its header; pixels are not decoded."""
+        wanted = list(positions)
+        for position, data in zip(wanted, self.encoded(wanted), strict=True):
+            header = read_header(data, self.where(position))
+            yield Fact(hashlib.sha256(data).digest(), header.size, header.is_jpeg)
+
+
+class ArrayPictures:
+    """Pictures of one size that are in memory already, or mapped from a file: kept as they are, converted when read.
+
+    Parameters
+    ----------
+    images
+        NumPy array or tensor: `(n, h, w)` for grey, or four axes of which the second or the last is the channels (1 or
+        3 of them; if both could be, the second is). uint8, or floating point from 0 to 1.
+
+    Raises
+    ------
+    InputError
+        Another shape or type, or values out of range (all are looked at, once).
+    """
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, images: Any) -> None:
+        array = as_array(images, "images")
+        if array.ndim == 3:
+            array = array[:, :, :, None]
+        elif array.ndim == 4 and array.shape[1] in (1, 3):
+            array = array.transpose(0, 2, 3, 1)
+        if array.ndim != 4 or array.shape[3] not in (1, 3) or 0 in array.shape[1:]:
+            raise InputError(
+                "images must be (n, h, w), (n, c, h, w) or (n, h, w, c) with 1 or 3 channels, "
+                f"got shape {tuple(np.shape(images))}"
+            )
+        self._nhwc = array
+        self.size: tuple[int, int] | None = (int(array.shape[1]), int(array.shape[2]))
+        self.n_channels = int(array.shape[3])
+        for start in range(0, len(array), _ROWS_AT_ONCE):
+            check_range(array[start : start + _ROWS_AT_ONCE], "images")
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._nhwc)
+
+    def where(self, position: int) -> str:
+        """How an error names a picture."""
+        return f"picture {position}"
+
+    def read(self, positions: Iterable[int]) -> Iterator[Pixels]:
+        """Pixels at each position."""
+        for position in positions:
+            yield to_eight_bits(self._nhwc[position])
+
+    def facts(self, positions: Iterable[int]) -> Iterator[Fact]:
+        """Checksum of the 8-bit pixels."""
+        return map(pixel_fact, self.read(positions))
+
+
+def pixel_fact(pixels: Pixels) -> Fact:
+    """Checksum of pixels that have no encoded form: their shape, then their bytes row by row."""
+    h, w, c = pixels.shape
+    return Fact(hashlib.sha256(b"%d,%d,%d:" % (h, w, c) + pixels.tobytes()).digest(), (h, w), is_jpeg=False)
+
+
+def picture_of(item: Any, where: str) -> Pixels:
+    """8-bit pixels of one picture in memory: a Pillow image, or an array or tensor of two or three axes.
+
+    Channels are on the first axis if that has 1 or 3 positions, else on the last. Grey stays one channel.
+
+    Raises
+    ------
+    InputError
+        Anything else, or values out of range.
+    """
+    if isinstance(item, Image.Image):
+        return from_pil(item, where, keep_grey=True)
+    array = as_array(item, where)
+    if array.ndim == 2:
+        array = array[:, :, None]
+    elif array.ndim == 3 and array.shape[0] in (1, 3):
+        array = array.transpose(1, 2, 0)
+    if array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
+        raise InputError(
+            f"{where} must be (h, w), (c, h, w) or (h, w, c) with 1 or 3 channels, got {tuple(np.shape(item))}"
+        )
+    check_range(array, where)
+    return to_eight_bits(array)
+
+
+def as_array(images: Any, where: str) -> np.ndarray[Any, np.dtype[Any]]:
+    """A NumPy view of an array or tensor of uint8 or floating point, on the CPU."""
+    if isinstance(images, torch.Tensor):
+        tensor = images.detach().cpu()
+        # NumPy has no bfloat16; every value of it is exact in float32.
+        array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    elif isinstance(images, np.ndarray):
+        array = images
+    else:
+        raise InputError(f"{where} must be a NumPy array, a tensor or a Pillow image, got {type(images).__name__}")
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        raise InputError(f"{where} must be uint8 (0 to 255) or floating point (0 to 1), got {array.dtype}")
+    return array
+
+
+def check_range(array: np.ndarray[Any, np.dtype[Any]], where: str) -> None:
+    """Refuse floating-point pixels outside 0 to 1, and say what was probably done to them."""
+    if array.dtype == np.uint8 or not array.size:
+        return
+    lowest, highest = float(array.min()), float(array.max())
+    if lowest >= -_FLOAT_SLACK and highest <= 1 + _FLOAT_SLACK:
+        return
+    if lowest >= 0 and highest <= 255:
+        advice = "if they are 0 to 255, convert to uint8 or divide by 255; if resizing overshot 1, clamp to 0..1"
+    elif np.isfinite(lowest) and np.isfinite(highest):
+        advice = "pictures must come before normalisation: drop Normalize and give the model its mean and std"
+    else:
+        advice = "there are values that are not finite"
+    raise InputError(f"{where}: expected values from 0 to 1, got {lowest:.4g} to {highest:.4g}; {advice}")
+
+
+def to_eight_bits(array: np.ndarray[Any, np.dtype[Any]]) -> Pixels:
+    """uint8 as it is; floating point as the nearest of the 256 levels, halves upwards: floor(255 x + 1/2)."""
+    if array.dtype == np.uint8:
+        return array
+    return np.clip(np.floor(array.astype(np.float64) * 255 + 0.5), 0, 255).astype(np.uint8)
+
+
+def as_labels(labels: Any, n: int | None, where: str) -> Int64[np.ndarray, " n"]:
+    """Whole-number class labels as int64.
+
+    Raises
+    ------
+    InputError
+        Not one whole number from 0 up for each of the `n` pictures.
+    """
+    if isinstance(labels, torch.Tensor):
+        labels = labels.detach().cpu().numpy()
+    array = np.asarray(labels)
+    if array.ndim != 1:
+        raise InputError(f"{where} must be one whole number for each picture, got shape {array.shape}")
+    if n is not None and len(array) != n:
+        raise InputError(f"{where} must be as many as the pictures: expected {n}, got {len(array)}")
+    if len(array) and array.dtype.kind not in "iu":
+        raise InputError(f"{where} must be whole numbers (classes counted from 0), got {array.dtype}")
+    array = array.astype(np.int64)
+    if len(array) and int(array.min()) < 0:
+        first = int(np.argmax(array < 0))
+        raise InputError(f"{where} must be 0 or more, got {array[first]} for picture {first}: is this set unlabelled?")
+    return array

@@ -1,0 +1,153 @@
+"""`folder:PATH`: one folder a class, with or without folders for the splits around them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from shiftlens.data.decode import PICTURE_SUFFIXES
+from shiftlens.data.example_images import EncodedPictures
+from shiftlens.errors import InputError
+from shiftlens.paths import entries_of, kind_of, read_file
+
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "test": "test",
+    "testing": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+}
+"""Folder or file names that mean a split, in lower case."""
+
+
+class FolderPictures(EncodedPictures):
+    """Picture files below one folder; each is opened when its picture is asked for."""
+
+    def __init__(self, root: Path, files: list[str], notes: tuple[str, ...]) -> None:
+        self._root = root
+        self._files = files
+        self.notes = notes
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._files)
+
+    def where(self, position: int) -> str:
+        """How an error names a picture."""
+        return f"picture {position} ({self._root / self._files[position]})"
+
+    def encoded(self, positions: Iterable[int]) -> Iterator[bytes]:
+        """The bytes of each file."""
+        for position in positions:
+            yield read_file(self._root / self._files[position], self.where(position))
+
+
+def open_folder(
+    root: Path, split: str
+) -> tuple[FolderPictures, Int64[np.ndarray, " n"], list[str], Int64[np.ndarray, " n"] | None]:
+    """List the pictures of a folder in a fixed order: classes by name, then files by name, deeper folders included.
+
+    Parameters
+    ----------
+    root
+        A folder of class folders; or a folder of split folders (train, and test or val) that hold class folders.
+    split
+        `train` or `test`; without a test folder, the validation folder serves.
+
+    Returns
+    -------
+    pictures, labels, class_names, chosen
+        Everything that the split's folder holds; `chosen` is None if the caller still has to split it.
+
+    Raises
+    ------
+    InputError
+        No such folder, one that cannot be listed, no class folders, no pictures, or no folder for the split.
+    """
+    kind = kind_of(root)
+    if kind == "nothing":
+        raise InputError(f"folder {root} does not exist; expected a folder with one folder a class")
+    if kind == "file":
+        raise InputError(f"{root} is a file; expected a folder with one folder a class")
+    classes = _class_folders(root)
+    splits = {SPLIT_FOLDERS[name.lower()]: name for name in classes if name.lower() in SPLIT_FOLDERS}
+    part = root
+    if classes and len(splits) == len(classes):
+        part = root / splits[pick_split(tuple(splits), split, str(root))]
+        # All splits together decide the numbering, or a class that one of them lacks would shift the others.
+        classes = sorted({name for folder in splits.values() for name in _class_folders(root / folder)})
+    if not classes:
+        raise InputError(f"{part} holds no folders; expected one folder a class")
+    files: list[str] = []
+    labels: list[int] = []
+    skipped: list[str] = []
+    for label, name in enumerate(classes):
+        if kind_of(part / name) == "nothing":
+            continue  # a class of another split
+        found = [file for file in _files_below(part / name) if not file.name.startswith(".")]
+        pictures = [file for file in found if file.suffix.lower() in PICTURE_SUFFIXES]
+        skipped += [file.relative_to(part).as_posix() for file in found if file.suffix.lower() not in PICTURE_SUFFIXES]
+        files += [str(file.relative_to(part)) for file in pictures]
+        labels += [label] * len(pictures)
+    if not files:
+        raise InputError(f"{part} holds {len(classes)} class folders and no pictures ({', '.join(_shown_suffixes())})")
+    notes = (f"skipped files that are no pictures by name: {len(skipped):,} (first: {skipped[0]})",) if skipped else ()
+    chosen = None if part == root or set(splits) == {"train"} else np.arange(len(files), dtype=np.int64)
+    return FolderPictures(part, files, notes), np.array(labels, dtype=np.int64), classes, chosen
+
+
+def pick_split(there: Iterable[str], split: str, where: str) -> str:
+    """Which of a source's own splits serves: the asked one, validation for a missing test, train to be split further.
+
+    Raises
+    ------
+    InputError
+        Training was asked for and there are only pictures to test with.
+    """
+    names = set(there)
+    if split in names:
+        return split
+    if split == "test" and "validation" in names:
+        return "validation"
+    if split == "test" and "train" in names:
+        return "train"
+    raise InputError(f"{where} has no split {split!r}, only {', '.join(sorted(names))}")
+
+
+def _shown_suffixes() -> tuple[str, ...]:
+    return (".png", ".jpg", ".webp", ".tif", "...")
+
+
+def _class_folders(root: Path) -> list[str]:
+    visible = (entry for entry in entries_of(root) if not entry.name.startswith("."))
+    return sorted(entry.name for entry in visible if kind_of(entry) == "folder")
+
+
+def _files_below(root: Path) -> list[Path]:
+    """All files below a folder by name. Links are followed, as a set may be made of links; loops are cut."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"folder {error.filename} cannot be listed: {error.strerror}") from error
+
+    files: list[Path] = []
+    seen: set[tuple[int, int]] = set()
+    try:
+        for folder, below, names in os.walk(root, followlinks=True, onerror=refuse):
+            facts = Path(folder).stat()
+            if (facts.st_dev, facts.st_ino) in seen:
+                below.clear()
+                continue
+            seen.add((facts.st_dev, facts.st_ino))
+            below[:] = sorted(name for name in below if not name.startswith("."))
+            files += [Path(folder) / name for name in names]
+    except OSError as error:
+        refuse(error)
+    except RecursionError:
+        raise InputError(f"folder {root} holds folders nested too deep; expected pictures a few folders down") from None
+    return sorted(files)

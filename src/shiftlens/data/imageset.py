@@ -1,0 +1,388 @@
+"""`ImageSet`: a lazy sequence of 8-bit pictures with labels, the one form in which images enter."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int64, Integer, UInt8
+
+from shiftlens.data.decode import DECODE_RULE, Pixels, fit
+from shiftlens.data.example_images import ArrayPictures, EncodedPictures, Pictures, as_labels
+from shiftlens.data.image_items import item_pictures
+from shiftlens.data.preprocessing import INTERPOLATIONS
+from shiftlens.data.selection import stratified_order
+from shiftlens.errors import InputError
+from shiftlens.naming import unknown_name
+
+_MOST_UNNAMED_CLASSES = 100_000  # beyond, a label is rather an identity number by mistake
+_FACTS_AT_ONCE = 1024
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class SizeRule:
+    """How pictures of another size are brought to `size`: see `ImageSet.fitted`."""
+
+    size: tuple[int, int]
+    resize: int | None
+    interpolation: str
+
+
+@dataclass(frozen=True)
+class _Survey:
+    """What one pass over the stored pictures of a selection has found."""
+
+    content: str
+    size: tuple[int, int] | None
+    n_jpeg: int
+
+
+class ImageSet:
+    """Pictures with labels. Pixels are read only when asked for; memory does not grow with the set.
+
+    Parameters
+    ----------
+    images
+        Array or tensor: `(n, h, w)`, `(n, c, h, w)` or `(n, h, w, c)` with 1 or 3 channels (if both the second and
+        the last axis could be the channels, the second is). uint8, or floating point from 0 to 1, which becomes the
+        nearest of 256 levels. It is not copied: do not change it afterwards. Or a list of Pillow images, arrays or
+        tensors, which may differ in size.
+    labels
+        One whole number from 0 up for each picture. Classes without a picture are fine.
+    class_names
+        One name for each class, no two alike; the numbers themselves if not given.
+    name
+        What results call the set.
+    natural_flip
+        Whether a mirrored picture is still of its class (not so for digits): training's default for random flips.
+
+    Attributes
+    ----------
+    labels
+        Class of each picture, int64, read-only.
+    index
+        Position of each picture in its source, int64, read-only.
+    class_names, name, natural_flip
+        As given.
+    n_channels
+        1 or 3.
+
+    Raises
+    ------
+    InputError
+        Shapes, types or values other than these, no pictures at all, or a label beyond the class names.
+
+    Examples
+    --------
+    >>> images = ImageSet(np.zeros((4, 8, 8), np.uint8), [0, 1, 0, 1])
+    >>> images.batch([0, 2]).shape, images.class_names
+    ((2, 1, 8, 8), ('0', '1'))
+    """
+
+    def __init__(
+        self,
+        images: Any,
+        labels: Any,
+        *,
+        class_names: Sequence[str] | None = None,
+        name: str = "images",
+        natural_flip: bool = True,
+    ) -> None:
+        pictures: Pictures = item_pictures(images) if isinstance(images, list | tuple) else ArrayPictures(images)
+        self._set_up(pictures, labels, class_names, name, natural_flip)
+
+    @classmethod
+    def from_pictures(
+        cls,
+        pictures: Pictures,
+        labels: Any,
+        *,
+        class_names: Sequence[str] | None = None,
+        name: str,
+        natural_flip: bool = True,
+    ) -> ImageSet:
+        """Build from any lazy `Pictures`: what every kind of source does."""
+        images = cls.__new__(cls)
+        images._set_up(pictures, labels, class_names, name, natural_flip)
+        return images
+
+    def _set_up(
+        self, pictures: Pictures, labels: Any, class_names: Sequence[str] | None, name: str, natural_flip: bool
+    ) -> None:
+        self._pictures = pictures
+        self.labels = _read_only(as_labels(labels, len(pictures), f"labels of {name}"))
+        self.index = _read_only(np.arange(len(self.labels), dtype=np.int64))
+        if not len(self.labels):
+            raise InputError(f"{name} holds no pictures; expected at least 1")
+        highest = int(self.labels.max())
+        self._names_given = class_names is not None
+        if class_names is None:
+            if highest >= _MOST_UNNAMED_CLASSES:
+                raise InputError(
+                    f"label {highest} of {name} would mean {highest + 1} classes; expected classes counted from 0, "
+                    f"at most {_MOST_UNNAMED_CLASSES} without names"
+                )
+            class_names = [str(k) for k in range(highest + 1)]
+        if highest >= len(class_names):
+            first = int(np.argmax(self.labels >= len(class_names)))
+            raise InputError(
+                f"label {self.labels[first]} of {pictures.where(first)} is beyond the "
+                f"{len(class_names)} classes of {name}"
+            )
+        self.class_names = tuple(str(c) for c in class_names)
+        if len(set(self.class_names)) < len(self.class_names):
+            twice = next(c for k, c in enumerate(self.class_names) if c in self.class_names[:k])
+            places = [k for k, c in enumerate(self.class_names) if c == twice]
+            raise InputError(
+                f"class names of {name} must differ, got {twice!r} for the classes {', '.join(map(str, places[:5]))}"
+            )
+        self.name = name
+        self.natural_flip = natural_flip
+        self.n_channels = pictures.n_channels
+        self._rule: SizeRule | None = None
+        self._survey: _Survey | None = None
+        self._digest: str | None = None
+
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self._known_size() or ())) or "any size"
+        return f"ImageSet({self.name!r}, {len(self)} pictures, {size}, {len(self.class_names)} classes)"
+
+    # ---- reading
+
+    def __len__(self) -> int:
+        """How many pictures."""
+        return len(self.labels)
+
+    def batch(
+        self, positions: Sequence[int] | Integer[np.ndarray, " _"] | Bool[np.ndarray, " _"] | slice
+    ) -> UInt8[np.ndarray, "k c h w"]:
+        """Pixels at some positions, in the order asked for; only these are decoded.
+
+        Parameters
+        ----------
+        positions
+            Positions in this set, negative ones counted from the end, a slice, or one truth value for each picture.
+
+        Returns
+        -------
+        UInt8[np.ndarray, "k c h w"]
+            0 to 255, new memory.
+
+        Raises
+        ------
+        InputError
+            A picture that cannot be read (it is named), or pictures of different sizes.
+        IndexError
+            A position that is not there.
+        """
+        source = self.index[self._positions(positions)]
+        order = np.argsort(source, kind="stable")  # storage is read fastest from front to back
+        out: UInt8[np.ndarray, "k c h w"] | None = None
+        for k, pixels in zip(order, self._pictures.read(source[order].tolist()), strict=True):
+            if self._rule is not None:
+                where = partial(self._pictures.where, int(source[k]))
+                pixels = fit(pixels, self._rule.size, self._rule.resize, self._rule.interpolation, where)
+            if out is None:
+                out = np.empty((len(source), self.n_channels, *pixels.shape[:2]), dtype=np.uint8)
+            if pixels.shape[:2] != out.shape[2:]:
+                raise self._mixed_sizes(int(source[order[0]]), out.shape[2:], int(source[k]), pixels.shape[:2])
+            out[k] = _with_channels(pixels, self.n_channels).transpose(2, 0, 1)
+        if out is None:
+            return np.empty((0, self.n_channels, *(self.size or (0, 0))), dtype=np.uint8)
+        return out
+
+    def __getitem__(self, position: int) -> tuple[UInt8[np.ndarray, "c h w"], int]:
+        """One picture and its label."""
+        k = operator.index(position)
+        return self.batch([k])[0], int(self.labels[k])
+
+    def __iter__(self) -> Iterator[tuple[UInt8[np.ndarray, "c h w"], int]]:
+        """Each picture and its label; one picture in memory at a time."""
+        return (self[k] for k in range(len(self)))
+
+    def _positions(self, positions: Any) -> Int64[np.ndarray, " k"]:
+        if isinstance(positions, slice):
+            return np.arange(len(self), dtype=np.int64)[positions]
+        asked = np.asarray(positions)
+        if asked.dtype == np.bool_ and asked.shape == (len(self),):
+            return np.flatnonzero(asked).astype(np.int64)
+        if asked.ndim != 1 or (asked.size and asked.dtype.kind not in "iu"):
+            raise InputError(f"positions must be a list of whole numbers, got shape {asked.shape} of {asked.dtype}")
+        asked = asked.astype(np.int64)
+        bad = (asked < -len(self)) | (asked >= len(self))
+        if bad.any():
+            raise IndexError(f"position {asked[bad][0]} of a set of {len(self)} pictures")
+        return np.where(asked < 0, asked + len(self), asked)
+
+    def _mixed_sizes(self, a: int, size_a: Sequence[int], b: int, size_b: Sequence[int]) -> InputError:
+        return InputError(
+            f"pictures must share one size, got {size_a[0]}x{size_a[1]} ({self._pictures.where(a)}) and "
+            f"{size_b[0]}x{size_b[1]} ({self._pictures.where(b)}): give an input size"
+        )
+
+    # ---- facts
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """`(h, w)` in pixels that all pictures share, None if they differ. May look at each picture's header, once."""
+        return self._known_size() or self.survey().size
+
+    @property
+    def names_given(self) -> bool:
+        """Whether `class_names` came with the pictures; False when they are only the classes' numbers."""
+        return self._names_given
+
+    @property
+    def through_pillow(self) -> bool:
+        """Whether Pillow makes the pixels: files that are decoded, pictures that are resized."""
+        return self._rule is not None or isinstance(self._pictures, EncodedPictures)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Facts that a reader of results must know, found in the stored pictures themselves."""
+        n_jpeg = self.survey().n_jpeg
+        if not n_jpeg:
+            return self._pictures.notes
+        share = "" if n_jpeg == len(self) else f" ({n_jpeg:,} of {len(self):,})"
+        return (f"images are JPEG-compressed{share}", *self._pictures.notes)
+
+    @property
+    def digest(self) -> str:
+        """`sha256:...` over exactly the selected pictures, in order, and all that decides what the model is shown.
+
+        Covered are each picture's stored form (the file's bytes where there is one, else its pixels), labels, class
+        names, the size rule, the channels and the version of the decoding rules; not the set's name or place.
+        """
+        if self._digest is None:
+            rule = None if self._rule is None else [self._rule.size, self._rule.resize, self._rule.interpolation]
+            described = [DECODE_RULE, self.survey().content, self.class_names, rule, self.n_channels]
+            total = hashlib.sha256(json.dumps(described).encode())
+            total.update(self.labels.astype("<i8").tobytes())
+            self._digest = "sha256:" + total.hexdigest()
+        return self._digest
+
+    def survey(self, progress: Progress | None = None) -> _Survey:
+        """Read every selected picture's stored form once, and remember checksum, common size and kind.
+
+        `size`, `notes` and `digest` do this by themselves when needed.
+
+        Parameters
+        ----------
+        progress
+            Called with (pictures done, pictures in all) now and then.
+        """
+        if self._survey is None:
+            digests = np.empty((len(self), 32), dtype=np.uint8)
+            sizes: set[tuple[int, int]] = set()
+            n_jpeg = 0
+            order = np.argsort(self.index, kind="stable")
+            for start in range(0, len(self), _FACTS_AT_ONCE):
+                part = order[start : start + _FACTS_AT_ONCE]
+                for k, fact in zip(part, self._pictures.facts(self.index[part].tolist()), strict=True):
+                    digests[k] = np.frombuffer(fact.sha256, dtype=np.uint8)
+                    sizes.add(fact.size)
+                    n_jpeg += fact.is_jpeg
+                if progress is not None:
+                    progress(start + len(part), len(self))
+            common = next(iter(sizes)) if len(sizes) == 1 else None
+            self._survey = _Survey(hashlib.sha256(digests.tobytes()).hexdigest(), common, n_jpeg)
+        return self._survey
+
+    def _known_size(self) -> tuple[int, int] | None:
+        if self._rule is not None:
+            return self._rule.size
+        return self._pictures.size or (self._survey.size if self._survey is not None else None)
+
+    # ---- other sets of the same source
+
+    def subset(self, positions: Sequence[int] | Integer[np.ndarray, " _"] | Bool[np.ndarray, " _"] | slice) -> ImageSet:
+        """The pictures at some positions of this set, in that order; at least one."""
+        chosen = self._positions(positions)
+        if not len(chosen):
+            raise InputError(f"a subset of {self.name} needs at least 1 picture, got none")
+        other = self._copy()
+        other._survey = None
+        other.labels = _read_only(self.labels[chosen])
+        other.index = _read_only(self.index[chosen])
+        return other
+
+    def limit(self, n: int | None) -> ImageSet:
+        """The first `n` pictures of a fixed class-stratified order (seed 0); all, in their own order, if `n` is more.
+
+        Raises
+        ------
+        InputError
+            `n` below 1.
+        """
+        if n is None:
+            return self
+        if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+            raise InputError(f"limit must be a whole number of at least 1, got {n!r}")
+        return self if n >= len(self) else self.subset(stratified_order(self.labels, self.index)[:n])
+
+    def fitted(self, size: tuple[int, int], resize: int | None = None, interpolation: str = "bilinear") -> ImageSet:
+        """The same pictures, each brought to one size.
+
+        With `resize`, every picture's shorter side becomes `resize`; without, pictures of `size` stay untouched and
+        others get the smallest scale at which they cover it. Then the centre is cut out.
+
+        Parameters
+        ----------
+        size
+            `(h, w)` in pixels.
+        resize
+            Length of the shorter side before the cut, in pixels, at least the shorter side of `size`.
+        interpolation
+            nearest, bilinear, bicubic, lanczos, box or hamming, as Pillow does them, antialiased.
+
+        Raises
+        ------
+        InputError
+            Sizes below 1, a `resize` too small for the cut, an unknown interpolation.
+        """
+        size = (operator.index(size[0]), operator.index(size[1]))
+        if min(size) < 1:
+            raise InputError(f"a picture's size must be at least 1x1, got {size[0]}x{size[1]}")
+        if resize is not None and resize < min(size):
+            raise InputError(f"resize must be at least {min(size)} to cut {size[0]}x{size[1]}, got {resize}")
+        if interpolation not in INTERPOLATIONS:
+            raise unknown_name("interpolation", interpolation, INTERPOLATIONS)
+        other = self._copy()
+        other._rule = SizeRule(size, resize, interpolation)
+        return other
+
+    def with_channels(self, n_channels: int) -> ImageSet:
+        """The same pictures with 1 or 3 channels: grey is repeated; colour becomes (299 R + 587 G + 114 B) / 1000."""
+        if n_channels not in (1, 3):
+            raise InputError(f"pictures have 1 or 3 channels, asked for {n_channels}")
+        other = self._copy()
+        other.n_channels = n_channels
+        return other
+
+    def _copy(self) -> ImageSet:
+        other = copy.copy(self)
+        other._digest = None
+        return other
+
+
+def _with_channels(pixels: Pixels, n_channels: int) -> UInt8[np.ndarray, "h w new_c"]:
+    if n_channels == 3 or pixels.shape[2] == 1:
+        return pixels  # one channel is repeated by the assignment that follows
+    # Whole-number arithmetic: a grey picture stored as RGB comes back exactly. Source: ITU-R BT.601 luma.
+    luma = (pixels.astype(np.uint32) @ np.array([299, 587, 114], dtype=np.uint32) + 500) // 1000
+    return luma.astype(np.uint8)[:, :, None]
+
+
+def _read_only(array: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    array = array.copy()
+    array.setflags(write=False)
+    return array

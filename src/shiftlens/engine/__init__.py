@@ -1,0 +1,1 @@
+"""A chunk of images under every shift: arrays of predictions, losses and confidences."""

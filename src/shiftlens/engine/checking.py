@@ -1,0 +1,390 @@
+"""Is a way of computing right for this model? Every candidate is compared with the untouched module.
+
+The reference is a copy of the module as it is, in evaluation mode, that evaluates one window at a time. A candidate
+(number format, memory layout, folding, compilation, batch size, computation shared across shifts) is taken only if it
+gives the same logits for the same windows. The windows come from several images, from noise and from a gradient, so
+that a black or constant image hides nothing, and their shifts meet different phases of the net's strides.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from shiftlens.devices import machine_kind
+from shiftlens.engine.direct import prepare_module, prepare_nets
+from shiftlens.engine.folding import largest_difference
+from shiftlens.engine.plan import Plan
+from shiftlens.engine.shared.dedup import DedupEvaluator
+from shiftlens.engine.workers import Net
+from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.models.loading import Model
+from shiftlens.models.probing import scores_of
+from shiftlens.naming import one_line
+from shiftlens.shifts import Fill, ShiftGrid, translate
+
+TOLERANCE = 1e-4
+"""Largest difference from the reference, relative to a window's largest logit, that rounding may explain."""
+TOLERANCES = {"bfloat16": 0.1, "tf32": 0.02}
+"""The same in coarser formats, relative to the largest logit of all windows; the float32 twin must keep `TOLERANCE`."""
+ROUNDING = 1e-6
+"""Relative change of the input that shows how much rounding moves the logits of this net."""
+MOST_ROUNDING = 1e-3
+"""A net that such a change moves by more is not called a victim of rounding."""
+WINDOWS = 24
+"""Windows that a candidate is checked on, where the reference computes them in time."""
+FEWEST = 6
+"""That it is checked on in any case."""
+SECONDS = 0.4
+"""For the reference, and for computation that is shared; a slow net is checked on fewer windows."""
+SECONDS_FULL = 2.0
+"""For a candidate on full batches; a net that takes longer is checked on smaller ones."""
+IMAGES = 4
+"""Of the images at hand, beside noise and a gradient."""
+MOST_LOGITS = 4096
+"""Of a net with more classes, so many of them, evenly spaced, are compared."""
+MAX_PIXELS = 2**18
+"""Most pixels in one batch: bounds the memory of the widest layer (64 channels: 64 MB in float32, for each worker)."""
+
+MAX_LOGITS = 2**22
+"""Most logits in one batch: a net with a million classes must not fill the memory with them."""
+
+
+class Check:
+    """The reference logits of a model on some windows, and what is compared with them.
+
+    Parameters
+    ----------
+    model
+        The model that is swept.
+    images
+        Some of the images, uint8 [n, c, h, w] on the model's input grid; n >= 1.
+    grid, fill
+        What is swept.
+    dtype
+        Of the reference: `float64` where that was asked for, else `float32`.
+    device
+        Where to compute.
+    batch_size
+        Windows in a forward pass that the user asked for; None for any.
+    clock
+        Seconds from any moment on.
+
+    Raises
+    ------
+    InputError
+        The module's answer for an image depends on the other images of its batch, or changes from call to call.
+    ModelOutputError
+        The module raised on a window.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        images: NDArray[np.uint8],
+        grid: ShiftGrid,
+        fill: Fill,
+        *,
+        dtype: str = "float32",
+        device: torch.device | None = None,
+        batch_size: int | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._model, self._grid, self._fill, self._clock = model, grid, fill, clock
+        self._device = device or torch.device("cpu")
+        self._twins: dict[Plan, str] = {}
+        h, w = images.shape[2:]
+        self.plain = Plan(
+            engine="direct",
+            dtype="float64" if dtype == "float64" else "float32",
+            batch_size=batch_size or min(64, most_windows(model, h, w)),
+            channels_last=False,
+            fold_batch_norm=False,
+            compiled=False,
+            device=str(self._device),
+            machine=machine_kind(self._device),
+        )
+        """The untouched module on batches, every window by itself."""
+        # An odd multiple of the step, so that the shifts meet every phase of strides that are powers of two.
+        self._coarse = ShiftGrid(
+            (grid.max_y, grid.max_x), grid.step * (max(grid.max_y, grid.max_x) // (8 * grid.step) | 1)
+        )
+        self._pictures = model.preprocessing.normalise(torch.from_numpy(_varied(images))).to(self._device)
+        self._values = fill.normalised(model.preprocessing.mean, model.preprocessing.std) if fill.is_constant else fill
+        self._places = self._spread()
+        self._copies = 1
+        self._exact = self._reference()
+        self._tolerance = TOLERANCE
+        if len(self._exact):
+            self._refuse_unsteady()
+
+    def why_not(self, plan: Plan) -> str:
+        """Why a candidate may not be used, in one line; "" where it gives the reference's logits."""
+        if not len(self._exact):
+            return "" if plan == self.plain else "the module alone gives no finite logits to compare with"
+        twin = replace(plan, dtype="float32") if plan.dtype in TOLERANCES else plan
+        if twin not in self._twins:
+            self._twins[twin] = self._difference(twin, self._tolerance)
+        why = self._twins[twin]
+        if why or twin == plan:
+            return why
+        return self._difference(plan, TOLERANCES[plan.dtype])
+
+    def why_not_on_grid(self, evaluator: DedupEvaluator, plan: Plan) -> str:
+        """The same for computation shared across the shifts of the very grid that is swept, on noise alone."""
+        shift = spread_shifts(self._grid, self._size, len(self._places))
+        net = self._net()
+        exact = torch.cat([self._forward(net, self._window(0, *self._at(self._grid, place))) for place in shift])
+        try:
+            found = evaluator.scores(self._pictures[0], shift)
+        except Exception as error:  # what this path meets in a net of a kind never seen must not end the sweep
+            return f"it raises {type(error).__name__}: {one_line(error)}"
+        return self._verdict(plan, exact, found, TOLERANCES.get(plan.dtype, self._tolerance))
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return int(self._pictures.shape[-2]), int(self._pictures.shape[-1])
+
+    def _spread(self) -> list[tuple[int, int]]:
+        """(picture, place in the coarse grid) of every window: all rows and columns in turn, in no order."""
+        n = len(self._pictures)
+        inside = [
+            np.flatnonzero(np.abs(s) < size)
+            for s, size in zip((self._coarse.dys, self._coarse.dxs), self._size, strict=True)
+        ]
+        draw = np.random.default_rng(0)
+        rows, columns = (draw.permutation(places) for places in inside)
+        middle = int(self._coarse.n_shifts // 2)
+        shifted = [
+            int(rows[k % len(rows)]) * self._coarse.shape[1] + int(columns[k % len(columns)]) for k in range(WINDOWS)
+        ]
+        return [(k % n, middle if k == 1 else place) for k, place in enumerate(shifted)]
+
+    @staticmethod
+    def _at(grid: ShiftGrid, place: int) -> tuple[int, int]:
+        iy, ix = divmod(int(place), grid.shape[1])
+        return int(grid.dys[iy]), int(grid.dxs[ix])
+
+    def _window(self, picture: int, dy: int, dx: int) -> Tensor:
+        """One window [1, c, h, w], by the plain definition of a shift."""
+        window = translate(self._pictures[picture], dx, dy, self._values)
+        return window[None].to(getattr(torch, self.plain.dtype)).contiguous()
+
+    def _net(self) -> Net:
+        """A fresh copy of the untouched module; a bare callable as it is."""
+        return (
+            prepare_module(self._model, self.plain) if isinstance(self._model.module, nn.Module) else self._model.module
+        )
+
+    def _windows(self) -> Tensor:
+        return torch.cat([self._window(picture, *self._at(self._coarse, place)) for picture, place in self._places])
+
+    def _reference(self) -> Float[Tensor, "n k"]:
+        """Logits of each window by itself, as many as there is time for; `_places` are then those that have any.
+
+        A window on which the module raises, or gives numbers that are not finite, is left out: the images at hand may
+        have none like it. Where it raises on all, that is an error.
+        """
+        begin = self._clock()
+        net = self._net()
+        found: list[Tensor] = []
+        places: list[tuple[int, int]] = []
+        failure: ModelOutputError | None = None
+        for n_tried, place in enumerate(self._places):
+            if n_tried >= FEWEST and self._clock() - begin > SECONDS:
+                break
+            try:
+                scores = self._alone(net, place)
+            except ModelOutputError as error:
+                failure = failure or error
+                continue
+            if torch.isfinite(scores).all() and (not found or scores.shape == found[0].shape):
+                found.append(scores)
+                places.append(place)
+        if failure is not None and not found:
+            raise failure
+        self._places = places
+        self._seconds_each = (self._clock() - begin) / max(1, len(found))
+        return torch.cat(found) if found else torch.empty(0, 2)
+
+    def _alone(self, net: Net, place: tuple[int, int]) -> Float[Tensor, "1 k"]:
+        """Logits of one window by itself; beside its own copy for a net that takes no batch of one."""
+        window = self._window(place[0], *self._at(self._coarse, place[1]))
+        try:
+            return self._forward(net, window.expand(self._copies, -1, -1, -1).contiguous())[:1]
+        except ModelOutputError:
+            if self._copies > 1:
+                raise
+            scores = self._forward(net, torch.cat([window, window]))[:1]
+            self._copies = 2
+            return scores
+
+    @staticmethod
+    def _forward(net: Net, batch: Tensor) -> Tensor:
+        try:
+            with torch.no_grad():
+                scores = scores_of(net(batch))
+            if len(scores) != len(batch):
+                raise ModelOutputError(f"the model gave {len(scores)} rows of logits for a batch of {len(batch)}")
+            return _kept(scores)
+        except ModelOutputError:
+            raise
+        except Exception as error:
+            raise ModelOutputError(
+                f"the model raised {type(error).__name__} on a batch {tuple(batch.shape)}: {one_line(error)}"
+            ) from error
+
+    def _refuse_unsteady(self) -> None:
+        """Alone against in a batch, in another order and with other neighbours, by another copy of the module."""
+        why = self._difference(self.plain, TOLERANCE)
+        if not why:
+            return
+        # Only now: a copy that starts afresh and meets the windows from the last to the first.
+        net = self._net()
+        again = torch.cat([self._alone(net, place) for place in reversed(self._places)]).flip(0)
+        # And the first window once more by the same copy: a result that was remembered, or every other call.
+        once_more = [self._alone(net, self._places[0]) for _ in range(2)]
+        unsteady = max(distance(self._exact, again), *(distance(self._exact[:1], found) for found in once_more))
+        if not unsteady <= TOLERANCE:
+            raise InputError(
+                f"{self._model.name} gives other logits for the same image when it is asked again (they differ by "
+                f"{unsteady:.2g} of the largest): it is random or changes while it is used, so a sweep would not be "
+                "reproducible; make forward a function of its input alone"
+            )
+        rounding = self._moved_by_rounding()
+        if rounding <= MOST_ROUNDING:
+            self._tolerance = max(TOLERANCE, 10 * rounding)
+            why = self._difference(self.plain, self._tolerance)
+            if not why:
+                return
+        raise InputError(
+            f"the answer of {self._model.name} for an image depends on the other images of its batch ({why}): batch "
+            "norm in training mode or without running statistics, normalisation over the batch and dynamic "
+            "quantisation do this; make it independent of the batch, or evaluate every window by itself "
+            "(--batch-size 1, batch_size=1)"
+        )
+
+    def _moved_by_rounding(self) -> float:
+        """How far a change of the input as small as rounding moves the logits."""
+        net = self._net()
+        noise = torch.Generator().manual_seed(0)
+        found = []
+        for picture, place in self._places[:FEWEST]:
+            window = self._window(picture, *self._at(self._coarse, place))
+            change = torch.randn(window.shape, generator=noise, dtype=window.dtype).to(window.device)
+            found.append(self._forward(net, window * (1 + ROUNDING * change)))
+        return distance(self._exact[: len(found)], torch.cat(found))
+
+    def _difference(self, plan: Plan, tolerance: float) -> str:
+        try:
+            found, which = self.logits(plan)
+            return self._verdict(plan, self._exact[which], found, tolerance)
+        except ModelOutputError as error:
+            return str(error)
+        except Exception as error:  # a candidate may fail in any way: another one is taken then
+            return f"it raises {type(error).__name__}: {one_line(error)}"
+
+    @staticmethod
+    def _verdict(plan: Plan, exact: Tensor, found: Tensor, tolerance: float) -> str:
+        found = found.double()
+        if found.shape != exact.shape:
+            return f"it gives logits {tuple(found.shape)}, the module alone {tuple(exact.shape)}"
+        # Coarse formats round small logits next to large ones: what counts there is the largest of all.
+        difference = (largest_difference if plan.dtype in TOLERANCES else distance)(exact, found)
+        if difference <= tolerance:
+            return ""
+        return f"its logits differ from those of the module by {difference:.2g} of the largest"
+
+    def why_not_by(self, evaluate: Callable[[Tensor], Tensor], plan: Plan) -> str:
+        """The same for what evaluates a batch of windows in a way of its own, on one batch of the plan's size."""
+        which = torch.arange(plan.batch_size) % max(1, len(self._exact))
+        if not len(self._exact):
+            return "the module alone gives no finite logits to compare with"
+        try:
+            found = _kept(evaluate(self._windows()[which]))
+        except Exception as error:  # see `_difference`
+            return f"it raises {type(error).__name__}: {one_line(error)}"
+        return self._verdict(plan, self._exact[which], found, TOLERANCES.get(plan.dtype, self._tolerance))
+
+    def logits(self, plan: Plan) -> tuple[Tensor, Tensor]:
+        """What a candidate gives [n, k], and for which of the windows [n]; raises what the candidate raises."""
+        return self._shared(plan) if plan.engine == "dedup" else self._batched(plan)
+
+    def _batched(self, plan: Plan) -> tuple[Tensor, Tensor]:
+        """Logits in batches of the plan's size, one for each worker at least, in another order; and of which windows.
+
+        Where full batches would take too long, the windows that there are, divided among the workers.
+        """
+        workers = prepare_nets(self._model, plan)
+        windows = self._windows()
+        size = plan.batch_size
+        if not plan.compiled and size * workers.n * self._seconds_each > SECONDS_FULL:
+            size = min(size, max(2, -(-len(windows) // workers.n)))
+        n = size * max(workers.n, -(-len(windows) // size))
+        orders = [np.random.default_rng(k).permutation(len(windows)) for k in range(-(-n // len(windows)))]
+        which = torch.from_numpy(np.concatenate(orders)[:n])
+        layout = torch.channels_last if plan.channels_last else torch.contiguous_format
+        batches = [
+            windows[part].to(getattr(torch, plan.dtype)).contiguous(memory_format=layout)
+            for part in torch.split(which, size)
+        ]
+        return torch.cat(list(workers.map(self._forward, batches))), which
+
+    def _shared(self, plan: Plan) -> tuple[Tensor, Tensor]:
+        """Logits with the computation shared across shifts, of as many pictures as there is time for; and of which."""
+        begin = self._clock()
+        evaluator = DedupEvaluator(self._model, plan, self._coarse, self._fill)
+        pictures = np.array([picture for picture, _ in self._places])
+        found: list[Tensor] = []
+        which: list[NDArray[np.int64]] = []
+        for picture in np.unique(pictures):
+            if found and self._clock() - begin > SECONDS:
+                break
+            which.append(np.flatnonzero(pictures == picture))
+            shift = np.array([self._places[k][1] for k in which[-1]])
+            found.append(evaluator.scores(self._pictures[picture], shift))
+        return torch.cat(found), torch.from_numpy(np.concatenate(which))
+
+
+def most_windows(model: Model, h: int, w: int) -> int:
+    """Windows of (h, w) pixels in one batch, at most: bounds the memory of the widest layer and of the logits."""
+    model = model if model.input_size == (h, w) else model.at((h, w))
+    return max(1, min(MAX_PIXELS // (h * w), MAX_LOGITS // model.n_classes))
+
+
+def _kept(scores: Tensor) -> Tensor:
+    """The logits that are compared, in double precision."""
+    return scores[:, :: -(-scores.shape[1] // MOST_LOGITS)].double()
+
+
+def distance(exact: Float[Tensor, "n k"], found: Float[Tensor, "n k"]) -> float:
+    """Largest difference of logits, relative to the largest of its window; an offset that all classes share is none."""
+    a, b = (scores.double() - scores.double().mean(dim=1, keepdim=True) for scores in (exact, found))
+    largest = a.abs().amax(dim=1)
+    # A window whose logits are next to nothing is measured by the others.
+    scale = largest.clamp_min(max(1e-12, 1e-3 * float(largest.max())))
+    return float(((a - b).abs().amax(dim=1) / scale).max())
+
+
+def spread_shifts(grid: ShiftGrid, size: tuple[int, int], n: int) -> NDArray[np.int64]:
+    """Places in the grid of about `n` shifts, spread over those that leave something of the picture in view."""
+    inside = (np.abs(grid.dys) < size[0])[:, None] & (np.abs(grid.dxs) < size[1])[None, :]
+    places = np.flatnonzero(inside)
+    return places[np.unique(np.linspace(0, len(places) - 1, n).astype(np.int64))]
+
+
+def _varied(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Noise, a gradient, and some of the images: uint8 [n, c, h, w]."""
+    _, c, h, w = images.shape
+    noise = np.random.default_rng(0).integers(0, 256, (c, h, w), dtype=np.uint8)
+    ramp = np.linspace(0, 255, h)[:, None] * 0.7 + np.linspace(0, 76, w)[None, :]
+    gradient = np.stack([np.roll(ramp, k, axis=1) for k in range(c)]).astype(np.uint8)
+    chosen = images[np.unique(np.linspace(0, len(images) - 1, IMAGES).astype(np.int64))]
+    return np.concatenate([noise[None], gradient[None], chosen])

@@ -1,0 +1,273 @@
+"""Where to cut a net: which operations run once for all shifts of an image. Decided by measurement, once a sweep.
+
+Every operation that runs on cells saves arithmetic, but gathers more; late in a net there is little left to save. So
+the operations are run on one picture with a clock, the rests behind the cheapest cuts on a batch of windows, and the
+cheapest sum wins, if it also beats the direct path and agrees with it. When the time for that is over, what was not
+measured is estimated from what was; the agreement is always checked, on one picture.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from shiftlens.engine.budget import Budget
+from shiftlens.engine.checking import Check, spread_shifts
+from shiftlens.engine.direct import prepare_module
+from shiftlens.engine.plan import Plan
+from shiftlens.engine.shared.dedup import CELL_BYTES, DedupEvaluator
+from shiftlens.engine.shared.operations import Affine, Convolution, Pointwise
+from shiftlens.engine.shared.program import Layout, Program, crossing, rest_of
+from shiftlens.engine.shared.refusing import RefusedError
+from shiftlens.engine.shared.tracing import Trace, trace
+from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.models.loading import Model
+from shiftlens.naming import one_line
+from shiftlens.shifts import Fill, ShiftGrid
+
+MEASURED = 6
+"""Cuts whose rest is timed: those that need the fewest multiply-adds."""
+QUICK = 1.0
+"""Seconds for one picture below which a first, cold run is not believed."""
+GATHERING = 40.0
+"""Multiply-adds that cost as much as moving one number: for the first guess, before anything is measured."""
+
+
+@dataclass(frozen=True)
+class _Cut:
+    n_early: int
+    macs: float
+    """Multiply-adds for one image and all shifts, moving numbers included."""
+    shared: float
+    fewer: float
+
+
+def with_cut(
+    model: Model,
+    plan: Plan,
+    rate: float,
+    images: NDArray[np.uint8],
+    grid: ShiftGrid,
+    fill: Fill,
+    check: Check,
+    *,
+    required: bool,
+    budget: Budget,
+    say: Callable[[str], None],
+) -> tuple[float, Plan]:
+    """Windows per second and the plan with the best cut, or both as they are where that is faster or the only way.
+
+    Parameters
+    ----------
+    model, plan, rate
+        The direct path, and the windows per second it reaches.
+    images, grid, fill
+        A few pictures on the model's input grid; what will be swept.
+    check
+        What the path must agree with.
+    required
+        Whether the user asked for this path by name; it is not timed as a whole then.
+    budget
+        The time that is left.
+    say
+        Is told once why it is not taken.
+
+    Raises
+    ------
+    InputError
+        The path is required and cannot serve the net: says why.
+    """
+
+    def give_up(why: str) -> tuple[float, Plan]:
+        if required:
+            raise InputError(f"the path dedup cannot serve {model.name}: {why}; use engine direct or auto")
+        say(f"every window is computed on its own: {why}")
+        return rate, plan
+
+    if not isinstance(model.module, nn.Module):
+        return give_up("it is a plain callable, whose layers cannot be seen")
+    if len({tuple(image.shape) for image in images}) != 1:
+        return give_up("pictures differ in size")
+    base = replace(plan, engine="dedup", compiled=False)
+    module = prepare_module(model, base)
+    _, c, h, w = images.shape
+    try:
+        found = trace(module, (c, h, w))
+    except RefusedError as error:
+        return give_up(f"it cannot be traced: {error}")
+    except Exception as error:  # torch's tracer raises whatever the model's own code does with a stand-in
+        return give_up(f"it cannot be traced ({type(error).__name__})")
+    if not any(isinstance(step.operation, Convolution) for step in found.steps):
+        return give_up(found.refused or "it has no convolution that acts on every cell alike")
+    values = fill.normalised(model.preprocessing.mean, model.preprocessing.std) if fill.is_constant else None
+    layout = Layout.of(grid, (h, w), fill.rule, values)
+    pictures = model.preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(images[:2])))
+    pictures = pictures.to(base.device)
+    try:
+        program, cuts = _promising(found, layout, base, model.n_macs or 0, grid.n_shifts)
+        if not cuts:
+            return give_up("the cells of its first layers would not fit the memory")
+        with torch.no_grad():
+            seconds, best = _cheapest(found, program, cuts, base, pictures[0], grid, budget)
+        chosen = replace(base, cut=best.n_early, shared=round(best.shared, 4), fewer=round(best.fewer, 3))
+        evaluator = DedupEvaluator(model, chosen, grid, fill)
+        n_threads = torch.get_num_threads() // evaluator.n_side_by_side((c, h, w))
+        if n_threads > 1:  # images that would not fit the memory side by side have several cores each
+            chosen = replace(chosen, n_threads=n_threads)
+            evaluator = DedupEvaluator(model, chosen, grid, fill)
+        why = check.why_not(chosen) or check.why_not_on_grid(evaluator, chosen)
+    except ModelOutputError:
+        raise
+    except Exception as error:  # what this path meets in a net of a kind never seen must not end the sweep
+        return give_up(f"on cells it raises {type(error).__name__}: {one_line(error)}")
+    if why:
+        return give_up(f"the traced net disagrees with the module ({why})")
+    if required:
+        return rate, chosen
+    if budget.spent():
+        # One picture on one core is known; with all at work each is a little slower.
+        reached = evaluator.n_side_by_side((c, h, w)) * grid.n_shifts / seconds
+    else:
+        reached = _rate(evaluator, images, grid, budget)
+    # Five per cent is more than the noise of these short timings.
+    if reached < 1.05 * rate:
+        return give_up(f"that is faster for this net and grid ({rate:,.0f} against {reached:,.0f} evaluations/s)")
+    return reached, chosen
+
+
+def _dense_macs(found: Trace, n_early: int) -> int:
+    """Multiply-adds of the early convolutions for one window."""
+    total = 0
+    for step in found.steps[:n_early]:
+        if isinstance(step.operation, Convolution):
+            _, h, w = step.shape
+            total += step.operation.weight.numel() * h * w
+    return total
+
+
+def _promising(found: Trace, layout: Layout, plan: Plan, net_macs: int, n_shifts: int) -> tuple[Program, list[_Cut]]:
+    """The cuts that need the fewest multiply-adds, moving numbers included; and the steps of the deepest of them."""
+    size = torch.empty(0, dtype=getattr(torch, plan.dtype)).element_size()
+    everything = max(net_macs, _dense_macs(found, len(found.steps)))
+    shapes = {found.source: found.source_shape} | {step.name: step.shape for step in found.steps}
+    whole = Program(found, len(found.steps), layout)
+    cuts: list[_Cut] = []
+    for n_early in range(1, len(found.steps) + 1):
+        if n_early < len(found.steps) and isinstance(found.steps[n_early].operation, (Pointwise, Affine)):
+            continue  # one more costs next to nothing
+        dense = _dense_macs(found, n_early)
+        macs, numbers = whole.so_far[found.steps[n_early - 1].name]
+        if numbers * size > CELL_BYTES:
+            break
+        if dense:
+            moved = numbers + n_shifts * sum(int(np.prod(shapes[name])) for name in crossing(found, n_early))
+            late = n_shifts * (everything - dense)
+            fewer = n_shifts * everything / max(1, macs + late)
+            cuts.append(_Cut(n_early, macs + late + GATHERING * moved, dense / everything, fewer))
+    cuts = sorted(cuts, key=lambda cut: cut.macs)[:MEASURED]
+    deepest = max((cut.n_early for cut in cuts), default=0)
+    return (whole if deepest == len(found.steps) else Program(found, deepest, layout)), cuts
+
+
+def _cheapest(
+    found: Trace, program: Program, cuts: list[_Cut], plan: Plan, picture: Tensor, grid: ShiftGrid, budget: Budget
+) -> tuple[float, _Cut]:
+    """Time the steps of the deepest cut on one picture, and the rest behind every cut on a batch; one core each.
+
+    Returns the cheapest, with its seconds for one picture.
+    """
+    dtype: torch.dtype = getattr(torch, plan.dtype)
+    n_threads = torch.get_num_threads()
+    # As it will run: an image a core.
+    torch.set_num_threads(1)
+    try:
+        finished = _clocked(program, picture, dtype, budget)
+        if max(finished.values()) < QUICK and not budget.over():  # then setting up the kernels shows
+            finished = _clocked(program, picture, dtype, budget)
+        costs: list[tuple[float, _Cut]] = []
+        for cut in cuts:  # the most promising first
+            if not costs or not budget.spent():
+                early = finished[found.steps[cut.n_early - 1].name]
+                costs.append((early + _late(found, program, cut, plan, picture, grid, budget), cut))
+        return min(costs, key=lambda pair: pair[0])
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+class _TimeOverError(Exception):
+    """Ends a run on cells that is only there to be timed."""
+
+
+def _clocked(program: Program, picture: Tensor, dtype: torch.dtype, budget: Budget) -> dict[str, float]:
+    """Seconds after which each map is there; of those that were not reached in time, by their multiply-adds."""
+    finished: dict[str, float] = {}
+    begin = budget.clock()
+
+    def made(name: str) -> None:
+        finished[name] = budget.clock() - begin
+        # A first convolution must be among what is measured.
+        if program.so_far[name][0] and len(finished) < len(program.so_far) and budget.spent():
+            raise _TimeOverError
+
+    with suppress(_TimeOverError):
+        program.run(picture, dtype, made)
+    reached, last = max((program.so_far[name][0], seconds) for name, seconds in finished.items())
+    return {name: finished.get(name, last * macs / max(1, reached)) for name, (macs, _) in program.so_far.items()}
+
+
+def _late(
+    found: Trace, program: Program, cut: _Cut, plan: Plan, picture: Tensor, grid: ShiftGrid, budget: Budget
+) -> float:
+    """Seconds of the rest for all windows of one picture, from two batches after one to warm up."""
+    rest = rest_of(found, cut.n_early)
+    names = crossing(found, cut.n_early)
+    # What the cells hold does not matter to the clock.
+    maps = [
+        torch.zeros(
+            program.cells[name].rows.n,
+            program.cells[name].columns.n,
+            _channels(found, name),
+            dtype=getattr(torch, plan.dtype),
+            device=picture.device,
+        )
+        for name in names
+    ]
+    shift = spread_shifts(grid, (int(picture.shape[-2]), int(picture.shape[-1])), plan.batch_size)
+    n = len(shift)
+    iy, ix = np.divmod(shift, grid.shape[1])
+    times = []
+    for _ in range(3):
+        begin = budget.clock()
+        rest(*program.windows(maps, iy, ix, channels_last=plan.channels_last, names=names))
+        times.append(budget.clock() - begin)
+    # Not the shorter one: beside other work that would flatter the rest against the steps, which run once.
+    return statistics.fmean(times[1:]) * grid.n_shifts / n
+
+
+def _channels(found: Trace, name: str) -> int:
+    if name == found.source:
+        return found.source_shape[0]
+    return next(step.shape[0] for step in found.steps if step.name == name)
+
+
+def _rate(evaluator: DedupEvaluator, images: NDArray[np.uint8], grid: ShiftGrid, budget: Budget) -> float:
+    """Evaluations per second with all cores at work: the median of up to three rounds of one picture a core.
+
+    The evaluator has computed a picture already, so that nothing is cold.
+    """
+    n = max(1, torch.get_num_threads())
+    pictures = images[np.arange(n) % len(images)]
+    labels = np.zeros(n, dtype=np.int64)
+    times: list[float] = []
+    while not times or (len(times) < 3 and not budget.over()):
+        begin = budget.clock()
+        evaluator(pictures, labels)
+        times.append(budget.clock() - begin)
+    return n * grid.n_shifts / max(statistics.median(times), 1e-9)

@@ -1,0 +1,264 @@
+"""The engine's door: what to compute for a chunk of images, and which path computes it.
+
+`make_plan` decides once how a sweep is computed (by measuring, where it matters); the plan is stored with the sweep,
+so that a resume on another day computes the same numbers. `prepare` turns a plan into an `Evaluator`, and
+`evaluate_chunk` is the same as one pure function.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shiftlens.devices import machine_kind, number_format, resolve_device
+from shiftlens.engine import device_plan, tuning
+from shiftlens.engine.budget import Budget
+from shiftlens.engine.checking import Check
+from shiftlens.engine.cutting import with_cut
+from shiftlens.engine.direct import DirectEvaluator
+from shiftlens.engine.on_device import DeviceEvaluator
+from shiftlens.engine.plan import CONTROLS, DTYPES, ENGINES, ChunkResult, Evaluator, Plan
+from shiftlens.engine.rechecking import Recheck
+from shiftlens.engine.settling import doubtful_margin
+from shiftlens.engine.shared.dedup import CanvasEvaluator, DedupEvaluator
+from shiftlens.errors import InputError, StoreError
+from shiftlens.models.loading import Model
+from shiftlens.naming import unknown_name
+from shiftlens.shifts import Fill, ShiftGrid
+
+logger = logging.getLogger(__name__)
+
+WORTH_CUTTING = 20.0
+"""Seconds of sweep above which doing nothing twice is worth the look for where to cut the net."""
+PICTURES_TO_CUT = 30
+"""Pictures in a sweep above which it is."""
+
+
+def check_request(
+    grid: ShiftGrid, fill: Fill, engine: str, dtype: str, controls: tuple[str, ...], batch_size: int | None = None
+) -> None:
+    """Refuse a request that no path can serve, before anything is loaded or written.
+
+    Raises
+    ------
+    InputError
+        An unknown engine, dtype or control, an occlusion control without a constant fill, a batch of none, or windows
+        by themselves with computation that is shared across them.
+    """
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"a batch holds at least one window, got batch-size {batch_size}")
+    if batch_size == 1 and engine == "dedup":
+        raise InputError("batch-size 1 evaluates every window by itself, which engine dedup does not; leave one out")
+    for what, value, known in (("engine", engine, ("auto", *ENGINES)), ("dtype", dtype, ("auto", *DTYPES))):
+        if value not in known:
+            raise unknown_name(what, value, known)
+    for control in controls:
+        if control not in CONTROLS:
+            raise unknown_name("control", control, CONTROLS)
+    if "occlusion" in controls and not fill.is_constant:
+        raise InputError(
+            f"the occlusion control blanks the pixels that a shift pushes out; fill {fill.name!r} has no blank "
+            "(use black, mean or a number)"
+        )
+    if "canvas" in controls and not fill.is_constant:
+        raise InputError(
+            f"the canvas control surrounds the picture with fill; fill {fill.name!r} is no constant "
+            "(use black, mean or a number)"
+        )
+    if grid.n_shifts < 1:
+        raise InputError("the shift grid is empty")
+
+
+def make_plan(
+    model: Model,
+    images: NDArray[np.uint8],
+    grid: ShiftGrid,
+    fill: Fill,
+    *,
+    n_images: int,
+    engine: str = "auto",
+    dtype: str = "auto",
+    device: str = "auto",
+    batch_size: int | None = None,
+    n_groups: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Plan:
+    """Choose path, number format, layout and batch, by measuring on a few images where the sweep is long enough.
+
+    The measuring takes a small share of the sweep's time (`budget`); a plan for which not all was tried says so.
+
+    Parameters
+    ----------
+    model
+        The model to be swept.
+    images
+        A few of the pictures, uint8 [n, c, h, w] on the model's input grid; n >= 1.
+    grid, fill
+        What will be swept.
+    n_images
+        How many images the sweep has: a long sweep is worth a longer look and a compilation.
+    engine, dtype, device
+        What the user asked for; `auto` leaves the choice to the measurement. Where `auto` takes bfloat16, near ties are
+        settled in float32 (`settling`).
+    batch_size
+        Windows in a forward pass; None for the choice of the measurement. With 1, no computation is shared.
+    n_groups
+        1 + the number of controls.
+    clock
+        Seconds from any moment on.
+
+    Raises
+    ------
+    InputError
+        A request that no path can serve (`check_request`), a device that is not there, a net that `dedup`, asked for
+        by name, cannot serve, or one whose answer for an image depends on its batch (`checking`).
+    """
+    check_request(grid, fill, engine, dtype, (), batch_size)
+    target = resolve_device(device)
+    n_evaluations = n_images * grid.n_shifts * n_groups
+    budget = Budget(clock)
+    if dtype == "tf32" and target.type != "cuda":
+        raise InputError(f"tf32 is a number format of NVIDIA's GPUs, the device is {target}; ask for float32")
+    with number_format("float32", target):
+        check = Check(model, images, grid, fill, dtype=dtype, device=target, batch_size=batch_size, clock=clock)
+    if target.type != "cpu" and engine != "dedup":
+        return device_plan.choose(
+            model,
+            images,
+            check,
+            grid,
+            fill,
+            n_evaluations=n_evaluations,
+            dtype=dtype,
+            batch_size=batch_size,
+            budget=budget,
+            say=logger.info,
+        )
+    rate, plan = direct = best = tuning.choose(
+        model,
+        images,
+        check,
+        n_evaluations=n_evaluations,
+        dtype=dtype,
+        batch_size=batch_size,
+        budget=budget,
+        say=logger.info,
+    )
+    # Looking for the best cut takes as long as some pictures do.
+    long = batch_size != 1 and n_evaluations >= max(WORTH_CUTTING * rate, PICTURES_TO_CUT * grid.n_shifts)
+    if engine == "dedup" or (engine == "auto" and long):
+        best = with_cut(
+            model, plan, rate, images, grid, fill, check, required=engine == "dedup", budget=budget, say=logger.info
+        )
+    if engine != "dedup":
+        best = tuning.compiled(
+            model, images, best, direct, check, n_evaluations=n_evaluations, budget=budget, say=logger.info
+        )
+    chosen = replace(best[1], cut_short=budget.cut_short)
+    # Who asks for bfloat16 by name gets that and nothing else.
+    if dtype == "auto" and chosen.dtype == "bfloat16":
+        chosen = replace(chosen, settle=doubtful_margin(model, chosen, images, grid, fill, budget))
+    return chosen
+
+
+def check_machine(plan: Plan) -> None:
+    """Refuse to compute with a plan of another kind of machine.
+
+    Raises
+    ------
+    StoreError
+        The plan was made for another machine: its bits cannot be had here.
+    """
+    here = machine_kind(resolve_device(plan.device))
+    if here != plan.machine:
+        raise StoreError(
+            f"the stored plan was made for {plan.machine!r}, this machine is {here!r}: its results would differ in the "
+            "last bits; finish it there, or start a new one at another path"
+        )
+
+
+def check_controls(
+    model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, controls: Sequence[str], shape: tuple[int, int, int]
+) -> None:
+    """Refuse a control that this net cannot have, for pictures [c, h, w], before anything is written.
+
+    Raises
+    ------
+    InputError
+        The canvas control, and a net without a convolutional trunk that can be followed.
+    """
+    if "canvas" in controls:
+        CanvasEvaluator(model, plan, grid, fill).check(shape)
+
+
+class Prepared:
+    """A path with a second look at one window of every chunk, and the canvas control, made when first asked for."""
+
+    def __init__(self, path: Evaluator, recheck: Recheck, make_canvas: Callable[[], Evaluator]) -> None:
+        self._path, self._recheck, self._make_canvas = path, recheck, make_canvas
+        self._canvas: Evaluator | None = None
+
+    def __call__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None = None) -> ChunkResult:
+        """See `plan.Evaluator`."""
+        if control != "canvas":
+            result = self._path(images, labels, control)
+            self._recheck(result, images, labels, control)
+            return result
+        if self._canvas is None:
+            self._canvas = self._make_canvas()
+        return self._canvas(images, labels, control)
+
+    def begin(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None = None
+    ) -> Callable[[], ChunkResult]:
+        """Start a chunk where the path can, else compute it; what is returned waits for the results."""
+        if control != "canvas" and isinstance(self._path, DeviceEvaluator):
+            finish = self._path.begin(images, labels, control)
+
+            def checked() -> ChunkResult:
+                result = finish()
+                self._recheck(result, images, labels, control)
+                return result
+
+            return checked
+        result = self(images, labels, control)
+        return lambda: result
+
+
+def prepare(
+    model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, tick: Callable[[int], None] | None = None
+) -> Prepared:
+    """Turn a plan into something that evaluates chunks: folds, casts and compiles once.
+
+    `tick` is told, after every forward pass, how many evaluations of the present chunk are done.
+
+    Raises
+    ------
+    StoreError
+        The plan was made for another machine or device: its bits cannot be had here.
+    """
+    check_machine(plan)
+    direct = DirectEvaluator if resolve_device(plan.device).type == "cpu" else DeviceEvaluator
+    path = DedupEvaluator if plan.engine == "dedup" else direct
+    recheck = Recheck(model, plan, grid, fill)
+    return Prepared(
+        path(model, plan, grid, fill, tick), recheck, lambda: CanvasEvaluator(model, plan, grid, fill, tick)
+    )
+
+
+def evaluate_chunk(
+    model: Model,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    grid: ShiftGrid,
+    fill: Fill,
+    plan: Plan,
+    control: str | None = None,
+) -> ChunkResult:
+    """Every image under every shift: a pure function of its arguments (see `Evaluator` for shapes and errors)."""
+    return prepare(model, plan, grid, fill)(images, labels, control)

@@ -1,0 +1,1 @@
+"""Computation shared across shifts: what the windows of an image have in common is computed once."""

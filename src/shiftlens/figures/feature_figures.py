@@ -1,0 +1,226 @@
+"""Pictures of a feature run: each layer's filters, all layers side by side, and what the scores say over depth."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from shiftlens.figures.drawing import COLOURS, DIVERGING, check_format, new_figure, save
+from shiftlens.figures.gallery import Pictures
+from shiftlens.lens.feature_run import FeatureRun, LayerMaps
+from shiftlens.stats import FloatArray, Skipped
+from shiftlens.styling import default_style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+MOST_FILTERS = 64
+MOST_COLUMNS = 14
+LONGEST_NAME = 26
+
+
+def plot_features(run: FeatureRun, out: str | Path | None = None, *, format: str = "png") -> Pictures:  # noqa: A002
+    """Draw a feature run: an overview, the scores over depth, and one picture a layer; write them when told where.
+
+    Parameters
+    ----------
+    run
+        From `shiftlens.features` or `open_features`.
+    out
+        Directory, made if it is not there; None writes nothing.
+    format
+        "png" or "svg".
+
+    Returns
+    -------
+    Pictures
+        `overview`, `depth`, then `layer-000-NAME` for each layer; `.files` says what was written.
+
+    Raises
+    ------
+    InputError
+        Another format, or a directory that cannot be written.
+    """
+    kind = check_format(format)
+    made = {"overview": overview(run), "depth": depth(run)}
+    if out is None:
+        made |= {_file(number, layer): filters(run, layer) for number, layer in enumerate(run.layers)}
+        return Pictures(made)
+    files = [save(figure, Path(out) / f"{name}.{kind}") for name, figure in made.items()]
+    for number, layer in enumerate(run.layers):
+        # One at a time: a deep net has a hundred of them.
+        files.append(save(filters(run, layer), Path(out) / f"{_file(number, layer)}.{kind}"))
+    return Pictures(made, tuple(files))
+
+
+def _file(number: int, layer: LayerMaps) -> str:
+    safe = "".join(c if c.isalnum() or c in "._-" else "_" for c in layer.name)
+    return f"layer-{number:03d}-{safe}"
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"…{name[-LONGEST_NAME + 1 :]}"
+
+
+def _limits(values: FloatArray) -> tuple[float, float, str]:
+    """One scale for all of them: from 0 where nothing is negative, else the same to both sides of 0."""
+    low, high = float(values.min()), float(values.max())
+    if low >= 0:
+        return 0.0, max(high, 1e-12), COLOURS
+    top = max(-low, high)
+    return -top, top, DIVERGING
+
+
+def _map(axes: Axes, values: FloatArray, limits: tuple[float, float], colours: str | Colormap) -> AxesImage:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    return axes.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="nearest")
+
+
+@default_style()
+def filters(run: FeatureRun, layer: LayerMaps) -> Figure:
+    """Every filter of a layer on one scale, and their mean on its own; the average over pictures where there is one."""
+    from matplotlib import colormaps
+
+    values = np.asarray(layer.maps if layer.average is None else layer.average.mean, np.float64)
+    shown = values[:MOST_FILTERS]
+    figure = new_figure(11.2, 6.4)
+    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1.0))
+    low, high, colours = _limits(shown)
+    palette = colormaps[colours].with_extremes(bad="white")
+    drawn = _map(left, mosaic(shown), (low, high), palette)
+    left.set_title(f"{len(shown)} filters, row by row", fontsize=10)
+    figure.colorbar(drawn, ax=left, label=f"activation, all filters {low:.3g} to {high:.3g}", shrink=0.8)
+    mean = values.mean(0)
+    # The mean's own range, from its lowest to its highest value: here, small differences are what is looked for.
+    span = (float(mean.min()), float(mean.max()))
+    span = span if span[1] - span[0] > 1e-9 * max(abs(span[1]), 1e-12) else (span[0] - 0.5, span[1] + 0.5)
+    drawn = _map(right, mean, span, COLOURS)
+    right.set_title(f"mean over {len(values)} channels", fontsize=10)
+    figure.colorbar(drawn, ax=right, label=f"{mean.min():.4g} to {mean.max():.4g}", shrink=0.75)
+    count = "" if len(values) <= MOST_FILTERS else f" (first {MOST_FILTERS} of {len(values)} filters)"
+    title = f"{layer.name}: {layer.kind}, {_seen(run)}{count}"
+    figure.suptitle(f"{title}\n{_verdict(layer)}", parse_math=False, fontsize=11)
+    return figure
+
+
+def mosaic(maps: FloatArray) -> FloatArray:
+    """Maps [c, h, w] side by side in a square, a gap between them: one picture is drawn much faster than many."""
+    n, h, w = maps.shape
+    columns = math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    gap_h, gap_w = max(1, round(h / 16)), max(1, round(w / 16))
+    out = np.full((rows * (h + gap_h) - gap_h, columns * (w + gap_w) - gap_w), np.nan)
+    for k, values in enumerate(maps):
+        top, start = (k // columns) * (h + gap_h), (k % columns) * (w + gap_w)
+        out[top : top + h, start : start + w] = values
+    return out
+
+
+def _seen(run: FeatureRun) -> str:
+    return f"average over {run.n_images:,} images of {run.data}" if run.n_images else f"input {run.input}"
+
+
+def _verdict(layer: LayerMaps) -> str:
+    scores = layer.scores if layer.average is None else layer.average.scores
+    parts = [] if isinstance(scores.artefact_energy, Skipped) else [f"artefact energy {scores.artefact_energy:.2g}"]
+    reach = layer.scores.reach_cells
+    if not isinstance(reach, Skipped):
+        parts.append(f"border reach {reach} cells ({layer.scores.reach_pixels:.0f} px)")
+    if not isinstance(scores.contrast_lr, Skipped) and not isinstance(scores.contrast_ud, Skipped):
+        parts.append(f"odd left/right {scores.contrast_lr:.2f}, up/down {scores.contrast_ud:.2f}")
+    return ", ".join(parts)
+
+
+@default_style()
+def overview(run: FeatureRun) -> Figure:
+    """Mean over channels of every layer: of the one picture above, of the average over pictures (if any) below."""
+    layers = _picked(run)
+    rows = [("one picture: " + run.input, [np.asarray(layer.maps, np.float64).mean(0) for layer in layers])]
+    averages = [layer.average for layer in layers]
+    if all(average is not None for average in averages):
+        rows.append((f"average of {run.n_images:,}", [a.mean.mean(0) for a in averages if a is not None]))
+        if all(a is not None and a.rolled is not None for a in averages):
+            rolled = [a.rolled.mean(0) for a in averages if a is not None and a.rolled is not None]
+            rows.append(("average, rolled", rolled))
+    figure = new_figure(1.25 * len(layers) + 0.8, 1.55 * len(rows) + 1.0)
+    grid = figure.subplots(len(rows), len(layers), squeeze=False)
+    for r, (title, maps) in enumerate(rows):
+        for c, (layer, values) in enumerate(zip(layers, maps, strict=True)):
+            axes = grid[r][c]
+            spread = float(np.ptp(values))
+            constant = spread <= 1e-6 * max(float(np.abs(values).max()), 1e-12)
+            span = (values.min() - 1, values.min() + 1) if constant else (values.min(), values.max())
+            _map(axes, values, span, COLOURS)
+            if r == 0:
+                axes.set_title(
+                    f"{_short(layer.name)}\n{values.shape[0]}x{values.shape[1]}", fontsize=7, parse_math=False
+                )
+            # Each map has its own range; the number says how much there is to see.
+            share = 0.0 if constant else 100 * spread / max(float(np.abs(values).max()), 1e-12)
+            text = f"range {share:.0f} %" if share >= 10 else f"range {share:.2g} %"
+            axes.set_xlabel("constant" if constant else text, fontsize=7)
+        grid[r][0].set_ylabel(title, fontsize=8)
+    kept = "" if len(layers) == len(run.layers) else f" ({len(layers)} of {len(run.layers)} layers)"
+    figure.suptitle(
+        f"{run.model}: mean over channels, each map on its own scale; range is a share of its largest value{kept}",
+        fontsize=10,
+        parse_math=False,
+    )
+    return figure
+
+
+def _picked(run: FeatureRun) -> list[LayerMaps]:
+    """At most `MOST_COLUMNS` layers, evenly over depth, first and last included."""
+    n = len(run.layers)
+    places = sorted({round(k * (n - 1) / (min(n, MOST_COLUMNS) - 1)) for k in range(MOST_COLUMNS)}) if n > 1 else [0]
+    return [run.layers[k] for k in places if k < n]
+
+
+@default_style()
+def depth(run: FeatureRun) -> Figure:
+    """Artefact energy, border reach and side contrast, layer by layer."""
+    names = [_short(layer.name) for layer in run.layers]
+    x = np.arange(len(names), dtype=np.float64)
+    scores = [layer.scores for layer in run.layers]
+    averages = [None if layer.average is None else layer.average.scores for layer in run.layers]
+    figure = new_figure(max(6.4, 0.24 * len(names) + 3.0), 7.2)
+    top, middle, bottom = figure.subplots(3, 1, sharex=True)
+    floor = 1e-8
+    _line(top, x, [max(_number(s.artefact_energy), floor) for s in scores], f"input {run.input}", "o-", "C0")
+    if any(a is not None for a in averages):
+        energies = [np.nan if a is None else max(_number(a.artefact_energy), floor) for a in averages]
+        noise = [np.nan if a is None or a.noise is None else max(a.noise, floor) for a in averages]
+        _line(top, x, energies, f"average of {run.n_images:,}, rolled", "s-", "C1")
+        _line(top, x, noise, "expected by chance", ":", "0.5")
+    top.set_yscale("log")
+    top.set_ylabel("artefact energy\n(1e-8 stands for constant)")
+    top.legend(fontsize=8, frameon=False)
+    _line(middle, x, [_number(s.reach_pixels) for s in scores], "from a border", "o-", "C0")
+    middle.axhline(min(run.size) / 2, color="0.6", linestyle="--", linewidth=1)
+    middle.set_ylabel("border reach (px)\n- - half the picture")
+    which = scores if run.is_empty else [a for a in averages if a is not None] or scores
+    _line(bottom, x, [_number(s.contrast_lr) for s in which], "left/right", "o-", "C0")
+    _line(bottom, x, [_number(s.contrast_ud) for s in which], "up/down", "^-", "C3")
+    bottom.set_ylim(-0.03, 1.03)
+    bottom.set_ylabel("odd share\nof the variation")
+    bottom.legend(fontsize=8, frameon=False)
+    step = max(1, len(names) // 40)
+    bottom.set_xticks(x[::step], names[::step], rotation=90, fontsize=7)
+    figure.suptitle(f"{run.model}: what the picture cannot explain, over depth", fontsize=11, parse_math=False)
+    return figure
+
+
+def _number(value: float | Skipped) -> float:
+    return float("nan") if isinstance(value, Skipped) else float(value)
+
+
+def _line(axes: Axes, x: FloatArray, y: list[float], label: str, style: str, colour: str) -> None:
+    axes.plot(x, y, style, color=colour, label=label, markersize=3.5, linewidth=1.2)
+    axes.grid(alpha=0.25)

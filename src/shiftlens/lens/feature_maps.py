@@ -1,0 +1,298 @@
+"""`features`: every spatial site's map of an empty picture, and its average over many, with what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from shiftlens.arithmetic import graph_of, net_of, plan
+from shiftlens.capture import capture
+from shiftlens.data.images import ImageSet
+from shiftlens.data.preprocessing import Preprocessing
+from shiftlens.devices import input_dtype, resolve_device, roomy_heap
+from shiftlens.errors import InputError
+from shiftlens.graph import Graph, Site
+from shiftlens.lens.feature_run import Average, FeatureRun, LayerMaps
+from shiftlens.lens.feature_store import check_target, save_features
+from shiftlens.lens.inputs import Shown, shown
+from shiftlens.lens.map_scores import LEAVES, scores_of_average, scores_of_picture
+from shiftlens.lens.moments import Moments
+from shiftlens.lens.repadding import Repadded
+from shiftlens.models.matching import on_input_grid
+from shiftlens.models.probing import evaluating
+from shiftlens.models.wrapping import Model
+from shiftlens.sweeps.header import software_versions
+
+MAX_PIXELS = 2**17
+"""Most pixels in one batch (128 pictures of 32 x 32): larger ones are slower on a CPU, and take more memory."""
+
+_MAPS = ("conv", "transposed conv", "max pool", "average pool", "lp pool", "adaptive pool", "sum", "resize", "unknown")
+
+Control = Literal["rolled", "flipped"]
+CONTROLS: tuple[Control, ...] = ("rolled", "flipped")
+Progress = Callable[[int, int], None]
+
+
+def features(
+    model: Model | nn.Module,
+    picture: str | Path = "zeros",
+    *,
+    average: ImageSet | None = None,
+    layers: Sequence[str] | None = None,
+    after: bool = True,
+    controls: Iterable[str] = CONTROLS,
+    size: tuple[int, int] | None = None,
+    out: str | Path | None = None,
+    batch: int | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> FeatureRun:
+    """Look at what every layer of a net makes of a picture without content, and of the average picture.
+
+    An empty picture is the same everywhere, so whatever varies over its maps is the net's own: the marks of its
+    padding. The same net with circular padding, which gives the borders nothing to hold on to, is the reference. An
+    average over many pictures shows what is there for every picture; two controls take out what is in the pictures:
+    `rolled` (each picture moved round by a random distance, so that content is everywhere alike; its seam appears) and
+    `flipped` (each picture and its mirror image, so that what is asymmetric left/right is the net's).
+
+    Parameters
+    ----------
+    model
+        A `Model`, or a net (then with `size`, and taken to want normalised pictures).
+    picture
+        `zeros` (0 after normalisation, what the fill `mean` gives), `black`, `noise`, or an image file.
+    average
+        Images to average over, as well.
+    layers
+        Names of the sites to keep; all by default.
+    after
+        Whether maps are taken after each layer's activation.
+    controls
+        Of the average: `rolled`, `flipped`; each costs one more pass over the images.
+    size
+        (h, w) in pixels; default what the model declares.
+    out
+        A Zarr group to write, in place of an older feature run; None writes nothing.
+    batch
+        Images in one forward pass.
+    device
+        `auto`, `cpu` or `cuda`.
+    seed
+        Of noise and rolls.
+    progress
+        Called with (images done, images in all), every pass counted.
+
+    Returns
+    -------
+    FeatureRun
+        `run["layer1.0.conv1"].maps` is [c, h, w]; `.scores` says how much of it the picture cannot explain.
+
+    Raises
+    ------
+    InputError
+        A net without spatial layers, an unknown layer (suggests), a picture that is none, no images, or a layer that
+        does not take the size (named).
+    StoreError
+        Something else lies at `out`, or the disk refuses.
+
+    Source
+    ------
+    The maps: arXiv 2010.02178, figures 1 and 2. Reference, controls and scores are this project's own.
+
+    Examples
+    --------
+    >>> from shiftlens.nn import VGG
+    >>> run = features(VGG("vgg6", width=2).eval(), size=(16, 16))
+    >>> run.layers[0].name, run.layers[0].maps.shape
+    ('0.0', (2, 16, 16))
+    """
+    if out is not None:
+        check_target(out)  # before any work is done
+    wanted = _as_model(model, size)
+    module, asked = net_of(wanted), _controls(controls)
+    target = resolve_device(device)
+    if average is not None:
+        average, size = on_input_grid(wanted if size is None else _with_size(wanted, size), average)
+    seen = shown(wanted, picture, size, seed)
+    graph = graph_of(wanted, (int(seen.x.shape[2]), int(seen.x.shape[3])))
+    sites = _chosen(graph, layers)
+    module.to(target)
+    maps, references = _maps_of_one(module, sites, seen, target, after)
+    tolerance = max(LEAVES, 16 * torch.finfo(input_dtype(module)).eps)
+    found = []
+    for site in sites:
+        values, reference = maps[site.index], references[site.index]
+        scores = scores_of_picture(
+            values, reference, _pixels_a_cell(graph, site), is_empty=seen.is_empty, tolerance=tolerance
+        )
+        found.append(LayerMaps.of(site, values, scores))
+    if average is not None:
+        runs = _averages(module, wanted, sites, average, asked, after, batch, target, seed, progress)
+        found = [replace(layer, average=runs[layer.index]) for layer in found]
+    notes = [*graph.notes]
+    if tolerance > LEAVES:
+        notes.append(f"weights are {input_dtype(module)}: borders are seen from {100 * tolerance:.1f} % on")
+    run = FeatureRun(
+        model=wanted.name,
+        model_digest=wanted.digest,
+        input=seen.name,
+        is_empty=seen.is_empty,
+        size=graph.size,
+        after=after,
+        layers=tuple(found),
+        data=None if average is None else average.name,
+        data_digest=None if average is None else average.digest,
+        n_images=0 if average is None else len(average),
+        seed=seed,
+        notes=tuple(notes),
+        software=software_versions(),
+    )
+    return run if out is None else save_features(run, out)
+
+
+def _as_model(model: Model | nn.Module, size: tuple[int, int] | None) -> Model:
+    if isinstance(model, Model):
+        return model
+    if not isinstance(model, nn.Module):
+        raise InputError(f"expected a Model (load_model, wrap) or an nn.Module, got {type(model).__name__}")
+    return Model(model, Preprocessing(size=size), type(model).__name__)
+
+
+def _with_size(model: Model, size: tuple[int, int]) -> Model:
+    return replace(model, preprocessing=model.preprocessing.overridden(size=size))
+
+
+def _controls(names: Iterable[str]) -> tuple[Control, ...]:
+    asked = tuple(names)
+    unknown = [name for name in asked if name not in CONTROLS]
+    if unknown:
+        raise InputError(f"unknown control {unknown[0]!r}; expected {' or '.join(CONTROLS)}")
+    return tuple(name for name in CONTROLS if name in asked)
+
+
+def _chosen(graph: Graph, layers: Sequence[str] | None) -> tuple[Site, ...]:
+    sites = tuple(site for site in graph.of_kind(*_MAPS) if max(site.out_size) > 1)
+    if not sites:
+        raise InputError(f"{graph.name} has no spatial layers (convolutions or pools) that can be seen")
+    if layers is None:
+        return sites
+    wanted = {graph.find(name).index for name in layers}
+    picked = tuple(site for site in graph if site.index in wanted)
+    flat = next((site for site in picked if max(site.out_size) == 1), None)
+    if flat is not None:
+        raise InputError(f"the map of {flat.name} is one cell at {graph.size[0]}x{graph.size[1]}: nothing to look at")
+    return picked
+
+
+def _pixels_a_cell(graph: Graph, site: Site) -> float:
+    try:
+        steps = [plan(graph, axis, graph.size[axis])[site.index] for axis in (0, 1)]
+    except ValueError:
+        steps = []
+    known = [float(step.jump) for step in steps if step is not None and step.followed]
+    return max(known) if known else max(n / out for n, out in zip(graph.size, site.out_size, strict=True))
+
+
+def _maps_of_one(
+    module: nn.Module, sites: tuple[Site, ...], seen: Shown, device: torch.device, after: bool
+) -> tuple[dict[int, NDArray[np.float32]], dict[int, NDArray[np.float32]]]:
+    """Maps [c, h, w] of one picture by site, as the net is and with circular padding."""
+    x = seen.x.to(device, input_dtype(module))
+    made: list[dict[int, NDArray[np.float32]]] = []
+    for repadded in (nullcontext(), Repadded(module, "circular")):
+        kept: dict[int, NDArray[np.float32]] = {}
+
+        def keep(site: Site, values: Tensor, kept: dict[int, NDArray[np.float32]] = kept) -> None:
+            kept[site.index] = _numpy(values[0])
+
+        with torch.no_grad(), evaluating(module), repadded, capture(module, sites, keep, after=after):
+            module(x)
+        made.append(kept)
+    return made[0], made[1]
+
+
+def _numpy(values: Tensor) -> NDArray[np.float32]:
+    kept = values if values.dtype == torch.float64 else values.float()
+    return kept.cpu().numpy().copy()
+
+
+def _averages(
+    module: nn.Module,
+    model: Model,
+    sites: tuple[Site, ...],
+    images: ImageSet,
+    controls: tuple[Control, ...],
+    after: bool,
+    batch: int | None,
+    device: torch.device,
+    seed: int,
+    progress: Progress | None,
+) -> dict[int, Average]:
+    passes: tuple[Control | None, ...] = (None, *controls)
+    moments = {which: {site.index: Moments() for site in sites} for which in passes}
+    total, done = len(passes) * len(images), 0
+    rolls = torch.Generator().manual_seed(seed)
+    # Every map of every batch is a large block, asked for and freed again.
+    with torch.no_grad(), evaluating(module), roomy_heap(device):
+        for x in _batches(model, images, batch, device, input_dtype(module)):
+            for which in passes:
+                here = moments[which]
+
+                def add(site: Site, values: Tensor, here: dict[int, Moments] = here) -> None:
+                    here[site.index].update(values)
+
+                with capture(module, sites, add, after=after):
+                    module(_changed(x, which, rolls))
+                done += len(x)
+                if progress is not None:
+                    progress(done, total)
+    found = {}
+    for site in sites:
+        plain = moments[None][site.index]
+        mean, variance = plain.mean, plain.variance
+        rolled = moments["rolled"][site.index].mean if "rolled" in moments else None
+        # Each picture and its mirror image: half of either.
+        flipped = (mean + moments["flipped"][site.index].mean) / 2 if "flipped" in moments else None
+        spread = moments["rolled"][site.index].variance if "rolled" in moments else variance
+        scores = scores_of_average(mean, spread, plain.n, rolled, flipped)
+        found[site.index] = Average(plain.n, mean, variance, rolled, flipped, scores)
+    return found
+
+
+def _batches(
+    model: Model, images: ImageSet, batch: int | None, device: torch.device, dtype: torch.dtype
+) -> Iterator[Float[Tensor, "n c h w"]]:
+    size = images.size
+    if size is None:
+        raise InputError(f"{images.name}: the images are of mixed sizes; give one (size=)")
+    n = batch or max(1, MAX_PIXELS // (size[0] * size[1]))
+    for start in range(0, len(images), n):
+        pixels = torch.from_numpy(images.batch(np.arange(start, min(start + n, len(images)))))
+        x = model.preprocessing.normalise(pixels.to(device)).to(dtype)
+        # Convolutions on a CPU are faster on this layout; the numbers are the same.
+        yield x.contiguous(memory_format=torch.channels_last)
+
+
+def _changed(x: Tensor, control: Control | None, rolls: torch.Generator) -> Tensor:
+    if control is None:
+        return x
+    if control == "flipped":
+        return x.flip(3)
+    n, _, h, w = x.shape
+    dy = torch.randint(h, (n, 1), generator=rolls).to(x.device)
+    dx = torch.randint(w, (n, 1), generator=rolls).to(x.device)
+    rows = (torch.arange(h, device=x.device) - dy) % h
+    columns = (torch.arange(w, device=x.device) - dx) % w
+    picture = torch.arange(n, device=x.device)[:, None, None]
+    # Indices at both ends put the indexed axes first: [n, h, w, c].
+    return x[picture, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

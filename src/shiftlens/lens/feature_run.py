@@ -1,0 +1,176 @@
+"""What `features` gives: maps and scores by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shiftlens.graph import Site
+from shiftlens.graph.sites import unknown_site
+from shiftlens.lens.map_scores import Scores
+from shiftlens.stats import Skipped
+
+
+@dataclass(frozen=True)
+class Average:
+    """A site's map averaged over pictures.
+
+    Attributes
+    ----------
+    n
+        How many pictures.
+    mean, variance
+        Over pictures, [c, h, w]; the variance is the mean squared distance from the mean.
+    rolled, flipped
+        Means of the controls, [c, h, w]; None where they were not asked for.
+    scores
+        See `Scores`.
+    """
+
+    n: int
+    mean: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    rolled: NDArray[np.float64] | None
+    flipped: NDArray[np.float64] | None
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class LayerMaps:
+    """One site's maps.
+
+    Attributes
+    ----------
+    path, call, kind, index
+        Which site; `index` is its place among all of the net's.
+    activation
+        Name of the activation after which the maps were taken; None where there is none.
+    maps
+        Of the one picture, [c, h, w].
+    scores
+        How much of them the picture cannot explain.
+    average
+        Over many pictures; None where none were given.
+    """
+
+    path: str
+    call: int
+    kind: str
+    index: int
+    activation: str | None
+    maps: NDArray[np.floating[Any]]
+    scores: Scores
+    average: Average | None = None
+
+    @staticmethod
+    def of(site: Site, maps: NDArray[np.floating[Any]], scores: Scores) -> LayerMaps:
+        """From a site, its maps and their scores."""
+        return LayerMaps(site.path, site.call, site.kind, site.index, site.activation, maps, scores)
+
+    @property
+    def name(self) -> str:
+        """The path, with #2 for the second call."""
+        return self.path if self.call == 0 else f"{self.path}#{self.call + 1}"
+
+    @property
+    def channel_mean(self) -> NDArray[np.float64]:
+        """Mean over channels [h, w]: of the average over pictures where there is one, else of the one picture."""
+        values = self.maps if self.average is None else self.average.mean
+        mean: NDArray[np.float64] = np.asarray(values, np.float64).mean(0)
+        return mean
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of a layer in `shiftlens features --json`."""
+        about = {"path": self.path, "call": self.call, "kind": self.kind, "shape": list(self.maps.shape)}
+        average = {} if self.average is None else {"average": self.average.scores.to_dict() | {"n": self.average.n}}
+        return about | self.scores.to_dict() | average
+
+
+@dataclass(frozen=True)
+class FeatureRun:
+    """Maps and scores of every layer of a net.
+
+    Attributes
+    ----------
+    model, model_digest
+        The model's name and digest.
+    input
+        What it was shown: `zeros`, `mean`, `black`, `noise` or a file.
+    is_empty
+        Whether that has no content.
+    size
+        (h, w) in pixels.
+    after
+        Whether maps were taken after each layer's activation.
+    layers
+        In call order.
+    data, data_digest, n_images
+        What the averages are over; None and 0 without.
+    seed
+        Of noise and rolls.
+    notes
+        What could not be seen, by name.
+    software
+        Versions that can move a result.
+    path
+        Where it was read from or written to.
+    """
+
+    model: str
+    model_digest: str
+    input: str
+    is_empty: bool
+    size: tuple[int, int]
+    after: bool
+    layers: tuple[LayerMaps, ...]
+    data: str | None = None
+    data_digest: str | None = None
+    n_images: int = 0
+    seed: int = 0
+    notes: tuple[str, ...] = ()
+    software: Mapping[str, str] = field(default_factory=dict)
+    path: Path | None = field(default=None, compare=False)
+
+    def __iter__(self) -> Iterator[LayerMaps]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, name: str) -> LayerMaps:
+        found = next((layer for layer in self.layers if layer.name == name), None)
+        if found is None:
+            raise unknown_site(self.model, name, [layer.name for layer in self.layers])
+        return found
+
+    @property
+    def start(self) -> LayerMaps | None:
+        """The first layer whose map of the empty picture leaves the reference; None where none does."""
+        for layer in self.layers:
+            if not isinstance(layer.scores.reach_cells, Skipped) and layer.scores.reach_cells > 0:
+                return layer
+        return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of `shiftlens features --json`."""
+        return {
+            "model": self.model,
+            "input": self.input,
+            "size": list(self.size),
+            "after": self.after,
+            "data": self.data,
+            "n_images": self.n_images,
+            "layers": [layer.to_dict() for layer in self.layers],
+            "starts_at": None if self.start is None else self.start.name,
+            "notes": list(self.notes),
+        }
+
+    def __repr__(self) -> str:
+        seen = f"{self.input} at {self.size[0]}x{self.size[1]}"
+        average = f", average over {self.n_images:,} of {self.data}" if self.n_images else ""
+        return f"<FeatureRun {self.model} on {seen}{average}: {len(self)} layers>"

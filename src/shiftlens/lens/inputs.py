@@ -1,0 +1,80 @@
+"""What the net is shown: pictures without content, noise, or one file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from shiftlens.data.decode import decode
+from shiftlens.data.images import ImageSet
+from shiftlens.errors import InputError
+from shiftlens.models.matching import on_input_grid
+from shiftlens.models.wrapping import Model
+from shiftlens.naming import nearest, printable
+from shiftlens.paths import kind_of, read_file, with_home
+
+EMPTY = ("zeros", "mean", "black")
+"""Pictures without content: 0 after normalisation (`zeros`, or by the fill's name `mean`), and pixel value 0."""
+
+NAMED = (*EMPTY, "noise")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One normalised picture [1, c, h, w], its name, and whether it is without content."""
+
+    name: str
+    x: Float[Tensor, "1 c h w"]
+    is_empty: bool
+
+
+def shown(model: Model, picture: str | Path, size: tuple[int, int] | None, seed: int) -> Shown:
+    """The picture that a name or a path stands for, on the model's input grid and normalised.
+
+    Parameters
+    ----------
+    model
+        Gives channels, preprocessing and, where `size` is None, the size.
+    picture
+        `zeros`, `mean`, `black`, `noise` (normal, mean 0 and spread 1 after normalisation), or an image file.
+    size
+        (h, w) in pixels.
+    seed
+        Of the noise.
+
+    Raises
+    ------
+    InputError
+        An unknown name, a file that is no picture, or no size.
+    """
+    name = str(picture)
+    where = None if name in NAMED else _file(name)
+    preprocessing = model.preprocessing.overridden(size=size) if size is not None else model.preprocessing
+    if where is not None:
+        pixels = decode(read_file(where, printable(name)), printable(name))
+        wanted = replace(model, preprocessing=preprocessing)
+        images, _ = on_input_grid(wanted, ImageSet([pixels.transpose(2, 0, 1)], [0], name=name))
+        return Shown(name, preprocessing.normalise(torch.from_numpy(images.batch([0]))), False)
+    h, w = size or model.input_size or (0, 0)
+    if not h:
+        raise InputError(f"{model.name} declares no input size: give one (--input-size, or size= in Python)")
+    shape = (1, model.n_channels, h, w)
+    if name == "noise":
+        return Shown(name, torch.randn(shape, generator=torch.Generator().manual_seed(seed)), False)
+    if name == "black":
+        return Shown(name, preprocessing.normalise(torch.zeros(shape, dtype=torch.uint8)), True)
+    return Shown(name, torch.zeros(shape), True)
+
+
+def _file(name: str) -> Path:
+    path = with_home(name)
+    if kind_of(path) == "file":
+        return path
+    best = nearest(name, NAMED)
+    hint = f"; did you mean {best!r}?" if best else ""
+    what = "is a folder" if kind_of(path) == "folder" else "is no file"
+    raise InputError(f"input {printable(name)!r} {what}; expected {', '.join(NAMED)} or an image file{hint}")

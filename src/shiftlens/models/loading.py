@@ -1,0 +1,218 @@
+"""From what a user types to a `Model`: every spec, its weights, and its preprocessing."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from shiftlens.data.preprocessing import Numbers, Preprocessing, Size
+from shiftlens.devices import resolve_device
+from shiftlens.errors import InputError
+from shiftlens.models.checkpoints import fit_weights, read_weights
+from shiftlens.models.factories import call_factory
+from shiftlens.models.probing import Classifier, Probe, evaluating, scores_of
+from shiftlens.models.runs import load_run
+from shiftlens.models.runspec import MODEL_JSON
+from shiftlens.models.wrapping import Model, build_model, wrap
+from shiftlens.models.zoo import (
+    classes_in,
+    timm_net,
+    timm_preprocessing,
+    timm_pretrained,
+    torchvision_net,
+    torchvision_preprocessing,
+    torchvision_pretrained,
+)
+from shiftlens.naming import nearest, unknown_name
+from shiftlens.paths import kind_of
+
+__all__ = [
+    "MODEL_KINDS",
+    "Classifier",
+    "Model",
+    "Preprocessing",
+    "Probe",
+    "evaluating",
+    "load_model",
+    "scores_of",
+    "wrap",
+]
+
+RANDOM = "random"
+"""The value of `--weights` that asks for random ones of seed 0."""
+
+SHIPPED = Path(__file__).resolve().parent.parent / "weights"
+"""Where shipped weights are: one run directory for each NAME of `pretrained:NAME`."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A net and what its source declares."""
+
+    module: Classifier
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    class_names: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _torchvision(name: str, weights: str | Path | None) -> Loaded:
+    preprocessing = torchvision_preprocessing(name)
+    if weights is None:
+        module, names = torchvision_pretrained(name)
+        return Loaded(module, preprocessing, names)
+    return _library_net(f"torchvision:{name}", weights, lambda n: torchvision_net(name, n), preprocessing)
+
+
+def _timm(name: str, weights: str | Path | None) -> Loaded:
+    if weights is None:
+        module = timm_pretrained(name)
+        return Loaded(module, timm_preprocessing(name, module))
+    return _library_net(f"timm:{name}", weights, lambda n: timm_net(name, n), None)
+
+
+def _library_net(
+    spec: str, weights: str | Path, build: Callable[[int | None], nn.Module], preprocessing: Preprocessing | None
+) -> Loaded:
+    module = build(None)
+    notes: tuple[str, ...] = ()
+    if weights != RANDOM:
+        state = read_weights(weights)
+        n_classes = classes_in(module, state)
+        if n_classes is not None:
+            module = build(n_classes)
+        fit_weights(module, state, f"{spec} (from {weights})")
+        notes = (
+            f"{spec}: preprocessing is that of its default weights; yours may differ (--mean, --std, --input-size)",
+        )
+    return Loaded(module, preprocessing or timm_preprocessing(spec, module), None, notes)
+
+
+MODEL_KINDS: dict[str, Callable[[str, str | Path | None], Loaded]] = {"torchvision": _torchvision, "timm": _timm}
+"""Libraries whose nets are named `KIND:NAME`."""
+
+
+def _own_code(spec: str, weights: str | Path | None) -> Loaded:
+    module = call_factory(spec)
+    if weights is not None and weights != RANDOM:
+        if not isinstance(module, nn.Module):
+            raise InputError(f"model: {spec} returned {type(module).__name__}, which takes no weights; omit --weights")
+        fit_weights(module, read_weights(weights), f"{spec} (from {weights})")
+    return Loaded(module)
+
+
+def shipped(name: str) -> Path:
+    """Directory of the shipped weights NAME; `InputError` that lists what is there when it is not."""
+    there = sorted(folder.name for folder in SHIPPED.glob("*") if kind_of(folder / MODEL_JSON) == "file")
+    if name in there:
+        return SHIPPED / name
+    if not there:
+        raise InputError(
+            f"pretrained:{name}: no weights are shipped with this version; train some with shiftlens train"
+        )
+    raise unknown_name("pretrained weights", name, there)
+
+
+def load_model(
+    spec: str | Path,
+    *,
+    weights: str | Path | None = None,
+    mean: Numbers | None = None,
+    std: Numbers | None = None,
+    input_size: Size | None = None,
+    picture_size: Size | None = None,
+    picture_channels: int | None = None,
+    device: str = "auto",
+) -> Model:
+    """Load a model by its spec, in evaluation mode, checked and ready to be measured.
+
+    Parameters
+    ----------
+    spec
+        A run directory; `pretrained:NAME`; `torchvision:NAME`; `timm:NAME`; `path/to/file.py:factory` or
+        `package.module:factory`. The last two run the code they name; the others never run any.
+    weights
+        A safetensors or PyTorch file, or `"random"` (seed 0). Without: the library's default weights (downloaded once),
+        or what the factory itself sets.
+    mean, std
+        Pixel range 0 to 1, one number or one a channel, in place of what the model declares.
+    input_size
+        H or HxW in pixels, in place of what the model declares.
+    picture_size
+        (h, w) of the pictures: the input size of a model that declares none.
+    picture_channels
+        Channels of the pictures: those of the input where a net takes several numbers of channels.
+    device
+        `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Returns
+    -------
+    Model
+        Probed with two blank pictures where a size is known.
+
+    Raises
+    ------
+    InputError
+        One line: an unknown spec or name (with the nearest), weights that are missing, refused, broken or do not fit,
+        code that raises, a net that does not take the size or is no classifier.
+    StoreError
+        A run directory that is not as it was written.
+
+    Examples
+    --------
+    >>> load_model("torchvision:resnet18", weights="random", input_size=64).n_classes
+    1000
+    """
+    target = resolve_device(device)
+    name = str(spec)
+    kind, colon, rest = name.partition(":")
+    run = shipped(rest) if kind == "pretrained" and colon else Path(name)
+    if name and kind_of(run) == "folder":
+        if weights is not None:
+            raise InputError(f"{name} holds its own weights; omit --weights")
+        overrides = {"mean": mean, "std": std, "size": input_size}
+        overrides |= {"picture_size": picture_size, "picture_channels": picture_channels}
+        model = load_run(run, name=name, overrides=overrides)
+    else:
+        loaded = _load(name, kind, rest, weights)
+        if isinstance(loaded.module, nn.Module):
+            loaded.module.eval()
+        model = build_model(
+            loaded.module,
+            loaded.preprocessing.overridden(mean=mean, std=std, size=input_size),
+            name,
+            class_names=loaded.class_names,
+            picture_size=picture_size,
+            picture_channels=picture_channels,
+            native_size=loaded.preprocessing.size,
+            notes=loaded.notes,
+        )
+    if isinstance(model.module, nn.Module):
+        model.module.to(target)
+    return model
+
+
+def _load(name: str, kind: str, rest: str, weights: str | Path | None) -> Loaded:
+    if kind in MODEL_KINDS and rest:
+        return MODEL_KINDS[kind](rest, weights)
+    where, colon, factory = name.rpartition(":")
+    if colon and factory.isidentifier():
+        if where.endswith(".py") or re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", where):
+            best = nearest(where, [*MODEL_KINDS, "pretrained"])
+            is_there = "." in where or kind_of(f"{where}.py") != "nothing" or importlib.util.find_spec(where)
+            if best and not is_there:
+                raise unknown_name("model kind", where, [*MODEL_KINDS, "pretrained"], hint=best)
+            return _own_code(name, weights)
+        raise InputError(f"model: {where} is neither a .py file nor a module name")
+    if name.endswith(".py"):
+        raise InputError(f"model: {name} needs a factory: {name}:NAME, a function in it that returns the model")
+    if kind_of(name) == "file":
+        raise InputError(f"model: {name} is a file; name what builds the net (file.py:factory), and this as --weights")
+    expected = (
+        "a run directory, pretrained:NAME, torchvision:NAME, timm:NAME, file.py:factory or package.module:factory"
+    )
+    raise InputError(f"model: {name!r} does not exist and is no spec; expected {expected}")

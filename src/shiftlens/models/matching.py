@@ -1,0 +1,95 @@
+"""A model and images brought together: the right size and channels, and labels that mean the same to both."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+
+import numpy as np
+
+from shiftlens.data.imageset import ImageSet
+from shiftlens.errors import InputError
+from shiftlens.models.wrapping import Model
+from shiftlens.naming import printable
+
+
+def on_input_grid(model: Model, images: ImageSet) -> tuple[ImageSet, tuple[int, int]]:
+    """The images with the model's channels and input size, and that size `(h, w)` in pixels.
+
+    Raises
+    ------
+    InputError
+        No images, images of mixed sizes without a size to bring them to, or something that is no model or image set.
+
+    Warns
+    -----
+    UserWarning
+        The images are in colour and the model takes one channel: they are turned grey.
+    """
+    if not isinstance(model, Model):
+        raise InputError(f"expected a Model (load_model, wrap), got {type(model).__name__}")
+    if not isinstance(images, ImageSet):
+        raise InputError(f"expected an ImageSet (load_images), got {type(images).__name__}")
+    if len(images) == 0:
+        raise InputError(f"{images.name}: expected at least one image, got none")
+    if images.n_channels != model.n_channels:
+        if model.n_channels == 1:
+            warnings.warn(
+                f"{images.name} is in colour and {model.name} takes 1 channel: the images are turned grey", stacklevel=2
+            )
+        images = images.with_channels(model.n_channels)
+    wanted = model.preprocessing
+    if wanted.size is not None:
+        if images.size == wanted.size and wanted.resize in (None, min(wanted.size)):
+            return images, wanted.size  # untouched, and with the same digest as for a model that names no size
+        return images.fitted(wanted.size, wanted.resize, wanted.interpolation), wanted.size
+    if images.size is None:
+        raise InputError(
+            f"{images.name}: the images are of mixed sizes and the model names no input size; give one (--input-size)"
+        )
+    return images, images.size
+
+
+def check_labels(model: Model, images: ImageSet) -> None:
+    """Refuse images whose labels mean nothing to the model.
+
+    Raises
+    ------
+    InputError
+        A label that is no class of the model, or class names that both sides know under different numbers.
+
+    Warns
+    -----
+    UserWarning
+        Both sides were given names of their classes and have none in common: nothing then says that the labels mean the
+        same to both. Names of a model that are only the classes' numbers say nothing, and do not count as given.
+    """
+    labels, n_classes = images.labels, model.n_classes
+    beyond = np.unique(labels[(labels < 0) | (labels >= n_classes)]).tolist()
+    if beyond:
+        names = images.class_names or ()
+        shown = ", ".join(f"{b} ({names[b]})" if 0 <= b < len(names) else str(b) for b in beyond[:5])
+        raise InputError(
+            f"{images.name}: expected labels from 0 to {n_classes - 1} (the classes of {model.name}), "
+            f"got {shown}{', ...' if len(beyond) > 5 else ''}"
+        )
+    known = model.class_names or ()
+    times = Counter(known)
+    places = {name: place for place, name in enumerate(known) if times[name] == 1}
+    for place, name in enumerate(images.class_names or ()):
+        if places.get(name, place) != place:
+            raise InputError(
+                f"class {name!r} has number {place} in {images.name} and number {places[name]} in {model.name}: every "
+                "score would be wrong; put the images' classes in the model's order"
+            )
+    numbers = tuple(str(k) for k in range(len(known)))
+    if known and known != numbers and images.names_given and not set(known) & set(images.class_names):
+        warnings.warn(
+            f"{images.name} ({_some(images.class_names)}) and {model.name} ({_some(known)}) share no class name "
+            "(upper and lower case differ): label k is taken as the model's class k",
+            stacklevel=3,
+        )
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return printable(", ".join(names[:3]) + (", ..." if len(names) > 3 else ""))

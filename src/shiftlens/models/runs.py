@@ -1,0 +1,339 @@
+"""Run directories: `model.json` and `model.safetensors`, enough to build a net again without running their code.
+
+A run directory may come from a stranger. So `model.json` can only name a factory of `FACTORIES`, with arguments that
+are checked, and the weights are tensors and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import BaseModel, Field, ValidationError
+from safetensors import safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor, nn
+
+from shiftlens.data.preprocessing import Preprocessing
+from shiftlens.errors import InputError, StoreError
+from shiftlens.models.checkpoints import describe_misfit, fit_weights, read_safetensors
+from shiftlens.models.digests import state_digest, structure
+from shiftlens.models.runspec import (
+    MODEL_JSON,
+    WEIGHTS,
+    Build,
+    RunSpec,
+    Side,
+    StoredPreprocessing,
+    Strict,
+    first_fault,
+    parse_spec,
+    read_spec,
+)
+from shiftlens.models.wrapping import Model, build_model
+from shiftlens.models.zoo import timm_net, torchvision_net
+from shiftlens.naming import one_line, unknown_name
+from shiftlens.nn.edits import carry_out
+from shiftlens.nn.vgg import VGG
+from shiftlens.paths import entries_of, kind_of
+
+Count = Annotated[int, Field(ge=1, le=100_000)]
+
+
+class VGGArguments(Strict):
+    """Arguments of `VGG` that a run directory may set."""
+
+    arch: str = "vgg8"
+    n_classes: Count = 10
+    in_channels: Annotated[int, Field(ge=1, le=64)] = 3
+    padding: str = "zeros"
+    downsample: str = "max"
+    head: str = "gap"
+    size: Annotated[list[Side], Field(min_length=2, max_length=2, default_factory=lambda: [32, 32])]
+    width: Annotated[int, Field(ge=1, le=4_096)] = 64
+
+
+class LibraryArguments(Strict):
+    """Arguments of a library's net that a run directory may set."""
+
+    num_classes: Count | None = None
+
+
+@dataclass(frozen=True)
+class Factory:
+    """A way to build a net that a run directory may name: its arguments, and what builds it (with the name's tail)."""
+
+    arguments: type[BaseModel]
+    build: Callable[[str, Any], nn.Module]
+
+
+FACTORIES: dict[str, Factory] = {
+    "shiftlens.nn.vgg:VGG": Factory(VGGArguments, lambda _, arguments: VGG(**arguments.model_dump())),
+    "torchvision:": Factory(LibraryArguments, lambda name, arguments: torchvision_net(name, arguments.num_classes)),
+    "timm:": Factory(LibraryArguments, lambda name, arguments: timm_net(name, arguments.num_classes)),
+}
+"""Everything that a run directory can build. A key that ends with a colon is followed by a name of that library."""
+
+
+def build_net(build: Build, edits: Sequence[Mapping[str, Any]] = ()) -> nn.Module:
+    """Build the net that a run directory names, with random weights, and carry out the edits that it lists.
+
+    Raises
+    ------
+    InputError
+        A factory that is not in `FACTORIES`, arguments that it does not take, or an edit that the net does not take.
+    """
+    return carry_out(_as_named(build), edits)
+
+
+def _as_named(build: Build) -> nn.Module:
+    prefix, colon, name = build.factory.partition(":")
+    key = build.factory if build.factory in FACTORIES else prefix + colon
+    if key not in FACTORIES or (key.endswith(":") and not name):
+        known = [f"{known}NAME" if known.endswith(":") else known for known in FACTORIES]
+        raise unknown_name("factory", build.factory, known)
+    factory = FACTORIES[key]
+    try:
+        arguments = factory.arguments.model_validate_json(json.dumps(build.kwargs))
+    except ValidationError as error:
+        raise InputError(f"arguments of {build.factory}: {first_fault(error)}") from None
+    return factory.build(name, arguments)
+
+
+def check_run_target(path: str | Path) -> None:
+    """Refuse a place where a run directory must not be written: a file, or a folder that holds something else.
+
+    A folder that does not exist, is empty, or is a run directory is fine.
+
+    Raises
+    ------
+    StoreError
+        Says what is there.
+    """
+    path = Path(path)
+    _refuse_file(path)
+    if kind_of(path / MODEL_JSON) != "nothing":
+        read_spec(path)
+    elif kind_of(path) == "folder" and entries_of(path):
+        raise StoreError(f"{path} holds something else (no {MODEL_JSON} in it); choose a new name")
+
+
+def _refuse_file(path: Path) -> None:
+    if kind_of(path) == "file":
+        raise StoreError(f"{path} is a file, expected a run directory or a new name")
+    if kind_of(path) == "nothing" and os.path.lexists(path):
+        raise StoreError(f"{path} is a device, or a link that leads nowhere; expected a run directory or a new name")
+
+
+def save_run(
+    path: str | Path,
+    module: nn.Module,
+    *,
+    build: Mapping[str, Any],
+    preprocessing: Preprocessing,
+    class_names: Sequence[str] | None = None,
+    training: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    parents: Sequence[str] = (),
+    edits: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Write a run directory, or replace one. Killed at any moment, it leaves the old run or the new one, whole.
+
+    Parameters
+    ----------
+    path
+        The directory; made if needed. Other files in it are left alone.
+    module
+        The trained net.
+    build
+        `{"factory": "shiftlens.nn.vgg:VGG", "kwargs": module.config}` or another entry of `FACTORIES`. Tried here: it
+        must give a net of the same structure.
+    preprocessing
+        What the net was trained with.
+    class_names
+        One name a class.
+    training, metrics
+        JSON-able facts: data, augmentation, epochs, seed; accuracy with its interval.
+    parents
+        Digests of the models that this one was made from.
+    edits
+        What was changed in them, in order, as `nn.edits.Edit.to_dict` gives it; carried out again when the run is
+        loaded.
+
+    Raises
+    ------
+    InputError
+        `build` and `edits` give another net than `module`, or facts that JSON cannot hold.
+    StoreError
+        `path` is a file, holds a `model.json` of something else, or cannot be written.
+    """
+    path = Path(path)
+    _refuse_file(path)
+    if kind_of(path / MODEL_JSON) != "nothing":
+        read_spec(path)
+    state = {name: value.detach().cpu() for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+    try:
+        spec = RunSpec(
+            build=Build(factory=build["factory"], kwargs=dict(build.get("kwargs", {}))),
+            preprocessing=StoredPreprocessing(
+                mean=list(preprocessing.mean),
+                std=list(preprocessing.std),
+                size=None if preprocessing.size is None else list(preprocessing.size),
+                resize=preprocessing.resize,
+                interpolation=preprocessing.interpolation,
+                declared=preprocessing.declared,
+            ),
+            class_names=None if class_names is None else [str(name) for name in class_names],
+            training=_plain(training or {}),
+            metrics=_plain(metrics or {}),
+            parents=list(parents),
+            edits=[_plain(edit) for edit in edits],
+            weights=state_digest(state),
+        )
+        text = json.dumps(spec.model_dump(mode="json"), indent=2, sort_keys=True, allow_nan=False) + "\n"
+    except ValidationError as error:
+        raise InputError(f"run facts do not fit: {first_fault(error)}") from None
+    except (TypeError, ValueError) as error:
+        raise InputError(f"run facts must be plain JSON: {one_line(error)}") from None
+    with torch.random.fork_rng(devices=[]):
+        rebuilt = build_net(spec.build, spec.edits)
+    if structure(rebuilt) != structure(module):
+        edited = f" and {len(spec.edits)} edits" if spec.edits else ""
+        raise InputError(
+            f"build {spec.build.factory} with {spec.build.kwargs}{edited} gives another net than the one to save"
+        )
+    # A clone unties tensors that share memory, which safetensors refuses. The whole spec rides along in the weights, so
+    # that a run killed between the two renames is still whole: the weights then say themselves what they are.
+    weights = to_safetensors({name: value.contiguous().clone() for name, value in state.items()}, {MODEL_JSON: text})
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        write_atomically(path / WEIGHTS, weights)
+        write_atomically(path / MODEL_JSON, text.encode())
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
+    # Tuples become lists and keys text here rather than at the next reading; NaN and objects are refused.
+    plain: dict[str, Any] = json.loads(json.dumps(dict(facts), allow_nan=False))
+    return plain
+
+
+def write_atomically(target: Path, content: bytes) -> None:
+    """Write a file so that a reader, a kill or a power loss finds the old content or the new one; cleans up strays."""
+    for stray in target.parent.glob(f".{target.name}.*.partial"):
+        stray.unlink(missing_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def load_run(path: str | Path, *, name: str | None = None, overrides: Mapping[str, Any] | None = None) -> Model:
+    """Build the model of a run directory again, on the CPU, in evaluation mode.
+
+    Parameters
+    ----------
+    path
+        The directory.
+    name
+        For people; default the path as given.
+    overrides
+        `mean`, `std`, `size`, `picture_size`, `picture_channels` in place of, or beside, what the run declares.
+
+    Returns
+    -------
+    Model
+        With the run's preprocessing, class names and training facts.
+
+    Raises
+    ------
+    InputError
+        No run directory, a factory or arguments that are not known, or weights that do not fit or are broken.
+    StoreError
+        `model.json` or the weights are not as a run is written, or do not belong together.
+    """
+    path = Path(path)
+    title = name or str(path)
+    spec = read_spec(path)
+    state, spec = _read_weights(path, spec)
+    with told_by(path / MODEL_JSON):
+        _refuse_misfit(spec, state, path / MODEL_JSON)
+        with torch.random.fork_rng(devices=[]):
+            module = build_net(spec.build, spec.edits)
+        stored = spec.preprocessing
+        preprocessing = Preprocessing(
+            mean=tuple(stored.mean),
+            std=tuple(stored.std),
+            size=None if stored.size is None else (stored.size[0], stored.size[1]),
+            resize=stored.resize,
+            interpolation=stored.interpolation,
+            declared=stored.declared,
+        )
+    fit_weights(module, state, str(path / MODEL_JSON))
+    changes = dict(overrides or {})
+    pictures = {key: changes.pop(key, None) for key in ("picture_size", "picture_channels")}
+    return build_model(
+        module.eval(),
+        preprocessing.overridden(**changes),
+        title,
+        class_names=spec.class_names,
+        native_size=preprocessing.size,
+        training=spec.training,
+        **pictures,
+    )
+
+
+@contextmanager
+def told_by(file: Path) -> Iterator[None]:
+    """Name the file in an error about what it says."""
+    try:
+        yield
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if str(file) in text else f"{file}: {text}") from None
+
+
+def _refuse_misfit(spec: RunSpec, state: dict[str, Tensor], where: Path) -> None:
+    """Compare shapes before any memory is taken: a hostile file may ask for a net of any size."""
+    try:
+        with torch.device("meta"):
+            skeleton = build_net(spec.build, spec.edits)
+    except (RuntimeError, NotImplementedError):
+        return  # some library nets compute numbers while they are built, which needs memory; their size is bounded
+    misfit = describe_misfit(dict(skeleton.state_dict(keep_vars=True)), state)
+    if misfit:
+        raise InputError(f"weights do not fit {where}: {misfit}")
+
+
+def _read_weights(path: Path, spec: RunSpec) -> tuple[dict[str, Tensor], RunSpec]:
+    file = path / WEIGHTS
+    if kind_of(file) != "file":
+        raise InputError(f"{path} has no {WEIGHTS}")
+    state = read_safetensors(file)
+    digest = state_digest(state)
+    if digest == spec.weights:
+        return state, spec
+    with safe_open(file, framework="pt") as opened:
+        inside = (opened.metadata() or {}).get(MODEL_JSON)
+    if inside is not None:
+        own = parse_spec(inside, f"{file} ({MODEL_JSON} inside)")
+        if own.weights == digest:
+            return state, own
+    raise StoreError(f"{file} does not belong to {path / MODEL_JSON}: its weights have another digest")

@@ -1,0 +1,79 @@
+"""A net without its weights: enough for everything that depends on its shape only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from shiftlens.data.preprocessing import Preprocessing
+from shiftlens.errors import InputError
+from shiftlens.models.factories import call_factory
+from shiftlens.models.loading import MODEL_KINDS, RANDOM, Loaded, shipped
+from shiftlens.models.runs import build_net, told_by
+from shiftlens.models.runspec import MODEL_JSON, read_spec
+from shiftlens.models.wrapping import Model
+from shiftlens.paths import kind_of
+
+Built = TypeVar("Built")
+
+
+def load_skeleton(spec: str | Path) -> Model:
+    """Build a model by its spec without reading, drawing or downloading weights, where that can be done.
+
+    Parameters
+    ----------
+    spec
+        As in `load_model`. A factory of your own is called as always, and its weights are what it makes them.
+
+    Returns
+    -------
+    Model
+        With the preprocessing that the spec declares. Its tensors may be on torch's `meta` device: it has a shape, and
+        cannot be measured.
+
+    Raises
+    ------
+    InputError
+        An unknown spec or name, or code that raises.
+    StoreError
+        A run directory that is not as it was written.
+
+    Examples
+    --------
+    >>> load_skeleton("torchvision:resnet50").input_size
+    (224, 224)
+    """
+    name = str(spec)
+    kind, colon, rest = name.partition(":")
+    run = shipped(rest) if kind == "pretrained" and colon else Path(name)
+    if name and kind_of(run) == "folder":
+        stored = read_spec(run)
+        with told_by(run / MODEL_JSON):
+            module = _without_weights(lambda: build_net(stored.build, stored.edits))
+        size = stored.preprocessing.size
+        declared = Preprocessing(size=None if size is None else (size[0], size[1]), declared=True)
+        return Model(module.eval(), declared, name)
+    if kind in MODEL_KINDS and rest:
+        loaded = _without_weights(lambda: MODEL_KINDS[kind](rest, RANDOM))
+    elif colon and kind not in MODEL_KINDS:
+        loaded = Loaded(call_factory(name))
+    else:
+        raise InputError(
+            f"model: {name!r} is no run directory and no spec; expected torchvision:NAME, timm:NAME, file.py:factory "
+            "or package.module:factory"
+        )
+    if isinstance(loaded.module, nn.Module):
+        loaded.module.eval()
+    return Model(loaded.module, loaded.preprocessing, name)
+
+
+def _without_weights(build: Callable[[], Built]) -> Built:
+    try:
+        with torch.device("meta"):
+            return build()
+    except (RuntimeError, NotImplementedError):
+        return build()  # some nets compute numbers while they are built, which needs memory

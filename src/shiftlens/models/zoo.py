@@ -1,0 +1,151 @@
+"""Nets of other libraries by name: torchvision's (always there) and timm's (extra `models`)."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shiftlens.data.preprocessing import INTERPOLATIONS, Preprocessing
+from shiftlens.errors import InputError
+from shiftlens.models.checkpoints import StateDict, describe_misfit
+from shiftlens.naming import one_line, unknown_name
+
+MOST_CLASSES = 100_000
+"""Classes for which a library's net is built because a file's weights are."""
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def _torchvision_default(name: str) -> Any:
+    """The default weights' entry of a torchvision classifier; None for a net that has none."""
+    import torchvision.models as zoo
+
+    names = zoo.list_models(module=zoo)
+    if name not in names:
+        raise unknown_name("torchvision model", name, names)
+    entries = zoo.get_model_weights(name)
+    return getattr(entries, "DEFAULT", None)
+
+
+def torchvision_net(name: str, n_classes: int | None = None) -> nn.Module:
+    """A torchvision classifier with random weights of seed 0; `InputError` with the nearest name for an unknown one."""
+    import torchvision.models as zoo
+
+    _torchvision_default(name)
+    options: dict[str, Any] = {} if n_classes is None else {"num_classes": n_classes}
+    if name in ("inception_v3", "googlenet"):
+        options["init_weights"] = True  # left open, torchvision warns
+    with _seeded():
+        return zoo.get_model(name, weights=None, **options)  # type: ignore[no-any-return]
+
+
+def torchvision_preprocessing(name: str) -> Preprocessing:
+    """The transforms of the default weights: also right for random weights, so that the two can be compared."""
+    entry = _torchvision_default(name)
+    if entry is None:
+        return Preprocessing()
+    transforms = entry.transforms()
+    crop = list(transforms.crop_size)
+    return Preprocessing(
+        mean=tuple(transforms.mean),
+        std=tuple(transforms.std),
+        size=(crop[0], crop[-1]),
+        resize=int(next(iter(transforms.resize_size))),
+        interpolation=str(transforms.interpolation.value),
+        declared=True,
+    )
+
+
+def torchvision_pretrained(name: str) -> tuple[nn.Module, tuple[str, ...] | None]:
+    """A torchvision classifier with its default weights, and their class names; downloads them once."""
+    import torchvision.models as zoo
+
+    entry = _torchvision_default(name)
+    if entry is None:
+        raise InputError(f"torchvision:{name} has no default weights; use --weights random or a file")
+    try:
+        module = zoo.get_model(name, weights=entry, progress=False)
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f"torchvision:{name}: its weights are not in torch's cache and could not be downloaded from {entry.url}"
+            f" ({one_line(error)}); use --weights random or a file"
+        ) from None
+    categories = entry.meta.get("categories")
+    return module, None if categories is None else tuple(categories)
+
+
+def _timm() -> Any:
+    try:
+        return importlib.import_module("timm")
+    except ImportError:
+        raise InputError("timm models need timm: pip install 'shiftlens[models]'") from None
+
+
+def _timm_name(name: str) -> Any:
+    timm = _timm()
+    # Names such as hf-hub:... would reach the network, also from a run directory.
+    if not timm.is_model(name.partition(".")[0]) or ":" in name or "/" in name:
+        raise unknown_name("timm model", name, timm.list_models())
+    return timm
+
+
+def timm_net(name: str, n_classes: int | None = None) -> nn.Module:
+    """A timm model with random weights of seed 0; `InputError` with the nearest name for an unknown one."""
+    timm = _timm_name(name)
+    options: dict[str, Any] = {} if n_classes is None else {"num_classes": n_classes}
+    with _seeded():
+        return timm.create_model(name, pretrained=False, **options)  # type: ignore[no-any-return]
+
+
+def timm_preprocessing(name: str, module: nn.Module) -> Preprocessing:
+    """What the model's pretrained configuration says; `resize` is the side before cropping to its `crop_pct`."""
+    data = importlib.import_module("timm.data")
+    config = data.resolve_model_data_config(module)
+    size = (int(config["input_size"][1]), int(config["input_size"][2]))
+    interpolation = str(config["interpolation"])
+    return Preprocessing(
+        mean=tuple(float(value) for value in config["mean"]),
+        std=tuple(float(value) for value in config["std"]),
+        size=size,
+        resize=int(min(size) / float(config["crop_pct"])),
+        interpolation=interpolation if interpolation in INTERPOLATIONS else "bilinear",
+        declared=True,
+    )
+
+
+def timm_pretrained(name: str) -> nn.Module:
+    """A timm model with its pretrained weights; downloads them once."""
+    timm = _timm_name(name)
+    try:
+        return timm.create_model(name, pretrained=True)  # type: ignore[no-any-return]
+    except Exception as error:  # the hub's client raises some twenty kinds, none of which is a crash of ours
+        raise InputError(
+            f"timm:{name}: its weights are not in the cache and could not be downloaded"
+            f" ({type(error).__name__}: {one_line(error)}); use --weights random or a file"
+        ) from None
+
+
+def classes_in(module: nn.Module, state: StateDict) -> int | None:
+    """Number of classes that a file's weights are for, when that alone is why they do not fit; else None."""
+    own = {name: value for name, value in module.state_dict().items() if isinstance(value, Tensor)}
+    other = {
+        name for name, value in own.items() if isinstance(state.get(name), Tensor) and state[name].shape != value.shape
+    }
+    counts = {(tuple(own[name].shape)[:1], tuple(state[name].shape)[:1]) for name in other}
+    rest = {name: value for name, value in own.items() if name not in other}
+    if len(counts) != 1 or describe_misfit(rest, {name: state[name] for name in state if name not in other}):
+        return None
+    same_otherwise = all(own[name].shape[1:] == state[name].shape[1:] for name in other)
+    ((_, (n_classes, *_)),) = counts
+    # A tensor of one number may say that it has any shape: a file does not decide how much memory is taken.
+    return int(n_classes) if same_otherwise and n_classes <= MOST_CLASSES else None

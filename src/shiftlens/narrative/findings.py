@@ -1,0 +1,83 @@
+"""All findings of a sweep, in the order in which a reader needs them."""
+
+from __future__ import annotations
+
+from shiftlens.analysis.arrays import from_sweep
+from shiftlens.analysis.summary import Metrics, all_metrics
+from shiftlens.arithmetic import Inspection
+from shiftlens.lens.feature_run import FeatureRun
+from shiftlens.narrative.artefacts import artefacts
+from shiftlens.narrative.cause import cause
+from shiftlens.narrative.finding import Finding, Findings
+from shiftlens.narrative.patterns import controlled, irregularities, overview, ripples, sides
+from shiftlens.narrative.performance import consistency, performance, region
+from shiftlens.narrative.pitfalls import pitfalls
+from shiftlens.narrative.setting import Setting
+from shiftlens.narrative.words import plain
+from shiftlens.stats import Skipped
+from shiftlens.sweeps.sweep_result import Sweep
+
+
+def findings(sweep: Sweep | FeatureRun | Inspection, *, seed: int = 0) -> Findings:
+    """Say what a sweep shows: statements with number, unit, interval and evidence, and what misleads in it.
+
+    Of a feature run or of layer arithmetic, the same (`narrative.artefacts`).
+
+    Parameters
+    ----------
+    sweep
+        From `shiftlens.sweep` or `open_sweep`. Of an incomplete one (`partial=True`), the images that are whole. Or
+        what `shiftlens.features` or `shiftlens.inspect` gave.
+    seed
+        Of the bootstrap behind some intervals.
+
+    Returns
+    -------
+    Findings
+        A list of `Finding`, which a notebook shows as a table. Severity "warn" is only for what holds after correction
+        for all tests of the sweep; what could not be measured is there with its reason.
+
+    Raises
+    ------
+    StoreError
+        No image is whole, or the file is damaged.
+
+    Examples
+    --------
+    >>> print(findings(open_sweep("vgg.zarr")).with_severity("warn"))  # doctest: +SKIP
+    """
+    if isinstance(sweep, FeatureRun | Inspection):
+        return artefacts(sweep)
+    return diagnose(all_metrics(from_sweep(sweep), seed=seed), Setting.of(sweep))
+
+
+def diagnose(metrics: Metrics, setting: Setting) -> Findings:
+    """The same from metrics that are there already.
+
+    Parameters
+    ----------
+    metrics
+        See `all_metrics`.
+    setting
+        How the sweep was made.
+    """
+    return Findings(
+        [
+            *performance(metrics, setting),
+            *region(metrics, setting),
+            *sides(metrics, setting),
+            *irregularities(metrics, setting),
+            *ripples(metrics, setting),
+            *controlled(metrics, setting),
+            *cause(metrics, setting),
+            *consistency(metrics),
+            overview(metrics),
+            *pitfalls(metrics, setting),
+            *(_skipped(each) for each in metrics.skipped),
+        ]
+    )
+
+
+def _skipped(each: Skipped) -> Finding:
+    name = "skipped-" + "-".join("".join(c if c.isalnum() else " " for c in each.site.lower()).split())
+    return Finding(name, "A", "info", f"Not measured: {each.site}, since {plain(each.why)}.")

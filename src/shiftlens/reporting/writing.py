@@ -1,0 +1,192 @@
+"""The door: sweeps, feature runs, layer arithmetic and comparisons in, one HTML file out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from shiftlens.arithmetic import Inspection
+from shiftlens.data.images import ImageSet
+from shiftlens.lens.feature_run import FeatureRun
+from shiftlens.naming import distinct, printable
+from shiftlens.narrative.comparison_result import Comparison
+from shiftlens.narrative.finding import Findings
+from shiftlens.narrative.words import plain
+from shiftlens.reporting.comparison_file import SavedComparison
+from shiftlens.reporting.comparison_part import comparison_part, comparisons
+from shiftlens.reporting.encoding import Data
+from shiftlens.reporting.feature_part import feature_part
+from shiftlens.reporting.given_items import Given, given
+from shiftlens.reporting.inspection_part import inspection_view
+from shiftlens.reporting.page import render, written_whole
+from shiftlens.reporting.questions import questions
+from shiftlens.reporting.sweep_part import SweepPart, sweep_part
+from shiftlens.reporting.thumbnails import Source, checked
+from shiftlens.storage.locking import disk_errors
+from shiftlens.sweeps.sweep_result import Sweep
+
+Item = Sweep | FeatureRun | Inspection | Comparison | SavedComparison | str | Path
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written.
+
+    Attributes
+    ----------
+    path
+        The HTML file.
+    title
+        Its title.
+    verdict
+        Three sentences on the first sweep; () without one.
+    notes
+        What was left out, and why: sweeps that cannot be compared, pictures that are not shown.
+    findings
+        Of the first sweep.
+    """
+
+    path: Path
+    title: str
+    verdict: tuple[str, ...]
+    notes: tuple[str, ...]
+    findings: Findings
+
+    def to_dict(self) -> dict[str, Any]:
+        """The object of `shiftlens report --json`."""
+        return {"files": [str(self.path)], "verdict": list(self.verdict), "notes": list(self.notes)}
+
+    def lines(self) -> list[str]:
+        """The verdict, what was left out, and where the file is."""
+        return [*self.verdict, *(f"note: {note}" for note in self.notes), f"wrote {self.path}"]
+
+    def _repr_html_(self) -> str:
+        said = "".join(f"<li>{escape(sentence)}</li>" for sentence in self.verdict)
+        left_out = "".join(f"<li><small>{escape(note)}</small></li>" for note in self.notes)
+        return f"<p><b>{escape(self.title)}</b>: <code>{escape(str(self.path))}</code></p><ul>{said}{left_out}</ul>"
+
+
+def report(
+    items: Item | Iterable[Item],
+    path: str | Path,
+    *,
+    title: str | None = None,
+    images: ImageSet | str | None = None,
+    data_root: str | Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Report:
+    """Write one self-contained HTML file: verdict, maps, findings, feature maps, layer arithmetic, comparison.
+
+    It needs no network and opens from disk; its main pictures and findings show without JavaScript. The same input
+    gives the same bytes.
+
+    Parameters
+    ----------
+    items
+        Sweeps (of an incomplete one, the images that are whole), feature runs, what `shiftlens.inspect` and
+        `shiftlens.compare` gave, or their paths; a file is the JSON of `shiftlens inspect --json` or
+        `shiftlens compare --json`. Two sweeps or more are compared where they can be; where not, the page says why.
+    path
+        The file, ending in .html; what is there is replaced, in one step at the end.
+    title
+        Of the page; by default the first item's model and data.
+    images
+        Where the pictures of the images that fail come from: an `ImageSet` or its name, such as "cifar10". By default
+        only those of the embedded `digits` are shown. Pictures that are not those of the sweep are left out.
+    data_root
+        Folder in which `images` are looked for.
+    seed
+        Of the bootstrap behind some intervals.
+    progress
+        Called with (parts done, parts in all).
+
+    Returns
+    -------
+    Report
+        `.path`, `.verdict` (three sentences on the first sweep), `.notes` (what was left out, and why).
+
+    Raises
+    ------
+    InputError
+        Nothing to report, something that is none of the kinds, or an output of another ending.
+    StoreError
+        A file that is missing, damaged or foreign, or an output that cannot be written.
+
+    Examples
+    --------
+    >>> report(["vgg.zarr", "features.zarr"], "report.html").path  # doctest: +SKIP
+    """
+    found = given(items)
+    source = checked(images, data_root)
+    out = Path(path)
+    with written_whole(out) as building:
+        view, data, parts = _laid_out(found, source, title, seed, progress)
+        page = render(view, data)
+        with disk_errors(out, "write"):
+            building.write_bytes(page)
+    return Report(
+        path=out,
+        title=view["title"],
+        verdict=parts[0].verdict if parts else (),
+        notes=tuple(view["notes"]),
+        findings=parts[0].findings if parts else Findings(),
+    )
+
+
+def _laid_out(
+    found: Given, source: Source, title: str | None, seed: int, progress: Progress | None
+) -> tuple[Data, Data, list[SweepPart]]:
+    """Everything that the page holds, and the sweeps' parts."""
+    total = len(found.sweeps) + len(found.runs) + len(found.inspections) + 1
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, total)
+
+    names = distinct(printable(sweep.path.stem) or "sweep" for sweep in found.sweeps)
+    parts = []
+    for number, (sweep, name) in enumerate(zip(found.sweeps, names, strict=True)):
+        parts.append(sweep_part(sweep, number, name, source, seed))
+        step()
+    made, reasons = comparisons(found.sweeps, names, seed)
+    compared = [comparison_part(each, number) for number, each in enumerate((*found.comparisons, *made))]
+    step()
+    runs = []
+    for number, run in enumerate(found.runs):
+        runs.append(feature_part(run, number))
+        step()
+    inspected = [inspection_view(each, number) for number, each in enumerate(found.inspections)]
+    without = {part.note: None for part in parts if part.note}
+    notes = [*reasons, *(f"The images that fail are shown without pictures: {why}." for why in without)]
+    view: Data = {
+        "title": plain(title) if title else _title(found),
+        "sweeps": [part.view for part in parts],
+        "comparisons": [part.view for part in compared],
+        "not_compared": reasons,
+        "runs": [part.view for part in runs],
+        "inspections": inspected,
+        "questions": questions(found, parts, [*found.comparisons, *made]),
+        "notes": notes,
+    }
+    data: Data = {
+        "sweeps": [part.data for part in parts],
+        "comparisons": [part.data for part in compared],
+        "features": [part.data for part in runs],
+    }
+    return view, data, parts
+
+
+def _title(found: Given) -> str:
+    if found.sweeps:
+        header = found.sweeps[0].header
+        return plain(f"{header.model} on {header.data}")
+    first: Any = next((each for group in (found.runs, found.inspections) for each in group), None)
+    return plain(first.model) if first is not None else "Comparison of sweeps"

@@ -1,1 +1,0 @@
-"""What comes in: images with labels, and models."""

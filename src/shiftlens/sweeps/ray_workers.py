@@ -1,0 +1,248 @@
+"""Chunks computed on a Ray cluster: this process alone reads pictures and writes results, workers only compute.
+
+A chunk is a pure function of what is sent, so it may be computed twice and anywhere: a chunk whose worker was lost is
+sent again. Ray would do that too, but tell nobody; so its own retries are off and each loss is announced and counted.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shiftlens.data.imageset import ImageSet
+from shiftlens.engine.plan import ChunkResult, Plan
+from shiftlens.errors import InputError, ModelOutputError, StoreError
+from shiftlens.models.wrapping import Model
+from shiftlens.naming import one_line
+from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.sweeps import remote
+from shiftlens.sweeps.header import SweepHeader
+from shiftlens.sweeps.jobs import Compute, Job, with_sources
+from shiftlens.sweeps.ray_session import connect, parse_cluster
+
+CORES_EACH = 1
+"""Cores that Ray gives a chunk; it computes on one of them."""
+AHEAD = 2
+"""Chunks that wait for a core, beside the one that each core computes: a core that is free need not wait for us."""
+LOST_AT_MOST = 4
+"""Workers that one chunk may lose, one after the other, before it is taken for their death."""
+SECONDS_BETWEEN_LOOKS = 2.0
+"""How often the cluster is asked who is there."""
+
+
+class Cluster:
+    """The workers of a sweep; joined when first needed, left at the end of the `with`.
+
+    Parameters
+    ----------
+    cluster
+        `local`, `local:N`, `auto` or `HOST:PORT`.
+    announce
+        Told in one line who computes, who was lost, what is computed again.
+
+    Raises
+    ------
+    InputError
+        Another form, or Ray is not installed.
+    """
+
+    def __init__(self, cluster: str, announce: Callable[[str], None]) -> None:
+        self._kind, self._n_workers = parse_cluster(cluster)
+        self._announce = announce
+        self._ray: Any = None
+        self._leave: Callable[[], None] = lambda: None
+        self._nodes: dict[str, tuple[str, int]] = {}
+        self._looked = 0.0
+        self._sent: tuple[SweepHeader, Any, str] | None = None
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._sent = None
+        self._leave()
+
+    def make_plan(self, model: Model, images: NDArray[np.uint8], grid: ShiftGrid, fill: Fill, **options: Any) -> Plan:
+        """`engine.make_plan`, on one core of a worker: what is measured is what will compute."""
+        ray = self._joined()
+        package = ray.put(_packed((model, grid, fill)))
+        choose = ray.remote(num_cpus=1, max_retries=LOST_AT_MOST)(remote.choose_plan)
+        try:
+            answer: Plan | remote.Trouble = ray.get(choose.remote([package], images, options))
+        except _losses(ray) as error:
+            raise StoreError(
+                f"the cluster lost {LOST_AT_MOST + 1} workers while they made a plan: {_why(error)}"
+            ) from None
+        if isinstance(answer, remote.Trouble):
+            raise answer.error()
+        return answer
+
+    def evaluator(self, model: Model, images: ImageSet, header: SweepHeader) -> Compute:
+        """What computes the chunks of a sweep; see `compute`."""
+        return lambda jobs, tick: self.compute(jobs, model, images, header)
+
+    def compute(
+        self, jobs: Iterable[Job], model: Model, images: ImageSet, header: SweepHeader
+    ) -> Iterator[tuple[Job, ChunkResult]]:
+        """Results of jobs as they come in; jobs are taken, and their pictures read, only when a worker wants one.
+
+        Raises
+        ------
+        ModelOutputError
+            As without a cluster.
+        StoreError
+            A worker is of another machine or version, or chunk after chunk is lost.
+        """
+        ahead, lost = iter(jobs), deque[tuple[Job, int]]()
+        first = next(ahead, None)
+        if first is None:
+            return  # nobody is called together for nothing
+        ahead = chain([first], ahead)
+        ray = self._joined()
+        package, digest = self._package(model, header)
+        evaluate = ray.remote(num_cpus=CORES_EACH, max_retries=0)(remote.evaluate)
+        running: dict[Any, tuple[Job, int]] = {}
+        try:
+            while True:
+                while len(running) < max(1, self._n_cores() // CORES_EACH) + AHEAD:
+                    job, n_lost = lost.popleft() if lost else (next(ahead, None), 0)
+                    if job is None:
+                        break
+                    pictures = images.batch(job.span)
+                    sent = evaluate.remote(
+                        [package], digest, pictures, remote.digest_of(pictures), job.labels, job.control
+                    )
+                    running[sent] = job, n_lost
+                if not running:
+                    return
+                for answered in ray.wait(list(running), timeout=SECONDS_BETWEEN_LOOKS)[0]:
+                    job, n_lost = running.pop(answered)
+                    try:
+                        answer: ChunkResult | remote.Trouble = ray.get(answered)
+                    except _losses(ray) as error:
+                        lost.append((job, n_lost + 1))
+                        self._tell_loss(job, n_lost + 1, error)
+                        continue
+                    yield job, _result(answer, job, images.name)
+                self._look()
+        finally:
+            for unfinished in running:
+                with suppress(Exception):
+                    ray.cancel(unfinished, force=True)
+
+    def _package(self, model: Model, header: SweepHeader) -> tuple[Any, str]:
+        if self._sent is None or self._sent[0] is not header:
+            question = remote.Question(model, header.plan, header.grid, header.fill, header.n_classes)
+            package = _packed(question)
+            self._sent = header, self._ray.put(package), package.digest
+        return self._sent[1:]
+
+    def _joined(self) -> Any:
+        if self._ray is None:
+            if self._kind == "local":
+                self._announce("starting Ray on this machine")
+            self._ray, self._leave = connect(self._kind, self._n_workers)
+            self._look(first=True)
+            n_nodes = len(self._nodes)
+            self._announce(f"computing on {self._n_cores()} cores of {n_nodes} {'node' if n_nodes == 1 else 'nodes'}")
+            if not self._n_cores():
+                self._announce("no node of the cluster has a core to give yet: waiting for one to join")
+        return self._ray
+
+    def _n_cores(self) -> int:
+        return sum(n for _, n in self._nodes.values())
+
+    def _look(self, *, first: bool = False) -> None:
+        """Who has come and who has gone."""
+        if not first and time.monotonic() - self._looked < SECONDS_BETWEEN_LOOKS:
+            return
+        self._looked = time.monotonic()
+        alive = {
+            str(node["NodeID"]): (str(node["NodeManagerAddress"]), int(node["Resources"].get("CPU", 0)))
+            for node in self._ray.nodes()
+            if node["Alive"]
+        }
+        if not first:
+            for name in self._nodes.keys() - alive.keys():
+                self._announce(f"node {self._nodes[name][0]} has left the cluster")
+            for name in alive.keys() - self._nodes.keys():
+                self._announce(f"node {alive[name][0]} has joined the cluster with {alive[name][1]} cores")
+        self._nodes = alive
+
+    def _tell_loss(self, job: Job, n_lost: int, error: Exception) -> None:
+        if n_lost > LOST_AT_MOST:
+            raise StoreError(
+                f"{job} has lost {n_lost} workers one after the other, the last by {_why(error)}; the chunks finished "
+                f"before stay in {job.group.path}"
+            ) from None
+        self._announce(f"{job} lost its worker ({_why(error)}): it is computed again")
+        self._looked = float("-inf")  # its node may have gone with it
+
+
+def _losses(ray: Any) -> tuple[type[Exception], ...]:
+    """What says that a worker, its node or its result is gone, and nothing about the chunk."""
+    e = ray.exceptions
+    return (
+        e.WorkerCrashedError,
+        e.NodeDiedError,
+        e.ObjectLostError,
+        e.OutOfMemoryError,
+        e.LocalRayletDiedError,
+        e.TaskUnschedulableError,
+    )
+
+
+def _why(error: Exception) -> str:
+    return f"{type(error).__name__}: {one_line(error)[:160]}"
+
+
+def _result(answer: ChunkResult | remote.Trouble, job: Job, name: str) -> ChunkResult:
+    if isinstance(answer, ChunkResult):
+        return answer
+    error = answer.error()
+    raise with_sources(error, job, name) if isinstance(error, ModelOutputError) else error
+
+
+def _packed(content: Any) -> remote.Package:
+    """Pickle, with the code of modules that only this machine has; installed packages travel by name."""
+    from ray import cloudpickle
+
+    with _own_modules_by_value(cloudpickle):
+        try:
+            return remote.Package.of(cloudpickle.dumps(content))
+        except Exception as error:  # what a user's module holds may refuse to be pickled in any way
+            raise InputError(
+                f"the model cannot be sent to a cluster ({type(error).__name__}: {one_line(error)}); keep locks, open "
+                "files and generators out of its attributes"
+            ) from error
+
+
+@contextmanager
+def _own_modules_by_value(cloudpickle: Any) -> Iterator[None]:
+    paths = sysconfig.get_paths()
+    installed = [Path(paths[name]).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    own = []
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if not file or name == "__main__" or name.partition(".")[0] == "shiftlens":
+            continue
+        if not any(Path(file).resolve().is_relative_to(place) for place in installed):
+            own.append(module)
+    for module in own:
+        cloudpickle.register_pickle_by_value(module)
+    try:
+        yield
+    finally:
+        for module in own:
+            cloudpickle.unregister_pickle_by_value(module)

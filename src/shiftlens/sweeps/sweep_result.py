@@ -1,0 +1,186 @@
+"""A sweep to read: its numbers as an `xarray.Dataset` that loads what is asked for, and what they are of."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from shiftlens.errors import InputError, StoreError
+from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.sweeps.existing import sweep_exists
+from shiftlens.sweeps.group import SweepGroup
+from shiftlens.sweeps.header import SweepHeader
+from shiftlens.sweeps.reading import open_dataset
+from shiftlens.sweeps.sweep_store import SweepStore
+
+
+class Sweep:
+    """What a model predicted for every image under every shift; made by `sweep` and `open_sweep`.
+
+    `path` is the Zarr group's place on disk; nothing of its large arrays is in memory until it is asked for.
+    """
+
+    def __init__(self, store: SweepStore, control: str | None = None) -> None:
+        self._store = store
+        self._group: SweepGroup = store.group(control)
+        self.path: Path = store.path
+
+    def __repr__(self) -> str:
+        header, (ny, nx) = self.header, self.grid.shape
+        kind = f" control={header.control}" if header.control else ""
+        state = "" if self.complete else f", {self.n_written} of {self.n_images} images so far"
+        return f"<Sweep{kind} of {header.model} on {header.data}: {self.n_images} images x {ny} x {nx} shifts{state}>"
+
+    @property
+    def header(self) -> SweepHeader:
+        """The attributes, read and typed."""
+        return self._group.header
+
+    @property
+    def grid(self) -> ShiftGrid:
+        """The shifts that were measured."""
+        return self.header.grid
+
+    @property
+    def fill(self) -> Fill:
+        """What entered from outside."""
+        return self.header.fill
+
+    @property
+    def n_images(self) -> int:
+        """Number of images, measured or still to be; where an adaptive sweep has stopped, those that it took."""
+        return self._group.n_images
+
+    @property
+    def n_population(self) -> int:
+        """Number of images that could be measured: more than `n_images` where an adaptive sweep has stopped."""
+        return self._group.n_population
+
+    @property
+    def half_width(self) -> float | None:
+        """Where an adaptive sweep has stopped: points by which `accuracy` may miss that of all `n_population` images.
+
+        For all shifts at once, with the confidence of `header.schedule`. 0 when all images were measured; None for a
+        sweep that is not adaptive or not complete.
+        """
+        return self._store.main.half_width_reached
+
+    @property
+    def half_width_asked(self) -> float | None:
+        """The half-width that was asked for, in points; None for a sweep that is not adaptive."""
+        return self._store.main.half_width
+
+    @cached_property
+    def complete(self) -> bool:
+        """Whether every image was measured when this was opened, or of an adaptive sweep all that it takes."""
+        return self._group.complete
+
+    @cached_property
+    def _finished(self) -> NDArray[np.bool_]:
+        if self.complete:
+            return np.ones(self._group.n_chunks, dtype=np.bool_)
+        return self._group.finished()
+
+    @property
+    def n_written(self) -> int:
+        """Number of images that were measured under all shifts when this was first asked."""
+        return self._group.n_images_in(self._finished)
+
+    @property
+    def written(self) -> NDArray[np.bool_]:
+        """For each image, whether it was measured (all True when `complete`)."""
+        return np.repeat(self._finished, self._group.chunk_size)[: self.n_images]
+
+    @cached_property
+    def dataset(self) -> xr.Dataset:
+        """All variables and attributes, each loaded when it is used (no dask).
+
+        In an incomplete sweep, images that are not written have the largest number that fits as `prediction` and NaN
+        as `loss` and `confidence`, and `accuracy` and `mean_loss` are NaN everywhere. Where numbers are torn or gone,
+        reading them raises a `StoreError` that names the chunk.
+        """
+        return open_dataset(self._group)
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """The attributes as they are in the file (`header` has them typed)."""
+        return dict(self.dataset.attrs)
+
+    @cached_property
+    def accuracy(self) -> xr.DataArray:
+        """Share of images predicted right, 0 to 1, float64 (dy, dx); over the images written so far if incomplete."""
+        return self._map("accuracy", 0)
+
+    @cached_property
+    def mean_loss(self) -> xr.DataArray:
+        """Mean cross-entropy in nats, float64 (dy, dx); over the images written so far if incomplete."""
+        return self._map("mean_loss", 1)
+
+    def _map(self, name: str, which: int) -> xr.DataArray:
+        stored = self.dataset[name]
+        if self.complete:
+            return stored.load()
+        return stored.copy(data=self._group.means(np.flatnonzero(self._finished).tolist())[which])
+
+    @property
+    def controls(self) -> tuple[str, ...]:
+        """Names of the controls that were asked for; empty for a control itself."""
+        return () if self.header.control else self._store.controls
+
+    def control(self, name: str, *, partial: bool = False) -> Sweep:
+        """A control, measured at the same shifts on the same images.
+
+        Parameters
+        ----------
+        name
+            One of `controls`.
+        partial
+            Also open one that is not complete.
+
+        Raises
+        ------
+        InputError
+            This sweep has no such control.
+        StoreError
+            It is not complete, and `partial` is False.
+        """
+        if name not in self.controls:
+            there = ", ".join(self.controls) or "none"
+            raise InputError(f"{self.path} has no control {name!r}; expected one of: {there}")
+        return _checked(Sweep(self._store, name), partial)
+
+
+def open_sweep(path: str | Path, *, partial: bool = False) -> Sweep:
+    """Open a sweep that lies on disk.
+
+    Parameters
+    ----------
+    path
+        The Zarr group that `sweep` wrote (or the subgroup of a control).
+    partial
+        Also open one that is not complete; see `Sweep.dataset` for what its unwritten images hold.
+
+    Raises
+    ------
+    StoreError
+        Nothing is there, or no sweep, or a damaged or newer one, or one that is not complete while `partial` is False.
+    """
+    where = Path(path)
+    if not sweep_exists(where):
+        raise StoreError(f"no sweep at {where}: nothing is there")
+    return _checked(Sweep(SweepStore(where)), partial)
+
+
+def _checked(sweep: Sweep, partial: bool) -> Sweep:
+    if not partial and not sweep.complete:
+        what = f"control {sweep.header.control} of {sweep.path}" if sweep.header.control else str(sweep.path)
+        raise StoreError(
+            f"{what} is not complete: {sweep.n_written} of {sweep.n_images} images are there; run the same sweep "
+            "again to finish it, or open it with partial=True"
+        )
+    return sweep

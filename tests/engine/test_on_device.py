@@ -1,0 +1,305 @@
+"""The path for GPUs, run on the CPU: the same windows, outcomes and errors as the direct path and as slow loops."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_direct import FILLS, MEAN, STD, own_net, pictures_of, plan_of, random_statistics
+from torch import nn
+
+import reference
+from shiftlens.devices import number_format
+from shiftlens.engine import device_plan, on_device
+from shiftlens.engine.budget import Budget
+from shiftlens.engine.checking import Check
+from shiftlens.engine.direct import DirectEvaluator
+from shiftlens.engine.evaluators import make_plan
+from shiftlens.engine.fusing import ConvolutionRelu, fuse_relu
+from shiftlens.engine.on_device import DeviceEvaluator
+from shiftlens.engine.plan import ChunkResult, Plan
+from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.models.loading import Model, wrap
+from shiftlens.nn.vgg import VGG
+from shiftlens.shifts import Fill, ShiftGrid
+
+GRID = ShiftGrid((7, 9))
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return wrap(own_net(), mean=MEAN, std=STD, size=(6, 8))
+
+
+def both(
+    model: Model, plan: Plan, fill: str, control: str | None = None, n: int = 3, grid: ShiftGrid = GRID
+) -> tuple[ChunkResult, ChunkResult]:
+    images, labels = pictures_of(n, 6, 8, 4)
+    paths = (path(model, plan, grid, Fill.parse(fill)) for path in (DeviceEvaluator, DirectEvaluator))
+    found, expected = (path(images, labels, control) for path in paths)
+    return found, expected
+
+
+def assert_close(a: ChunkResult, b: ChunkResult, atol: float = 1e-5) -> None:
+    assert (a.prediction.dtype, a.loss.dtype, a.confidence.dtype) == (np.int64, np.float32, np.float16)
+    np.testing.assert_array_equal(a.prediction, b.prediction)
+    np.testing.assert_allclose(a.loss, b.loss, rtol=0, atol=atol)
+    np.testing.assert_allclose(a.confidence.astype(float), b.confidence.astype(float), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("fill", "control"),
+    [(f, c) for f in FILLS for c in (None, "occlusion", "flip") if c != "occlusion" or Fill.parse(f).is_constant],
+)
+def test_it_finds_what_the_direct_path_finds(model: Model, fill: str, control: str | None) -> None:
+    assert_close(*both(model, plan_of(), fill, control))
+
+
+@pytest.mark.parametrize("fill", FILLS)
+def test_it_equals_a_naive_loop_to_the_last_digits_of_float64(fill: str) -> None:
+    exact = wrap(own_net(), mean=MEAN, std=STD, size=(6, 8))
+    net = own_net().double()
+    images, labels = pictures_of(2, 6, 8, 4)
+    parsed = Fill.parse(fill)
+    found = DeviceEvaluator(exact, plan_of("float64"), GRID, parsed)(images, labels)
+    mean, std = np.float32(MEAN)[:, None, None], np.float32(STD)[:, None, None]
+    normalised = ((images.astype(np.float32) / np.float32(255) - mean) / std).astype(np.float64)
+    values = list(parsed.normalised(MEAN, STD)) if parsed.is_constant else None
+    shifts = [(int(dx), int(dy)) for dy in GRID.dys for dx in GRID.dxs]
+    rule = "constant" if parsed.is_constant else fill
+    scores, losses = reference.naive_sweep(net, normalised, labels, shifts, rule, values)
+    # Kept in float32: equal to half a unit of its last place.
+    np.testing.assert_allclose(found.loss.reshape(2, -1), losses, rtol=6e-8, atol=1e-7)
+    np.testing.assert_array_equal(found.prediction.reshape(2, -1), scores.argmax(-1))
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 64, 10_000])
+def test_the_last_batch_is_filled_up_and_says_nothing(model: Model, batch_size: int) -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def net(x: torch.Tensor) -> torch.Tensor:
+        shapes.append(tuple(x.shape))
+        return x.flatten(1)[:, 40:44]
+
+    plain = wrap(net, mean=MEAN, std=STD, size=(6, 8))
+    plan = plan_of(batch_size=batch_size, channels_last=False, fold_batch_norm=False)
+    shapes.clear()
+    images, labels = pictures_of(2, 6, 8, 4)
+    found = DeviceEvaluator(plain, plan, GRID, Fill.parse("edge"))(images, labels)
+    assert set(shapes) == {(batch_size, 3, 6, 8)}
+    assert_close(found, DirectEvaluator(plain, plan, GRID, Fill.parse("edge"))(images, labels), atol=0)
+
+
+def test_windows_without_content_are_evaluated_once() -> None:
+    n_seen = [0]
+
+    def net(x: torch.Tensor) -> torch.Tensor:
+        n_seen[0] += len(x)
+        return x.flatten(1)[:, 40:44]
+
+    plain = wrap(net, mean=MEAN, std=STD, size=(6, 8))
+    images, labels = pictures_of(3, 6, 8, 4)
+    images[1] = 0  # nothing but fill under every shift
+    images[2, :, :, :4] = 0
+    plan = plan_of(batch_size=1, channels_last=False, fold_batch_norm=False)
+    n_seen[0] = 0
+    found = DeviceEvaluator(plain, plan, GRID, Fill.parse("black"))(images, labels)
+    shown = n_seen[0]
+    expected = DirectEvaluator(plain, plan, GRID, Fill.parse("black"))(images, labels)
+    assert_close(found, expected, atol=0)
+    assert shown == 1 + 11 * 15 + 11 * 11
+
+
+def test_chunks_that_differ_in_length_and_are_begun_before_the_last_has_landed(model: Model) -> None:
+    images, labels = pictures_of(7, 6, 8, 4)
+    run, direct = (path(model, plan_of(), GRID, Fill.parse("black")) for path in (DeviceEvaluator, DirectEvaluator))
+    parts = [slice(0, 3), slice(3, 4), slice(4, 7), slice(1, 6)]
+    finish = [run.begin(images[part], labels[part]) for part in parts]
+    for part, done in zip(parts, finish, strict=True):
+        assert_close(done(), direct(images[part], labels[part]))
+
+
+def test_canvases_that_do_not_fit_are_taken_a_few_at_a_time(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_device, "MAX_NUMBERS", 2 * 3 * (6 + 12) * (8 + 16))
+    assert_close(*both(model, plan_of(), "black", n=5))
+
+
+@pytest.fixture(scope="module")
+def deep() -> Model:
+    torch.manual_seed(0)
+    net = random_statistics(VGG("vgg6", width=8, n_classes=4, size=16))
+    return wrap(net, mean=MEAN, std=STD, size=(16, 16))
+
+
+@pytest.mark.parametrize("control", [None, "occlusion", "flip"])
+def test_near_ties_are_settled_in_float32(deep: Model, control: str | None) -> None:
+    grid, black = ShiftGrid(16, 4), Fill.parse("black")
+    images, labels = pictures_of(3, 16, 16, 4)
+    plan = plan_of("bfloat16", batch_size=50)
+    rounded, some, everything, exact = (
+        DeviceEvaluator(deep, p, grid, black)(images, labels, control)
+        for p in (plan, replace(plan, settle=0.02), replace(plan, settle=1e9), plan.in_float32())
+    )
+    np.testing.assert_array_equal(everything.prediction, exact.prediction)
+    np.testing.assert_allclose(everything.loss, exact.loss, rtol=0, atol=1e-5)
+    settled = some.loss != rounded.loss
+    assert 0.01 < settled.mean() < 0.9
+    np.testing.assert_allclose(some.loss[settled], exact.loss[settled], rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(some.prediction[settled], exact.prediction[settled])
+
+
+def test_scores_that_are_not_finite_name_the_image() -> None:
+    def net(x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1)[:, :4].log()  # of what is below 0: NaN
+
+    bad = wrap(net, mean=(0.0,) * 3, std=(1.0,) * 3, size=(6, 8))
+    images, labels = pictures_of(4, 6, 8, 4)
+    images[:] = 255
+    images[2, 0, 0, 1] = 0
+    plan = plan_of(channels_last=False, fold_batch_norm=False)
+    with pytest.raises(ModelOutputError, match="not finite") as caught:
+        DeviceEvaluator(bad, plan, ShiftGrid(1), Fill.parse("edge"))(images, labels)
+    assert caught.value.positions == (2,)
+
+
+def test_a_model_that_raises_is_told_with_the_batch() -> None:
+    calls = [0]
+
+    def net(x: torch.Tensor) -> torch.Tensor:
+        calls[0] += 1
+        if x.shape[0] == 7:
+            raise ValueError("seven")
+        return x.flatten(1)[:, :4]
+
+    bad = wrap(net, mean=MEAN, std=STD, size=(6, 8))
+    plan = plan_of(channels_last=False, fold_batch_norm=False)
+    with pytest.raises(ModelOutputError, match=r"ValueError.*seven"):
+        DeviceEvaluator(bad, plan, GRID, Fill.parse("edge"))(*pictures_of(2, 6, 8, 4))
+
+
+def test_too_little_memory_halves_the_batch_and_says_so(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+    plan = plan_of(batch_size=64, channels_last=False, fold_batch_norm=False)
+    inner = own_net()
+
+    def net(x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 16:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+        with torch.no_grad():
+            return inner(x)
+
+    images, labels = pictures_of(2, 6, 8, 4)
+    small = wrap(lambda x: inner(x), mean=MEAN, std=STD, size=(6, 8))
+    run = DeviceEvaluator(small, plan, GRID, Fill.parse("edge"), net=net)
+    with caplog.at_level(logging.WARNING):
+        found = run(images, labels)
+        again = run(images, labels)
+    assert [r.getMessage().split(": ")[1] for r in caplog.records] == [
+        "going on with 32 windows",
+        "going on with 16 windows",
+    ]
+    expected = DirectEvaluator(small, plan, GRID, Fill.parse("edge"))(images, labels)
+    assert_close(found, expected)
+    assert_close(again, expected)
+
+
+def test_an_unknown_control_is_refused(model: Model) -> None:
+    with pytest.raises(InputError, match="unknown control 'sepia'"):
+        DeviceEvaluator(model, plan_of(), GRID, Fill.parse("black"))(*pictures_of(1, 6, 8, 4), "sepia")
+
+
+def switches() -> tuple[object, ...]:
+    backends = torch.backends
+    return (
+        backends.cuda.matmul.allow_tf32,
+        backends.cudnn.allow_tf32,
+        backends.cuda.matmul.fp32_precision,
+        backends.cudnn.conv.fp32_precision,
+        backends.cudnn.rnn.fp32_precision,
+    )
+
+
+def test_a_number_format_holds_while_it_lasts() -> None:
+    gpu, before = torch.device("cuda"), switches()
+    with number_format("float32", gpu):
+        assert switches() == (False, False, "ieee", "ieee", "ieee")
+        with number_format("tf32", gpu):
+            assert switches() == (True, True, "tf32", "tf32", "tf32")
+        assert switches() == (False, False, "ieee", "ieee", "ieee")
+    assert switches() == before
+    with pytest.raises(KeyError), number_format("tf32", gpu):
+        raise KeyError
+    assert switches() == before
+    with number_format("tf32", torch.device("cpu")):
+        assert switches() == before
+
+
+class Block(nn.Module):
+    """A branch that is added, on either side, with ReLUs of every kind; one convolution whose map is seen twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Conv2d(3, 3, 3, padding=1) for _ in range(3))
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        seen_twice = self.a(x)
+        y = nn.functional.relu(seen_twice) + seen_twice
+        z = self.relu(self.b(y) + y)
+        return torch.relu(self.c(z)).mean((2, 3))
+
+
+def test_a_relu_goes_into_the_convolution_before_it_and_changes_nothing() -> None:
+    torch.manual_seed(0)
+    net, x = Block().eval(), torch.randn(2, 3, 5, 6)
+    with torch.no_grad():
+        expected = net(x)
+        fused, n = fuse_relu(torch.fx.symbolic_trace(copy.deepcopy(net)))
+        torch.testing.assert_close(fused(x), expected, rtol=0, atol=1e-6)
+    assert n == 2, "b with the branch, and c; what others see of a is no ReLU of it"
+    assert fuse_relu(net) == (net, 0), "a net that is not traced stays as it is"
+
+
+def test_a_layer_that_the_library_refuses_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = ConvolutionRelu(nn.Conv2d(3, 4, 3))
+    x = torch.randn(2, 3, 5, 6)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
+    with torch.no_grad():  # which torch's own function does on a CPU
+        torch.testing.assert_close(layer(x), layer.convolution(x).clamp_min(0))
+    assert layer.refused
+
+
+def test_tf32_is_refused_off_a_gpu(model: Model) -> None:
+    images, _ = pictures_of(1, 6, 8, 4)
+    with pytest.raises(InputError, match="tf32 is a number format of NVIDIA's GPUs, the device is cpu"):
+        make_plan(model, images, GRID, Fill.parse("black"), n_images=1, dtype="tf32", device="cpu")
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [("auto", "bfloat16"), ("float32", "float32")])
+def test_the_plan_of_a_gpu(deep: Model, dtype: str, expected: str) -> None:
+    images, labels = pictures_of(2, 16, 16, 4)
+    grid, black = ShiftGrid(16, 8), Fill.parse("black")
+    said: list[str] = []
+    plan = device_plan.choose(
+        deep,
+        images,
+        Check(deep, images, grid, black, dtype=dtype),
+        grid,
+        black,
+        n_evaluations=50,
+        dtype=dtype,
+        batch_size=None,
+        budget=Budget(),
+        say=said.append,
+    )
+    assert (plan.engine, plan.dtype, plan.batch_size, plan.fold_batch_norm) == ("direct", expected, 50, True)
+    assert (plan.settle > 0) == (dtype == "auto")
+    assert any("evaluations/s" in line for line in said)
+    assert_close(
+        DeviceEvaluator(deep, plan, grid, black)(images, labels),
+        DirectEvaluator(deep, plan, grid, black)(images, labels),
+        atol=5e-3 if plan.dtype == "bfloat16" else 1e-5,
+    )

@@ -1,0 +1,50 @@
+"""The weights that ship with the package: small, what their card says, and rebuilt without running code."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+
+import shiftlens as sl
+from shiftlens.models.loading import SHIPPED
+
+NAMES = sorted(folder.name for folder in SHIPPED.iterdir() if folder.is_dir())
+
+
+def test_the_reference_case_is_there() -> None:
+    assert "vgg-cifar10" in NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shipped_weights_are_what_their_card_says(name: str) -> None:
+    folder = SHIPPED / name
+    assert sum(file.stat().st_size for file in folder.iterdir()) <= 10_000_000
+    with safe_open(folder / "model.safetensors", "pt") as file:
+        kinds = {file.get_tensor(key).dtype for key in file.keys()}  # noqa: SIM118 - not a dict
+    assert kinds <= {torch.float16, torch.int64}
+    card = (folder / "CARD.md").read_text()
+    model = sl.load_model(f"pretrained:{name}")
+    assert model.digest in card
+    stored = json.loads((folder / "model.json").read_text())
+    assert f"{100 * stored['metrics']['accuracy']:.1f}" in card
+    for heading in ("Accuracy", "Measured on", "Trained on", "Command", "must not be used for"):
+        assert heading in card
+
+
+def test_the_reference_case_sees() -> None:
+    model = sl.load_model("pretrained:vgg-cifar10")
+    assert model.class_names is not None
+    assert model.class_names[0] == "airplane"
+    assert model.training["augmentation"] == {"shift": 2, "shift_fill": "reflect", "mirror": "alternating"}
+    assert isinstance(model.module, torch.nn.Module)
+    assert all(parameter.dtype == torch.float32 for parameter in model.module.parameters())
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand(8, 3, 1, 1, generator=generator).expand(8, 3, 32, 32)
+    with torch.no_grad():
+        scores = model.module(pictures)
+    # A net of random weights hardly tells one plain colour from another.
+    assert scores.std(dim=1).min() > 0.3
+    assert len(set(scores.argmax(1).tolist())) > 1
