@@ -86,3 +86,42 @@ def test_a_measured_plan_runs(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 def test_a_plan_for_which_the_net_was_compiled_runs() -> None:
     check_a_measured_plan(10**9)
+
+
+class _Squeezes(nn.Module):
+    """`squeeze` takes the batch away where it is one image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.conv(x).relu().mean((2, 3), keepdim=True).squeeze())
+
+
+class _Workspace(_Squeezes):
+    """Room for 64 images in an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.space = torch.zeros(64, 6, 8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.space[: len(x)].copy_(self.conv(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("net", [_Squeezes, _Workspace])
+@pytest.mark.parametrize("tick", [0.01, 0.1, 1.0])
+def test_a_slow_machine_finds_a_plan_for_a_net_with_limits_to_its_batches(net: type[nn.Module], tick: float) -> None:
+    """Where all takes long, the checks take smaller batches than those that are timed."""
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += tick
+        return now[0]
+
+    images, labels = pictures_of(4, 8, 8, 4)
+    model = wrap(net().eval(), mean=MEAN, std=STD, size=(8, 8))
+    grid, fill = ShiftGrid(3), Fill.parse("black")
+    plan = make_plan(model, images, grid, fill, n_images=100_000, dtype="float32", clock=clock)
+    assert np.isfinite(prepare(model, plan, grid, fill)(images, labels).loss).all()

@@ -141,7 +141,7 @@ class Check:
         """The same for computation shared across the shifts of the very grid that is swept, on noise alone."""
         shift = spread_shifts(self._grid, self._size, len(self._places))
         net = self._net()
-        exact = torch.cat([self._forward(net, self._window(0, *self._at(self._grid, place))) for place in shift])
+        exact = torch.cat([self._alone(net, self._window(0, *self._at(self._grid, place))) for place in shift])
         try:
             found = evaluator.scores(self._pictures[0], shift)
         except Exception as error:  # what this path meets in a net of a kind never seen must not end the sweep
@@ -184,7 +184,7 @@ class Check:
         )
 
     def _windows(self) -> Tensor:
-        return torch.cat([self._window(picture, *self._at(self._coarse, place)) for picture, place in self._places])
+        return torch.cat([self._window_at(place) for place in self._places])
 
     def _reference(self) -> Float[Tensor, "n k"]:
         """Logits of each window by itself, as many as there is time for; `_places` are then those that have any.
@@ -201,7 +201,7 @@ class Check:
             if n_tried >= FEWEST and self._clock() - begin > SECONDS:
                 break
             try:
-                scores = self._alone(net, place)
+                scores = self._alone(net, self._window_at(place))
             except ModelOutputError as error:
                 failure = failure or error
                 continue
@@ -214,9 +214,12 @@ class Check:
         self._seconds_each = (self._clock() - begin) / max(1, len(found))
         return torch.cat(found) if found else torch.empty(0, 2)
 
-    def _alone(self, net: Net, place: tuple[int, int]) -> Float[Tensor, "1 k"]:
+    def _window_at(self, place: tuple[int, int]) -> Tensor:
+        """The window [1, c, h, w] of a picture at a place in the coarse grid."""
+        return self._window(place[0], *self._at(self._coarse, place[1]))
+
+    def _alone(self, net: Net, window: Tensor) -> Float[Tensor, "1 k"]:
         """Logits of one window by itself; beside its own copy for a net that takes no batch of one."""
-        window = self._window(place[0], *self._at(self._coarse, place[1]))
         try:
             return self._forward(net, window.expand(self._copies, -1, -1, -1).contiguous())[:1]
         except ModelOutputError:
@@ -248,9 +251,9 @@ class Check:
             return
         # Only now: a copy that starts afresh and meets the windows from the last to the first.
         net = self._net()
-        again = torch.cat([self._alone(net, place) for place in reversed(self._places)]).flip(0)
+        again = torch.cat([self._alone(net, self._window_at(place)) for place in reversed(self._places)]).flip(0)
         # And the first window once more by the same copy: a result that was remembered, or every other call.
-        once_more = [self._alone(net, self._places[0]) for _ in range(2)]
+        once_more = [self._alone(net, self._window_at(self._places[0])) for _ in range(2)]
         unsteady = max(distance(self._exact, again), *(distance(self._exact[:1], found) for found in once_more))
         if not unsteady <= TOLERANCE:
             raise InputError(
@@ -276,10 +279,10 @@ class Check:
         net = self._net()
         noise = torch.Generator().manual_seed(0)
         found = []
-        for picture, place in self._places[:FEWEST]:
-            window = self._window(picture, *self._at(self._coarse, place))
+        for place in self._places[:FEWEST]:
+            window = self._window_at(place)
             change = torch.randn(window.shape, generator=noise, dtype=window.dtype).to(window.device)
-            found.append(self._forward(net, window * (1 + ROUNDING * change)))
+            found.append(self._alone(net, window * (1 + ROUNDING * change)))
         return distance(self._exact[: len(found)], torch.cat(found))
 
     def _difference(self, plan: Plan, tolerance: float) -> str:

@@ -67,6 +67,13 @@ def choose(
             say(f"{_words(candidate)} is not used: {why}")
         return not why
 
+    def better(best: tuple[float, Plan], candidate: Plan) -> tuple[float, Plan]:
+        try:
+            return max(best, (_rate(model, candidate, pictures, budget), candidate), key=lambda pair: pair[0])
+        except ModelOutputError as error:  # the check may have had time for smaller batches only
+            say(f"{_words(candidate)} is not used: {error}")
+            return best
+
     folded = replace(plan, fold_batch_norm=True)
     plan = folded if usable(folded) else plan
     if dtype == "bfloat16":
@@ -84,11 +91,11 @@ def choose(
         if candidate == plan or (candidate != candidates[0] and budget.spent(FOR_FORMATS)):
             continue
         if usable(candidate):
-            best = max(best, (_rate(model, candidate, pictures, budget), candidate), key=lambda pair: pair[0])
+            best = better(best, candidate)
     for size in () if batch_size else sorted({min(size, largest) for size in BATCHES} - {plan.batch_size}):
         candidate = replace(best[1], batch_size=size)
         if not budget.spent(FOR_FORMATS) and usable(candidate):
-            best = max(best, (_rate(model, candidate, pictures, budget), candidate), key=lambda pair: pair[0])
+            best = better(best, candidate)
     budget.fit(n_evaluations / best[0])
     return best
 
