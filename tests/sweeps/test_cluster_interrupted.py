@@ -114,7 +114,7 @@ def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(tmp_path: Path, mo
             assert "Ray could not be started on this machine" in process.stderr.read()
     there = psutil.Process(process.pid).children(recursive=True)
     assert len(ours(there)) >= 3
-    folder = Path(next(p for p in there if "raykeeper.py" in " ".join(p.cmdline())).cmdline()[-2])
+    folder = Path(next(p for p in there if "ray_keeper.py" in " ".join(p.cmdline())).cmdline()[-2])
     assert folder.is_dir()
     os.killpg(process.pid, signal.SIGINT)
     said, errors = process.communicate(timeout=PATIENCE)
