@@ -10,7 +10,7 @@ from rich.console import Console
 
 from shiftlens.cli import options as o
 from shiftlens.cli.console import Shell, remarks
-from shiftlens.cli.look import TAGS, Partial
+from shiftlens.cli.look import Partial
 from shiftlens.cli.measure import load
 from shiftlens.naming import printable
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from shiftlens.narrative.comparison_result import Comparison
-    from shiftlens.narrative.finding import Finding
 
 WIDEST = 140
 
@@ -69,6 +68,9 @@ def compare(
 
 
 def _show(shell: Shell, made: Comparison, evidence: bool) -> None:
+    from shiftlens.narrative.rendering import as_rich
+    from shiftlens.narrative.words import plain
+
     out = shell.stdout
     n_shifts = len(made.dys) * len(made.dxs)
     title = f"{len(made.names)} sweeps on the same {made.n_images:,} images x {n_shifts:,} shifts"
@@ -83,38 +85,13 @@ def _show(shell: Shell, made: Comparison, evidence: bool) -> None:
         style="dim",
         markup=False,
     )
-    found = made.findings
-    verdicts = {each.id for group in (made.improved, made.got_worse, made.cannot_be_told) for each in group}
-    rest = [each for each in found if each.id not in verdicts]
-    groups: list[tuple[str, list[Finding]]] = [
-        ("Improved", made.improved),
-        ("Got worse", made.got_worse),
-        ("Shift by shift", [each for each in rest if each.id.startswith("difference-map")]),
-        ("As good", [each for each in rest if each.id.startswith("as-good")]),
-        ("Cannot be told", made.cannot_be_told),
-        ("Chosen on one half, stated on the other", [each for each in rest if each.id.startswith("winner")]),
-    ]
-    shown = {each.id for _, group in groups for each in group}
-    for heading, group in (*groups, ("To be known", [each for each in found if each.id not in shown])):
-        _group(shell, heading, group, evidence)
-
-
-def _group(shell: Shell, heading: str, group: list[Finding], evidence: bool) -> None:
-    from rich.text import Text
-
-    from shiftlens.narrative.words import plain
-
-    if not group:
-        return
-    shell.stdout.print(f"\n{heading}", style="bold", markup=False)
-    for finding in group:
-        line = Text.assemble((f"{finding.severity}  ", TAGS[finding.severity]), plain(finding.statement))
-        if evidence and finding.evidence:
-            line.append(f"\n      {plain(finding.evidence)}", "dim")
-        shell.stdout.print(line)
-    # What to do is mostly the same for all of them: once is enough.
-    for remedy in dict.fromkeys(each.remedy for each in group if each.remedy and each.severity != "info"):
-        shell.stdout.print(f"      -> {plain(remedy)}", markup=False)
+    for heading, found in made.findings.by_section():
+        out.print(f"\n{heading}", style="bold", markup=False)
+        for finding in found:
+            out.print(as_rich(finding, action=False, evidence=evidence))
+        # What to do is mostly the same for all of them: once is enough.
+        for action in dict.fromkeys(each.action for each in found if each.action and each.severity != "info"):
+            out.print(f"      -> {plain(str(action))}", markup=False)
 
 
 def _table(made: Comparison) -> Table:

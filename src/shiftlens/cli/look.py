@@ -15,10 +15,8 @@ if TYPE_CHECKING:
 
     from shiftlens.figures.gallery import Pictures
     from shiftlens.lens.feature_run import FeatureRun
-    from shiftlens.narrative.finding import Finding, Findings
+    from shiftlens.narrative.finding import Findings
     from shiftlens.sweeps.sweep_result import Sweep
-
-TAGS = {"warn": "bold red", "note": "yellow", "info": "dim"}
 
 Partial = Annotated[bool, typer.Option("--partial", help="Take what is there of a sweep that is not complete.")]
 
@@ -99,6 +97,8 @@ def _show(
     shell: Shell, path: Path, result: Sweep | FeatureRun, found: Findings, evidence: bool, small_map: bool
 ) -> None:
     from shiftlens.lens.feature_run import FeatureRun
+    from shiftlens.narrative.finding import SEVERITIES
+    from shiftlens.narrative.rendering import as_rich
     from shiftlens.narrative.words import plain
 
     out = shell.stdout
@@ -111,9 +111,9 @@ def _show(
         colour = out.color_system is not None
         shifts = (result.grid.dys, result.grid.dxs)
         out.print(text_map(np.asarray(result.accuracy, np.float64), shifts, colour=colour, width=out.width))
-    for severity in ("warn", "note", "info"):
+    for severity in SEVERITIES:
         for finding in found.with_severity(severity):
-            _sentence(shell, finding, evidence)
+            out.print(as_rich(finding, action=severity != "info", evidence=evidence))
     out.print(_table(found), soft_wrap=False)
 
 
@@ -126,24 +126,10 @@ def _about(result: Sweep | FeatureRun) -> str:
     return f"{header.model} on {header.data}, {result.n_written:,} images x {result.grid.n_shifts:,} shifts"
 
 
-def _sentence(shell: Shell, finding: Finding, evidence: bool) -> None:
-    from rich.text import Text
-
-    from shiftlens.narrative.words import plain
-
-    # What a file says of its model and classes may hold a terminal's own commands.
-    line = Text.assemble((f"{finding.severity}  ", TAGS[finding.severity]), plain(finding.statement))
-    if finding.remedy and finding.severity != "info":
-        line.append(f"\n      -> {plain(finding.remedy)}")
-    if evidence and finding.evidence:
-        line.append(f"\n      {plain(finding.evidence)}", "dim")
-    shell.stdout.print(line)
-
-
 def _table(found: Findings) -> Table:
     from rich.table import Table
 
-    from shiftlens.narrative.finding import value_text
+    from shiftlens.narrative.rendering import value_text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("finding", no_wrap=True)

@@ -1,14 +1,14 @@
-"""What a feature run and layer arithmetic say, in sentences: which layer invents something, how far, on which side."""
+"""Findings of feature runs and of layer arithmetic: where border artefacts start, how far they reach, which side."""
 
 from __future__ import annotations
 
-import shlex
+from functools import partial
 
 from shiftlens.arithmetic import Inspection
 from shiftlens.lens.feature_run import FeatureRun, LayerMaps
 from shiftlens.lens.map_scores import CONSTANT, Borders
-from shiftlens.narrative.finding import Finding, Findings
-from shiftlens.narrative.words import plain
+from shiftlens.narrative.finding import Action, Finding, Findings, Quantity, number
+from shiftlens.narrative.words import plain, sentence
 from shiftlens.stats import Skipped
 
 CLEAR_OF_CHANCE = 3.0
@@ -18,7 +18,7 @@ OWN = "Scores are this project's own definition."
 
 
 def artefacts(found: FeatureRun | Inspection) -> Findings:
-    """Say what a feature run (question B) or layer arithmetic (question C) shows.
+    """Return what a feature run (question B) or layer arithmetic (question C) shows.
 
     Parameters
     ----------
@@ -31,14 +31,12 @@ def artefacts(found: FeatureRun | Inspection) -> Findings:
         Nothing is tested here, so nothing warns: a number is there, or a note that must be known before it is quoted.
     """
     if isinstance(found, Inspection):
-        return Findings(_arithmetic(found))
-    said = [*_empty(found), *_average(found)]
-    return Findings([*said, *(Finding(f"unseen-{k}", "B", "note", _sentence(n)) for k, n in enumerate(found.notes, 1))])
-
-
-def _sentence(text: str) -> str:
-    shown = plain(text)
-    return f"{shown[:1].upper()}{shown[1:]}."
+        return Findings([_arithmetic(found)])
+    unseen = [
+        Finding("unseen", sentence(note), severity="note", question="B", which=f"{k}")
+        for k, note in enumerate(found.notes, 1)
+    ]
+    return Findings([*_blank(found), *_average(found), *unseen])
 
 
 def _share(value: float) -> str:
@@ -50,65 +48,59 @@ def _energy(layer: LayerMaps) -> float:
     return 0.0 if isinstance(value, Skipped) else value
 
 
-def _empty(run: FeatureRun) -> list[Finding]:
+def _inspect(model: str, size: tuple[int, int]) -> tuple[str, ...]:
+    return ("shiftlens", "inspect", "--model", model, "--size", f"{size[0]}x{size[1]}")
+
+
+def _blank(run: FeatureRun) -> list[Finding]:
     if not run.is_empty:
         return []
-    what = f"an empty picture ({run.input})"
     evidence = (
-        f"{len(run)} layers at {run.size[0]}x{run.size[1]}, against the same net with circular padding, under which an "
-        f"empty picture stays constant at every layer. {OWN}"
+        f"{len(run)} layers at {run.size[0]}x{run.size[1]}, compared with the same net with circular padding, which "
+        f"keeps a blank input constant at every layer. {OWN}"
     )
-    start = run.start
+    start, what = run.start, f"the feature map of a blank input ({run.input})"
     if start is None:
-        said = f"No layer leaves marks of its borders on the map of {what}."
-        more = " Mirror, replicate and circular padding always do this: their bias shows in the average over pictures."
-        return [Finding("artefact-start", "B", "info", said, evidence=evidence + more)]
-    size = shlex.join(["shiftlens", "inspect", "--model", run.model, "--size", f"{run.size[0]}x{run.size[1]}"])
-    made = [
-        Finding(
-            "artefact-start",
-            "B",
-            "note",
-            f"Borders leave their first marks on the map of {what} at layer {plain(start.name)} ({start.kind}).",
-            evidence=evidence,
-            remedy=f"`{size}` says what padding each layer uses.",
-        )
-    ]
+        text = f"No layer shows border artefacts on {what}."
+        more = " Reflect, replicate and circular padding never do: their bias shows in the average over images."
+        return [Finding("artefact-start", text, Quantity("first artefact"), note=evidence + more, question="B")]
+    made = partial(Finding, note=evidence, severity="note", question="B")
     worst = max(run.layers, key=_energy)
-    made.append(
-        Finding(
+    return [
+        made(
+            "artefact-start",
+            f"Border artefacts on {what} start at layer {plain(start.name)} ({start.kind}).",
+            Quantity("first artefact", layer=start.name),
+            action=Action("See how much padding each layer uses", _inspect(run.model, run.size)),
+        ),
+        made(
             "artefact-energy",
-            "B",
-            "note",
-            f"At layer {plain(worst.name)}, {_share(_energy(worst))} of the power of the map of {what} is variation "
-            f"over space that the picture cannot explain: the most of all layers.",
-            value=_energy(worst),
-            unit="share",
-            evidence=evidence,
-        )
-    )
-    return [*made, *_reach(run, evidence), *_sides(run, evidence)]
+            f"At layer {plain(worst.name)}, {_share(_energy(worst))} of the power of {what} is spatial variation that "
+            "the image cannot explain, the largest share of all layers.",
+            Quantity("artefact energy", layer=worst.name),
+            number(_energy(worst), "share"),
+        ),
+        _reach(run, made),
+        *_sides(run, evidence),
+    ]
 
 
-def _reach(run: FeatureRun, evidence: str) -> list[Finding]:
+def _reach(run: FeatureRun, made: partial[Finding]) -> Finding:
     known = [layer for layer in run.layers if not isinstance(layer.scores.covered, Skipped)]
     full = next((layer for layer in known if layer.scores.covered == 1), None)
     if full is not None:
-        text = f"From layer {plain(full.name)} on, no cell of the map is free of the borders' marks."
-        return [Finding("artefact-reach", "B", "note", text, evidence=evidence)]
+        text = f"From layer {plain(full.name)} on, border artefacts cover the whole feature map."
+        return made("artefact-reach", text, Quantity("artefact reach", layer=full.name))
     pixels = [(layer.scores.reach_pixels, layer) for layer in known]
     far, layer = max(((p, each) for p, each in pixels if not isinstance(p, Skipped)), key=lambda pair: pair[0])
-    text = f"The borders' marks reach {far:.0f} px into the picture, at layer {plain(layer.name)}."
-    return [Finding("artefact-reach", "B", "note", text, value=float(far), unit="px", evidence=evidence)]
+    text = f"Border artefacts reach at most {far:.0f} px into the image, at layer {plain(layer.name)}."
+    return made("artefact-reach", text, Quantity("artefact reach", layer=layer.name), number(float(far), "px"))
 
 
 def _sides(run: FeatureRun, evidence: str) -> list[Finding]:
     made = []
-    for name, axis, contrast, names in (
-        ("artefact-sides-x", "left/right", "contrast_lr", ("left", "right")),
-        ("artefact-sides-y", "up/down", "contrast_ud", ("top", "bottom")),
-    ):
-        # Where next to nothing varies, the share of it that is odd says nothing.
+    for axis, contrast, names in (("x", "contrast_lr", ("left", "right")), ("y", "contrast_ud", ("top", "bottom"))):
+        # Where next to nothing varies, the odd share of it says nothing.
         rows = [
             (value, layer)
             for layer in run.layers
@@ -117,82 +109,86 @@ def _sides(run: FeatureRun, evidence: str) -> list[Finding]:
         if not rows:
             continue
         value, layer = max(rows, key=lambda row: row[0])
-        text = f"The marks are not the same {axis}: at layer {plain(layer.name)}, {_share(value)} of their variation "
-        text += "changes sign when the map is mirrored"
-        if isinstance(layer.scores.borders, Borders):
-            text += f" (against the net without borders, {_which(layer.scores.borders, names)})"
-        text += "."
         if value < 1e-6:
-            text = f"The marks are the same {axis} at every layer."
-        made.append(Finding(name, "B", "info", text, value=float(value), unit="share", evidence=evidence))
+            text = f"Border artefacts are equal at {names[0]} and {names[1]}, at every layer."
+        else:
+            text = f"Border artefacts differ between {names[0]} and {names[1]}: at layer {plain(layer.name)}, "
+            text += f"{_share(value)} of their variation changes sign when the map is mirrored"
+            if isinstance(layer.scores.borders, Borders):
+                text += f" (compared with the net without borders, {_which(layer.scores.borders, names)})"
+            text += "."
+        quantity = Quantity("odd share of the artefacts", axis, layer=layer.name)
+        estimate = number(float(value), "share")
+        made.append(Finding("artefact-sides", text, quantity, estimate, note=evidence, question="B", which=axis))
     return made
 
 
 def _which(borders: Borders, names: tuple[str, str]) -> str:
-    first, second = getattr(borders, names[0]), getattr(borders, names[1])
-    words = [f"{name} {'excited' if value > 0 else 'suppressed'} by {_share(abs(value))}" for name, value in
-             zip(names, (first, second), strict=True)]  # fmt: skip
-    return ", ".join(words)
+    values = [(name, getattr(borders, name)) for name in names]
+    return ", ".join(
+        f"{name} {'excited' if value > 0 else 'suppressed'} by {_share(abs(value))}" for name, value in values
+    )
 
 
 def _average(run: FeatureRun) -> list[Finding]:
-    layers = [layer for layer in run.layers if layer.average is not None]
-    if not layers:
+    averages = [(layer, layer.average) for layer in run.layers if layer.average is not None]
+    if not averages:
         return []
-    rolled = all(layer.average is not None and layer.average.rolled is not None for layer in layers)
+    made = partial(Finding, question="B")
     evidence = f"Mean over {run.n_images:,} images of {plain(run.data or '')}. {OWN}"
-    if not rolled:
+    if any(average.rolled is None for _, average in averages):
         text = (
-            "The average over pictures has no control for what is in them: photographs are centred, so content itself"
+            "The average over images has no control for their content: photographs are centred, so the content itself "
+            "varies over space."
         )
-        return [Finding("average-content", "B", "note", f"{text} is not the same everywhere.", evidence=evidence)]
-    rows = []
-    for layer in layers:
-        scores = layer.average.scores if layer.average is not None else layer.scores
-        if not isinstance(scores.artefact_energy, Skipped) and scores.noise:
-            rows.append((scores.artefact_energy / scores.noise, scores.artefact_energy, scores.noise, layer))
-    clear = [row for row in rows if row[0] >= CLEAR_OF_CHANCE]
-    if not clear:
-        text = "With content moved evenly over the picture, no layer's average varies over space beyond chance."
-        return [Finding("average-energy", "B", "info", text, evidence=evidence)]
-    ratio, energy, noise, layer = max(clear, key=lambda row: row[1])
-    text = (
-        f"With content moved evenly over the picture, {_share(energy)} of the power of the average map of layer "
-        f"{plain(layer.name)} is still variation over space ({ratio:,.0f} times what chance gives, {_share(noise)}): "
-        f"{len(clear)} of {len(rows)} layers are beyond {CLEAR_OF_CHANCE:.0f} times chance."
-    )
-    seam = " Rolled pictures have a seam where their opposite sides meet; it is everywhere alike."
-    return [Finding("average-energy", "B", "note", text, value=float(energy), unit="share", evidence=evidence + seam)]
-
-
-def _arithmetic(found: Inspection) -> list[Finding]:
-    h, w = found.size
-    evidence = "Layer arithmetic from one forward pass without numbers (arXiv 2010.02178, section 3)."
-    judged = [layer for layer in found.layers if not isinstance(layer.used, Skipped) and not layer.merged]
-    if found.is_even:
-        text = f"At {h}x{w}, all {len(judged)} layers use as much padding on one side as on the other."
-        return [Finding("uneven-padding", "C", "info", text, value=0.0, unit="layers", evidence=evidence)]
-    names = ", ".join(plain(layer.name) for layer in found.uneven[:3])
-    more = f" and {len(found.uneven) - 3} more" if len(found.uneven) > 3 else ""
-    text = f"At {h}x{w}, {len(found.uneven)} of {len(judged)} layers treat opposite sides differently: {names}{more}."
-    sizes = {axis: _nearest(n, found.even_sizes[axis]) for axis, n in (("h", h), ("w", w))}
-    remedy = None
-    if all(size is not None for size in sizes.values()):
-        size = f"{sizes['h']}x{sizes['w']}"
-        command = shlex.join(["shiftlens", "inspect", "--model", found.model, "--size", size])
-        remedy = f"Pictures of {size} pixels would treat all sides alike (`{command}`)."
-    return [
-        Finding(
-            "uneven-padding",
-            "C",
-            "note",
-            text,
-            value=float(len(found.uneven)),
-            unit="layers",
-            evidence=evidence,
-            remedy=remedy,
-        )
+        return [made("average-content", text, note=evidence, severity="note")]
+    rows = [
+        (average.scores.artefact_energy, average.scores.noise, layer)
+        for layer, average in averages
+        if not isinstance(average.scores.artefact_energy, Skipped) and average.scores.noise
     ]
+    clear = [row for row in rows if row[0] / row[1] >= CLEAR_OF_CHANCE]
+    quantity = Quantity("artefact energy of the average")
+    if not clear:
+        text = "With content rolled evenly over the image, no layer's average varies over space beyond chance."
+        return [made("average-energy", text, quantity, note=evidence)]
+    energy, noise, layer = max(clear, key=lambda row: row[0])
+    text = (
+        f"With content rolled evenly over the image, {_share(energy)} of the power of the average map of layer "
+        f"{plain(layer.name)} is spatial variation ({energy / noise:,.0f} times what chance gives, {_share(noise)}): "
+        f"{len(clear)} of {len(rows)} layers exceed {CLEAR_OF_CHANCE:.0f} times chance."
+    )
+    note = f"{evidence} Rolled images have a seam where their opposite sides meet, everywhere alike."
+    quantity = Quantity("artefact energy of the average", layer=layer.name)
+    return [made("average-energy", text, quantity, number(float(energy), "share"), note=note, severity="note")]
+
+
+def _arithmetic(found: Inspection) -> Finding:
+    (h, w), n_uneven = found.size, len(found.uneven)
+    judged = [layer for layer in found.layers if not isinstance(layer.used, Skipped) and not layer.merged]
+    made = partial(
+        Finding,
+        quantity=Quantity("layers that pad unevenly"),
+        question="C",
+        note="Layer arithmetic from one forward pass without numbers (arXiv 2010.02178, section 3).",
+    )
+    if found.is_even:
+        text = f"At {h}x{w}, all {len(judged)} layers use the same padding on opposite sides."
+        return made("uneven-padding", text, estimate=number(0.0, "layers"))
+    names = ", ".join(plain(layer.name) for layer in found.uneven[:3])
+    more = f" and {n_uneven - 3} more" if n_uneven > 3 else ""
+    height, width = (_nearest(n, found.even_sizes[axis]) for axis, n in (("h", h), ("w", w)))
+    action = None
+    if height is not None and width is not None:
+        text = f"Use images of {height}x{width} px, which every layer pads evenly"
+        action = Action(text, _inspect(found.model, (height, width)))
+    return made(
+        "uneven-padding",
+        f"At {h}x{w}, {n_uneven} of {len(judged)} layers use different padding on opposite sides: {names}{more}.",
+        estimate=number(float(n_uneven), "layers"),
+        action=action,
+        severity="note",
+    )
 
 
 def _nearest(n: int, sizes: tuple[int, ...]) -> int | None:

@@ -1,4 +1,4 @@
-"""The door: sweeps in, a `Comparison` out."""
+"""`compare`: sweeps in, a `Comparison` out."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from shiftlens.analysis.paired import (
 )
 from shiftlens.analysis.winners import winners
 from shiftlens.errors import InputError
-from shiftlens.narrative.comparison_result import Against, Comparison, Row
+from shiftlens.narrative.comparison_result import Comparison
+from shiftlens.narrative.comparison_rows import Against, Row
 from shiftlens.narrative.comparison_sentences import sentences
 from shiftlens.stats import Estimate, FloatArray, Skipped, holm
 from shiftlens.sweeps.sweep_result import Sweep
 
 MARGIN = 0.3
-"""Points by which an arm may be worse and still count as good: the contract's."""
+"""Points by which a sweep may be worse and still count as non-inferior."""
 
 N_RESAMPLES = 1000
 
@@ -55,13 +56,13 @@ def compare(
     sweeps
         Two or more, from `shiftlens.sweep` or `open_sweep`, or their paths: same images, fill, classes, and the same
         grid. Nets of different input size are compared on the shifts that all grids have, areas in px of the source
-        picture (of the baseline's input where the source's size is not known).
+        image (of the baseline's input where the source's size is not known).
     baseline
         The sweep that the others are compared with, by position or name.
     names
         One a sweep; the files' names by default.
     margin
-        Points by which a sweep may be worse and still count as good as the baseline.
+        Points by which a sweep may be worse and still count as non-inferior to the baseline.
     partial
         Compare the images that all sweeps hold, instead of refusing incomplete ones and those of other images.
     seed
@@ -77,7 +78,7 @@ def compare(
     Raises
     ------
     InputError
-        Fewer than two sweeps, or sweeps that do not ask the same question; says which and what differs.
+        Fewer than two sweeps, or sweeps that differ in images, fill, classes or step; says which and what differs.
     StoreError
         A sweep that is not there, damaged, or not complete.
 
@@ -110,7 +111,7 @@ def compared(
     Parameters
     ----------
     sources
-        See `sources.opened`.
+        See `analysis.comparable.opened`.
     n_resamples
         Bootstrap samples over images.
     """

@@ -1,4 +1,4 @@
-"""What misleads in a comparison: named where it applies."""
+"""What can mislead in a comparison: named where it applies."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ def notes(aligned: Aligned) -> list[Finding]:
         _left_out(aligned),
         _adaptive(aligned),
         _control(aligned),
-        _same_model(aligned),
-        _other_answers(aligned),
-        _like_answers(aligned),
+        *_same_models(aligned),
         _sizes(aligned),
-        _view(aligned),
+        _preprocessing(aligned),
         _fill(aligned),
         _precision(aligned),
         _training(aligned),
-        _checkpoints(aligned),
+        _caveat(
+            "checkpoints",
+            f"Intervals are over images ({aligned.n_images:,}), for these checkpoints: another training run of the "
+            "same recipe may differ by more than any difference here.",
+            note="For a recipe or a padding mode the unit is the training run: train several seeds of each.",
+        ),
     ]
     return [each for each in found if each is not None]
 
 
-def _said(name: str, text: str, severity: Severity = "note", evidence: str = "") -> Finding:
-    return Finding(name, "D", severity, text, evidence=evidence)
+def _caveat(kind: str, text: str, severity: Severity = "note", note: str = "") -> Finding:
+    return Finding(kind, text, note=note, severity=severity, question="D", section="caveats")
 
 
 def _listed(aligned: Aligned, of: Callable[[Arm], Any]) -> str | None:
@@ -44,23 +47,16 @@ def _listed(aligned: Aligned, of: Callable[[Arm], Any]) -> str | None:
 def _left_out(aligned: Aligned) -> Finding | None:
     if not aligned.n_left_out:
         return None
-    text = (
-        f"All that is said here is about the {aligned.n_images:,} images that every sweep holds; up to "
-        f"{aligned.n_left_out:,} more are in some only."
+    n = aligned.n_images
+    # Of an adaptive sweep and any other sweep of all images, the common ones are the first of the stratified order.
+    short = [arm for arm in aligned.arms if arm.facts.n_images == n != arm.facts.n_population]
+    stratified = all(arm.facts.half_width is not None for arm in short)
+    return _caveat(
+        "images-left-out",
+        f"All findings are about the {n:,} images that every sweep holds; up to {aligned.n_left_out:,} more are in "
+        "only some of them.",
+        note="They are a class-stratified subset." if stratified else "They need not be a random sample of the images.",
     )
-    # Of an adaptive sweep and any other sweep of all images, the common ones are a beginning of the fixed order.
-    fair = all(arm.facts.half_width is not None for arm in aligned.arms if _is_short(arm, aligned))
-    evidence = (
-        "They are a beginning of a fixed order that keeps the classes' shares."
-        if fair
-        else "They need not be a random sample of the images."
-    )
-    return _said("images-left-out", text, evidence=evidence)
-
-
-def _is_short(arm: Arm, aligned: Aligned) -> bool:
-    """Whether an arm holds none but the common images, and could have held more."""
-    return arm.facts.n_images == aligned.n_images != arm.facts.n_population
 
 
 def _adaptive(aligned: Aligned) -> Finding | None:
@@ -71,12 +67,12 @@ def _adaptive(aligned: Aligned) -> Finding | None:
     ]
     if not arms:
         return None
-    return _said(
+    return _caveat(
         "adaptive",
-        f"Images were measured until every accuracy was known well enough: {', '.join(arms)}. Compared are the "
-        f"{aligned.n_images:,} that every sweep holds.",
+        f"Adaptive sweeps measured images until their confidence band was narrow enough: {', '.join(arms)}. Compared "
+        f"are the {aligned.n_images:,} that every sweep holds.",
         "info",
-        evidence="The half-widths are of each sweep's own accuracies; differences are paired, image by image.",
+        "The half-widths are of each sweep's own accuracies; differences are paired, image by image.",
     )
 
 
@@ -84,67 +80,45 @@ def _control(aligned: Aligned) -> Finding | None:
     control = aligned.arms[aligned.baseline].facts.control
     if control is None:
         return None
-    return _said(
-        "is-a-control", f"These are the controls {control} of sweeps: the pictures were changed before they were shown."
-    )
+    text = f"These are the controls {control} of sweeps: the images were changed before the models saw them."
+    return _caveat("is-a-control", text)
 
 
-def _same_model(aligned: Aligned) -> Finding | None:
+def _same_models(aligned: Aligned) -> list[Finding]:
+    """Sweeps with the baseline's digest or its logits, and what it means where only one of both is equal."""
     base = aligned.arms[aligned.baseline]
-    same = [
-        name_text(aligned.arms[k].name)
-        for k in aligned.others
-        if _same_digest(base, aligned.arms[k]) and _answers_alike(base, aligned.arms[k]) is not False
-    ]
-    if not same:
-        return None
-    return _said(
-        "same-model",
-        f"{', '.join(same)} and {name_text(base.name)} are of the same model: nothing but the engine can differ.",
+    found: dict[str, list[str]] = {}
+    for arm in (aligned.arms[k] for k in aligned.others):
+        digest = bool(base.facts.model_digest) and base.facts.model_digest == arm.facts.model_digest
+        logits = _equal_logits(base, arm)
+        if digest:
+            found.setdefault("other-answers" if logits is False else "same-model", []).append(name_text(arm.name))
+        elif base.facts.model_digest and logits:
+            found.setdefault("like-answers", []).append(name_text(arm.name))
+    rows: tuple[tuple[str, str, Severity], ...] = (
+        ("same-model", "are of the same model: only the engine can cause a difference.", "note"),
+        (
+            "other-answers",
+            "claim the same model (by digest), but gave different logits for the fixed images when they were swept: "
+            "something that the digest does not cover was different.",
+            "warn",
+        ),
+        (
+            "like-answers",
+            "have different digests and equal logits for the fixed images: this may be one net whose code was "
+            "rewritten.",
+            "note",
+        ),
     )
-
-
-def _other_answers(aligned: Aligned) -> Finding | None:
-    """Sweeps of one digest whose models answered otherwise on the fixed pictures."""
-    base = aligned.arms[aligned.baseline]
-    other = [
-        name_text(aligned.arms[k].name)
-        for k in aligned.others
-        if _same_digest(base, aligned.arms[k]) and _answers_alike(base, aligned.arms[k]) is False
+    return [
+        _caveat(kind, f"{', '.join(found[kind])} and {name_text(base.name)} {text}", severity)
+        for kind, text, severity in rows
+        if kind in found
     ]
-    if not other:
-        return None
-    return _said(
-        "other-answers",
-        f"{', '.join(other)} and {name_text(base.name)} claim the same model (by digest), but it answered otherwise on "
-        "the fixed pictures when they were swept: something that the digest does not cover was another.",
-        "warn",
-    )
 
 
-def _like_answers(aligned: Aligned) -> Finding | None:
-    """The reverse: other digests, the same answers."""
-    base = aligned.arms[aligned.baseline]
-    alike = [
-        name_text(aligned.arms[k].name)
-        for k in aligned.others
-        if not _same_digest(base, aligned.arms[k]) and _answers_alike(base, aligned.arms[k])
-    ]
-    if not base.facts.model_digest or not alike:
-        return None
-    return _said(
-        "like-answers",
-        f"{', '.join(alike)} and {name_text(base.name)} have other digests and answer alike on the fixed pictures: "
-        "this may be one net whose code was written anew.",
-    )
-
-
-def _same_digest(one: Arm, two: Arm) -> bool:
-    return bool(one.facts.model_digest) and one.facts.model_digest == two.facts.model_digest
-
-
-def _answers_alike(one: Arm, two: Arm) -> bool | None:
-    """None where it cannot be told: another input, or a model that has not answered."""
+def _equal_logits(one: Arm, two: Arm) -> bool | None:
+    """Whether two models gave the same logits for the fixed images; None where that is not known."""
     a, b = one.facts, two.facts
     if a.behaviour is None or b.behaviour is None or not (a.behaviour.tells and b.behaviour.tells):
         return None
@@ -157,29 +131,27 @@ def _sizes(aligned: Aligned) -> Finding | None:
     sizes = _listed(aligned, lambda arm: "{}x{} px".format(*arm.facts.image_size))
     if sizes is None:
         return None
-    whose = "the source picture" if aligned.unit == "source" else "the baseline's input"
+    whose = "the source image" if aligned.unit == "source" else "the baseline's input"
     scales = ", ".join(f"{name_text(arm.name)} {8 * arm.scale:.2f} px" for arm in aligned.arms)
-    return _said(
+    return _caveat(
         "input-sizes",
-        f"The nets have inputs of different size ({sizes}): compared are equal shifts on each net's own input, so a "
+        f"The nets have inputs of different size ({sizes}). Equal shifts of each net's own input are compared, so a "
         f"shift of 8 px is another distance in {whose}: {scales}.",
-        evidence="Retained areas and radii are scaled; shifts, and all means over shifts, are not.",
+        note="Retained areas and radii are scaled; shifts, and all means over shifts, are not.",
     )
 
 
-def _view(aligned: Aligned) -> Finding | None:
-    def view(arm: Arm) -> str:
+def _preprocessing(aligned: Aligned) -> Finding | None:
+    def preprocessing(arm: Arm) -> str:
         p = arm.facts.preprocessing
         resize = "no resizing of its own" if p.resize is None else f"shorter side {p.resize} px, {p.interpolation}"
         return f"{resize}, {len(p.mean)} channel{'s' if len(p.mean) > 1 else ''}"
 
-    views = _listed(aligned, view)
+    views = _listed(aligned, preprocessing)
     if views is None:
         return None
-    return _said(
-        "other-view",
-        f"The nets are not shown the same pixels ({views}): part of a difference may be the preprocessing's.",
-    )
+    text = f"The nets get different pixels ({views}): part of a difference may come from the preprocessing."
+    return _caveat("other-view", text)
 
 
 def _fill(aligned: Aligned) -> Finding | None:
@@ -188,19 +160,16 @@ def _fill(aligned: Aligned) -> Finding | None:
     means = _listed(aligned, lambda arm: ", ".join(f"{v:.3f}" for v in arm.facts.preprocessing.mean))
     if means is None:
         return None
-    return _said("fill-space", f"Fill mean is another colour for each net, its own normalisation's mean: {means}.")
+    text = f"Fill mean is a different colour for each net, the mean of its own normalisation: {means}."
+    return _caveat("fill-space", text)
 
 
 def _precision(aligned: Aligned) -> Finding | None:
     how = _listed(aligned, lambda arm: f"{arm.facts.engine} in {arm.facts.dtype}")
     if how is None:
         return None
-    return _said(
-        "precision",
-        f"The sweeps were not computed alike ({how}): rounding alone turns a few predictions.",
-        "info",
-        evidence="Sweep all with the same --dtype to be sure.",
-    )
+    text = f"The sweeps were computed in different ways ({how}): rounding alone changes a few predictions."
+    return _caveat("precision", text, "info", "Sweep all with the same --dtype to exclude this.")
 
 
 def _training(aligned: Aligned) -> Finding | None:
@@ -213,17 +182,8 @@ def _training(aligned: Aligned) -> Finding | None:
     seen = _listed(aligned, augmentation)
     if seen is None:
         return None
-    return _said(
+    return _caveat(
         "shifts-in-training",
-        f"The nets were not trained with the same augmentation ({seen}): shifts seen in training are learnt, and what "
-        "differs here need not be the architecture's.",
-    )
-
-
-def _checkpoints(aligned: Aligned) -> Finding:
-    return _said(
-        "checkpoints",
-        f"Intervals are over images ({aligned.n_images:,}), for these checkpoints: another training run of the same "
-        "recipe may differ by more than any difference here.",
-        evidence="For a recipe or a padding mode the unit is the training run: train several seeds of each.",
+        f"The nets were trained with different augmentation ({seen}): robustness to shifts in training is learnt, and "
+        "a difference need not come from the architecture.",
     )

@@ -1,142 +1,143 @@
-"""A comparison in sentences: what improved, what got worse, what cannot be told, who won, what misleads."""
+"""The findings of a comparison: differences, the map of shifts, non-inferiority, the best sweeps, caveats."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from shiftlens.analysis.arm_scores import Quantity
-from shiftlens.analysis.paired import NO_IMAGE_DIFFERS, POWER, Difference, NonInferiority
+from shiftlens.analysis.arm_scores import Quantity as Score
+from shiftlens.analysis.paired import NO_IMAGE_DIFFERS, POWER, Difference, NonInferiority, Verdict
 from shiftlens.analysis.winners import Criterion, Winner
 from shiftlens.narrative.comparison_notes import notes
-from shiftlens.narrative.comparison_result import Against, Comparison, Row
-from shiftlens.narrative.finding import Finding, Findings
+from shiftlens.narrative.comparison_result import Comparison
+from shiftlens.narrative.comparison_rows import Against, Row
+from shiftlens.narrative.finding import Action, Finding, Findings, Quantity, Section, Significance, number
 from shiftlens.narrative.performance import MORE_CONSISTENT
-from shiftlens.narrative.words import name_text, number_text, p_text, plain, quoted, with_interval
+from shiftlens.narrative.words import name_text, number_text, plain, quoted, with_interval
 from shiftlens.stats import Estimate, Skipped
 
-LABELS: dict[Quantity, str] = {
+LABELS: dict[Score, str] = {
     "at-rest": "accuracy at (0, 0)",
     "near": "mean accuracy within 8 px",
     "everywhere": "mean accuracy over all shifts",
-    "worst": "the share of images right under every shift within 4 px",
+    "worst": "the share of images classified correctly under every shift within 4 px",
     "retained": "the retained area (95 %)",
     "side-x": "the size of the left/right asymmetry",
     "side-y": "the size of the up/down asymmetry",
     "agreement": "agreement with the prediction at (0, 0) within 8 px",
 }
-MEANINGS: dict[Quantity, str] = {
-    "everywhere": "Over the common shifts that leave some of every net's picture. It depends on how far the grids go.",
+MEANINGS: dict[Score, str] = {
+    "everywhere": "Over the common shifts that leave part of every net's image in view. It depends on the grids' size.",
     "worst": "After arXiv 1712.02779, which takes a square of shifts: compare only equal shapes and steps.",
-    "retained": "[own] Shifts connected to (0, 0) with 95 % of the accuracy there: an area says how far a net holds "
+    "retained": "[own] Shifts connected to (0, 0) with 95 % of the accuracy there: an area says how far a net keeps "
     "its own level, not how high that is.",
-    "side-x": "[own] Right minus left; the data's own asymmetry is in both. Merely turning round is no change.",
-    "side-y": "[own] Down minus up; the data's own asymmetry is in both. Merely turning round is no change.",
-    "agreement": f"{MORE_CONSISTENT}.",
+    "side-x": "[own] Right minus left, without its sign; includes the dataset bias.",
+    "side-y": "[own] Down minus up, without its sign; includes the dataset bias.",
+    "agreement": MORE_CONSISTENT,
 }
-WON: dict[Criterion, str] = {
+BEST: dict[Criterion, str] = {
     "at-rest": "the highest accuracy at (0, 0)",
     "near": "the highest mean accuracy within 8 px",
-    "worst": "the largest share of images right under every shift within 4 px",
+    "worst": "the largest share of images classified correctly under every shift within 4 px",
     "retained": "the largest retained area",
     "retained-as-accurate": "the largest retained area among those at least as accurate at (0, 0)",
 }
+SECTION_OF: dict[Verdict, Section] = {"better": "improved", "worse": "worse", "undecided": "inconclusive"}
 
 
 def sentences(comparison: Comparison) -> Findings:
-    """Say a comparison: differences first, arm by arm, then winners, then what misleads."""
+    """Return all findings: differences first, sweep by sweep, then the best sweeps, then caveats."""
     found: list[Finding] = []
     for each in comparison.against:
         found += [
-            *(_difference(quantity, made, each, comparison) for quantity, made in each.differences.items()),
+            *(_difference(score, made, each, comparison) for score, made in each.differences.items()),
             _map(each, comparison),
-            *(_as_good(made, each, comparison) for made in each.as_good if isinstance(made, NonInferiority)),
+            *(_non_inferiority(made, each, comparison) for made in each.as_good if isinstance(made, NonInferiority)),
         ]
-    found += [_winner(each, comparison) for each in comparison.winners]
+    found += [_best(each, comparison) for each in comparison.winners]
     return Findings([*found, *notes(comparison.aligned)])
 
 
-def _both(each: Against, comparison: Comparison) -> tuple[str, str]:
+def _names(each: Against, comparison: Comparison) -> tuple[str, str]:
     return name_text(each.name), name_text(comparison.names[comparison.baseline])
 
 
-def _difference(quantity: Quantity, made: Difference | Skipped, each: Against, comparison: Comparison) -> Finding:
-    arm, base = _both(each, comparison)
-    name, label = f"difference-{quantity}-{each.which}", LABELS[quantity]
+def _quantity(metric: str, each: Against, comparison: Comparison, shift: tuple[int, int] | None = None) -> Quantity:
+    return Quantity(metric, shift=shift, of=each.name, versus=comparison.names[comparison.baseline])
+
+
+def _test(p_value: float, holds: bool, comparison: Comparison) -> Significance:
+    return Significance(p_value, f"all {comparison.n_tests} tests of the comparison", holds)
+
+
+def _difference(score: Score, made: Difference | Skipped, each: Against, comparison: Comparison) -> Finding:
+    arm, base = _names(each, comparison)
+    label, which = LABELS[score], f"{score}-{each.which}"
     if isinstance(made, Skipped):
         text = f"Not measured: the difference of {arm} and {base} in {label}, since {plain(made.why)}."
-        return Finding(f"skipped-{name}", "D", "info", text)
-    values = _values(quantity, comparison.rows[each.which], comparison.rows[comparison.baseline])
-    size = _size(made.estimate)
-    # Better and worse say which way in words: the number needs no sign.
-    apart = _size(made.estimate if made.estimate.value > 0 else made.estimate.scaled(-1, made.estimate.unit))
-    remedy = None
-    if made.verdict == "better":
-        text = f"Improved: {arm} beats {base} in {label}{values}, by {apart}."
-    elif made.verdict == "worse":
-        text = f"Got worse: {arm} is behind {base} in {label}{values}, by {apart}."
-        remedy = f"See where: {_plots(comparison)}"
-    elif made.estimate.method == NO_IMAGE_DIFFERS:
-        text = f"Cannot be told, since {arm} and {base} do not differ on any image in {label}{values}: {size}."
-    else:
-        text = f"Cannot be told: whether {arm} differs from {base} in {label}{values}; seen is {size}"
-        if made.estimate.lo > 0 or made.estimate.hi < 0:
-            # The interval is of this difference alone, and looks as if the matter were settled.
-            text += f", which does not stand with all {comparison.n_tests} tests looked at"
-        text += "."
-        if np.isfinite(made.detectable):
-            needed = number_text(made.detectable, made.estimate.unit)
-            text += f" A true difference of {needed} would be found in {100 * POWER:.0f} of 100 such sets of images."
-    return Finding(
-        name,
-        "D",
-        "warn" if made.verdict == "worse" else "info",
-        text,
-        made.estimate.value,
-        made.estimate.unit,
-        (made.estimate.lo, made.estimate.hi),
-        made.holm_p,
-        _evidence(quantity, made, comparison),
-        remedy,
-    )
-
-
-def _evidence(quantity: Quantity, made: Difference, comparison: Comparison) -> str:
-    basis = (
-        f"{made.estimate.n:,} images, paired; interval: {made.estimate.method}, for this difference alone. Corrected "
-        f"for all {comparison.n_tests} tests of the comparison (Holm) {p_text(made.holm_p)}."
-    )
-    if np.isfinite(made.detectable) and made.verdict != "undecided":
-        basis += (
-            f" A true difference of {number_text(made.detectable, made.estimate.unit)} is found with "
-            f"{100 * POWER:.0f} % chance."
+        return Finding("skipped-difference", text, question="D", section="caveats", which=which)
+    estimate, decided = made.estimate, made.verdict != "undecided"
+    what = f"{label}{_values(score, comparison.rows[each.which], comparison.rows[comparison.baseline])}"
+    can_find = ""
+    if np.isfinite(made.detectable):
+        can_find = (
+            f"A true difference of {number_text(made.detectable, estimate.unit)} would be found with "
+            f"{100 * POWER:.0f} % probability."
         )
-    more = MEANINGS.get(quantity)
-    if quantity == "retained":
-        more = f"{more} In px of {_whose(comparison)}."
-    return f"{basis} {more}" if more else basis
+    if decided:
+        # Better and worse say the direction in words: the number needs no sign.
+        apart = _size(estimate if estimate.value > 0 else estimate.scaled(-1, estimate.unit))
+        verb = "Improved: {} exceeds {}" if made.verdict == "better" else "Got worse: {} is behind {}"
+        if score in ("side-x", "side-y"):
+            verb = "Improved: {} is below {}" if made.verdict == "better" else "Got worse: {} is above {}"
+        text = f"{verb.format(arm, base)} in {what}, by {apart}."
+    elif estimate.method == NO_IMAGE_DIFFERS:
+        text = f"Inconclusive: {arm} and {base} do not differ on any image in {what}: {_size(estimate)}."
+    else:
+        text = f"Inconclusive: the difference of {arm} and {base} in {what} is {_size(estimate)}"
+        if estimate.lo > 0 or estimate.hi < 0:
+            # The interval is of this difference alone, and looks as if the matter were settled.
+            text += f", which is not significant after correction for all {comparison.n_tests} tests"
+        text += f". {can_find}".rstrip()
+    meaning = MEANINGS.get(score, "")
+    if score == "retained":
+        meaning += f" In px of {_whose(comparison)}."
+    note = ["Paired, image by image; the interval is of this difference alone.", can_find if decided else "", meaning]
+    return Finding(
+        "difference",
+        text,
+        _quantity(label, each, comparison),
+        estimate,
+        _test(made.holm_p, decided, comparison),
+        Action("See where", _plots(comparison)) if made.verdict == "worse" else None,
+        " ".join(part for part in note if part),
+        "warn" if made.verdict == "worse" else "info",
+        "D",
+        SECTION_OF[made.verdict],
+        which,
+    )
 
 
 def _whose(comparison: Comparison) -> str:
     if comparison.unit == "source":
-        return "the source picture"
+        return "the source image"
     return f"the input of {name_text(comparison.names[comparison.baseline])}"
 
 
-def _values(quantity: Quantity, row: Row, base: Row) -> str:
+def _values(score: Score, row: Row, base: Row) -> str:
     """Both values in brackets, where the table has them."""
-    pairs: dict[Quantity, tuple[Estimate | Skipped, Estimate | Skipped]] = {
-        "at-rest": (row.accuracy, base.accuracy),
-        "near": (row.near, base.near),
-        "worst": (row.worst_of_radius, base.worst_of_radius),
-        "retained": (row.retained_area, base.retained_area),
-        "side-x": (row.asymmetry_lr, base.asymmetry_lr),
-        "side-y": (row.asymmetry_ud, base.asymmetry_ud),
-    }
-    one, two = pairs.get(quantity, (Skipped("", ""), Skipped("", "")))
-    if isinstance(one, Skipped) or isinstance(two, Skipped):
-        return ""
-    shown = [("at least " if e.at_least else "") + number_text(e.value, e.unit) for e in (one, two)]
-    return f" ({shown[0]} against {shown[1]})"
+    column = {
+        "at-rest": "accuracy",
+        "near": "near",
+        "worst": "worst_of_radius",
+        "retained": "retained_area",
+        "side-x": "asymmetry_lr",
+        "side-y": "asymmetry_ud",
+    }.get(score)
+    pair = [getattr(each, column) for each in (row, base)] if column else []
+    shown = [
+        ("at least " if e.at_least else "") + number_text(e.value, e.unit) for e in pair if isinstance(e, Estimate)
+    ]
+    return f" ({shown[0]}, {shown[1]})" if len(shown) == 2 else ""
 
 
 def _size(estimate: Estimate) -> str:
@@ -148,89 +149,96 @@ def _size(estimate: Estimate) -> str:
 
 
 def _map(each: Against, comparison: Comparison) -> Finding:
-    arm, base = _both(each, comparison)
+    arm, base = _names(each, comparison)
     made, n_tested = each.map, int(each.map.tested.sum())
     clear = made.better | made.worse
     searched = np.where(clear if clear.any() else made.tested, np.abs(made.value), -1.0)
     row, column = np.unravel_index(int(np.argmax(searched)), searched.shape)
     value, lo, hi = (float(cells[row, column]) for cells in (made.value, made.band_lo, made.band_hi))
-    place = f"(dx, dy) = ({int(comparison.dxs[column])}, {int(comparison.dys[row])})"
-    most = f"{with_interval(value, lo, hi, 'points')} at {place}"
+    method = "adjusted Wald, simultaneous over all shifts of all sweeps (max-t bootstrap)"
+    estimate = Estimate(value, lo, hi, "points", made.n, method)
+    shift = int(comparison.dxs[column]), int(comparison.dys[row])
+    most = f"{quoted(estimate)} at (dx, dy) = {shift}"
     if made.holds and clear.any():
-        counts = f"better at {int(made.better.sum()):,} and worse at {int(made.worse.sum()):,} of {n_tested:,} shifts"
-        text = f"Shift by shift, {arm} is {counts} than {base}, all looked at together; most clearly by {most}."
+        text = (
+            f"Shift by shift, {arm} is better than {base} at {int(made.better.sum()):,} and worse at "
+            f"{int(made.worse.sum()):,} of {n_tested:,} shifts (simultaneous band); most clearly by {most}."
+        )
     elif made.holds:
-        text = f"Shift by shift, {arm} and {base} differ somewhere, at no shift clearly; most by {most}."
+        text = f"Shift by shift, {arm} and {base} differ somewhere, but at no shift significantly; most by {most}."
     else:
-        text = f"At no single shift do {arm} and {base} differ beyond chance, all looked at together; most by {most}."
+        text = f"{arm} and {base} do not differ significantly at any single shift (simultaneous band); most by {most}."
     return Finding(
-        f"difference-map-{each.which}",
-        "D",
+        "difference-map",
+        text,
+        _quantity("accuracy", each, comparison, shift),
+        estimate,
+        _test(made.holm_p, made.holds, comparison),
+        Action("See where", _plots(comparison)) if made.holds else None,
+        "Paired, image by image. Tested is any difference at all: Simes over exact McNemar tests.",
         "warn" if made.holds and made.worse.any() else "info",
-        text,
-        value,
-        "points",
-        (lo, hi),
-        made.holm_p,
-        f"{made.n:,} images, paired; the interval holds for all shifts of all sweeps together (max-t bootstrap, "
-        f"adjusted Wald). Any difference at all: Simes over exact McNemar tests, corrected for all "
-        f"{comparison.n_tests} tests (Holm) {p_text(made.holm_p)}.",
-        f"See where: {_plots(comparison)}" if made.holds else None,
-    )
-
-
-def _as_good(made: NonInferiority, each: Against, comparison: Comparison) -> Finding:
-    (arm, base), n = _both(each, comparison), len(comparison.against)
-    label, margin = LABELS[made.quantity], number_text(made.margin, "points")
-    at_worst = f"{number_text(abs(made.lower), 'points')} {'behind' if made.lower < 0 else 'ahead'}"
-    if made.holds:
-        text = f"As good: {arm} is no more than {margin} behind {base} in {label}; at worst {at_worst}."
-    else:
-        text = f"Not shown: that {arm} is as good as {base} in {label}, up to {margin}; at worst it is {at_worst}."
-    needed = f"If there is no true difference, about {made.n_needed:,} images show it with {100 * POWER:.0f} % chance."
-    return Finding(
-        f"as-good-{made.quantity}-{each.which}",
         "D",
-        "info",
-        text,
-        made.lower,
-        "points",
-        evidence=f"Non-inferiority: the lower end of the 95 % interval"
-        f"{'' if n == 1 else f', for all {n} sweeps together,'} is compared with -{margin}. "
-        f"{'' if made.holds else needed}".strip(),
+        "by-shift",
+        str(each.which),
     )
 
 
-def _winner(won: Winner | Skipped, comparison: Comparison) -> Finding:
+def _non_inferiority(made: NonInferiority, each: Against, comparison: Comparison) -> Finding:
+    (arm, base), n = _names(each, comparison), len(comparison.against)
+    label, margin = LABELS[made.quantity], number_text(made.margin, "points")
+    bound = f"at worst it is {number_text(abs(made.lower), 'points')} {'behind' if made.lower < 0 else 'ahead'}"
+    text = f"Non-inferior: {arm} is at most {margin} behind {base} in {label}; {bound}."
+    note = (
+        f"The lower end of the 95 % interval{f', for all {n} sweeps together,' if n > 1 else ''} is compared with "
+        f"-{margin}."
+    )
+    if not made.holds:
+        text = f"Inconclusive: {arm} is not shown to be non-inferior to {base} in {label}, up to {margin}; {bound}."
+        note += (
+            f" Without a true difference, about {made.n_needed:,} images show it with {100 * POWER:.0f} % probability."
+        )
+    return Finding(
+        "as-good",
+        text,
+        _quantity(label, each, comparison),
+        number(made.lower, "points"),
+        note=note,
+        question="D",
+        section="non-inferiority",
+        which=f"{made.quantity}-{each.which}",
+    )
+
+
+def _best(won: Winner | Skipped, comparison: Comparison) -> Finding:
     if isinstance(won, Skipped):
-        return Finding("skipped-winner", "D", "info", f"Not measured: {won.site}, since {plain(won.why)}.")
+        text = f"Not measured: {won.site}, since {plain(won.why)}."
+        return Finding("skipped", text, question="D", section="caveats", which="winner")
     arm, base = name_text(comparison.names[won.which]), name_text(comparison.names[comparison.baseline])
-    on_other = f"on the {won.n_stated:,} images that had no part in the choice"
-    text = f"{arm} was chosen for {WON[won.criterion]}; {on_other}: {quoted(won.stated)}"
+    text = (
+        f"{arm} was chosen for {BEST[won.criterion]}; on the {won.n_stated:,} images not used for the choice it has "
+        f"{quoted(won.stated)}"
+    )
     if isinstance(won.difference, Estimate):
-        text += f", {_size(won.difference)} against {base}"
+        text += f", a difference to {base} of {_size(won.difference)}"
         if won.criterion != "at-rest" and isinstance(won.difference_at_rest, Estimate):
             text += f", with {_size(won.difference_at_rest)} at (0, 0)"
     elif won.which == comparison.baseline:
-        text += ", the baseline itself"
+        text += "; it is the baseline"
     return Finding(
-        f"winner-{won.criterion}",
-        "D",
-        "info",
+        "winner",
         f"{text}.",
-        won.stated.value,
-        won.stated.unit,
-        (won.stated.lo, won.stated.hi),
-        evidence=f"Chosen on {won.n_chosen:,} images, a fixed half, where it had "
-        f"{number_text(won.chosen_by, won.stated.unit)}: a winner's own score flatters it. "
-        f"Interval: {won.stated.method}.",
+        Quantity(BEST[won.criterion], of=comparison.names[won.which]),
+        won.stated,
+        note=f"Chosen on {won.n_chosen:,} images, a fixed half, where it had "
+        f"{number_text(won.chosen_by, won.stated.unit)}: the best of several is overestimated on the images that chose "
+        "it.",
+        question="D",
+        section="best",
+        which=won.criterion,
     )
 
 
-def _plots(comparison: Comparison) -> str:
-    import shlex
-
+def _plots(comparison: Comparison) -> tuple[str, ...]:
     paths = [arm.facts.path for arm in comparison.aligned.arms]
-    first = comparison.baseline
-    paths = [paths[first], *paths[:first], *paths[first + 1 :]]
-    return f"`{shlex.join(['shiftlens', 'compare', *paths, '--plots', 'pictures'])}`"
+    base = paths.pop(comparison.baseline)
+    return ("shiftlens", "compare", base, *paths, "--plots", "figures")

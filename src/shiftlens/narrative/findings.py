@@ -19,23 +19,21 @@ from shiftlens.sweeps.sweep_result import Sweep
 
 
 def findings(sweep: Sweep | FeatureRun | Inspection, *, seed: int = 0) -> Findings:
-    """Say what a sweep shows: statements with number, unit, interval and evidence, and what misleads in it.
-
-    Of a feature run or of layer arithmetic, the same (`narrative.artefacts`).
+    """Return what a sweep, a feature run or layer arithmetic shows, and what can mislead in it.
 
     Parameters
     ----------
     sweep
-        From `shiftlens.sweep` or `open_sweep`. Of an incomplete one (`partial=True`), the images that are whole. Or
-        what `shiftlens.features` or `shiftlens.inspect` gave.
+        From `shiftlens.sweep` or `open_sweep` (of an incomplete one, opened with `partial=True`, the images that are
+        whole), `shiftlens.features` or `shiftlens.inspect`.
     seed
         Of the bootstrap behind some intervals.
 
     Returns
     -------
     Findings
-        A list of `Finding`, which a notebook shows as a table. Severity "warn" is only for what holds after correction
-        for all tests of the sweep; what could not be measured is there with its reason.
+        Statements with number, unit, interval and evidence. Severity "warn" is only for what is significant after
+        correction for all tests of the sweep; what could not be measured is there with its reason.
 
     Raises
     ------
@@ -52,15 +50,7 @@ def findings(sweep: Sweep | FeatureRun | Inspection, *, seed: int = 0) -> Findin
 
 
 def diagnose(metrics: Metrics, setting: Setting) -> Findings:
-    """The same from metrics that are there already.
-
-    Parameters
-    ----------
-    metrics
-        See `all_metrics`.
-    setting
-        How the sweep was made.
-    """
+    """Return the findings of metrics that are there already."""
     return Findings(
         [
             *performance(metrics, setting),
@@ -79,5 +69,5 @@ def diagnose(metrics: Metrics, setting: Setting) -> Findings:
 
 
 def _skipped(each: Skipped) -> Finding:
-    name = "skipped-" + "-".join("".join(c if c.isalnum() else " " for c in each.site.lower()).split())
-    return Finding(name, "A", "info", f"Not measured: {each.site}, since {plain(each.why)}.")
+    which = "-".join("".join(c if c.isalnum() else " " for c in each.site.lower()).split())
+    return Finding("skipped", f"Not measured: {each.site}, since {plain(each.why)}.", which=which)

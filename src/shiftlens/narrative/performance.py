@@ -1,4 +1,4 @@
-"""How good, and how far: accuracy, loss, classes, the strong region, its middle, consistency."""
+"""How good, and how far: accuracy, loss, classes, the retained region, its centre, consistency."""
 
 from __future__ import annotations
 
@@ -9,99 +9,67 @@ from shiftlens.analysis.asymmetry import Axis
 from shiftlens.analysis.estimated_maps import MapEstimate
 from shiftlens.analysis.regions import Centre, Retained
 from shiftlens.analysis.summary import Metrics, Test
-from shiftlens.narrative.finding import Finding, Severity
+from shiftlens.narrative.finding import Action, Finding, Quantity, Significance
 from shiftlens.narrative.setting import Setting
-from shiftlens.narrative.words import name_text, p_text, quoted, size_of, way, with_interval
+from shiftlens.narrative.words import name_text, quoted, size_of, way
 from shiftlens.stats import CONFIDENCE, Estimate, FloatArray, Skipped, mean_estimate
 
-MORE_CONSISTENT = "More consistency is neither more accuracy nor adversarial robustness (arXiv 2103.02695)"
+MORE_CONSISTENT = "More consistency is neither more accuracy nor adversarial robustness (arXiv 2103.02695)."
 
 BESIDE = {"to the right": "to the right of", "to the left": "to the left of", "down": "below", "up": "above"}
 
 
-def measured(
-    name: str, statement: str, estimate: Estimate, evidence: str = "", *, severity: Severity = "info", **more: object
-) -> Finding:
-    """A finding about one estimate."""
-    basis = f"{estimate.n:,} images; interval: {estimate.method}"
-    return Finding(
-        name,
-        "A",
-        severity,
-        statement,
-        estimate.value,
-        estimate.unit,
-        (estimate.lo, estimate.hi),
-        evidence=f"{basis}. {evidence}".strip() if evidence else f"{basis}.",
-        **more,  # type: ignore[arg-type]
-    )
-
-
-def verdict(test: Test | Skipped, metrics: Metrics) -> str:
-    """How a test came out, for the evidence."""
-    if isinstance(test, Skipped):
-        return "Not tested."
-    ending = "it holds" if test.holds else "it does not hold"
-    return f"Corrected for all {len(metrics.tests)} tests of the sweep (Holm) {p_text(test.holm_p)}: {ending}."
+def tested(metrics: Metrics, name: str) -> Significance:
+    """How one of the tests of a sweep came out."""
+    test, family = metrics.test(name), f"all {len(metrics.tests)} tests of the sweep"
+    return Significance(test.holm_p, family, test.holds) if isinstance(test, Test) else Significance(None, family)
 
 
 def performance(metrics: Metrics, setting: Setting) -> list[Finding]:
-    """Accuracy and loss at rest, on average, at the worst shift, and by class."""
-    rest = metrics.accuracy_at_origin
-    found = [measured("accuracy-at-rest", f"Unshifted, accuracy is {quoted(rest)}.", rest)]
-    if not isinstance(metrics.loss_at_origin, Skipped):
-        loss = metrics.loss_at_origin
-        found.append(measured("loss-at-rest", f"Unshifted, the mean loss is {quoted(loss)}.", loss))
-    if not isinstance(metrics.mean_accuracy, Skipped):
-        mean = metrics.mean_accuracy
-        found.append(
-            measured(
-                "accuracy-mean",
-                f"Over all shifts that leave some of the picture, accuracy is {quoted(mean)} on average.",
-                mean,
-                "It depends on how far the grid reaches: compare it only with sweeps of the same grid.",
-            )
-        )
+    """Accuracy and loss unshifted, on average, at the worst shift, and by class."""
+    rest, loss, mean = metrics.accuracy_at_origin, metrics.loss_at_origin, metrics.mean_accuracy
+    origin = Quantity("accuracy", shift=(0, 0))
+    found = [Finding("accuracy-at-rest", f"Unshifted, accuracy is {quoted(rest)}.", origin, rest)]
+    if isinstance(loss, Estimate):
+        origin = Quantity("loss", shift=(0, 0))
+        found.append(Finding("loss-at-rest", f"Unshifted, the mean loss is {quoted(loss)}.", origin, loss))
+    if isinstance(mean, Estimate):
+        text = f"Averaged over all shifts that leave part of the image in view, accuracy is {quoted(mean)}."
+        note = "It depends on how far the grid reaches: compare it only with sweeps of the same grid."
+        found.append(Finding("accuracy-mean", text, Quantity("accuracy"), mean, note=note))
     if metrics.accuracy.value.size > 1:
-        found.append(_extreme(metrics, metrics.accuracy, setting, "accuracy"))
+        found.append(_worst(metrics, metrics.accuracy, setting, "accuracy"))
         if not isinstance(metrics.loss, Skipped):
-            found.append(_extreme(metrics, metrics.loss, setting, "loss"))
+            found.append(_worst(metrics, metrics.loss, setting, "loss"))
     return [*found, *_classes(metrics)]
 
 
-def _extreme(metrics: Metrics, of: MapEstimate, setting: Setting, what: str) -> Finding:
-    """The worst shift, with the band that allows for having searched the map for it."""
+def _worst(metrics: Metrics, of: MapEstimate, setting: Setting, what: str) -> Finding:
+    """The worst shift, with the simultaneous band: the map was searched for it."""
     sweep = metrics.sweep
     worse = np.where(sweep.blank, -np.inf, of.value if what == "loss" else -of.value)
     cells = np.argwhere(worse == worse.max())
-    nearest = cells[np.argmin([sweep.distance[row, column] for row, column in cells])]
-    row, column = int(nearest[0]), int(nearest[1])
-    dx, dy = int(sweep.dxs[column]), int(sweep.dys[row])
-    lo, hi = float(of.band_lo[row, column]), float(of.band_hi[row, column])
-    value = float(of.value[row, column])
-    place = f"at (dx, dy) = ({dx}, {dy})"
+    row, column = cells[np.argmin([sweep.distance[tuple(cell)] for cell in cells])]
+    value, lo, hi = (float(each[row, column]) for each in (of.value, of.band_lo, of.band_hi))
+    estimate = Estimate(value, lo, hi, of.unit, of.n, f"{of.method}, simultaneous over all shifts")
+    shift = int(sweep.dxs[column]), int(sweep.dys[row])
+    place = f"at (dx, dy) = {shift}"
     if len(cells) > 1:
-        place = f"at {len(cells):,} shifts, the nearest of them {place[3:]}"
+        place = f"at {len(cells):,} shifts; the nearest is (dx, dy) = {shift}"
     return Finding(
         f"{what}-worst",
-        "A",
-        "info",
-        f"{'Accuracy is lowest' if what == 'accuracy' else 'The mean loss is highest'}, "
-        f"{with_interval(value, lo, hi, of.unit)}, {place}.",
-        value,
-        of.unit,
-        (lo, hi),
-        evidence=f"{of.n:,} images; the interval holds for all shifts together, since the map was searched: "
-        f"{of.method}. Shifts that leave nothing of the picture are left out.",
-        remedy=f"Measure it alone: {setting.evaluate_command(dx, dy)}",
+        f"{'Accuracy is lowest' if what == 'accuracy' else 'The mean loss is highest'}, {quoted(estimate)}, {place}.",
+        Quantity(what, shift=shift),
+        estimate,
+        action=Action("Measure this shift alone", setting.evaluate_command(*shift)),
+        note="Shifts that leave nothing of the image in view are left out.",
     )
 
 
 def _classes(metrics: Metrics) -> list[Finding]:
-    maps = metrics.per_class
+    maps, kept = metrics.per_class, ~metrics.sweep.blank
     if isinstance(maps, Skipped):
         return []
-    kept = ~metrics.sweep.blank
     labels, correct = metrics.sweep.labels, metrics.sweep.correct
     enough = [k for k in range(len(maps.names)) if maps.n[k] >= 2]
     if len(enough) < 2 or not kept.any():
@@ -113,111 +81,109 @@ def _classes(metrics: Metrics) -> list[Finding]:
         for k in enough
     }
     worst, best = min(enough, key=lambda k: means[k].value), max(enough, key=lambda k: means[k].value)
-    low, high = means[worst], means[best]
-    more = f"Intervals hold for all {len(enough)} classes together (Bonferroni)."
-    blank = metrics.blank
-    if not isinstance(blank, Skipped) and blank.predicted == maps.names[best]:
-        more += f" {name_text(blank.predicted)} is also the answer to an empty picture, which flatters it far out."
+    note = f"Intervals hold for all {len(enough)} classes together (Bonferroni)."
+    if not isinstance(metrics.blank, Skipped) and metrics.blank.predicted == maps.names[best]:
+        note += (
+            f" {name_text(maps.names[best])} is also the predicted class of a blank input: its accuracy at large "
+            "shifts is inflated."
+        )
     statement = (
-        f"Over all shifts, class {name_text(maps.names[worst])} is recognised least, {quoted(low)}, "
-        f"and class {name_text(maps.names[best])} most, {quoted(high)}."
+        f"Averaged over all shifts, accuracy is lowest for class {name_text(maps.names[worst])}, "
+        f"{quoted(means[worst])}, and highest for class {name_text(maps.names[best])}, {quoted(means[best])}."
     )
-    return [measured("classes", statement, low, more)]
+    return [Finding("classes", statement, Quantity("accuracy", class_name=maps.names[worst]), means[worst], note=note)]
 
 
 def _share_right(correct: BoolArray, chosen: BoolArray, kept: BoolArray) -> FloatArray:
-    """Each chosen image's share of shifts on which it is right, one image at a time: no copy of the whole."""
+    """Each chosen image's share of shifts with a correct prediction, one image at a time: no copy of the whole."""
     return np.array([correct[i][kept].mean() for i in np.flatnonzero(chosen)], np.float64)
 
 
 def region(metrics: Metrics, setting: Setting) -> list[Finding]:
-    """How far the picture may move: retained area and radius, worst of radius, the middle of the region."""
+    """How far the image may be shifted: retained area and radius, worst of radius, the centre of the region."""
     found = [_retained(each, setting) for each in metrics.retained if not isinstance(each, Skipped)]
-    worst = metrics.worst_of_radius
-    if not isinstance(worst, Skipped):
-        found.append(
-            measured(
-                "worst-of-radius",
-                f"{quoted(worst)} of the images are right under every single shift of at most 4 px.",
-                worst,
-                "After arXiv 1712.02779, which takes a square of shifts: compare equal shapes and steps only.",
-            )
-        )
-    if not isinstance(metrics.centre, Skipped):
-        found += [_centre(metrics.centre, "x", metrics, setting), _centre(metrics.centre, "y", metrics, setting)]
+    worst, middle = metrics.worst_of_radius, metrics.centre
+    if isinstance(worst, Estimate):
+        text = f"{quoted(worst)} of the images are classified correctly under every shift of at most 4 px."
+        note = "After arXiv 1712.02779, which takes a square of shifts: compare only equal shapes and steps."
+        found.append(Finding("worst-of-radius", text, Quantity("accuracy under all shifts"), worst, note=note))
+    if not isinstance(middle, Skipped):
+        found += [_centre(middle, "x", metrics, setting), _centre(middle, "y", metrics, setting)]
     return found
 
 
 def _retained(kept: Retained, setting: Setting) -> Finding:
-    radius = f"a circle of this area has a radius of {quoted(kept.radius)}"
-    statement = (
-        f"Accuracy stays at {100 * kept.level:.0f} % of its unshifted value or above within {quoted(kept.area)} around "
-        f"(0, 0); {radius}."
-    )
-    evidence = "[own] Shifts connected to (0, 0); the area itself is no circle."
-    remedy = None
+    level = f"{100 * kept.level:.0f}"
+    note, action = "[own] Shifts connected to (0, 0); the region itself is not a circle.", None
     if kept.at_least:
-        evidence += " The region touches the edge of the grid, so both numbers are lower limits."
-        remedy = f"Sweep further out: {setting.wider_command()}"
-    return measured(f"retained-{100 * kept.level:.0f}", statement, kept.area, evidence, remedy=remedy)
+        note += " The region touches the edge of the grid, so both numbers are lower limits."
+        action = Action("Sweep larger shifts", setting.sweep_command(wider=True))
+    return Finding(
+        "retained",
+        f"Accuracy stays at or above {level} % of its unshifted value within {quoted(kept.area)} around (0, 0); a "
+        f"circle of this area has a radius of {quoted(kept.radius)}.",
+        Quantity("retained area"),
+        kept.area,
+        action=action,
+        note=note,
+        which=level,
+    )
 
 
 def _centre(middle: Centre, axis: Axis, metrics: Metrics, setting: Setting) -> Finding:
-    estimate = middle.x if axis == "x" else middle.y
-    test = metrics.test(f"centre {axis}")
-    holds = not isinstance(test, Skipped) and test.holds
-    place = f"the middle of the region that keeps {100 * middle.level:.0f} % of the unshifted accuracy"
-    if holds:
-        statement = f"Along {axis}, {place} lies {size_of(estimate)} {BESIDE[way(axis, estimate.value)]} (0, 0)."
+    estimate, test = middle.x if axis == "x" else middle.y, tested(metrics, f"centre {axis}")
+    place = f"Along {axis}, the centre of the region that keeps {100 * middle.level:.0f} % of the unshifted accuracy"
+    if test.holds:
+        statement = f"{place} lies {size_of(estimate)} {BESIDE[way(axis, estimate.value)]} (0, 0)."
     else:
-        statement = f"Along {axis}, {place} is not significantly off 0, corrected for all tests: {quoted(estimate)}."
-    return measured(
-        f"centre-{axis}",
+        statement = f"{place} does not differ significantly from 0: {quoted(estimate)}."
+    return Finding(
+        "centre",
         statement,
+        Quantity("centre of the retained region", axis),
         estimate,
-        verdict(test, metrics) + " Positive is right for x, down for y.",
-        severity="warn" if holds else "info",
-        p_value=None if isinstance(test, Skipped) else test.holm_p,
-        remedy=f"Look at the map: {setting.plot_command()}" if holds else None,
+        test,
+        Action("Look at the map", setting.plot_command()) if test.holds else None,
+        "Positive is right for x, down for y.",
+        "warn" if test.holds else "info",
+        which=axis,
     )
 
 
 def consistency(metrics: Metrics) -> list[Finding]:
-    """Agreement and consistency, and how often a right answer is lost."""
+    """Agreement and consistency, and how often a correct prediction is lost."""
     made = metrics.consistency
     if isinstance(made, Skipped):
         return []
-    found = [
-        measured(
+    rows: tuple[tuple[str, str, Estimate | Skipped | None, str], ...] = (
+        (
             "agreement",
-            f"The prediction is the same as at (0, 0) in {quoted(made.mean_agreement)} of all shifted pictures.",
+            "The prediction equals that at (0, 0) for {} of all shifted images.",
             made.mean_agreement,
-            f"Mean over all shifts but (0, 0). {MORE_CONSISTENT}.",
+            f"Mean over all shifts but (0, 0). {MORE_CONSISTENT}",
         ),
-        measured(
+        (
             "pairwise-consistency",
-            f"Under two different shifts, an image gets the same prediction in {quoted(made.pairwise)} of the pairs.",
+            "Under two different shifts, an image gets the same prediction in {} of the pairs.",
             made.pairwise,
-            "All pairs of shifts of this grid: papers take other shifts and fills, so do not compare with theirs. A "
-            f"model that always says the same has 100 %. {MORE_CONSISTENT}.",
+            "All pairs of shifts of this grid: papers use other shifts and fills, so their numbers are not comparable. "
+            f"A model that always predicts the same class has 100 %. {MORE_CONSISTENT}",
         ),
+        (
+            "flip-rate",
+            "An image that is classified correctly at (0, 0) gets another prediction under {} of all shifts.",
+            made.flip_rate,
+            "[own use] Accuracy-controlled: images that are misclassified at (0, 0) are left out.",
+        ),
+        (
+            "pairwise-consistency-right",
+            "Among images classified correctly at (0, 0), pairwise consistency is {}.",
+            made.right_pairwise,
+            MORE_CONSISTENT,
+        ),
+    )
+    return [
+        Finding(kind, text.format(quoted(estimate)), Quantity(kind), estimate, note=note)
+        for kind, text, estimate, note in rows
+        if isinstance(estimate, Estimate)
     ]
-    if isinstance(made.flip_rate, Estimate):
-        found.append(
-            measured(
-                "flip-rate",
-                f"An image that is right at (0, 0) gets another prediction in {quoted(made.flip_rate)} of all shifts.",
-                made.flip_rate,
-                "[own use] Accuracy-controlled: images that are wrong at (0, 0) are left out.",
-            )
-        )
-    if isinstance(made.right_pairwise, Estimate):
-        found.append(
-            measured(
-                "pairwise-consistency-right",
-                f"Among images right at (0, 0), pairwise consistency is {quoted(made.right_pairwise)}.",
-                made.right_pairwise,
-                MORE_CONSISTENT + ".",
-            )
-        )
-    return found

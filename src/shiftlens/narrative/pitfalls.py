@@ -1,4 +1,4 @@
-"""What misleads in the evaluation at hand: named where it applies, with what to do about it."""
+"""What can mislead in the evaluation at hand: named where it applies, with what to do about it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ from math import gcd
 import numpy as np
 
 from shiftlens.analysis.summary import Metrics
-from shiftlens.data.digits import CANVAS, DRAWN
-from shiftlens.narrative.finding import Finding, Severity
-from shiftlens.narrative.performance import measured
+from shiftlens.narrative.finding import Action, Finding, Quantity, number
 from shiftlens.narrative.setting import Setting
-from shiftlens.narrative.words import name_text, number_text, plain, quoted
-from shiftlens.stats import Estimate, Skipped
-
-CONSTANT = ("black", "mean")
+from shiftlens.narrative.words import name_text, number_text, plain, quoted, sentence
+from shiftlens.stats import Skipped
 
 
 def pitfalls(metrics: Metrics, setting: Setting) -> list[Finding]:
@@ -22,45 +18,42 @@ def pitfalls(metrics: Metrics, setting: Setting) -> list[Finding]:
     found = [
         _incomplete(metrics, setting),
         _adaptive(metrics, setting),
-        _half_a_control(setting),
+        _incomplete_control(setting),
         _is_a_control(setting),
         _lost_content(metrics, setting),
         _new_edge(metrics, setting),
         _fill_space(metrics, setting),
         _blank(metrics),
-        _seen_in_training(setting),
-        _mirrored_in_training(setting),
+        _shifts_in_training(setting),
+        _mirrors_in_training(setting),
         _step_and_stride(metrics, setting),
-        _photographers(metrics, setting),
+        _dataset_bias(metrics, setting),
         *_notes(setting),
-        _one_model(metrics),
+        Finding(
+            "one-checkpoint",
+            f"Intervals are 95 % intervals over images ({metrics.accuracy_at_origin.n:,}), for this one checkpoint: "
+            "another training run of the same recipe may differ by more.",
+            note="For a recipe or a padding mode the unit is the training run: train several seeds.",
+        ),
     ]
     return [each for each in found if each is not None]
 
 
-def _said(
-    name: str, statement: str, severity: Severity = "note", evidence: str = "", remedy: str | None = None
-) -> Finding:
-    return Finding(name, "A", severity, statement, evidence=evidence, remedy=remedy)
-
-
 def _incomplete(metrics: Metrics, setting: Setting) -> Finding | None:
-    missing = metrics.sweep.n_missing
+    missing, there = metrics.sweep.n_missing, metrics.sweep.n_images
     if not missing:
         return None
-    there = metrics.sweep.n_images
+    adaptive = setting.half_width_asked is not None
     return Finding(
         "incomplete",
-        "A",
-        "note",
-        f"The sweep is not complete: {there:,} of {there + missing:,} images are there, and all that is said here is "
-        "about those.",
-        float(there),
-        "images",
-        evidence="They are whole chunks in the order of the data, not a random sample of it."
-        if setting.asked is None
-        else "They are whole chunks of a fixed order that keeps the classes' shares.",
-        remedy=f"Finish it: {setting.sweep_command()}",
+        f"The sweep is incomplete: all findings are about the {there:,} of {there + missing:,} images that are there.",
+        Quantity("images measured"),
+        number(float(there), "images"),
+        action=Action("Resume it", setting.sweep_command()),
+        note="They are a class-stratified subset."
+        if adaptive
+        else "They are whole chunks in the order of the data, not a random sample of it.",
+        severity="note",
     )
 
 
@@ -68,127 +61,109 @@ def _adaptive(metrics: Metrics, setting: Setting) -> Finding | None:
     half, n_all = setting.half_width, setting.n_population
     if half is None or n_all is None:
         return None
-    n = metrics.sweep.n_images
+    quantity, estimate = Quantity("half-width of the confidence band"), number(half, "points")
     if not half:
-        text = f"All {n_all:,} images were measured: nothing is left of the half-width of an adaptive sweep."
-        return Finding("adaptive", "A", "info", text, 0.0, "points")
+        text = f"All {n_all:,} images were measured: the confidence band of the adaptive sweep has no width left."
+        return Finding("adaptive", text, quantity, estimate)
     return Finding(
         "adaptive",
-        "A",
-        "info",
-        f"{n:,} of {n_all:,} images were measured: the accuracy over all of them is within "
-        f"±{number_text(half, 'points')} of the one shown, at every shift at once, with "
-        f"{100 * setting.level:g} % confidence.",
-        half,
-        "points",
-        evidence="Largest error over all shifts, by a bootstrap of the images, drawn without replacement in a fixed "
-        "order that keeps the classes' shares; it holds at every look, so also at the one where the sweep stopped. All "
-        "other intervals are each by itself, and over other images of the same kind.",
-        remedy=f"A narrower one goes on from here: {setting.narrower_command()}",
+        f"{metrics.sweep.n_images:,} of {n_all:,} images were measured: the simultaneous {100 * setting.level:g} % "
+        f"confidence band for the accuracy over all of them is ±{number_text(half, 'points')} at every shift.",
+        quantity,
+        estimate,
+        action=Action("Resume it for a narrower band", setting.sweep_command(narrower=True)),
+        note="Largest error over all shifts, by a bootstrap of the images, drawn without replacement in a "
+        "class-stratified order; it is valid at every look, so also at the one where the sweep stopped. All other "
+        "intervals are pointwise, and over other images of the same kind.",
     )
 
 
-def _half_a_control(setting: Setting) -> Finding | None:
-    short = {name: n for name, n in setting.n_controlled.items() if setting.n_images and n < setting.n_images}
+def _incomplete_control(setting: Setting) -> Finding | None:
+    n_all = setting.n_images or 0
+    short = [f"{name} {n:,} of {n_all:,} images" for name, n in setting.n_controlled.items() if n < n_all]
     if not short:
         return None
-    which = ", ".join(f"{name} {n:,} of {setting.n_images:,} images" for name, n in short.items())
-    names = ",".join(setting.n_controlled)
-    return _said(
+    return Finding(
         "control-incomplete",
-        f"A control is not complete ({which}): its findings are about the images that both hold.",
-        remedy=f"Finish it: {setting.sweep_command(control=names)}",
+        f"A control is incomplete ({', '.join(short)}): its findings are about the images that both hold.",
+        action=Action("Resume it", setting.sweep_command(control=",".join(setting.n_controlled))),
+        severity="note",
     )
 
 
 def _is_a_control(setting: Setting) -> Finding | None:
-    if setting.control is None:
+    if setting.header.control is None:
         return None
-    return _said(
+    return Finding(
         "is-a-control",
-        f"This is the control {setting.control} of a sweep, not a sweep: the pictures were changed before they were "
-        "shown.",
-        remedy=f"Look at the sweep: `shiftlens findings {_quoted_path(setting)}`",
+        f"This is the control {setting.header.control} of a sweep, not a sweep: its images were changed before the "
+        "model saw them.",
+        action=Action("See the sweep", setting.findings_command()),
+        severity="note",
     )
-
-
-def _quoted_path(setting: Setting) -> str:
-    import shlex
-
-    return shlex.quote(setting.path)
 
 
 def _lost_content(metrics: Metrics, setting: Setting) -> Finding | None:
     if setting.fill == "wrap":
         return None
     kept = metrics.retained[0] if metrics.retained else Skipped("retained", "none")
-    size = metrics.sweep.picture_size
-    text = "A shift also pushes content out of the picture, which would cost accuracy at any place."
-    value: float | None = None
+    size, estimate = metrics.sweep.picture_size, None
+    text = "A shift also pushes content out of view, which costs accuracy at any position."
     if not isinstance(kept, Skipped) and size is not None and len(metrics.sweep.dxs) > 1:
-        value = float(min(kept.radius.value / size[1], 1.0))
+        estimate = number(float(min(kept.radius.value / size[1], 1.0)), "share")
         text += (
             f" At {number_text(kept.radius.value, 'px')} to one side, the retained radius, "
-            f"{number_text(value, 'share')} of the picture is gone."
+            f"{number_text(estimate.value, 'share')} of the image is lost."
         )
-    if setting.data == "digits":
-        free = (CANVAS - DRAWN) // 2
-        text += f" The drawn digits lose nothing up to {free} px: up to there only the place has changed."
-    measured_here = not isinstance(metrics.occlusion, Skipped)
-    remedy = None
-    if measured_here:
+    measured, action = not isinstance(metrics.occlusion, Skipped), None
+    if measured:
         text += " The occlusion control measures it: see occlusion-effect and placement-effect."
     elif metrics.sweep.fill_is_constant:
-        remedy = f"Separate lost content from the move: {setting.sweep_command(control='occlusion')}"
+        action = Action("Separate lost content from position", setting.sweep_command(control="occlusion"))
     else:
-        remedy = f"A fill that loses nothing: {setting.sweep_command(fill='wrap')}"
-    severity: Severity = "info" if measured_here else "note"
-    unit = None if value is None else "share"
-    return Finding("lost-content", "A", severity, text, value, unit, evidence="Geometry alone.", remedy=remedy)
+        action = Action("Use a fill that loses nothing", setting.sweep_command(fill="wrap"))
+    return Finding(
+        "lost-content",
+        text,
+        Quantity("lost share of the image"),
+        estimate,
+        action=action,
+        note="Geometry alone.",
+        severity="info" if measured else "note",
+    )
 
 
 def _new_edge(metrics: Metrics, setting: Setting) -> Finding:
     fill = plain(setting.fill)
-    if metrics.sweep.fill_is_constant and setting.data == "digits" and setting.fill == "black":
-        return _said(
-            "new-edge",
-            "The fill has the colour of the digits' own background: a shift draws no new edge as long as the digit is "
-            "whole.",
-            "info",
-        )
+    action = Action("Compare with a constant surround", setting.sweep_command(fill="mean"))
     if metrics.sweep.fill_is_constant:
-        text = f"Fill {fill} draws a straight edge where the picture ends, which no unshifted picture has."
-        return _said(
-            "new-edge", text, remedy=f"Sweep without a step at the edge: {setting.sweep_command(fill='reflect')}"
-        )
-    if setting.fill == "wrap":
+        text = f"Fill {fill} draws a straight edge where the image ends, which no unshifted image has."
+        action = Action("Sweep with a fill that draws no edge", setting.sweep_command(fill="reflect"))
+    elif setting.fill == "wrap":
         text = (
-            "Fill wrap loses no content, but draws a seam where opposite borders meet, and on n pixels a shift by n is "
-            "none at all."
+            "Fill wrap loses no content, but draws a seam where opposite borders meet, and a shift by the size of the "
+            "image is no shift."
         )
     else:
-        text = f"Fill {fill} repeats what is at the border: there is no step, but content appears that was not there."
-    return _said("new-edge", text, remedy=f"Compare with an empty surround: {setting.sweep_command(fill='mean')}")
+        text = f"Fill {fill} continues the border: it draws no edge, but adds content that the image does not have."
+    return Finding("new-edge", text, action=action, severity="note")
 
 
 def _fill_space(metrics: Metrics, setting: Setting) -> Finding | None:
-    values = setting.fill_values
+    values, fill = setting.fill_values, plain(setting.fill)
     if not metrics.sweep.fill_is_constant or values is None:
         return None
     if not np.any(values):
-        return _said(
-            "fill-space",
-            f"Fill {plain(setting.fill)} is 0 after normalisation, which is also what zero padding puts around a "
-            "picture: the first layer sees no border of its own.",
-            "info",
-        )
+        text = f"Fill {fill} is 0 after normalisation, as zero padding is: the first layer sees no edge of the fill."
+        return Finding("fill-space", text)
     shown = ", ".join(f"{v:.2f}" for v in dict.fromkeys(round(v, 2) for v in values))
-    return _said(
+    other = setting.sweep_command(fill="black" if setting.fill == "mean" else "mean")
+    return Finding(
         "fill-space",
-        f"Fill {plain(setting.fill)} is {shown} after normalisation, not 0: a shift in normalised space (fill mean) is "
-        "another measurement, and the two are not comparable.",
-        evidence="A loop that shifts already normalised tensors, as many do, has fill mean.",
-        remedy=f"Measure the other: {setting.sweep_command(fill='black' if setting.fill == 'mean' else 'mean')}",
+        f"Fill {fill} is {shown} after normalisation, not 0: it is not comparable with shifts of normalised tensors, "
+        "which are filled with 0 (fill mean).",
+        action=Action("Measure the other", other),
+        severity="note",
     )
 
 
@@ -196,52 +171,58 @@ def _blank(metrics: Metrics) -> Finding | None:
     blank = metrics.blank
     if isinstance(blank, Skipped):
         return None
-    name = name_text(blank.predicted)
+    name, estimate = name_text(blank.predicted), None
     text = (
-        f"Where a shift leaves nothing of the picture ({blank.n_shifts:,} shifts of the grid), the model answers "
-        f"{name} in {number_text(blank.share, 'share')} of the cases"
+        f"Where a shift leaves nothing of the image in view ({blank.n_shifts:,} shifts of the grid), the predicted "
+        f"class is {name} in {number_text(blank.share, 'share')} of the cases"
     )
-    evidence = "[own] The blank limit. These shifts are left out of every test and every mean."
-    if isinstance(blank.loss, Skipped) or isinstance(blank.accuracy, Skipped):
-        return _said("blank-limit", f"{text}.", evidence=evidence)
-    text += (
-        f", with a loss of {quoted(blank.loss)}. The accuracy there, {quoted(blank.accuracy)}, says only how often "
-        f"{name} is the label."
+    if not isinstance(blank.loss, Skipped) and not isinstance(blank.accuracy, Skipped):
+        estimate = blank.loss
+        text += (
+            f", with a loss of {quoted(blank.loss)}. The accuracy there, {quoted(blank.accuracy)}, only says how often "
+            f"{name} is the label"
+        )
+    return Finding(
+        "blank-limit",
+        f"{text}.",
+        Quantity("loss", of="blank input"),
+        estimate,
+        note="[own] These shifts are left out of every test and every mean.",
+        severity="note",
     )
-    return measured("blank-limit", text, blank.loss, evidence, severity="note")
 
 
-def _seen_in_training(setting: Setting) -> Finding | None:
-    seen, fill = _shift_shown(setting)
+def _shifts_in_training(setting: Setting) -> Finding:
+    seen, fill = _largest_shift(setting)
     if seen is None:
-        return _said(
+        return Finding(
             "shifts-in-training",
-            "The model does not say which shifts it saw in training: how far it holds may be learnt, not built in.",
-            "info",
-            evidence="Only run directories of `shiftlens train` say it.",
+            "The model does not say which shifts were in its training: its robustness may be learnt rather than built "
+            "in.",
+            note="Only run directories of `shiftlens train` say it.",
         )
     if seen == 0:
-        return _said("shifts-in-training", "No shift was shown in training: whatever holds, holds by itself.", "info")
+        text = "No shifts were in the training: any robustness is the architecture's."
+        return Finding("shifts-in-training", text)
     return Finding(
         "shifts-in-training",
-        "A",
-        "note",
-        f"Shifts of up to {seen} px to each side were shown in training (fill {fill}): strength up to there, and a "
+        f"Shifts of up to {seen} px to each side were in the training (fill {fill}): robustness up to there, and a "
         "little beyond, is learnt.",
-        float(seen),
-        "px",
-        evidence="One net of this project, trained with shifts of up to 2 px, kept 95 % of its accuracy for 3 to 4 px.",
+        Quantity("largest shift in training"),
+        number(float(seen), "px"),
+        note="One net of this project, trained with shifts of up to 2 px, kept 95 % of its accuracy for 3 to 4 px.",
+        severity="note",
     )
 
 
-def _shift_shown(setting: Setting) -> tuple[int | None, str]:
-    """Largest shift of the training, or of a fine-tuning since then, in pixels, and its fill; None where not said."""
-    facts = setting.training.get("augmentation")
+def _largest_shift(setting: Setting) -> tuple[int | None, str]:
+    """Largest shift of the training, or of a later fine-tuning, in pixels, and its fill; None where not said."""
+    facts = setting.header.training.get("augmentation")
     seen = facts.get("shift") if isinstance(facts, dict) else None
     if not isinstance(facts, dict) or not isinstance(seen, int) or isinstance(seen, bool):
         return None, ""
     fill = plain(str(facts.get("shift_fill", "another fill")))
-    healed = setting.training.get("healed")
+    healed = setting.header.training.get("healed")
     for each in healed if isinstance(healed, list | tuple) else ():
         settings = each.get("settings") if isinstance(each, dict) else None
         later = settings.get("shift") if isinstance(settings, dict) else None
@@ -250,72 +231,60 @@ def _shift_shown(setting: Setting) -> tuple[int | None, str]:
     return seen, fill
 
 
-def _mirrored_in_training(setting: Setting) -> Finding | None:
-    facts = setting.training.get("augmentation")
+def _mirrors_in_training(setting: Setting) -> Finding | None:
+    facts = setting.header.training.get("augmentation")
     mirror = facts.get("mirror") if isinstance(facts, dict) else None
     if mirror in (None, "none"):
         return None
-    return _said(
+    return Finding(
         "mirrors-in-training",
-        f"Mirrored pictures were shown in training ({plain(str(mirror))}), which hides what a model's left and right "
-        "do differently: look at up and down too.",
+        f"Mirrored images were in the training ({plain(str(mirror))}), which hides differences of the model between "
+        "left and right: look at up and down too.",
+        severity="note",
     )
 
 
 def _step_and_stride(metrics: Metrics, setting: Setting) -> Finding | None:
     step = max(metrics.sweep.step)
-    hidden = [s for s in metrics.sweep.strides if s > 1 and gcd(step, s) > 1]
     if step == 1:
         return None
-    text = f"Shifts are {step} px apart: what happens in between is not seen, and areas count {step * step} px² a cell."
+    text = f"Shifts are {step} px apart: nothing is known in between, and areas count {step * step} px² a cell."
+    hidden = [str(s) for s in metrics.sweep.strides if s > 1 and gcd(step, s) > 1]
     if hidden:
-        listed = ", ".join(map(str, hidden))
-        text += f" The step shares a factor with strides of the net ({listed}), whose ripple it cannot see."
-    same = setting.sweep_command(step=1)
-    return _said("step-and-stride", text, remedy=f"Every pixel: {same}")
+        text += f" The step shares a factor with strides of the net ({', '.join(hidden)}) and hides their ripple."
+    return Finding(
+        "step-and-stride", text, action=Action("Sweep every pixel", setting.sweep_command(step=1)), severity="note"
+    )
 
 
-def _photographers(metrics: Metrics, setting: Setting) -> Finding | None:
+def _dataset_bias(metrics: Metrics, setting: Setting) -> Finding | None:
     if isinstance(metrics.asymmetry_x, Skipped) or not isinstance(metrics.asymmetry_x_model, Skipped):
         return None
     tests = [metrics.test(f"asymmetry x {kind}") for kind in ("overall", "pairs")]
     found = any(not isinstance(test, Skipped) and test.holds for test in tests)
-    about = "is not told apart from the model's here"
-    return _said(
+    return Finding(
         "photographers-bias",
-        f"Whoever took or wrote the pictures may favour one side: that part of left against right {about}.",
-        "note" if found else "info",
-        evidence="The flip control takes it out, for left and right. Nothing takes it out for up and down.",
-        remedy=f"Take it out: {setting.sweep_command(control='flip')}",
+        "The dataset may be biased between left and right: without a flip control, its part of the asymmetry cannot be "
+        "separated from the model's.",
+        action=Action("Separate it", setting.sweep_command(control="flip")),
+        note="The flip control does so for left and right; nothing does for up and down.",
+        severity="note" if found else "info",
     )
 
 
 def _notes(setting: Setting) -> list[Finding]:
     found = []
-    for note in setting.data_notes:
+    for note in setting.header.data_notes:
         if "JPEG" in note:
             text = (
-                f"{_sentence(note)} What compression did in blocks of 8 x 8 px moves with the picture, and accuracy "
-                "need not equal that on the originals."
+                f"{sentence(note)} The artefacts of its blocks of 8 x 8 px move with the image, and accuracy may "
+                "differ from that on the originals."
             )
-            found.append(_said("jpeg-copy", text))
+            found.append(Finding("jpeg-copy", text, severity="note"))
         else:
-            found.append(_said("data-note", f"About the images: {plain(note)}."))
-    found += [_said("model-note", f"About the model: {plain(note)}.") for note in setting.model_notes]
-    return found
-
-
-def _sentence(note: str) -> str:
-    text = plain(note).rstrip(".")
-    return f"{text[:1].upper()}{text[1:]}."
-
-
-def _one_model(metrics: Metrics) -> Finding:
-    rest: Estimate = metrics.accuracy_at_origin
-    return _said(
-        "one-checkpoint",
-        f"Intervals are 95 % intervals over images ({rest.n:,}), for this one checkpoint: another training run of the "
-        "same recipe may differ by more.",
-        "info",
-        evidence="For a recipe or a padding mode the unit is the training run: train several seeds.",
-    )
+            found.append(Finding("data-note", f"About the images: {plain(note)}.", severity="note"))
+    about = [
+        Finding("model-note", f"About the model: {plain(note)}.", severity="note")
+        for note in setting.header.model_notes
+    ]
+    return found + about

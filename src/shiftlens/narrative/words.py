@@ -1,4 +1,4 @@
-"""Numbers and places in words: the one place where digits are chosen and names are made safe to print."""
+"""Numbers and directions as text: digits are chosen and names are made safe to print here and nowhere else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from shiftlens.stats import Estimate
 
 LONGEST_NAME = 40
 WAYS = {"x": ("to the right", "to the left"), "y": ("down", "up")}
-"""Where a picture moves along each axis: with a positive and with a negative shift."""
+"""Where an image moves along each axis: with a positive and with a negative shift."""
 
 
 def number_text(value: float, unit: str, digits: int | None = None) -> str:
@@ -37,13 +37,14 @@ def size_of(estimate: Estimate) -> str:
 
 
 def way(axis: str, value: float) -> str:
-    """Which way a shift of that sign moves the picture: "to the right", "to the left", "down", "up"."""
+    """Which way a shift of that sign moves the image: "to the right", "to the left", "down", "up"."""
     return WAYS[axis][0 if value > 0 else 1]
 
 
-def other_way(axis: str, value: float) -> str:
-    """The opposite of `way`."""
-    return way(axis, -value if value else -1.0)
+def sentence(text: str) -> str:
+    """A text from outside as one line with a capital and a point."""
+    shown = plain(text).strip().rstrip(".")
+    return f"{shown[:1].upper()}{shown[1:]}."
 
 
 def p_text(p_value: float) -> str:

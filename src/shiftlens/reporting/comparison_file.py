@@ -10,8 +10,9 @@ from typing import Any
 
 from shiftlens.errors import StoreError
 from shiftlens.naming import one_line
-from shiftlens.narrative.comparison_result import KIND, ByVerdict, Row
-from shiftlens.narrative.finding import Finding, Findings
+from shiftlens.narrative.comparison_result import KIND
+from shiftlens.narrative.comparison_rows import Row
+from shiftlens.narrative.finding import QUESTIONS, SECTIONS, SEVERITIES, Action, Finding, Findings, Significance
 from shiftlens.reporting.arithmetic_file import EXPECTED, LARGEST
 from shiftlens.stats import Estimate, Skipped
 from shiftlens.storage.locking import disk_errors
@@ -30,7 +31,7 @@ UNITS = {
 
 
 @dataclass(frozen=True)
-class SavedComparison(ByVerdict):
+class SavedComparison:
     """What a file says of a comparison; see `shiftlens.compare` for the words.
 
     Attributes
@@ -39,8 +40,6 @@ class SavedComparison(ByVerdict):
         As in `Comparison`.
     n_shifts
         Common to all sweeps.
-    verdicts
-        For each finding on a difference, by its id: "better", "worse" or "undecided".
     """
 
     names: tuple[str, ...]
@@ -50,10 +49,6 @@ class SavedComparison(ByVerdict):
     n_images: int
     n_shifts: int
     unit: str
-    verdicts: dict[str, str]
-
-    def _said(self, verdict: str) -> Findings:
-        return Findings(each for each in self.findings if self.verdicts.get(each.id) == verdict)
 
 
 def comparison_in(path: Path) -> SavedComparison | None:
@@ -72,8 +67,7 @@ def comparison_in(path: Path) -> SavedComparison | None:
         values = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    # Files of before the `kind` was written have the same keys.
-    if not isinstance(values, dict) or values.get("kind", KIND) != KIND or not {"baseline", "against"} <= set(values):
+    if not isinstance(values, dict) or values.get("kind") != KIND:
         return None
     try:
         return _comparison(values)
@@ -88,20 +82,14 @@ def _comparison(values: dict[str, Any]) -> SavedComparison:
     names = tuple(row.name for row in rows)
     if not names or len(set(names)) < len(names):
         raise ValueError("expected rows of different names")
-    verdicts = {
-        f"difference-{_text(quantity)}-{names.index(each['name'])}": _text(made["verdict"])
-        for each in values["against"]
-        for quantity, made in each["differences"].items()
-    }
     return SavedComparison(
         names=names,
         baseline=names.index(values["baseline"]),
         rows=rows,
-        findings=Findings(_finding(each) for each in values["findings"]),
+        findings=Findings(_finding(each, n) for each in values["findings"]),
         n_images=n,
         n_shifts=_count(values["n_shifts"]),
         unit=_text(values["pixels_of"]),
-        verdicts=verdicts,
     )
 
 
@@ -133,20 +121,24 @@ def _row(values: dict[str, Any], n: int) -> Row:
     )
 
 
-def _finding(values: dict[str, Any]) -> Finding:
-    if values["question"] not in ("A", "B", "C", "D") or values["severity"] not in ("info", "note", "warn"):
-        raise ValueError("expected a finding's question and severity")
+def _finding(values: dict[str, Any], n: int) -> Finding:
+    if values["question"] not in QUESTIONS or values["severity"] not in SEVERITIES or values["section"] not in SECTIONS:
+        raise ValueError("expected a finding's question, severity and section")
+    estimate, action = None, values["action"]
+    if values["value"] is not None:
+        value, interval = _number(values["value"]), values["interval"]
+        ends = (value, value) if interval is None else _ends(interval)
+        estimate = Estimate(value, *ends, _text(values["unit"]), 0 if interval is None else n, "")
     return Finding(
-        id=_text(values["id"]),
-        question=values["question"],
+        _text(values["id"]),
+        _text(values["statement"]),
+        estimate=estimate,
+        test=None if values["p_value"] is None else Significance(_number(values["p_value"])),
+        action=action and Action(_text(action["text"]), tuple(map(_text, action["command"]))),
+        note=_text(values["evidence"]),
         severity=values["severity"],
-        statement=_text(values["statement"]),
-        value=None if values["value"] is None else _number(values["value"]),
-        unit=None if values["unit"] is None else _text(values["unit"]),
-        interval=None if values["interval"] is None else _ends(values["interval"]),
-        p_value=None if values["p_value"] is None else _number(values["p_value"]),
-        evidence=_text(values["evidence"]),
-        remedy=None if values["remedy"] is None else _text(values["remedy"]),
+        question=values["question"],
+        section=values["section"],
     )
 
 

@@ -10,7 +10,8 @@ from shiftlens.figures.drawing import balanced
 from shiftlens.figures.heatmaps import LEAST_POINTS
 from shiftlens.naming import one_line
 from shiftlens.narrative.comparing import compared
-from shiftlens.narrative.comparison_result import Comparison, Row
+from shiftlens.narrative.comparison_result import Comparison
+from shiftlens.narrative.comparison_rows import Row
 from shiftlens.narrative.words import plain, quoted
 from shiftlens.reporting.comparison_file import SavedComparison
 from shiftlens.reporting.encoding import Data, figure_uri, packed
@@ -92,7 +93,7 @@ def comparison_part(made: AnyComparison, number: int) -> Part:
         "pixels_of": "the source picture" if made.unit == "source" else "the baseline's input",
         "heads": HEADS,
         "rows": [_row(row, k == made.baseline) for k, row in enumerate(made.rows)],
-        "groups": _groups(made),
+        "groups": [{"name": heading, "findings": sorted_out(found)} for heading, found in made.findings.by_section()],
     }
     if isinstance(made, SavedComparison):
         nothing: Data = {"n_shifts": made.n_shifts, "static": [], "maps": [], "tables": []}
@@ -144,21 +145,6 @@ def _looks(made: Comparison, base: str) -> tuple[Data, Data]:
     return view, data
 
 
-def _groups(made: AnyComparison) -> list[Data]:
-    """The findings under headings, in the order in which a reader needs them."""
-    shown = [
-        ("Improved", made.improved),
-        ("Got worse", made.got_worse),
-        ("Cannot be told", made.cannot_be_told),
-        ("Shift by shift", [each for each in made.findings if each.id.startswith("difference-map")]),
-        ("As good", [each for each in made.findings if each.id.startswith("as-good")]),
-        ("Chosen on one half, stated on the other", [each for each in made.findings if each.id.startswith("winner")]),
-    ]
-    known = {each.id for _, group in shown for each in group}
-    rest = [each for each in made.findings if each.id not in known]
-    return [{"name": name, "findings": sorted_out(group)} for name, group in (*shown, ("To be known", rest)) if group]
-
-
 def _row(row: Row, is_baseline: bool) -> list[str]:
     return [
         plain(row.name),
@@ -180,11 +166,11 @@ def _text(value: Estimate | Skipped) -> str:
 
 def summary(made: AnyComparison) -> list[str]:
     """What a comparison found, in a line or two: the first that improved, and the first that got worse."""
-    said = []
-    for group in (made.improved, made.got_worse):
+    lines = []
+    for group in (made.findings.in_section("improved"), made.findings.in_section("worse")):
         more = f" {len(group) - 1} more such below." if len(group) > 1 else ""
-        said += [f"{plain(group[0].statement)}{more}"] if group else []
-    if not said:
-        told = f"Nothing is shown to have improved, and nothing to have got worse ({len(made.names)} sweeps compared)."
-        said = [told, *(plain(each.statement) for each in made.cannot_be_told[:1])]
-    return said
+        lines += [f"{group[0].statement}{more}"] if group else []
+    if not lines:
+        nothing = f"No significant improvement, and nothing significantly worse ({len(made.names)} sweeps compared)."
+        lines = [nothing, *(each.statement for each in made.findings.in_section("inconclusive")[:1])]
+    return lines

@@ -1,0 +1,153 @@
+"""The table of a comparison and the paired differences of each sweep from the baseline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from shiftlens.analysis.arm_scores import Quantity
+from shiftlens.analysis.paired import Difference, DifferenceMap, NonInferiority
+from shiftlens.narrative.finding import finite
+from shiftlens.stats import Estimate, Skipped
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes
+    ----------
+    name
+        Of the sweep.
+    accuracy, near
+        Shares: at (0, 0), and the mean within 8 px.
+    retained_area, retained_radius
+        At 95 %, in px^2 and px of the comparison's unit.
+    worst_of_radius
+        Share of images classified correctly under every shift within 4 px.
+    asymmetry_lr, asymmetry_ud
+        Points: mean over dx > 0 of acc(dx, dy) - acc(-dx, dy); mean over dy > 0 of acc(dx, dy) - acc(dx, -dy).
+    n_parameters, n_macs
+        None where not known.
+    difference
+        Mean accuracy within 8 px against the baseline, points, paired; exactly 0 for the baseline itself.
+    """
+
+    name: str
+    accuracy: Estimate
+    near: Estimate | Skipped
+    retained_area: Estimate | Skipped
+    retained_radius: Estimate | Skipped
+    worst_of_radius: Estimate | Skipped
+    asymmetry_lr: Estimate | Skipped
+    asymmetry_ud: Estimate | Skipped
+    n_parameters: int | None
+    n_macs: int | None
+    difference: Estimate | Skipped
+
+    def to_dict(self) -> dict[str, Any]:
+        """One of the `rows` of `shiftlens compare --json`; what was not measured is None and has a reason in `skipped`.
+
+        `NAME_interval` is the 95 % interval over images; an end beyond the grid is None.
+        """
+        out: dict[str, Any] = {"name": self.name}
+        skipped = {}
+        for key in (
+            "accuracy",
+            "accuracy_within_8px",
+            "retained_area",
+            "retained_radius",
+            "worst_of_radius",
+            "asymmetry_lr",
+            "asymmetry_ud",
+            "difference",
+        ):
+            made: Estimate | Skipped = getattr(self, "near" if key == "accuracy_within_8px" else key)
+            interval = "interval" if key == "difference" else f"{key}_interval"
+            if isinstance(made, Skipped):
+                out[key], out[interval] = None, None
+                skipped[key] = made.why
+            else:
+                out[key], out[interval] = made.value, ends(made)
+        kept = self.retained_area
+        out["retained_at_least"] = not isinstance(kept, Skipped) and kept.at_least
+        return out | {"n_parameters": self.n_parameters, "n_macs": self.n_macs, "skipped": skipped}
+
+
+@dataclass(frozen=True, eq=False)
+class Against:
+    """One sweep against the baseline.
+
+    Attributes
+    ----------
+    which, name
+        Position and name of the sweep.
+    differences
+        One for each quantity, in a fixed order; `Skipped` where the grid or the images do not give it.
+    map
+        Difference of the accuracies under each shift.
+    as_good
+        Non-inferiority at (0, 0) and within 8 px.
+    """
+
+    which: int
+    name: str
+    differences: dict[Quantity, Difference | Skipped]
+    map: DifferenceMap
+    as_good: tuple[NonInferiority | Skipped, ...]
+
+    @property
+    def better(self) -> tuple[Quantity, ...]:
+        """What improved, corrected for every test of the comparison."""
+        return self.with_verdict("better")
+
+    @property
+    def worse(self) -> tuple[Quantity, ...]:
+        """What got worse, likewise."""
+        return self.with_verdict("worse")
+
+    @property
+    def undecided(self) -> tuple[Quantity, ...]:
+        """What is inconclusive."""
+        return self.with_verdict("undecided")
+
+    def with_verdict(self, verdict: str) -> tuple[Quantity, ...]:
+        """The quantities with one of "better", "worse", "undecided"."""
+        return tuple(q for q, d in self.differences.items() if isinstance(d, Difference) and d.verdict == verdict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """One of the entries of `against` of `shiftlens compare --json`."""
+        differences = {
+            quantity: {
+                "value": found.estimate.value,
+                "interval": ends(found.estimate),
+                "unit": found.estimate.unit,
+                "p_value": found.holm_p,
+                "verdict": found.verdict,
+                "detectable": finite(found.detectable),
+            }
+            for quantity, found in self.differences.items()
+            if isinstance(found, Difference)
+        }
+        as_good = {
+            found.quantity: {
+                "holds": found.holds,
+                "margin": found.margin,
+                "lower": found.lower,
+                "n_needed": found.n_needed,
+            }
+            for found in self.as_good
+            if isinstance(found, NonInferiority)
+        }
+        shifts = {
+            "n_better": int(self.map.better.sum()),
+            "n_worse": int(self.map.worse.sum()),
+            "n_tested": int(self.map.tested.sum()),
+            "p_value": self.map.holm_p,
+        }
+        return {"name": self.name, "differences": differences, "as_good": as_good, "shifts": shifts}
+
+
+def ends(estimate: Estimate) -> list[float | None]:
+    """An interval for JSON; an end that is not a number is None."""
+    return [finite(estimate.lo), finite(estimate.hi)]
