@@ -131,7 +131,7 @@ def test_incomplete_and_missing_ones_are_refused_and_partial_takes_what_all_hold
         sl.compare([whole, tmp_path / "nowhere.zarr"])
     found = sl.compare([whole, half], partial=True)
     assert found.n_images == 14
-    assert found.findings.named("images-left-out").statement.startswith("All that is said here is about the 14 images")
+    assert found.findings.named("images-left-out").statement.startswith("All findings are about the 14 images")
     first = sl.open_sweep(whole).dataset["prediction"].values[:14]
     right = (first == sl.open_sweep(whole).dataset["label"].values[:14, None, None]).mean(axis=0)
     assert np.allclose(found.accuracy[0], right)

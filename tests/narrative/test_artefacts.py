@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import re
-import shlex
 
 import numpy as np
 import pytest
 import torch
-import typer
 from torch import nn
 
+from narrative.commands import parse
 from shiftlens.arithmetic import inspect
-from shiftlens.cli.app import app
 from shiftlens.data.images import ImageSet, load_images
 from shiftlens.lens.feature_maps import features
 from shiftlens.models.loading import wrap
 from shiftlens.narrative.artefacts import artefacts
-from shiftlens.narrative.finding import Findings
 from shiftlens.nn import conv2d
 from shiftlens.nn.vgg import VGG
 
@@ -30,39 +27,30 @@ def stack(mode: str) -> nn.Sequential:
     return nn.Sequential(*layers).eval()
 
 
-def parse(found: Findings) -> None:
-    """Every command in backticks must be one that the command line takes."""
-    group = typer.main.get_command(app)
-    for each in found:
-        for command in re.findall(r"`(shiftlens [^`]+)`", each.remedy or ""):
-            words = shlex.split(command)[1:]
-            context = group.make_context("shiftlens", list(words))
-            name, inner, rest = group.resolve_command(context, list(words))
-            inner.make_context(name, rest, parent=context)
-
-
 def test_zeros_are_named_with_layer_reach_and_side() -> None:
     run = features(stack("zeros"), size=(20, 20))
     found = artefacts(run)
-    assert "at layer 2 (conv)" in found.named("artefact-start").statement
+    start = found.named("artefact-start")
+    assert start.statement.endswith("start at layer 2 (conv).")
+    assert start.quantity.layer == "2"
     reach = found.named("artefact-reach")
     assert reach.value == 3
-    assert "3 px into the picture, at layer 6" in reach.statement
+    assert "3 px into the image, at layer 6" in reach.statement
     energy = found.named("artefact-energy")
     assert energy.value == max(layer.scores.artefact_energy for layer in run)
     assert f"{100 * energy.value:.1f} %" in energy.statement
     side = found.named("artefact-sides-x")
-    assert " of their variation changes sign when the map is mirrored (against the net without" in side.statement
+    assert " of their variation changes sign when the map is mirrored (compared with the net without" in side.statement
     assert re.search(r"left (excited|suppressed) by [0-9.]+ %, right (excited|suppressed) by", side.statement)
     assert all(each.question == "B" and each.severity != "warn" for each in found)
-    parse(found)
+    assert parse(start.action.command)[0] == "inspect"
 
 
 def test_marks_that_cover_everything_are_said_to() -> None:
     torch.manual_seed(0)
     found = artefacts(features(VGG("vgg6", width=4), size=(16, 16)))
     assert found.named("artefact-reach").statement.startswith("From layer ")
-    assert "no cell of the map is free" in found.named("artefact-reach").statement
+    assert "border artefacts cover the whole feature map" in found.named("artefact-reach").statement
 
 
 def test_a_symmetric_net_has_the_same_marks_on_both_sides() -> None:
@@ -71,15 +59,15 @@ def test_a_symmetric_net_has_the_same_marks_on_both_sides() -> None:
         if isinstance(part, nn.Conv2d):
             part.weight.data = (part.weight.data + part.weight.data.flip(3)) / 2
     found = artefacts(features(net, size=(20, 20)))
-    assert found.named("artefact-sides-x").statement == "The marks are the same left/right at every layer."
+    assert found.named("artefact-sides-x").statement == "Border artefacts are equal at left and right, at every layer."
     assert found.named("artefact-sides-y").value > 0.01
 
 
 def test_no_marks_and_no_claim() -> None:
     found = artefacts(features(stack("symmetric"), size=(20, 20)))
     assert [each.id for each in found] == ["artefact-start"]
-    assert "No layer leaves marks" in found[0].statement
-    assert "average over pictures" in found[0].evidence
+    assert "No layer shows border artefacts" in found[0].statement
+    assert "average over images" in found[0].evidence
     assert artefacts(features(stack("zeros"), "noise", size=(20, 20))) == []
 
 
@@ -105,12 +93,13 @@ def test_averages_are_held_against_chance(many: ImageSet) -> None:
 def test_arithmetic_in_a_sentence() -> None:
     net = VGG("vgg6", width=2, downsample="stride")
     uneven, even = artefacts(inspect(net, 32)), artefacts(inspect(net, 33))
-    assert "At 32x32, 3 of 10 layers treat opposite sides differently: 0.6, 1.6, 2.6." in uneven[0].statement
+    assert "At 32x32, 3 of 10 layers use different padding on opposite sides: 0.6, 1.6, 2.6." in uneven[0].statement
     assert uneven[0].value == 3
     assert "33x33" in uneven[0].remedy
     assert even[0].severity == "info"
     assert "all 10 layers" in even[0].statement
-    parse(artefacts(inspect(net, 32, name="torchvision:resnet18")))
+    [known] = artefacts(inspect(net, 32, name="torchvision:resnet18"))
+    assert parse(known.action.command)[1]["model"] == "torchvision:resnet18"
 
 
 def test_what_could_not_be_seen_is_a_note() -> None:

@@ -7,6 +7,7 @@ import re
 import shlex
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,20 +15,17 @@ import typer
 
 from analysis.planted import arrays, margins, sweep, trend
 from cuts import cut
-from shiftlens.analysis.summary import all_metrics
-from shiftlens.cli.app import app
-from shiftlens.narrative.finding import Finding, Findings
-from shiftlens.narrative.findings import diagnose
-from shiftlens.narrative.setting import Setting
+from narrative.commands import parse
+from narrative.diagnosed import said_of
+from shiftlens.data.preprocessing import Preprocessing
+from shiftlens.narrative.finding import Action, Finding, Findings, Quantity, number
+from shiftlens.narrative.rendering import as_rich, as_text
 from shiftlens.narrative.words import quoted, size_of
 from shiftlens.stats import Estimate
 
 REACH = 10
+NORMALISED = Preprocessing((0.47 / 4,), (0.25,), declared=True)
 HOSTILE = ("<script>alert(1)</script>", "\x1b[31mred", "$\\alpha_{", "a" * 300, "[bold]x[/bold]")
-
-
-def said_of(made, *, n_resamples=400, **setting):
-    return diagnose(all_metrics(made, n_resamples=n_resamples), Setting(**setting))
 
 
 def lean(turn_x=0.0, turn_y=0.0):
@@ -69,13 +67,16 @@ def test_a_planted_side_is_named_with_its_size(leaning, found):
     assert said.severity == "warn"
     assert said.value == pytest.approx(100 * (right - left), abs=0.3)
     assert said.value > 3
-    assert said.statement.startswith("The model bears moves to the right better than moves to the left: accuracy is ")
-    quoted = float(re.search(r"accuracy is ([\d.]+) points", said.statement)[1])
+    assert re.match(
+        r"Accuracy is .* higher for shifts to the right than for shifts to the left, averaged over", said.statement
+    )
+    quoted = float(re.search(r"Accuracy is ([\d.]+) points", said.statement)[1])
     assert quoted == pytest.approx(said.value, abs=0.06)
     assert said.interval[0] < said.value < said.interval[1]
     assert said.p_value <= 0.02
-    assert "--control flip" in said.remedy
-    assert "moves up better than moves down" in found["asymmetry-y"].statement
+    assert said.quantity == Quantity("accuracy", "x", of="to the right", versus="to the left")
+    assert said.action.command[-4:-2] == ("--control", "flip")
+    assert "for shifts up than for shifts down" in found["asymmetry-y"].statement
     assert found["asymmetry-y"].value < 0
 
 
@@ -121,7 +122,7 @@ def test_a_mirrored_map_gives_mirrored_findings(leaning, found):
         assert two.value == pytest.approx(turn * one.value, abs=1e-6), name
         if one.interval is not None:
             assert sorted(turn * np.array(two.interval)) == pytest.approx(one.interval, abs=1e-4), name
-    assert "moves to the left better than moves to the right" in other["asymmetry-x"].statement
+    assert "for shifts to the left than for shifts to the right" in other["asymmetry-x"].statement
     assert other["asymmetry-y"].statement == found["asymmetry-y"].statement
 
 
@@ -132,8 +133,8 @@ def test_swapping_dx_and_dy_swaps_the_axes(leaning, found):
             a, b = found[name.format(one)], other[name.format(two)]
             assert a.severity == b.severity
             assert a.value == pytest.approx(b.value, abs=1e-6), (name, one)
-    assert "moves down better than moves up" in other["asymmetry-y"].statement
-    assert "moves to the left better than moves to the right" in other["asymmetry-x"].statement
+    assert "for shifts down than for shifts up" in other["asymmetry-y"].statement
+    assert "for shifts to the left than for shifts to the right" in other["asymmetry-x"].statement
     for name in ("retained-95", "agreement", "accuracy-mean"):
         assert found[name].value == pytest.approx(other[name].value)
 
@@ -157,7 +158,7 @@ def test_a_ring_of_recovery_is_said_with_its_places():
     # With a control that recovers too, the picture has emptied: no warning.
     emptied = by_id(said_of(replace(made, controls={"occlusion": made}), n_resamples=1500))["irregular-accuracy"]
     assert emptied.severity == "note"
-    assert "emptied" in emptied.statement
+    assert "the image has left the view" in emptied.statement
 
 
 def test_a_shifted_centre_is_said():
@@ -186,17 +187,17 @@ def test_controls_are_said():
     kept = arrays(margins(rng, 400, trend(d, d, edge=7)), rng)
     kept = replace(kept, labels=moved.labels, prediction=np.where(kept.correct, moved.labels[:, None, None], 9))
     made = replace(moved, controls={"occlusion": kept})
-    said = by_id(said_of(made, fill_values=(0.0,)))
+    said = by_id(said_of(made))
     truth = 100 * (kept.correct.mean() - moved.correct.mean())
     assert said["placement-effect"].severity == "warn"
     assert said["placement-effect"].value == pytest.approx(truth, abs=1)
-    assert said["placement-effect"].statement.startswith("The move itself costs ")
+    assert said["placement-effect"].statement.startswith("Position itself costs ")
     assert "Losing the pixels" in said["occlusion-effect"].statement
     assert said["lost-content"].severity == "info"
     other = replace(kept, controls={"occlusion": moved}, labels=moved.labels)
     gained = by_id(said_of(other))["placement-effect"]
     assert gained.severity == "note"
-    assert "recognised better" in gained.statement
+    assert "higher than on unshifted images" in gained.statement
 
 
 def test_what_the_padding_does_is_said():
@@ -205,13 +206,13 @@ def test_what_the_padding_does_is_said():
     moved = arrays(margins(rng, 400, trend(d, d, edge=4)), rng)
     kept = arrays(margins(rng, 400, trend(d, d, edge=7)), rng)
     kept = replace(kept, labels=moved.labels, prediction=np.where(kept.correct, moved.labels[:, None, None], 9))
-    said = by_id(said_of(replace(moved, controls={"canvas": kept}), fill_values=(0.0,)))
+    said = by_id(said_of(replace(moved, controls={"canvas": kept})))
     truth = 100 * (kept.correct.mean() - moved.correct.mean())
     assert said["padding-effect"].severity == "warn"
     assert said["padding-effect"].question == "C"
     assert said["padding-effect"].value == pytest.approx(truth, abs=0.1)
     assert said["padding-effect"].statement.startswith("The padding costs ")
-    assert "of it are the padding's doing" in said["padding-position-effect"].statement
+    assert "of it are due to the padding" in said["padding-position-effect"].statement
     other = replace(kept, controls={"canvas": moved}, labels=moved.labels)
     helped = by_id(said_of(other))
     assert helped["padding-effect"].statement.startswith("The padding helps")
@@ -220,12 +221,12 @@ def test_what_the_padding_does_is_said():
     blinded = kept.prediction.copy()
     blinded[:, *rest] = np.where(np.arange(400) % 3 == 0, blinded[:, *rest], 9)
     lower = replace(kept, prediction=blinded)
-    unfair = by_id(said_of(replace(moved, controls={"canvas": lower}), fill="black", fill_values=(0.0,)))
-    assert "cannot be compared" in unfair["padding-position-effect"].statement
-    assert "--fill mean" in unfair["padding-position-effect"].remedy
+    unfair = by_id(said_of(replace(moved, controls={"canvas": lower}), fill="black"))
+    assert "cannot be interpreted" in unfair["padding-position-effect"].statement
+    assert unfair["padding-position-effect"].action.command[-6:-2] == ("--fill", "mean", "--control", "canvas")
     same = by_id(said_of(replace(moved, controls={"canvas": moved})))
     assert "no significant difference" in same["padding-effect"].statement
-    assert "No part of it is shown" in same["padding-position-effect"].statement
+    assert "The part due to the padding is not significant" in same["padding-position-effect"].statement
 
 
 def test_a_quiet_sweep_says_that_nothing_is_significant():
@@ -247,9 +248,9 @@ def test_every_metric_is_a_statement_with_number_unit_and_interval(found):
         assert each.value is not None, name
         assert each.unit in ("share", "points", "nats", "px", "px^2"), name
         assert each.interval[0] <= each.value <= each.interval[1], name
-        assert re.search(
-            r"\d \[-?[\d.,]+, -?[\d.,]+\]|no single pair", re.sub(r" (%|points|nats|px²?) \[", " [", each.statement)
-        ), each
+        assert re.search(r"\d \[-?[\d.,]+, -?[\d.,]+\]", re.sub(r" (%|points|nats|px²?) \[", " [", each.statement)), (
+            each
+        )
         assert "images" in each.evidence, name
     assert all(each.question == "A" for each in found.values())
     # Only what holds warns.
@@ -261,7 +262,7 @@ def test_at_least_is_said_where_the_grid_ends():
     said = by_id(said_of(sweep(0, 100, 5, mean=lambda y, x: trend(y, x, edge=30)), max_shift=(5, 5)))["retained-95"]
     assert "within at least 120 px² [63, 121]" in said.statement
     assert "radius of at least" in said.statement
-    assert "--max-shift 10x10" in said.remedy
+    assert ("--max-shift", "10x10") in pairwise(said.action.command)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +292,7 @@ def test_what_cannot_be_measured_is_said_with_its_reason(made, said):
     }
     found = said_of(cases[made](), step=4 if made == "coarse" else 1)
     by_id(found)
-    reasons = [each for each in found if each.id.startswith("skipped-")]
+    reasons = [each for each in found if each.kind == "skipped"]
     assert any(said in each.statement for each in reasons), [each.statement for each in reasons]
     assert all(each.severity == "info" for each in reasons)
     assert not found.with_severity("warn")
@@ -306,7 +307,7 @@ def test_pitfalls_are_named_where_they_apply():
     made = replace(sweep(0, 60, 9), picture_size=(9, 9))
     training = {"augmentation": {"shift": 2, "shift_fill": "reflect", "mirror": "alternating"}, "asked": {}}
     notes = ("images are JPEG-compressed", "skipped files that are no pictures by name: 3 (first: x.txt)")
-    said = by_id(said_of(made, training=training, data_notes=notes, fill_values=(-0.47,), model_notes=("odd",)))
+    said = by_id(said_of(made, training=training, data_notes=notes, preprocessing=NORMALISED, model_notes=("odd",)))
     for name in (
         "lost-content", "new-edge", "fill-space", "blank-limit", "shifts-in-training", "mirrors-in-training",
         "jpeg-copy", "data-note", "model-note",
@@ -315,7 +316,7 @@ def test_pitfalls_are_named_where_they_apply():
     assert "up to 2 px" in said["shifts-in-training"].statement
     healed = [{"kind": "batch norm", "settings": {}}, {"kind": "fine-tune", "settings": {"shift": 8}}, "odd"]
     later = by_id(said_of(made, training=training | {"healed": healed}))["shifts-in-training"]
-    assert "up to 8 px to each side were shown in training (fill reflect)" in later.statement
+    assert "up to 8 px to each side were in the training (fill reflect)" in later.statement
     assert later.value == 8
     assert "photographers-bias" in said
     assert "step-and-stride" not in said
@@ -327,7 +328,7 @@ def test_pitfalls_are_named_where_they_apply():
     assert "seam" in said["new-edge"].statement
     assert said["shifts-in-training"].severity == "info"
     said = by_id(said_of(replace(made, n_missing=5)))
-    assert "60 of 65 images are there" in said["incomplete"].statement
+    assert "the 60 of 65 images that are there" in said["incomplete"].statement
 
 
 class Reader(HTMLParser):
@@ -350,63 +351,64 @@ def test_hostile_class_names_stay_text():
         names = (*HOSTILE[k:], *HOSTILE[:k])
         found = said_of(replace(sweep(0, 60, 9), class_names=names))
         page = Reader(found._repr_html_())
-        assert page.tags <= {"table", "thead", "tbody", "tr", "th", "td", "b", "br", "small"}
-        assert "\x1b" not in found._repr_html_()
-        assert "\x1b" not in str(found)
+        assert page.tags <= {"ul", "li", "p", "strong", "code"}
+        for text in (found._repr_html_(), str(found), *(as_text(each, full=True) for each in found)):
+            assert "\x1b" not in text
         assert all("\n" not in each.statement and len(each.statement) < 600 for each in found)
-    evil = Finding("x", "A", "info", HOSTILE[0], evidence=HOSTILE[0], remedy=HOSTILE[0], value=1.0, unit="<b>")
+    evil = Finding(
+        "x", HOSTILE[0], estimate=number(1.0, "<b>"), action=Action(*HOSTILE[:1], HOSTILE[:2]), note=HOSTILE[0]
+    )
     page = Reader(evil._repr_html_())
     assert "script" not in page.tags
-    assert page.text.count(HOSTILE[0]) == 3
+    assert page.text.count(HOSTILE[0]) == 4
+    shown = as_rich(replace(evil, statement=HOSTILE[1] + HOSTILE[4]), action=True, evidence=True).plain
+    assert "\x1b" not in shown
+    assert HOSTILE[4] in shown
 
 
-def commands(found):
-    """Every command line in backticks, as words."""
-    lines = [line for each in found for line in re.findall(r"`([^`]*)`", each.remedy or "")]
-    assert all(line.startswith("shiftlens ") for line in lines), lines
-    return [shlex.split(line)[1:] for line in lines]
-
-
-def parse(words):
-    """Parse a command line against the real commands without running it; raises on an unknown option."""
-    group = typer.main.get_command(app)
-    context = group.make_context("shiftlens", list(words), resilient_parsing=False)
-    name, command, rest = group.resolve_command(context, list(words))
-    return name, command.make_context(name, rest, parent=context).params
-
-
-def test_every_remedy_is_a_command_that_parses():
+def test_every_action_has_a_command_that_parses():
     training = {"augmentation": {"shift": 2}, "asked": {"settings": {"arch": "vgg6", "padding": "reflect"}}}
-    flipped = lean(0.3, 0.3)
+    flipped, factory = lean(0.3, 0.3), {"model": "net.py:make", "preprocessing": NORMALISED}
     cases = [
-        said_of(flipped, training=training, n_images=500, max_shift=(10, 10), fill_values=(-0.5,)),
+        said_of(flipped, training=training, n_images=500, max_shift=(10, 10), preprocessing=NORMALISED),
         said_of(replace(flipped, controls={"flip": mirrored(flipped)}), n_controlled={"flip": 500}),
         said_of(replace(flipped, fill="wrap", fill_is_constant=False), fill="wrap", step=2, path="a b/it's.zarr"),
         said_of(replace(flipped, fill="reflect", fill_is_constant=False, n_missing=3), fill="reflect", control="flip"),
         said_of(sweep(2, 300, 6, mean=lambda y, x: trend(y, x, edge=30)), n_images=9, n_controlled={"flip": 3}),
-        said_of(flipped, model="net.py:make", mean=(0.5, 0.25), std=(1.0, 2.0), fill_values=(0.0,)),
+        said_of(flipped, **factory),
     ]
     seen = set()
     for found in cases:
-        assert commands(found)
-        for words in commands(found):
-            name, params = parse(words)
+        commands = [each.action.command for each in found if each.action and each.action.command]
+        assert commands
+        for command in commands:
+            name, params = parse(command)
             seen.add(name)
             if name == "sweep":
                 assert params["out"] is not None
     assert seen == {"sweep", "evaluate", "train", "plot", "findings"}
+    quoted_path = next(each for each in cases[2] if each.action and each.action.command[1] == "plot")
+    assert shlex.split(quoted_path.action.line)[2] == "a b/it's.zarr"
+    options = set(pairwise(cases[5].named("accuracy-worst").action.command))
+    assert {("--model", "net.py:make"), ("--mean", "0.1175"), ("--std", "0.25")} <= options
 
 
-def test_a_planted_bad_remedy_is_caught():
+def test_a_planted_bad_command_is_caught():
     with pytest.raises(typer.TyperException):
-        parse(["repair", "--model", "x"])
+        parse(["shiftlens", "repair", "--model", "x"])
     with pytest.raises(typer.TyperException):
-        parse(["sweep", "--model", "x", "--no-such", "1"])
+        parse(["shiftlens", "sweep", "--model", "x", "--no-such", "1"])
 
 
-def test_the_record_has_the_contract_s_keys(found):
+def test_the_record_has_the_keys_of_the_json(found):
     keys = ["id", "question", "severity", "statement", "value", "unit", "interval", "p_value", "evidence", "remedy"]
     for each in found.values():
-        assert list(each.to_dict()) == keys
-    assert Finding("x", "A", "info", "s", float("nan"), "px", (1.0, float("inf"))).to_dict()["value"] is None
-    assert str(Findings([Finding("x", "A", "warn", "It moves.")])) == "warn: It moves."
+        assert list(each.to_dict()) == [*keys, "section", "quantity", "action"]
+    odd = Finding("x", "s", estimate=Estimate(float("nan"), 1.0, float("inf"), "px", 3, "t")).to_dict()
+    assert (odd["value"], odd["interval"], odd["evidence"]) == (None, [1.0, None], "3 images; interval: t.")
+    assert Finding("x", "s", estimate=number(3.0, "px")).to_dict()["interval"] is None
+    said = Finding("x", "It moves.", action=Action("Do it", ("shiftlens", "plot", "a b")), which="y", severity="warn")
+    assert (said.id, said.remedy) == ("x-y", "Do it: `shiftlens plot 'a b'`")
+    assert said.to_dict()["action"] == {"text": "Do it", "command": ["shiftlens", "plot", "a b"]}
+    assert str(Findings([said])) == "warn: It moves."
+    assert as_text(said, full=True) == "warn: It moves.\n  -> Do it: `shiftlens plot 'a b'`"

@@ -137,7 +137,7 @@ def _values(score: Score, row: Row, base: Row) -> str:
     shown = [
         ("at least " if e.at_least else "") + number_text(e.value, e.unit) for e in pair if isinstance(e, Estimate)
     ]
-    return f" ({shown[0]}, {shown[1]})" if len(shown) == 2 else ""
+    return f" ({shown[0]} versus {shown[1]})" if len(shown) == 2 else ""
 
 
 def _size(estimate: Estimate) -> str:
