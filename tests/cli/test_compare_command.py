@@ -68,14 +68,12 @@ def test_the_table_and_the_groups(paths: list[str], capsys: pytest.CaptureFixtur
     assert f"{100 * found.rows[1].accuracy.value:.1f}" in row["symmetric"]
     assert f"{found.rows[1].retained_area.value:.0f}" in row["symmetric"]
     assert " 812 " in row["[red]x"]
-    order = [
-        out.index(f"\n{h}\n") for h in ("Improved", "Got worse", "Shift by shift", "Cannot be told", "To be known")
-    ]
+    order = [out.index(f"\n{h}\n") for h in ("Improved", "Got worse", "Inconclusive", "Shift by shift", "Caveats")]
     assert order == sorted(order)
     improved = out[order[0] : order[1]]
-    assert "'symmetric' beats 'zeros' in mean accuracy within 8 px" in improved
+    assert "'symmetric' exceeds 'zeros' in mean accuracy within 8 px" in improved
     assert "'[red]x' is behind 'zeros'" in out[order[1] : order[2]]
-    assert "paired; interval: Student t over images" in out
+    assert "interval: Student t over images. Paired, image by image" in out
     assert all(each.statement in out for each in found.findings)
     assert "\x1b" not in out
 
@@ -85,7 +83,7 @@ def test_names_and_pictures(paths: list[str], tmp_path: Path, capsys: pytest.Cap
     command = ["compare", *paths[:2], "--names", "old, new", "--plots", str(where), "--format", "svg", "-q"]
     assert main(command) == 0
     out = capsys.readouterr().out
-    assert "'new' beats 'old'" in out
+    assert "'new' exceeds 'old'" in out
     files = [where / f"{name}.svg" for name in ("differences", "accuracies", "profiles")]
     assert [line for line in out.splitlines() if line.startswith("wrote")] == [f"wrote {file}" for file in files]
     assert all(file.stat().st_size > 5000 for file in files)

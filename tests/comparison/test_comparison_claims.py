@@ -11,6 +11,7 @@ import pytest
 
 from comparison.draws import claims, coverage, null_claims, quickly
 from comparison.pairs import axis, pair_of, plateau, sources
+from narrative.commands import parse
 from shiftlens.analysis.arm_scores import Scores, score
 from shiftlens.analysis.arms import align
 from shiftlens.analysis.paired import Difference, non_inferiority, paired_estimate

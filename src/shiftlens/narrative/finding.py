@@ -63,6 +63,11 @@ class Quantity:
     versus: str | None = None
     control: str | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """What is known, by name."""
+        known = {key: value for key, value in asdict(self).items() if value is not None}
+        return known | ({"shift": [*self.shift]} if self.shift else {})
+
 
 @dataclass(frozen=True)
 class Significance:
@@ -191,7 +196,7 @@ class Finding:
             "evidence": self.evidence,
             "remedy": self.remedy,
             "section": self.section,
-            "quantity": None if self.quantity is None else asdict(self.quantity),
+            "quantity": None if self.quantity is None else self.quantity.to_dict(),
             "action": None if self.action is None else {"text": self.action.text, "command": [*self.action.command]},
         }
 

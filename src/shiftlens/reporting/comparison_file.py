@@ -12,7 +12,16 @@ from shiftlens.errors import StoreError
 from shiftlens.naming import one_line
 from shiftlens.narrative.comparison_result import KIND
 from shiftlens.narrative.comparison_rows import Row
-from shiftlens.narrative.finding import QUESTIONS, SECTIONS, SEVERITIES, Action, Finding, Findings, Significance
+from shiftlens.narrative.finding import (
+    QUESTIONS,
+    SECTIONS,
+    SEVERITIES,
+    Action,
+    Finding,
+    Findings,
+    Quantity,
+    Significance,
+)
 from shiftlens.reporting.arithmetic_file import EXPECTED, LARGEST
 from shiftlens.stats import Estimate, Skipped
 from shiftlens.storage.locking import disk_errors
@@ -82,6 +91,8 @@ def _comparison(values: dict[str, Any]) -> SavedComparison:
     names = tuple(row.name for row in rows)
     if not names or len(set(names)) < len(names):
         raise ValueError("expected rows of different names")
+    if not all(isinstance(each, dict) for each in values["against"]):
+        raise TypeError("expected an object for each sweep that is compared")
     return SavedComparison(
         names=names,
         baseline=names.index(values["baseline"]),
@@ -124,7 +135,10 @@ def _row(values: dict[str, Any], n: int) -> Row:
 def _finding(values: dict[str, Any], n: int) -> Finding:
     if values["question"] not in QUESTIONS or values["severity"] not in SEVERITIES or values["section"] not in SECTIONS:
         raise ValueError("expected a finding's question, severity and section")
-    estimate, action = None, values["action"]
+    estimate, action, quantity = None, values["action"], values["quantity"]
+    if quantity is not None:
+        shift = quantity.get("shift")
+        quantity = Quantity(**quantity | {"shift": None if shift is None else tuple(map(int, shift))})
     if values["value"] is not None:
         value, interval = _number(values["value"]), values["interval"]
         ends = (value, value) if interval is None else _ends(interval)
@@ -132,7 +146,8 @@ def _finding(values: dict[str, Any], n: int) -> Finding:
     return Finding(
         _text(values["id"]),
         _text(values["statement"]),
-        estimate=estimate,
+        quantity,
+        estimate,
         test=None if values["p_value"] is None else Significance(_number(values["p_value"])),
         action=action and Action(_text(action["text"]), tuple(map(_text, action["command"]))),
         note=_text(values["evidence"]),
