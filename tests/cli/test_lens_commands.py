@@ -70,7 +70,7 @@ def test_a_feature_run_is_read_and_drawn_like_a_sweep(
     out = tmp_path / "f.zarr"
     run(capsys, "features", "--model", f"{net}:make", "--input-size", 32, "--layers", "0.0,0.3", "--out", out)
     text, _ = run(capsys, "findings", out, "--evidence")
-    assert "first marks on the map of an empty picture (zeros) at layer 0.3" in " ".join(text.split())
+    assert "Border artefacts on the feature map of a blank input (zeros) start at layer 0.3" in " ".join(text.split())
     text, _ = run(capsys, "findings", out, "--json")
     found = json.loads(text)["findings"]
     assert {each["question"] for each in found} == {"B"}

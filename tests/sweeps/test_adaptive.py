@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -361,13 +362,13 @@ def test_findings_say_how_many_images_and_how_sure(model: Model, pictures: Image
     assert said.unit == "points"
     assert "250 of 500 images" in said.statement
     assert f"±{sweep.half_width:.1f} points" in said.statement
-    assert "every shift at once" in said.statement
-    assert "95 %" in said.statement
-    assert "--half-width 3.5" in (said.remedy or "")
+    assert "simultaneous 95 % confidence band" in said.statement
+    assert said.action is not None
+    assert ("--half-width", "3.5") in pairwise(said.action.command)
     assert found.named("incomplete") is None
     assert found.named("control-incomplete") is None
-    assert "--half-width 7 " in Setting.of(sweep).sweep_command(control="flip")
-    assert "--limit 500" in Setting.of(sweep).sweep_command()
+    assert ("--half-width", "7") in pairwise(Setting.of(sweep).sweep_command(control="flip"))
+    assert ("--limit", "500") in pairwise(Setting.of(sweep).sweep_command())
     everything = findings(swept(model, pictures, tmp_path / "b.zarr", 0)).named("adaptive")
     assert everything is not None
     assert "All 500 images" in everything.statement
@@ -386,8 +387,9 @@ def test_findings_of_an_interrupted_one_are_about_a_fair_sample(
     assert found.named("adaptive") is None
     said = found.named("incomplete")
     assert said is not None
-    assert "keeps the classes' shares" in said.evidence
-    assert "--half-width 7" in (said.remedy or "")
+    assert "class-stratified subset" in said.evidence
+    assert said.action is not None
+    assert ("--half-width", "7") in pairwise(said.action.command)
 
 
 def test_comparisons_are_on_the_common_images(model: Model, pictures: ImageSet, tmp_path: Path) -> None:
@@ -403,7 +405,7 @@ def test_comparisons_are_on_the_common_images(model: Model, pictures: ImageSet, 
     assert f"'narrow' {narrow.n_images} of 500 (±{narrow.half_width:.1f} points)" in said.statement
     left = made.findings.named("images-left-out")
     assert left is not None
-    assert "keeps the classes' shares" in left.evidence
+    assert "class-stratified subset" in left.evidence
     # The same images in another order.
     assert compare([exact, everything]).n_images == N
     other = replace_images(pictures)

@@ -58,7 +58,7 @@ def _fall(made: PaddingEffect, metrics: Metrics, setting: Setting) -> Finding:
     if worse_unshifted:
         # A net that starts lower has less to lose: that is no merit of the canvas.
         conclusion = (
-            f"The difference, {quoted(part)}, cannot be interpreted: on the canvas, unshifted accuracy is already "
+            f"The two are not comparable: on the canvas, unshifted accuracy is already "
             f"{number_text(-unshifted, 'points')} lower, so the net has less to lose."
         )
         if setting.fill != "mean":
