@@ -7,6 +7,7 @@ import shlex
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from shiftlens.narrative.rendering import as_html, as_text
 from shiftlens.narrative.words import p_text
 from shiftlens.stats import Estimate
 
@@ -202,8 +203,6 @@ class Finding:
 
     def __str__(self) -> str:
         """The statement with its severity."""
-        from shiftlens.narrative.rendering import as_text
-
         return as_text(self)
 
     def _repr_html_(self) -> str:
@@ -238,8 +237,6 @@ class Findings(list[Finding]):
         return "\n".join(map(str, self))
 
     def _repr_html_(self) -> str:
-        from shiftlens.narrative.rendering import as_html
-
         return f"<ul>{''.join(f'<li>{as_html(each)}</li>' for each in self)}</ul>"
 
 

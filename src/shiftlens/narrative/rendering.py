@@ -5,11 +5,12 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from shiftlens.narrative.finding import Action, Finding, Severity
 from shiftlens.narrative.words import number_text, plain, with_interval
 
 if TYPE_CHECKING:
     from rich.text import Text
+
+    from shiftlens.narrative.finding import Action, Finding, Severity
 
 STYLES: dict[Severity, str] = {"warn": "bold red", "note": "yellow", "info": "dim"}
 
