@@ -15,7 +15,7 @@ from shiftlens.errors import InputError
 from shiftlens.evaluation import Evaluation, evaluate
 from shiftlens.lens.feature_maps import features
 from shiftlens.models.loading import load_model
-from shiftlens.narrative.finding import Findings
+from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.findings import findings
 from shiftlens.narrative.rendering import as_text
 from shiftlens.reporting import Report, report
@@ -108,7 +108,7 @@ def run(
     found = findings(sweep, seed=seed)
     text = out / "findings.txt"
     try:
-        text.write_text("\n\n".join(as_text(each, full=True) for each in found) + "\n", encoding="utf-8")
+        text.write_text("\n\n".join(map(_paragraph, found)) + "\n", encoding="utf-8")
     except OSError as error:
         raise InputError(f"cannot write {text}: {error.strerror or error}") from None
     narrator.say("5/6 looking at what the net sees in an empty picture, and on average")
@@ -120,3 +120,7 @@ def run(
     made = report([sweep, maps, arithmetic], page, title="shiftlens demo: a small VGG on digits", seed=seed)
     files = (out / "run", out / "digits.zarr", out / "features.zarr", *pictures.files, text, made.path)
     return DemoResult(files, evaluation, sweep, found, made)
+
+
+def _paragraph(finding: Finding) -> str:
+    return as_text(finding.severity, finding.statement, finding.evidence, finding.action)

@@ -18,7 +18,8 @@ from cuts import cut
 from narrative.commands import parse
 from narrative.diagnosed import said_of
 from shiftlens.data.preprocessing import Preprocessing
-from shiftlens.narrative.finding import Action, Finding, Findings, Quantity, number
+from shiftlens.narrative.finding import Finding, Findings
+from shiftlens.narrative.finding_parts import Action, Quantity, number
 from shiftlens.narrative.rendering import as_rich, as_text
 from shiftlens.narrative.words import quoted, size_of
 from shiftlens.stats import Estimate
@@ -352,7 +353,11 @@ def test_hostile_class_names_stay_text():
         found = said_of(replace(sweep(0, 60, 9), class_names=names))
         page = Reader(found._repr_html_())
         assert page.tags <= {"ul", "li", "p", "strong", "code"}
-        for text in (found._repr_html_(), str(found), *(as_text(each, full=True) for each in found)):
+        for text in (
+            found._repr_html_(),
+            str(found),
+            *(as_text(each.severity, each.statement, each.evidence, each.action) for each in found),
+        ):
             assert "\x1b" not in text
         assert all("\n" not in each.statement and len(each.statement) < 600 for each in found)
     evil = Finding(
@@ -361,7 +366,7 @@ def test_hostile_class_names_stay_text():
     page = Reader(evil._repr_html_())
     assert "script" not in page.tags
     assert page.text.count(HOSTILE[0]) == 4
-    shown = as_rich(replace(evil, statement=HOSTILE[1] + HOSTILE[4]), action=True, evidence=True).plain
+    shown = as_rich("warn", HOSTILE[1] + HOSTILE[4], evil.action, evil.evidence).plain
     assert "\x1b" not in shown
     assert HOSTILE[4] in shown
 
@@ -411,4 +416,7 @@ def test_the_record_has_the_keys_of_the_json(found):
     assert (said.id, said.remedy) == ("x-y", "Do it: `shiftlens plot 'a b'`")
     assert said.to_dict()["action"] == {"text": "Do it", "command": ["shiftlens", "plot", "a b"]}
     assert str(Findings([said])) == "warn: It moves."
-    assert as_text(said, full=True) == "warn: It moves.\n  -> Do it: `shiftlens plot 'a b'`"
+    assert (
+        as_text(said.severity, said.statement, said.evidence, said.action)
+        == "warn: It moves.\n  -> Do it: `shiftlens plot 'a b'`"
+    )

@@ -13,7 +13,8 @@ import pytest
 from reporting.planted import sweep
 from shiftlens.arithmetic import inspect
 from shiftlens.narrative.comparing import compare
-from shiftlens.narrative.finding import Action, Finding, Findings, Quantity, Significance, number
+from shiftlens.narrative.finding import Finding, Findings
+from shiftlens.narrative.finding_parts import Action, Quantity, Significance, number
 from shiftlens.nn.vgg import VGG
 from shiftlens.reporting.comparison_part import summary
 from shiftlens.reporting.given_items import given

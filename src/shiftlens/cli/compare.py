@@ -88,7 +88,7 @@ def _show(shell: Shell, made: Comparison, evidence: bool) -> None:
     for heading, found in made.findings.by_section():
         out.print(f"\n{heading}", style="bold", markup=False)
         for finding in found:
-            out.print(as_rich(finding, action=False, evidence=evidence))
+            out.print(as_rich(finding.severity, finding.statement, None, finding.evidence if evidence else ""))
         # What to do is mostly the same for all of them: once is enough.
         for action in dict.fromkeys(each.action for each in found if each.action and each.severity != "info"):
             out.print(f"      -> {plain(str(action))}", markup=False)

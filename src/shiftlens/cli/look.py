@@ -97,7 +97,7 @@ def _show(
     shell: Shell, path: Path, result: Sweep | FeatureRun, found: Findings, evidence: bool, small_map: bool
 ) -> None:
     from shiftlens.lens.feature_run import FeatureRun
-    from shiftlens.narrative.finding import SEVERITIES
+    from shiftlens.narrative.finding_parts import SEVERITIES
     from shiftlens.narrative.rendering import as_rich
     from shiftlens.narrative.words import plain
 
@@ -113,7 +113,8 @@ def _show(
         out.print(text_map(np.asarray(result.accuracy, np.float64), shifts, colour=colour, width=out.width))
     for severity in SEVERITIES:
         for finding in found.with_severity(severity):
-            out.print(as_rich(finding, action=severity != "info", evidence=evidence))
+            action = None if severity == "info" else finding.action
+            out.print(as_rich(severity, finding.statement, action, finding.evidence if evidence else ""))
     out.print(_table(found), soft_wrap=False)
 
 
@@ -139,7 +140,7 @@ def _table(found: Findings) -> Table:
     for finding in found:
         if finding.value is not None:
             p_value = "" if finding.p_value is None else f"{finding.p_value:.2g}"
-            table.add_row(finding.id, finding.severity, value_text(finding), p_value)
+            table.add_row(finding.id, finding.severity, value_text(finding.estimate), p_value)
     return table
 
 

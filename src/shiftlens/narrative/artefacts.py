@@ -7,7 +7,8 @@ from functools import partial
 from shiftlens.arithmetic import Inspection
 from shiftlens.lens.feature_run import FeatureRun, LayerMaps
 from shiftlens.lens.map_scores import CONSTANT, Borders
-from shiftlens.narrative.finding import Action, Finding, Findings, Quantity, number
+from shiftlens.narrative.finding import Finding, Findings
+from shiftlens.narrative.finding_parts import Action, Quantity, number
 from shiftlens.narrative.words import plain, sentence
 from shiftlens.stats import Skipped
 

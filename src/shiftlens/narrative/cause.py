@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from shiftlens.analysis.padding_effect import PaddingEffect
 from shiftlens.analysis.summary import Metrics
-from shiftlens.narrative.finding import Action, Finding, Quantity, Severity
+from shiftlens.narrative.finding import Finding
+from shiftlens.narrative.finding_parts import Action, Quantity, Severity
 from shiftlens.narrative.patterns import clearest, other_padding
 from shiftlens.narrative.performance import tested
 from shiftlens.narrative.setting import Setting

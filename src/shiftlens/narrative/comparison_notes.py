@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from shiftlens.analysis.arms import Aligned, Arm
-from shiftlens.narrative.finding import Finding, Severity
+from shiftlens.narrative.finding import Finding
+from shiftlens.narrative.finding_parts import Severity
 from shiftlens.narrative.words import name_text, plain
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from shiftlens.analysis.arm_scores import Quantity
 from shiftlens.analysis.paired import Difference, DifferenceMap, NonInferiority
-from shiftlens.narrative.finding import finite
+from shiftlens.narrative.finding_parts import finite
 from shiftlens.stats import Estimate, Skipped
 
 

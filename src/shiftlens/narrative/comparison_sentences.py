@@ -10,7 +10,8 @@ from shiftlens.analysis.winners import Criterion, Winner
 from shiftlens.narrative.comparison_notes import notes
 from shiftlens.narrative.comparison_result import Comparison
 from shiftlens.narrative.comparison_rows import Against, Row
-from shiftlens.narrative.finding import Action, Finding, Findings, Quantity, Section, Significance, number
+from shiftlens.narrative.finding import Finding, Findings
+from shiftlens.narrative.finding_parts import Action, Quantity, Section, Significance, number
 from shiftlens.narrative.performance import MORE_CONSISTENT
 from shiftlens.narrative.words import name_text, number_text, plain, quoted, with_interval
 from shiftlens.stats import Estimate, Skipped

@@ -9,7 +9,8 @@ from shiftlens.analysis.asymmetry import Asymmetry
 from shiftlens.analysis.controls import ControlEffect, Emptying
 from shiftlens.analysis.irregularity import FRAME, Irregularity, Reversal
 from shiftlens.analysis.summary import Metrics
-from shiftlens.narrative.finding import Action, Finding, Quantity, Severity, Significance, number
+from shiftlens.narrative.finding import Finding
+from shiftlens.narrative.finding_parts import Action, Quantity, Severity, Significance, number
 from shiftlens.narrative.performance import tested
 from shiftlens.narrative.setting import Setting
 from shiftlens.narrative.words import number_text, p_text, quoted, size_of, way

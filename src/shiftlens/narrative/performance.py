@@ -9,7 +9,8 @@ from shiftlens.analysis.asymmetry import Axis
 from shiftlens.analysis.estimated_maps import MapEstimate
 from shiftlens.analysis.regions import Centre, Retained
 from shiftlens.analysis.summary import Metrics, Test
-from shiftlens.narrative.finding import Action, Finding, Quantity, Significance
+from shiftlens.narrative.finding import Finding
+from shiftlens.narrative.finding_parts import Action, Quantity, Significance
 from shiftlens.narrative.setting import Setting
 from shiftlens.narrative.words import name_text, quoted, size_of, way
 from shiftlens.stats import CONFIDENCE, Estimate, FloatArray, Skipped, mean_estimate

@@ -7,7 +7,8 @@ from math import gcd
 import numpy as np
 
 from shiftlens.analysis.summary import Metrics
-from shiftlens.narrative.finding import Action, Finding, Quantity, number
+from shiftlens.narrative.finding import Finding
+from shiftlens.narrative.finding_parts import Action, Quantity, number
 from shiftlens.narrative.setting import Setting
 from shiftlens.narrative.words import name_text, number_text, plain, quoted, sentence
 from shiftlens.stats import Skipped

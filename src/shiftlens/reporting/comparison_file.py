@@ -12,16 +12,8 @@ from shiftlens.errors import StoreError
 from shiftlens.naming import one_line
 from shiftlens.narrative.comparison_result import KIND
 from shiftlens.narrative.comparison_rows import Row
-from shiftlens.narrative.finding import (
-    QUESTIONS,
-    SECTIONS,
-    SEVERITIES,
-    Action,
-    Finding,
-    Findings,
-    Quantity,
-    Significance,
-)
+from shiftlens.narrative.finding import Finding, Findings
+from shiftlens.narrative.finding_parts import QUESTIONS, SECTIONS, SEVERITIES, Action, Quantity, Significance
 from shiftlens.reporting.arithmetic_file import EXPECTED, LARGEST
 from shiftlens.stats import Estimate, Skipped
 from shiftlens.storage.locking import disk_errors

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from itertools import pairwise
 
-from shiftlens.narrative.finding import SEVERITIES, Action, Finding
+from shiftlens.narrative.finding import Finding
+from shiftlens.narrative.finding_parts import SEVERITIES, Action
 from shiftlens.narrative.rendering import as_html
 from shiftlens.reporting.encoding import Data
 
@@ -24,7 +24,8 @@ def sorted_out(found: Iterable[Finding]) -> list[Data]:
     given: set[tuple[str, ...] | str] = set()
     last = ""
     for each in sorted(found, key=lambda finding: SEVERITIES.index(finding.severity)):
-        html = as_html(replace(each, action=_once(each.action, given)), evidence=each.evidence != last)
+        evidence = "" if each.evidence == last else each.evidence
+        html = as_html(each.severity, each.statement, _once(each.action, given), evidence)
         rows.append({"id": each.id, "severity": each.severity, "html": html})
         last = each.evidence
     return rows

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shiftlens.narrative.artefacts import artefacts
-from shiftlens.narrative.finding import QUESTIONS, Action, Finding, Question
+from shiftlens.narrative.finding import Finding
+from shiftlens.narrative.finding_parts import QUESTIONS, Action, Question
 from shiftlens.narrative.rendering import action_html
 from shiftlens.narrative.setting import Setting
 from shiftlens.reporting.comparison_part import AnyComparison, summary
