@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import gcd
 
 import numpy as np
@@ -16,19 +17,12 @@ from shiftlens.stats import Skipped
 
 def pitfalls(metrics: Metrics, setting: Setting) -> list[Finding]:
     """Everything on the list that applies to this sweep."""
-    found = [
-        _incomplete(metrics, setting),
-        _adaptive(metrics, setting),
-        _incomplete_control(setting),
-        _is_a_control(setting),
-        _lost_content(metrics, setting),
-        _new_edge(metrics, setting),
-        _fill_space(metrics, setting),
-        _blank(metrics),
-        _shifts_in_training(setting),
-        _mirrors_in_training(setting),
-        _step_and_stride(metrics, setting),
-        _dataset_bias(metrics, setting),
+    return [
+        *_completeness(metrics, setting),
+        *_fill(metrics, setting),
+        *_blank(metrics),
+        *_training(setting),
+        *_grid(metrics, setting),
         *_notes(setting),
         Finding(
             "one-checkpoint",
@@ -37,39 +31,51 @@ def pitfalls(metrics: Metrics, setting: Setting) -> list[Finding]:
             note="For a recipe or a padding mode the unit is the training run: train several seeds.",
         ),
     ]
-    return [each for each in found if each is not None]
 
 
-def _incomplete(metrics: Metrics, setting: Setting) -> Finding | None:
-    missing, there = metrics.sweep.n_missing, metrics.sweep.n_images
-    if not missing:
-        return None
-    adaptive = setting.half_width_asked is not None
-    return Finding(
-        "incomplete",
-        f"The sweep is incomplete: all findings are about the {there:,} of {there + missing:,} images that are there.",
-        Quantity("images measured"),
-        number(float(there), "images"),
-        action=Action("Resume it", setting.sweep_command()),
-        note="They are a class-stratified subset."
-        if adaptive
-        else "They are whole chunks in the order of the data, not a random sample of it.",
-        severity="note",
-    )
+def _completeness(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
+    missing, there, n_all = metrics.sweep.n_missing, metrics.sweep.n_images, setting.n_images or 0
+    if missing:
+        whole = "They are whole chunks in the order of the data, not a random sample of it."
+        yield Finding(
+            "incomplete",
+            f"The sweep is incomplete: all findings are about the {there:,} of {there + missing:,} images that are "
+            "there.",
+            Quantity("images measured"),
+            number(float(there), "images"),
+            action=Action("Resume it", setting.sweep_command()),
+            note=whole if setting.half_width_asked is None else "They are a class-stratified subset.",
+            severity="note",
+        )
+    if setting.half_width is not None and setting.n_population is not None:
+        yield _adaptive(there, setting.n_population, setting.half_width, setting)
+    short = [f"{name} {n:,} of {n_all:,} images" for name, n in setting.n_controlled.items() if n < n_all]
+    if short:
+        yield Finding(
+            "control-incomplete",
+            f"A control is incomplete ({', '.join(short)}): its findings are about the images that both hold.",
+            action=Action("Resume it", setting.sweep_command(control=",".join(setting.n_controlled))),
+            severity="note",
+        )
+    if setting.header.control is not None:
+        yield Finding(
+            "is-a-control",
+            f"This is the control {setting.header.control} of a sweep, not a sweep: its images were changed before the "
+            "model saw them.",
+            action=Action("See the sweep", ("shiftlens", "findings", str(setting.path))),
+            severity="note",
+        )
 
 
-def _adaptive(metrics: Metrics, setting: Setting) -> Finding | None:
-    half, n_all = setting.half_width, setting.n_population
-    if half is None or n_all is None:
-        return None
+def _adaptive(n: int, n_all: int, half: float, setting: Setting) -> Finding:
     quantity, estimate = Quantity("half-width of the confidence band"), number(half, "points")
     if not half:
         text = f"All {n_all:,} images were measured: the confidence band of the adaptive sweep has no width left."
         return Finding("adaptive", text, quantity, estimate)
     return Finding(
         "adaptive",
-        f"{metrics.sweep.n_images:,} of {n_all:,} images were measured: the simultaneous {100 * setting.level:g} % "
-        f"confidence band for the accuracy over all of them is ±{number_text(half, 'points')} at every shift.",
+        f"{n:,} of {n_all:,} images were measured: the simultaneous {100 * setting.level:g} % confidence band for the "
+        f"accuracy over all of them is ±{number_text(half, 'points')} at every shift.",
         quantity,
         estimate,
         action=Action("Resume it for a narrower band", setting.sweep_command(narrower=True)),
@@ -79,34 +85,40 @@ def _adaptive(metrics: Metrics, setting: Setting) -> Finding | None:
     )
 
 
-def _incomplete_control(setting: Setting) -> Finding | None:
-    n_all = setting.n_images or 0
-    short = [f"{name} {n:,} of {n_all:,} images" for name, n in setting.n_controlled.items() if n < n_all]
-    if not short:
-        return None
-    return Finding(
-        "control-incomplete",
-        f"A control is incomplete ({', '.join(short)}): its findings are about the images that both hold.",
-        action=Action("Resume it", setting.sweep_command(control=",".join(setting.n_controlled))),
-        severity="note",
-    )
+def _fill(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
+    constant, values, fill = metrics.sweep.fill_is_constant, setting.fill_values, plain(setting.fill)
+    if setting.fill != "wrap":
+        yield _lost_content(metrics, setting)
+    action = Action("Compare with a constant surround", setting.sweep_command(fill="mean"))
+    if constant:
+        text = f"Fill {fill} draws a straight edge where the image ends, which no unshifted image has."
+        action = Action("Sweep with a fill that draws no edge", setting.sweep_command(fill="reflect"))
+    elif setting.fill == "wrap":
+        text = (
+            "Fill wrap loses no content, but draws a seam where opposite borders meet, and a shift by the size of the "
+            "image is no shift."
+        )
+    else:
+        text = f"Fill {fill} continues the border: it draws no edge, but adds content that the image does not have."
+    yield Finding("new-edge", text, action=action, severity="note")
+    if not constant or values is None:
+        return
+    if np.any(values):
+        shown = ", ".join(f"{v:.2f}" for v in dict.fromkeys(round(v, 2) for v in values))
+        other = setting.sweep_command(fill="black" if setting.fill == "mean" else "mean")
+        yield Finding(
+            "fill-space",
+            f"Fill {fill} is {shown} after normalisation, not 0: it is not comparable with shifts of normalised "
+            "tensors, which are filled with 0 (fill mean).",
+            action=Action("Measure the other", other),
+            severity="note",
+        )
+    else:
+        text = f"Fill {fill} is 0 after normalisation, as zero padding is: the first layer sees no edge of the fill."
+        yield Finding("fill-space", text)
 
 
-def _is_a_control(setting: Setting) -> Finding | None:
-    if setting.header.control is None:
-        return None
-    return Finding(
-        "is-a-control",
-        f"This is the control {setting.header.control} of a sweep, not a sweep: its images were changed before the "
-        "model saw them.",
-        action=Action("See the sweep", setting.findings_command()),
-        severity="note",
-    )
-
-
-def _lost_content(metrics: Metrics, setting: Setting) -> Finding | None:
-    if setting.fill == "wrap":
-        return None
+def _lost_content(metrics: Metrics, setting: Setting) -> Finding:
     kept = metrics.retained[0] if metrics.retained else Skipped("retained", "none")
     size, estimate = metrics.sweep.picture_size, None
     text = "A shift also pushes content out of view, which costs accuracy at any position."
@@ -134,44 +146,10 @@ def _lost_content(metrics: Metrics, setting: Setting) -> Finding | None:
     )
 
 
-def _new_edge(metrics: Metrics, setting: Setting) -> Finding:
-    fill = plain(setting.fill)
-    action = Action("Compare with a constant surround", setting.sweep_command(fill="mean"))
-    if metrics.sweep.fill_is_constant:
-        text = f"Fill {fill} draws a straight edge where the image ends, which no unshifted image has."
-        action = Action("Sweep with a fill that draws no edge", setting.sweep_command(fill="reflect"))
-    elif setting.fill == "wrap":
-        text = (
-            "Fill wrap loses no content, but draws a seam where opposite borders meet, and a shift by the size of the "
-            "image is no shift."
-        )
-    else:
-        text = f"Fill {fill} continues the border: it draws no edge, but adds content that the image does not have."
-    return Finding("new-edge", text, action=action, severity="note")
-
-
-def _fill_space(metrics: Metrics, setting: Setting) -> Finding | None:
-    values, fill = setting.fill_values, plain(setting.fill)
-    if not metrics.sweep.fill_is_constant or values is None:
-        return None
-    if not np.any(values):
-        text = f"Fill {fill} is 0 after normalisation, as zero padding is: the first layer sees no edge of the fill."
-        return Finding("fill-space", text)
-    shown = ", ".join(f"{v:.2f}" for v in dict.fromkeys(round(v, 2) for v in values))
-    other = setting.sweep_command(fill="black" if setting.fill == "mean" else "mean")
-    return Finding(
-        "fill-space",
-        f"Fill {fill} is {shown} after normalisation, not 0: it is not comparable with shifts of normalised tensors, "
-        "which are filled with 0 (fill mean).",
-        action=Action("Measure the other", other),
-        severity="note",
-    )
-
-
-def _blank(metrics: Metrics) -> Finding | None:
+def _blank(metrics: Metrics) -> Iterator[Finding]:
     blank = metrics.blank
     if isinstance(blank, Skipped):
-        return None
+        return
     name, estimate = name_text(blank.predicted), None
     text = (
         f"Where a shift leaves nothing of the image in view ({blank.n_shifts:,} shifts of the grid), the predicted "
@@ -183,7 +161,7 @@ def _blank(metrics: Metrics) -> Finding | None:
             f", with a loss of {quoted(blank.loss)}. The accuracy there, {quoted(blank.accuracy)}, only says how often "
             f"{name} is the label"
         )
-    return Finding(
+    yield Finding(
         "blank-limit",
         f"{text}.",
         Quantity("loss", of="blank input"),
@@ -193,27 +171,36 @@ def _blank(metrics: Metrics) -> Finding | None:
     )
 
 
-def _shifts_in_training(setting: Setting) -> Finding:
+def _training(setting: Setting) -> Iterator[Finding]:
     seen, fill = _largest_shift(setting)
     if seen is None:
-        return Finding(
+        yield Finding(
             "shifts-in-training",
             "The model does not say which shifts were in its training: its robustness may be learnt rather than built "
             "in.",
             note="Only run directories of `shiftlens train` say it.",
         )
-    if seen == 0:
-        text = "No shifts were in the training: any robustness is the architecture's."
-        return Finding("shifts-in-training", text)
-    return Finding(
-        "shifts-in-training",
-        f"Shifts of up to {seen} px to each side were in the training (fill {fill}): robustness up to there, and a "
-        "little beyond, is learnt.",
-        Quantity("largest shift in training"),
-        number(float(seen), "px"),
-        note="One net of this project, trained with shifts of up to 2 px, kept 95 % of its accuracy for 3 to 4 px.",
-        severity="note",
-    )
+    elif seen == 0:
+        yield Finding("shifts-in-training", "No shifts were in the training: any robustness is the architecture's.")
+    else:
+        yield Finding(
+            "shifts-in-training",
+            f"Shifts of up to {seen} px to each side were in the training (fill {fill}): robustness up to there, and a "
+            "little beyond, is learnt.",
+            Quantity("largest shift in training"),
+            number(float(seen), "px"),
+            note="One net of this project, trained with shifts of up to 2 px, kept 95 % of its accuracy for 3 to 4 px.",
+            severity="note",
+        )
+    facts = setting.header.training.get("augmentation")
+    mirror = facts.get("mirror") if isinstance(facts, dict) else None
+    if mirror not in (None, "none"):
+        yield Finding(
+            "mirrors-in-training",
+            f"Mirrored images were in the training ({plain(str(mirror))}), which hides differences of the model "
+            "between left and right: look at up and down too.",
+            severity="note",
+        )
 
 
 def _largest_shift(setting: Setting) -> tuple[int | None, str]:
@@ -232,60 +219,36 @@ def _largest_shift(setting: Setting) -> tuple[int | None, str]:
     return seen, fill
 
 
-def _mirrors_in_training(setting: Setting) -> Finding | None:
-    facts = setting.header.training.get("augmentation")
-    mirror = facts.get("mirror") if isinstance(facts, dict) else None
-    if mirror in (None, "none"):
-        return None
-    return Finding(
-        "mirrors-in-training",
-        f"Mirrored images were in the training ({plain(str(mirror))}), which hides differences of the model between "
-        "left and right: look at up and down too.",
-        severity="note",
-    )
-
-
-def _step_and_stride(metrics: Metrics, setting: Setting) -> Finding | None:
+def _grid(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
     step = max(metrics.sweep.step)
-    if step == 1:
-        return None
-    text = f"Shifts are {step} px apart: nothing is known in between, and areas count {step * step} px² a cell."
-    hidden = [str(s) for s in metrics.sweep.strides if s > 1 and gcd(step, s) > 1]
-    if hidden:
-        text += f" The step shares a factor with strides of the net ({', '.join(hidden)}) and hides their ripple."
-    return Finding(
-        "step-and-stride", text, action=Action("Sweep every pixel", setting.sweep_command(step=1)), severity="note"
-    )
+    if step > 1:
+        text = f"Shifts are {step} px apart: nothing is known in between, and areas count {step * step} px² a cell."
+        hidden = [str(s) for s in metrics.sweep.strides if s > 1 and gcd(step, s) > 1]
+        if hidden:
+            text += f" The step shares a factor with strides of the net ({', '.join(hidden)}) and hides their ripple."
+        every = Action("Sweep every pixel", setting.sweep_command(step=1))
+        yield Finding("step-and-stride", text, action=every, severity="note")
+    if not isinstance(metrics.asymmetry_x, Skipped) and isinstance(metrics.asymmetry_x_model, Skipped):
+        tests = [metrics.test(f"asymmetry x {kind}") for kind in ("overall", "pairs")]
+        yield Finding(
+            "photographers-bias",
+            "The dataset may be biased between left and right: without a flip control, its part of the asymmetry "
+            "cannot be separated from the model's.",
+            action=Action("Separate it", setting.sweep_command(control="flip")),
+            note="The flip control does so for left and right; nothing does for up and down.",
+            severity="note" if any(not isinstance(test, Skipped) and test.holds for test in tests) else "info",
+        )
 
 
-def _dataset_bias(metrics: Metrics, setting: Setting) -> Finding | None:
-    if isinstance(metrics.asymmetry_x, Skipped) or not isinstance(metrics.asymmetry_x_model, Skipped):
-        return None
-    tests = [metrics.test(f"asymmetry x {kind}") for kind in ("overall", "pairs")]
-    found = any(not isinstance(test, Skipped) and test.holds for test in tests)
-    return Finding(
-        "photographers-bias",
-        "The dataset may be biased between left and right: without a flip control, its part of the asymmetry cannot be "
-        "separated from the model's.",
-        action=Action("Separate it", setting.sweep_command(control="flip")),
-        note="The flip control does so for left and right; nothing does for up and down.",
-        severity="note" if found else "info",
-    )
-
-
-def _notes(setting: Setting) -> list[Finding]:
-    found = []
+def _notes(setting: Setting) -> Iterator[Finding]:
     for note in setting.header.data_notes:
         if "JPEG" in note:
             text = (
                 f"{sentence(note)} The artefacts of its blocks of 8 x 8 px move with the image, and accuracy may "
                 "differ from that on the originals."
             )
-            found.append(Finding("jpeg-copy", text, severity="note"))
+            yield Finding("jpeg-copy", text, severity="note")
         else:
-            found.append(Finding("data-note", f"About the images: {plain(note)}.", severity="note"))
-    about = [
-        Finding("model-note", f"About the model: {plain(note)}.", severity="note")
-        for note in setting.header.model_notes
-    ]
-    return found + about
+            yield Finding("data-note", f"About the images: {plain(note)}.", severity="note")
+    for note in setting.header.model_notes:
+        yield Finding("model-note", f"About the model: {plain(note)}.", severity="note")

@@ -148,10 +148,6 @@ class Setting:
         """Draw the sweep."""
         return ("shiftlens", "plot", str(self.path), "--out", "figures")
 
-    def findings_command(self) -> Command:
-        """Show the findings of the sweep."""
-        return ("shiftlens", "findings", str(self.path))
-
     def _model_and_data(self, other: str = "") -> list[str]:
         header, words = self.header, ["--model", other or self.model, "--data", self.data]
         # A factory does not declare its normalisation: the command line needs it.
