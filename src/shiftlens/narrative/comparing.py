@@ -129,9 +129,20 @@ def compared(
     critical = critical_value(nulls, int(tested.sum()))
     base = found[baseline]
     differences = {k: estimates(found[k], base, aligned, k) for k in aligned.others}
-    corrected = _corrected(differences, {k: map_p(counts[k], tested) for k in aligned.others})
+    maps = {k: map_p(counts[k], tested) for k in aligned.others}
+    corrected = _corrected(differences, maps)
+    wanted: tuple[Quantity, ...] = ("at-rest", "near")
     against = tuple(
-        _against(aligned, k, found[k], base, differences[k], corrected, counts[k], tested, critical, margin)
+        Against(
+            which=k,
+            name=aligned.arms[k].name,
+            differences={
+                q: each if isinstance(each, Skipped) else judged(q, each, corrected[k, q], len(corrected))
+                for q, each in differences[k].items()
+            },
+            map=difference_map(counts[k], tested, critical, corrected[k, "map"], maps[k]),
+            as_good=tuple(non_inferiority(found[k], base, q, margin, len(aligned.others)) for q in wanted),
+        )
         for k in aligned.others
     )
     comparison = Comparison(
@@ -152,46 +163,17 @@ def compared(
     return replace(comparison, findings=sentences(comparison))
 
 
-_Corrected = dict[tuple[int, str], tuple[float, float]]
-
-
-def _corrected(differences: dict[int, dict[Quantity, Estimate | Skipped]], maps: dict[int, float]) -> _Corrected:
-    """Every test of the comparison by arm and name: its own p-value, and Holm's."""
+def _corrected(
+    differences: dict[int, dict[Quantity, Estimate | Skipped]], maps: dict[int, float]
+) -> dict[tuple[int, str], float]:
+    """Holm's p-value of every test of the comparison by arm and name."""
     own: dict[tuple[int, str], float] = {}
     for k, found in differences.items():
         for quantity, each in found.items():
             if isinstance(each, Estimate) and each.p_value is not None:
                 own[k, quantity] = each.p_value
         own[k, "map"] = maps[k]
-    adjusted = holm(np.array(list(own.values()), np.float64))
-    return {key: (p, float(q)) for (key, p), q in zip(own.items(), adjusted, strict=True)}
-
-
-def _against(
-    aligned: Aligned,
-    k: int,
-    scores: Scores,
-    base: Scores,
-    differences: dict[Quantity, Estimate | Skipped],
-    corrected: _Corrected,
-    counts: Counts,
-    tested: np.ndarray[tuple[int, int], np.dtype[np.bool_]],
-    critical: float,
-    margin: float,
-) -> Against:
-    n_tests = len(corrected)
-    own_p, holm_p = corrected[k, "map"]
-    wanted: tuple[Quantity, ...] = ("at-rest", "near")
-    return Against(
-        which=k,
-        name=aligned.arms[k].name,
-        differences={
-            quantity: each if isinstance(each, Skipped) else judged(quantity, each, corrected[k, quantity][1], n_tests)
-            for quantity, each in differences.items()
-        },
-        map=difference_map(counts, tested, critical, holm_p, own_p),
-        as_good=tuple(non_inferiority(scores, base, q, margin, len(aligned.others)) for q in wanted),
-    )
+    return dict(zip(own, map(float, holm(np.array(list(own.values()), np.float64))), strict=True))
 
 
 def _row(aligned: Aligned, k: int, scores: Scores, differences: dict[Quantity, Estimate | Skipped] | None) -> Row:

@@ -10,6 +10,18 @@ from shiftlens.analysis.paired import Difference, DifferenceMap, NonInferiority
 from shiftlens.narrative.finding_parts import finite
 from shiftlens.stats import Estimate, Skipped
 
+COLUMNS = {
+    "accuracy": ("accuracy", "share"),
+    "accuracy_within_8px": ("near", "share"),
+    "retained_area": ("retained_area", "px^2"),
+    "retained_radius": ("retained_radius", "px"),
+    "worst_of_radius": ("worst_of_radius", "share"),
+    "asymmetry_lr": ("asymmetry_lr", "points"),
+    "asymmetry_ud": ("asymmetry_ud", "points"),
+    "difference": ("difference", "points"),
+}
+"""The numbers of a row: key in the JSON, attribute, unit."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -52,17 +64,8 @@ class Row:
         """
         out: dict[str, Any] = {"name": self.name}
         skipped = {}
-        for key in (
-            "accuracy",
-            "accuracy_within_8px",
-            "retained_area",
-            "retained_radius",
-            "worst_of_radius",
-            "asymmetry_lr",
-            "asymmetry_ud",
-            "difference",
-        ):
-            made: Estimate | Skipped = getattr(self, "near" if key == "accuracy_within_8px" else key)
+        for key, (attribute, _) in COLUMNS.items():
+            made: Estimate | Skipped = getattr(self, attribute)
             interval = "interval" if key == "difference" else f"{key}_interval"
             if isinstance(made, Skipped):
                 out[key], out[interval] = None, None
@@ -118,24 +121,13 @@ class Against:
     def to_dict(self) -> dict[str, Any]:
         """One of the entries of `against` of `shiftlens compare --json`."""
         differences = {
-            quantity: {
-                "value": found.estimate.value,
-                "interval": ends(found.estimate),
-                "unit": found.estimate.unit,
-                "p_value": found.holm_p,
-                "verdict": found.verdict,
-                "detectable": finite(found.detectable),
-            }
+            quantity: {"value": found.estimate.value, "interval": ends(found.estimate), "unit": found.estimate.unit}
+            | {"p_value": found.holm_p, "verdict": found.verdict, "detectable": finite(found.detectable)}
             for quantity, found in self.differences.items()
             if isinstance(found, Difference)
         }
         as_good = {
-            found.quantity: {
-                "holds": found.holds,
-                "margin": found.margin,
-                "lower": found.lower,
-                "n_needed": found.n_needed,
-            }
+            found.quantity: {key: getattr(found, key) for key in ("holds", "margin", "lower", "n_needed")}
             for found in self.as_good
             if isinstance(found, NonInferiority)
         }

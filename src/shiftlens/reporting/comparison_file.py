@@ -11,24 +11,12 @@ from typing import Any
 from shiftlens.errors import StoreError
 from shiftlens.naming import one_line
 from shiftlens.narrative.comparison_result import KIND
-from shiftlens.narrative.comparison_rows import Row
+from shiftlens.narrative.comparison_rows import COLUMNS, Row
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import QUESTIONS, SECTIONS, SEVERITIES, Action, Quantity, Significance
 from shiftlens.reporting.arithmetic_file import EXPECTED, LARGEST
 from shiftlens.stats import Estimate, Skipped
 from shiftlens.storage.locking import disk_errors
-
-UNITS = {
-    "accuracy": "share",
-    "accuracy_within_8px": "share",
-    "retained_area": "px^2",
-    "retained_radius": "px",
-    "worst_of_radius": "share",
-    "asymmetry_lr": "points",
-    "asymmetry_ud": "points",
-    "difference": "points",
-}
-"""The numbers of a row, and what they are counted in."""
 
 
 @dataclass(frozen=True)
@@ -99,29 +87,17 @@ def _comparison(values: dict[str, Any]) -> SavedComparison:
 def _row(values: dict[str, Any], n: int) -> Row:
     skipped = values["skipped"]
     made: dict[str, Estimate | Skipped] = {}
-    for key, unit in UNITS.items():
+    for key, (attribute, unit) in COLUMNS.items():
         if values[key] is None:
-            made[key] = Skipped(key, _text(skipped[key]))
+            made[attribute] = Skipped(key, _text(skipped[key]))
             continue
         ends = _ends(values["interval" if key == "difference" else f"{key}_interval"])
         beyond = values["retained_at_least"] is True and key.startswith("retained")
-        made[key] = Estimate(_number(values[key]), *ends, unit, n, "", at_least=beyond)
-    accuracy = made["accuracy"]
-    if isinstance(accuracy, Skipped):
+        made[attribute] = Estimate(_number(values[key]), *ends, unit, n, "", at_least=beyond)
+    if isinstance(made["accuracy"], Skipped):
         raise ValueError("expected an accuracy in every row")
-    return Row(
-        name=_text(values["name"]),
-        accuracy=accuracy,
-        near=made["accuracy_within_8px"],
-        retained_area=made["retained_area"],
-        retained_radius=made["retained_radius"],
-        worst_of_radius=made["worst_of_radius"],
-        asymmetry_lr=made["asymmetry_lr"],
-        asymmetry_ud=made["asymmetry_ud"],
-        n_parameters=None if values["n_parameters"] is None else _count(values["n_parameters"]),
-        n_macs=None if values["n_macs"] is None else _count(values["n_macs"]),
-        difference=made["difference"],
-    )
+    counts = {key: None if values[key] is None else _count(values[key]) for key in ("n_parameters", "n_macs")}
+    return Row(name=_text(values["name"]), **made, **counts)  # type: ignore[arg-type]
 
 
 def _finding(values: dict[str, Any], n: int) -> Finding:
