@@ -213,7 +213,7 @@ def test_what_the_padding_does_is_said():
     assert said["padding-effect"].question == "C"
     assert said["padding-effect"].value == pytest.approx(truth, abs=0.1)
     assert said["padding-effect"].statement.startswith("The padding costs ")
-    assert "of it are due to the padding" in said["padding-position-effect"].statement
+    assert "of this loss are due to the padding" in said["padding-position-effect"].statement
     other = replace(kept, controls={"canvas": moved}, labels=moved.labels)
     helped = by_id(said_of(other))
     assert helped["padding-effect"].statement.startswith("The padding helps")

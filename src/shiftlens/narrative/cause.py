@@ -68,7 +68,7 @@ def _fall(made: PaddingEffect, metrics: Metrics, setting: Setting) -> Finding:
     elif not test.holds:
         conclusion = f"The part due to the padding is not significant: {quoted(part)}."
     elif part.value > 0:
-        conclusion = f"So {size_of(part)} of it are due to the padding."
+        conclusion = f"So {size_of(part)} of this loss are due to the padding."
     else:
         conclusion = f"So the padding is not the cause: with it, shifts cost {size_of(part)} less."
     return Finding(

@@ -244,7 +244,7 @@ def _notes(setting: Setting) -> Iterator[Finding]:
     for note in setting.header.data_notes:
         if "JPEG" in note:
             text = (
-                f"{sentence(note)} The artefacts of its blocks of 8 x 8 px move with the image, and accuracy may "
+                f"{sentence(note)} The artefacts of JPEG's blocks of 8 x 8 px move with the image, and accuracy may "
                 "differ from that on the originals."
             )
             yield Finding("jpeg-copy", text, severity="note")

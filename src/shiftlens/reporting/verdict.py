@@ -1,4 +1,4 @@
-"""The verdict on a sweep in three sentences: how good, how far, and which side is worse than its opposite."""
+"""The verdict on a sweep in three sentences: how good, how far, and which direction is worse than its opposite."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def verdict(metrics: Metrics, way: Directions | Skipped, model: str, data: str) 
 
 def _good(metrics: Metrics, model: str, data: str) -> str:
     rest = metrics.accuracy_at_origin
-    first = f"{model} is right on {quoted(rest)} of {rest.n:,} images of {data} as they are"
+    first = f"{model} classifies {quoted(rest)} of {rest.n:,} unshifted images of {data} correctly"
     worst = metrics.worst_of_radius
     if isinstance(worst, Estimate):
-        return f"{first}; {quoted(worst)} of the images are right wherever they are moved by at most 4 px."
+        return f"{first}; {quoted(worst)} of the images are classified correctly under every shift of at most 4 px."
     return f"{first}."
 
 
@@ -38,7 +38,7 @@ def _far(metrics: Metrics) -> str:
     strong = by_level.get(95)
     if strong is None:
         why = next((each.why for each in metrics.retained if isinstance(each, Skipped)), "it was not measured")
-        return f"How far it may be moved is not known: {plain(why)}."
+        return f"How far the image may be shifted is not known: {plain(why)}."
     # Not "within": the region is no circle, and the slider beside shows what a circle would promise too much.
     text = f"It keeps 95 % of that accuracy over an area as large as a circle with a radius of {quoted(strong.radius)}"
     half = by_level.get(50)
@@ -51,15 +51,16 @@ def _far(metrics: Metrics) -> str:
 
 def _worst(way: Directions | Skipped) -> str:
     if isinstance(way, Skipped):
-        return f"Whether one side is worse than its opposite is not known: {plain(way.why)}."
+        return f"Whether one direction is worse than its opposite is not known: {plain(way.why)}."
     low, high = way.accuracy[way.worst], way.accuracy[way.opposite]
     reach = number_text(way.reach, "px", 0)
     if way.differs:
         return (
-            f"It is worse on one side: moved {way.names[way.worst]} by at most {reach}, accuracy averages "
-            f"{quoted(low)}, {quoted(way.gap)} less than moved {way.names[way.opposite]} ({quoted(high)})."
+            f"It is worse in one direction: for shifts {way.names[way.worst]} of at most {reach}, accuracy averages "
+            f"{quoted(low)}, {quoted(way.gap)} lower than for shifts {way.names[way.opposite]} ({quoted(high)})."
         )
     return (
-        f"No side is clearly worse than its opposite: the largest difference, over shifts of at most {reach}, is "
-        f"{quoted(way.gap)}, {way.names[way.worst]} ({quoted(low)}) against {way.names[way.opposite]} ({quoted(high)})."
+        f"No direction is significantly worse than its opposite: the largest difference, over shifts of at most "
+        f"{reach}, is {quoted(way.gap)}, {way.names[way.worst]} ({quoted(low)}) versus {way.names[way.opposite]} "
+        f"({quoted(high)})."
     )
