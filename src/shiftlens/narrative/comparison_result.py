@@ -15,9 +15,8 @@ from shiftlens.analysis.arrays import BoolArray, IntArray
 from shiftlens.analysis.winners import Winner
 from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
-from shiftlens.narrative.comparison_rows import Against, Row, ends
+from shiftlens.narrative.comparison_rows import HEADS, Against, Row, ends
 from shiftlens.narrative.finding import Findings
-from shiftlens.narrative.words import quoted
 from shiftlens.stats import Estimate, FloatArray, Skipped
 
 if TYPE_CHECKING:
@@ -175,13 +174,6 @@ class Comparison:
         def line(cells: Iterable[str], tag: str) -> str:
             return f"<tr>{''.join(f'<{tag} style=text-align:left>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
-        head = line(("sweep", "accuracy", "retained area", "worst of 4 px", "within 8 px, minus the baseline"), "th")
-        body = "".join(
-            line((row.name, *map(_short, (row.accuracy, row.retained_area, row.worst_of_radius, row.difference))), "td")
-            for row in self.rows
-        )
-        return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>{self.findings._repr_html_()}"
-
-
-def _short(estimate: Estimate | Skipped) -> str:
-    return "not measured" if isinstance(estimate, Skipped) else quoted(estimate)
+        body = "".join(line(row.cells(k == self.baseline), "td") for k, row in enumerate(self.rows))
+        table = f"<table><thead>{line(HEADS, 'th')}</thead><tbody>{body}</tbody></table>"
+        return table + self.findings._repr_html_()

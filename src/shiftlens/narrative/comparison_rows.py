@@ -8,6 +8,7 @@ from typing import Any
 from shiftlens.analysis.arm_scores import Quantity
 from shiftlens.analysis.paired import Difference, DifferenceMap, NonInferiority
 from shiftlens.narrative.finding_parts import finite
+from shiftlens.narrative.words import plain, quoted
 from shiftlens.stats import Estimate, Skipped
 
 COLUMNS = {
@@ -21,6 +22,20 @@ COLUMNS = {
     "difference": ("difference", "points"),
 }
 """The numbers of a row: key in the JSON, attribute, unit."""
+
+
+HEADS = (
+    "sweep",
+    "accuracy at (0, 0)",
+    "retained area",
+    "retained radius",
+    "right under all shifts to 4 px",
+    "right minus left",
+    "down minus up",
+    "parameters",
+    "multiply-adds",
+    "within 8 px, against the baseline",
+)
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,13 @@ class Row:
     n_parameters: int | None
     n_macs: int | None
     difference: Estimate | Skipped
+
+    def cells(self, is_baseline: bool) -> list[str]:
+        """The line as text under `HEADS`."""
+        counts = ["-" if n is None else f"{n:,}" for n in (self.n_parameters, self.n_macs)]
+        estimates = (self.accuracy, self.retained_area, self.retained_radius, self.worst_of_radius)
+        shown = [*map(_text, estimates), _text(self.asymmetry_lr), _text(self.asymmetry_ud), *counts]
+        return [plain(self.name), *shown, "baseline" if is_baseline else _text(self.difference)]
 
     def to_dict(self) -> dict[str, Any]:
         """One of the `rows` of `shiftlens compare --json`; what was not measured is None and has a reason in `skipped`.
@@ -138,6 +160,10 @@ class Against:
             "p_value": self.map.holm_p,
         }
         return {"name": self.name, "differences": differences, "as_good": as_good, "shifts": shifts}
+
+
+def _text(value: Estimate | Skipped) -> str:
+    return f"not measured: {plain(value.why)}" if isinstance(value, Skipped) else quoted(value)
 
 
 def ends(estimate: Estimate) -> list[float | None]:

@@ -11,30 +11,16 @@ from shiftlens.figures.heatmaps import LEAST_POINTS
 from shiftlens.naming import one_line
 from shiftlens.narrative.comparing import compared
 from shiftlens.narrative.comparison_result import Comparison
-from shiftlens.narrative.comparison_rows import Row
-from shiftlens.narrative.words import plain, quoted
+from shiftlens.narrative.comparison_rows import HEADS
+from shiftlens.narrative.words import plain
 from shiftlens.reporting.comparison_file import SavedComparison
 from shiftlens.reporting.encoding import Data, figure_uri, packed
 from shiftlens.reporting.page_findings import sorted_out
 from shiftlens.reporting.page_maps import measured
 from shiftlens.reporting.sweep_part import Part, spaced_table
-from shiftlens.stats import Estimate, Skipped
 from shiftlens.sweeps.sweep_result import Sweep
 
 AnyComparison = Comparison | SavedComparison
-
-HEADS = (
-    "sweep",
-    "accuracy at (0, 0)",
-    "retained area",
-    "retained radius",
-    "right under all shifts to 4 px",
-    "right minus left",
-    "down minus up",
-    "parameters",
-    "multiply-adds",
-    "within 8 px, against the baseline",
-)
 
 
 def comparisons(sweeps: Sequence[Sweep], names: Sequence[str], seed: int) -> tuple[list[Comparison], list[str]]:
@@ -92,7 +78,7 @@ def comparison_part(made: AnyComparison, number: int) -> Part:
         "n": made.n_images,
         "pixels_of": "the source picture" if made.unit == "source" else "the baseline's input",
         "heads": HEADS,
-        "rows": [_row(row, k == made.baseline) for k, row in enumerate(made.rows)],
+        "rows": [row.cells(k == made.baseline) for k, row in enumerate(made.rows)],
         "groups": [{"name": heading, "findings": sorted_out(found)} for heading, found in made.findings.by_section()],
     }
     if isinstance(made, SavedComparison):
@@ -143,25 +129,6 @@ def _looks(made: Comparison, base: str) -> tuple[Data, Data]:
         "maps": maps,
     }
     return view, data
-
-
-def _row(row: Row, is_baseline: bool) -> list[str]:
-    return [
-        plain(row.name),
-        _text(row.accuracy),
-        _text(row.retained_area),
-        _text(row.retained_radius),
-        _text(row.worst_of_radius),
-        _text(row.asymmetry_lr),
-        _text(row.asymmetry_ud),
-        "-" if row.n_parameters is None else f"{row.n_parameters:,}",
-        "-" if row.n_macs is None else f"{row.n_macs:,}",
-        "baseline" if is_baseline else _text(row.difference),
-    ]
-
-
-def _text(value: Estimate | Skipped) -> str:
-    return f"not measured: {plain(value.why)}" if isinstance(value, Skipped) else quoted(value)
 
 
 def summary(made: AnyComparison) -> list[str]:
