@@ -75,7 +75,7 @@ def test_a_planted_side_is_named_with_its_size(leaning, found):
     assert quoted == pytest.approx(said.value, abs=0.06)
     assert said.interval[0] < said.value < said.interval[1]
     assert said.p_value <= 0.02
-    assert said.quantity == Quantity("accuracy", "x", of="to the right", versus="to the left")
+    assert said.quantity == Quantity("accuracy", "x")
     assert said.action.command[-4:-2] == ("--control", "flip")
     assert "for shifts up than for shifts down" in found["asymmetry-y"].statement
     assert found["asymmetry-y"].value < 0

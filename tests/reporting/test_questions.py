@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from narrative.commands import parse
 from reporting.planted import sweep
 from shiftlens.arithmetic import inspect
 from shiftlens.narrative.comparing import compare
@@ -98,6 +100,18 @@ def test_d_gives_the_way_from_the_repair_to_its_proof(one: Sweep, part: SweepPar
     assert [code.split()[1] for code in codes] == ["repair", "sweep", "report"]
     assert "--model REPAIRED --data digits --limit 60 --max-shift 5x5 --out REPAIRED.zarr" in codes[1]
     assert codes[2].split()[2:4] == [str(one.path), "REPAIRED.zarr"]
+
+
+def test_every_command_of_the_questions_is_one_that_exists(one: Sweep, part: SweepPart) -> None:
+    even = inspect(VGG("vgg6", width=4).eval(), 32)
+    names = []
+    for made in (questions(given(one), [part], []), questions(given([even]), [], [])):
+        codes = [code for each in made for line in each["answer"] for code in re.findall("<code>.*?</code>", line)]
+        names.append([parse(shlex.split(seen(code)))[0] for code in codes])
+    assert names == [
+        ["features", "inspect", "sweep", "repair", "sweep", "report"],
+        ["sweep", "features", "repair", "sweep", "report"],
+    ]
 
 
 def test_a_repair_that_helps_here_and_harms_there_is_not_a_success(tmp_path: Path) -> None:

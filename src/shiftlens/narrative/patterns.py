@@ -37,81 +37,73 @@ def clearest(made: ControlEffect, metrics: Metrics) -> str:
 
 
 def sides(metrics: Metrics, setting: Setting) -> list[Finding]:
-    """Left/right and up/down, with and without the asymmetry of the data."""
+    """Left/right and up/down, with and without the dataset bias: on average, and for the clearest pair of shifts."""
     found: list[Finding] = []
     named = {"x": metrics.asymmetry_x, "y": metrics.asymmetry_y, "x-model": metrics.asymmetry_x_model}
     for name, made in named.items():
-        if not isinstance(made, Skipped):
-            found += [_overall(name, made, metrics, setting), _pairs(name, made, metrics, setting)]
+        if isinstance(made, Skipped):
+            continue
+        for kind, measure in (("overall", _overall), ("pairs", _pairs)):
+            test = tested(metrics, f"asymmetry {name.replace('-', ' ')} {kind}")
+            text, shift, estimate, note = measure(made, test.holds)
+            found.append(
+                Finding(
+                    "asymmetry",
+                    f"Without the dataset bias (flip control), {text}"
+                    if made.without_data
+                    else f"{text[:1].upper()}{text[1:]}",
+                    Quantity("accuracy", made.axis, shift, control="flip" if made.without_data else None),
+                    estimate,
+                    test,
+                    _which_side(made, setting) if test.holds else None,
+                    note,
+                    "warn" if test.holds else "info",
+                    which=name if kind == "overall" else f"{name}-pairs",
+                )
+            )
     return found
 
 
-def _sentence(made: Asymmetry, text: str) -> str:
-    if made.without_data:
-        return f"Without the dataset bias (flip control), {text}"
-    return f"{text[:1].upper()}{text[1:]}"
+_Measured = tuple[str, tuple[int, int] | None, Estimate, str]
+"""Statement, shift, estimate, note."""
 
 
-def _overall(name: str, made: Asymmetry, metrics: Metrics, setting: Setting) -> Finding:
-    test, value = tested(metrics, f"asymmetry {name.replace('-', ' ')} overall"), made.overall.value
+def _overall(made: Asymmetry, holds: bool) -> _Measured:
     plus, minus = way(made.axis, 1), way(made.axis, -1)
-    better, worse = (plus, minus) if value > 0 else (minus, plus)
+    better, worse = (plus, minus) if made.overall.value > 0 else (minus, plus)
     pairs = f"over {len(made.effect):,} pairs of opposite shifts"
-    if test.holds:
+    text = f"accuracy does not differ significantly between shifts {plus} and {minus}: {quoted(made.overall)} {pairs}."
+    if holds:
         text = (
             f"accuracy is {size_of(made.overall)} higher for shifts {better} than for shifts {worse}, averaged {pairs}."
-        )
-    else:
-        text = (
-            f"accuracy does not differ significantly between shifts {plus} and {minus}: {quoted(made.overall)} {pairs}."
         )
     note = f"[own] Accuracy {plus} minus accuracy {minus}: positive is better {plus}."
     if not made.without_data:
         note += " Includes the dataset bias between both sides."
-    return Finding(
-        "asymmetry",
-        _sentence(made, text),
-        Quantity("accuracy", made.axis, of=plus, versus=minus, control="flip" if made.without_data else None),
-        made.overall,
-        test,
-        _which_side(made, setting) if test.holds else None,
-        note,
-        "warn" if test.holds else "info",
-        which=name,
-    )
+    return text, None, made.overall, note
 
 
-def _pairs(name: str, made: Asymmetry, metrics: Metrics, setting: Setting) -> Finding:
+def _pairs(made: Asymmetry, holds: bool) -> _Measured:
     """The clearest single pair: a mean of 0 may hide one corner that is better right, and another better left."""
-    test, k = tested(metrics, f"asymmetry {name.replace('-', ' ')} pairs"), made.strongest
-    method = "adjusted Wald" if not made.without_data else "Student t"
-    effect = Estimate(
-        float(made.effect[k]), float(made.lo[k]), float(made.hi[k]), "points", made.n, f"{method}, all pairs together"
-    )
+    k, method = made.strongest, "Student t" if made.without_data else "adjusted Wald"
+    value, lo, hi = (float(each[k]) for each in (made.effect, made.lo, made.hi))
+    effect = Estimate(value, lo, hi, "points", made.n, f"{method}, all pairs together")
     shift = here = int(made.dxs[k]), int(made.dys[k])
     there = (-here[0], here[1]) if made.axis == "x" else (here[0], -here[1])
     if effect.value < 0:
         here, there = there, here
-    where = f"accuracy at (dx, dy) = {here} is {size_of(effect)} higher than at {there}"
-    if test.holds:
-        text = f"single pairs of opposite shifts differ significantly; most clearly, {where}."
-    else:
-        text = f"no single pair of opposite shifts along {made.axis} differs significantly; most clearly, {where}."
+    differ = "single pairs of opposite shifts differ significantly"
+    if not holds:
+        differ = f"no single pair of opposite shifts along {made.axis} differs significantly"
     passing = made.q <= PAIRS_LEVEL
     plus, minus = (int(np.sum(passing & (sign * made.effect > 0))) for sign in (1, -1))
-    return Finding(
-        "asymmetry",
-        _sentence(made, text),
-        Quantity("accuracy", made.axis, shift, control="flip" if made.without_data else None),
-        effect,
-        test,
-        _which_side(made, setting) if test.holds else None,
+    note = (
         f"[own] Of {len(made.effect):,} pairs, {plus:,} are better {way(made.axis, 1)} and {minus:,} better "
         f"{way(made.axis, -1)} (Benjamini-Hochberg at {100 * PAIRS_LEVEL:.0f} %). The value is that of the clearest "
-        f"pair, accuracy at {shift} minus its opposite.",
-        "warn" if test.holds else "info",
-        which=f"{name}-pairs",
+        f"pair, accuracy at {shift} minus its opposite."
     )
+    most = f"most clearly, accuracy at (dx, dy) = {here} is {size_of(effect)} higher than at {there}"
+    return f"{differ}; {most}.", shift, effect, note
 
 
 def _which_side(made: Asymmetry, setting: Setting) -> Action:
@@ -149,7 +141,8 @@ def _irregularity(
     if others:
         note += f" {others} other ray{'s show' if others > 1 else ' shows'} one too."
     known = emptied[first] if first < len(emptied) else None
-    statement, severity = _reversal_text(strongest, made.quantity), "warn"
+    statement = _reversal_text(strongest, made.quantity)
+    severity: Severity = "warn"
     action = Action("See where", setting.plot_command())
     if isinstance(known, Emptying) and known.shown:
         statement += " The occlusion control recovers too: the image has left the view, and position is not the cause."
@@ -159,17 +152,7 @@ def _irregularity(
     elif setting.fill_values is not None and "occlusion" not in setting.n_controlled:
         command = setting.sweep_command(control="occlusion")
         action = Action("Find out whether the image has only left the view", command)
-    return Finding(
-        "irregular",
-        statement,
-        quantity,
-        strongest.rise,
-        test,
-        action,
-        note,
-        "note" if severity == "note" else "warn",
-        which=made.quantity,
-    )
+    return Finding("irregular", statement, quantity, strongest.rise, test, action, note, severity, which=made.quantity)
 
 
 def _reversal_text(found: Reversal, quantity: str) -> str:
