@@ -369,6 +369,8 @@ def test_hostile_class_names_stay_text():
     shown = as_rich("warn", HOSTILE[1] + HOSTILE[4], evil.action, evil.evidence).plain
     assert "\x1b" not in shown
     assert HOSTILE[4] in shown
+    assert "\x1b" not in as_text("warn", HOSTILE[1], HOSTILE[1], Action(HOSTILE[1], HOSTILE[1:2]))
+    assert "\x1b" not in Finding("x", HOSTILE[1], action=Action(HOSTILE[1], HOSTILE[1:2]))._repr_html_()
 
 
 def test_every_action_has_a_command_that_parses():

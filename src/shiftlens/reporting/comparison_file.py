@@ -92,7 +92,7 @@ def _row(values: dict[str, Any], n: int) -> Row:
             made[attribute] = Skipped(key, _text(skipped[key]))
             continue
         ends = _ends(values["interval" if key == "difference" else f"{key}_interval"])
-        beyond = values["retained_at_least"] is True and key.startswith("retained")
+        beyond = values["retained_at_least"] is True and key in ("retained_area", "retained_radius")
         made[attribute] = Estimate(_number(values[key]), *ends, unit, n, "", at_least=beyond)
     if isinstance(made["accuracy"], Skipped):
         raise ValueError("expected an accuracy in every row")
