@@ -170,6 +170,8 @@ def test_every_difference_has_a_sentence_with_its_numbers(found):
             assert finding.p_value == made.holm_p
             assert (finding.quantity.of, finding.quantity.versus) == (each.name, "a")
             assert finding.test.holds == (made.verdict != "undecided")
+            groups = {"better": found.improved, "worse": found.got_worse, "undecided": found.cannot_be_told}
+            assert [verdict for verdict, group in groups.items() if finding in group] == [made.verdict]
             quoted = re.search(r"(?:by |is )(-?[\d,.]+) (?:points|px²) \[(-?[\d,.]+), (-?[\d,.]+)\]", finding.statement)
             numbers = [float(text.replace(",", "")) for text in quoted.groups()]
             expected = (made.estimate.value, made.estimate.lo, made.estimate.hi)
@@ -184,6 +186,10 @@ def test_every_difference_has_a_sentence_with_its_numbers(found):
     groups = (found.improved, found.got_worse, found.cannot_be_told)
     assert sum(map(len, groups)) == n_verdicts == 24
     assert {each.question for each in found.findings} == {"D"}
+    sections = found.findings.by_section()
+    headings = [heading for heading, _ in sections]
+    assert headings[:3] == ["Improved", "Got worse", "Inconclusive"]
+    assert sum(len(group) for _, group in sections) == len(found.findings)
 
 
 @pytest.mark.parametrize(("lo", "clear"), [(3.0, True), (-0.5, False)])
