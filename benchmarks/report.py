@@ -17,7 +17,6 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,7 @@ def enlarged(source: Path, n: int, out: Path, *, controls: bool) -> None:
     small = SweepStore(source)
     times = np.arange(n) % small.main.n_images
     names = small.controls if controls else ()
-    about = replace(small.main.header, data=f"{small.main.header.data}, repeated")
+    about = small.main.header.model_copy(update={"data": f"{small.main.header.data}, repeated"})
     labels, _ = small.main.everyone
     large = SweepStore.create(out, about, labels[times], np.arange(n), chunk_size=CHUNK, controls=names)
     for control in (None, *names):

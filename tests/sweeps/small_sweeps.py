@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ HEADER = SweepHeader(
 
 
 def header(**changes: Any) -> SweepHeader:
-    return replace(HEADER, **changes)
+    return HEADER.model_copy(update=changes)
 
 
 def numbers(n: int, shape: tuple[int, int] = (3, 5), n_classes: int = 3, seed: int = 0) -> ChunkResult:

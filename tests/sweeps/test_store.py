@@ -25,9 +25,8 @@ from shiftlens.models.wrapping import wrap
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.storage.locking import output_lock
 from shiftlens.sweeps import sweep_store as store_module
-from shiftlens.sweeps.existing import sweep_exists
 from shiftlens.sweeps.group import SweepGroup
-from shiftlens.sweeps.header import SweepHeader, describe
+from shiftlens.sweeps.header import SweepHeader, describe, sweep_exists
 from shiftlens.sweeps.layout import prediction_dtype
 from shiftlens.sweeps.sweep_result import open_sweep
 from shiftlens.sweeps.sweep_store import SweepStore
@@ -152,7 +151,7 @@ def test_numbers_that_equal_zarrs_usual_fill_value_are_written(tmp_path: Path) -
 def test_a_mean_map_of_nan_is_on_disk_too(tmp_path: Path) -> None:
     # Zarr drops what equals the fill value unless `write_empty_chunks` is set again after every opening.
     group = SweepGroup(small.create(tmp_path / "s.zarr").path, writable=True)
-    group._open("accuracy")[:] = np.nan
+    group.array("accuracy")[:] = np.nan
     assert (tmp_path / "s.zarr" / "accuracy" / "c" / "0" / "0").is_file()
 
 

@@ -1,9 +1,8 @@
-"""What a sweep's numbers must be to be believed: one seal for what it is of, one checksum for each image.
+"""What a result's numbers must be to be believed: a seal for the group, and a checksum for each image.
 
-Zarr's own codec already refuses a chunk whose bytes were cut or flipped. It does not see a chunk that is whole and not
-the right one: of another sweep, of another place, of a loss that belongs to an older prediction. So every image has a
-64-bit checksum over all three of its arrays, its place, its label and the sweep's seal. It is an array over `image`,
-in the chunks of the others: one more small file a chunk, written last and once, and no new dimension for a reader.
+Zarr's own codec refuses a chunk whose bytes were cut or flipped. It does not see a chunk that is whole and not the
+right one: of another result, of another place, of one array and not of the others. So every image has a 64-bit checksum
+over all its arrays, its place and the group's seal.
 """
 
 from __future__ import annotations
@@ -20,6 +19,26 @@ LATER = ("complete", "seal", "state_seal")
 """Attributes that `seal_of` leaves out: what is written after the group was made (see `state_seal_of`)."""
 
 
+class Seal:
+    """SHA-256 over attributes and arrays, in the order in which they are added."""
+
+    def __init__(self) -> None:
+        self._total = hashlib.sha256()
+
+    def add_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Add attributes; their order does not matter."""
+        self._total.update(json.dumps(attributes, sort_keys=True).encode())
+
+    def add_array(self, head: str, values: NDArray[Any]) -> None:
+        """Add an array: `head`, which says what it is, and its bytes in little endian."""
+        self._total.update(f"|{head}|".encode())
+        self._total.update(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).data)
+
+    def text(self) -> str:
+        """`sha256:...`."""
+        return f"sha256:{self._total.hexdigest()}"
+
+
 def seal_of(
     attributes: Mapping[str, Any],
     labels: NDArray[np.int64],
@@ -28,40 +47,33 @@ def seal_of(
     dxs: NDArray[np.int64],
 ) -> str:
     """`sha256:...` over what is known before the first number: attributes without `LATER`, labels, index, shifts."""
-    known = {key: value for key, value in attributes.items() if key not in LATER}
-    total = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
+    seal = Seal()
+    seal.add_attributes({key: value for key, value in attributes.items() if key not in LATER})
     for name, values in (("label", labels), ("index", index), ("dy", dys), ("dx", dxs)):
-        total.update(f"|{name} {len(values)}|".encode())
-        total.update(np.ascontiguousarray(values, dtype="<i8").tobytes())
-    return f"sha256:{total.hexdigest()}"
+        seal.add_array(f"{name} {len(values)}", values.astype(np.int64, copy=False))
+    return seal.text()
 
 
 def state_seal_of(seal: str, state: Mapping[str, Any]) -> str:
-    """`sha256:...` over the attributes that change later: whether it is complete, where it stopped, with what width."""
+    """`sha256:...` over the attributes that change later, and the seal of those that do not."""
     return f"sha256:{hashlib.sha256((seal + json.dumps(state, sort_keys=True)).encode()).hexdigest()}"
 
 
-def checksums(
-    seal: str,
-    span: slice,
-    prediction: NDArray[np.unsignedinteger[Any]],
-    loss: NDArray[np.float32],
-    confidence: NDArray[np.float16],
-) -> NDArray[np.uint64]:
+def checksums(seal: str, span: slice, *arrays: NDArray[Any]) -> NDArray[np.uint64]:
     """Checksum of each image of a chunk; never 0, which means "not written".
 
     Parameters
     ----------
     seal
-        Of the group (`seal_of`); it covers the labels.
+        Of the group (`seal_of`).
     span
-        Places of the images in the sweep.
-    prediction, loss, confidence
-        [image, dy, dx], as they are stored.
+        Places of the images in the result.
+    arrays
+        [image, ...], as they are stored.
     """
     key = bytes.fromhex(seal.removeprefix("sha256:"))
-    whole = [np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("<")) for a in (prediction, loss, confidence)]
-    sums = np.empty(len(prediction), dtype=np.uint64)
+    whole = [np.ascontiguousarray(a, dtype=a.dtype.newbyteorder("<")) for a in arrays]
+    sums = np.empty(span.stop - span.start, dtype=np.uint64)
     for k in range(len(sums)):
         one = hashlib.blake2b((span.start + k).to_bytes(8, "little"), digest_size=8, key=key)
         for values in whole:

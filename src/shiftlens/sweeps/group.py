@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,22 +19,20 @@ from numpy.typing import NDArray
 from shiftlens.engine.plan import ChunkResult
 from shiftlens.errors import StoreError
 from shiftlens.naming import one_line
-from shiftlens.storage.checksums import checksums, seal_of, state_seal_of
+from shiftlens.storage.checksums import checksums, state_seal_of
 from shiftlens.storage.entries import refuse_swollen
-from shiftlens.storage.locking import Unsynced, disk_errors, folder_at, remove_stub
-from shiftlens.sweeps.existing import schema_of, unreadable
-from shiftlens.sweeps.header import SweepHeader
-from shiftlens.sweeps.layout import ADAPTIVE, CHECKED, CHUNKED, STATE_SEALED, arrays_of, refuse_other_layout, state_of
+from shiftlens.storage.folders import WrittenFolder
+from shiftlens.storage.locking import Unsynced, disk_errors
+from shiftlens.sweeps.layout import ADAPTIVE, CHUNKED, open_checked, state_of
 
 ChunkState = Literal["whole", "absent", "torn", "wrong"]
 """All there and right; nothing there; partly there or unreadable; readable, but not what was written."""
 
-KEPT = "what is finished stays there, and the same call goes on from it"
-"""What is said where the disk refuses to take more."""
+MEANS = ("accuracy", "mean_loss")
 
 
 class SweepGroup:
-    """One Zarr group of a sweep, the sweep itself or a control: which chunks are finished, and their numbers.
+    """One group; `labels`, `index` are those of the images it takes, `everyone` those of all that it could take.
 
     Raises
     ------
@@ -44,56 +42,40 @@ class SweepGroup:
 
     def __init__(self, path: Path, *, writable: bool = False) -> None:
         self.path = path
-        self._mode: Literal["r", "r+"] = "r+" if writable else "r"
-        try:
-            self._group = zarr.open_group(path, mode=self._mode, zarr_format=3, use_consolidated=False)
-            attributes = self._group.attrs.asdict()
-            self.schema = schema_of(attributes, path)
-            self.header = SweepHeader.from_attributes(attributes, str(path))
-            self._arrays = {name: self._open(name) for name in arrays_of(self.schema)}
-            refuse_other_layout(path, self.header, self._arrays)
-            for name in ("label", "index", "dy", "dx"):
-                refuse_swollen(path / name / "c" / "0", self._arrays[name].nbytes)
-            self.labels: NDArray[np.int64] = np.asarray(self._arrays["label"][:])
-            self.index: NDArray[np.int64] = np.asarray(self._arrays["index"][:])
-            self._refuse_altered(attributes)
-            lowest, highest = int(self.labels.min()), int(self.labels.max())
-            if lowest < 0 or highest >= self.header.n_classes:
-                top = self.header.n_classes - 1
-                raise StoreError(f"{path} is damaged: expected labels from 0 to {top}, got {lowest} to {highest}")
-            if len(np.unique(self.index)) < len(self.index):
-                raise StoreError(f"{path} is damaged: expected distinct positions in index, got some twice")
-            for name, right in (("dy", self.header.grid.dys), ("dx", self.header.grid.dxs)):
-                if not np.array_equal(np.asarray(self._arrays[name][:]), right):
-                    raise StoreError(f"{path} is damaged: expected {name} from {right[0]} to {right[-1]}, got others")
-        except StoreError:
-            raise
-        except Exception as error:  # these files may be damaged in any way, and Zarr raises what it happens to meet
-            raise unreadable(path, error) from error
+        opened = open_checked(path, "r+" if writable else "r")
+        self.header, self._seal = opened.header, opened.seal
+        self._group, self._arrays = opened.group, opened.arrays
+        self.everyone = opened.known["label"], opened.known["index"]
+        self.n_population = len(self.everyone[0])
         self.chunk_size = int(self._arrays["loss"].chunks[0])
-        self.everyone = self.labels, self.index
-        self.n_population = len(self.labels)
-        self.stop_at(self._n_images_used() if self.complete else self.n_population)
         self.not_written = int(np.iinfo(self._arrays["prediction"].dtype).max)
+        self.stop_at(self._n_images_used() if self.complete else self.n_population)
         self._unsynced = Unsynced()
-        self._folder = folder_at(path)
+        # A control lies in another group's folder.
+        self._folder = WrittenFolder(path, path.parent if self.header.control else path)
+
+    # ---- how many images: of an adaptive sweep, where it has stopped
 
     def stop_at(self, n_images: int) -> None:
-        """Take the first `n_images` for all there are, out of `everyone`: where an adaptive sweep has stopped."""
+        """Take the first `n_images` for all there are: where an adaptive sweep has stopped."""
         self.n_images = n_images
         self.labels, self.index = (values[:n_images] for values in self.everyone)
         self.n_chunks = -(-n_images // self.chunk_size)
 
     def _n_images_used(self) -> int:
-        """Where a complete sweep has stopped."""
         if self.header.schedule is None:
             return self.n_population
-        self._points("half_width")
-        self._points("half_width_reached")
+        for name in ("half_width", "half_width_reached"):
+            self._points(name)  # refuses what is no number
         used = self._group.attrs.get("n_images_used")
         if type(used) is not int or used not in self.header.schedule.looks:
             raise StoreError(f"{self.path} is damaged: n_images_used must be one of its looks, got {used!r:.80}")
         return used
+
+    @property
+    def complete(self) -> bool:
+        """Whether every chunk and the means were written."""
+        return self._group.attrs.get("complete") is True
 
     @property
     def half_width(self) -> float | None:
@@ -113,44 +95,7 @@ class SweepGroup:
             raise StoreError(f"{self.path} is damaged: {name} must be a number from 0 to 100, got {value!r:.80}")
         return float(value)
 
-    def ask(self, half_width: float) -> None:
-        """Write the half-width that is now asked for, in points."""
-        with self.writing():
-            self._set(half_width=half_width)
-
-    @property
-    def checked(self) -> bool:
-        """Whether there are checksums: sweeps of schema version 1 have none of their own."""
-        return self.schema >= CHECKED
-
-    def _refuse_altered(self, attributes: dict[str, Any]) -> None:
-        if not self.checked:
-            if attributes.keys() & {"seal", "state_seal"} or (self.path / "checksum").exists():
-                raise StoreError(f"{self.path} is damaged: it calls itself older than what is in it")
-            return
-        # Attributes that somebody added, or that a later version will add at the end, are no damage.
-        sealed = {key: attributes[key] for key in self.header.to_attributes(complete=False) if key in attributes}
-        shifts = (np.asarray(self._arrays[name][:]) for name in ("dy", "dx"))
-        self._seal = seal_of(sealed, self.labels, self.index, *shifts)
-        if attributes.get("seal") != self._seal:
-            raise StoreError(
-                f"{self.path} is damaged: its attributes, labels, index or shifts are not those it was made with"
-            )
-        if self.schema < STATE_SEALED:
-            return
-        state = state_of(attributes)
-        if attributes.get("state_seal") != state_seal_of(self._seal, state):
-            raise StoreError(f"{self.path} is damaged: {', '.join(state)} are not all as they were written")
-
-    def _open(self, name: str) -> zarr.Array[Any]:
-        # Zarr leaves out chunks that equal the fill value unless told otherwise, and does not remember being told.
-        with zarr.config.set({"array.write_empty_chunks": True}):
-            return zarr.open_array(self.path, path=name, mode=self._mode, zarr_format=3)
-
-    @property
-    def complete(self) -> bool:
-        """Whether every chunk and the means were written."""
-        return self._group.attrs.get("complete") is True
+    # ---- chunks
 
     def span(self, chunk: int) -> slice:
         """The images of a chunk."""
@@ -158,19 +103,16 @@ class SweepGroup:
 
     def state(self, chunk: int) -> ChunkState:
         """What a chunk is; one that cannot be decoded is torn."""
-        if not any(self._file(chunk, name).is_file() for name in self._chunked):
+        if not any(self._file(chunk, name).is_file() for name in CHUNKED):
             return "absent"
         span = self.span(chunk)
         try:
             with disk_errors(self.path, "read"):
-                prediction, loss, confidence = (self._read(name, span) for name in CHUNKED[:3])
-                stored = self._read("checksum", span) if self.checked else None
+                prediction, loss, confidence, stored = (self._read(name, span) for name in CHUNKED)
         except (ValueError, RuntimeError, TypeError):
             return "torn"
         if (prediction == self.not_written).any() or np.isnan(loss).any() or np.isnan(confidence).any():
             return "torn"
-        if stored is None:
-            return "whole"
         if not stored.all():
             return "torn"
         right = checksums(self._seal, span, prediction, loss, confidence)
@@ -180,15 +122,6 @@ class SweepGroup:
         """Whether all of a chunk's numbers are there and right."""
         return self.state(chunk) == "whole"
 
-    @property
-    def _chunked(self) -> tuple[str, ...]:
-        return CHUNKED if self.checked else CHUNKED[:3]
-
-    def _file(self, chunk: int, name: str) -> Path:
-        """The file of a chunk of an array."""
-        inner = ("0",) * (self._arrays[name].ndim - 1)
-        return self.path.joinpath(name, "c", str(chunk), *inner)
-
     def finished(self) -> NDArray[np.bool_]:
         """`is_finished` for every chunk."""
         return np.array([self.is_finished(chunk) for chunk in range(self.n_chunks)], dtype=np.bool_)
@@ -196,56 +129,6 @@ class SweepGroup:
     def n_images_in(self, chunks: NDArray[np.bool_]) -> int:
         """How many images the marked chunks hold."""
         return sum(self.span(chunk).stop - self.span(chunk).start for chunk in np.flatnonzero(chunks).tolist())
-
-    def write(self, chunk: int, result: ChunkResult) -> None:
-        """Write one whole chunk.
-
-        Raises
-        ------
-        StoreError
-            The disk is full or refuses; the other chunks are untouched and the chunk counts as not written.
-        """
-        span = self.span(chunk)
-        shape = (span.stop - span.start, *self.header.grid.shape)
-        if any(a.shape != shape for a in (result.prediction, result.loss, result.confidence)):
-            raise ValueError(f"a chunk is written whole: expected {shape}, got {result.prediction.shape}")
-        if result.prediction.min() < 0 or result.prediction.max() >= self.not_written:
-            raise ValueError(f"predictions must lie between 0 and {self.not_written - 1}")
-        stored = {name: getattr(result, name).astype(self._arrays[name].dtype) for name in CHUNKED[:3]}
-        if self.checked:
-            stored["checksum"] = checksums(self._seal, span, *(stored[name] for name in CHUNKED[:3]))
-        with self.writing(*(self._file(chunk, name) for name in stored)):
-            for name in ("confidence", "loss", "prediction", "checksum"):
-                if name in stored:
-                    self._arrays[name][span] = stored[name]
-                    self._unsynced.add(self._file(chunk, name))
-            self._unsynced.sync_now_and_then()
-
-    @contextmanager
-    def writing(self, *files: Path) -> Iterator[None]:
-        """Around all that is written, with the names of new files: nothing may stay where the group is no more.
-
-        Raises
-        ------
-        StoreError
-            The disk is full or refuses, or the group was moved or deleted since it was opened.
-        """
-        self._refuse_gone()
-        try:
-            with disk_errors(self.path, "write to", KEPT):
-                yield
-        finally:
-            if folder_at(self.path) != self._folder and not (self.path / "zarr.json").exists():
-                # It went just now, and Zarr has made the folders again; a control lies in another group's folder.
-                remove_stub(files, self.path.parent if self.header.control else self.path)
-            self._refuse_gone()
-
-    def _refuse_gone(self) -> None:
-        if folder_at(self.path) != self._folder:
-            raise StoreError(
-                f"{self.path} is no longer there: it was moved or deleted while it was written, and nothing is made in "
-                "its place; if it was moved, the same call with its new path goes on from what is finished"
-            )
 
     def chunks(self, marked: Iterable[int]) -> Iterator[tuple[NDArray[Any], NDArray[np.float32], NDArray[np.int64]]]:
         """Prediction, loss [image, dy, dx] and label [image] of each marked chunk, one at a time."""
@@ -273,10 +156,50 @@ class SweepGroup:
             return np.full(n_correct.shape, np.nan), np.full(n_correct.shape, np.nan)
         return n_correct / n, total_loss / n
 
+    def wrong_means(self) -> tuple[str, ...]:
+        """Which of `accuracy` and `mean_loss` are not those of the chunks, to the last bit; all must be finished."""
+        wrong = []
+        for name, right in zip(MEANS, self.means(range(self.n_chunks)), strict=True):
+            try:
+                stored = self._read(name, slice(None))
+            except (OSError, ValueError, RuntimeError, TypeError):
+                stored = np.empty(0)
+            if not np.array_equal(stored, right):
+                wrong.append(name)
+        return tuple(wrong)
+
+    # ---- writing
+
+    def writing(self, *files: Path) -> AbstractContextManager[None]:
+        """Around all that is written, with the names of new files; see `WrittenFolder.writing`."""
+        return self._folder.writing(*files)
+
+    def write(self, chunk: int, result: ChunkResult) -> None:
+        """Write one whole chunk.
+
+        Raises
+        ------
+        StoreError
+            The disk is full or refuses; the other chunks are untouched and the chunk counts as not written.
+        """
+        span = self.span(chunk)
+        shape = (span.stop - span.start, *self.header.grid.shape)
+        if any(a.shape != shape for a in (result.prediction, result.loss, result.confidence)):
+            raise ValueError(f"a chunk is written whole: expected {shape}, got {result.prediction.shape}")
+        if result.prediction.min() < 0 or result.prediction.max() >= self.not_written:
+            raise ValueError(f"predictions must lie between 0 and {self.not_written - 1}")
+        stored = {name: getattr(result, name).astype(self._arrays[name].dtype) for name in CHUNKED[:3]}
+        stored["checksum"] = checksums(self._seal, span, *stored.values())
+        with self.writing(*(self._file(chunk, name) for name in stored)):
+            for name in ("confidence", "loss", "prediction", "checksum"):
+                self._arrays[name][span] = stored[name]
+                self._unsynced.add(self._file(chunk, name))
+            self._unsynced.sync_now_and_then()
+
     def finish(self, half_width_reached: float | None = None) -> None:
         """Write the means over all images, then `complete`; the caller knows that every chunk is finished."""
-        self._refuse_gone()  # what is not there would read as not written
-        means = dict(zip(("accuracy", "mean_loss"), self.means(range(self.n_chunks)), strict=True))
+        self._folder.refuse_gone()  # what is not there would read as not written
+        means = dict(zip(MEANS, self.means(range(self.n_chunks)), strict=True))
         files = {name: self.path / name / "c" / "0" / "0" for name in means}
         with self.writing(*files.values()):
             for name, values in means.items():
@@ -284,7 +207,7 @@ class SweepGroup:
                 self._unsynced.add(files[name])
             # What a killed process wrote may not have reached the disk either.
             for chunk in range(self.n_chunks):
-                self._unsynced.add(*(self._file(chunk, name) for name in self._chunked))
+                self._unsynced.add(*(self._file(chunk, name) for name in CHUNKED))
             self._unsynced.sync()
             self._set(complete=True, n_images_used=self.n_images, half_width_reached=half_width_reached)
 
@@ -294,28 +217,22 @@ class SweepGroup:
             self._set(complete=False, n_images_used=None, half_width_reached=None)
         self.stop_at(self.n_population)
 
+    def ask(self, half_width: float) -> None:
+        """Write the half-width that is now asked for, in points."""
+        with self.writing():
+            self._set(half_width=half_width)
+
     def _set(self, **attributes: bool | int | float | None) -> None:
         """Change attributes in one go; those of an adaptive sweep only where it is one."""
         known: dict[str, Any] = {
             k: v for k, v in attributes.items() if k not in ADAPTIVE or self.header.schedule is not None
         }
-        if self.schema >= STATE_SEALED:
-            known["state_seal"] = state_seal_of(self._seal, state_of(self._group.attrs.asdict() | known))
+        known["state_seal"] = state_seal_of(self._seal, state_of(self._group.attrs.asdict() | known))
         self._group.attrs.update(known)
         self._unsynced.add(self.path / "zarr.json")
         self._unsynced.sync()
 
-    def wrong_means(self) -> tuple[str, ...]:
-        """Which of `accuracy` and `mean_loss` are not those of the chunks, to the last bit; all must be finished."""
-        wrong = []
-        for name, right in zip(("accuracy", "mean_loss"), self.means(range(self.n_chunks)), strict=True):
-            try:
-                stored = self._read(name, slice(None))
-            except (OSError, ValueError, RuntimeError, TypeError):
-                stored = np.empty(0)
-            if not np.array_equal(stored, right):
-                wrong.append(name)
-        return tuple(wrong)
+    # ---- files
 
     def array(self, name: str) -> zarr.Array[Any]:
         """One of the arrays as Zarr gives it: what is torn or gone is not told."""
@@ -325,12 +242,14 @@ class SweepGroup:
         """`ValueError` when a chunk of these images says that it unpacks to more than its numbers are."""
         array, size = self._arrays[name], self.chunk_size
         most = math.prod(array.chunks) * array.dtype.itemsize
-        if name not in CHUNKED:
-            refuse_swollen(self.path.joinpath(name, "c", *("0",) * array.ndim), most)
-            return
-        start, stop, _ = images.indices(self.n_images)
+        start, stop, _ = images.indices(self.n_images) if name in CHUNKED else (0, size, 1)
         for chunk in range(start // size, -(-stop // size)):
             refuse_swollen(self._file(chunk, name), most)
+
+    def _file(self, chunk: int, name: str) -> Path:
+        """The file of a chunk of an array."""
+        inner = ("0",) * (self._arrays[name].ndim - 1)
+        return self.path.joinpath(name, "c", str(chunk), *inner)
 
     def _read(self, name: str, span: slice) -> NDArray[Any]:
         self.refuse_swollen(name, span)

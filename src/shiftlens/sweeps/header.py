@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, InstanceOf, JsonValue
 
 from shiftlens.data.imageset import ImageSet
 from shiftlens.data.preprocessing import Preprocessing
@@ -14,14 +16,15 @@ from shiftlens.engine.plan import CONTROLS, Plan
 from shiftlens.errors import InputError, StoreError
 from shiftlens.models.behaviour import Behaviour, behaviour_of
 from shiftlens.models.wrapping import Model
-from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.storage.existing import Kind
+from shiftlens.storage.groups import damage_of, open_group
+from shiftlens.storage.headers import Header, Pair, Sides, Table, Text, Texts, Whole, not_null, readable, stored
 from shiftlens.sweeps.looks import Schedule
 
 KIND = "sweep"
 SCHEMA_VERSION = 3
-"""2 added the seal and the checksums, 3 the seal over the attributes that change later; 1 and 2 are still read and gone
-on with, as they are."""
+SWEEP = Kind(KIND, "a sweep", SCHEMA_VERSION, "sweep it again")
 
 PACKAGES = ("shiftlens", "torch", "numpy", "zarr", "pillow")
 """Whose versions are written into a sweep; Pillow's only where it decoded or resized the images."""
@@ -30,8 +33,35 @@ _SAME = ("torch", "shiftlens", "pillow")
 """Of which a stored sweep is continued only by the same version: others do not touch its numbers."""
 
 
-@dataclass(frozen=True)
-class SweepHeader:
+class _Question(Header):
+    """The attributes that make a grid and a fill."""
+
+    max_shift: Pair
+    step: Whole
+    fill: Text
+    fill_values: Annotated[JsonValue, stored(object)]
+
+    def grid_and_fill(self) -> tuple[ShiftGrid, Fill]:
+        """Both; the fill's name must be what `Fill.parse` makes of it, give or take the rounding of its numbers."""
+        values = self.fill_values
+        if values is not None and not (isinstance(values, list) and all(type(v) in (int, float) for v in values)):
+            raise InputError(f"fill_values must be pixel values from 0 to 1, got {values!r:.80}")
+        named = Fill.parse(self.fill)
+        fill = Fill(self.fill, None if values is None else tuple(values))  # type: ignore[arg-type]
+        if len(named.values or ()) != len(fill.values or ()):
+            raise InputError(f"fill {self.fill!r:.80} and fill_values {values!r:.80} differ")
+        return ShiftGrid(self.max_shift, self.step), fill
+
+
+def _preprocessing(table: dict[str, Any]) -> Preprocessing:
+    return Preprocessing(**{key: tuple(v) if isinstance(v, list) else v for key, v in table.items()})
+
+
+def _plan(table: dict[str, Any]) -> Plan:
+    return Plan.from_json(json.dumps(table))
+
+
+class SweepHeader(Header):
     """All that is known about a sweep besides its numbers; no times, no host names.
 
     `model`, `data` are the specs as the user gave them; `image_size` is `(h, w)` in pixels on the model's input grid;
@@ -39,34 +69,46 @@ class SweepHeader:
     down-sampling factors met in the net; `training` is what the model's run directory says about its training;
     `control` is None for the sweep itself and the control's name in a control's subgroup; `schedule` is what an
     adaptive sweep declares beforehand, None for one of all images; `behaviour` is what the model answers on fixed
-    pictures, None where an older shiftlens wrote the sweep.
+    images, None where it was not asked.
     """
 
-    model: str
-    model_digest: str
-    model_notes: tuple[str, ...]
-    data: str
-    data_digest: str
-    data_notes: tuple[str, ...]
-    n_classes: int
-    class_names: tuple[str, ...]
-    image_size: tuple[int, int]
-    grid: ShiftGrid
-    fill: Fill
-    plan: Plan
-    n_parameters: int | None
-    n_macs: int | None
-    strides: tuple[int, ...]
-    preprocessing: Preprocessing
-    training: Mapping[str, Any]
-    software: Mapping[str, str]
-    control: str | None = None
-    schedule: Schedule | None = None
-    behaviour: Behaviour | None = None
+    model: Text
+    model_digest: Text
+    model_notes: Texts
+    data: Text
+    data_digest: Text
+    data_notes: Texts
+    n_classes: Annotated[int, Field(ge=2, lt=2**63, description="a whole number of at least 2")]
+    class_names: Texts
+    image_size: Sides
+    grid: InstanceOf[ShiftGrid]
+    fill: InstanceOf[Fill]
+    plan: Annotated[InstanceOf[Plan], stored(dict, _plan), Field(description="a JSON object")]
+    n_parameters: Whole | None = Field(description="a whole number from 0 to 2**63 - 1")
+    n_macs: Whole | None = Field(description="a whole number from 0 to 2**63 - 1")
+    strides: Annotated[
+        tuple[Annotated[int, Field(ge=1)], ...],
+        stored(list, tuple),
+        Field(description="a JSON list of whole numbers"),
+    ]
+    preprocessing: Annotated[
+        InstanceOf[Preprocessing], stored(dict, _preprocessing), Field(description="a JSON object")
+    ]
+    training: Table
+    software: Table
+    control: Annotated[Literal["occlusion", "flip", "canvas"] | None, not_null] = Field(
+        None, description=f"one of {', '.join(CONTROLS)}"
+    )
+    schedule: Annotated[InstanceOf[Schedule] | None, stored(dict, Schedule.from_table)] = Field(
+        None, serialization_alias="adaptive", description="a JSON object"
+    )
+    behaviour: Annotated[InstanceOf[Behaviour] | None, stored(dict, Behaviour.from_json)] = Field(
+        None, description="a JSON object"
+    )
 
     def for_control(self, control: str) -> SweepHeader:
         """The header of a control's subgroup."""
-        return replace(self, control=control)
+        return self.model_copy(update={"control": control})
 
     def to_attributes(self, *, complete: bool) -> dict[str, Any]:
         """Attributes of the Zarr group, in a fixed order; what is nested is one string of JSON."""
@@ -77,34 +119,25 @@ class SweepHeader:
             attributes["adaptive"] = self.schedule.to_json()
         if self.behaviour is not None:
             attributes["behaviour"] = _dump(self.behaviour.to_json())
-        return attributes | {
-            "model": self.model,
-            "model_digest": self.model_digest,
-            "model_notes": _dump(self.model_notes),
-            "data": self.data,
-            "data_digest": self.data_digest,
-            "data_notes": _dump(self.data_notes),
-            "n_classes": self.n_classes,
-            "class_names": _dump(self.class_names),
-            "image_size": list(self.image_size),
-            "max_shift": [self.grid.max_y, self.grid.max_x],
-            "step": self.grid.step,
-            "fill": self.fill.name,
-            # The name rounds a number for the eye; these are the numbers that were used.
-            "fill_values": _dump(self.fill.values),
-            "engine": self.plan.engine,
-            "dtype": self.plan.dtype,
-            "plan": self.plan.to_json(),
-            "n_parameters": self.n_parameters,
-            "n_macs": self.n_macs,
-            "strides": _dump(self.strides),
-            "preprocessing": _dump(asdict(self.preprocessing)),
-            "training": _dump(dict(self.training)),
-            "software": _dump(dict(self.software)),
-        }
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if name == "grid":
+                attributes |= {"max_shift": [value.max_y, value.max_x], "step": value.step}
+            elif name == "fill":
+                # The name rounds a number for the eye; these are the numbers that were used.
+                attributes |= {"fill": value.name, "fill_values": _dump(value.values)}
+            elif name == "plan":
+                attributes |= {"engine": value.engine, "dtype": value.dtype, "plan": value.to_json()}
+            elif name == "preprocessing":
+                attributes[name] = _dump(asdict(value))
+            elif name == "image_size":
+                attributes[name] = list(value)
+            elif name not in ("control", "schedule", "behaviour"):
+                attributes[name] = _dump(value) if isinstance(value, tuple | dict) else value
+        return attributes
 
-    @staticmethod
-    def from_attributes(attributes: Mapping[str, Any], where: str) -> SweepHeader:
+    @classmethod
+    def from_attributes(cls, attributes: dict[str, Any], where: str) -> SweepHeader:
         """Read the attributes of a group whose `kind` and `schema_version` are known to be right.
 
         Raises
@@ -112,35 +145,10 @@ class SweepHeader:
         StoreError
             An attribute that is missing or of another type; the message names it and `where`.
         """
-        read = _Reader(attributes, where)
-        max_y, max_x = read.pair("max_shift")
-        fill_values = read.json("fill_values")
-        try:
-            return SweepHeader(
-                model=read.text("model"),
-                model_digest=read.text("model_digest"),
-                model_notes=read.texts("model_notes"),
-                data=read.text("data"),
-                data_digest=read.text("data_digest"),
-                data_notes=read.texts("data_notes"),
-                n_classes=read.number("n_classes", least=2),
-                class_names=read.texts("class_names"),
-                image_size=read.pair("image_size", least=1),
-                grid=ShiftGrid((max_y, max_x), read.number("step")),
-                fill=_fill(read.text("fill"), fill_values),
-                plan=Plan.from_json(read.text("plan")),
-                n_parameters=read.optional_number("n_parameters"),
-                n_macs=read.optional_number("n_macs"),
-                strides=tuple(read.numbers("strides")),
-                preprocessing=Preprocessing(**{key: _tupled(v) for key, v in read.table("preprocessing").items()}),
-                training=read.table("training"),
-                software=read.table("software"),
-                control=read.control() if "control" in attributes else None,
-                schedule=Schedule.from_table(read.table("adaptive")) if "adaptive" in attributes else None,
-                behaviour=Behaviour.from_json(read.json("behaviour")) if "behaviour" in attributes else None,
-            )
-        except (TypeError, ValueError, AttributeError, OverflowError, RecursionError, InputError) as error:
-            raise StoreError(f"{where}: attributes cannot be read by this version: {one_line(error)}") from None
+        question = _Question.read(attributes, where)
+        with readable(where):
+            grid, fill = question.grid_and_fill()
+        return cls.read(attributes, where, grid=grid, fill=fill)
 
     def refuse_other(self, stored: SweepHeader, where: str) -> None:
         """Refuse to add this run's numbers to a stored sweep that asked another question.
@@ -242,7 +250,7 @@ def describe(
         n_macs=model.n_macs,
         strides=tuple(model.strides),
         preprocessing=model.preprocessing,
-        training=model.training,
+        training=dict(model.training),
         software=software,
         behaviour=behaviour_of(model, (images.n_channels, *size)),
     )
@@ -259,93 +267,33 @@ def software_versions() -> dict[str, str]:
     return found
 
 
-class _Reader:
-    """Typed access to attributes; every failure names the attribute and the place."""
+def sweep_exists(path: Path) -> bool:
+    """Whether a sweep of ours lies at `path`; False when nothing does (an empty directory is nothing).
 
-    def __init__(self, attributes: Mapping[str, Any], where: str) -> None:
-        self._attributes = attributes
-        self._where = where
-
-    def _fail(self, key: str, expected: str) -> StoreError:
-        got = repr(self._attributes[key])[:80] if key in self._attributes else "nothing"
-        return StoreError(f"{self._where}: attribute {key!r} must be {expected}, got {got}")
-
-    def text(self, key: str) -> str:
-        value = self._attributes.get(key)
-        if not isinstance(value, str):
-            raise self._fail(key, "text")
-        return value
-
-    def number(self, key: str, least: int = 0) -> int:
-        value = self.optional_number(key)
-        if value is None or value < least:
-            raise self._fail(key, f"a whole number of at least {least}")
-        return value
-
-    def optional_number(self, key: str) -> int | None:
-        value = self._attributes.get(key)
-        if key not in self._attributes or isinstance(value, bool) or not isinstance(value, int | None):
-            raise self._fail(key, "a whole number")
-        if value is not None and not 0 <= value < 2**63:
-            raise self._fail(key, "a whole number from 0 to 2**63 - 1")
-        return value
-
-    def pair(self, key: str, least: int = 0) -> tuple[int, int]:
-        value = self._attributes.get(key)
-        if not isinstance(value, list | tuple) or len(value) != 2 or not all(type(v) is int for v in value):
-            raise self._fail(key, "two whole numbers [y, x]")
-        if min(value) < least:
-            raise self._fail(key, f"two whole numbers of at least {least}")
-        return value[0], value[1]
-
-    def json(self, key: str) -> Any:
-        try:
-            return json.loads(self.text(key))
-        except (ValueError, RecursionError):
-            raise self._fail(key, "JSON") from None
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        values = self.json(key)
-        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            raise self._fail(key, "a JSON list of texts")
-        return tuple(values)
-
-    def numbers(self, key: str) -> list[int]:
-        values = self.json(key)
-        if not isinstance(values, list) or not all(type(value) is int and value > 0 for value in values):
-            raise self._fail(key, "a JSON list of whole numbers")
-        return values
-
-    def table(self, key: str) -> dict[str, Any]:
-        values = self.json(key)
-        if not isinstance(values, dict):
-            raise self._fail(key, "a JSON object")
-        return values
-
-    def control(self) -> str:
-        name = self.text("control")
-        if name not in CONTROLS:
-            raise self._fail("control", f"one of {', '.join(CONTROLS)}")
-        return name
+    Raises
+    ------
+    StoreError
+        Something else is there, or a sweep of another version. Nothing is touched.
+    """
+    return SWEEP.readable_at(path)
 
 
-def _fill(name: str, values: Any) -> Fill:
-    """The stored fill; its name must be what `Fill.parse` makes of it, give or take the rounding of its numbers."""
-    if values is not None and not (isinstance(values, list) and all(type(v) in (int, float) for v in values)):
-        raise InputError(f"fill_values must be pixel values from 0 to 1, got {values!r:.80}")
-    named = Fill.parse(name)
-    fill = Fill(name, None if values is None else tuple(values))
-    if len(named.values or ()) != len(fill.values or ()):
-        raise InputError(f"fill {name!r:.80} and fill_values {values!r:.80} differ")
-    return fill
+def read_header(path: Path) -> SweepHeader:
+    """What a sweep says of itself, without a look at its arrays.
+
+    Raises
+    ------
+    StoreError
+        An attribute is missing or cannot be read.
+    """
+    with damage_of(path):
+        attributes = open_group(path).attrs.asdict()
+    SWEEP.refuse_other_version(path, attributes.get("schema_version"))
+    return SweepHeader.from_attributes(attributes, str(path))
 
 
 def _dump(value: Any) -> str:
     return json.dumps(value, sort_keys=True, allow_nan=False)
-
-
-def _tupled(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _short(digest: str) -> str:

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 
 from shiftlens.engine.plan import CONTROLS
 from shiftlens.errors import StoreError
 from shiftlens.shifts import ShiftGrid
+from shiftlens.storage.groups import open_array
 from shiftlens.storage.locking import disk_errors
-from shiftlens.sweeps.existing import read_header, sweep_exists
 from shiftlens.sweeps.group import ChunkState, SweepGroup
-from shiftlens.sweeps.layout import STATE_SEALED
+from shiftlens.sweeps.header import read_header, sweep_exists
+from shiftlens.sweeps.layout import KNOWN
 from shiftlens.sweeps.sweep_store import CONTROL_PREFIX, SweepStore
 
 _SHOWN = 20
@@ -127,7 +127,7 @@ def verify_sweep(path: str | Path) -> Verification:
     Raises
     ------
     StoreError
-        No sweep is there at all, or one of a newer version.
+        No sweep is there at all, or one of another version.
     """
     where = Path(path)
     if not sweep_exists(where):
@@ -156,13 +156,6 @@ def verify_sweep(path: str | Path) -> Verification:
             faults += [_mean_fault(group, name) for name in group.wrong_means()]
         elif group.complete:
             notes.append(f"accuracy and mean_loss of {group.path}: they are those of chunks that are not all there")
-        if not group.checked:
-            notes.append(
-                f"{group.path} has schema version {group.schema}, without checksums: a chunk that is torn or flipped "
-                "is told, one that is whole and of another place or sweep is not; nor is a change of its attributes"
-            )
-        elif group.schema < STATE_SEALED and group.header.schedule is not None:
-            notes.append(f"{group.path} has schema version {group.schema}: its half-widths are under no seal")
     return Verification(
         out=str(path),
         n_chunks=sum(group.n_chunks for group in groups),
@@ -210,9 +203,9 @@ def restore_known(path: Path, labels: NDArray[np.int64], index: NDArray[np.int64
     for place in places:
         if place != path and not _is_control_of(path, place):
             continue
-        for name, values in (("label", labels), ("index", index), ("dy", grid.dys), ("dx", grid.dxs)):
+        for name, values in zip(KNOWN, (labels, index, grid.dys, grid.dxs), strict=True):
             try:
-                array = zarr.open_array(place, path=name, mode="r+", zarr_format=3)
+                array = open_array(place, name, "r+")
                 if array.shape != values.shape or array.dtype != values.dtype:
                     continue
             except Exception:  # the metadata are damaged in whatever way; opening the group says so
@@ -222,8 +215,8 @@ def restore_known(path: Path, labels: NDArray[np.int64], index: NDArray[np.int64
             except Exception:  # Zarr raises what it happens to meet
                 right = False
             if not right:
-                with disk_errors(path, "write to"), zarr.config.set({"array.write_empty_chunks": True}):
-                    zarr.open_array(place, path=name, mode="r+", zarr_format=3)[:] = values
+                with disk_errors(path, "write to"):
+                    array[:] = values
                 restored.append(f"{place.name}/{name}")
     return restored
 

@@ -13,9 +13,9 @@ from xarray.core import indexing
 from zarr.storage import LocalStore
 
 from shiftlens.errors import StoreError
-from shiftlens.naming import one_line
+from shiftlens.storage.groups import damage_of
 from shiftlens.sweeps.group import SweepGroup
-from shiftlens.sweeps.layout import arrays_of
+from shiftlens.sweeps.layout import ARRAYS
 
 
 def open_dataset(group: SweepGroup) -> xr.Dataset:
@@ -27,16 +27,12 @@ def open_dataset(group: SweepGroup) -> xr.Dataset:
     """
     # What else lies in the group is not ours, and could be of any size; what its attributes ask xarray to do neither.
     with os.scandir(group.path) as entries:
-        others = [entry.name for entry in entries if entry.name not in arrays_of(group.schema)]
+        others = [entry.name for entry in entries if entry.name not in ARRAYS]
     store = LocalStore(group.path, read_only=True)  # xarray would put a home folder for `~` in a path
-    try:
+    with damage_of(group.path):
         data: xr.Dataset = xr.open_zarr(
             store, consolidated=False, chunks=None, zarr_format=3, decode_cf=False, drop_variables=others
         )
-    except Exception as error:  # Zarr looks into every folder of the group, and raises what it happens to meet
-        raise StoreError(
-            f"{group.path} is damaged and cannot be opened: {type(error).__name__}: {one_line(error)}"
-        ) from error
     named = {
         name: data[name].copy(data=indexing.LazilyIndexedArray(_Watched(group, name, data[name].dtype)))
         for name in ("prediction", "loss", "confidence", "checksum", "accuracy", "mean_loss")

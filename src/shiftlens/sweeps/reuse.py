@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,8 @@ from shiftlens.engine.evaluators import check_machine
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.errors import StoreError
 from shiftlens.storage.locking import disk_errors
-from shiftlens.sweeps.existing import sweep_exists
 from shiftlens.sweeps.group import SweepGroup
-from shiftlens.sweeps.header import SweepHeader
+from shiftlens.sweeps.header import SweepHeader, sweep_exists
 from shiftlens.sweeps.jobs import Compute, Job
 from shiftlens.sweeps.request import refuse_other_plan
 from shiftlens.sweeps.sweep_store import SweepStore
@@ -82,7 +80,7 @@ class Reuse:
             Says what differs: model, grid, fill, plan, machine, torch.
         """
         stored, where = self._store.main.header, str(self._path)
-        replace(header, data_digest=stored.data_digest).refuse_other(stored, where)
+        header.model_copy(update={"data_digest": stored.data_digest}).refuse_other(stored, where)
         refuse_other_plan(self.plan, self._path, engine=engine, dtype=dtype, device=device)
         if header.plan != self.plan:
             raise StoreError(f"{where} was computed by another plan than the sweep that goes on; leave it out to go on")

@@ -8,7 +8,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,8 +24,7 @@ from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.storage.locking import clean_strays, disk_errors, output_lock
 from shiftlens.sweeps.adaptive import agree_on_width, refuse_other_kind, stretches
-from shiftlens.sweeps.existing import read_header, sweep_exists
-from shiftlens.sweeps.header import SweepHeader, describe
+from shiftlens.sweeps.header import SweepHeader, describe, read_header, sweep_exists
 from shiftlens.sweeps.integrity import restore_known
 from shiftlens.sweeps.jobs import Compute, Job, check_result, with_sources
 from shiftlens.sweeps.looks import Schedule, checked_half_width, in_fixed_order, short_chunk
@@ -232,7 +230,7 @@ def run_sweep(
             chunk_size = images_per_chunk(len(images), grid.n_shifts, model.n_macs, int(sample[0].nbytes))
             if half_width is not None:
                 chunk_size = short_chunk(chunk_size, len(images))
-                header = replace(header, schedule=Schedule.declared(len(images), chunk_size))
+                header = header.model_copy(update={"schedule": Schedule.declared(len(images), chunk_size)})
             store = SweepStore.create(
                 path, header, images.labels, images.index, chunk_size=chunk_size, controls=controls
             )

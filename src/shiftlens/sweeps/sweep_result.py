@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from shiftlens.errors import InputError, StoreError
 from shiftlens.shifts import Fill, ShiftGrid
-from shiftlens.sweeps.existing import sweep_exists
 from shiftlens.sweeps.group import SweepGroup
-from shiftlens.sweeps.header import SweepHeader
+from shiftlens.sweeps.header import SweepHeader, sweep_exists
 from shiftlens.sweeps.reading import open_dataset
 from shiftlens.sweeps.sweep_store import SweepStore
 

@@ -1,12 +1,11 @@
 """A sweep on disk: one Zarr v3 group that `xarray.open_zarr(path, consolidated=False)` opens.
 
 A control is a subgroup `control_NAME` of the same layout. A group is built beside its place and renamed into it, so a
-half-made one is never seen. What is in a group: `group`; whether there is one: `existing`.
+half-made one is never seen.
 """
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,8 @@ from numpy.typing import NDArray
 from shiftlens.engine.plan import CONTROLS
 from shiftlens.errors import StoreError
 from shiftlens.storage.locking import built_beside, disk_errors
-from shiftlens.sweeps.existing import sweep_exists
 from shiftlens.sweeps.group import SweepGroup
-from shiftlens.sweeps.header import SweepHeader
+from shiftlens.sweeps.header import SweepHeader, sweep_exists
 from shiftlens.sweeps.layout import create_group
 
 CONTROL_PREFIX = "control_"
@@ -101,7 +99,7 @@ class SweepStore:
         target = self.path.resolve() / f"{CONTROL_PREFIX}{control}"
         main = self.main
         with main.writing(), built_beside(target, self.path) as building:
-            create_group(building, main.header.for_control(control), *main.everyone, main.chunk_size, main.schema)
+            create_group(building, main.header.for_control(control), *main.everyone, main.chunk_size)
 
     def _refuse_other_place(self) -> None:
         """A control that is opened by itself must be named so, and of the sweep in whose folder it lies, if it does."""
@@ -129,11 +127,11 @@ def _refuse_other_control(main: SweepGroup, group: SweepGroup, control: str) -> 
     All that is under the main group's seal must be the same in the control, which has its name under its own.
     """
     right, found = main.header.for_control(control), group.header
-    other = [field.name for field in fields(right) if getattr(right, field.name) != getattr(found, field.name)]
+    other = [name for name in SweepHeader.model_fields if getattr(right, name) != getattr(found, name)]
     for name, mine, theirs in zip(("label", "index"), main.everyone, group.everyone, strict=True):
         if not np.array_equal(mine, theirs):
             other.append(name)
-    if (main.chunk_size, main.schema) != (group.chunk_size, group.schema):
+    if main.chunk_size != group.chunk_size:
         other.append("layout")
     if other:
         raise StoreError(
