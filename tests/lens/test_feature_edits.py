@@ -88,14 +88,23 @@ def test_an_edited_feature_run_is_refused(name: str, made: Path, tmp_path: Path)
     assert str(caught.value).isprintable()
 
 
-def test_an_attribute_added_is_no_damage_and_the_first_schema_is_read(made: Path, tmp_path: Path) -> None:
+def test_an_attribute_added_is_no_damage(made: Path, tmp_path: Path) -> None:
     path = Path(shutil.copytree(made / "f.zarr", tmp_path / "f.zarr"))
     edit(path / "zarr.json", lambda a: a.update(comment="of my thesis"))
     right = open_features(made / "f.zarr")
     edit(path / "layer_000" / "zarr.json", lambda a: a.update(comment="x"))
     assert open_features(path).layers[0].scores == right.layers[0].scores
-    edit(path / "zarr.json", lambda a: (a.update(schema_version=1), a.pop("seal")))
     np.testing.assert_array_equal(open_features(path).layers[1].maps, right.layers[1].maps)
+
+
+def test_a_run_of_the_first_schema_is_refused_in_one_line_and_may_be_replaced(made: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(made / "f.zarr", tmp_path / "f.zarr"))
+    edit(path / "zarr.json", lambda a: (a.update(schema_version=1), a.pop("seal")))
+    with pytest.raises(StoreError, match="feature run of schema version 1, which this version no longer reads; make"):
+        open_features(path)
+    store.check_target(path)
+    store.save_features(open_features(made / "f.zarr"), path)
+    assert open_features(path).layers[1].scores == open_features(made / "f.zarr").layers[1].scores
 
 
 def test_what_a_killed_run_left_is_removed_and_an_older_result_is_whole_until_the_new_one_is(

@@ -300,8 +300,8 @@ def test_what_is_something_else_is_left_alone(tmp_path: Path, net: VGG) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.txt").write_text("mine")
     (tmp_path / "sweep.zarr").mkdir()
-    (tmp_path / "sweep.zarr" / "zarr.json").write_text('{"attributes": {"kind": "sweep"}}')
-    for name, text in (("file", "is a file"), ("folder", "something else"), ("sweep.zarr", "kind 'sweep'")):
+    (tmp_path / "sweep.zarr" / "zarr.json").write_text('{"node_type": "group", "attributes": {"kind": "sweep"}}')
+    for name, text in (("file", "is a file"), ("folder", "a directory with 1 entries"), ("sweep.zarr", "kind 'sweep'")):
         with pytest.raises(StoreError, match=text):
             features(model, out=tmp_path / name)
         with pytest.raises(StoreError, match=text):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,18 +93,6 @@ def edit(group: Path, change: Callable[[dict[str, Any]], None]) -> None:
     document = json.loads(file.read_text())
     change(document["attributes"])
     file.write_text(json.dumps(document, indent=2))  # as Zarr writes it
-
-
-def as_of_schema_1(path: Path) -> None:
-    """Turn a sweep into what the first version wrote: no seal, no checksums."""
-
-    def change(stored: dict[str, Any]) -> None:
-        stored["schema_version"] = 1
-        del stored["seal"], stored["state_seal"]
-
-    for group in (path, *path.glob("control_*")):
-        shutil.rmtree(group / "checksum")
-        edit(group, change)
 
 
 class Net(nn.Module):

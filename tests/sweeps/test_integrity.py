@@ -209,7 +209,7 @@ def test_nothing_is_restored_where_nothing_is_torn(done: Path) -> None:
         lambda a: a.update(software="{}"),
         lambda a: a.pop("seal"),
         lambda a: a.update(seal=3),
-        lambda a: a.update(schema_version=1),
+        lambda a: a.update(state_seal=a["seal"]),
     ],
 )
 def test_attributes_that_were_altered_are_refused(
@@ -341,28 +341,29 @@ def test_lazy_variables_index_like_any_other(done: Path) -> None:
 # ---- older sweeps
 
 
-def test_a_sweep_without_checksums_is_read_and_says_what_cannot_be_told(done: Path) -> None:
-    numbers = open_sweep(done).dataset.loss.values
-    small.as_of_schema_1(done)
-    result = open_sweep(done)
-    np.testing.assert_array_equal(result.dataset.loss.values, numbers)
-    verification = verify_sweep(done)
-    assert verification.ok
-    assert len(verification.notes) == 2
-    assert "schema version 1, without checksums" in verification.notes[0]
-    shutil.copy(chunk_file(done, "loss", 0), chunk_file(done, "loss", 1))
-    assert [fault.where for fault in verify_sweep(done).faults] == ["mean_loss"]
-    chunk_file(done, "loss", 1).write_bytes(b"torn")
-    assert found(verify_sweep(done))[0] == (None, "torn", "chunk", 1)
-
-
-def test_a_sweep_without_checksums_is_gone_on_with_as_it_is(done: Path, model: Model) -> None:
-    small.as_of_schema_1(done)
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_sweep_is_refused_in_one_line_and_left_as_it_is(done: Path, model: Model, version: int) -> None:
+    small.edit(done, lambda attributes: attributes.update(schema_version=version))
     before = small.tree(done)
-    chunk_file(done, "loss", 1).write_bytes(b"torn")
-    shutil.rmtree(done / "control_flip")
-    sweep(model, pictures(), GRID, out=done, controls=("flip",))
+    for use in (
+        open_sweep,
+        verify_sweep,
+        lambda path: sweep(model, pictures(), GRID, out=path),
+        lambda path: sweep(model, pictures(), GRID, out=path.with_name("new.zarr"), reuse=path),
+    ):
+        with pytest.raises(StoreError) as caught:
+            use(done)
+        says = f"{done} is a sweep of schema version {version}, which this version no longer reads; sweep it again"
+        assert str(caught.value) == says
     assert small.tree(done) == before
+
+
+def test_an_older_control_is_refused_and_the_sweep_is_read(done: Path) -> None:
+    small.edit(done / "control_flip", lambda attributes: attributes.update(schema_version=2))
+    assert open_sweep(done).complete
+    with pytest.raises(StoreError, match=r"control_flip is a sweep of schema version 2, which .* no longer reads"):
+        open_sweep(done).control("flip")
+    assert found(verify_sweep(done)) == [("flip", "damaged", "group", None)]
 
 
 # ---- time

@@ -28,7 +28,6 @@ from shiftlens.shifts import ShiftGrid
 from shiftlens.storage.checksums import seal_of
 from shiftlens.sweeps import request, runner
 from shiftlens.sweeps.integrity import verify_sweep
-from shiftlens.sweeps.layout import create_group
 from shiftlens.sweeps.looks import Schedule
 from shiftlens.sweeps.runner import run_sweep
 from shiftlens.sweeps.sweep_result import Sweep, open_sweep
@@ -516,14 +515,8 @@ def test_an_unfinished_sweep_that_calls_itself_complete_is_refused(s: Path) -> N
 # ---- adaptive sweeps: where it stopped, and with what width
 
 
-def adaptive(path: Path, schema: int | None = None) -> Path:
-    schedule = Schedule((3, 6, 7))
-    if schema is None:
-        store = small.create(path, schedule=schedule)
-    else:
-        header, index = small.header(schedule=schedule), np.arange(7, dtype=np.int64) * 10
-        create_group(path, header, small.labels(7), index, 3, schema)
-        store = SweepStore(path, writable=True)
+def adaptive(path: Path) -> Path:
+    store = small.create(path, schedule=Schedule((3, 6, 7)))
     store.main.ask(5.0)
     store.main.stop_at(6)
     result = small.numbers(6)
@@ -557,26 +550,3 @@ def test_where_an_adaptive_sweep_stopped_cannot_be_edited(name: str, tmp_path: P
     with pytest.raises(StoreError, match="damaged"):
         open_sweep(path)
     assert not verify_sweep(path).ok
-
-
-def test_a_sweep_of_schema_2_is_read_as_before_and_says_what_has_no_seal(tmp_path: Path) -> None:
-    path = adaptive(tmp_path / "a.zarr", schema=2)
-    assert "state_seal" not in json.loads((path / "zarr.json").read_text())["attributes"]
-    assert (open_sweep(path).n_images, open_sweep(path).half_width) == (6, 4.0)
-    verification = verify_sweep(path)
-    assert verification.ok
-    assert verification.notes == (f"{path} has schema version 2: its half-widths are under no seal",)
-    # Where it stopped is told all the same: the means are of other images.
-    small.edit(path, lambda a: a.update(n_images_used=3))
-    assert [fault.where for fault in verify_sweep(path).faults] == ["accuracy", "mean_loss"]
-
-
-def test_all_of_a_sweep_as_the_first_version_wrote_it_reads_the_same_and_says_what_it_cannot_tell(
-    s: Path, right: dict[str, Any]
-) -> None:
-    small.as_of_schema_1(s)
-    for name, (header, values) in read(s).items():
-        assert header == right[name][0]
-        for array in values:
-            np.testing.assert_array_equal(values[array], right[name][1][array])
-    assert len(verify_sweep(s).notes) == 3

@@ -2,51 +2,83 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
+from pydantic import Field, InstanceOf
 
 from shiftlens.errors import StoreError
 from shiftlens.lens.feature_run import Average, FeatureRun, LayerMaps
 from shiftlens.lens.map_scores import Scores
-from shiftlens.naming import one_line
 from shiftlens.stats import Skipped
-from shiftlens.storage.entries import (
-    metadata_of,
-    nothing_at,
-    refuse_other_codecs,
-    refuse_strange_entries,
-    refuse_swollen,
-)
+from shiftlens.storage.checksums import Seal
+from shiftlens.storage.entries import refuse_swollen
+from shiftlens.storage.existing import Kind, found_at
+from shiftlens.storage.groups import Layout, damage_of, open_group
+from shiftlens.storage.headers import Header, Sides, Table, Whole, stored
 from shiftlens.storage.locking import built_beside, clean_strays, disk_errors, output_lock, set_aside
 
 KIND = "features"
 SCHEMA_VERSION = 2
-"""2 added the seal; 1 is still read."""
+FEATURES = Kind(KIND, "a feature run", SCHEMA_VERSION, "make it again")
 DIMENSIONS = ("channel", "y", "x")
-_ARRAYS = ("mean", "variance", "rolled", "flipped")
-
-# What is read, and sealed: an attribute that somebody added is no damage.
-_ATTRIBUTES = (
-    *("kind", "schema_version", "complete", "model", "model_digest", "input", "is_empty", "size", "after", "data"),
-    *("data_digest", "n_images", "n_layers", "seed", "notes", "software"),
-)
-_LAYER_ATTRIBUTES = ("path", "call", "layer_kind", "index", "activation", "scores", "n_images", "average_scores")
+_AVERAGES = ("mean", "variance", "rolled", "flipped")
 
 # Far above what is ever written: a stranger's metadata must not decide how much memory is taken.
 _MOST_LAYERS = 10_000
 _MOST_NUMBERS = 2**28  # in one map; eight times that in all
-_LONGEST_TEXT = 1000
+
+_Line = Annotated[str, Field(max_length=1000, description="a text of at most 1000 letters")]
+
+
+def _scores(table: dict[str, Any]) -> Scores:
+    found = Scores.from_dict(table)
+    for name, value in asdict(found).items():
+        plain = value if isinstance(value, dict) else {name: value}
+        wrong = [v for v in plain.values() if isinstance(v, float) and not math.isfinite(v)]
+        kinds = (int, float, str) if isinstance(getattr(found, name), Skipped) else (int, float)
+        if wrong or not all(isinstance(v, kinds) or v is None or name == "channels" for v in plain.values()):
+            raise ValueError(f"the score {name} is no finite number")
+    return found
+
+
+class FeatureHeader(Header):
+    """What a feature run's group says about itself; see `FeatureRun`."""
+
+    model: _Line
+    model_digest: _Line
+    input: _Line
+    is_empty: bool
+    size: Sides
+    after: bool
+    data: _Line | None
+    data_digest: _Line | None
+    n_images: Whole
+    n_layers: Annotated[int, Field(ge=1, le=_MOST_LAYERS)]
+    seed: Whole
+    notes: Annotated[tuple[_Line, ...], stored(list, tuple), Field(description="a JSON list of texts")]
+    software: Table
+
+
+class LayerHeader(Header):
+    """What a layer's group says about itself; see `LayerMaps`."""
+
+    path: _Line
+    call: Whole
+    kind: _Line = Field(serialization_alias="layer_kind")
+    index: Whole
+    activation: _Line | None
+    scores: Annotated[InstanceOf[Scores], stored(dict, _scores)]
+    n_images: Annotated[int, Field(ge=1)] | None = None
+    average_scores: Annotated[InstanceOf[Scores] | None, stored(dict, _scores)] = None
 
 
 def save_features(run: FeatureRun, out: str | Path) -> FeatureRun:
@@ -58,13 +90,13 @@ def save_features(run: FeatureRun, out: str | Path) -> FeatureRun:
         Something else is there, or the disk refuses.
     """
     target = Path(out)
-    old = _check_target(target)
+    old = FEATURES.lies_at(target)
     real = target.resolve()
     with output_lock(target), disk_errors(target, "write to"):
         clean_strays(target)
         with built_beside(real, target) as building:
             _write(building, run)
-            aside = None if old is None else set_aside(real)
+            aside = set_aside(real) if old else None
         if aside is not None:
             shutil.rmtree(aside, ignore_errors=True)
     return replace(run, path=target)
@@ -72,37 +104,13 @@ def save_features(run: FeatureRun, out: str | Path) -> FeatureRun:
 
 def check_target(out: str | Path) -> None:
     """Refuse a place where a feature run must not be written; `StoreError` says what is there."""
-    _check_target(Path(out))
-
-
-def _check_target(target: Path) -> str | None:
-    old = _kind_at(target)
-    if old not in (None, KIND):
-        raise StoreError(f"{target} must be a feature run or not exist, but it {old}; it is left as it is")
-    return old
-
-
-def _kind_at(path: Path) -> str | None:
-    """`features`, what else is there in words, or None for nothing (or an empty directory)."""
-    with disk_errors(path, "read"):
-        if nothing_at(path):
-            return None
-        if not path.is_dir():
-            return "is a file"
-        metadata = path / "zarr.json"
-        if not metadata.is_file():
-            return "is a directory of something else" if any(path.iterdir()) else None
-        text = metadata_of(metadata)
-    try:
-        kind = json.loads(text)["attributes"]["kind"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return "holds a Zarr node of something else"
-    return KIND if kind == KIND else f"holds a result of kind {str(kind)[:40]!r}"
+    FEATURES.lies_at(Path(out))
 
 
 def holds_features(path: str | Path) -> bool:
     """Whether a feature run lies there, by its own word; nothing else of it is read."""
-    return _kind_at(Path(path)) == KIND
+    found = found_at(Path(path))
+    return found is not None and found.kind == KIND
 
 
 def _write(place: Path, run: FeatureRun) -> None:
@@ -125,22 +133,12 @@ def _write(place: Path, run: FeatureRun) -> None:
         "software": json.dumps(dict(run.software), sort_keys=True),
     }
     layers = [_layer(layer) for layer in run.layers]
-    seal = _Seal(attributes)
-    for about, arrays in layers:
-        seal.add(about, arrays.items())
-    group = zarr.create_group(place, zarr_format=3, attributes=attributes | {"seal": seal.text()})
+    attributes["seal"] = seal_of_run(attributes, layers)
+    group = zarr.create_group(place, zarr_format=3, attributes=attributes)
     for number, (about, arrays) in enumerate(layers):
         inner = group.create_group(f"layer_{number:03d}", attributes=about)
         for name, values in arrays.items():
-            array = inner.create_array(
-                name,
-                shape=values.shape,
-                chunks=values.shape,
-                dtype=values.dtype,
-                dimension_names=DIMENSIONS,
-                compressors=ZstdCodec(level=3, checksum=True),
-            )
-            array[:] = values
+            Layout(DIMENSIONS, values.shape, values.shape, values.dtype).create(inner, name, values)
 
 
 def _layer(layer: LayerMaps) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
@@ -157,32 +155,31 @@ def _layer(layer: LayerMaps) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     if layer.average is not None:
         about["n_images"] = layer.average.n
         about["average_scores"] = json.dumps(layer.average.scores.to_dict(), allow_nan=False)
-        found = {name: getattr(layer.average, name) for name in _ARRAYS}
+        found = {name: getattr(layer.average, name) for name in _AVERAGES}
         arrays |= {name: values for name, values in found.items() if values is not None}
     return about, arrays
 
 
-class _Seal:
-    """SHA-256 over all that is read of a file: attributes, and of each layer in turn its attributes and numbers."""
+def seal_of_run(attributes: Mapping[str, Any], layers: list[tuple[dict[str, Any], dict[str, NDArray[Any]]]]) -> str:
+    """`sha256:...` over all that is read of a file: attributes, and of each layer in turn attributes and numbers.
 
-    def __init__(self, attributes: Mapping[str, Any]) -> None:
-        self._total = hashlib.sha256()
-        self._put(attributes, _ATTRIBUTES)
+    An attribute that somebody added is no damage.
+    """
+    seal = Seal()
+    seal.add_attributes(_named(attributes, "kind", "schema_version", "complete", *_names(FeatureHeader)))
+    for about, arrays in layers:
+        seal.add_attributes(_named(about, *_names(LayerHeader)))
+        for name, values in arrays.items():
+            seal.add_array(f"{name} {values.dtype.name} {values.shape}", values)
+    return seal.text()
 
-    def add(self, about: Mapping[str, Any], arrays: Iterable[tuple[str, NDArray[Any]]]) -> None:
-        """The next layer."""
-        self._put(about, _LAYER_ATTRIBUTES)
-        for name, values in arrays:
-            self._total.update(f"|{name} {values.dtype.name} {values.shape}|".encode())
-            self._total.update(np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<")).data)
 
-    def _put(self, attributes: Mapping[str, Any], names: Iterable[str]) -> None:
-        known = {name: attributes[name] for name in names if name in attributes}
-        self._total.update(json.dumps(known, sort_keys=True).encode())
+def _names(header: type[Header]) -> list[str]:
+    return list(header.attribute_names().values())
 
-    def text(self) -> str:
-        """`sha256:...`."""
-        return f"sha256:{self._total.hexdigest()}"
+
+def _named(attributes: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: attributes[name] for name in names if name in attributes}
 
 
 def open_features(path: str | Path) -> FeatureRun:
@@ -203,127 +200,54 @@ def open_features(path: str | Path) -> FeatureRun:
     >>> open_features("features.zarr").layers[0].scores.artefact_energy  # doctest: +SKIP
     """
     place = Path(path)
-    kind = _kind_at(place)
-    if kind != KIND:
-        raise StoreError(f"{place} must be a feature run, but {'nothing is there' if kind is None else f'it {kind}'}")
-    refuse_strange_entries(place)
-    try:
-        group = zarr.open_group(place, mode="r", zarr_format=3, use_consolidated=False)
-        attributes: dict[str, Any] = dict(group.attrs.asdict())
-        version = attributes["schema_version"]
-        if type(version) is not int or not 1 <= version <= SCHEMA_VERSION:
-            raise StoreError(
-                f"{place} is a feature run of schema version {version!r}, this shiftlens reads up to {SCHEMA_VERSION}: "
-                "a newer shiftlens wrote it"
-            )
-        n_layers = _whole(attributes["n_layers"], 1, _MOST_LAYERS)
-        room = _Room(place)
-        seal = _Seal(attributes)
-        layers = tuple(_read_layer(group[f"layer_{k:03d}"], room, seal) for k in range(n_layers))
-        if attributes.get("seal") != (None if version == 1 else seal.text()):
+    if not FEATURES.readable_at(place):
+        raise StoreError(f"{place} must be a feature run, but nothing is there")
+    with damage_of(place):
+        group = open_group(place)
+        attributes = group.attrs.asdict()
+        header = FeatureHeader.read(attributes, str(place))
+        groups: list[Any] = [group[f"layer_{k:03d}"] for k in range(header.n_layers)]
+        layers = [(dict(inner.attrs.asdict()), _arrays_of(place, inner)) for inner in groups]
+        if sum(array.size for _, arrays in layers for array in arrays.values()) > 8 * _MOST_NUMBERS:
+            raise StoreError(f"{place} is damaged: its maps hold more numbers than a feature run has")
+        loaded = [(about, {name: np.asarray(array[:]) for name, array in arrays.items()}) for about, arrays in layers]
+        if attributes.get("seal") != seal_of_run(attributes, loaded):
             raise StoreError(f"{place} is damaged: its attributes, scores or maps are not those it was made with")
-        h, w = attributes["size"]
+        known = {name: value for name, value in header if name != "n_layers"}
+        found = zip(groups, loaded, strict=True)
         return FeatureRun(
-            model=_text(attributes["model"]),
-            model_digest=_text(attributes["model_digest"]),
-            input=_text(attributes["input"]),
-            is_empty=bool(attributes["is_empty"]),
-            size=(_whole(h, 1), _whole(w, 1)),
-            after=bool(attributes["after"]),
-            layers=layers,
-            data=None if attributes["data"] is None else _text(attributes["data"]),
-            data_digest=None if attributes["data_digest"] is None else _text(attributes["data_digest"]),
-            n_images=_whole(attributes["n_images"], 0),
-            seed=_whole(attributes["seed"], 0),
-            notes=tuple(_text(note) for note in _listed(json.loads(attributes["notes"]))),
-            software=json.loads(attributes["software"]),
-            path=place,
+            **known, path=place, layers=tuple(_layer_of(f"{place}/{inner.path}", *layer) for inner, layer in found)
         )
-    except StoreError:
-        raise
-    except Exception as error:  # these files may be damaged in any way, and Zarr raises what it happens to meet
-        raise StoreError(
-            f"{place} is damaged and cannot be opened: {type(error).__name__}: {one_line(error)}"
-        ) from error
 
 
-class _Room:
-    """How many numbers may still be read from one file."""
-
-    def __init__(self, place: Path) -> None:
-        self._place = place
-        self._left = 8 * _MOST_NUMBERS
-
-    def read(self, group: Any, name: str) -> NDArray[np.floating[Any]]:
-        """A map [c, h, w]; what it says of itself is looked at before any memory is taken for it."""
-        array = group[name]
-        file = self._place / array.path
-        size = math.prod(array.shape)
-        if array.ndim != 3 or not size or array.chunks != array.shape or array.dtype.kind != "f":
-            raise ValueError(
-                f"{array.path}: expected fractions [c, h, w] in one chunk, got {array.dtype} {array.shape}"
+def _arrays_of(place: Path, group: zarr.Group) -> dict[str, zarr.Array[Any]]:
+    """The arrays of a layer; what they say of themselves is looked at before any memory is taken for them."""
+    averages = [name for name in _AVERAGES if name in group] if "average_scores" in group.attrs else []
+    arrays: dict[str, Any] = {name: group[name] for name in ("maps", *averages)}
+    for name, array in arrays.items():
+        folder = place / group.path
+        if array.ndim != 3 or not 0 < array.size <= _MOST_NUMBERS or array.dtype.kind != "f":
+            raise StoreError(
+                f"{folder} is damaged: expected {name} of at most {_MOST_NUMBERS} fractions [c, h, w], "
+                f"got {array.dtype} {array.shape}"
             )
-        if size > min(_MOST_NUMBERS, self._left):
-            raise ValueError(f"{array.path}: {size} numbers are too many")
-        refuse_other_codecs(str(file), array)
-        refuse_swollen(file / "c" / "0" / "0" / "0", size * array.dtype.itemsize)
-        self._left -= size
-        return np.asarray(array[:])
+        Layout(DIMENSIONS, array.shape, array.shape, array.dtype).refuse_other(folder, name, array)
+        refuse_swollen(folder / name / "c" / "0" / "0" / "0", array.nbytes)
+    return arrays
 
 
-def _read_layer(group: Any, room: _Room, seal: _Seal) -> LayerMaps:
-    about = group.attrs.asdict()
-    averaged = [name for name in _ARRAYS if name in group] if "average_scores" in about else []
-    stored = {name: room.read(group, name) for name in ("maps", *averaged)}
-    seal.add(about, stored.items())
-    maps = stored["maps"]
+def _layer_of(where: str, about: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> LayerMaps:
+    header = LayerHeader.read(about, where)
+    maps = arrays["maps"]
     average = None
-    if "average_scores" in about:
-        arrays = {name: stored[name].astype(np.float64) if name in stored else None for name in _ARRAYS}
-        if any(a is not None and a.shape != maps.shape for a in arrays.values()):
-            raise ValueError(f"{group.path}: the averages have another shape than the maps")
-        mean, variance = arrays.pop("mean"), arrays.pop("variance")
-        if mean is None or variance is None:
-            raise ValueError(f"{group.path}: an average has a mean and a variance")
-        average = Average(
-            _whole(about["n_images"], 1), mean, variance, **arrays, scores=_scores(about["average_scores"])
-        )
+    if header.average_scores is not None:
+        found = {name: arrays[name].astype(np.float64) if name in arrays else None for name in _AVERAGES}
+        if any(a is not None and a.shape != maps.shape for a in found.values()):
+            raise StoreError(f"{where} is damaged: the averages have another shape than the maps")
+        mean, variance = found.pop("mean"), found.pop("variance")
+        if mean is None or variance is None or header.n_images is None:
+            raise StoreError(f"{where} is damaged: an average has n_images, a mean and a variance")
+        average = Average(header.n_images, mean, variance, **found, scores=header.average_scores)
     return LayerMaps(
-        path=_text(about["path"]),
-        call=_whole(about["call"], 0),
-        kind=_text(about["layer_kind"]),
-        index=_whole(about["index"], 0),
-        activation=None if about["activation"] is None else _text(about["activation"]),
-        maps=maps,
-        scores=_scores(about["scores"]),
-        average=average,
+        header.path, header.call, header.kind, header.index, header.activation, maps, header.scores, average
     )
-
-
-def _scores(text: str) -> Scores:
-    found = Scores.from_dict(json.loads(text))
-    for name, value in asdict(found).items():
-        plain = value if isinstance(value, dict) else {name: value}
-        wrong = [v for v in plain.values() if isinstance(v, float) and not math.isfinite(v)]
-        kinds = (int, float, str) if isinstance(getattr(found, name), Skipped) else (int, float)
-        if wrong or not all(isinstance(v, kinds) or v is None or name == "channels" for v in plain.values()):
-            raise ValueError(f"the score {name} is no finite number")
-    return found
-
-
-def _whole(value: Any, least: int, most: int = 2**63 - 1) -> int:
-    if type(value) is not int or not least <= value <= most:
-        raise ValueError(f"expected a whole number from {least}, got {value!r:.60}")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > _LONGEST_TEXT:
-        raise ValueError(f"expected a text of at most {_LONGEST_TEXT} letters, got {value!r:.60}")
-    return value
-
-
-def _listed(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise ValueError(f"expected a list, got {value!r:.60}")
-    return value

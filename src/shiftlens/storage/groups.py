@@ -28,7 +28,8 @@ def damage_of(path: Path) -> Iterator[None]:
     except StoreError:
         raise
     except Exception as error:
-        raise StoreError(f"{path} is damaged and cannot be opened: {type(error).__name__}: {one_line(error)}") from error
+        what = f"{type(error).__name__}: {one_line(error)}"
+        raise StoreError(f"{path} is damaged and cannot be opened: {what}") from error
 
 
 def open_group(path: Path, mode: Mode = "r") -> zarr.Group:

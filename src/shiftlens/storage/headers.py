@@ -53,7 +53,11 @@ Text = Annotated[str, Field(description="text")]
 Whole = Annotated[int, Field(ge=0, lt=2**63, description="a whole number from 0 to 2**63 - 1")]
 Texts = Annotated[tuple[str, ...], stored(list, tuple), Field(description="a JSON list of texts")]
 Table = Annotated[dict[str, Any], stored(dict), Field(description="a JSON object")]
-Pair = Annotated[tuple[Whole, Whole], BeforeValidator(_tuple), Field(description="two whole numbers [y, x]")]
+Pair = Annotated[
+    tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]],
+    BeforeValidator(_tuple),
+    Field(description="two whole numbers [y, x]"),
+]
 Sides = Annotated[
     tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]],
     BeforeValidator(_tuple),
@@ -79,6 +83,11 @@ class Header(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True)
 
     @classmethod
+    def attribute_names(cls) -> dict[str, str]:
+        """For each field, its name in the file."""
+        return {name: field.serialization_alias or name for name, field in cls.model_fields.items()}
+
+    @classmethod
     def read(cls, attributes: Mapping[str, Any], where: str, **made: Any) -> Self:
         """Read the attributes of a group; `made` are fields that the caller has put together itself.
 
@@ -87,7 +96,7 @@ class Header(BaseModel):
         StoreError
             An attribute that is missing or of another type; the message names it and `where`.
         """
-        names = {name: field.serialization_alias or name for name, field in cls.model_fields.items()}
+        names = cls.attribute_names()
         values = {name: attributes[key] for name, key in names.items() if key in attributes}
         with readable(where):
             try:
