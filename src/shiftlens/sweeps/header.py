@@ -54,7 +54,8 @@ class _Question(Header):
 
 
 def _preprocessing(table: dict[str, Any]) -> Preprocessing:
-    return Preprocessing(**{key: tuple(v) if isinstance(v, list) else v for key, v in table.items()})
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in table.items()}
+    return Preprocessing(**values)
 
 
 def _plan(table: dict[str, Any]) -> Plan:
