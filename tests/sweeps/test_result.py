@@ -65,6 +65,27 @@ def test_an_incomplete_sweep_says_how_much_is_there(tmp_path: Path) -> None:
     assert "4 of 7 images so far" in repr(sweep)
 
 
+@pytest.mark.parametrize("chunks", [(0, 1, 2), (2, 0), (1,), ()])
+def test_cells_are_those_of_the_images_that_are_written(tmp_path: Path, chunks: tuple[int, ...]) -> None:
+    group = small.create(tmp_path / "s.zarr").main
+    result = small.numbers(7)
+    for chunk in chunks:
+        group.write(chunk, small.cut(result, group.span(chunk)))
+    if len(chunks) == 3:
+        group.finish()
+    sweep = open_sweep(tmp_path / "s.zarr", partial=True)
+    for name in ("prediction", "loss", "confidence"):
+        right, cells = getattr(result, name)[sweep.written], sweep.cells(name)
+        assert cells.shape == right.shape
+        for part in (slice(None), slice(1, 3), slice(3, 99), slice(5, 5)):
+            assert cells[part].dtype == cells.dtype == sweep.dataset[name].dtype
+            np.testing.assert_array_equal(cells[part], right[part])
+    (tmp_path / "s.zarr" / "loss" / "c" / "1" / "0" / "0").unlink(missing_ok=True)
+    if 1 in chunks:
+        with pytest.raises(StoreError, match="is damaged: chunk 1"):
+            sweep.cells("loss")[:]
+
+
 def test_all_chunks_without_the_means_are_not_complete(tmp_path: Path) -> None:
     small.fill(small.create(tmp_path / "s.zarr"), finish=False)
     with pytest.raises(StoreError, match="7 of 7"):

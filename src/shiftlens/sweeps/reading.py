@@ -1,4 +1,4 @@
-"""A group's numbers as lazy xarray variables that name the chunk when one is torn or gone, instead of giving NaN."""
+"""A group's numbers, read when they are used: a chunk that is torn or gone is an error that names it, not NaN."""
 
 from __future__ import annotations
 
@@ -34,53 +34,95 @@ def open_dataset(group: SweepGroup) -> xr.Dataset:
             store, consolidated=False, chunks=None, zarr_format=3, decode_cf=False, drop_variables=others
         )
     named = {
-        name: data[name].copy(data=indexing.LazilyIndexedArray(_Watched(group, name, data[name].dtype)))
+        name: data[name].copy(data=indexing.LazilyIndexedArray(_Checked(group, name)))
         for name in ("prediction", "loss", "confidence", "checksum", "accuracy", "mean_loss")
         if name in data.variables
     }
     return data.assign(named).isel(image=slice(group.n_images))
 
 
-class _Watched(BackendArray):
-    """One array of a group."""
+class Cells:
+    """One of `prediction`, `loss`, `confidence` (image, dy, dx) of some images, read from disk a slice at a time.
 
-    def __init__(self, group: SweepGroup, name: str, dtype: np.dtype[Any]) -> None:
-        self._group, self._name = group, name
-        self._stored, self._n_classes = group.array(name), group.header.n_classes
-        self.shape, self.dtype = self._stored.shape, dtype
+    Parameters
+    ----------
+    group
+        The sweep or control.
+    name
+        The array.
+    images
+        Places of the images in the group, ascending; None for all.
+    """
+
+    def __init__(self, group: SweepGroup, name: str, images: NDArray[np.int64] | None = None) -> None:
+        self._array, self._images = _Checked(group, name), images
+        self.shape = (group.n_images if images is None else len(images), *group.header.grid.shape)
+        self.dtype = self._array.dtype
+
+    def __getitem__(self, images: slice) -> NDArray[Any]:
+        every = (slice(None), slice(None))
+        if self._images is None:
+            return self._array.read((slice(*images.indices(self.shape[0])), *every))
+        rows = self._images[images]
+        if not len(rows):
+            return np.empty((0, *self.shape[1:]), self.dtype)
+        first = int(rows[0])
+        values = self._array.read((slice(first, int(rows[-1]) + 1), *every))[rows - first]
+        if self._array.unwritten(values):
+            raise self._array.damage()  # they were written when the sweep was opened
+        return values
+
+
+class _Checked(BackendArray):
+    """One array of a group, as xarray indexes it."""
+
+    def __init__(self, group: SweepGroup, name: str) -> None:
+        self._group, self._name, self._stored = group, name, group.array(name)
+        self.shape, self.dtype = self._stored.shape, self._stored.dtype
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> NDArray[Any]:
         got: NDArray[Any] = indexing.explicit_indexing_adapter(
-            key, self.shape, indexing.IndexingSupport.BASIC, self._read
+            key, self.shape, indexing.IndexingSupport.BASIC, self.read
         )
         return got
 
-    def _read(self, key: tuple[int | slice, ...]) -> NDArray[Any]:
+    def read(self, key: tuple[int | slice, ...]) -> NDArray[Any]:
+        """The numbers at these places.
+
+        Raises
+        ------
+        StoreError
+            A chunk is torn or gone, or a prediction is of no class.
+        """
+        n_classes = self._group.header.n_classes
         try:
             first = key[0] if isinstance(key[0], slice) else slice(key[0], key[0] + 1)
             self._group.refuse_swollen(self._name, first)
             values = np.asarray(self._stored[key])
         except (OSError, ValueError, RuntimeError, TypeError) as error:
-            raise self._damage() from error
-        if self._group.complete and self._unwritten(values):
-            raise self._damage()
-        if self._name == "prediction" and (values[values != self._group.not_written] >= self._n_classes).any():
-            raise StoreError(f"{self._group.path} is damaged: expected predictions from 0 to {self._n_classes - 1}")
+            raise self.damage() from error
+        if self._group.complete and self.unwritten(values):
+            raise self.damage()
+        if self._name == "prediction" and (values[values != self._group.not_written] >= n_classes).any():
+            raise StoreError(f"{self._group.path} is damaged: expected predictions from 0 to {n_classes - 1}")
         return values
 
-    def _unwritten(self, values: NDArray[Any]) -> bool:
+    def unwritten(self, values: NDArray[Any]) -> bool:
+        """Whether some of these numbers mean "not written"."""
         if self._name == "prediction":
             return bool((values == self._group.not_written).any())
         return bool(np.isnan(values).any())
 
-    def _damage(self) -> StoreError:
+    def damage(self) -> StoreError:
+        """The error that names the chunks that are torn or gone."""
         group, path = self._group, self._group.path
         if self._name in ("accuracy", "mean_loss"):
             what = f"{self._name} cannot be read"
         else:
             # Not only where it was read: who mends one chunk will want to know of all.
             states = {chunk: group.state(chunk) for chunk in range(group.n_chunks)}
-            bad = {chunk: state for chunk, state in states.items() if state != "whole" and self._hit(chunk, state)}
+            told = ("torn", "wrong", "absent") if group.complete else ("torn",)
+            bad = {chunk: state for chunk, state in states.items() if state in told}
             parts = [
                 f"chunk {k} (images {group.span(k).start} to {group.span(k).stop - 1}) of {self._name} is {state}"
                 for k, state in list(bad.items())[:5]
@@ -88,6 +130,3 @@ class _Watched(BackendArray):
             what = "; ".join(parts) + (f"; and {len(bad) - 5} more" if len(bad) > 5 else "")
             what = what or f"{self._name} could not be read just now"
         return StoreError(f"{path} is damaged: {what}; run the same sweep again to mend it")
-
-    def _hit(self, chunk: int, state: str) -> bool:
-        return self._group.complete or state == "torn"

@@ -14,7 +14,7 @@ from shiftlens.errors import InputError, StoreError
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.header import SweepHeader, sweep_exists
-from shiftlens.sweeps.reading import open_dataset
+from shiftlens.sweeps.reading import Cells, open_dataset
 from shiftlens.sweeps.sweep_store import SweepStore
 
 
@@ -104,6 +104,13 @@ class Sweep:
         reading them raises a `StoreError` that names the chunk.
         """
         return open_dataset(self._group)
+
+    def cells(self, name: str) -> Cells:
+        """`prediction`, `loss` or `confidence` (image, dy, dx) of the images that are `written`, for `[start:stop]`.
+
+        Each slice is read when it is asked for, with the checks of `dataset`.
+        """
+        return Cells(self._group, name, None if self.complete else np.flatnonzero(self.written))
 
     @property
     def attrs(self) -> dict[str, Any]:
