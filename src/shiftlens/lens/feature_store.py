@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from pydantic import Field, InstanceOf
+from pydantic import Field, InstanceOf, PlainSerializer
 
 from shiftlens.errors import StoreError
 from shiftlens.lens.feature_run import Average, FeatureRun, LayerMaps
@@ -23,7 +23,7 @@ from shiftlens.storage.checksums import Seal
 from shiftlens.storage.entries import refuse_swollen
 from shiftlens.storage.existing import Kind, found_at
 from shiftlens.storage.groups import Layout, damage_of, open_group
-from shiftlens.storage.headers import Header, Sides, Table, Whole, stored
+from shiftlens.storage.headers import JSON, Header, Sides, Table, Whole, stored
 from shiftlens.storage.locking import built_beside, clean_strays, disk_errors, output_lock, set_aside
 
 KIND = "features"
@@ -64,8 +64,11 @@ class FeatureHeader(Header):
     n_images: Whole
     n_layers: Annotated[int, Field(ge=1, le=_MOST_LAYERS)]
     seed: Whole
-    notes: Annotated[tuple[_Line, ...], stored(list, tuple), Field(description="a JSON list of texts")]
+    notes: Annotated[tuple[_Line, ...], stored(list, tuple), JSON, Field(description="a JSON list of texts")]
     software: Table
+
+
+_AS_JSON = PlainSerializer(lambda scores: scores and json.dumps(scores.to_dict(), allow_nan=False))
 
 
 class LayerHeader(Header):
@@ -76,9 +79,9 @@ class LayerHeader(Header):
     kind: _Line = Field(serialization_alias="layer_kind")
     index: Whole
     activation: _Line | None
-    scores: Annotated[InstanceOf[Scores], stored(dict, _scores)]
+    scores: Annotated[InstanceOf[Scores], stored(dict, _scores), _AS_JSON]
     n_images: Annotated[int, Field(ge=1)] | None = None
-    average_scores: Annotated[InstanceOf[Scores] | None, stored(dict, _scores)] = None
+    average_scores: Annotated[InstanceOf[Scores] | None, stored(dict, _scores), _AS_JSON] = None
 
 
 def save_features(run: FeatureRun, out: str | Path) -> FeatureRun:
@@ -114,24 +117,9 @@ def holds_features(path: str | Path) -> bool:
 
 
 def _write(place: Path, run: FeatureRun) -> None:
-    attributes = {
-        "kind": KIND,
-        "schema_version": SCHEMA_VERSION,
-        "complete": True,
-        "model": run.model,
-        "model_digest": run.model_digest,
-        "input": run.input,
-        "is_empty": run.is_empty,
-        "size": list(run.size),
-        "after": run.after,
-        "data": run.data,
-        "data_digest": run.data_digest,
-        "n_images": run.n_images,
-        "n_layers": len(run.layers),
-        "seed": run.seed,
-        "notes": json.dumps(run.notes),
-        "software": json.dumps(dict(run.software), sort_keys=True),
-    }
+    known = {name: getattr(run, name) for name in FeatureHeader.model_fields if name != "n_layers"}
+    header = FeatureHeader.model_construct(**known, n_layers=len(run.layers))
+    attributes = {"kind": KIND, "schema_version": SCHEMA_VERSION, "complete": True} | header.to_attributes()
     layers = [_layer(layer) for layer in run.layers]
     attributes["seal"] = seal_of_run(attributes, layers)
     group = zarr.create_group(place, zarr_format=3, attributes=attributes)
@@ -143,19 +131,15 @@ def _write(place: Path, run: FeatureRun) -> None:
 
 def _layer(layer: LayerMaps) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Attributes and arrays of a layer's group."""
-    about = {
-        "path": layer.path,
-        "call": layer.call,
-        "layer_kind": layer.kind,
-        "index": layer.index,
-        "activation": layer.activation,
-        "scores": json.dumps(layer.scores.to_dict(), allow_nan=False),
-    }
+    known = {name: getattr(layer, name) for name in ("path", "call", "kind", "index", "activation", "scores")}
+    average = layer.average
+    if average is not None:
+        known |= {"n_images": average.n, "average_scores": average.scores}
+    attributes = LayerHeader.model_construct(**known).to_attributes()
+    about = {key: value for key, value in attributes.items() if value is not None or key == "activation"}
     arrays: dict[str, NDArray[Any]] = {"maps": layer.maps}
-    if layer.average is not None:
-        about["n_images"] = layer.average.n
-        about["average_scores"] = json.dumps(layer.average.scores.to_dict(), allow_nan=False)
-        found = {name: getattr(layer.average, name) for name in _AVERAGES}
+    if average is not None:
+        found = {name: getattr(average, name) for name in _AVERAGES}
         arrays |= {name: values for name, values in found.items() if values is not None}
     return about, arrays
 

@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, ValidationInfo
 
 from shiftlens.errors import InputError, ShiftlensError, StoreError
 from shiftlens.naming import one_line
 
 _FROM_FILE = {"from_file": True}
+
+
+def as_json(value: Any) -> str:
+    """One line of JSON with sorted keys."""
+    return json.dumps(value, sort_keys=True, allow_nan=False)
 
 
 def stored(kind: type, parse: Callable[[Any], Any] = lambda value: value) -> BeforeValidator:
@@ -49,10 +54,13 @@ def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
+JSON = PlainSerializer(as_json)
+"""Writes a field as one string of JSON."""
+
 Text = Annotated[str, Field(description="text")]
 Whole = Annotated[int, Field(ge=0, lt=2**63, description="a whole number from 0 to 2**63 - 1")]
-Texts = Annotated[tuple[str, ...], stored(list, tuple), Field(description="a JSON list of texts")]
-Table = Annotated[dict[str, Any], stored(dict), Field(description="a JSON object")]
+Texts = Annotated[tuple[str, ...], stored(list, tuple), JSON, Field(description="a JSON list of texts")]
+Table = Annotated[dict[str, Any], stored(dict), JSON, Field(description="a JSON object")]
 Pair = Annotated[
     tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]],
     BeforeValidator(_tuple),
@@ -81,6 +89,11 @@ class Header(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, strict=True)
+
+    def to_attributes(self) -> dict[str, Any]:
+        """The attributes in the order of the fields; what is nested is one string of JSON."""
+        values = self.model_dump(by_alias=True)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @classmethod
     def attribute_names(cls) -> dict[str, str]:

@@ -19,7 +19,19 @@ from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.storage.existing import Kind
 from shiftlens.storage.groups import damage_of, open_group
-from shiftlens.storage.headers import Header, Pair, Sides, Table, Text, Texts, Whole, not_null, readable, stored
+from shiftlens.storage.headers import (
+    Header,
+    Pair,
+    Sides,
+    Table,
+    Text,
+    Texts,
+    Whole,
+    as_json,
+    not_null,
+    readable,
+    stored,
+)
 from shiftlens.sweeps.looks import Schedule
 
 KIND = "sweep"
@@ -111,7 +123,7 @@ class SweepHeader(Header):
         """The header of a control's subgroup."""
         return self.model_copy(update={"control": control})
 
-    def to_attributes(self, *, complete: bool) -> dict[str, Any]:
+    def to_attributes(self, *, complete: bool = False) -> dict[str, Any]:
         """Attributes of the Zarr group, in a fixed order; what is nested is one string of JSON."""
         attributes: dict[str, Any] = {"kind": KIND, "schema_version": SCHEMA_VERSION, "complete": complete}
         if self.control is not None:
@@ -119,22 +131,22 @@ class SweepHeader(Header):
         if self.schedule is not None:
             attributes["adaptive"] = self.schedule.to_json()
         if self.behaviour is not None:
-            attributes["behaviour"] = _dump(self.behaviour.to_json())
+            attributes["behaviour"] = as_json(self.behaviour.to_json())
         for name in type(self).model_fields:
             value = getattr(self, name)
             if name == "grid":
                 attributes |= {"max_shift": [value.max_y, value.max_x], "step": value.step}
             elif name == "fill":
                 # The name rounds a number for the eye; these are the numbers that were used.
-                attributes |= {"fill": value.name, "fill_values": _dump(value.values)}
+                attributes |= {"fill": value.name, "fill_values": as_json(value.values)}
             elif name == "plan":
                 attributes |= {"engine": value.engine, "dtype": value.dtype, "plan": value.to_json()}
             elif name == "preprocessing":
-                attributes[name] = _dump(asdict(value))
+                attributes[name] = as_json(asdict(value))
             elif name == "image_size":
                 attributes[name] = list(value)
             elif name not in ("control", "schedule", "behaviour"):
-                attributes[name] = _dump(value) if isinstance(value, tuple | dict) else value
+                attributes[name] = as_json(value) if isinstance(value, tuple | dict) else value
         return attributes
 
     @classmethod
@@ -165,31 +177,22 @@ class SweepHeader(Header):
                 f"{where} holds the control {stored.control} of a sweep: expected the sweep itself; "
                 "name that, and ask for the control"
             )
-        for what, mine, theirs, shown, stored_shown in (
-            ("model", self.model_digest, stored.model_digest, self.model, stored.model),
-            ("data", self.data_digest, stored.data_digest, self.data, stored.data),
-        ):
-            if mine == theirs:
-                continue
-            if what == "model" and shown == stored_shown and self.preprocessing != stored.preprocessing:
-                raise StoreError(
-                    f"{where} holds a sweep with another preprocessing: {_entry(stored.preprocessing)}, this run has "
-                    f"{_entry(self.preprocessing)}; choose another path"
-                )
-            raise StoreError(
-                f"{where} holds a sweep of another {what}: {stored_shown} ({_short(theirs)}), this run has {shown} "
-                f"({_short(mine)}); choose another path"
-            )
-        for name, mine_, theirs_ in (
+        if self.model_digest != stored.model_digest:
+            if self.model == stored.model and self.preprocessing != stored.preprocessing:
+                there, here = (_entry(header.preprocessing) for header in (stored, self))
+                raise _other(where, "with another preprocessing", there, here)
+            there, here = (f"{header.model} ({_short(header.model_digest)})" for header in (stored, self))
+            raise _other(where, "of another model", there, here)
+        if self.data_digest != stored.data_digest:
+            there, here = (f"{header.data} ({_short(header.data_digest)})" for header in (stored, self))
+            raise _other(where, "of another data", there, here)
+        for name, here, there in (
             ("max-shift [y, x]", [self.grid.max_y, self.grid.max_x], [stored.grid.max_y, stored.grid.max_x]),
             ("step", self.grid.step, stored.grid.step),
-            ("fill", self.fill, stored.fill),
+            ("fill", _show(self.fill), _show(stored.fill)),
         ):
-            if mine_ != theirs_:
-                raise StoreError(
-                    f"{where} holds a sweep with another {name}: {_show(theirs_)}, this run has {_show(mine_)}; "
-                    "choose another path"
-                )
+            if here != there:
+                raise _other(where, f"with another {name}", there, here)
         self._refuse_other_behaviour(stored, where)
 
     def _refuse_other_behaviour(self, stored: SweepHeader, where: str) -> None:
@@ -293,10 +296,6 @@ def read_header(path: Path) -> SweepHeader:
     return SweepHeader.from_attributes(attributes, str(path))
 
 
-def _dump(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, allow_nan=False)
-
-
 def _short(digest: str) -> str:
     return digest[:19]
 
@@ -306,7 +305,9 @@ def _entry(preprocessing: Preprocessing) -> str:
     return f"mean {list(p.mean)}, std {list(p.std)}, size {p.size}, resize {p.resize} ({p.interpolation})"
 
 
-def _show(value: object) -> str:
-    if isinstance(value, Fill):
-        return value.name if value.values is None else f"{value.name} {list(value.values)}"
-    return str(value)
+def _show(fill: Fill) -> str:
+    return fill.name if fill.values is None else f"{fill.name} {list(fill.values)}"
+
+
+def _other(where: str, what: str, there: object, here: object) -> StoreError:
+    return StoreError(f"{where} holds a sweep {what}: {there}, this run has {here}; choose another path")
