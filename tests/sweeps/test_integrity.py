@@ -366,6 +366,19 @@ def test_an_older_control_is_refused_and_the_sweep_is_read(done: Path) -> None:
     assert found(verify_sweep(done)) == [("flip", "damaged", "group", None)]
 
 
+def test_a_control_in_an_older_sweep_is_refused(done: Path) -> None:
+    small.edit(done, lambda attributes: attributes.update(schema_version=2))
+    with pytest.raises(StoreError, match="version 2, which this version no longer reads"):
+        open_sweep(done / "control_flip")
+
+
+@pytest.mark.parametrize("version", [4, 0, -1, None, True, "3", 3.0])
+def test_a_version_that_is_none_or_newer_is_told_apart_from_an_older_one(done: Path, version: object) -> None:
+    small.edit(done, lambda attributes: attributes.update(schema_version=version))
+    with pytest.raises(StoreError, match="this shiftlens reads 3: a newer shiftlens wrote it, or it is damaged"):
+        open_sweep(done)
+
+
 # ---- time
 
 

@@ -1,1 +1,1 @@
-"""Results on disk: locks, whole files, checksums."""
+"""Every Zarr result on disk: header, declared arrays, seals and checksums, locks, what may lie at a path."""

@@ -21,8 +21,8 @@ from shiftlens.errors import StoreError
 from shiftlens.naming import one_line
 from shiftlens.storage.checksums import checksums, state_seal_of
 from shiftlens.storage.entries import refuse_swollen
-from shiftlens.storage.folders import WrittenFolder
 from shiftlens.storage.locking import Unsynced, disk_errors
+from shiftlens.storage.written_folder import WrittenFolder
 from shiftlens.sweeps.layout import ADAPTIVE, CHUNKED, open_checked, state_of
 
 ChunkState = Literal["whole", "absent", "torn", "wrong"]

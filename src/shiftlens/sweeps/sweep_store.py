@@ -15,7 +15,7 @@ from shiftlens.engine.plan import CONTROLS
 from shiftlens.errors import StoreError
 from shiftlens.storage.locking import built_beside, disk_errors
 from shiftlens.sweeps.group import SweepGroup
-from shiftlens.sweeps.header import SweepHeader, sweep_exists
+from shiftlens.sweeps.header import SWEEP, SweepHeader
 from shiftlens.sweeps.layout import create_group
 
 CONTROL_PREFIX = "control_"
@@ -114,7 +114,7 @@ class SweepStore:
                 f"{CONTROL_PREFIX}{control} of that sweep, got {place.name}"
             )
         try:
-            if not sweep_exists(place.parent):
+            if not SWEEP.lies_at(place.parent):
                 return
         except StoreError:
             return  # it lies in a folder of something else
