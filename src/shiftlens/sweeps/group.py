@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +31,9 @@ MEANS = ("accuracy", "mean_loss")
 
 
 class SweepGroup:
-    """One group; `labels`, `index` are those of the images it takes, `everyone` those of all that it could take.
+    """One group; its files are written within `folder.writing`.
+
+    `labels`, `index` are those of the images that it takes, `everyone` those of all that it could take.
 
     Raises
     ------
@@ -52,7 +53,7 @@ class SweepGroup:
         self.stop_at(self._n_images_used() if self.complete else self.n_population)
         self._unsynced = Unsynced()
         # A control lies in another group's folder.
-        self._folder = WrittenFolder(path, path.parent if self.header.control else path)
+        self.folder = WrittenFolder(path, path.parent if self.header.control else path)
 
     # ---- how many images: of an adaptive sweep, where it has stopped
 
@@ -170,10 +171,6 @@ class SweepGroup:
 
     # ---- writing
 
-    def writing(self, *files: Path) -> AbstractContextManager[None]:
-        """Around all that is written, with the names of new files; see `WrittenFolder.writing`."""
-        return self._folder.writing(*files)
-
     def write(self, chunk: int, result: ChunkResult) -> None:
         """Write one whole chunk.
 
@@ -190,7 +187,7 @@ class SweepGroup:
             raise ValueError(f"predictions must lie between 0 and {self.not_written - 1}")
         stored = {name: getattr(result, name).astype(self._arrays[name].dtype) for name in CHUNKED[:3]}
         stored["checksum"] = checksums(self._seal, span, *stored.values())
-        with self.writing(*(self._file(chunk, name) for name in stored)):
+        with self.folder.writing(*(self._file(chunk, name) for name in stored)):
             for name in ("confidence", "loss", "prediction", "checksum"):
                 self._arrays[name][span] = stored[name]
                 self._unsynced.add(self._file(chunk, name))
@@ -198,10 +195,10 @@ class SweepGroup:
 
     def finish(self, half_width_reached: float | None = None) -> None:
         """Write the means over all images, then `complete`; the caller knows that every chunk is finished."""
-        self._folder.refuse_gone()  # what is not there would read as not written
+        self.folder.refuse_gone()  # what is not there would read as not written
         means = dict(zip(MEANS, self.means(range(self.n_chunks)), strict=True))
         files = {name: self.path / name / "c" / "0" / "0" for name in means}
-        with self.writing(*files.values()):
+        with self.folder.writing(*files.values()):
             for name, values in means.items():
                 self._arrays[name][:] = values
                 self._unsynced.add(files[name])
@@ -213,13 +210,13 @@ class SweepGroup:
 
     def reopen(self) -> None:
         """Take `complete` back, for a sweep that lost a chunk after it was finished."""
-        with self.writing():
+        with self.folder.writing():
             self._set(complete=False, n_images_used=None, half_width_reached=None)
         self.stop_at(self.n_population)
 
     def ask(self, half_width: float) -> None:
         """Write the half-width that is now asked for, in points."""
-        with self.writing():
+        with self.folder.writing():
             self._set(half_width=half_width)
 
     def _set(self, **attributes: bool | int | float | None) -> None:

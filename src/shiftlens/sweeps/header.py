@@ -177,22 +177,24 @@ class SweepHeader(Header):
                 f"{where} holds the control {stored.control} of a sweep: expected the sweep itself; "
                 "name that, and ask for the control"
             )
+
+        def other(what: str, there: object, here: object) -> StoreError:
+            return StoreError(f"{where} holds a sweep {what}: {there}, this run has {here}; choose another path")
+
         if self.model_digest != stored.model_digest:
             if self.model == stored.model and self.preprocessing != stored.preprocessing:
-                there, here = (_entry(header.preprocessing) for header in (stored, self))
-                raise _other(where, "with another preprocessing", there, here)
-            there, here = (f"{header.model} ({_short(header.model_digest)})" for header in (stored, self))
-            raise _other(where, "of another model", there, here)
+                raise other("with another preprocessing", *(_entry(h.preprocessing) for h in (stored, self)))
+            raise other("of another model", *(f"{h.model} ({_short(h.model_digest)})" for h in (stored, self)))
         if self.data_digest != stored.data_digest:
-            there, here = (f"{header.data} ({_short(header.data_digest)})" for header in (stored, self))
-            raise _other(where, "of another data", there, here)
-        for name, here, there in (
-            ("max-shift [y, x]", [self.grid.max_y, self.grid.max_x], [stored.grid.max_y, stored.grid.max_x]),
-            ("step", self.grid.step, stored.grid.step),
-            ("fill", _show(self.fill), _show(stored.fill)),
-        ):
-            if here != there:
-                raise _other(where, f"with another {name}", there, here)
+            raise other("of another data", *(f"{h.data} ({_short(h.data_digest)})" for h in (stored, self)))
+        if self.grid != stored.grid:
+            (there, step), (here, own) = (([h.grid.max_y, h.grid.max_x], h.grid.step) for h in (stored, self))
+            if there != here:
+                raise other("with another max-shift [y, x]", there, here)
+            if step != own:
+                raise other("with another step", step, own)
+        if self.fill != stored.fill:
+            raise other("with another fill", _show(stored.fill), _show(self.fill))
         self._refuse_other_behaviour(stored, where)
 
     def _refuse_other_behaviour(self, stored: SweepHeader, where: str) -> None:
@@ -307,7 +309,3 @@ def _entry(preprocessing: Preprocessing) -> str:
 
 def _show(fill: Fill) -> str:
     return fill.name if fill.values is None else f"{fill.name} {list(fill.values)}"
-
-
-def _other(where: str, what: str, there: object, here: object) -> StoreError:
-    return StoreError(f"{where} holds a sweep {what}: {there}, this run has {here}; choose another path")

@@ -98,7 +98,7 @@ class SweepStore:
         """Make an empty subgroup for a control that is not there yet."""
         target = self.path.resolve() / f"{CONTROL_PREFIX}{control}"
         main = self.main
-        with main.writing(), built_beside(target, self.path) as building:
+        with main.folder.writing(), built_beside(target, self.path) as building:
             create_group(building, main.header.for_control(control), *main.everyone, main.chunk_size)
 
     def _refuse_other_place(self) -> None:
