@@ -25,7 +25,7 @@ from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.evaluation import evaluate
 from shiftlens.models.loading import Model, wrap
 from shiftlens.shifts import Fill, ShiftGrid
-from shiftlens.sweeps.runner import sweep
+from shiftlens.sweeping import sweep
 from shiftlens.sweeps.sweep_result import Sweep
 
 GRID, FILL = ShiftGrid(4), Fill.parse("black")
@@ -230,7 +230,7 @@ def test_a_resume_with_another_batch_size_is_refused(tmp_path: Path) -> None:
     pictures = ImageSet(images_of(), np.arange(3))
     sweep(model_of(Net()), pictures, GRID, out=tmp_path / "a.zarr", batch_size=5)
     assert isinstance(sweep(model_of(Net()), pictures, GRID, out=tmp_path / "a.zarr"), Sweep)
-    with pytest.raises(Exception, match="another batch-size: expected 6, got 5"):
+    with pytest.raises(Exception, match="another batch-size: asked for 6, the stored sweep has 5"):
         sweep(model_of(Net()), pictures, GRID, out=tmp_path / "a.zarr", batch_size=6)
 
 
