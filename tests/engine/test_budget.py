@@ -24,6 +24,7 @@ from shiftlens.engine.shared.convolving import DenseConvolution
 from shiftlens.models.loading import Model, wrap
 from shiftlens.nn.vgg import VGG
 from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.sweeping import run_sweep
 from shiftlens.sweeps import runner
 
 GRID = ShiftGrid(16, 2)
@@ -222,6 +223,6 @@ def test_a_sweep_says_once_that_its_plan_was_cut_short(
     images = ImageSet(np.full((3, 3, 16, 16), 9, dtype=np.uint8), np.arange(3))
     said: list[str] = []
     for _ in range(2):
-        made, _ = runner.run_sweep(model, images, ShiftGrid(1), out=tmp_path / "s.zarr", announce=said.append)
+        made, _ = run_sweep(model, images, ShiftGrid(1), out=tmp_path / "s.zarr", announce=said.append)
         assert made.header.plan == short
     assert len([line for line in said if "before all ways were tried" in line]) == 1

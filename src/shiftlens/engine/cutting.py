@@ -21,12 +21,14 @@ from torch import Tensor, nn
 from shiftlens.engine.budget import Budget
 from shiftlens.engine.checking import Check, spread_shifts
 from shiftlens.engine.direct import prepare_module
+from shiftlens.engine.passes import with_passes
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.shared.dedup import CELL_BYTES, DedupEvaluator
 from shiftlens.engine.shared.operations import Affine, Convolution, Pointwise
 from shiftlens.engine.shared.program import Layout, Program, crossing, rest_of
 from shiftlens.engine.shared.refusing import RefusedError
 from shiftlens.engine.shared.tracing import Trace, trace
+from shiftlens.engine.window_evaluator import WindowEvaluator
 from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.models.loading import Model
 from shiftlens.naming import one_line
@@ -135,7 +137,7 @@ def with_cut(
         # One picture on one core is known; with all at work each is a little slower.
         reached = evaluator.n_side_by_side((c, h, w)) * grid.n_shifts / seconds
     else:
-        reached = _rate(evaluator, images, grid, budget)
+        reached = _rate(with_passes(evaluator, model), images, grid, budget)
     # Five per cent is more than the noise of these short timings.
     if reached < 1.05 * rate:
         return give_up(f"that is faster for this net and grid ({rate:,.0f} against {reached:,.0f} evaluations/s)")
@@ -257,7 +259,7 @@ def _channels(found: Trace, name: str) -> int:
     return next(step.shape[0] for step in found.steps if step.name == name)
 
 
-def _rate(evaluator: DedupEvaluator, images: NDArray[np.uint8], grid: ShiftGrid, budget: Budget) -> float:
+def _rate(evaluator: WindowEvaluator, images: NDArray[np.uint8], grid: ShiftGrid, budget: Budget) -> float:
     """Evaluations per second with all cores at work: the median of up to three rounds of one picture a core.
 
     The evaluator has computed a picture already, so that nothing is cold.

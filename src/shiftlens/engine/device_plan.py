@@ -17,6 +17,7 @@ from shiftlens.engine import tuning
 from shiftlens.engine.budget import Budget
 from shiftlens.engine.checking import TOLERANCES, Check
 from shiftlens.engine.on_device import DeviceEvaluator
+from shiftlens.engine.passes import with_passes
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.settling import doubtful_margin
 from shiftlens.models.loading import Model
@@ -100,14 +101,14 @@ def why_not(model: Model, check: Check, plan: Plan, grid: ShiftGrid, fill: Fill)
             path = DeviceEvaluator(model, plan, grid, fill, record=False)
         except Exception as error:  # the tracer raises whatever the model's own code does with a stand-in for a tensor
             return f"it raises {type(error).__name__}: {one_line(error)}"
-        return check.why_not_by(lambda windows: path.scores(path.as_input(windows)), plan)
+        return check.why_not_by(path.scores, plan)
 
 
 def rate(model: Model, plan: Plan, images: NDArray[np.uint8], grid: ShiftGrid, fill: Fill, budget: Budget) -> float:
     """Windows per second of the path itself, after a first round in which it is recorded."""
     n = max(1, min(len(images), math.ceil(6 * plan.batch_size / grid.n_shifts)))
     labels = np.zeros(n, dtype=np.int64)
-    run = DeviceEvaluator(model, plan, grid, fill)
+    run = with_passes(DeviceEvaluator(model, plan, grid, fill), model)
     run(images[:n], labels)
     times = []
     for _ in range(ROUNDS):

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +21,15 @@ from shiftlens.engine import device_plan, tuning
 from shiftlens.engine.budget import Budget
 from shiftlens.engine.checking import Check
 from shiftlens.engine.cutting import with_cut
-from shiftlens.engine.direct import DirectEvaluator
-from shiftlens.engine.on_device import DeviceEvaluator
-from shiftlens.engine.plan import CONTROLS, DTYPES, ENGINES, ChunkResult, Evaluator, Plan
-from shiftlens.engine.rechecking import Recheck
+from shiftlens.engine.outcomes import Outcomes
+from shiftlens.engine.passes import evaluator_for
+from shiftlens.engine.plan import CONTROLS, DTYPES, ENGINES, ChunkResult, Plan
+from shiftlens.engine.rechecking import Rechecked
 from shiftlens.engine.settling import doubtful_margin
-from shiftlens.engine.shared.dedup import CanvasEvaluator, DedupEvaluator
+from shiftlens.engine.shared.dedup import CanvasEvaluator
+from shiftlens.engine.window_evaluator import Mask, WindowEvaluator
 from shiftlens.errors import InputError, StoreError
-from shiftlens.models.loading import Model
+from shiftlens.models.wrapping import Model
 from shiftlens.naming import unknown_name
 from shiftlens.shifts import Fill, ShiftGrid
 
@@ -196,43 +198,25 @@ def check_controls(
         CanvasEvaluator(model, plan, grid, fill).check(shape)
 
 
-class Prepared:
-    """A path with a second look at one window of every chunk, and the canvas control, made when first asked for."""
+class ByControl(WindowEvaluator):
+    """The canvas control by an evaluator of its own, made when it is first asked for; all else by `path`."""
 
-    def __init__(self, path: Evaluator, recheck: Recheck, make_canvas: Callable[[], Evaluator]) -> None:
-        self._path, self._recheck, self._make_canvas = path, recheck, make_canvas
-        self._canvas: Evaluator | None = None
+    controls = (None, *CONTROLS)
 
-    def __call__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None = None) -> ChunkResult:
-        """See `plan.Evaluator`."""
-        if control != "canvas":
-            result = self._path(images, labels, control)
-            self._recheck(result, images, labels, control)
-            return result
-        if self._canvas is None:
-            self._canvas = self._make_canvas()
-        return self._canvas(images, labels, control)
+    def __init__(self, path: WindowEvaluator, make_canvas: Callable[[], WindowEvaluator]) -> None:
+        self._path, self._make_canvas, self.grid = path, cache(make_canvas), path.grid
 
     def begin(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None = None
-    ) -> Callable[[], ChunkResult]:
-        """Start a chunk where the path can, else compute it; what is returned waits for the results."""
-        if control != "canvas" and isinstance(self._path, DeviceEvaluator):
-            finish = self._path.begin(images, labels, control)
-
-            def checked() -> ChunkResult:
-                result = finish()
-                self._recheck(result, images, labels, control)
-                return result
-
-            return checked
-        result = self(images, labels, control)
-        return lambda: result
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
+    ) -> Callable[[], Outcomes]:
+        """See `WindowEvaluator`."""
+        evaluator = self._make_canvas() if control == "canvas" else self._path
+        return evaluator.begin(images, labels, control, wanted)
 
 
 def prepare(
     model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, tick: Callable[[int], None] | None = None
-) -> Prepared:
+) -> WindowEvaluator:
     """Turn a plan into something that evaluates chunks: folds, casts and compiles once.
 
     `tick` is told, after every forward pass, how many evaluations of the present chunk are done.
@@ -243,12 +227,8 @@ def prepare(
         The plan was made for another machine or device: its bits cannot be had here.
     """
     check_machine(plan)
-    direct = DirectEvaluator if resolve_device(plan.device).type == "cpu" else DeviceEvaluator
-    path = DedupEvaluator if plan.engine == "dedup" else direct
-    recheck = Recheck(model, plan, grid, fill)
-    return Prepared(
-        path(model, plan, grid, fill, tick), recheck, lambda: CanvasEvaluator(model, plan, grid, fill, tick)
-    )
+    evaluator = Rechecked(evaluator_for(model, plan, grid, fill, tick), model, plan, fill)
+    return ByControl(evaluator, lambda: CanvasEvaluator(model, plan, grid, fill, tick))
 
 
 def evaluate_chunk(

@@ -1,4 +1,4 @@
-"""Near ties: which windows bfloat16 leaves in doubt, so that they are evaluated again in float32.
+"""Near ties: windows that bfloat16 leaves in doubt are evaluated again in float32.
 
 bfloat16 moves every score a little. A prediction is at risk only where the two best scores are about as close as that:
 few windows, and nearly all that changed are among them. With these settled, predictions are float32's but for two in
@@ -7,6 +7,7 @@ ten thousand, for a quarter more time (docs/benchmarks); the losses of the other
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -15,18 +16,44 @@ from numpy.typing import NDArray
 from shiftlens.engine.budget import Budget
 from shiftlens.engine.checking import spread_shifts
 from shiftlens.engine.direct import DirectEvaluator
+from shiftlens.engine.outcomes import Outcomes
 from shiftlens.engine.plan import Plan
-from shiftlens.models.loading import Model
+from shiftlens.engine.window_evaluator import Mask, WindowEvaluator
+from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
 
 DOUBT = 1.5
 """A margin is in doubt below so many root mean squares of what bfloat16 does to margins."""
 LARGEST_SHARE = 0.05
 """Of the windows, at most: a net that hardly tells its classes apart would have all of them evaluated twice."""
-PICTURES = 4
+IMAGES = 4
 """Looked at, if there is time; one in any case."""
 WINDOWS = 64
 """Of each, spread over the grid."""
+
+
+class Settled(WindowEvaluator):
+    """Evaluates windows by one evaluator, and those whose margin is below `doubt` by an exact one as well."""
+
+    def __init__(self, rounded: WindowEvaluator, exact: WindowEvaluator, doubt: float) -> None:
+        self._rounded, self._exact, self._doubt, self.grid = rounded, exact, doubt, rounded.grid
+
+    def begin(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
+    ) -> Callable[[], Outcomes]:
+        """See `WindowEvaluator`."""
+        finish = self._rounded.begin(images, labels, control, wanted)
+
+        def settled() -> Outcomes:
+            found = finish()
+            near = wanted & (found.margin < self._doubt)
+            if near.any():
+                image, shift = np.nonzero(near)
+                exact = self._exact.begin(images, labels, control, near)()
+                found.put((image, shift), exact.chosen((image, shift)))
+            return found
+
+        return settled
 
 
 def doubtful_margin(
@@ -34,7 +61,7 @@ def doubtful_margin(
 ) -> float:
     """The margin, in units of the scores, below which a prediction of a bfloat16 plan is in doubt; 0 if none is.
 
-    Measured on windows of some pictures [n, c, h, w], each on its own in bfloat16 and in float32: a cut moves where
+    Measured on windows of some images [n, c, h, w], each on its own in bfloat16 and in float32: a cut moves where
     numbers are rounded, not how much.
 
     Raises
@@ -47,10 +74,17 @@ def doubtful_margin(
     rounded, exact = (DirectEvaluator(model, path, grid, fill) for path in (dense, plan.in_float32()))
     margins: list[NDArray[np.float32]] = []
     changes: list[NDArray[np.float32]] = []
-    for image in images[:PICTURES]:
+    for image in images[:IMAGES]:
         if margins and budget.over():
             break
-        margins.append(exact.margins(image[None], shift))
-        changes.append(rounded.margins(image[None], shift) - margins[-1])
+        margins.append(margins_of(exact, image[None], shift))
+        changes.append(margins_of(rounded, image[None], shift) - margins[-1])
     in_doubt = DOUBT * float(np.sqrt(np.mean(np.square(changes))))
     return min(in_doubt, float(np.quantile(margins, LARGEST_SHARE)))
+
+
+def margins_of(evaluator: WindowEvaluator, images: NDArray[np.uint8], shift: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Margins [n, shifts] of images [n, c, h, w] under some shifts, by their places in the grid."""
+    wanted = np.zeros((len(images), evaluator.grid.n_shifts), dtype=np.bool_)
+    wanted[:, shift] = True
+    return evaluator.begin(images, np.zeros(len(images), dtype=np.int64), None, wanted)().margin[:, shift]

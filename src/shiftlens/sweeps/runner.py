@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -16,8 +15,9 @@ from numpy.typing import NDArray
 
 from shiftlens.data.imageset import ImageSet
 from shiftlens.devices import give_back, resolve_device, roomy_heap
-from shiftlens.engine.evaluators import Prepared, check_controls, check_machine, make_plan, prepare
-from shiftlens.engine.plan import ChunkResult, Evaluator, Plan
+from shiftlens.engine.evaluators import check_controls, check_machine, make_plan, prepare
+from shiftlens.engine.plan import ChunkResult, Plan
+from shiftlens.engine.window_evaluator import WindowEvaluator
 from shiftlens.errors import ModelOutputError
 from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
@@ -209,7 +209,7 @@ class _Here:
 
     def __init__(self, model: Model, images: ImageSet, header: SweepHeader) -> None:
         self._model, self._images, self._header = model, images, header
-        self._evaluator: Prepared | None = None
+        self._evaluator: WindowEvaluator | None = None
 
     def __call__(self, jobs: Iterable[Job], tick: Callable[[int], None]) -> Iterator[tuple[Job, ChunkResult]]:
         header = self._header
@@ -222,8 +222,8 @@ class _Here:
             if self._evaluator is None:
                 self._evaluator = prepare(self._model, header.plan, header.grid, header.fill, tick)
             try:
-                begin = self._evaluator.begin if n_ahead else partial(_at_once, self._evaluator)
-                begun.append((job, begin(self._images.batch(job.span), job.labels, job.control)))
+                finish = self._evaluator.begin_chunk(self._images.batch(job.span), job.labels, job.control)
+                begun.append((job, finish))
             except ModelOutputError as error:
                 raise with_sources(error, job, self._images.name) from error
             if len(begun) > n_ahead:
@@ -238,10 +238,3 @@ class _Here:
         except ModelOutputError as error:
             raise with_sources(error, job, self._images.name) from error
         return job, result
-
-
-def _at_once(
-    evaluator: Evaluator, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None
-) -> Callable[[], ChunkResult]:
-    result = evaluator(images, labels, control)
-    return lambda: result
