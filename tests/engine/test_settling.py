@@ -159,7 +159,7 @@ def test_time_that_is_over_leaves_one_picture_to_look_at(model: Model, monkeypat
 
 def test_who_asks_for_bfloat16_by_name_gets_nothing_else(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"auto": "bfloat16", "bfloat16": "bfloat16", "float32": "float32"}
-    monkeypatch.setattr(tuning, "choose", lambda *_, dtype, **__: (1e9, plan_of(found[dtype])))
+    monkeypatch.setattr(tuning, "choose", lambda search: (1e9, plan_of(found[search.dtype])))
     images, _ = pictures_of(2, 16, 16, 4)
     plans = {dtype: make_plan(model, images, GRID, BLACK, n_images=9, dtype=dtype) for dtype in found}
     assert plans["auto"].settle > 0
