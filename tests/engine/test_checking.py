@@ -16,8 +16,9 @@ from torch import Tensor, nn
 import reference
 from shiftlens.data.imageset import ImageSet
 from shiftlens.engine import tuning
-from shiftlens.engine.checking import Check, distance
+from shiftlens.engine.checking import Check
 from shiftlens.engine.evaluators import make_plan, prepare
+from shiftlens.engine.logit_distance import distance
 from shiftlens.engine.outcomes import Outcomes
 from shiftlens.engine.passes import evaluator_for
 from shiftlens.engine.plan import Plan

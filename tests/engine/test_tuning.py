@@ -11,7 +11,7 @@ from torch import nn
 from shiftlens import devices
 from shiftlens.engine import tuning
 from shiftlens.engine.evaluators import make_plan, prepare
-from shiftlens.engine.folding import largest_difference
+from shiftlens.engine.logit_distance import largest_difference
 from shiftlens.engine.plan import Plan
 from shiftlens.errors import InputError
 from shiftlens.models.loading import wrap
@@ -25,7 +25,7 @@ def plan_for(
     dtype: str = "auto",
     size: tuple[int, int] = (6, 8),
     *,
-    n_images: int = 1000,
+    n_images: int = 2000,
     has_units: bool = True,
     seconds: float = 1.0,
 ) -> Plan:

@@ -13,7 +13,7 @@ from torch import nn
 
 from shiftlens.devices import number_format
 from shiftlens.engine import tuning
-from shiftlens.engine.checking import TOLERANCES
+from shiftlens.engine.logit_distance import TOLERANCES
 from shiftlens.engine.on_device import DeviceEvaluator
 from shiftlens.engine.passes import with_passes
 from shiftlens.engine.plan import Plan

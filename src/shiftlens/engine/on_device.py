@@ -137,7 +137,7 @@ class DeviceEvaluator(EnginePath):
 
     def scores(self, batch: Tensor) -> Float[Tensor, "n k"]:
         """Scores of a batch that is on the device; whether they are finite is looked at later."""
-        return self.raw_scores(self._net, self.as_input(batch))
+        return self.expected_scores(self._net, self.as_input(batch))
 
 
 @dataclass(frozen=True)

@@ -22,17 +22,16 @@ from shiftlens.engine.budget import SHARE, Budget
 from shiftlens.engine.checking import Check, most_windows
 from shiftlens.engine.direct import prepare_nets
 from shiftlens.engine.plan import Plan
-from shiftlens.engine.workers import Net
-from shiftlens.errors import InputError, ModelOutputError
-from shiftlens.models.probing import scores_of
+from shiftlens.engine.window_evaluator import raw_scores
+from shiftlens.errors import InputError
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid
 
 logger = logging.getLogger(__name__)
 
-LONG_MACS = 3e11
-"""Multiply-adds of a sweep above which bfloat16 is worth looking at; about 3 s in float32 on two cores. A property of
+LONG_MACS = 6e11
+"""Multiply-adds of a sweep above which bfloat16 is worth its checks (2,900 windows of the shipped VGG). A property of
 the sweep and the model, not of the clock: the same sweep has the same number format each time."""
 LEAST_MACS = 10_000_000
 """Multiply-adds that a window counts for at least: small layers cost more than their arithmetic."""
@@ -174,18 +173,6 @@ def _batch(pictures: Tensor, n: int, plan: Plan) -> Tensor:
     return repeated.to(getattr(torch, plan.dtype)).contiguous(memory_format=layout)
 
 
-def _forward(net: Net, batch: Tensor) -> Tensor:
-    try:
-        with torch.no_grad():
-            return scores_of(net(batch)).float()
-    except ModelOutputError:
-        raise
-    except Exception as error:
-        raise ModelOutputError(
-            f"the model raised {type(error).__name__} on a batch {tuple(batch.shape)}: {one_line(error)}"
-        ) from error
-
-
 def _rate(search: Search, plan: Plan, enough: float = math.inf) -> float:
     """Windows per second: the median over a few rounds of batches, after one to warm up.
 
@@ -198,7 +185,7 @@ def _rate(search: Search, plan: Plan, enough: float = math.inf) -> float:
 
     def timed(n_batches: int) -> float:
         begin = budget.clock()
-        for _ in workers.map(_forward, [batch] * n_batches):
+        for _ in workers.map(raw_scores, [batch] * n_batches):
             pass
         if batch.is_cuda:
             torch.cuda.synchronize(batch.device)

@@ -109,18 +109,9 @@ class EnginePath(WindowEvaluator):
         pictures = self._preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(images)))
         return pictures.flip(-1) if control == "flip" else pictures
 
-    def raw_scores(self, net: Callable[..., Any], *inputs: Tensor) -> Float[Tensor, "n k"]:
+    def expected_scores(self, net: Callable[..., Any], *inputs: Tensor) -> Float[Tensor, "n k"]:
         """Scores in float32 (float64 nets: float64) of as many windows and classes as expected; perhaps not finite."""
-        try:
-            with torch.no_grad():
-                out = net(*inputs)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            raise ModelOutputError(
-                f"the model raised {type(error).__name__} on a batch {tuple(inputs[0].shape)}: {one_line(error)}"
-            ) from error
-        scores = scores_of(out)
+        scores = raw_scores(net, *inputs)
         expected = len(inputs[0]), self._n_classes or scores.shape[1]
         if tuple(scores.shape) != expected:
             raise ModelOutputError(
@@ -138,7 +129,7 @@ class EnginePath(WindowEvaluator):
             filled = torch.arange(self.plan.batch_size, device=inputs[0].device) % n
             inputs = tuple(batch[filled] for batch in inputs)
         try:
-            scores = self.raw_scores(net, *inputs)[:n]
+            scores = self.expected_scores(net, *inputs)[:n]
         except ModelOutputError as error:
             raise ModelOutputError(str(error), tuple(sorted(set(image.tolist())))) from error
         refuse_not_finite(finite(scores).cpu().numpy(), image)
@@ -154,6 +145,20 @@ class EnginePath(WindowEvaluator):
                 return self.checked_scores(net, (torch.cat([window, window]),), place.repeat(2))[:1]
             except ModelOutputError:
                 raise error from None
+
+
+def raw_scores(net: Callable[..., Any], *inputs: Tensor) -> Float[Tensor, "n k"]:
+    """What a net gives for a batch, without gradients; what its code raises becomes a `ModelOutputError`."""
+    try:
+        with torch.no_grad():
+            out = net(*inputs)
+    except (torch.OutOfMemoryError, ModelOutputError):
+        raise
+    except Exception as error:
+        raise ModelOutputError(
+            f"the model raised {type(error).__name__} on a batch {tuple(inputs[0].shape)}: {one_line(error)}"
+        ) from error
+    return scores_of(out)
 
 
 def fill_values(model: Model, fill: Fill) -> tuple[float, ...] | None:
