@@ -1,4 +1,4 @@
-"""Near ties: windows that bfloat16 leaves in doubt are evaluated again in float32.
+"""Near ties: which windows bfloat16 leaves in doubt, so that `passes.Settled` evaluates them again in float32.
 
 bfloat16 moves every score a little. A prediction is at risk only where the two best scores are about as close as that:
 few windows, and nearly all that changed are among them. With these settled, predictions are float32's but for two in
@@ -7,7 +7,6 @@ ten thousand, for a quarter more time (docs/benchmarks); the losses of the other
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -16,9 +15,8 @@ from numpy.typing import NDArray
 from shiftlens.engine.budget import Budget
 from shiftlens.engine.checking import spread_shifts
 from shiftlens.engine.direct import DirectEvaluator
-from shiftlens.engine.outcomes import Outcomes
 from shiftlens.engine.plan import Plan
-from shiftlens.engine.window_evaluator import Mask, WindowEvaluator
+from shiftlens.engine.window_evaluator import WindowEvaluator
 from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
 
@@ -30,30 +28,6 @@ IMAGES = 4
 """Looked at, if there is time; one in any case."""
 WINDOWS = 64
 """Of each, spread over the grid."""
-
-
-class Settled(WindowEvaluator):
-    """Evaluates windows by one evaluator, and those whose margin is below `doubt` by an exact one as well."""
-
-    def __init__(self, rounded: WindowEvaluator, exact: WindowEvaluator, doubt: float) -> None:
-        self._rounded, self._exact, self._doubt, self.grid = rounded, exact, doubt, rounded.grid
-
-    def begin(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
-    ) -> Callable[[], Outcomes]:
-        """See `WindowEvaluator`."""
-        finish = self._rounded.begin(images, labels, control, wanted)
-
-        def settled() -> Outcomes:
-            found = finish()
-            near = wanted & (found.margin < self._doubt)
-            if near.any():
-                image, shift = np.nonzero(near)
-                exact = self._exact.begin(images, labels, control, near)()
-                found.put((image, shift), exact.chosen((image, shift)))
-            return found
-
-        return settled
 
 
 def doubtful_margin(
