@@ -20,11 +20,11 @@ import torch
 
 import shiftlens as sl
 from header import header
+from shiftlens.cluster import ray_workers as cluster
+from shiftlens.cluster.ray_session import connect
 from shiftlens.engine.evaluators import make_plan
-from shiftlens.sweeps import ray_workers as cluster
+from shiftlens.sweeping import run_sweep
 from shiftlens.sweeps import request, runner
-from shiftlens.sweeps.ray_session import connect
-from shiftlens.sweeps.runner import run_sweep
 
 
 def main() -> None:

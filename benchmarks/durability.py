@@ -28,10 +28,10 @@ import shiftlens as sl
 from header import header
 from shiftlens.engine.evaluators import make_plan
 from shiftlens.storage.locking import Unsynced
+from shiftlens.sweeping import run_sweep
 from shiftlens.sweeps import request, runner
 from shiftlens.sweeps import sweep_store as store
 from shiftlens.sweeps.group import SweepGroup
-from shiftlens.sweeps.runner import run_sweep
 
 
 @contextmanager

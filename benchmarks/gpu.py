@@ -35,7 +35,9 @@ from shiftlens.engine import on_device
 from shiftlens.engine.direct import DirectEvaluator, prepare_module
 from shiftlens.engine.fusing import can_fuse
 from shiftlens.engine.on_device import DeviceEvaluator, net_on_device
+from shiftlens.engine.passes import with_passes
 from shiftlens.engine.plan import ChunkResult, Plan
+from shiftlens.engine.window_evaluator import WindowEvaluator
 from shiftlens.models.loading import Model
 
 LIMITS = {"machine": 60, "agreement": 100, "rates": 150, "levels": 60, "sweep": 200, "compiled": 100, "large": 60}
@@ -206,11 +208,15 @@ def compared(found: ChunkResult, exact: ChunkResult) -> dict[str, Any]:
     }
 
 
+def on_device_of(model: Model, plan: Plan, grid: sl.ShiftGrid, fill: sl.Fill, **options: Any) -> WindowEvaluator:
+    return with_passes(DeviceEvaluator(model, plan, grid, fill, **options), model)
+
+
 def stage_agreement(on: Setting, record: Record) -> None:
     for name, (model, size, grid) in nets(on).items():
         images, labels = on.pictures(2 if on.tiny else 4, size)
         black = sl.Fill.parse("black")
-        exact = DirectEvaluator(model, on.on_cpu(), grid, black)(images, labels)
+        exact = with_passes(DirectEvaluator(model, on.on_cpu(), grid, black), model)(images, labels)
         for dtype, settle in (("float32", 0.0), ("tf32", 0.0), ("bfloat16", 0.0), ("bfloat16", 0.1)):
             title = f"{name}, {dtype}" + (", near ties settled" if settle else "")
 
@@ -227,11 +233,11 @@ def stage_agreement(on: Setting, record: Record) -> None:
 
             def one(parsed: sl.Fill = parsed, control: str | None = control) -> dict[str, Any]:
                 grid = sl.ShiftGrid((20, 18), 2)
-                exact = DirectEvaluator(model, on.on_cpu(), grid, parsed)(images, labels, control)
+                exact = with_passes(DirectEvaluator(model, on.on_cpu(), grid, parsed), model)(images, labels, control)
                 plan = on.plan(batch_size=50)
-                found = compared(DeviceEvaluator(model, plan, grid, parsed)(images, labels, control), exact)
+                found = compared(on_device_of(model, plan, grid, parsed)(images, labels, control), exact)
                 found["plain"] = compared(
-                    DeviceEvaluator(model, plan, grid, parsed, record=False)(images, labels, control), exact
+                    on_device_of(model, plan, grid, parsed, record=False)(images, labels, control), exact
                 )["largest_difference_of_loss"]
                 return found
 
@@ -241,7 +247,7 @@ def stage_agreement(on: Setting, record: Record) -> None:
 def path_agreement(
     model: Model, plan: Plan, grid: sl.ShiftGrid, images: np.ndarray, labels: np.ndarray, exact: ChunkResult
 ) -> dict[str, Any]:
-    return compared(DeviceEvaluator(model, plan, grid, sl.Fill.parse("black"))(images, labels), exact)
+    return compared(on_device_of(model, plan, grid, sl.Fill.parse("black"))(images, labels), exact)
 
 
 def dedup_agreement(
@@ -250,7 +256,8 @@ def dedup_agreement(
     from shiftlens.engine.shared.dedup import DedupEvaluator
 
     with number_format("float32", torch.device(on.device)):
-        run = DedupEvaluator(model, on.plan(engine="dedup", cut=2, batch_size=64), grid, sl.Fill.parse("black"))
+        path = DedupEvaluator(model, on.plan(engine="dedup", cut=2, batch_size=64), grid, sl.Fill.parse("black"))
+        run = with_passes(path, model)
         found = compared(run(images, labels), exact)
         taken = seconds_of(lambda: run(images, labels), on.device)
     return found | {"windows_per_second": exact.loss.size / taken}
@@ -319,7 +326,7 @@ def stage_rates(on: Setting, record: Record) -> None:
             def flowing() -> None:
                 pending = None
                 for _ in range(4):
-                    begun = run.begin(images[:n], labels[:n])
+                    begun = run.begin_chunk(images[:n], labels[:n])
                     if pending is not None:
                         pending()
                     pending = begun
@@ -596,22 +603,23 @@ def settled_share(
 ) -> dict[str, float]:
     """Share of the windows that are evaluated again, and what that costs in time."""
     counted: list[int] = []
-    plain = DeviceEvaluator.settle
+    plain = DeviceEvaluator.begin
 
-    def settle(self: DeviceEvaluator, *args: Any) -> None:
-        counted.append(int(args[2].sum()))
-        plain(self, *args)
+    def begin(self: DeviceEvaluator, *args: Any) -> Any:
+        if self.plan.dtype != plan.dtype:
+            counted.append(int(args[3].sum()))
+        return plain(self, *args)
 
-    on_device.DeviceEvaluator.settle = settle  # type: ignore[method-assign]
+    on_device.DeviceEvaluator.begin = begin  # type: ignore[method-assign]
     seconds = {}
     for name, which in (("settled", plan), ("left", replace(plan, settle=0.0))):
-        run = DeviceEvaluator(model, which, grid, sl.Fill.parse("black"))
+        run = on_device_of(model, which, grid, sl.Fill.parse("black"))
         run(images, labels)
         counted.clear()
         seconds[name] = seconds_of(lambda run=run: run(images, labels), plan.device)
         if name == "settled":
             share = sum(counted) / (len(images) * grid.n_shifts)
-    on_device.DeviceEvaluator.settle = plain  # type: ignore[method-assign]
+    on_device.DeviceEvaluator.begin = plain  # type: ignore[method-assign]
     return {"share": share, "seconds": seconds["settled"], "seconds_without": seconds["left"]}
 
 

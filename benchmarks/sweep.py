@@ -159,7 +159,7 @@ def memory_run(n: int, out: str) -> None:
     images = sl.ImageSet(rng.integers(0, 256, (n, 3, 32, 32), dtype=np.uint8), rng.integers(0, 10, n))
     torch.manual_seed(0)
     model = sl.wrap(sl.nn.VGG("vgg8"), mean=(0.5,) * 3, std=(0.25,) * 3, size=32)
-    from shiftlens.sweeps.runner import run_sweep
+    from shiftlens.sweeping import run_sweep
 
     _, stats = run_sweep(model, images, sl.ShiftGrid(32, 16), out=Path(out))
     parameters = 4 * model.n_parameters

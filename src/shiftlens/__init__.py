@@ -46,7 +46,7 @@ _WHERE = {
     "plot_features": "shiftlens.figures.feature_figures",
     "repair": "shiftlens.surgery",
     "report": "shiftlens.reporting",
-    "sweep": "shiftlens.sweeps.runner",
+    "sweep": "shiftlens.sweeping",
     "train": "shiftlens.training",
     "translate": "shiftlens.shifts",
     "verify_sweep": "shiftlens.sweeps.integrity",
@@ -90,8 +90,8 @@ if TYPE_CHECKING:
     from shiftlens.shifts import ShiftGrid as ShiftGrid
     from shiftlens.shifts import translate as translate
     from shiftlens.surgery import repair as repair
+    from shiftlens.sweeping import sweep as sweep
     from shiftlens.sweeps.integrity import verify_sweep as verify_sweep
-    from shiftlens.sweeps.runner import sweep as sweep
     from shiftlens.sweeps.sweep_result import Sweep as Sweep
     from shiftlens.sweeps.sweep_result import open_sweep as open_sweep
     from shiftlens.training import train as train

@@ -20,7 +20,7 @@ from shiftlens.narrative.findings import findings
 from shiftlens.narrative.rendering import as_text
 from shiftlens.reporting import Report, report
 from shiftlens.shifts import ShiftGrid
-from shiftlens.sweeps.runner import run_sweep
+from shiftlens.sweeping import run_sweep
 from shiftlens.sweeps.sweep_result import Sweep
 from shiftlens.training import TrainSettings, train
 

@@ -18,6 +18,8 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
 _DEFAULTS = {_MMAP_MAX: 65_536, _TRIM_THRESHOLD: 128 * 1024, _TOP_PAD: 128 * 1024}
 _ROOMY = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 256 * 2**20}
 
+_PRODUCTS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+"""Those of the following that multiply; the others only convert."""
 _BFLOAT16_UNITS = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "sve_bf16")
 """Instruction sets of x86 and ARM, as torch names them."""
 
@@ -57,6 +59,13 @@ def machine_kind(device: torch.device) -> str:
     if units or unit == "AVX512":
         return f"cpu {unit} (bfloat16: {', '.join(units) or 'emulated'})"
     return f"cpu {unit}"
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16 itself, so that it is faster than float32 there."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return any(name in _PRODUCTS for name in _bfloat16_units())
 
 
 def _bfloat16_units() -> tuple[str, ...]:

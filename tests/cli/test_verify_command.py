@@ -68,7 +68,7 @@ def test_more_images_than_last_time(
     capsys.readouterr()
     assert main([*command, "--reuse", str(finished[0])]) == 0
     captured = capsys.readouterr()
-    assert f"what {finished[0]} holds of its 4 images is taken over" in captured.err
+    assert f"reusing the results of 4 images from {finished[0]}" in captured.err
     assert "8 images x 9 shifts" in captured.out
     assert main([*command, "--reuse", str(tmp_path / "nothing.zarr")]) == 2
     assert capsys.readouterr().err.count("\n") == 1

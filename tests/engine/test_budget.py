@@ -24,6 +24,7 @@ from shiftlens.engine.shared.convolving import DenseConvolution
 from shiftlens.models.loading import Model, wrap
 from shiftlens.nn.vgg import VGG
 from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.sweeping import run_sweep
 from shiftlens.sweeps import runner
 
 GRID = ShiftGrid(16, 2)
@@ -66,9 +67,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         made.on_cells(self, inputs[0].dtype)
         return plain(self, inputs, *rest)
 
-    def rate(model: Model, plan: Plan, *rest: Any, **options: Any) -> float:
+    def rate(search: tuning.Search, plan: Plan, *rest: Any, **options: Any) -> float:
         made.tried.append(plan)
-        return measure(model, plan, *rest, **options)
+        return measure(search, plan, *rest, **options)
 
     def why_not(self: Check, plan: Plan) -> str:
         made.n_compiled += plan.compiled
@@ -76,6 +77,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 
     monkeypatch.setattr(DenseConvolution, "__call__", slow)
     monkeypatch.setattr(tuning, "_rate", rate)
+    monkeypatch.setattr(tuning, "has_bfloat16", lambda device: True)
     monkeypatch.setattr(Check, "why_not", why_not)
     handle = register_module_forward_hook(made.on_windows)
     yield made
@@ -128,7 +130,7 @@ def test_with_time_for_all_of_it_all_of_it_is_tried(model: Model, world: World) 
     plan = planned(model, world, 1000, "direct", dtype="auto")
     assert (plan.dtype, plan.cut_short) == ("bfloat16", False)
     tried = {(p.dtype, p.channels_last, p.batch_size) for p in world.tried}
-    assert {(d, c, 64) for d in ("float32", "bfloat16") for c in (True, False)} <= tried
+    assert {("bfloat16", c, 64) for c in (True, False)} <= tried
     assert {size for _, _, size in tried} == {32, 64, 128, 256}
 
 
@@ -141,12 +143,15 @@ def test_a_sweep_that_is_over_at_once_is_not_measured_for(model: Model, world: W
     assert world.now - before == pytest.approx(windows * 2e-3)
 
 
-def test_the_most_promising_is_tried_before_the_time_is_over(model: Model, world: World) -> None:
+def test_the_most_promising_is_tried_before_the_time_is_over(
+    model: Model, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuning, "LONG_MACS", 1e9)
     world.window = {torch.float32: 0.05, torch.bfloat16: 0.02}  # a batch of 64 takes longer than the least budget
     plan = planned(model, world, 10, "direct", dtype="auto")
     assert (plan.dtype, plan.channels_last, plan.batch_size) == ("bfloat16", True, 64)
     assert plan.cut_short
-    assert [(p.dtype, p.channels_last) for p in world.tried] == [("float32", False), ("bfloat16", True)]
+    assert [(p.dtype, p.channels_last) for p in world.tried] == [("bfloat16", True), ("bfloat16", False)]
 
 
 def test_the_counted_multiply_adds_are_those_of_the_net(model: Model) -> None:
@@ -197,10 +202,9 @@ def test_a_compilation_must_win_its_cost_back(
     spending.fit(1e9)
     world.now += seconds
     direct, found = (1000.0, plan_of()), (1000.0 * best, plan_of(engine="dedup", cut=1) if best > 1 else plan_of())
-    said: list[str] = []
-    chosen = tuning.compiled(
-        model, images, found, direct, check, n_evaluations=int(n_evaluations * best), budget=spending, say=said.append
-    )
+    n = int(n_evaluations * best)
+    search = tuning.Search(model, images, GRID, Fill.parse("black"), n, "auto", None, check, spending)
+    chosen = tuning.compiled(search, found, direct)
     assert chosen == found
     assert (world.n_compiled == 1) is tried
     assert spending.cut_short == (seconds > 0)
@@ -222,6 +226,6 @@ def test_a_sweep_says_once_that_its_plan_was_cut_short(
     images = ImageSet(np.full((3, 3, 16, 16), 9, dtype=np.uint8), np.arange(3))
     said: list[str] = []
     for _ in range(2):
-        made, _ = runner.run_sweep(model, images, ShiftGrid(1), out=tmp_path / "s.zarr", announce=said.append)
+        made, _ = run_sweep(model, images, ShiftGrid(1), out=tmp_path / "s.zarr", announce=said.append)
         assert made.header.plan == short
     assert len([line for line in said if "before all ways were tried" in line]) == 1

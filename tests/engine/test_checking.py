@@ -16,16 +16,21 @@ from torch import Tensor, nn
 import reference
 from shiftlens.data.imageset import ImageSet
 from shiftlens.engine import tuning
-from shiftlens.engine.checking import Check, distance
+from shiftlens.engine.checking import Check
 from shiftlens.engine.evaluators import make_plan, prepare
+from shiftlens.engine.logit_distance import distance
+from shiftlens.engine.outcomes import Outcomes
+from shiftlens.engine.passes import evaluator_for
 from shiftlens.engine.plan import Plan
+from shiftlens.engine.rechecking import Rechecked
 from shiftlens.engine.shared.dedup import DedupEvaluator
+from shiftlens.engine.window_evaluator import WindowEvaluator
 from shiftlens.engine.workers import Workers, replicas
 from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.evaluation import evaluate
 from shiftlens.models.loading import Model, wrap
 from shiftlens.shifts import Fill, ShiftGrid
-from shiftlens.sweeps.runner import sweep
+from shiftlens.sweeping import sweep
 from shiftlens.sweeps.sweep_result import Sweep
 
 GRID, FILL = ShiftGrid(4), Fill.parse("black")
@@ -230,7 +235,7 @@ def test_a_resume_with_another_batch_size_is_refused(tmp_path: Path) -> None:
     pictures = ImageSet(images_of(), np.arange(3))
     sweep(model_of(Net()), pictures, GRID, out=tmp_path / "a.zarr", batch_size=5)
     assert isinstance(sweep(model_of(Net()), pictures, GRID, out=tmp_path / "a.zarr"), Sweep)
-    with pytest.raises(Exception, match="another batch-size: expected 6, got 5"):
+    with pytest.raises(Exception, match="another batch-size: asked for 6, the stored sweep has 5"):
         sweep(model_of(Net()), pictures, GRID, out=tmp_path / "a.zarr", batch_size=6)
 
 
@@ -250,15 +255,25 @@ def test_one_window_of_every_chunk_is_looked_at_again(tmp_path: Path) -> None:
 def test_the_second_look_is_at_the_same_window(control: str | None) -> None:
     """Wrong in one window only, it is found where that window is drawn, and nowhere else."""
     images, labels = images_of(2), np.array([0, 1])
-    evaluator = prepare(model_of(Net()), plan_of(), GRID, FILL)
-    right = evaluator(images, labels, control)
-    recheck = evaluator._recheck  # type: ignore[attr-defined]
+    model = model_of(Net())
+    evaluator = evaluator_for(model, plan_of(), GRID, FILL)
+    right = evaluator.begin(images, labels, control, np.ones((2, GRID.n_shifts), dtype=np.bool_))()
+
+    class Wrong(WindowEvaluator):
+        grid, place = GRID, (0, 0)
+
+        def begin(self, *_: Any) -> Callable[[], Outcomes]:
+            loss = right.loss.copy()
+            loss[self.place] += 0.5
+            return lambda: replace(right, loss=loss)
+
+    wrong = Wrong()
+    rechecked = Rechecked(wrong, model, plan_of(), FILL)
     found = []
-    for image, iy, ix in np.ndindex(right.loss.shape):
-        wrong = replace(right, loss=right.loss.copy())
-        wrong.loss[image, iy, ix] += 0.5
+    for image, shift in np.ndindex(right.loss.shape):
+        wrong.place = image, shift
         try:
-            recheck(wrong, images, labels, control)
+            rechecked(images, labels, control)
         except ModelOutputError as error:
             found.append(error.positions == (image,))
     assert found == [True]
@@ -370,7 +385,7 @@ def test_the_blank_image_has_the_same_bits_with_any_number_of_threads(n_threads:
         for n in (n_threads, 2):
             torch.set_num_threads(n)
             evaluator = DedupEvaluator(model, plan, grid, FILL)
-            results.append(evaluator._blank_score(evaluator._normalised(images)))
+            results.append(evaluator.alone(torch.zeros(1, 3, 64, 64)))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(*results)

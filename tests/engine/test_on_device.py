@@ -14,20 +14,30 @@ from torch import nn
 
 import reference
 from shiftlens.devices import number_format
-from shiftlens.engine import device_plan, on_device
+from shiftlens.engine import device_plan, on_device, tuning
 from shiftlens.engine.budget import Budget
 from shiftlens.engine.checking import Check
 from shiftlens.engine.direct import DirectEvaluator
 from shiftlens.engine.evaluators import make_plan
 from shiftlens.engine.fusing import ConvolutionRelu, fuse_relu
 from shiftlens.engine.on_device import DeviceEvaluator
+from shiftlens.engine.passes import with_passes
 from shiftlens.engine.plan import ChunkResult, Plan
+from shiftlens.engine.window_evaluator import WindowEvaluator
 from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.models.loading import Model, wrap
 from shiftlens.nn.vgg import VGG
 from shiftlens.shifts import Fill, ShiftGrid
 
 GRID = ShiftGrid((7, 9))
+
+
+def on_device_of(model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, **options: object) -> WindowEvaluator:
+    return with_passes(DeviceEvaluator(model, plan, grid, fill, **options), model)  # type: ignore[arg-type]
+
+
+def direct_of(model: Model, plan: Plan, grid: ShiftGrid, fill: Fill) -> WindowEvaluator:
+    return with_passes(DirectEvaluator(model, plan, grid, fill), model)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +49,7 @@ def both(
     model: Model, plan: Plan, fill: str, control: str | None = None, n: int = 3, grid: ShiftGrid = GRID
 ) -> tuple[ChunkResult, ChunkResult]:
     images, labels = pictures_of(n, 6, 8, 4)
-    paths = (path(model, plan, grid, Fill.parse(fill)) for path in (DeviceEvaluator, DirectEvaluator))
+    paths = (path(model, plan, grid, Fill.parse(fill)) for path in (on_device_of, direct_of))
     found, expected = (path(images, labels, control) for path in paths)
     return found, expected
 
@@ -65,7 +75,7 @@ def test_it_equals_a_naive_loop_to_the_last_digits_of_float64(fill: str) -> None
     net = own_net().double()
     images, labels = pictures_of(2, 6, 8, 4)
     parsed = Fill.parse(fill)
-    found = DeviceEvaluator(exact, plan_of("float64"), GRID, parsed)(images, labels)
+    found = on_device_of(exact, plan_of("float64"), GRID, parsed)(images, labels)
     mean, std = np.float32(MEAN)[:, None, None], np.float32(STD)[:, None, None]
     normalised = ((images.astype(np.float32) / np.float32(255) - mean) / std).astype(np.float64)
     values = list(parsed.normalised(MEAN, STD)) if parsed.is_constant else None
@@ -89,9 +99,9 @@ def test_the_last_batch_is_filled_up_and_says_nothing(model: Model, batch_size: 
     plan = plan_of(batch_size=batch_size, channels_last=False, fold_batch_norm=False)
     shapes.clear()
     images, labels = pictures_of(2, 6, 8, 4)
-    found = DeviceEvaluator(plain, plan, GRID, Fill.parse("edge"))(images, labels)
+    found = on_device_of(plain, plan, GRID, Fill.parse("edge"))(images, labels)
     assert set(shapes) == {(batch_size, 3, 6, 8)}
-    assert_close(found, DirectEvaluator(plain, plan, GRID, Fill.parse("edge"))(images, labels), atol=0)
+    assert_close(found, direct_of(plain, plan, GRID, Fill.parse("edge"))(images, labels), atol=0)
 
 
 def test_windows_without_content_are_evaluated_once() -> None:
@@ -107,18 +117,18 @@ def test_windows_without_content_are_evaluated_once() -> None:
     images[2, :, :, :4] = 0
     plan = plan_of(batch_size=1, channels_last=False, fold_batch_norm=False)
     n_seen[0] = 0
-    found = DeviceEvaluator(plain, plan, GRID, Fill.parse("black"))(images, labels)
+    found = on_device_of(plain, plan, GRID, Fill.parse("black"))(images, labels)
     shown = n_seen[0]
-    expected = DirectEvaluator(plain, plan, GRID, Fill.parse("black"))(images, labels)
+    expected = direct_of(plain, plan, GRID, Fill.parse("black"))(images, labels)
     assert_close(found, expected, atol=0)
     assert shown == 1 + 11 * 15 + 11 * 11
 
 
 def test_chunks_that_differ_in_length_and_are_begun_before_the_last_has_landed(model: Model) -> None:
     images, labels = pictures_of(7, 6, 8, 4)
-    run, direct = (path(model, plan_of(), GRID, Fill.parse("black")) for path in (DeviceEvaluator, DirectEvaluator))
+    run, direct = (path(model, plan_of(), GRID, Fill.parse("black")) for path in (on_device_of, direct_of))
     parts = [slice(0, 3), slice(3, 4), slice(4, 7), slice(1, 6)]
-    finish = [run.begin(images[part], labels[part]) for part in parts]
+    finish = [run.begin_chunk(images[part], labels[part]) for part in parts]
     for part, done in zip(parts, finish, strict=True):
         assert_close(done(), direct(images[part], labels[part]))
 
@@ -141,7 +151,7 @@ def test_near_ties_are_settled_in_float32(deep: Model, control: str | None) -> N
     images, labels = pictures_of(3, 16, 16, 4)
     plan = plan_of("bfloat16", batch_size=50)
     rounded, some, everything, exact = (
-        DeviceEvaluator(deep, p, grid, black)(images, labels, control)
+        on_device_of(deep, p, grid, black)(images, labels, control)
         for p in (plan, replace(plan, settle=0.02), replace(plan, settle=1e9), plan.in_float32())
     )
     np.testing.assert_array_equal(everything.prediction, exact.prediction)
@@ -162,7 +172,7 @@ def test_scores_that_are_not_finite_name_the_image() -> None:
     images[2, 0, 0, 1] = 0
     plan = plan_of(channels_last=False, fold_batch_norm=False)
     with pytest.raises(ModelOutputError, match="not finite") as caught:
-        DeviceEvaluator(bad, plan, ShiftGrid(1), Fill.parse("edge"))(images, labels)
+        on_device_of(bad, plan, ShiftGrid(1), Fill.parse("edge"))(images, labels)
     assert caught.value.positions == (2,)
 
 
@@ -178,7 +188,7 @@ def test_a_model_that_raises_is_told_with_the_batch() -> None:
     bad = wrap(net, mean=MEAN, std=STD, size=(6, 8))
     plan = plan_of(channels_last=False, fold_batch_norm=False)
     with pytest.raises(ModelOutputError, match=r"ValueError.*seven"):
-        DeviceEvaluator(bad, plan, GRID, Fill.parse("edge"))(*pictures_of(2, 6, 8, 4))
+        on_device_of(bad, plan, GRID, Fill.parse("edge"))(*pictures_of(2, 6, 8, 4))
 
 
 def test_too_little_memory_halves_the_batch_and_says_so(model: Model, caplog: pytest.LogCaptureFixture) -> None:
@@ -193,7 +203,7 @@ def test_too_little_memory_halves_the_batch_and_says_so(model: Model, caplog: py
 
     images, labels = pictures_of(2, 6, 8, 4)
     small = wrap(lambda x: inner(x), mean=MEAN, std=STD, size=(6, 8))
-    run = DeviceEvaluator(small, plan, GRID, Fill.parse("edge"), net=net)
+    run = on_device_of(small, plan, GRID, Fill.parse("edge"), net=net)
     with caplog.at_level(logging.WARNING):
         found = run(images, labels)
         again = run(images, labels)
@@ -201,14 +211,14 @@ def test_too_little_memory_halves_the_batch_and_says_so(model: Model, caplog: py
         "going on with 32 windows",
         "going on with 16 windows",
     ]
-    expected = DirectEvaluator(small, plan, GRID, Fill.parse("edge"))(images, labels)
+    expected = direct_of(small, plan, GRID, Fill.parse("edge"))(images, labels)
     assert_close(found, expected)
     assert_close(again, expected)
 
 
 def test_an_unknown_control_is_refused(model: Model) -> None:
     with pytest.raises(InputError, match="unknown control 'sepia'"):
-        DeviceEvaluator(model, plan_of(), GRID, Fill.parse("black"))(*pictures_of(1, 6, 8, 4), "sepia")
+        on_device_of(model, plan_of(), GRID, Fill.parse("black"))(*pictures_of(1, 6, 8, 4), "sepia")
 
 
 def switches() -> tuple[object, ...]:
@@ -279,27 +289,20 @@ def test_tf32_is_refused_off_a_gpu(model: Model) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("auto", "bfloat16"), ("float32", "float32")])
-def test_the_plan_of_a_gpu(deep: Model, dtype: str, expected: str) -> None:
+def test_the_plan_of_a_gpu(
+    deep: Model, dtype: str, expected: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     images, labels = pictures_of(2, 16, 16, 4)
     grid, black = ShiftGrid(16, 8), Fill.parse("black")
-    said: list[str] = []
-    plan = device_plan.choose(
-        deep,
-        images,
-        Check(deep, images, grid, black, dtype=dtype),
-        grid,
-        black,
-        n_evaluations=50,
-        dtype=dtype,
-        batch_size=None,
-        budget=Budget(),
-        say=said.append,
-    )
+    monkeypatch.setattr(tuning, "has_bfloat16", lambda device: True)
+    monkeypatch.setattr(tuning, "LONG_MACS", 0)
+    check = Check(deep, images, grid, black, dtype=dtype)
+    with caplog.at_level(logging.INFO):
+        plan = device_plan.choose(tuning.Search(deep, images, grid, black, 50, dtype, None, check, Budget()))
     assert (plan.engine, plan.dtype, plan.batch_size, plan.fold_batch_norm) == ("direct", expected, 50, True)
-    assert (plan.settle > 0) == (dtype == "auto")
-    assert any("evaluations/s" in line for line in said)
+    assert "evaluations/s" in caplog.text
     assert_close(
-        DeviceEvaluator(deep, plan, grid, black)(images, labels),
-        DirectEvaluator(deep, plan, grid, black)(images, labels),
+        on_device_of(deep, plan, grid, black)(images, labels),
+        direct_of(deep, plan, grid, black)(images, labels),
         atol=5e-3 if plan.dtype == "bfloat16" else 1e-5,
     )

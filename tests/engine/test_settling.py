@@ -15,7 +15,7 @@ from shiftlens.engine.budget import Budget
 from shiftlens.engine.direct import DirectEvaluator
 from shiftlens.engine.evaluators import make_plan, prepare
 from shiftlens.engine.plan import ChunkResult, Plan
-from shiftlens.engine.settling import DOUBT, LARGEST_SHARE, doubtful_margin
+from shiftlens.engine.settling import DOUBT, LARGEST_SHARE, doubtful_margin, margins_of
 from shiftlens.errors import StoreError
 from shiftlens.models.loading import Model, wrap
 from shiftlens.nn.vgg import VGG
@@ -80,8 +80,7 @@ def test_an_image_is_settled_by_itself(model: Model) -> None:
 def test_the_doubt_is_that_of_the_two_best_scores(model: Model) -> None:
     images, _ = pictures_of(2, 16, 16, 4)
     shift = np.array([12, 40, 41])
-    evaluator = DirectEvaluator(model, plan_of(), GRID, BLACK)
-    found = evaluator.margins(images, shift)
+    found = margins_of(DirectEvaluator(model, plan_of(), GRID, BLACK), images, shift)
     pictures = model.preprocessing.normalise(torch.from_numpy(images))
     assert isinstance(model.module, nn.Module)
     for k, place in enumerate(shift):
@@ -128,7 +127,7 @@ def test_a_margin_is_in_doubt_below_what_rounding_does_to_margins(model: Model) 
     # All 49 shifts that leave something in view: fewer than are looked at of each picture.
     shift = np.flatnonzero(((np.abs(GRID.dys) < 16)[:, None] & (np.abs(GRID.dxs) < 16)[None, :]).ravel())
     paths = (DirectEvaluator(model, plan_of(dtype), GRID, BLACK) for dtype in ("bfloat16", "float32"))
-    rounded, exact = (path.margins(images, shift) for path in paths)
+    rounded, exact = (margins_of(path, images, shift) for path in paths)
     rms = float(np.sqrt(np.mean((rounded - exact) ** 2)))
     assert found == pytest.approx(min(DOUBT * rms, float(np.quantile(exact, LARGEST_SHARE))), rel=0.05)
     assert found > 0
@@ -140,19 +139,18 @@ def test_a_net_that_tells_nothing_apart_is_not_evaluated_twice(model: Model, mon
     monkeypatch.setattr(settling, "DOUBT", 1e6)
     found = doubtful_margin(model, plan, images, GRID, BLACK, Budget())
     shift = np.flatnonzero(((np.abs(GRID.dys) < 16)[:, None] & (np.abs(GRID.dxs) < 16)[None, :]).ravel())
-    margins = DirectEvaluator(model, plan.in_float32(), GRID, BLACK).margins(images, shift)
+    margins = margins_of(DirectEvaluator(model, plan.in_float32(), GRID, BLACK), images, shift)
     assert 0 < (margins < found).mean() < 2 * LARGEST_SHARE
 
 
 def test_time_that_is_over_leaves_one_picture_to_look_at(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at: list[int] = []
-    plain = DirectEvaluator.margins
 
-    def margins(self: DirectEvaluator, images: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    def margins(evaluator: DirectEvaluator, images: np.ndarray, shift: np.ndarray) -> np.ndarray:
         looked_at.append(len(images))
-        return plain(self, images, shift)
+        return margins_of(evaluator, images, shift)
 
-    monkeypatch.setattr(DirectEvaluator, "margins", margins)
+    monkeypatch.setattr(settling, "margins_of", margins)
     now = iter([0.0, 1e6, 1e6, 1e6])
     images, _ = pictures_of(4, 16, 16, 4)
     assert doubtful_margin(model, plan_of("bfloat16"), images, GRID, BLACK, Budget(lambda: next(now))) > 0
@@ -161,7 +159,7 @@ def test_time_that_is_over_leaves_one_picture_to_look_at(model: Model, monkeypat
 
 def test_who_asks_for_bfloat16_by_name_gets_nothing_else(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"auto": "bfloat16", "bfloat16": "bfloat16", "float32": "float32"}
-    monkeypatch.setattr(tuning, "choose", lambda *_, dtype, **__: (1e9, plan_of(found[dtype])))
+    monkeypatch.setattr(tuning, "choose", lambda search: (1e9, plan_of(found[search.dtype])))
     images, _ = pictures_of(2, 16, 16, 4)
     plans = {dtype: make_plan(model, images, GRID, BLACK, n_images=9, dtype=dtype) for dtype in found}
     assert plans["auto"].settle > 0

@@ -8,9 +8,10 @@ import torch
 from test_direct import MEAN, STD, own_net, pictures_of, random_statistics
 from torch import nn
 
+from shiftlens import devices
 from shiftlens.engine import tuning
 from shiftlens.engine.evaluators import make_plan, prepare
-from shiftlens.engine.folding import largest_difference
+from shiftlens.engine.logit_distance import largest_difference
 from shiftlens.engine.plan import Plan
 from shiftlens.errors import InputError
 from shiftlens.models.loading import wrap
@@ -18,23 +19,53 @@ from shiftlens.nn.vgg import VGG
 from shiftlens.shifts import Fill, ShiftGrid
 
 
-def plan_for(net: object, monkeypatch: pytest.MonkeyPatch, dtype: str = "auto", size: tuple[int, int] = (6, 8)) -> Plan:
-    """The plan of a sweep that is long enough to be measured, on a machine where bfloat16 is always faster."""
+def plan_for(
+    net: object,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: str = "auto",
+    size: tuple[int, int] = (6, 8),
+    *,
+    n_images: int = 2000,
+    has_units: bool = True,
+    seconds: float = 1.0,
+) -> Plan:
+    """The plan of a sweep that takes `seconds` a window, on a machine with or without units for bfloat16."""
 
-    def rate(model: object, plan: Plan, *_: object, **__: object) -> float:
-        return (2.0 if plan.dtype == "bfloat16" else 1.0) * (1.5 if plan.batch_size == 32 else 1.0)
+    def rate(search: object, plan: Plan, *_: object, **__: object) -> float:
+        return (1.5 if plan.batch_size == 32 else 1.0) / (seconds if plan.dtype == "bfloat16" else 1.0)
 
+    monkeypatch.setattr(tuning, "has_bfloat16", lambda device: has_units)
     monkeypatch.setattr(tuning, "_rate", rate)
-    monkeypatch.setattr(tuning, "compiled", lambda model, images, best, *_, **__: best)
+    monkeypatch.setattr(tuning, "compiled", lambda search, best, direct: best)
     images, _ = pictures_of(4, *size, 4)
     model = wrap(net, mean=MEAN, std=STD, size=size)  # type: ignore[arg-type]
-    return make_plan(model, images, ShiftGrid(3), Fill.parse("black"), n_images=1000, dtype=dtype)
+    return make_plan(model, images, ShiftGrid(3), Fill.parse("black"), n_images=n_images, dtype=dtype)
 
 
 def test_the_fastest_that_agrees_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_for(own_net(), monkeypatch)
     assert (plan.dtype, plan.batch_size, plan.fold_batch_norm) == ("bfloat16", 32, True)
     assert plan_for(own_net(), monkeypatch, "float32").dtype == "float32"
+
+
+@pytest.mark.parametrize("seconds", [1e-9, 1e-3, 1.0, 50.0])
+def test_the_number_format_follows_from_the_hardware_and_the_size_of_the_sweep(
+    monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """Whatever the clock says: two sweeps begun apart on one machine choose the same."""
+    assert plan_for(own_net(), monkeypatch, seconds=seconds).dtype == "bfloat16"
+    assert plan_for(own_net(), monkeypatch, seconds=seconds, has_units=False).dtype == "float32"
+    assert plan_for(own_net(), monkeypatch, seconds=seconds, n_images=100).dtype == "float32"
+
+
+def test_which_hardware_multiplies_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for units, has in (((), False), (("avx_ne_convert",), False), (("avx512_bf16",), True), (("bf16",), True)):
+        monkeypatch.setattr(devices, "_bfloat16_units", lambda units=units: units)
+        assert devices.has_bfloat16(cpu) is has
+    for capability, has in (((7, 5), False), ((8, 0), True), ((9, 0), True)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=capability: found)
+        assert devices.has_bfloat16(gpu) is has
 
 
 def test_bfloat16_is_refused_where_it_means_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

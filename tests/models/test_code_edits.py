@@ -24,8 +24,8 @@ from shiftlens.models.loading import Model, load_model, wrap
 from shiftlens.models.own_code import own_parts
 from shiftlens.nn import VGG
 from shiftlens.shifts import ShiftGrid
+from shiftlens.sweeping import sweep
 from shiftlens.sweeps import request
-from shiftlens.sweeps.runner import sweep
 from shiftlens.sweeps.sweep_result import open_sweep
 
 HELPERS = '''

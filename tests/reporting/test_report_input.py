@@ -201,7 +201,7 @@ def test_pictures_of_an_adaptive_sweep_that_has_stopped(place: Path) -> None:
     from shiftlens.analysis.arrays import from_sweep
     from shiftlens.analysis.summary import all_metrics
     from shiftlens.models.loading import wrap
-    from shiftlens.sweeps.runner import run_sweep
+    from shiftlens.sweeping import run_sweep
 
     images = load_images("digits", limit=300)
     model = wrap(VGG("vgg6", width=2).eval(), mean=0.5, std=0.25, size=32)

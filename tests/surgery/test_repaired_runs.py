@@ -20,7 +20,7 @@ from shiftlens.nn import VGG
 from shiftlens.nn.padding import PADDING_MODES
 from shiftlens.shifts import ShiftGrid
 from shiftlens.surgery import repair
-from shiftlens.sweeps.runner import sweep
+from shiftlens.sweeping import sweep
 
 PREPROCESSING = Preprocessing((0.1,) * 3, (0.5,) * 3, (32, 32), None, "bilinear", True)
 

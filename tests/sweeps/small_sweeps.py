@@ -116,11 +116,14 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
     def spy(*args: Any) -> Any:
         evaluator = prepare(*args)
 
-        def call(images: Any, labels: Any, control: str | None = None) -> Any:
-            given.extend((control or "", picture.tobytes()) for picture in images)
-            return evaluator(images, labels, control)
+        begin = evaluator.begin_chunk
 
-        return call
+        def spied(images: Any, labels: Any, control: str | None = None) -> Any:
+            given.extend((control or "", picture.tobytes()) for picture in images)
+            return begin(images, labels, control)
+
+        evaluator.begin_chunk = spied  # type: ignore[method-assign]
+        return evaluator
 
     monkeypatch.setattr(runner, "prepare", spy)
     return given

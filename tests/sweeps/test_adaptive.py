@@ -31,10 +31,10 @@ from shiftlens.narrative.findings import findings
 from shiftlens.narrative.setting import Setting
 from shiftlens.sequential import RunningBand
 from shiftlens.shifts import ShiftGrid
+from shiftlens.sweeping import run_sweep
 from shiftlens.sweeps import runner
 from shiftlens.sweeps.integrity import verify_sweep
 from shiftlens.sweeps.looks import Schedule, short_chunk
-from shiftlens.sweeps.runner import run_sweep
 from shiftlens.sweeps.sweep_result import Sweep, open_sweep
 
 GRID = ShiftGrid((1, 2))

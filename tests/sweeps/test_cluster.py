@@ -14,17 +14,17 @@ import pytest
 import torch
 
 import shiftlens
+from shiftlens.cluster import ray_session as raysession
+from shiftlens.cluster import remote
+from shiftlens.cluster.ray_session import parse_cluster
+from shiftlens.cluster.ray_workers import Cluster, _packed
 from shiftlens.data.imageset import ImageSet
 from shiftlens.engine.evaluators import make_plan, prepare
 from shiftlens.errors import InputError, ModelOutputError, StoreError
 from shiftlens.models.loading import load_model
 from shiftlens.models.wrapping import wrap
 from shiftlens.shifts import Fill, ShiftGrid
-from shiftlens.sweeps import ray_session as raysession
-from shiftlens.sweeps import remote
-from shiftlens.sweeps.ray_session import parse_cluster
-from shiftlens.sweeps.ray_workers import Cluster, _packed
-from shiftlens.sweeps.runner import sweep
+from shiftlens.sweeping import sweep
 
 GRID = ShiftGrid(1)
 
@@ -237,7 +237,7 @@ def test_a_model_that_cannot_travel_is_one_line() -> None:
 def test_a_lost_worker_is_announced_and_too_many_end_it(tmp_path: Path) -> None:
     import small_sweeps as small
 
-    from shiftlens.sweeps import ray_workers as cluster
+    from shiftlens.cluster import ray_workers as cluster
     from shiftlens.sweeps.jobs import Job
 
     said: list[str] = []

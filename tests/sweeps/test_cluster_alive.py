@@ -21,14 +21,14 @@ import pytest
 import small_sweeps as small
 
 import shiftlens
+from shiftlens.cluster import ray_workers as cluster
 from shiftlens.data.imageset import ImageSet
 from shiftlens.errors import ModelOutputError, StoreError
 from shiftlens.models.loading import load_model
 from shiftlens.models.wrapping import Model
 from shiftlens.shifts import ShiftGrid
-from shiftlens.sweeps import ray_workers as cluster
+from shiftlens.sweeping import run_sweep, sweep
 from shiftlens.sweeps import request
-from shiftlens.sweeps.runner import run_sweep, sweep
 from shiftlens.sweeps.sweep_result import open_sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -85,7 +85,7 @@ import sys
 import test_cluster_alive as here
 
 from shiftlens.sweeps import request
-from shiftlens.sweeps.runner import sweep
+from shiftlens.sweeping import sweep
 
 request.CHUNK_EVALUATIONS = 2 * here.GRID.n_shifts
 

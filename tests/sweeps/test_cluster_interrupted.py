@@ -18,8 +18,8 @@ from test_cluster_alive import ALONE, PATIENCE, STARTS, ours, wait_for
 from shiftlens.data.images import load_images
 from shiftlens.models.loading import load_model
 from shiftlens.shifts import ShiftGrid
+from shiftlens.sweeping import sweep
 from shiftlens.sweeps import request
-from shiftlens.sweeps.runner import sweep
 from shiftlens.sweeps.sweep_result import open_sweep
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -136,5 +136,5 @@ def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(tmp_path: Path, mo
         if again.returncode == 0:
             break
         assert "Ray could not be started on this machine" in errors
-    assert f"going on with {out}: {n_there * GRID.n_shifts:,} of" in errors
+    assert f"resuming {out}: {n_there * GRID.n_shifts:,} of" in errors
     assert small.tree(out) == small.tree(clean)

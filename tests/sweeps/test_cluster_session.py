@@ -15,9 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
+from shiftlens.cluster import ray_keeper as raykeeper
+from shiftlens.cluster import ray_session as raysession
 from shiftlens.errors import InputError
-from shiftlens.sweeps import ray_keeper as raykeeper
-from shiftlens.sweeps import ray_session as raysession
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are looked up in /proc")
 
@@ -28,7 +28,7 @@ import sys
 import time
 from pathlib import Path
 
-from shiftlens.sweeps.ray_session import _Keeper
+from shiftlens.cluster.ray_session import _Keeper
 
 keeper = _Keeper()
 quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}

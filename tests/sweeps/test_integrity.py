@@ -21,10 +21,10 @@ from shiftlens.models.wrapping import Model, wrap
 from shiftlens.shifts import ShiftGrid
 from shiftlens.storage.checksums import checksums
 from shiftlens.storage.locking import Unsynced
+from shiftlens.sweeping import run_sweep, sweep
 from shiftlens.sweeps import request
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.integrity import Verification, restore_known, verify_sweep
-from shiftlens.sweeps.runner import run_sweep, sweep
 from shiftlens.sweeps.sweep_result import open_sweep
 
 GRID = ShiftGrid((1, 2))

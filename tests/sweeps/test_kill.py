@@ -72,6 +72,7 @@ from shiftlens.data.imageset import ImageSet
 from shiftlens.models.loading import load_model
 from shiftlens.sweeps import request
 from shiftlens.sweeps import runner
+from shiftlens.sweeping import sweep
 from shiftlens.engine.plan import Plan
 
 torch.set_num_threads(1)
@@ -92,7 +93,7 @@ def report(n_done, n_total):
 
 
 try:
-    runner.sweep(model, images, ShiftGrid(3), out=sys.argv[1], controls=("occlusion",), progress=report)
+    sweep(model, images, ShiftGrid(3), out=sys.argv[1], controls=("occlusion",), progress=report)
 except ShiftlensError as error:
     sys.exit(f"{type(error).__name__}: {error}")
 """

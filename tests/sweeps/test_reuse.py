@@ -17,9 +17,9 @@ from shiftlens.engine.plan import Plan
 from shiftlens.errors import InputError, StoreError
 from shiftlens.models.wrapping import Model, wrap
 from shiftlens.shifts import ShiftGrid
+from shiftlens.sweeping import sweep
 from shiftlens.sweeps import header as attributes
 from shiftlens.sweeps import request, runner
-from shiftlens.sweeps.runner import sweep
 from shiftlens.sweeps.sweep_result import Sweep, open_sweep
 
 GRID = ShiftGrid((2, 3))

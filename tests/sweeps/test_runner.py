@@ -21,11 +21,11 @@ from shiftlens.errors import InputError, ModelOutputError, StoreError
 from shiftlens.models.wrapping import Model, wrap
 from shiftlens.shifts import ShiftGrid, translate
 from shiftlens.storage.locking import output_lock
+from shiftlens.sweeping import run_sweep, sweep
 from shiftlens.sweeps import header as attributes
 from shiftlens.sweeps import request, runner
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.request import default_grid, images_per_chunk
-from shiftlens.sweeps.runner import run_sweep, sweep
 from shiftlens.sweeps.sweep_result import open_sweep
 
 GRID = ShiftGrid((2, 3))
@@ -243,7 +243,7 @@ def test_the_stored_plan_is_kept(tmp_path: Path, model: Model, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"dtype": "float64"}, "another dtype: expected float64, got float32"),
+        ({"dtype": "float64"}, "another dtype: asked for float64, the stored sweep has float32"),
         ({"grid": ShiftGrid(2)}, "another max-shift"),
         ({"grid": ShiftGrid((2, 3), 2)}, "another step"),
         ({"fill": "mean"}, "another fill: black, this run has mean"),
@@ -324,7 +324,7 @@ def test_shifts_far_beyond_the_images_are_blank_or_refused(tmp_path: Path, model
     blank = np.delete(far.dataset.loss.values.reshape(2, -1), 12, axis=1)
     assert (blank == blank[:, :1]).all()  # nothing but fill, whatever the distance
     for fill in ("edge", "reflect", "symmetric", "wrap"):
-        with pytest.raises(InputError, match=f"fill {fill} needs .* a max-shift of the picture's size, 6x8,"):
+        with pytest.raises(InputError, match=f"fill {fill} needs .* a max-shift of the image's size, 6x8,"):
             sweep(model, images, ShiftGrid(16_384, step=8192), out=tmp_path / "s.zarr", fill=fill)
         assert not (tmp_path / "s.zarr").exists()
     sweep(model, images, ShiftGrid((60, 80), step=20), out=tmp_path / "ten.zarr", fill="wrap", engine="direct")

@@ -26,10 +26,10 @@ from shiftlens.errors import StoreError
 from shiftlens.models.wrapping import Model, wrap
 from shiftlens.shifts import ShiftGrid
 from shiftlens.storage.checksums import seal_of
+from shiftlens.sweeping import run_sweep
 from shiftlens.sweeps import request, runner
 from shiftlens.sweeps.integrity import verify_sweep
 from shiftlens.sweeps.looks import Schedule
-from shiftlens.sweeps.runner import run_sweep
 from shiftlens.sweeps.sweep_result import Sweep, open_sweep
 from shiftlens.sweeps.sweep_store import SweepStore
 

@@ -24,10 +24,10 @@ from shiftlens.models.wrapping import Model, wrap
 from shiftlens.shifts import ShiftGrid
 from shiftlens.storage import locking
 from shiftlens.storage.locking import built_beside, clean_strays, output_lock
+from shiftlens.sweeping import sweep
 from shiftlens.sweeps import request
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.integrity import verify_sweep
-from shiftlens.sweeps.runner import sweep
 from shiftlens.sweeps.sweep_result import open_sweep
 from shiftlens.sweeps.sweep_store import SweepStore
 

@@ -184,13 +184,13 @@ def sweep(
     with remarks(shell):
         import torch
 
+        from shiftlens.cluster.ray_session import device_on_cluster, parse_cluster
         from shiftlens.engine.evaluators import check_request
         from shiftlens.models.matching import on_input_grid
         from shiftlens.shifts import MAX_SHIFT, Fill, ShiftGrid
+        from shiftlens.sweeping import run_sweep
         from shiftlens.sweeps.looks import checked_half_width
-        from shiftlens.sweeps.ray_session import parse_cluster
-        from shiftlens.sweeps.request import default_grid, device_on_cluster
-        from shiftlens.sweeps.runner import run_sweep
+        from shiftlens.sweeps.request import default_grid
 
         torch.manual_seed(seed)
         bounds = o.size(max_shift, "--max-shift", least=0, most=MAX_SHIFT)

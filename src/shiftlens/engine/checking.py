@@ -20,20 +20,16 @@ from torch import Tensor, nn
 
 from shiftlens.devices import machine_kind
 from shiftlens.engine.direct import prepare_module, prepare_nets
-from shiftlens.engine.folding import largest_difference
+from shiftlens.engine.logit_distance import TOLERANCE, TOLERANCES, disagreement, distance, kept
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.shared.dedup import DedupEvaluator
+from shiftlens.engine.window_evaluator import raw_scores
 from shiftlens.engine.workers import Net
 from shiftlens.errors import InputError, ModelOutputError
-from shiftlens.models.loading import Model
-from shiftlens.models.probing import scores_of
+from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid, translate
 
-TOLERANCE = 1e-4
-"""Largest difference from the reference, relative to a window's largest logit, that rounding may explain."""
-TOLERANCES = {"bfloat16": 0.1, "tf32": 0.02}
-"""The same in coarser formats, relative to the largest logit of all windows; the float32 twin must keep `TOLERANCE`."""
 ROUNDING = 1e-6
 """Relative change of the input that shows how much rounding moves the logits of this net."""
 MOST_ROUNDING = 1e-3
@@ -48,8 +44,6 @@ SECONDS_FULL = 2.0
 """For a candidate on full batches; a net that takes longer is checked on smaller ones."""
 IMAGES = 4
 """Of the images at hand, beside noise and a gradient."""
-MOST_LOGITS = 4096
-"""Of a net with more classes, so many of them, evenly spaced, are compared."""
 MAX_PIXELS = 2**18
 """Most pixels in one batch: bounds the memory of the widest layer (64 channels: 64 MB in float32, for each worker)."""
 
@@ -62,18 +56,14 @@ class Check:
 
     Parameters
     ----------
-    model
-        The model that is swept.
+    model, grid, fill
+        What is swept.
     images
         Some of the images, uint8 [n, c, h, w] on the model's input grid; n >= 1.
-    grid, fill
-        What is swept.
     dtype
         Of the reference: `float64` where that was asked for, else `float32`.
-    device
-        Where to compute.
-    batch_size
-        Windows in a forward pass that the user asked for; None for any.
+    device, batch_size
+        Where to compute; windows in a forward pass that the user asked for, None for any.
     clock
         Seconds from any moment on.
 
@@ -146,7 +136,7 @@ class Check:
             found = evaluator.scores(self._pictures[0], shift)
         except Exception as error:  # what this path meets in a net of a kind never seen must not end the sweep
             return f"it raises {type(error).__name__}: {one_line(error)}"
-        return self._verdict(plan, exact, found, TOLERANCES.get(plan.dtype, self._tolerance))
+        return disagreement(plan.dtype, exact, found, TOLERANCES.get(plan.dtype, self._tolerance))
 
     @property
     def _size(self) -> tuple[int, int]:
@@ -231,18 +221,10 @@ class Check:
 
     @staticmethod
     def _forward(net: Net, batch: Tensor) -> Tensor:
-        try:
-            with torch.no_grad():
-                scores = scores_of(net(batch))
-            if len(scores) != len(batch):
-                raise ModelOutputError(f"the model gave {len(scores)} rows of logits for a batch of {len(batch)}")
-            return _kept(scores)
-        except ModelOutputError:
-            raise
-        except Exception as error:
-            raise ModelOutputError(
-                f"the model raised {type(error).__name__} on a batch {tuple(batch.shape)}: {one_line(error)}"
-            ) from error
+        scores = raw_scores(net, batch)
+        if len(scores) != len(batch):
+            raise ModelOutputError(f"the model gave {len(scores)} rows of logits for a batch of {len(batch)}")
+        return kept(scores)
 
     def _refuse_unsteady(self) -> None:
         """Alone against in a batch, in another order and with other neighbours, by another copy of the module."""
@@ -288,22 +270,11 @@ class Check:
     def _difference(self, plan: Plan, tolerance: float) -> str:
         try:
             found, which = self.logits(plan)
-            return self._verdict(plan, self._exact[which], found, tolerance)
+            return disagreement(plan.dtype, self._exact[which], found, tolerance)
         except ModelOutputError as error:
             return str(error)
         except Exception as error:  # a candidate may fail in any way: another one is taken then
             return f"it raises {type(error).__name__}: {one_line(error)}"
-
-    @staticmethod
-    def _verdict(plan: Plan, exact: Tensor, found: Tensor, tolerance: float) -> str:
-        found = found.double()
-        if found.shape != exact.shape:
-            return f"it gives logits {tuple(found.shape)}, the module alone {tuple(exact.shape)}"
-        # Coarse formats round small logits next to large ones: what counts there is the largest of all.
-        difference = (largest_difference if plan.dtype in TOLERANCES else distance)(exact, found)
-        if difference <= tolerance:
-            return ""
-        return f"its logits differ from those of the module by {difference:.2g} of the largest"
 
     def why_not_by(self, evaluate: Callable[[Tensor], Tensor], plan: Plan) -> str:
         """The same for what evaluates a batch of windows in a way of its own, on one batch of the plan's size."""
@@ -311,10 +282,10 @@ class Check:
         if not len(self._exact):
             return "the module alone gives no finite logits to compare with"
         try:
-            found = _kept(evaluate(self._windows()[which]))
+            found = kept(evaluate(self._windows()[which]))
         except Exception as error:  # see `_difference`
             return f"it raises {type(error).__name__}: {one_line(error)}"
-        return self._verdict(plan, self._exact[which], found, TOLERANCES.get(plan.dtype, self._tolerance))
+        return disagreement(plan.dtype, self._exact[which], found, TOLERANCES.get(plan.dtype, self._tolerance))
 
     def logits(self, plan: Plan) -> tuple[Tensor, Tensor]:
         """What a candidate gives [n, k], and for which of the windows [n]; raises what the candidate raises."""
@@ -360,20 +331,6 @@ def most_windows(model: Model, h: int, w: int) -> int:
     """Windows of (h, w) pixels in one batch, at most: bounds the memory of the widest layer and of the logits."""
     model = model if model.input_size == (h, w) else model.at((h, w))
     return max(1, min(MAX_PIXELS // (h * w), MAX_LOGITS // model.n_classes))
-
-
-def _kept(scores: Tensor) -> Tensor:
-    """The logits that are compared, in double precision."""
-    return scores[:, :: -(-scores.shape[1] // MOST_LOGITS)].double()
-
-
-def distance(exact: Float[Tensor, "n k"], found: Float[Tensor, "n k"]) -> float:
-    """Largest difference of logits, relative to the largest of its window; an offset that all classes share is none."""
-    a, b = (scores.double() - scores.double().mean(dim=1, keepdim=True) for scores in (exact, found))
-    largest = a.abs().amax(dim=1)
-    # A window whose logits are next to nothing is measured by the others.
-    scale = largest.clamp_min(max(1e-12, 1e-3 * float(largest.max())))
-    return float(((a - b).abs().amax(dim=1) / scale).max())
 
 
 def spread_shifts(grid: ShiftGrid, size: tuple[int, int], n: int) -> NDArray[np.int64]:

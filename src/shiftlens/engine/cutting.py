@@ -8,8 +8,8 @@ measured is estimated from what was; the agreement is always checked, on one pic
 
 from __future__ import annotations
 
+import logging
 import statistics
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -19,18 +19,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shiftlens.engine.budget import Budget
-from shiftlens.engine.checking import Check, spread_shifts
+from shiftlens.engine.checking import spread_shifts
 from shiftlens.engine.direct import prepare_module
+from shiftlens.engine.passes import with_passes
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.shared.dedup import CELL_BYTES, DedupEvaluator
 from shiftlens.engine.shared.operations import Affine, Convolution, Pointwise
 from shiftlens.engine.shared.program import Layout, Program, crossing, rest_of
 from shiftlens.engine.shared.refusing import RefusedError
 from shiftlens.engine.shared.tracing import Trace, trace
+from shiftlens.engine.tuning import Search
+from shiftlens.engine.window_evaluator import WindowEvaluator
 from shiftlens.errors import InputError, ModelOutputError
-from shiftlens.models.loading import Model
 from shiftlens.naming import one_line
-from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.shifts import ShiftGrid
+
+logger = logging.getLogger(__name__)
 
 MEASURED = 6
 """Cuts whose rest is timed: those that need the fewest multiply-adds."""
@@ -49,46 +53,30 @@ class _Cut:
     fewer: float
 
 
-def with_cut(
-    model: Model,
-    plan: Plan,
-    rate: float,
-    images: NDArray[np.uint8],
-    grid: ShiftGrid,
-    fill: Fill,
-    check: Check,
-    *,
-    required: bool,
-    budget: Budget,
-    say: Callable[[str], None],
-) -> tuple[float, Plan]:
-    """Windows per second and the plan with the best cut, or both as they are where that is faster or the only way.
+def with_cut(search: Search, direct: tuple[float, Plan], *, required: bool) -> tuple[float, Plan]:
+    """Windows per second and the plan with the best cut, or those of the direct path where that is faster.
 
     Parameters
     ----------
-    model, plan, rate
-        The direct path, and the windows per second it reaches.
-    images, grid, fill
-        A few pictures on the model's input grid; what will be swept.
-    check
-        What the path must agree with.
+    search
+        The sweep, and the time that is left.
+    direct
+        Windows per second and the plan of the direct path.
     required
         Whether the user asked for this path by name; it is not timed as a whole then.
-    budget
-        The time that is left.
-    say
-        Is told once why it is not taken.
 
     Raises
     ------
     InputError
         The path is required and cannot serve the net: says why.
     """
+    model, images, grid, fill, budget = search.model, search.images, search.grid, search.fill, search.budget
+    rate, plan = direct
 
     def give_up(why: str) -> tuple[float, Plan]:
         if required:
             raise InputError(f"the path dedup cannot serve {model.name}: {why}; use engine direct or auto")
-        say(f"every window is computed on its own: {why}")
+        logger.info("every window is computed on its own: %s", why)
         return rate, plan
 
     if not isinstance(model.module, nn.Module):
@@ -108,8 +96,7 @@ def with_cut(
         return give_up(found.refused or "it has no convolution that acts on every cell alike")
     values = fill.normalised(model.preprocessing.mean, model.preprocessing.std) if fill.is_constant else None
     layout = Layout.of(grid, (h, w), fill.rule, values)
-    pictures = model.preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(images[:2])))
-    pictures = pictures.to(base.device)
+    pictures = search.pictures(base.device)
     try:
         program, cuts = _promising(found, layout, base, model.n_macs or 0, grid.n_shifts)
         if not cuts:
@@ -122,7 +109,7 @@ def with_cut(
         if n_threads > 1:  # images that would not fit the memory side by side have several cores each
             chosen = replace(chosen, n_threads=n_threads)
             evaluator = DedupEvaluator(model, chosen, grid, fill)
-        why = check.why_not(chosen) or check.why_not_on_grid(evaluator, chosen)
+        why = search.check.why_not(chosen) or search.check.why_not_on_grid(evaluator, chosen)
     except ModelOutputError:
         raise
     except Exception as error:  # what this path meets in a net of a kind never seen must not end the sweep
@@ -135,7 +122,7 @@ def with_cut(
         # One picture on one core is known; with all at work each is a little slower.
         reached = evaluator.n_side_by_side((c, h, w)) * grid.n_shifts / seconds
     else:
-        reached = _rate(evaluator, images, grid, budget)
+        reached = _rate(with_passes(evaluator, model), images, grid, budget)
     # Five per cent is more than the noise of these short timings.
     if reached < 1.05 * rate:
         return give_up(f"that is faster for this net and grid ({rate:,.0f} against {reached:,.0f} evaluations/s)")
@@ -257,7 +244,7 @@ def _channels(found: Trace, name: str) -> int:
     return next(step.shape[0] for step in found.steps if step.name == name)
 
 
-def _rate(evaluator: DedupEvaluator, images: NDArray[np.uint8], grid: ShiftGrid, budget: Budget) -> float:
+def _rate(evaluator: WindowEvaluator, images: NDArray[np.uint8], grid: ShiftGrid, budget: Budget) -> float:
     """Evaluations per second with all cores at work: the median of up to three rounds of one picture a core.
 
     The evaluator has computed a picture already, so that nothing is cold.

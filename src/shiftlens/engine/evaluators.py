@@ -7,10 +7,10 @@ so that a resume on another day computes the same numbers. `prepare` turns a pla
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,23 +20,22 @@ from shiftlens.engine import device_plan, tuning
 from shiftlens.engine.budget import Budget
 from shiftlens.engine.checking import Check
 from shiftlens.engine.cutting import with_cut
-from shiftlens.engine.direct import DirectEvaluator
-from shiftlens.engine.on_device import DeviceEvaluator
-from shiftlens.engine.plan import CONTROLS, DTYPES, ENGINES, ChunkResult, Evaluator, Plan
-from shiftlens.engine.rechecking import Recheck
+from shiftlens.engine.outcomes import Outcomes
+from shiftlens.engine.passes import evaluator_for
+from shiftlens.engine.plan import CONTROLS, DTYPES, ENGINES, ChunkResult, Plan
+from shiftlens.engine.rechecking import Rechecked
 from shiftlens.engine.settling import doubtful_margin
-from shiftlens.engine.shared.dedup import CanvasEvaluator, DedupEvaluator
+from shiftlens.engine.shared.dedup import CanvasEvaluator
+from shiftlens.engine.window_evaluator import Mask, WindowEvaluator
 from shiftlens.errors import InputError, StoreError
-from shiftlens.models.loading import Model
+from shiftlens.models.wrapping import Model
 from shiftlens.naming import unknown_name
 from shiftlens.shifts import Fill, ShiftGrid
 
-logger = logging.getLogger(__name__)
-
 WORTH_CUTTING = 20.0
-"""Seconds of sweep above which doing nothing twice is worth the look for where to cut the net."""
-PICTURES_TO_CUT = 30
-"""Pictures in a sweep above which it is."""
+"""Seconds of sweep above which sharing computation is worth the look for where to cut the net."""
+IMAGES_TO_CUT = 30
+"""Images in a sweep above which it is."""
 
 
 def check_request(
@@ -88,9 +87,11 @@ def make_plan(
     n_groups: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Plan:
-    """Choose path, number format, layout and batch, by measuring on a few images where the sweep is long enough.
+    """Choose how a sweep is computed.
 
-    The measuring takes a small share of the sweep's time (`budget`); a plan for which not all was tried says so.
+    The number format follows from the hardware and the size of the sweep (`tuning.Search.formats`); path, layout and
+    batch are measured on a few images where the sweep is long enough. The measuring takes a small share of the sweep's
+    time (`budget`); a plan for which not all was tried says so.
 
     Parameters
     ----------
@@ -103,8 +104,8 @@ def make_plan(
     n_images
         How many images the sweep has: a long sweep is worth a longer look and a compilation.
     engine, dtype, device
-        What the user asked for; `auto` leaves the choice to the measurement. Where `auto` takes bfloat16, near ties are
-        settled in float32 (`settling`).
+        What the user asked for; `auto` leaves the choice open. Where `auto` takes bfloat16, near ties are settled in
+        float32 (`settling`).
     batch_size
         Windows in a forward pass; None for the choice of the measurement. With 1, no computation is shared.
     n_groups
@@ -120,50 +121,29 @@ def make_plan(
     """
     check_request(grid, fill, engine, dtype, (), batch_size)
     target = resolve_device(device)
-    n_evaluations = n_images * grid.n_shifts * n_groups
-    budget = Budget(clock)
     if dtype == "tf32" and target.type != "cuda":
         raise InputError(f"tf32 is a number format of NVIDIA's GPUs, the device is {target}; ask for float32")
+    n_evaluations, budget = n_images * grid.n_shifts * n_groups, Budget(clock)
     with number_format("float32", target):
         check = Check(model, images, grid, fill, dtype=dtype, device=target, batch_size=batch_size, clock=clock)
+    search = tuning.Search(model, images, grid, fill, n_evaluations, dtype, batch_size, check, budget)
     if target.type != "cpu" and engine != "dedup":
-        return device_plan.choose(
-            model,
-            images,
-            check,
-            grid,
-            fill,
-            n_evaluations=n_evaluations,
-            dtype=dtype,
-            batch_size=batch_size,
-            budget=budget,
-            say=logger.info,
-        )
-    rate, plan = direct = best = tuning.choose(
-        model,
-        images,
-        check,
-        n_evaluations=n_evaluations,
-        dtype=dtype,
-        batch_size=batch_size,
-        budget=budget,
-        say=logger.info,
-    )
-    # Looking for the best cut takes as long as some pictures do.
-    long = batch_size != 1 and n_evaluations >= max(WORTH_CUTTING * rate, PICTURES_TO_CUT * grid.n_shifts)
-    if engine == "dedup" or (engine == "auto" and long):
-        best = with_cut(
-            model, plan, rate, images, grid, fill, check, required=engine == "dedup", budget=budget, say=logger.info
-        )
-    if engine != "dedup":
-        best = tuning.compiled(
-            model, images, best, direct, check, n_evaluations=n_evaluations, budget=budget, say=logger.info
-        )
-    chosen = replace(best[1], cut_short=budget.cut_short)
+        plan = device_plan.choose(search)
+    else:
+        direct = best = tuning.choose(search)
+        # Looking for the best cut takes as long as some images do.
+        long = batch_size != 1 and n_evaluations >= max(WORTH_CUTTING * best[0], IMAGES_TO_CUT * grid.n_shifts)
+        if engine == "dedup" or (engine == "auto" and long):
+            best = with_cut(search, direct, required=engine == "dedup")
+        if engine != "dedup":
+            best = tuning.compiled(search, best, direct)
+        plan = best[1]
+    plan = replace(plan, cut_short=budget.cut_short)
     # Who asks for bfloat16 by name gets that and nothing else.
-    if dtype == "auto" and chosen.dtype == "bfloat16":
-        chosen = replace(chosen, settle=doubtful_margin(model, chosen, images, grid, fill, budget))
-    return chosen
+    if dtype == "auto" and plan.dtype == "bfloat16":
+        with number_format("float32", target):
+            plan = replace(plan, settle=doubtful_margin(model, plan, images, grid, fill, budget))
+    return plan
 
 
 def check_machine(plan: Plan) -> None:
@@ -196,43 +176,25 @@ def check_controls(
         CanvasEvaluator(model, plan, grid, fill).check(shape)
 
 
-class Prepared:
-    """A path with a second look at one window of every chunk, and the canvas control, made when first asked for."""
+class ByControl(WindowEvaluator):
+    """The canvas control by an evaluator of its own, made when it is first asked for; all else by `path`."""
 
-    def __init__(self, path: Evaluator, recheck: Recheck, make_canvas: Callable[[], Evaluator]) -> None:
-        self._path, self._recheck, self._make_canvas = path, recheck, make_canvas
-        self._canvas: Evaluator | None = None
+    controls = (None, *CONTROLS)
 
-    def __call__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None = None) -> ChunkResult:
-        """See `plan.Evaluator`."""
-        if control != "canvas":
-            result = self._path(images, labels, control)
-            self._recheck(result, images, labels, control)
-            return result
-        if self._canvas is None:
-            self._canvas = self._make_canvas()
-        return self._canvas(images, labels, control)
+    def __init__(self, path: WindowEvaluator, make_canvas: Callable[[], WindowEvaluator]) -> None:
+        self._path, self._make_canvas, self.grid = path, cache(make_canvas), path.grid
 
     def begin(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None = None
-    ) -> Callable[[], ChunkResult]:
-        """Start a chunk where the path can, else compute it; what is returned waits for the results."""
-        if control != "canvas" and isinstance(self._path, DeviceEvaluator):
-            finish = self._path.begin(images, labels, control)
-
-            def checked() -> ChunkResult:
-                result = finish()
-                self._recheck(result, images, labels, control)
-                return result
-
-            return checked
-        result = self(images, labels, control)
-        return lambda: result
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
+    ) -> Callable[[], Outcomes]:
+        """See `WindowEvaluator`."""
+        evaluator = self._make_canvas() if control == "canvas" else self._path
+        return evaluator.begin(images, labels, control, wanted)
 
 
 def prepare(
     model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, tick: Callable[[int], None] | None = None
-) -> Prepared:
+) -> WindowEvaluator:
     """Turn a plan into something that evaluates chunks: folds, casts and compiles once.
 
     `tick` is told, after every forward pass, how many evaluations of the present chunk are done.
@@ -243,12 +205,8 @@ def prepare(
         The plan was made for another machine or device: its bits cannot be had here.
     """
     check_machine(plan)
-    direct = DirectEvaluator if resolve_device(plan.device).type == "cpu" else DeviceEvaluator
-    path = DedupEvaluator if plan.engine == "dedup" else direct
-    recheck = Recheck(model, plan, grid, fill)
-    return Prepared(
-        path(model, plan, grid, fill, tick), recheck, lambda: CanvasEvaluator(model, plan, grid, fill, tick)
-    )
+    evaluator = Rechecked(evaluator_for(model, plan, grid, fill, tick), model, plan, fill)
+    return ByControl(evaluator, lambda: CanvasEvaluator(model, plan, grid, fill, tick))
 
 
 def evaluate_chunk(

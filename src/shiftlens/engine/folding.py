@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 
-import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrize import is_parametrized
@@ -72,13 +71,3 @@ def fold_batch_norm(module: nn.Module) -> tuple[nn.Module, int]:
     traced.graph.lint()
     traced.recompile()
     return traced, n_folded
-
-
-def largest_difference(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Largest difference of two tables of scores [n, classes], relative to the largest score.
-
-    Both are taken around each row's mean: an offset that all classes share decides nothing, and would hide any
-    difference.
-    """
-    a, b = (scores.double() - scores.double().mean(dim=1, keepdim=True) for scores in (a, b))
-    return float((a - b).abs().max()) / float(a.abs().max().clamp_min(1e-12))

@@ -14,31 +14,29 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shiftlens.devices import number_format, resolve_device
 from shiftlens.engine.direct import prepare_module
 from shiftlens.engine.fusing import can_fuse, fuse_relu
-from shiftlens.engine.outcomes import Outcomes
-from shiftlens.engine.plan import ChunkResult, Plan
-from shiftlens.errors import InputError, ModelOutputError
-from shiftlens.models.checkpoints import one_line
-from shiftlens.models.loading import Model
-from shiftlens.models.probing import scores_of
+from shiftlens.engine.outcomes import Outcomes, outcome_tensors
+from shiftlens.engine.plan import Plan
+from shiftlens.engine.window_evaluator import EnginePath, Mask, finite, in_view, refuse_not_finite
+from shiftlens.errors import ModelOutputError
+from shiftlens.models.wrapping import Model
+from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid, canvas
 
 logger = logging.getLogger(__name__)
 
 MAX_NUMBERS = 2**28
 """Most numbers in the canvases that the device holds at once (1 GB in float32)."""
-SETTLING_BATCH = 256
-"""Windows in a float32 batch that settles near ties; a device that is given fewer at a time is mostly idle."""
 WARMING = 2
 """Batches before one is recorded: libraries choose their ways and take their memory in the first."""
 
@@ -58,8 +56,10 @@ def net_on_device(model: Model, plan: Plan, *, fuse: bool = True) -> Net:
     return net
 
 
-class DeviceEvaluator:
-    """`plan.Evaluator` for one device; see there for arguments, results and errors.
+class DeviceEvaluator(EnginePath):
+    """Evaluates every window by itself on one device; see `WindowEvaluator`.
+
+    The device works on one chunk after the other, in the order in which they were begun.
 
     Parameters
     ----------
@@ -67,9 +67,9 @@ class DeviceEvaluator:
         As for every path.
     record
         Whether a batch is recorded as a CUDA graph, where the device has them and the net allows it.
+    net
+        What computes, if it is prepared already.
     """
-
-    CONTROLS: tuple[str | None, ...] = (None, "occlusion", "flip")
 
     def __init__(
         self,
@@ -82,169 +82,62 @@ class DeviceEvaluator:
         record: bool = True,
         net: Net | None = None,
     ) -> None:
-        self._model, self._plan, self._grid, self._fill, self._tick = model, plan, grid, fill, tick
-        self._device = resolve_device(plan.device)
-        self._dtype: torch.dtype = torch.float32 if plan.dtype == "tf32" else getattr(torch, plan.dtype)
-        self._n_classes = None if model.input_size is None else model.n_classes
-        mean, std = model.preprocessing.mean, model.preprocessing.std
-        self._values = fill.normalised(mean, std) if fill.is_constant else None
-        self._size = plan.batch_size
-        self._record = record and self._device.type == "cuda"
-        with number_format(plan.dtype, self._device):
+        super().__init__(model, plan, grid, fill, tick)
+        self.size = plan.batch_size
+        self.record = record and self.device.type == "cuda"
+        with number_format(plan.dtype, self.device):
             self._net = net_on_device(model, plan) if net is None else net
         self._tracks: dict[tuple[tuple[int, ...], bool], _Track] = {}
-        self._blank_scores: dict[tuple[int, int], Tensor] = {}
-
-    def __call__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None = None) -> ChunkResult:
-        """See `plan.Evaluator`."""
-        return self.begin(images, labels, control)()
 
     def begin(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None = None
-    ) -> Callable[[], ChunkResult]:
-        """Start a chunk; what is returned waits for its results.
-
-        The device works on one chunk after the other, in the order in which they were begun.
-        """
-        if control not in self.CONTROLS:
-            raise InputError(f"unknown control {control!r}; expected {' or '.join(c for c in self.CONTROLS if c)}")
-        pictures = self._model.preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(images)))
-        if control == "flip":
-            pictures = pictures.flip(-1)
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
+    ) -> Callable[[], Outcomes]:
+        """See `WindowEvaluator`."""
         targets = torch.from_numpy(np.array(labels, dtype=np.int64))
-        blank = self._blank(pictures)
-        flights = self._launched(pictures, targets, ~blank, control)
+        flights = self._launched(self.normalised(images, control), targets, wanted, control == "occlusion")
 
-        def finish() -> ChunkResult:
-            found = Outcomes.room(len(images), self._grid.n_shifts)
-            self._land(flights, found)
-            if blank.any():
-                for_all = self._of_nothing(pictures, targets)
-                image, shift = np.nonzero(blank)
-                found.put((image, shift), for_all.chosen(image))
-            near = (found.margin < self._plan.settle) & ~blank
-            if near.any():
-                self._in_float32.settle(pictures, targets, near, control, found)
+        def finish() -> Outcomes:
+            found = Outcomes.room(len(images), self.grid.n_shifts)
+            for flight in flights:
+                good, outcomes = flight.landed()
+                refuse_not_finite(good, flight.image)
+                found.put((flight.image, flight.shift), outcomes)
             if self._tick is not None:
                 self._tick(found.prediction.size)
-            shape = len(images), *self._grid.shape
-            return ChunkResult(
-                found.prediction.reshape(shape), found.loss.reshape(shape), found.confidence.reshape(shape)
-            )
+            return found
 
         return finish
 
-    def settle(
-        self, pictures: Tensor, targets: Tensor, near: NDArray[np.bool_], control: str | None, found: Outcomes
-    ) -> None:
-        """Evaluate some windows [image, shift] of normalised pictures and put them over what was found."""
-        self._land(self._launched(pictures, targets, near, control), found)
-
-    @cached_property
-    def _in_float32(self) -> DeviceEvaluator:
-        """What settles near ties."""
-        exact = replace(self._plan.in_float32(), batch_size=min(SETTLING_BATCH, self._size))
-        return DeviceEvaluator(self._model, exact, self._grid, self._fill, record=self._record)
-
-    def _launched(
-        self, pictures: Tensor, targets: Tensor, wanted: NDArray[np.bool_], control: str | None
-    ) -> list[_Flight]:
-        """All wanted windows on their way, a few pictures at a time where their canvases would not fit."""
+    def _launched(self, pictures: Tensor, targets: Tensor, wanted: Mask, occluded: bool) -> list[_Flight]:
+        """All wanted windows on their way, a few images at a time where their canvases would not fit."""
         while True:
             try:
-                with number_format(self._plan.dtype, self._device), torch.no_grad():
-                    track = self._track(pictures, control)
+                with number_format(self.plan.dtype, self.device), torch.no_grad():
+                    key = (tuple(pictures.shape[1:]), occluded)
+                    if key not in self._tracks:
+                        self._tracks[key] = _Track(self, pictures, occluded)
+                    track = self._tracks[key]
                     return [
                         track.launch(first, pictures[first : first + track.block], targets, wanted)
                         for first in range(0, len(pictures), track.block)
                     ]
             except torch.OutOfMemoryError:
-                if self._size == 1:
+                if self.size == 1:
                     raise
-                self._size //= 2
+                self.size //= 2
             # Outside the handler, whose traceback would hold what is to be freed.
             self._tracks.clear()
             torch.cuda.empty_cache()
-            logger.warning("the device has too little memory for the batch: going on with %d windows", self._size)
+            logger.warning("the device has too little memory for the batch: going on with %d windows", self.size)
 
-    def _track(self, pictures: Tensor, control: str | None) -> _Track:
-        occluded = control == "occlusion"
-        key = (tuple(pictures.shape[1:]), occluded)
-        if key not in self._tracks:
-            self._tracks[key] = _Track(self, pictures, occluded)
-        return self._tracks[key]
+    def alone(self, window: Tensor) -> Float[Tensor, "1 k"]:
+        """Scores of one normalised window [1, c, h, w] by itself."""
+        with number_format(self.plan.dtype, self.device):
+            return self.alone_by(self._net, window)
 
-    def _land(self, flights: list[_Flight], found: Outcomes) -> None:
-        for flight in flights:
-            finite, outcomes = flight.landed()
-            if not finite.all():
-                places = tuple(sorted(set((flight.image[~finite]).tolist())))
-                raise ModelOutputError("the model gave scores that are not finite (NaN or infinity)", places)
-            found.put((flight.image, flight.shift), outcomes)
-
-    def _blank(self, pictures: Tensor) -> NDArray[np.bool_]:
-        """Which windows [image, shift] show nothing but fill: no row, or no column, that differs from it is in view."""
-        n = len(pictures)
-        if self._values is None:
-            return np.zeros((n, self._grid.n_shifts), dtype=np.bool_)
-        values = torch.tensor(self._values, dtype=pictures.dtype)[:, None, None]
-        content = (pictures != values).any(dim=1)
-        in_view = []
-        for shifts, other_axis in ((self._grid.dys, 2), (self._grid.dxs, 1)):
-            lines = content.any(dim=other_axis).numpy().astype(np.float32)
-            in_view.append(lines @ in_view_of(shifts, lines.shape[1]).T.astype(np.float32) > 0)
-        return np.asarray(~(in_view[0][:, :, None] & in_view[1][:, None, :]).reshape(n, -1), dtype=np.bool_)
-
-    def _of_nothing(self, pictures: Tensor, targets: Tensor) -> Outcomes:
-        """What the empty picture gives, for each true class: evaluated once, in float32 where near ties are settled."""
-        if self._plan.settle:
-            return self._in_float32._of_nothing(pictures, targets)
-        c, h, w = pictures.shape[1:]
-        if (h, w) not in self._blank_scores:
-            values = torch.tensor(self._values, dtype=torch.float32)[:, None, None]
-            empty = values.expand(self._size if self._plan.compiled else 1, c, h, w).contiguous()
-            try:
-                with number_format(self._plan.dtype, self._device), torch.no_grad():
-                    scores = self.scores(self.as_input(empty.to(self._device)))[:1].cpu()
-                if not torch.isfinite(scores).all():
-                    raise ModelOutputError("the model gave scores that are not finite (NaN or infinity)")
-            except ModelOutputError as error:
-                # No image is at fault, so none is named.
-                raise ModelOutputError(
-                    f"{error}: on the empty picture (nothing but fill) that is left when a shift pushes all "
-                    "content out; a smaller max-shift or an index rule as fill avoids it; met"
-                ) from error
-            self._blank_scores[h, w] = scores
-        return Outcomes.of(self._blank_scores[h, w].expand(len(targets), -1), targets)
-
-    def reach(self, h: int, w: int) -> tuple[int, int]:
-        """Rows and columns of canvas on each side: with a constant fill never more than the picture's own size."""
-        if self._values is None:
-            return self._grid.max_y, self._grid.max_x
-        return min(self._grid.max_y, h), min(self._grid.max_x, w)
-
-    def as_input(self, batch: Tensor) -> Tensor:
-        """The batch in the plan's number format and layout."""
-        layout = torch.channels_last if self._plan.channels_last else torch.contiguous_format
-        return batch.to(self._dtype).contiguous(memory_format=layout)
-
-    def scores(self, batch: Tensor) -> Tensor:
-        """Scores [n, classes] in float32 (float64 nets: float64); whether they are finite is looked at later."""
-        try:
-            out = self._net(batch)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            raise ModelOutputError(
-                f"the model raised {type(error).__name__} on a batch {tuple(batch.shape)}: {one_line(error)}"
-            ) from error
-        scores = scores_of(out)
-        expected = len(batch), self._n_classes or scores.shape[1]
-        if tuple(scores.shape) != expected:
-            raise ModelOutputError(
-                f"expected scores {expected} for a batch of {expected[0]}, the model gave {tuple(scores.shape)}"
-            )
-        return scores if scores.dtype == torch.float64 else scores.float()
+    def scores(self, batch: Tensor) -> Float[Tensor, "n k"]:
+        """Scores of a batch that is on the device; whether they are finite is looked at later."""
+        return self.expected_scores(self._net, self.as_input(batch))
 
 
 @dataclass(frozen=True)
@@ -269,13 +162,12 @@ class _Track:
 
     def __init__(self, owner: DeviceEvaluator, pictures: Tensor, occluded: bool) -> None:
         self._owner, self._occluded = owner, occluded
-        grid, device, dtype = owner._grid, owner._device, owner._dtype
-        self._values, self._rule = owner._values, owner._fill.rule
+        grid, device, dtype = owner.grid, owner.device, owner.dtype
         n, c, self._h, self._w = pictures.shape
         self._reach = (0, 0) if occluded else owner.reach(self._h, self._w)
         high, wide = self._h + 2 * self._reach[0], self._w + 2 * self._reach[1]
         self.block = max(1, min(n, MAX_NUMBERS // (c * high * wide)))
-        self._n_shifts, self._size = grid.n_shifts, owner._size
+        self._n_shifts, self._size = grid.n_shifts, owner.size
         room = -(-self.block * self._n_shifts // self._size) * self._size
         whole: dict[str, Any] = {"dtype": torch.int64, "device": device}
         self._canvas = torch.zeros(self.block, high, wide, c, dtype=dtype, device=device)
@@ -286,18 +178,15 @@ class _Track:
         exact = torch.float64 if dtype == torch.float64 else torch.float32
         kinds = (torch.bool, torch.int32, exact, torch.float16, exact)
         self._found = tuple(torch.zeros(room, dtype=kind, device=device) for kind in kinds)
-        nx = grid.shape[1]
         if occluded:
             self._stays = tuple(
-                torch.from_numpy(in_view_of(shifts, size)).to(device)
+                torch.from_numpy(in_view(shifts, size)).to(device)
                 for shifts, size in ((grid.dys, self._h), (grid.dxs, self._w))
             )
-            self._empty = torch.tensor(self._values, dtype=torch.float32, device=device).to(dtype)
+            self._empty = torch.tensor(owner.values, dtype=torch.float32, device=device).to(dtype)
         else:
-            # Shifts beyond the reach are blank windows, which are never asked for: their starts only have to exist.
-            starts = (reach - shifts for reach, shifts in zip(self._reach, (grid.dys, grid.dxs), strict=True))
-            self._starts = tuple(torch.from_numpy(np.asarray(start)).to(device) for start in starts)
-        self._nx = nx
+            self._starts = tuple(torch.from_numpy(start).to(device) for start in owner.starts(self._h, self._w))
+        self._nx = grid.shape[1]
         self._graph: torch.cuda.CUDAGraph | None = None
         self._fresh = True
 
@@ -307,7 +196,7 @@ class _Track:
         image, shift = np.nonzero(wanted[first : first + n])
         if not len(image):
             return _Flight(image, shift, tuple(torch.empty(0, dtype=f.dtype) for f in self._found), None)
-        wide = pictures if self._occluded else canvas(pictures, *self._reach, self._rule, self._values)
+        wide = pictures if self._occluded else canvas(pictures, *self._reach, self._owner.fill.rule, self._owner.values)
         self._send(wide.to(self._canvas.dtype).permute(0, 2, 3, 1), self._canvas)
         self._send(targets[first : first + n], self._targets)
         n_batches = -(-len(image) // self._size)
@@ -326,7 +215,7 @@ class _Track:
 
     def _run(self, n_batches: int) -> None:
         done = 0
-        if self._owner._record and self._fresh:
+        if self._owner.record and self._fresh:
             done = min(WARMING, n_batches)
             self._warm(done)
             if n_batches > WARMING:
@@ -368,7 +257,8 @@ class _Track:
         window = self._windows[place]
         image, shift = window // self._n_shifts, window % self._n_shifts
         scores = self._owner.scores(self._gathered(image, shift))
-        for room, values in zip(self._found, outcomes_of(scores, self._targets[image]), strict=True):
+        found = (finite(scores), *outcome_tensors(scores, self._targets[image]))
+        for room, values in zip(self._found, found, strict=True):
             room.index_copy_(0, place, values.to(room.dtype))
         self._at += self._size
 
@@ -381,7 +271,7 @@ class _Track:
             # [image, first row, first column, h, w, c] without a copy.
             windows = self._canvas.unfold(1, self._h, 1).unfold(2, self._w, 1).permute(0, 1, 2, 4, 5, 3)
             batch = windows[image, self._starts[0][iy], self._starts[1][ix]]
-        return self._owner.as_input(batch.permute(0, 3, 1, 2))
+        return batch.permute(0, 3, 1, 2)
 
     def _send(self, what: Tensor, room: Tensor) -> None:
         """To the front of a buffer on the device, without waiting."""
@@ -402,18 +292,3 @@ class _Track:
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch says no types here
         arrived.record()
         return arrays, arrived
-
-
-def outcomes_of(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Whether the scores [n, classes] are finite, then what `Outcomes` holds, each [n] on the scores' device."""
-    total = torch.logsumexp(scores, dim=1)
-    best, prediction = scores.max(dim=1)
-    loss = total - scores.gather(1, targets[:, None])[:, 0]
-    margin = best - scores.scatter(1, prediction[:, None], -torch.inf).max(dim=1).values
-    return torch.isfinite(scores).all(dim=1), prediction, loss, torch.exp(best - total), margin
-
-
-def in_view_of(shifts: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
-    """Which source positions [shift, position] are still inside after the shift."""
-    moved = np.arange(n)[None, :] + shifts[:, None]
-    return np.asarray((moved >= 0) & (moved < n), dtype=np.bool_)

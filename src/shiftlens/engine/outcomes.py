@@ -11,13 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shiftlens.engine.plan import ChunkResult
+
 Places = slice | tuple[NDArray[np.int64], NDArray[np.int64]]
 """Images of a chunk, or windows by image and shift."""
 
 
 @dataclass(frozen=True)
 class Outcomes:
-    """What the net says of some windows: arrays of one shape.
+    """What is kept of the scores of some windows: arrays of one shape.
 
     `loss` is cross-entropy in nats, `confidence` the softmax of the predicted class, `margin` the best score less the
     second best.
@@ -31,12 +33,7 @@ class Outcomes:
     @staticmethod
     def of(scores: Tensor, targets: Tensor) -> Outcomes:
         """Outcomes [n] from scores [n, classes] and true classes [n]."""
-        log_total = torch.logsumexp(scores, dim=1)
-        best, prediction = scores.max(dim=1)
-        loss = log_total - scores.gather(1, targets[:, None])[:, 0]
-        confidence = torch.exp(best - log_total)
-        # `amax`, since where the second best is does not matter: with a million classes looking for it takes longest.
-        margin = best - scores.scatter(1, prediction[:, None], -math.inf).amax(dim=1)
+        prediction, loss, confidence, margin = outcome_tensors(scores, targets)
         return Outcomes(
             prediction.cpu().numpy(),
             loss.float().cpu().numpy(),
@@ -49,10 +46,10 @@ class Outcomes:
         """Room for the windows [image, shift] of a chunk."""
         shape = n, n_shifts
         return Outcomes(
-            np.empty(shape, dtype=np.int64),
-            np.empty(shape, dtype=np.float32),
-            np.empty(shape, dtype=np.float16),
-            np.empty(shape, dtype=np.float32),
+            np.zeros(shape, dtype=np.int64),
+            np.zeros(shape, dtype=np.float32),
+            np.zeros(shape, dtype=np.float16),
+            np.zeros(shape, dtype=np.float32),
         )
 
     @staticmethod
@@ -65,8 +62,8 @@ class Outcomes:
             np.concatenate([part.margin for part in parts]),
         )
 
-    def chosen(self, places: NDArray[np.int64]) -> Outcomes:
-        """Those at some places along the first axis."""
+    def chosen(self, places: Places | NDArray[np.int64]) -> Outcomes:
+        """Those at some places."""
         return Outcomes(self.prediction[places], self.loss[places], self.confidence[places], self.margin[places])
 
     def put(self, places: Places, part: Outcomes) -> None:
@@ -75,3 +72,19 @@ class Outcomes:
         self.loss[places] = part.loss
         self.confidence[places] = part.confidence
         self.margin[places] = part.margin
+
+    def on_grid(self, shape: tuple[int, int]) -> ChunkResult:
+        """Outcomes [image, shift] as the result of a chunk, for a grid of `shape`."""
+        whole = len(self.prediction), *shape
+        return ChunkResult(self.prediction.reshape(whole), self.loss.reshape(whole), self.confidence.reshape(whole))
+
+
+def outcome_tensors(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What `Outcomes` holds for scores [n, classes] and true classes [n], each [n] on the scores' device."""
+    log_total = torch.logsumexp(scores, dim=1)
+    best, prediction = scores.max(dim=1)
+    loss = log_total - scores.gather(1, targets[:, None])[:, 0]
+    confidence = torch.exp(best - log_total)
+    # `amax`, since where the second best is does not matter: with a million classes looking for it takes longest.
+    margin = best - scores.scatter(1, prediction[:, None], -math.inf).amax(dim=1)
+    return prediction, loss, confidence, margin

@@ -1,4 +1,4 @@
-"""Choosing a plan by measurement: number format, layout, batch size, compilation.
+"""Choosing a plan: the number format by what the hardware has, layout, batch size and compilation by measurement.
 
 A choice is made once for each sweep and stored with it. Short sweeps are computed in float32 without measuring: there
 is nothing to gain that a user would notice. What promises most is measured first, and when the time for it (`budget`)
@@ -7,33 +7,41 @@ is over, the best of what was measured is taken.
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shiftlens.devices import has_bfloat16
 from shiftlens.engine.budget import SHARE, Budget
 from shiftlens.engine.checking import Check, most_windows
 from shiftlens.engine.direct import prepare_nets
 from shiftlens.engine.plan import Plan
-from shiftlens.engine.workers import Net
+from shiftlens.engine.window_evaluator import raw_scores
 from shiftlens.errors import InputError, ModelOutputError
-from shiftlens.models.checkpoints import one_line
-from shiftlens.models.loading import Model
-from shiftlens.models.probing import scores_of
+from shiftlens.models.wrapping import Model
+from shiftlens.naming import one_line
+from shiftlens.shifts import Fill, ShiftGrid
 
+logger = logging.getLogger(__name__)
+
+LONG_MACS = 6e11
+"""Multiply-adds of a sweep above which bfloat16 is worth its checks (2,900 windows of the shipped VGG). A property of
+the sweep and the model, not of the clock: the same sweep has the same number format each time."""
+LEAST_MACS = 10_000_000
+"""Multiply-adds that a window counts for at least: small layers cost more than their arithmetic."""
 WORTH_MEASURING = 3.0
 """Seconds of sweep above which the candidates are timed."""
 COMPILING = 40.0
 """Seconds that a compilation takes, about; nothing can stop one. Tried where that is no more than `budget.SHARE`."""
 COMPILED_GAINS = 1.25
 """How many times faster a compiled net is, at most: a path that is faster already need not be compared with one."""
-FOR_FORMATS = 0.5
+FOR_LAYOUTS = 0.5
 """Of the time for the choice: to look for a cut takes as long, and gains more."""
 MEASURED_SECONDS = 0.3
 """For each candidate, where there is time for all of them; three times as long for one whose batches take long."""
@@ -41,63 +49,100 @@ BATCHES = (32, 64, 128, 256)
 """Windows in a forward pass, tried where the sweep is long enough."""
 
 
-def choose(
-    model: Model,
-    images: NDArray[np.uint8],
-    check: Check,
-    *,
-    n_evaluations: int,
-    dtype: str,
-    batch_size: int | None,
-    budget: Budget,
-    say: Callable[[str], None],
-) -> tuple[float, Plan]:
-    """Windows per second and the plan for a sweep of `n_evaluations` windows; see `engine.make_plan`."""
-    h, w = images.shape[2:]
-    largest = batch_size or max(1, min(max(BATCHES), most_windows(model, h, w), n_evaluations))
-    plan = replace(check.plain, batch_size=batch_size or min(64, largest))
-    if not isinstance(model.module, nn.Module):
-        if dtype not in ("auto", "float32"):
-            raise InputError(f"{model.name} is a plain callable and computes in its own format; leave --dtype out")
-        return math.inf, replace(plan, n_threads=torch.get_num_threads())  # its time is the user's: not measured
+@dataclass(frozen=True)
+class Search:
+    """What a plan is looked for.
 
-    def usable(candidate: Plan) -> bool:
-        why = check.why_not(candidate)
+    Attributes
+    ----------
+    model, images, grid, fill
+        The sweep; some of its images, uint8 [n, c, h, w].
+    n_evaluations
+        Windows of the whole sweep.
+    dtype, batch_size
+        What the user asked for; `"auto"` and None leave it open.
+    check
+        What every candidate must agree with.
+    budget
+        The time that may be spent.
+    """
+
+    model: Model
+    images: NDArray[np.uint8]
+    grid: ShiftGrid
+    fill: Fill
+    n_evaluations: int
+    dtype: str
+    batch_size: int | None
+    check: Check
+    budget: Budget
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """Number formats that may be used, the first that agrees is; the last one needs no agreement.
+
+        For `"auto"`, bfloat16 where the hardware has it and the sweep is long enough.
+        """
+        if self.dtype != "auto":
+            return (self.dtype,)
+        device = torch.device(self.check.plain.device)
+        macs = self.n_evaluations * max(LEAST_MACS, self.model.n_macs or 0)
+        # A GPU has bfloat16 many times as fast as IEEE float32, however short the sweep.
+        long = device.type != "cpu" or macs >= LONG_MACS
+        return ("bfloat16", "float32") if long and has_bfloat16(device) else ("float32",)
+
+    def usable(self, candidate: Plan) -> bool:
+        """Whether the direct path agrees with the module under a plan."""
+        why = self.check.why_not(candidate)
         if why:
-            say(f"{_words(candidate)} is not used: {why}")
+            logger.info("%s is not used: %s", _words(candidate), why)
         return not why
 
-    def better(best: tuple[float, Plan], candidate: Plan) -> tuple[float, Plan]:
-        try:
-            return max(best, (_rate(model, candidate, pictures, budget), candidate), key=lambda pair: pair[0])
-        except ModelOutputError as error:  # the check may have had time for smaller batches only
-            say(f"{_words(candidate)} is not used: {error}")
-            return best
+    def pictures(self, device: str) -> Tensor:
+        """The images as the model takes them."""
+        return self.model.preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(self.images))).to(device)
 
+
+def choose(search: Search) -> tuple[float, Plan]:
+    """Windows per second and the plan of the direct path; see `engine.make_plan`."""
+    model, check, budget, n = search.model, search.check, search.budget, search.n_evaluations
+    h, w = search.images.shape[2:]
+    largest = search.batch_size or max(1, min(max(BATCHES), most_windows(model, h, w), n))
+    plan = replace(check.plain, batch_size=search.batch_size or min(64, largest))
+    if not isinstance(model.module, nn.Module):
+        if search.dtype not in ("auto", "float32"):
+            raise InputError(f"{model.name} is a plain callable and computes in its own format; leave --dtype out")
+        return math.inf, replace(plan, n_threads=torch.get_num_threads())  # its time is the user's: not measured
     folded = replace(plan, fold_batch_norm=True)
-    plan = folded if usable(folded) else plan
-    if dtype == "bfloat16":
-        plan = replace(plan, dtype=dtype)
+    plan = folded if search.usable(folded) else plan
+    if search.dtype == "bfloat16":
+        plan = replace(plan, dtype="bfloat16")
         _refuse_unable(model, check, plan)
-    pictures = model.preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(images))).to(plan.device)
-    best = (_rate(model, plan, pictures, budget, enough=n_evaluations / WORTH_MEASURING), plan)
-    if n_evaluations / best[0] < WORTH_MEASURING:
+    elif "bfloat16" in search.formats and search.usable(rounded := replace(plan, dtype="bfloat16", channels_last=True)):
+        plan = rounded
+    best = (_rate(search, plan, enough=n / WORTH_MEASURING), plan)
+    if n / best[0] < WORTH_MEASURING:
         return best
-    # What gains most comes first, and is tried in any case: it may be worth several times what has been spent by then.
-    formats = ["bfloat16", "float32"] if dtype == "auto" else [dtype]
-    candidates = [replace(plan, dtype=name, channels_last=last) for last in (True, False) for name in formats]
-    for candidate in candidates:
-        budget.fit(n_evaluations / best[0])
-        if candidate == plan or (candidate != candidates[0] and budget.spent(FOR_FORMATS)):
-            continue
-        if usable(candidate):
-            best = better(best, candidate)
-    for size in () if batch_size else sorted({min(size, largest) for size in BATCHES} - {plan.batch_size}):
+    budget.fit(n / best[0])
+    # The other layout gains most, and is tried in any case: it may be worth several times what has been spent by then.
+    layout = replace(plan, channels_last=not plan.channels_last)
+    if search.usable(layout):
+        best = _better(search, best, layout)
+    for size in () if search.batch_size else sorted({min(size, largest) for size in BATCHES} - {plan.batch_size}):
         candidate = replace(best[1], batch_size=size)
-        if not budget.spent(FOR_FORMATS) and usable(candidate):
-            best = better(best, candidate)
-    budget.fit(n_evaluations / best[0])
+        if not budget.spent(FOR_LAYOUTS) and search.usable(candidate):
+            best = _better(search, best, candidate)
+    budget.fit(n / best[0])
     return best
+
+
+def _better(search: Search, best: tuple[float, Plan], candidate: Plan) -> tuple[float, Plan]:
+    """The faster of the best so far and a candidate."""
+    try:
+        return max(best, (_rate(search, candidate), candidate), key=lambda pair: pair[0])
+    except ModelOutputError as error:  # the check may have had time for smaller batches only
+        logger.info("%s is not used: %s", _words(candidate), error)
+        return best
 
 
 def _words(plan: Plan) -> str:
@@ -117,27 +162,15 @@ def _refuse_unable(model: Model, check: Check, plan: Plan) -> None:
         ) from error
 
 
-def compiled(
-    model: Model,
-    images: NDArray[np.uint8],
-    best: tuple[float, Plan],
-    direct: tuple[float, Plan],
-    check: Check,
-    *,
-    n_evaluations: int,
-    budget: Budget,
-    say: Callable[[str], None],
-) -> tuple[float, Plan]:
+def compiled(search: Search, best: tuple[float, Plan], direct: tuple[float, Plan]) -> tuple[float, Plan]:
     """The best of all ways so far, or the direct path compiled where that can win back what the attempt costs."""
-    seconds = n_evaluations / best[0]
-    if seconds * SHARE < COMPILING or best[0] > COMPILED_GAINS * direct[0] or budget.spent():
+    seconds = search.n_evaluations / best[0]
+    if seconds * SHARE < COMPILING or best[0] > COMPILED_GAINS * direct[0] or search.budget.spent():
         return best
     candidate = replace(direct[1], compiled=True, n_threads=torch.get_num_threads())
-    pictures = model.preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(images))).to(candidate.device)
-    if why := check.why_not(candidate):  # no compiler on the machine, a net that it cannot take, or other numbers
-        say(f"not compiled: {why}")
+    if not search.usable(candidate):  # no compiler on the machine, a net that it cannot take, or other numbers
         return best
-    rate = _rate(model, candidate, pictures, budget)
+    rate = _rate(search, candidate)
     # Five per cent is more than the noise of these short timings.
     return (rate, candidate) if rate > 1.05 * best[0] else best
 
@@ -149,30 +182,19 @@ def _batch(pictures: Tensor, n: int, plan: Plan) -> Tensor:
     return repeated.to(getattr(torch, plan.dtype)).contiguous(memory_format=layout)
 
 
-def _forward(net: Net, batch: Tensor) -> Tensor:
-    try:
-        with torch.no_grad():
-            return scores_of(net(batch)).float()
-    except ModelOutputError:
-        raise
-    except Exception as error:
-        raise ModelOutputError(
-            f"the model raised {type(error).__name__} on a batch {tuple(batch.shape)}: {one_line(error)}"
-        ) from error
-
-
-def _rate(model: Model, plan: Plan, pictures: Tensor, budget: Budget, enough: float = math.inf) -> float:
+def _rate(search: Search, plan: Plan, enough: float = math.inf) -> float:
     """Windows per second: the median over a few rounds of batches, after one to warm up.
 
     A cold net that reaches `enough` is not measured any further, a slow one in fewer rounds.
     """
-    workers = prepare_nets(model, plan)
-    batch = _batch(pictures, plan.batch_size, plan)
+    budget = search.budget
+    workers = prepare_nets(search.model, plan)
+    batch = _batch(search.pictures(plan.device), plan.batch_size, plan)
     seconds = min(MEASURED_SECONDS, budget.seconds / 20)
 
     def timed(n_batches: int) -> float:
         begin = budget.clock()
-        for _ in workers.map(_forward, [batch] * n_batches):
+        for _ in workers.map(raw_scores, [batch] * n_batches):
             pass
         if batch.is_cuda:
             torch.cuda.synchronize(batch.device)

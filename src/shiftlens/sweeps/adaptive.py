@@ -1,4 +1,4 @@
-"""An adaptive sweep: images until the band around the accuracies of all shifts is as narrow as was asked."""
+"""The order of the work: all images at once, or images until the band around all accuracies is narrow enough."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from shiftlens.sweeps.jobs import Job
 
 
 def agree_on_width(main: SweepGroup, half_width: float, announce: Callable[[str], None]) -> float:
-    """The width that a stored sweep is now measured to: the narrower of what was and what is asked for.
+    """The width that a stored sweep is now measured to: the narrower of the stored one and the one asked for.
 
-    All bands hold together, so a narrower one may be asked for whenever: the sweep goes on from where it is. A wider
-    one is no reason to stop elsewhere than the sweep would have.
+    All bands hold together, so a sweep may be resumed with a narrower width at any time. A wider one changes nothing.
     """
     before = main.half_width
     if before is not None and half_width > before:
@@ -31,43 +30,45 @@ def agree_on_width(main: SweepGroup, half_width: float, announce: Callable[[str]
     return half_width
 
 
-def stretches(
+def stages(
     groups: list[SweepGroup],
-    half_width: float,
+    half_width: float | None,
     *,
     expect: Callable[[int], None],
     announce: Callable[[str], None],
 ) -> Iterator[list[Job]]:
-    """What is to be computed from one look to the next; the sweep first, then its controls on the same images.
+    """Yield the jobs that are missing, stage by stage: the sweep first, then its controls on the same images.
 
-    The caller writes the results of all jobs of a stretch before it asks for the next one. Groups are finished here.
+    A stage of an adaptive sweep ends where the band is looked at. The caller writes the results of all jobs of a stage
+    before it asks for the next one. Groups are finished here.
 
     Parameters
     ----------
     groups
         The sweep, and the controls that are asked for.
     half_width
-        In points, see `agree_on_width`.
+        In points, see `agree_on_width`; None measures all images.
     expect
-        Told how many images it will probably take.
+        Told how many images an adaptive sweep will probably take.
     announce
         Told what a look has shown.
     """
     main, *controls = groups
-    yield from _until(main, half_width, expect, announce)
+    yield from _missing(main) if half_width is None else _until(main, half_width, expect, announce)
     for control in controls:
-        if control.complete and control.n_images != main.n_images:
-            control.reopen()
-        if not control.complete:
-            control.stop_at(main.n_images)
-        yield from _finished(control, None)
+        if half_width is not None:
+            if control.complete and control.n_images != main.n_images:
+                control.reopen()
+            if not control.complete:
+                control.stop_at(main.n_images)
+        yield from _missing(control)
 
 
 def _until(
     group: SweepGroup, half_width: float, expect: Callable[[int], None], announce: Callable[[str], None]
 ) -> Iterator[list[Job]]:
     if group.complete:
-        yield from _finished(group, group.half_width_reached)
+        yield from _missing(group, group.half_width_reached)
         return
     schedule = group.header.schedule
     if schedule is None:
@@ -91,7 +92,7 @@ def _until(
             band.add((prediction == labels[:, None, None]).reshape(len(labels), n_cells))
         look = band.look()
         if missing:
-            announce(_said(look))
+            announce(_described(look))
         if look.half_width <= half_width:
             group.stop_at(stop)
             expect(stop)
@@ -100,8 +101,8 @@ def _until(
         expect(look.images_for(half_width, schedule.looks))
 
 
-def _finished(group: SweepGroup, half_width: float | None) -> Iterator[list[Job]]:
-    """A group whose images are known: what it lacks, and then its means."""
+def _missing(group: SweepGroup, half_width: float | None = None) -> Iterator[list[Job]]:
+    """The missing jobs of a group whose images are known; then the group is finished."""
     missing = np.flatnonzero(~group.finished()).tolist()
     if missing:
         n_images = group.n_images
@@ -134,7 +135,7 @@ def refuse_other_kind(stored: SweepHeader, path: Path, half_width: float | None)
         )
 
 
-def _said(look: Look) -> str:
+def _described(look: Look) -> str:
     if look.n_images == look.n_population:
         return f"all {look.n_images:,} images are measured: no width is left"
     return (

@@ -1,16 +1,22 @@
-"""One chunk of images with all its shifts is one job: what crosses between the runner and whoever computes."""
+"""One chunk of images with all its shifts is one job: what the runner hands to the process or cluster that computes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shiftlens.engine.plan import ChunkResult
+from shiftlens.data.imageset import ImageSet
+from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.errors import ModelOutputError
+from shiftlens.models.wrapping import Model
+from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.group import SweepGroup
+from shiftlens.sweeps.header import SweepHeader
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,13 +52,39 @@ class Job:
 
 
 Compute = Callable[[Iterable[Job], Callable[[int], None]], Iterator[tuple[Job, ChunkResult]]]
-"""Takes jobs when it is ready for them, gives checked results in any order; may be called again with more.
+"""Takes jobs when it is ready for them and yields checked results in any order; may be called again with more jobs.
 
-The second argument may be told how many evaluations of the present chunk are done."""
+The second argument may be told how many evaluations of the current chunk are done."""
+
+
+class Computer(Protocol):
+    """Where chunks are computed: this process (`runner.ThisProcess`) or a cluster. Never touches the store."""
+
+    def __enter__(self) -> Computer: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None: ...
+
+    def device(self, asked: str) -> str:
+        """The device that computes, `cpu` or `cuda...`, where `asked` was requested."""
+        ...
+
+    def check(self, plan: Plan) -> None:
+        """Refuse a plan whose results cannot be reproduced here, where that is known before the first job."""
+        ...
+
+    def make_plan(self, model: Model, images: NDArray[np.uint8], grid: ShiftGrid, fill: Fill, **options: Any) -> Plan:
+        """`engine.evaluators.make_plan` where the chunks will be computed."""
+        ...
+
+    def evaluator(self, model: Model, images: ImageSet, header: SweepHeader) -> Compute:
+        """The function that computes the jobs of a sweep."""
+        ...
 
 
 def check_result(result: ChunkResult, n_classes: int) -> None:
-    """A chunk with a number missing would count as unfinished for ever, so it is refused whatever the engine.
+    """Refuse a chunk with a missing number, which would count as unfinished for ever.
 
     Raises
     ------

@@ -1,14 +1,23 @@
-"""What a sweep is asked to do, made definite and checked before anything is computed or written."""
+"""The request of a sweep: every argument is resolved and checked here, once, before anything is computed or written."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from shiftlens.data.imageset import ImageSet
+from shiftlens.engine.evaluators import check_request
 from shiftlens.engine.plan import Plan
 from shiftlens.errors import InputError, StoreError
+from shiftlens.models.matching import check_labels, on_input_grid
+from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.sweeps.header import SweepHeader, describe
+from shiftlens.sweeps.looks import checked_half_width, in_fixed_order
+from shiftlens.sweeps.reuse import Reuse
 
 logger = logging.getLogger(__name__)
 
@@ -20,83 +29,170 @@ CHUNK_MACS = CHUNK_EVALUATIONS * 209_000_000
 """Multiply-adds in a chunk, about: nets that cost more than `vgg8` get smaller chunks, or a kill would cost hours."""
 
 CHUNK_PICTURE_BYTES = 32 * 2**20
-"""Bytes of pictures in a chunk: few shifts of large pictures must not fill the memory."""
+"""Bytes of images in a chunk: few shifts of large images must not fill the memory."""
 
 MOST_CANVAS = 2**28
-"""Most numbers in a picture with all that can enter around it, as an index rule needs it: 1 GB in float32, thrice in
-memory while windows are cut."""
+"""Most numbers in an image with all that can enter around it, as an index rule needs it: 1 GB in float32, three times
+that while windows are cut."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a sweep is asked to do.
+
+    Attributes
+    ----------
+    model, images, size
+        The model at the input size `(h, w)`, and the images on that grid in the order of measurement.
+    grid, fill, out
+        The shifts, what enters, and the path of the Zarr group.
+    controls
+        Names of the controls, each once.
+    engine, dtype, device, batch_size
+        How to compute, as the user asked for it; `"auto"` and None leave it to the plan.
+    half_width
+        In points, for an adaptive sweep.
+    reuse
+        The sweep whose results are copied.
+    """
+
+    model: Model
+    images: ImageSet
+    size: tuple[int, int]
+    grid: ShiftGrid
+    fill: Fill
+    out: Path
+    controls: tuple[str, ...]
+    engine: str
+    dtype: str
+    device: str
+    batch_size: int | None
+    half_width: float | None
+    reuse: Reuse | None
+
+    def header(self, plan: Plan) -> SweepHeader:
+        """The header of the sweep, computed by `plan`."""
+        return describe(self.model, self.images, self.size, self.grid, self.fill, plan)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(c, h, w) of one image."""
+        return (self.images.n_channels, *self.size)
+
+    @property
+    def chunk_size(self) -> int:
+        """Images in a chunk of a new sweep that measures all images."""
+        n_bytes = self.images.n_channels * self.size[0] * self.size[1]
+        return images_per_chunk(len(self.images), self.grid.n_shifts, self.model.n_macs, n_bytes)
+
+    def refuse_other_plan(self, plan: Plan, path: Path) -> None:
+        """Refuse to compute in another way than the sweep at `path`, when one was asked for by name.
+
+        Raises
+        ------
+        StoreError
+            Says which of engine, dtype, device and batch size differs.
+        """
+        for what, asked, stored in (
+            ("engine", self.engine, plan.engine),
+            ("dtype", self.dtype, plan.dtype),
+            ("device", self.device, plan.device),
+            ("batch-size", self.batch_size or "auto", plan.batch_size),
+        ):
+            if asked not in ("auto", stored):
+                raise StoreError(
+                    f"{path} holds a sweep with another {what}: asked for {asked}, the stored sweep has {stored}; "
+                    f"leave {what} out to use the stored one, or choose another path"
+                )
+
+
+def resolve(
+    model: Model,
+    images: ImageSet,
+    grid: ShiftGrid | None = None,
+    *,
+    out: str | Path,
+    fill: str | float | Sequence[float] | Fill = "black",
+    engine: str = "auto",
+    dtype: str = "auto",
+    controls: Sequence[str] = (),
+    device: str = "auto",
+    batch_size: int | None = None,
+    half_width: float | None = None,
+    reuse: str | Path | None = None,
+    announce: Callable[[str], None] = logger.warning,
+) -> Request:
+    """Check every argument of a sweep and fill in the defaults; see `shiftlens.sweep` for each of them.
+
+    Raises
+    ------
+    InputError
+        A request that cannot be served.
+    StoreError
+        `reuse` is no sweep of some of the same images.
+    """
+    path = Path(out)
+    images, size = on_input_grid(model, images)
+    model = model.at(size)
+    check_labels(model, images)
+    if half_width is not None:
+        half_width = checked_half_width(half_width)
+        images = in_fixed_order(images)
+    reused = None
+    if reuse is not None:
+        if half_width is not None:
+            raise InputError("an adaptive sweep takes its images in an order of its own: leave reuse out")
+        if os.path.realpath(reuse) == os.path.realpath(path):  # unlike resolve(), no error for a loop of links
+            raise InputError(f"{reuse} is the sweep that is written; reuse must name another one")
+        reused = Reuse(Path(reuse), images)
+        images = reused.images
+    if grid is None:
+        grid = default_grid(size, announce)
+    fill = Fill.parse(fill)
+    controls = (controls,) if isinstance(controls, str) else tuple(dict.fromkeys(controls))
+    check_request(grid, fill, engine, dtype, controls, batch_size)
+    refuse_wide_canvas(grid, size, images.n_channels, fill)
+    if fill.is_constant:
+        fill.normalised(model.preprocessing.mean, model.preprocessing.std)
+    return Request(
+        model, images, size, grid, fill, path, controls, engine, dtype, device, batch_size, half_width, reused
+    )
 
 
 def refuse_wide_canvas(grid: ShiftGrid, size: tuple[int, int], n_channels: int, fill: Fill) -> None:
     """Refuse shifts so large that what an index rule brings in would not fit the memory.
 
-    With a constant fill nothing is kept beyond the picture's own size.
+    With a constant fill nothing is kept beyond the image's own size.
 
     Raises
     ------
     InputError
-        Names the picture's size, beyond which an index rule only repeats itself.
+        Names the image's size, beyond which an index rule only repeats itself.
     """
     h, w = size[0] + 2 * grid.max_y, size[1] + 2 * grid.max_x
     if not fill.is_constant and n_channels * h * w > max(MOST_CANVAS, 9 * n_channels * size[0] * size[1]):
         raise InputError(
-            f"max-shift {grid.max_y}x{grid.max_x} with fill {fill.name} needs {h:,} x {w:,} pixels around each picture "
-            f"({4e-9 * n_channels * h * w:.0f} GB); a max-shift of the picture's size, {size[0]}x{size[1]}, shows "
+            f"max-shift {grid.max_y}x{grid.max_x} with fill {fill.name} needs {h:,} x {w:,} pixels around each image "
+            f"({4e-9 * n_channels * h * w:.0f} GB); a max-shift of the image's size, {size[0]}x{size[1]}, shows "
             "all that the fill brings in"
         )
-
-
-def refuse_other_plan(
-    plan: Plan, path: Path, *, engine: str, dtype: str, device: str, batch_size: int | None = None
-) -> None:
-    """Refuse to go on with a stored sweep in another way than it was begun, when one was asked for by name.
-
-    Raises
-    ------
-    StoreError
-        Says which of engine, dtype, device and batch size differs.
-    """
-    for what, asked, stored in (
-        ("engine", engine, plan.engine),
-        ("dtype", dtype, plan.dtype),
-        ("device", device, plan.device),
-        ("batch-size", "auto" if batch_size is None else batch_size, plan.batch_size),
-    ):
-        if asked not in ("auto", stored):
-            raise StoreError(
-                f"{path} holds a sweep with another {what}: expected {asked}, got {stored}; leave {what} out to go on "
-                "with it, or choose another path"
-            )
-
-
-def device_on_cluster(device: str) -> str:
-    """What `device` means on a cluster, whose workers are cores.
-
-    Raises
-    ------
-    InputError
-        A GPU was asked for.
-    """
-    if device not in ("auto", "cpu"):
-        raise InputError(f"a cluster computes on the cores of its machines: expected device auto or cpu, got {device}")
-    return "cpu"
 
 
 def default_grid(
     size: tuple[int, int], announce: Callable[[str], None] = logger.warning, *, step: int = 1
 ) -> ShiftGrid:
-    """The shifts for pictures of `size` `(h, w)` pixels when no max-shift is asked for; a cut-down one is announced."""
+    """The shifts for images of `size` `(h, w)` pixels when no max-shift is asked for; a cut-down one is announced."""
     grid = ShiftGrid(ShiftGrid.default_for(size).max_shift, step)
     if (grid.max_y, grid.max_x) != size:
         announce(
-            f"pictures are {size[0]} x {size[1]} px: shifts up to {grid.max_y} px down and up, {grid.max_x} px right "
+            f"images are {size[0]} x {size[1]} px: shifts up to {grid.max_y} px down and up, {grid.max_x} px right "
             f"and left are swept ({grid.n_shifts:,} of them); ask for another max-shift to see further"
         )
     return grid
 
 
-def images_per_chunk(n_images: int, n_shifts: int, n_macs: int | None, picture_bytes: int) -> int:
-    """Images in a chunk, at least 1: a matter of the sweep alone, never of the machine.
+def images_per_chunk(n_images: int, n_shifts: int, n_macs: int | None, image_bytes: int) -> int:
+    """Images in a chunk, at least 1; it depends on the sweep alone, never on the machine.
 
     Parameters
     ----------
@@ -104,8 +200,8 @@ def images_per_chunk(n_images: int, n_shifts: int, n_macs: int | None, picture_b
         Size of the sweep.
     n_macs
         Multiply-adds of one image, None when unknown.
-    picture_bytes
-        Bytes of one picture (uint8).
+    image_bytes
+        Bytes of one image (uint8).
     """
     evaluations = min(CHUNK_EVALUATIONS, CHUNK_MACS // max(1, n_macs or 1))
-    return max(1, min(n_images, evaluations // n_shifts, CHUNK_PICTURE_BYTES // picture_bytes))
+    return max(1, min(n_images, evaluations // n_shifts, CHUNK_PICTURE_BYTES // image_bytes))

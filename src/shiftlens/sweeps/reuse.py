@@ -1,4 +1,4 @@
-"""A sweep of more images takes over what one of fewer has already measured."""
+"""A sweep of more images reuses the results of a sweep of fewer images."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from shiftlens.storage.locking import disk_errors
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.header import SweepHeader, sweep_exists
 from shiftlens.sweeps.jobs import Compute, Job
-from shiftlens.sweeps.request import refuse_other_plan
 from shiftlens.sweeps.sweep_store import SweepStore
 
 
 class Reuse:
-    """Another sweep of the same question, on some of the same images; it is only read.
+    """Another sweep with the same model, grid and fill, on some of the same images; it is only read.
 
-    Its plan is taken over, its images come first and in its order, and a chunk is copied where computing it would give
-    the same bytes: the path by cells computes each image by itself, the other paths share batches among the images of a
-    chunk, so there the chunk must be the same one.
+    The new sweep takes its plan and begins with its images in its order. A chunk is copied where computing it would
+    give the same bytes: the engine `dedup` computes each image by itself; `direct` shares batches among the images of
+    a chunk, so there the chunk must hold the same images.
 
     Parameters
     ----------
@@ -42,8 +41,8 @@ class Reuse:
 
     def __init__(self, path: Path, images: ImageSet) -> None:
         if not sweep_exists(path):
-            raise StoreError(f"there is no sweep at {path} to take anything over from")
-        self._path = path
+            raise StoreError(f"there is no sweep at {path} to reuse")
+        self.path = path
         self._store = SweepStore(path)
         # All that it was to be measured on, also where it stopped early: that is what its digest is of.
         _, index = self._store.main.everyone
@@ -52,12 +51,12 @@ class Reuse:
         if missing:
             raise StoreError(
                 f"{path} holds images that are not among the {len(images):,} asked for, such as number {missing[0]} "
-                "of the source; only a sweep of some of the same images can be taken over"
+                "of the source; only a sweep of some of the same images can be reused"
             )
         first = np.array([places[int(source)] for source in index], dtype=np.int64)
         # Pixels and labels are compared, not just numbers: another source may count in the same way.
         if images.subset(first).digest != self._store.main.header.data_digest:
-            raise StoreError(f"{path} holds a sweep of other images than the ones asked for; nothing can be taken over")
+            raise StoreError(f"{path} holds a sweep of other images than the ones asked for; it cannot be reused")
         self.images = images.subset(np.concatenate([first, np.setdiff1d(np.arange(len(images)), first)]))
         self._whole: dict[tuple[str | None, int], bool] = {}
 
@@ -71,7 +70,7 @@ class Reuse:
         """Images of the other sweep."""
         return self._store.main.n_images
 
-    def check(self, header: SweepHeader, *, engine: str, dtype: str, device: str) -> None:
+    def check(self, header: SweepHeader) -> None:
         """Refuse to mix numbers of two questions, or of two ways to compute them.
 
         Raises
@@ -79,11 +78,12 @@ class Reuse:
         StoreError
             Says what differs: model, grid, fill, plan, machine, torch.
         """
-        stored, where = self._store.main.header, str(self._path)
+        stored, where = self._store.main.header, str(self.path)
         header.model_copy(update={"data_digest": stored.data_digest}).refuse_other(stored, where)
-        refuse_other_plan(self.plan, self._path, engine=engine, dtype=dtype, device=device)
         if header.plan != self.plan:
-            raise StoreError(f"{where} was computed by another plan than the sweep that goes on; leave it out to go on")
+            raise StoreError(
+                f"{where} was computed by another plan than the sweep that is resumed; leave reuse out to resume it"
+            )
         stored.refuse_other_torch(where)
         check_machine(self.plan)
 
@@ -114,7 +114,7 @@ class Reuse:
             return None
         if not all(self._is_whole(group, chunk) for chunk in chunks):
             return None
-        with disk_errors(self._path, "read"):
+        with disk_errors(self.path, "read"):
             prediction, loss, confidence = (_read(group, name, span) for name in ("prediction", "loss", "confidence"))
         return ChunkResult(prediction.astype(np.int64), loss.astype(np.float32), confidence.astype(np.float16))
 

@@ -8,22 +8,24 @@ additions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from shiftlens.engine.direct import DirectEvaluator, prepare_module
+from shiftlens.engine.direct import prepare_module
 from shiftlens.engine.frame import framed
 from shiftlens.engine.outcomes import Outcomes
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.shared.program import Layout, Program, rest_of
 from shiftlens.engine.shared.tracing import Trace, trace
+from shiftlens.engine.window_evaluator import EnginePath, Mask, WindowEvaluator
 from shiftlens.engine.workers import Net, Workers, replicas
 from shiftlens.errors import InputError, StoreError
-from shiftlens.models.loading import Model
+from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
 
 CELL_BYTES = 1_200_000_000
@@ -36,89 +38,116 @@ def n_workers(program: Program, plan: Plan, n_threads: int) -> int:
     return max(1, min(n_threads, CELL_BYTES // max(1, bytes_each)))
 
 
-class DedupEvaluator(DirectEvaluator):
-    """`plan.Evaluator` by cells; see there for arguments, results and errors."""
+ProgramOf = Callable[[nn.Module, tuple[int, int, int], bool], tuple[Trace, Program]]
+"""The trace of a net on images [c, h, w], and what runs once for all shifts; the last argument: occluded windows."""
+
+
+class DedupEvaluator(EnginePath):
+    """Evaluates windows by cells; see `WindowEvaluator`.
+
+    Parameters
+    ----------
+    model, plan, grid, fill, tick
+        As for every path.
+    program_of
+        Makes the program; by default that of the plan's cut.
+    """
 
     def __init__(
-        self, model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, tick: Callable[[int], None] | None = None
+        self,
+        model: Model,
+        plan: Plan,
+        grid: ShiftGrid,
+        fill: Fill,
+        tick: Callable[[int], None] | None = None,
+        *,
+        program_of: ProgramOf | None = None,
     ) -> None:
         super().__init__(model, plan, grid, fill, tick)
-        self._traces: dict[tuple[int, int, int], Trace] = {}
+        # One copy of the net serves the trace, and the single whole image that is ever evaluated: the blank one.
+        self._module = prepare_module(model, plan)
+        self._program_of = program_of or self._cut
         self._programs: dict[tuple[int, int, int, bool], tuple[Program, Workers]] = {}
 
-    def _nets(self, model: Model, plan: Plan) -> Workers:
-        # One copy of the net serves the trace, and the single whole picture that is ever evaluated: the blank one.
-        self._module = prepare_module(model, plan)
-        return Workers([self._module], plan.n_threads)
+    def begin(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
+    ) -> Callable[[], Outcomes]:
+        """See `WindowEvaluator`; all is done when the results are asked for."""
+        return partial(self._evaluated, images, labels, control, wanted)
+
+    def _evaluated(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
+    ) -> Outcomes:
+        c, h, w = images.shape[1:]
+        program, workers = self._program((c, h, w), control == "occlusion")
+        pictures = self.normalised(images, control).to(self.device)
+        targets = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(self.device)
+        found = Outcomes.room(len(images), self.grid.n_shifts)
+        n_done = 0
+
+        def evaluate(rest: Net, image: int) -> tuple[int, NDArray[np.int64], Outcomes]:
+            shift = np.flatnonzero(wanted[image])
+            parts = [
+                Outcomes.of(scores, targets[image].expand(len(scores)))
+                for scores in self._scores_of(rest, program, pictures[image], image, shift)
+            ]
+            return image, shift, Outcomes.joined(parts)
+
+        for image, shift, outcomes in workers.map(evaluate, np.flatnonzero(wanted.any(axis=1)).tolist()):
+            found.put((np.full(len(shift), image), shift), outcomes)
+            n_done += len(shift)
+            if self._tick is not None:
+                self._tick(n_done)
+        return found
 
     def _program(self, shape: tuple[int, int, int], occluded: bool) -> tuple[Program, Workers]:
         key = (*shape, occluded)
         if key not in self._programs:
-            program = self._made(shape, occluded)
-            n_threads = torch.get_num_threads() if self._device.type == "cpu" else 1
-            rest = rest_of(self._traces[shape], program.n_early)
-            nets = replicas(rest, n_workers(program, self._plan, n_threads))
-            self._programs[key] = program, Workers(nets, self._plan.n_threads)
+            found, program = self._program_of(self._module, shape, occluded)
+            n_threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+            nets = replicas(rest_of(found, program.n_early), n_workers(program, self.plan, n_threads))
+            self._programs[key] = program, Workers(nets, self.plan.n_threads)
         return self._programs[key]
 
-    def _made(self, shape: tuple[int, int, int], occluded: bool) -> Program:
-        if shape not in self._traces:
-            try:
-                self._traces[shape] = trace(self._module, shape)
-            except Exception as error:  # torch's tracer raises whatever the model's own code does with a stand-in
-                raise StoreError(
-                    f"the stored plan runs {self._plan.cut} operations on cells, but this net cannot be traced "
-                    f"({type(error).__name__}): its code has changed since; start a new sweep at another path"
-                ) from error
-        found = self._traces[shape]
-        if self._plan.cut > len(found.steps):
+    def _cut(self, module: nn.Module, shape: tuple[int, int, int], occluded: bool) -> tuple[Trace, Program]:
+        """The plan's cut."""
+        try:
+            found = trace(module, shape)
+        except Exception as error:  # torch's tracer raises whatever the model's own code does with a stand-in
             raise StoreError(
-                f"the stored plan runs {self._plan.cut} operations on cells, this version serves {len(found.steps)} of "
+                f"the stored plan runs {self.plan.cut} operations on cells, but this net cannot be traced "
+                f"({type(error).__name__}): its code has changed since; start a new sweep at another path"
+            ) from error
+        if self.plan.cut > len(found.steps):
+            raise StoreError(
+                f"the stored plan runs {self.plan.cut} operations on cells, this version serves {len(found.steps)} of "
                 "this net; start a new sweep at another path"
             )
-        layout = Layout.of(self._grid, shape[1:], self._fill.rule, self._values, occluded=occluded)
-        return Program(found, self._plan.cut, layout)
-
-    def _evaluated(
-        self, pictures: Tensor, targets: Tensor, blank: NDArray[np.bool_], control: str | None
-    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Outcomes]]:
-        c, h, w = (int(n) for n in pictures.shape[1:])
-        program, workers = self._program((c, h, w), control == "occlusion")
-
-        def evaluate(rest: Net, image: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Outcomes]:
-            shift = np.flatnonzero(~blank[image])
-            return np.full(len(shift), image), shift, self._image(rest, program, pictures[image], targets, image, shift)
-
-        yield from workers.map(evaluate, [image for image in range(len(pictures)) if not blank[image].all()])
-
-    def _image(
-        self, rest: Net, program: Program, picture: Tensor, targets: Tensor, image: int, shift: NDArray[np.int64]
-    ) -> Outcomes:
-        """All wanted shifts of one picture."""
-        return Outcomes.joined(
-            [
-                Outcomes.of(scores, targets[image].expand(len(scores)))
-                for scores in self._scores_of(rest, program, picture, image, shift)
-            ]
-        )
+        layout = Layout.of(self.grid, shape[1:], self.fill.rule, self.values, occluded=occluded)
+        return found, Program(found, self.plan.cut, layout)
 
     def _scores_of(
         self, rest: Net, program: Program, picture: Tensor, image: int, shift: NDArray[np.int64]
     ) -> Iterator[Tensor]:
         with torch.no_grad():
-            maps = program.run(picture, self._dtype)
-        iy, ix = np.divmod(shift, self._grid.shape[1])
-        for start in range(0, len(shift), self._plan.batch_size):
-            batch = slice(start, start + self._plan.batch_size)
-            inputs = program.windows(maps, iy[batch], ix[batch], channels_last=self._plan.channels_last)
-            yield self._scores(rest, inputs, np.full(len(inputs[0]), image))
+            maps = program.run(picture, self.dtype)
+        iy, ix = np.divmod(shift, self.grid.shape[1])
+        for start in range(0, len(shift), self.plan.batch_size):
+            batch = slice(start, start + self.plan.batch_size)
+            inputs = program.windows(maps, iy[batch], ix[batch], channels_last=self.plan.channels_last)
+            yield self.checked_scores(rest, inputs, np.full(len(inputs[0]), image))
+
+    def alone(self, window: Tensor) -> Float[Tensor, "1 k"]:
+        """Scores of one normalised window [1, c, h, w] by itself, through the whole net."""
+        (scores,) = Workers([self._module], self.plan.n_threads).map(self.alone_by, [window])
+        return scores
 
     def n_side_by_side(self, shape: tuple[int, int, int]) -> int:
-        """How many pictures [c, h, w] are computed at a time, each on a core."""
+        """How many images [c, h, w] are computed at a time, each on a core."""
         return self._program(shape, occluded=False)[1].n
 
     def scores(self, picture: Tensor, shift: NDArray[np.int64]) -> Tensor:
-        """Scores [n, classes] of one normalised picture [c, h, w] under some shifts that leave some of it in view."""
+        """Scores [n, classes] of one normalised image [c, h, w] under some shifts that leave some of it in view."""
         c, h, w = (int(n) for n in picture.shape)
         program, workers = self._program((c, h, w), occluded=False)
         (found,) = workers.map(
@@ -127,35 +156,36 @@ class DedupEvaluator(DirectEvaluator):
         return found
 
 
-class CanvasEvaluator(DedupEvaluator):
-    """The canvas control (`frame`), by cells whatever the plan's path: padding out of sight of the pictures."""
+class CanvasEvaluator(WindowEvaluator):
+    """The canvas control (`frame`), by cells whatever the plan's path: padding out of sight of the images."""
 
-    CONTROLS = ("canvas",)
+    controls = ("canvas",)
 
     def __init__(
         self, model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, tick: Callable[[int], None] | None = None
     ) -> None:
-        # Windows of this canvas are not those that would be evaluated again one by one.
-        super().__init__(model, replace(plan, settle=0.0), grid, fill, tick)
-        self._name = model.name
+        self._name, self.grid = model.name, grid
+        self._path = DedupEvaluator(model, plan, grid, fill, tick, program_of=self._framed)
+
+    def begin(
+        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
+    ) -> Callable[[], Outcomes]:
+        """See `WindowEvaluator`; an empty image among fill is not the empty image among padding."""
+        return self._path.begin(images, labels, control, wanted)
 
     def check(self, shape: tuple[int, int, int]) -> None:
-        """Refuse a net that has no trunk to be put on a canvas, for pictures [c, h, w], before anything is written."""
-        self._program(shape, occluded=False)
+        """Refuse a net that has no trunk to be put on a canvas, for images [c, h, w], before anything is written."""
+        self._path.n_side_by_side(shape)
 
-    def _made(self, shape: tuple[int, int, int], occluded: bool) -> Program:
-        if self._values is None:
+    def _framed(self, module: nn.Module, shape: tuple[int, int, int], occluded: bool) -> tuple[Trace, Program]:
+        if self._path.values is None:
             raise InputError("the canvas control needs a constant fill")
         try:
-            found = trace(self._module, shape)
+            found = trace(module, shape)
         except Exception as error:  # torch's tracer raises whatever the model's own code does with a stand-in
             raise InputError(
                 f"the canvas control needs a net that can be traced; {self._name} raises {type(error).__name__}"
             ) from error
         frame = framed(found, self._name)
-        self._traces[shape] = frame.trace
-        return Program(frame.trace, len(frame.trace.steps), frame.layout(self._grid, shape[1:], self._values))
-
-    def _blank(self, pictures: Tensor) -> NDArray[np.bool_]:
-        # An empty picture among fill is not the empty picture among padding: it is computed like any other.
-        return np.zeros((len(pictures), self._grid.n_shifts), dtype=np.bool_)
+        layout = frame.layout(self.grid, shape[1:], self._path.values)
+        return frame.trace, Program(frame.trace, len(frame.trace.steps), layout)

@@ -1,7 +1,7 @@
 """Connecting to a Ray cluster, or starting one on this machine that neither listens nor speaks to the network.
 
 What is started here listens on loopback alone, asks for a token, and keeps its files in a folder that only this user
-may enter; `raykeeper` ends and removes what is left of it, however this process ends.
+may enter; `ray_keeper` ends and removes what is left of it, however this process ends.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from shiftlens.cluster import ray_keeper
 from shiftlens.errors import InputError
 from shiftlens.naming import one_line
-from shiftlens.sweeps import ray_keeper as raykeeper
 
 CONNECT_SECONDS = 10.0
 """A head that does not answer within this is not there."""
@@ -54,6 +54,19 @@ def parse_cluster(text: str) -> tuple[str, int | None]:
     if local:
         return "local", int(local[1]) if local[1] else None
     return text, None
+
+
+def device_on_cluster(device: str) -> str:
+    """What `device` means on a cluster, whose workers are cores.
+
+    Raises
+    ------
+    InputError
+        A GPU was asked for.
+    """
+    if device not in ("auto", "cpu"):
+        raise InputError(f"a cluster computes on the cores of its machines: expected device auto or cpu, got {device}")
+    return "cpu"
 
 
 def connect(kind: str, n_workers: int | None) -> tuple[Any, Callable[[], None]]:
@@ -139,7 +152,7 @@ class _Keeper:
     def __init__(self) -> None:
         self.folder = _private_folder()
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", raykeeper.__file__, str(self.folder), str(os.getpid())],
+            [sys.executable, "-I", "-S", ray_keeper.__file__, str(self.folder), str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -149,7 +162,7 @@ class _Keeper:
     def end(self) -> None:
         """Returns when nothing is left, within a minute in any case."""
         with suppress(OSError, subprocess.TimeoutExpired):
-            self._process.communicate(b"end", timeout=2 * raykeeper.PATIENCE)
+            self._process.communicate(b"end", timeout=2 * ray_keeper.PATIENCE)
 
 
 def _private_folder() -> Path:

@@ -1,7 +1,7 @@
 """Ends what is left of a Ray session, and removes its folder, once the process that started it says so or is gone.
 
-Run as a program, `python raykeeper.py FOLDER PARENT`, by `raysession`: it outlives its parent however that dies, which
-nothing inside the parent can. Ray's own processes notice the death of theirs late, some of them after minutes.
+Run as a program, `python ray_keeper.py FOLDER PARENT`, by `ray_session`: it outlives its parent however that dies,
+which nothing inside the parent can. Ray's own processes notice the death of theirs late, some of them after minutes.
 """
 
 from __future__ import annotations

@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from shiftlens.cluster import remote
+from shiftlens.cluster.ray_session import connect, device_on_cluster, parse_cluster
 from shiftlens.data.imageset import ImageSet
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.errors import InputError, ModelOutputError, StoreError
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid
-from shiftlens.sweeps import remote
 from shiftlens.sweeps.header import SweepHeader
 from shiftlens.sweeps.jobs import Compute, Job, with_sources
-from shiftlens.sweeps.ray_session import connect, parse_cluster
 
 CORES_EACH = 1
 """Cores that Ray gives a chunk; it computes on one of them."""
@@ -72,6 +72,13 @@ class Cluster:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._sent = None
         self._leave()
+
+    def device(self, asked: str) -> str:
+        """`cpu`: the workers are cores. Refuses a GPU."""
+        return device_on_cluster(asked)
+
+    def check(self, plan: Plan) -> None:
+        """Nothing: each worker refuses a plan of another kind of machine itself."""
 
     def make_plan(self, model: Model, images: NDArray[np.uint8], grid: ShiftGrid, fill: Fill, **options: Any) -> Plan:
         """`engine.make_plan`, on one core of a worker: what is measured is what will compute."""
