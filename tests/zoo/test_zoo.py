@@ -143,7 +143,12 @@ MIXING = {name for name, piece in PIECES.items() if piece.mixes}
 
 @pytest.mark.slow
 @settings(
-    max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.explicit, Phase.generate)
+    max_examples=20,
+    deadline=None,
+    derandomize=False,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.generate),
 )
 @given(names=st.lists(st.sampled_from(sorted(PIECES)), min_size=1, max_size=4), seed=st.integers(0, 2**20))
 def test_drawn_nets_are_equal_or_refused(names: list[str], seed: int) -> None:
