@@ -29,4 +29,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if terminalreporter.stats.get("failed"):
-        terminalreporter.write_line(f"fuzzers drew their examples with --hypothesis-seed={config.option.hypothesis_seed}")
+        terminalreporter.write_line(
+            f"fuzzers drew their examples with --hypothesis-seed={config.option.hypothesis_seed}"
+        )
