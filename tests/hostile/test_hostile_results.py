@@ -1,4 +1,4 @@
-"""Every reader of results on every hostile sweep, feature run and file of layer arithmetic, and every command on some."""
+"""Every reader of results on every hostile sweep, feature run and layer arithmetic, and every command on some."""
 
 from __future__ import annotations
 
