@@ -11,6 +11,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import gc
 import secrets
 
 import hypothesis
@@ -32,3 +33,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(
             f"fuzzers drew their examples with --hypothesis-seed={config.option.hypothesis_seed}"
         )
+
+
+def pytest_collection_finish() -> None:
+    """What is loaded by now stays: Python's search for garbage need not go through it again, thousands of times."""
+    gc.collect()
+    gc.freeze()
