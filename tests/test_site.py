@@ -17,6 +17,8 @@ import pytest
 
 import shiftlens
 
+pytestmark = pytest.mark.docs
+
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 LOADED = {"script": "src", "img": "src", "source": "src", "iframe": "src", "video": "src", "audio": "src"}
@@ -81,7 +83,6 @@ def pages(site: Path) -> dict[Path, Page]:
     return {path: Page(path) for path in sorted(site.rglob("*.html"))}
 
 
-@pytest.mark.slow
 def test_nothing_on_the_site_is_loaded_from_outside(site: Path, pages: dict[Path, Page]) -> None:
     assert len(pages) > 20
     for path, page in pages.items():
@@ -96,7 +97,6 @@ def test_nothing_on_the_site_is_loaded_from_outside(site: Path, pages: dict[Path
             assert not re.match(r"(?:[a-z]+:)?//", target), (style, target)
 
 
-@pytest.mark.slow
 def test_links_within_the_site_lead_somewhere(site: Path, pages: dict[Path, Page]) -> None:
     for path, page in pages.items():
         if path.name == "404.html":
@@ -111,7 +111,6 @@ def test_links_within_the_site_lead_somewhere(site: Path, pages: dict[Path, Page
                 assert unquote(where.fragment) in pages[there].ids, (path, target)
 
 
-@pytest.mark.slow
 def test_the_reference_has_every_public_name_with_its_text(site: Path) -> None:
     text = "".join(path.read_text(encoding="utf-8") for path in (site / "reference").glob("*.html"))
     names = [*(name for name in shiftlens.__all__ if name != "nn"), *(f"nn.{name}" for name in shiftlens.nn.__all__)]
