@@ -13,9 +13,12 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import gc
 import secrets
+from pathlib import Path
 
 import hypothesis
 import pytest
+
+from made_once import once
 
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci")
@@ -39,3 +42,14 @@ def pytest_collection_finish() -> None:
     """What is loaded by now stays: Python's search for garbage need not go through it again, thousands of times."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def small_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished sweep of seven images with known numbers; to be read or copied, not changed."""
+    from sweeps import small_sweeps as small
+
+    def make(folder: Path) -> None:
+        small.fill(small.create(folder / "s.zarr"))
+
+    return once(tmp_path_factory, "small_sweep", make) / "s.zarr"
