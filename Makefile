@@ -4,20 +4,23 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test slow coverage browser lint docs bench clean
+.PHONY: demo test slow docs-test coverage browser lint docs bench clean
 
 demo: $(STAMP)
 	$(BIN)/shiftlens demo --out demo-out
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow -n 2 --timeout=1200 tests/zoo
-	$(BIN)/python -m pytest -m slow --timeout=1200 --ignore=tests/zoo
+	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --timeout=1200 --ignore=tests/sweeps
+	$(BIN)/python -m pytest -m slow --timeout=1200 tests/sweeps
+
+docs-test: $(STAMP)
+	$(BIN)/python -m pytest -m docs -n 2 --dist worksteal
 
 coverage: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered
 
 browser: $(STAMP)
 	$(BIN)/python -m pytest tests/browser

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from shiftlens.cli.app import app
+from printed_docs import DOCS, QUOTE, SHOWN, blocks, units
 
-DOCS = Path(__file__).parent.parent / "docs"
-QUOTE = re.compile(r"^> `(?P<id>[a-z0-9-]+)`: (?P<text>.+(?:\n> .+)*)", re.MULTILINE)
-
-
-SHOWN = {"px^2": "px²", "points": "points", "nats": "nats", "share": "%", "px": " px"}
-
-
-def blocks(text: str, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-
-
-def units(text: str) -> set[str]:
-    return {unit for unit in SHOWN.values() if re.search(rf"\d ?{unit.strip()}", text)}
+pytestmark = pytest.mark.docs
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +54,3 @@ def test_the_tutorial_runs_and_its_numbers_are_of_the_right_kind(
     assert float(sweep.accuracy.sel(dx=16, dy=16)) < 0.5
     assert 100 < found.named("retained-95").value < 1000
     assert found.named("retained-95").statement in printed
-
-
-def test_the_commands_of_the_tutorial_exist(tutorial: str) -> None:
-    lines = re.findall(r"^shiftlens .*$", tutorial, re.MULTILINE)
-    assert len(lines) >= 2
-    group = typer.main.get_command(app)
-    for line in lines:
-        words = shlex.split(line)[1:]
-        context = group.make_context("shiftlens", list(words))
-        name, command, rest = group.resolve_command(context, list(words))
-        command.make_context(name, rest, parent=context)

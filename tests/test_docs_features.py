@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
-from shiftlens.cli.app import app
-from test_docs import DOCS, QUOTE, SHOWN, blocks, units
+from printed_docs import DOCS, QUOTE, SHOWN, blocks, units
+
+pytestmark = pytest.mark.docs
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +51,6 @@ def test_it_runs_and_finds_what_it_says(
         assert line in printed
     assert "2.26 times" in " ".join(tutorial.split())
     assert said["average-energy"].value > 0.01
-
-
-def test_its_commands_exist(tutorial: str) -> None:
-    lines = re.findall(r"^shiftlens .*$", tutorial, re.MULTILINE)
-    assert len(lines) >= 4
-    group = typer.main.get_command(app)
-    for line in lines:
-        words = line.split()[1:]
-        context = group.make_context("shiftlens", list(words))
-        name, command, rest = group.resolve_command(context, list(words))
-        command.make_context(name, rest, parent=context)
 
 
 def test_links_lead_somewhere(tutorial: str) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import nbformat
 import pytest
 
+pytestmark = pytest.mark.docs
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 NAMES = ("course.ipynb", "own-model.ipynb")
 NUMBER = re.compile(r"\d")
@@ -88,7 +90,6 @@ FIXED = {
 }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_notebook_runs_and_gives_what_it_shows(maker: ModuleType, name: str, tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 from pages import Built, Watch, build, build_full, build_hostile, build_mirrored
+
+from made_once import once
 
 READY = "html[data-ready=yes]"
 PATIENCE = 120_000
@@ -69,29 +70,16 @@ def browser_context_args(browser_context_args: dict[str, Any]) -> dict[str, Any]
     return browser_context_args | {"viewport": {"width": 1280, "height": 900}}
 
 
-def once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Built]) -> Built:
-    """What test processes share: the first that comes makes it, the others find it."""
-    shared = tmp_path_factory.getbasetemp()
-    if shared.name.startswith("popen-"):
-        shared = shared.parent
-    with FileLock(shared / f"{name}.lock"):
-        if not (shared / name / "done").exists():
-            (shared / name).mkdir()
-            make(shared / name)
-            (shared / name / "done").touch()
-    return Built.at(shared / name)
-
-
 @pytest.fixture(scope="session")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Two small sweeps, a feature run and layer arithmetic, and the report on them."""
-    return once(tmp_path_factory, "built", build)
+    return Built.at(once(tmp_path_factory, "built", build))
 
 
 @pytest.fixture(scope="session")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """The same of things whose every name wants to be code."""
-    return once(tmp_path_factory, "hostile", build_hostile)
+    return Built.at(once(tmp_path_factory, "hostile", build_hostile))
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +91,7 @@ def mirrored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def full(tmp_path_factory: pytest.TempPathFactory) -> Built:
     """A page of the full size: 65 x 65 shifts, 500 images, feature maps."""
-    return once(tmp_path_factory, "full", build_full)
+    return Built.at(once(tmp_path_factory, "full", build_full))
 
 
 @pytest.fixture

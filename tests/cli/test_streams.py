@@ -11,19 +11,11 @@ from pathlib import Path
 import pytest
 
 from shiftlens.cli import main
-from sweeps import small_sweeps as small
 
 FULL = Path("/dev/full")
 LINE = "shiftlens: cannot write the result: No space left on device\n"
 
 pytestmark = pytest.mark.skipif(not FULL.exists(), reason="this system has no full device")
-
-
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("streams") / "s.zarr"
-    small.fill(small.create(path))
-    return path
 
 
 def shell(line: str) -> tuple[int, str]:
@@ -52,42 +44,44 @@ def test_streams_that_take_no_more(line: str, code: int, said: str) -> None:
 
 @pytest.mark.parametrize("options", [["--map"], ["--json"]])
 def test_a_full_output_is_one_line(
-    sweep: Path, options: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    small_sweep: Path, options: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with FULL.open("w") as full:
         monkeypatch.setattr(sys, "stdout", full)
-        assert main(["findings", str(sweep), "-q", *options]) == 2
+        assert main(["findings", str(small_sweep), "-q", *options]) == 2
     assert capsys.readouterr().err == LINE
 
 
 def test_remarks_that_cannot_be_written_stop_nothing(
-    sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    small_sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with FULL.open("w") as full:
         monkeypatch.setattr(sys, "stderr", full)
-        assert main(["findings", str(sweep)]) == 0
+        assert main(["findings", str(small_sweep)]) == 0
     assert "accuracy" in capsys.readouterr().out
 
 
-def test_characters_that_the_output_does_not_know_are_written_out(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_characters_that_the_output_does_not_know_are_written_out(
+    small_sweep: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
-    assert main(["findings", str(sweep), "-q", "--map", "--evidence"]) == 0
+    assert main(["findings", str(small_sweep), "-q", "--map", "--evidence"]) == 0
     assert "accuracy" in written.getvalue().decode("ascii")
 
 
 @pytest.mark.parametrize("columns", ["0", "1", "-5", "wide", "²", "9" * 5000])
 def test_odd_widths_count_as_none(
-    sweep: Path, columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    small_sweep: Path, columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
-    assert main(["findings", str(sweep), "-q", "--map"]) == 0
+    assert main(["findings", str(small_sweep), "-q", "--map"]) == 0
     usual = capsys.readouterr().out
     monkeypatch.setenv("COLUMNS", columns)
-    assert main(["findings", str(sweep), "-q", "--map"]) == 0
+    assert main(["findings", str(small_sweep), "-q", "--map"]) == 0
     assert capsys.readouterr().out == usual
     monkeypatch.setenv("COLUMNS", "40")
-    assert main(["findings", str(sweep), "-q", "--map"]) == 0
+    assert main(["findings", str(small_sweep), "-q", "--map"]) == 0
     assert capsys.readouterr().out != usual
 
 

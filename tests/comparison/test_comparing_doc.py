@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import typer
 
-from shiftlens.cli.app import app
+pytestmark = pytest.mark.docs
+
 
 DOC = Path(__file__).parents[2] / "docs" / "comparing.md"
 QUOTE = re.compile(r"^> `(?P<id>[a-z0-9-]+)`: (?P<text>.+(?:\n> .+)*)", re.MULTILINE)
@@ -42,14 +41,3 @@ def test_the_example_runs_and_says_what_is_quoted(
         if not name.startswith("winner"):
             assert said in printed
     assert (tmp_path / "pictures" / "differences.png").stat().st_size > 5000
-
-
-def test_the_commands_exist(text: str) -> None:
-    lines = re.findall(r"^shiftlens .*$", text, re.MULTILINE)
-    assert len(lines) == 2
-    group = typer.main.get_command(app)
-    for line in lines:
-        words = shlex.split(line)[1:]
-        context = group.make_context("shiftlens", list(words))
-        name, command, rest = group.resolve_command(context, list(words))
-        command.make_context(name, rest, parent=context)

@@ -40,30 +40,34 @@ class Ground:
     features: Path
     inspection: Path
 
+    @classmethod
+    def at(cls, folder: Path) -> Ground:
+        names = ("net.py", "run", "pictures", "lawful.zarr", "features.zarr", "inspection.json")
+        return cls(*(folder / name for name in names))
+
 
 def lay_out(folder: Path) -> Ground:
-    net = folder / "net.py"
-    net.write_text(NET)
-    run = folder / "run"
+    """Make the lawful files in an empty folder."""
+    ground = Ground.at(folder)
+    ground.net.write_text(NET)
     torch.manual_seed(0)
     module = VGG("vgg6", n_classes=3, width=2, size=16).eval()
     build = {"factory": "shiftlens.nn.vgg:VGG", "kwargs": module.config}
-    save_run(run, module, build=build, preprocessing=Preprocessing((0.5,) * 3, (0.25,) * 3, (16, 16), declared=True))
-    pictures = folder / "pictures"
+    save_run(
+        ground.run, module, build=build, preprocessing=Preprocessing((0.5,) * 3, (0.25,) * 3, (16, 16), declared=True)
+    )
     random = np.random.default_rng(0)
     for name in CLASSES:
-        (pictures / name).mkdir(parents=True)
+        (ground.pictures / name).mkdir(parents=True)
         for k in range(2):
             pixels = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(pictures / name / f"{k}.png")
-    sweep = folder / "lawful.zarr"
-    small.fill(small.create(sweep))
-    features = folder / "features.zarr"
-    made = run_command("features", "--model", str(run), "--average", f"folder:{pictures}", "--out", str(features))
+            Image.fromarray(pixels).save(ground.pictures / name / f"{k}.png")
+    small.fill(small.create(ground.sweep))
+    given = f"folder:{ground.pictures}"
+    made = run_command("features", "--model", str(ground.run), "--average", given, "--out", str(ground.features))
     assert made.code == 0, made.err
-    inspection = folder / "inspection.json"
-    inspection.write_text(run_command("inspect", "--model", str(run), "--json").out)
-    return Ground(net, run, pictures, sweep, features, inspection)
+    ground.inspection.write_text(run_command("inspect", "--model", str(ground.run), "--json").out)
+    return ground
 
 
 Line = Callable[[Ground, str, Path], list[str]]

@@ -171,15 +171,18 @@ RUNS: dict[str, Case] = {
     "infinite std": Case(
         raw(lambda t: t.replace('"std": [\n      0.25', '"std": [\n      1e999')), says="std", unread=SHAPE_ONLY
     ),
-    "number of 5000 digits": Case(raw(lambda t: t.replace('"width": 2', '"width": ' + "9" * 5000)), says="model.json"),
+    "number of 5000 digits": Case(
+        raw(lambda t: t.replace('"width": 2', '"width": ' + "9" * 5000)),
+        says="model.json is no readable JSON: Exceeds the limit",
+    ),
     "a hundred thousand deep": Case(with_text("[" * 100_000), says="no readable JSON"),
     "deep inside the facts": Case(
         raw(lambda t: t.replace('"metrics": {}', '"metrics": ' + '{"a":' * 400 + "1" + "}" * 400)), "either"
     ),
     "keys twice": Case(raw(lambda t: '{"kind": "sweep", ' + t.lstrip("{\n ")), "either"),
     "not UTF-8": Case(with_text(b'{"kind": "run", "x": "\xff\xfe"}'), says="no readable JSON"),
-    "UTF-16": Case(with_text("{}".encode("utf-16")), says="model.json"),
-    "half a surrogate": Case(told(_put("class_names", to=["\ud800", "b", "c"])), says="model.json"),
+    "UTF-16": Case(with_text("{}".encode("utf-16")), says="model.json is of kind"),
+    "half a surrogate": Case(told(_put("class_names", to=["\ud800", "b", "c"])), says="model.json: Invalid JSON"),
     "a list": Case(with_text("[]"), says="expected 'run'"),
     "another kind": Case(told(_put("kind", to="\x1b[2Jsweep")), says=r"\x1b[2Jsweep"),
     "a later version": Case(told(_put("schema_version", to=99)), says="schema_version 99"),
@@ -238,6 +241,6 @@ RUNS: dict[str, Case] = {
     "facts lead outside": Case(instead("model.json", to_the_secret), says="no model.json in it"),
     "a link to a run": Case(run_link, "fine"),
     "a name that steers a terminal": Case(strange_name, "fine"),
-    "a file": Case(is_a_file, says="model: "),
-    "a pipe": Case(pipe, says="model: "),
+    "a file": Case(is_a_file, says=("is a file; name what builds", "is no run directory")),
+    "a pipe": Case(pipe, says=("does not exist", "is no run directory")),
 }

@@ -254,7 +254,7 @@ WEIGHTS: dict[str, Case] = {
     "unknown byte order": Case(with_entry("/byteorder", b"middle"), says="no readable"),
     "the other byte order": Case(with_entry("/byteorder", b"big"), "either"),
     "storage too short": Case(with_entry("/data/0", b"\0" * 4), says="no readable"),
-    "pickle a hundred thousand deep": Case(with_entry("/data.pkl", _deep()), says="weights"),
+    "pickle a hundred thousand deep": Case(with_entry("/data.pkl", _deep()), says="holds list"),
     # safetensors
     "header of 2**62 bytes": Case(
         written("w.safetensors", lambda f: safetensors_bytes(b"{}", length=2**62)), says="no readable"
@@ -274,7 +274,7 @@ WEIGHTS: dict[str, Case] = {
             "w.safetensors",
             lambda f: safetensors_bytes({"a": {"dtype": "F32", "shape": [0, 2**62], "data_offsets": [0, 0]}}),
         ),
-        says="w.safetensors",
+        says="4 missing (first: 0.weight)",
     ),
     "dtype that lies": Case(lying(_set("3.bias", dtype="F64")), says="no readable"),
     "dtype that nobody knows": Case(lying(_set("3.bias", dtype="PICKLE")), says="no readable"),
@@ -296,7 +296,9 @@ WEIGHTS: dict[str, Case] = {
         saved(_changed(**{"\x1b[2J\x07\n[red]\u202e": torch.zeros(1)})), says=r"unexpected (first: \x1b[2J"
     ),
     "a name of a megabyte": Case(saved(_changed(**{"x" * 2**20: torch.zeros(1)})), says="unexpected"),
-    "keys that are no text": Case(saved(lambda f: {1: torch.zeros(1), (2, 3): torch.zeros(1)}), says="weights"),
+    "keys that are no text": Case(
+        saved(lambda f: {1: torch.zeros(1), (2, 3): torch.zeros(1)}), says="2 unexpected (first: 1)"
+    ),
     "wrapped for ever": Case(
         saved(lambda f: {"model": {"model": {"model": {"model": {"model": state()}}}}}), says="too deeply"
     ),

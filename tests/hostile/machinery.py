@@ -1,4 +1,4 @@
-"""How a hostile file is run through every command, and what must then be true of the outcome."""
+"""How a hostile file is given to readers and commands, and what must then be true of the outcome."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 from unittest import mock
@@ -21,6 +21,8 @@ import typer
 
 from shiftlens.cli import app as application
 from shiftlens.cli import main
+from shiftlens.cli.console import error_line
+from shiftlens.errors import ShiftlensError
 
 SECRET = "the secret of somebody else"
 CANARY = "canary"
@@ -34,13 +36,13 @@ class Case:
     """A hostile file.
 
     `build` makes it in an empty folder and gives its path. `refused` ends with exit code 2 and one line in which
-    `says` occurs; `fine` is strange and lawful; `either` depends on what a command does with it, as it does for the
-    commands of `unread`, which do not look at what is wrong.
+    `says` occurs, or one of several where readers look at different things first; `fine` is strange and lawful;
+    `either` depends on what a reader does with it, as it does for those of `unread`, which look at something else.
     """
 
     build: Callable[[Path], Path]
     expected: Expected = "refused"
-    says: str = ""
+    says: str | tuple[str, ...] = ""
     unread: tuple[str, ...] = ()
 
 
@@ -145,45 +147,70 @@ def assert_calm(outcome: Outcome) -> None:
         assert "allocate" not in told[0], told[0]
 
 
-def check(case: Case, folder: Path, arguments: list[str]) -> Outcome:
-    """Run one command on a built case and hold the outcome against everything that is promised."""
+def read(reader: Callable[[], object]) -> Outcome:
+    """What a command would say whose reader this is: an error of this tool's ends it, any other is a crash."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            reader()
+            code = 0
+        except ShiftlensError as error:
+            error_line(str(error))
+            code = error.exit_code
+    return Outcome(code, out.getvalue(), err.getvalue())
+
+
+def check(case: Case, folder: Path, way: str, use: Callable[[], Outcome]) -> Outcome:
+    """Use a built case and hold the outcome against everything that is promised; `way` is a command or a reader."""
     beside = outside(folder)
     before = tree(beside)
     with opened_files() as paths:
-        outcome = run(*arguments)
+        outcome = use()
     assert not list(folder.parent.rglob(CANARY)), "code was run"
     assert tree(beside) == before, "something outside was written"
     assert not [p for p in paths if p.startswith(str(beside))], "something outside was opened"
     assert SECRET not in outcome.out + outcome.err
     assert_calm(outcome)
     # A lawful sweep that is not of the same question cannot be taken over either, and says another thing.
-    expected = "either" if arguments[0] in case.unread or "--reuse" in arguments else case.expected
+    expected = "either" if way == "reuse" or way.split()[0] in case.unread else case.expected
     if expected == "refused":
-        assert outcome.code == 2, outcome.out + outcome.err
-        assert case.says in (outcome.line or outcome.out), outcome.line or outcome.out
+        assert outcome.code == 2, f"{way}: {outcome.out}{outcome.err}"
+        why = outcome.line or outcome.out
+        assert any(each in why for each in ((case.says,) if isinstance(case.says, str) else case.says)), f"{way}: {why}"
     elif expected == "fine":
-        assert outcome.code == 0, outcome.err
+        assert outcome.code == 0, f"{way}: {outcome.err}"
     return outcome
 
 
-def through(case: Case, number: int, everywhere: bool, folder: Path, commands: dict[str, Any], ground: Any) -> None:
-    """Build a case and run commands on it: every one, or, to be quick, one that changes from case to case.
-
-    What is lawful is measured in earnest, which takes seconds: there, `everywhere` is every third command, and all of
-    them where the variable HOSTILE_EVERY is set.
-    """
+def built(case: Case, folder: Path) -> tuple[Path, str]:
+    """A place with the hostile file in it, and what names the file."""
     place = folder / "case"
     place.mkdir()
-    path = case.build(place)
-    chosen = list(commands) if everywhere else [list(commands)[number % len(commands)]]
-    if everywhere and case.expected != "refused" and "HOSTILE_EVERY" not in os.environ:
-        chosen = chosen[number % 3 :: 3]
-    for command in chosen:
-        out = folder / "out" / command
-        out.mkdir(parents=True)
-        check(case, place, commands[command](ground, str(path), out))
+    return place, str(case.build(place))
 
 
-EVERYWHERE = pytest.mark.parametrize(
-    "everywhere", [pytest.param(False, id="one"), pytest.param(True, id="every", marks=pytest.mark.slow)]
-)
+def read_by_all(case: Case, folder: Path, readers: dict[str, Any], ground: Any) -> None:
+    """Every reader on one case."""
+    place, path = built(case, folder)
+    for name, reader in readers.items():
+        check(case, place, name, partial(read, partial(reader, ground, path)))
+
+
+def run_one(case: Case, folder: Path, command: str, line: Any, ground: Any) -> None:
+    """One command on one case, from its line to what it prints."""
+    place, path = built(case, folder)
+    out = folder / "out"
+    out.mkdir(parents=True)
+    check(case, place, command, partial(run, *line(ground, path, out)))
+
+
+def for_each(commands: dict[str, Any], cases: dict[str, Case]) -> Any:
+    """A case for each command, spread over those that it refuses, and, to be slow, a command for each case in turn."""
+    pairs = []
+    for k, command in enumerate(commands):
+        refused = [name for name, case in cases.items() if case.expected == "refused" and command not in case.unread]
+        pairs.append(pytest.param(command, refused[k * len(refused) // len(commands)]))
+    for k, name in enumerate(cases):
+        pairs.append(pytest.param(list(commands)[k % len(commands)], name, marks=pytest.mark.slow))
+    return pytest.mark.parametrize(("command", "name"), pairs)

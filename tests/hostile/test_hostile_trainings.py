@@ -14,7 +14,7 @@ from safetensors.torch import save as to_safetensors
 
 from hostile.commands import DATA, Ground
 from hostile.corpus_weights import safetensors_bytes
-from hostile.machinery import Case, check
+from hostile.machinery import Case, check, run
 from hostile.payloads import pickled
 
 pytestmark = pytest.mark.timeout(300)
@@ -52,7 +52,7 @@ RECORDS: dict[str, str] = {
 def _refused(tmp_path: Path, ground: Ground, out: Path, says: str) -> None:
     line = DATA["train"](ground, f"folder:{ground.pictures}", tmp_path)
     line[-1] = str(out)
-    check(Case(lambda f: f, says=says), tmp_path / "case", line)
+    check(Case(lambda f: f, says=says), tmp_path / "case", "train", lambda: run(*line))
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)

@@ -1,4 +1,4 @@
-"""Every command that reads weights, on every hostile file of weights."""
+"""The reader of weights on every hostile file of weights, and every command on some."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ import torch
 from hostile.commands import WEIGHTS as COMMANDS
 from hostile.commands import Ground
 from hostile.corpus_weights import WEIGHTS
-from hostile.machinery import EVERYWHERE, assert_calm, run, through
+from hostile.machinery import assert_calm, for_each, read_by_all, run, run_one
+from hostile.readers import WEIGHT_FILES
 
 pytestmark = pytest.mark.timeout(300)
 
 
-@EVERYWHERE
 @pytest.mark.parametrize("name", WEIGHTS)
-def test_weights(tmp_path: Path, ground: Ground, name: str, everywhere: bool) -> None:
-    through(WEIGHTS[name], list(WEIGHTS).index(name), everywhere, tmp_path, COMMANDS, ground)
+def test_weights(tmp_path: Path, ground: Ground, name: str) -> None:
+    read_by_all(WEIGHTS[name], tmp_path, WEIGHT_FILES, ground)
+
+
+@for_each(COMMANDS, WEIGHTS)
+def test_weights_given_to_a_command(tmp_path: Path, ground: Ground, command: str, name: str) -> None:
+    run_one(WEIGHTS[name], tmp_path, command, COMMANDS[command], ground)
 
 
 def test_a_file_does_not_decide_how_large_a_librarys_net_is(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ TEXTS: dict[str, list[str]] = {
     "--only": ["repair", "--model", "{run}", "--padding", "reflect", "--only", "{}", "--out", "{out}/r"],
     "--arch": ["train", "--arch", "{}", "--data", "folder:{pictures}", "--out", "{out}/t"],
     "--protocol": ["consistency", "--model", "{run}", "--data", "folder:{pictures}", "--protocol", "{}"],
-    "--title": ["report", "{sweep}", "--title", "{}", "--out", "{out}/r.html"],
+    "--title": ["report", "{inspection}", "--title", "{}", "--out", "{out}/r.html"],
     "a report's place": ["report", "{inspection}", "--out", "{out}/{}.html"],
     "a command": ["{}"],
     "an option": ["evaluate", "--{}"],

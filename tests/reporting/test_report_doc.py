@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 
 from reporting.planted import Page
-from shiftlens.cli.app import app
+
+pytestmark = pytest.mark.docs
 
 DOC = Path(__file__).parents[2] / "docs" / "report.md"
 
@@ -29,14 +28,3 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert {"sweep-0", "features-0", "inspection-0"} <= ids
     # Images in memory are not of a named source: no pictures, and the page says so.
     assert len(made.notes) <= 1
-
-
-def test_the_commands_exist() -> None:
-    lines = re.findall(r"^shiftlens (.*)$", DOC.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(lines) >= 5
-    group = typer.main.get_command(app)
-    for line in lines:
-        words = shlex.split(line.partition(" > ")[0])
-        context = group.make_context("shiftlens", list(words))
-        name, command, rest = group.resolve_command(context, list(words))
-        command.make_context(name, rest, parent=context)

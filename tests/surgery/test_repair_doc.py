@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
-import typer
+import pytest
 
-from shiftlens.cli.app import app
 from shiftlens.nn import PADDING_MODES
 from shiftlens.nn.edits import DOWNSAMPLING_REPAIRS
 from shiftlens.nn.vgg import DOWNSAMPLINGS
+
+pytestmark = pytest.mark.docs
 
 TEXT = (Path(__file__).parent.parent.parent / "docs" / "repair.md").read_text(encoding="utf-8")
 
@@ -27,17 +27,6 @@ def test_the_tables_name_every_mode() -> None:
     assert tuple(rows("| `--downsample` |")) == DOWNSAMPLING_REPAIRS
     listed = TEXT[TEXT.index("runs/polyphase`") :].split(")")[0]
     assert set(re.findall(r"`([\w-]+)`", listed.partition("(")[2])) == set(DOWNSAMPLINGS)
-
-
-def test_the_commands_exist() -> None:
-    lines = re.findall(r"^shiftlens .*$", TEXT, re.MULTILINE)
-    assert len(lines) >= 9
-    group = typer.main.get_command(app)
-    for line in lines:
-        words = shlex.split(line, comments=True)[1:]
-        context = group.make_context("shiftlens", list(words))
-        name, command, rest = group.resolve_command(context, list(words))
-        command.make_context(name, rest, parent=context)
 
 
 def test_the_python_runs() -> None:

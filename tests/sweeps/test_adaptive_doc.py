@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import typer
 
 import shiftlens as sl
-from shiftlens.cli.app import app
+
+pytestmark = pytest.mark.docs
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -28,16 +27,6 @@ def text() -> str:
 def measured() -> dict[str, Any]:
     found: dict[str, Any] = json.loads((DOCS / "benchmarks" / "adaptive.json").read_text(encoding="utf-8"))
     return found
-
-
-def test_the_commands_exist(text: str) -> None:
-    lines = re.findall(r"^shiftlens (.*)$", text, re.MULTILINE)
-    assert len(lines) == 2
-    group = typer.main.get_command(app)
-    for line in lines:
-        words = shlex.split(line)
-        name, command, rest = group.resolve_command(group.make_context("shiftlens", words), words)
-        command.make_context(name, rest)
 
 
 def test_the_example_runs(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

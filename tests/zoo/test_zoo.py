@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -120,11 +119,9 @@ def test_the_whole_zoo_keeps_its_verdicts(case: Case) -> None:
     keep(case)
 
 
-def test_the_zoo_is_large_and_its_rooms_are_all_in_it() -> None:
-    assert len(CASES) >= 120
+def test_every_room_and_every_verdict_is_in_the_zoo() -> None:
     assert {case.make.__module__ for case in CASES.values()} == {room.__name__ for room in ROOMS}
-    counts = Counter(case.verdict for case in CASES.values())
-    assert min(counts[verdict] for verdict in ("equal", "one_by_one", "refused")) >= 15
+    assert {case.verdict for case in CASES.values()} == {"equal", "one_by_one", "refused"}
 
 
 def test_the_naive_loop_can_fail() -> None:
@@ -143,7 +140,12 @@ MIXING = {name for name, piece in PIECES.items() if piece.mixes}
 
 @pytest.mark.slow
 @settings(
-    max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), phases=(Phase.explicit, Phase.generate)
+    max_examples=20,
+    deadline=None,
+    derandomize=False,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+    phases=(Phase.explicit, Phase.generate),
 )
 @given(names=st.lists(st.sampled_from(sorted(PIECES)), min_size=1, max_size=4), seed=st.integers(0, 2**20))
 def test_drawn_nets_are_equal_or_refused(names: list[str], seed: int) -> None:
