@@ -25,7 +25,7 @@ from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
 from shiftlens.paths import kind_of, with_home
 
-__all__ = ["DATA_KINDS", "DataKind", "ImageSet", "Request", "load_images"]
+__all__ = ["DATA_KINDS", "DataKind", "ImageSet", "Request", "as_images", "load_images"]
 
 _log = logging.getLogger(__name__)
 
@@ -183,6 +183,21 @@ def load_images(
     else:
         images = _open_object(spec)
     return images.limit(limit)
+
+
+def as_images(images: ImageSet | str, *, split: str = "test") -> ImageSet:
+    """What a public function takes for images, as an `ImageSet`: a spec is opened by `load_images`.
+
+    Raises
+    ------
+    InputError
+        Something else (`load_images` takes more), or what `load_images` refuses.
+    """
+    if isinstance(images, str):
+        return load_images(images, split=split)
+    if not isinstance(images, ImageSet):
+        raise InputError(f"expected an ImageSet (load_images) or a spec such as 'digits', got {type(images).__name__}")
+    return images
 
 
 def _open_named(spec: str, split: str, data_root: Path | None, say: Callable[[str], None]) -> ImageSet:

@@ -107,6 +107,8 @@ class ParquetPictures(EncodedPictures):
             reader = self._reader(file)
             claimed = reader.metadata.row_group(number).total_byte_size
             rows, size = _hold(self._batches(reader, file, number), 0 if claimed > _GROUP_BYTES else _GROUP_BYTES)
+        except InputError:
+            raise
         except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's own errors are kinds of these
             raise InputError(f"row group {number} of {self._files[file]} cannot be read: {one_line(error)}") from error
         self._held[group] = (rows, size)
@@ -241,6 +243,8 @@ def open_parquet(
                         f"{_BYTES_A_ROW} bytes each at least"
                     )
                 labels.append(_labels(reader, file))
+        except InputError:
+            raise
         except (OSError, ValueError, NotImplementedError) as error:
             raise InputError(f"{file} cannot be read as parquet: {one_line(error)}") from error
     everything = np.concatenate(labels)

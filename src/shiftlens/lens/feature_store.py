@@ -20,6 +20,7 @@ from shiftlens.errors import StoreError
 from shiftlens.lens.feature_run import Average, FeatureRun, LayerMaps
 from shiftlens.lens.map_scores import Scores
 from shiftlens.naming import one_line
+from shiftlens.paths import output_path
 from shiftlens.stats import Skipped
 from shiftlens.storage.entries import (
     metadata_of,
@@ -57,7 +58,7 @@ def save_features(run: FeatureRun, out: str | Path) -> FeatureRun:
     StoreError
         Something else is there, or the disk refuses.
     """
-    target = Path(out)
+    target = output_path(out)
     old = _check_target(target)
     real = target.resolve()
     with output_lock(target), disk_errors(target, "write to"):
@@ -72,7 +73,7 @@ def save_features(run: FeatureRun, out: str | Path) -> FeatureRun:
 
 def check_target(out: str | Path) -> None:
     """Refuse a place where a feature run must not be written; `StoreError` says what is there."""
-    _check_target(Path(out))
+    _check_target(output_path(out))
 
 
 def _check_target(target: Path) -> str | None:

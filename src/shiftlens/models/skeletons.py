@@ -19,6 +19,25 @@ from shiftlens.models.wrapping import Model
 from shiftlens.paths import kind_of
 
 Built = TypeVar("Built")
+Net = nn.Module | Model
+
+
+def as_net(model: Net | str | Path, size: int | tuple[int, int] | None) -> tuple[Net, int | tuple[int, int]]:
+    """A net or a model, or the skeleton of a spec, and the input size to look at it with.
+
+    Raises
+    ------
+    InputError
+        What `load_skeleton` refuses, or no size where the model declares none.
+    """
+    if isinstance(model, str | Path):
+        model = load_skeleton(model)
+    if size is None:
+        size = model.input_size if isinstance(model, Model) else None
+    if size is None:
+        name = model.name if isinstance(model, Model) else type(model).__name__
+        raise InputError(f"{name} declares no input size: give one (--size, or size= in Python)")
+    return model, size
 
 
 def load_skeleton(spec: str | Path) -> Model:

@@ -233,6 +233,11 @@ class Comparison(ByVerdict):
     aligned: Aligned = field(repr=False)
     findings: Findings = field(default_factory=Findings, repr=False)
 
+    def __repr__(self) -> str:
+        return (
+            f"<Comparison of {', '.join(self.names)} on {self.n_images} images; baseline: {self.names[self.baseline]}>"
+        )
+
     def __getitem__(self, name: str) -> Against:
         """One sweep against the baseline, by its name.
 

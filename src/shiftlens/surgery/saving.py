@@ -67,7 +67,7 @@ def origin_of(spec: str | Path, model: Model) -> Origin:
 
 
 def save_repaired(
-    path: str | Path,
+    out: str | Path,
     model: Model,
     origin: Origin,
     edits: Sequence[Edit],
@@ -79,7 +79,7 @@ def save_repaired(
 
     Parameters
     ----------
-    path
+    out
         The directory.
     model
         After all edits, and after what made it whole again.
@@ -97,7 +97,7 @@ def save_repaired(
     InputError
         The edits do not lead from the original to this net.
     StoreError
-        `path` holds something else or cannot be written.
+        `out` holds something else or cannot be written.
     """
     if not isinstance(model.module, nn.Module):
         raise InputError(f"{model.name} is a plain callable: it cannot be saved")
@@ -107,7 +107,7 @@ def save_repaired(
     if healed or before:
         training["healed"] = [*before, *(each.to_dict() for each in healed)]
     save_run(
-        path,
+        out,
         model.module,
         build=origin.build,
         preprocessing=model.preprocessing,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from shiftlens.engine.plan import CONTROLS
 from shiftlens.errors import StoreError
+from shiftlens.naming import Printed
 from shiftlens.shifts import ShiftGrid
 from shiftlens.storage.locking import disk_errors
 from shiftlens.sweeps.existing import read_header, sweep_exists
@@ -51,8 +52,8 @@ class Fault:
     detail: str
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, repr=False)
+class Verification(Printed):
     """What `verify_sweep` found.
 
     Attributes

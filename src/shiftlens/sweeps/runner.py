@@ -14,14 +14,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from shiftlens.data.imageset import ImageSet
 from shiftlens.devices import give_back, resolve_device, roomy_heap
 from shiftlens.engine.evaluators import Prepared, check_controls, check_machine, check_request, make_plan, prepare
 from shiftlens.engine.plan import ChunkResult, Evaluator
 from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.models.loading import Model, model_and_images
 from shiftlens.models.matching import check_labels, on_input_grid
-from shiftlens.models.wrapping import Model
+from shiftlens.paths import output_path
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.storage.locking import clean_strays, disk_errors, output_lock
 from shiftlens.sweeps.adaptive import agree_on_width, refuse_other_kind, stretches
@@ -50,8 +52,8 @@ PLAN_IMAGES = 64
 
 
 def sweep(
-    model: Model,
-    images: ImageSet,
+    model: Model | nn.Module | str | Path,
+    images: ImageSet | str,
     grid: ShiftGrid | None = None,
     *,
     out: str | Path,
@@ -71,9 +73,9 @@ def sweep(
     Parameters
     ----------
     model
-        From `load_model` or `wrap`.
+        A `Model`, an `nn.Module`, or a spec as `load_model` takes it.
     images
-        From `load_images`, or an `ImageSet`; brought to the model's input size first, then shifted.
+        An `ImageSet`, or a spec as `load_images` takes it; brought to the model's input size first, then shifted.
     grid
         The shifts; by default up to the picture's size along each axis of up to 64 px, and up to 16 px along a
         longer one (which is announced).
@@ -137,8 +139,8 @@ def sweep(
 
 
 def run_sweep(
-    model: Model,
-    images: ImageSet,
+    model: Model | nn.Module | str | Path,
+    images: ImageSet | str,
     grid: ShiftGrid | None = None,
     *,
     out: str | Path,
@@ -156,7 +158,8 @@ def run_sweep(
 ) -> tuple[Sweep, SweepStats]:
     """`sweep`, and how it went; `announce` is told in one line what the caller should know before the work starts."""
     started = time.perf_counter()
-    path = Path(out)
+    path = output_path(out)
+    model, images = model_and_images(model, images, device=device)
     images, size = on_input_grid(model, images)
     model = model.at(size)
     check_labels(model, images)
