@@ -250,7 +250,8 @@ def build_model(
         )
     if not preprocessing.declared:
         said.append(
-            f"{name} declares no preprocessing: images enter with mean 0 and std 1 (set --mean and --std, or mean= and std= of wrap)"
+            f"{name} declares no preprocessing: images enter with mean 0 and std 1 (set --mean and --std, or mean= and "
+            "std= of wrap)"
         )
     names = None if class_names is None else tuple(str(n) for n in class_names)
     seen = _own_size(picture_size)

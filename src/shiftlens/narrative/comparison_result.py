@@ -234,9 +234,8 @@ class Comparison(ByVerdict):
     findings: Findings = field(default_factory=Findings, repr=False)
 
     def __repr__(self) -> str:
-        return (
-            f"<Comparison of {', '.join(self.names)} on {self.n_images} images; baseline: {self.names[self.baseline]}>"
-        )
+        against = ", ".join(each.name for each in self.against)
+        return f"<Comparison of {against} with {self.names[self.baseline]} on {self.n_images} images>"
 
     def __getitem__(self, name: str) -> Against:
         """One sweep against the baseline, by its name.
