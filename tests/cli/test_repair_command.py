@@ -110,8 +110,11 @@ def test_a_library_net(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["--reestimate"], "need images: give --data"),
         (["--finetune-epochs", "2"], "need images: give --data"),
         (["--finetune-shift", "4", "--reestimate", "--data", "digits"], "--finetune-shift needs --finetune-epochs"),
-        (["--finetune-shift", "-1", "--finetune-epochs", "1", "--data", "digits"], "at least 0 pixels, got -1"),
-        (["--finetune-epochs", "-1"], "--finetune-epochs must be at least 0"),
+        (
+            ["--finetune-shift", "-1", "--finetune-epochs", "1", "--data", "digits"],
+            "shift must be at least 0 pixels, got -1",
+        ),
+        (["--finetune-epochs", "-1"], "epochs must be at least 1, got -1"),
         (["--finetune-epochs", "1", "--lr", "0", "--data", "digits"], "lr must be above 0"),
         (["--padding", "zeros"], "nothing was changed"),
         (["--padding", "reflect", "--size", "even", "--size-by", "partial"], "for a convolution only"),

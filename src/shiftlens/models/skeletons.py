@@ -36,7 +36,7 @@ def as_net(model: Net | str | Path, size: int | tuple[int, int] | None) -> tuple
         size = model.input_size if isinstance(model, Model) else None
     if size is None:
         name = model.name if isinstance(model, Model) else type(model).__name__
-        raise InputError(f"{name} declares no input size: give one (--size, or size= in Python)")
+        raise InputError(f"{name} declares no input size: give one (--size)")
     return model, size
 
 

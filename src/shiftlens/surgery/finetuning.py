@@ -66,6 +66,8 @@ class FineTuning:
         for what in ("epochs", "batch"):
             if getattr(self, what) < 1:
                 raise InputError(f"{what} must be at least 1, got {getattr(self, what)}")
+        if self.shift is not None and self.shift < 0:
+            raise InputError(f"shift must be at least 0 pixels, got {self.shift}")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise InputError(f"lr must be above 0, got {self.lr}")
         if self.dtype not in DTYPES:

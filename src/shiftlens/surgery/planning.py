@@ -118,7 +118,7 @@ def repair(
     if isinstance(module, str | Path):
         module = load_model(module)
     net = module.module if isinstance(module, Model) else module
-    _check_names(padding, downsample)
+    check_names(padding, downsample)
     refuse_closed(net)  # type: ignore[arg-type]
     assert isinstance(net, nn.Module)
     if size is None and isinstance(module, Model):
@@ -144,7 +144,8 @@ def repair(
     return plan.module, plan.edits
 
 
-def _check_names(padding: str | None, downsample: str | None) -> None:
+def check_names(padding: str | None, downsample: str | None) -> None:
+    """Refuse a repair that needs no net to be refused: nothing asked for, or an unknown name."""
     if padding is None and downsample is None:
         raise InputError("repair needs a padding mode or a down-sampling, got neither")
     if padding is not None:
