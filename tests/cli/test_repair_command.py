@@ -28,7 +28,7 @@ def run(tmp_path: Path) -> Path:
         net,
         build={"factory": "shiftlens.nn.vgg:VGG", "kwargs": net.config},
         preprocessing=Preprocessing((0.1,) * 3, (0.3,) * 3, (32, 32), None, "bilinear", True),
-        class_names=open_digits()[2],
+        class_names=open_digits().class_names,
     )
     return tmp_path / "run"
 

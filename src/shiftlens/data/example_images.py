@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -64,6 +64,20 @@ class Pictures(Protocol):
     def where(self, position: int) -> str:
         """How an error names a picture."""
         ...
+
+
+class Source(NamedTuple):
+    """What a kind of source opens.
+
+    `labels` and `class_names` are of all its `pictures`; `chosen` are the positions of the split that was asked for,
+    None where the source has no splits of its own.
+    """
+
+    pictures: Pictures
+    labels: Int64[np.ndarray, " n"]
+    class_names: list[str] | None
+    chosen: Int64[np.ndarray, " k"] | None = None
+    natural_flip: bool = True
 
 
 class EncodedPictures:

@@ -89,7 +89,7 @@ class Verification(Printed):
         return not self.faults
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys of `shiftlens sweep --verify --json`."""
+        """The keys of `shiftlens verify --json`."""
         return {"ok": self.ok, **asdict(self)}
 
     def lines(self) -> list[str]:
