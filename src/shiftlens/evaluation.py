@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from shiftlens.data.images import ImageSet
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError, ModelOutputError
-from shiftlens.models.checkpoints import one_line
 from shiftlens.models.loading import Model, model_and_images
 from shiftlens.models.matching import check_labels, on_input_grid
 from shiftlens.models.probing import evaluating, scores_of
-from shiftlens.naming import Printed
+from shiftlens.naming import Printed, one_line
 from shiftlens.shifts import Fill, Shift, translate
 from shiftlens.stats import mean_interval, wilson
 

@@ -28,9 +28,9 @@ from shiftlens.engine.fusing import can_fuse, fuse_relu
 from shiftlens.engine.outcomes import Outcomes
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.errors import InputError, ModelOutputError
-from shiftlens.models.checkpoints import one_line
 from shiftlens.models.loading import Model
 from shiftlens.models.probing import scores_of
+from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid, canvas
 
 logger = logging.getLogger(__name__)

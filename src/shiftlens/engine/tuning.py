@@ -23,9 +23,9 @@ from shiftlens.engine.direct import prepare_nets
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.workers import Net
 from shiftlens.errors import InputError, ModelOutputError
-from shiftlens.models.checkpoints import one_line
 from shiftlens.models.loading import Model
 from shiftlens.models.probing import scores_of
+from shiftlens.naming import one_line
 
 WORTH_MEASURING = 3.0
 """Seconds of sweep above which the candidates are timed."""

@@ -109,7 +109,14 @@ def _own_code(spec: str, weights: str | Path | None) -> Loaded:
     return Loaded(module)
 
 
-def shipped(name: str) -> Path:
+def run_of(spec: str | Path) -> Path | None:
+    """The run directory that a spec names, by its path or as `pretrained:NAME`; None for another kind of spec."""
+    kind, colon, rest = str(spec).partition(":")
+    path = _shipped(rest) if kind == "pretrained" and colon else Path(spec)
+    return path if str(spec) and kind_of(path) == "folder" else None
+
+
+def _shipped(name: str) -> Path:
     """Directory of the shipped weights NAME; `InputError` that lists what is there when it is not."""
     there = sorted(folder.name for folder in SHIPPED.glob("*") if kind_of(folder / MODEL_JSON) == "file")
     if name in there:
@@ -172,17 +179,15 @@ def load_model(
     1000
     """
     target = resolve_device(device)
-    name = str(spec)
-    kind, colon, rest = name.partition(":")
-    run = shipped(rest) if kind == "pretrained" and colon else Path(name)
-    if name and kind_of(run) == "folder":
+    name, run = str(spec), run_of(spec)
+    if run is not None:
         if weights is not None:
             raise InputError(f"{name} holds its own weights; omit --weights")
         overrides = {"mean": mean, "std": std, "size": input_size}
         overrides |= {"picture_size": picture_size, "picture_channels": picture_channels}
         model = load_run(run, name=name, overrides=overrides)
     else:
-        loaded = _load(name, kind, rest, weights)
+        loaded = _load(name, weights)
         if isinstance(loaded.module, nn.Module):
             loaded.module.eval()
         model = build_model(
@@ -248,7 +253,8 @@ def model_and_images(
     return as_model(model, images, device=device), images
 
 
-def _load(name: str, kind: str, rest: str, weights: str | Path | None) -> Loaded:
+def _load(name: str, weights: str | Path | None) -> Loaded:
+    kind, _, rest = name.partition(":")
     if kind in MODEL_KINDS and rest:
         return MODEL_KINDS[kind](rest, weights)
     where, colon, factory = name.rpartition(":")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.errors import InputError, StoreError
 from shiftlens.naming import one_line, printable
 from shiftlens.paths import kind_of
@@ -55,6 +57,15 @@ class StoredPreprocessing(BaseModel):
     resize: Side | None = None
     interpolation: str = "bilinear"
     declared: bool = True
+
+    @classmethod
+    def of(cls, preprocessing: Preprocessing) -> StoredPreprocessing:
+        """As JSON has it: lists for tuples."""
+        return cls(**{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(preprocessing).items()})
+
+    def restored(self) -> Preprocessing:
+        """`of` undone; `InputError` for numbers out of range."""
+        return Preprocessing(**{k: tuple(v) if isinstance(v, list) else v for k, v in self.model_dump().items()})
 
 
 class RunSpec(BaseModel):

@@ -12,11 +12,10 @@ from torch import nn
 from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.errors import InputError
 from shiftlens.models.factories import call_factory
-from shiftlens.models.loading import MODEL_KINDS, RANDOM, Loaded, shipped
+from shiftlens.models.loading import MODEL_KINDS, RANDOM, Loaded, run_of
 from shiftlens.models.runs import build_net, told_by
 from shiftlens.models.runspec import MODEL_JSON, read_spec
 from shiftlens.models.wrapping import Model
-from shiftlens.paths import kind_of
 
 Built = TypeVar("Built")
 Net = nn.Module | Model
@@ -66,10 +65,9 @@ def load_skeleton(spec: str | Path) -> Model:
     >>> load_skeleton("torchvision:resnet50").input_size
     (224, 224)
     """
-    name = str(spec)
+    name, run = str(spec), run_of(spec)
     kind, colon, rest = name.partition(":")
-    run = shipped(rest) if kind == "pretrained" and colon else Path(name)
-    if name and kind_of(run) == "folder":
+    if run is not None:
         stored = read_spec(run)
         with told_by(run / MODEL_JSON):
             module = _without_weights(lambda: build_net(stored.build, stored.edits))

@@ -10,12 +10,11 @@ from typing import Any
 from torch import nn
 
 from shiftlens.errors import InputError
-from shiftlens.models.loading import MODEL_KINDS, shipped
+from shiftlens.models.loading import MODEL_KINDS, run_of
 from shiftlens.models.runs import save_run
 from shiftlens.models.runspec import read_spec
 from shiftlens.models.wrapping import Model
 from shiftlens.nn.edits import Edit
-from shiftlens.paths import kind_of
 from shiftlens.surgery.healing import Healing
 
 
@@ -53,10 +52,9 @@ def origin_of(spec: str | Path, model: Model) -> Origin:
     InputError
         A factory of the user's own: a run directory never runs code.
     """
-    name = str(spec)
-    kind, colon, rest = name.partition(":")
-    path = shipped(rest) if kind == "pretrained" and colon else Path(name)
-    if kind_of(path) == "folder":
+    name, path = str(spec), run_of(spec)
+    kind, _, rest = name.partition(":")
+    if path is not None:
         stored = read_spec(path)
         return Origin(stored.build.model_dump(), tuple(stored.edits), (*stored.parents, model.digest))
     if kind in MODEL_KINDS and rest:
