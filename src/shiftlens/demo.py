@@ -15,6 +15,7 @@ from shiftlens.errors import InputError
 from shiftlens.evaluation import Evaluation, evaluate
 from shiftlens.lens.feature_maps import features
 from shiftlens.models.loading import load_model
+from shiftlens.naming import Printed
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.findings import findings
 from shiftlens.narrative.rendering import as_text
@@ -43,8 +44,8 @@ class Narrator(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class DemoResult:
+@dataclass(frozen=True, repr=False)
+class DemoResult(Printed):
     """Where everything is, the accuracy to start from, and what the sweep shows."""
 
     files: tuple[Path, ...]

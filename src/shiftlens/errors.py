@@ -6,14 +6,14 @@ from __future__ import annotations
 class ShiftlensError(Exception):
     """Base of every error that shiftlens raises on purpose.
 
-    The message is one line that says what was expected, what came, and where. The command line prints it and ends with
-    `exit_code`; anything that is not a `ShiftlensError` is a crash (exit code 3).
+    The message is one line: what was requested, what was found, and where. The command line prints it and exits with
+    `exit_code`; any other exception is a crash (exit code 3).
     """
 
     exit_code = 2
 
 
-class InputError(ShiftlensError):
+class InputError(ShiftlensError, ValueError):
     """Bad use or bad input: a path, a name, a number, a file, a model or images that cannot be served."""
 
 

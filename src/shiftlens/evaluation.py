@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,10 @@ from torch import Tensor, nn
 from shiftlens.data.images import ImageSet
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError, ModelOutputError
-from shiftlens.models.checkpoints import one_line
-from shiftlens.models.loading import Model
+from shiftlens.models.loading import Model, model_and_images
 from shiftlens.models.matching import check_labels, on_input_grid
 from shiftlens.models.probing import evaluating, scores_of
+from shiftlens.naming import Printed, one_line
 from shiftlens.shifts import Fill, Shift, translate
 from shiftlens.stats import mean_interval, wilson
 
@@ -27,8 +28,8 @@ BATCH_TOLERANCE = 1e-3
 """Largest difference of logits, relative to the largest, between an image in a batch and by itself."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, repr=False)
+class Evaluation(Printed):
     """A model's accuracy and loss on `n` images under one shift.
 
     `accuracy` and `per_class` are shares from 0 to 1 (None for a class without images), intervals are 95 % (Wilson for
@@ -71,8 +72,8 @@ class Evaluation:
 
 
 def evaluate(
-    model: Model,
-    images: ImageSet,
+    model: Model | nn.Module | str | Path,
+    images: ImageSet | str,
     *,
     shift: Shift = Shift(0, 0),  # noqa: B008 - frozen
     fill: str | float | Fill = "black",
@@ -85,7 +86,8 @@ def evaluate(
     Parameters
     ----------
     model, images
-        From `load_model` or `wrap`, and `load_images`; images of another size are resized and cropped to the model's.
+        A `Model`, an `nn.Module` or a spec, and an `ImageSet` or a spec; images of another size are resized and
+        cropped to the model's.
     shift
         Pixels on the model's input grid: dx right, dy down.
     fill
@@ -107,6 +109,7 @@ def evaluate(
         The model raised or gave scores that are not finite; the images are named.
     """
     parsed, target = Fill.parse(fill), resolve_device(device)
+    model, images = model_and_images(model, images, device=device)
     pictures, (h, w) = on_input_grid(model, images)
     model = model.at((h, w))
     check_labels(model, images)

@@ -19,6 +19,20 @@ def one_line(error: BaseException, limit: int = 200) -> str:
     return printable(" ".join(lines[0].split()) if lines else type(error).__name__)[:limit]
 
 
+class Printed:
+    """A result that prints itself: `print` shows its lines, a list or a traceback the first of them."""
+
+    def lines(self) -> list[str]:
+        """The result in lines of text."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.lines()[0]}>"
+
+
 def distinct(names: Iterable[str]) -> list[str]:
     """The same names, the second and later of the same name numbered: some published sets name two classes alike.
 

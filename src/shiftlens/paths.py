@@ -80,6 +80,13 @@ def entries_of(folder: Path) -> list[Path]:
         raise InputError(f"folder {printable(str(folder))} cannot be listed: {error.strerror or error}") from error
 
 
+def output_path(out: str | Path) -> Path:
+    """The path of a result that replaces what lies there; `InputError` for `""` and `"."`, the current directory."""
+    if Path(out) == Path():
+        raise InputError(f"out must name the result, such as result.zarr, got {str(out)!r}: the current directory")
+    return Path(out)
+
+
 def with_home(path: str | Path) -> Path:
     """The path with `~` replaced by a home folder.
 

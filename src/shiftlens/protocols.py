@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,10 @@ from torch import Tensor, nn
 from shiftlens.data.imageset import ImageSet
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.models.loading import Model, model_and_images
 from shiftlens.models.matching import check_labels, on_input_grid
 from shiftlens.models.probing import evaluating, scores_of
-from shiftlens.models.wrapping import Model
-from shiftlens.naming import one_line, unknown_name
+from shiftlens.naming import Printed, one_line, unknown_name
 from shiftlens.shifts import Fill, canvas
 from shiftlens.stats import Estimate, FloatArray, mean_estimate, wilson
 
@@ -42,8 +43,8 @@ MAX_PIXELS = 2**18
 """Most pixels in one batch (256 pictures of 32 x 32)."""
 
 
-@dataclass(frozen=True)
-class PairConsistency:
+@dataclass(frozen=True, repr=False)
+class PairConsistency(Printed):
     """How often two random views of a picture get the same prediction.
 
     Attributes
@@ -110,8 +111,8 @@ class _Views:
 
 
 def consistency(
-    model: Model,
-    images: ImageSet,
+    model: Model | nn.Module | str | Path,
+    images: ImageSet | str,
     protocol: str = "roll",
     *,
     fill: str | float | Fill = "black",
@@ -166,6 +167,7 @@ def consistency(
     >>> consistency(load_model("runs/vgg"), load_images("cifar10"), "roll").consistency.value  # doctest: +SKIP
     """
     constant = check_request(protocol, fill, n_passes)
+    model, images = model_and_images(model, images, device=device)
     views = _views(model, images, protocol, constant)
     if len(images) < 2:
         raise InputError(f"an interval over images needs at least 2 of them, got {len(images)}")

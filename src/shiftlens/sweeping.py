@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from shiftlens.cluster.ray_workers import Cluster
 from shiftlens.data.imageset import ImageSet
 from shiftlens.models.wrapping import Model
@@ -22,8 +24,8 @@ logger = logging.getLogger(__name__)
 
 
 def sweep(
-    model: Model,
-    images: ImageSet,
+    model: Model | nn.Module | str | Path,
+    images: ImageSet | str,
     grid: ShiftGrid | None = None,
     *,
     out: str | Path,
@@ -43,9 +45,9 @@ def sweep(
     Parameters
     ----------
     model
-        From `load_model` or `wrap`.
+        A `Model`, an `nn.Module`, or a spec as `load_model` takes it.
     images
-        From `load_images`, or an `ImageSet`; brought to the model's input size first, then shifted.
+        An `ImageSet`, or a spec as `load_images` takes it; brought to the model's input size first, then shifted.
     grid
         The shifts; by default up to the image's size along each axis of up to 64 px, and up to 16 px along a
         longer one (which is announced).
@@ -95,8 +97,8 @@ def sweep(
 
 
 def run_sweep(
-    model: Model,
-    images: ImageSet,
+    model: Model | nn.Module | str | Path,
+    images: ImageSet | str,
     grid: ShiftGrid | None = None,
     *,
     cluster: str | None = None,

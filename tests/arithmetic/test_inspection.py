@@ -322,9 +322,11 @@ def test_a_model_of_ours_and_a_net_in_training_mode() -> None:
         (nn.Conv2d(3, 4, 3), (8,), "whole pixels"),
         (nn.Conv2d(3, 4, 3), (8.0, 8), "whole pixels"),
         (torch.relu, (8, 8), "expected an nn.Module"),
-        ("resnet18", (8, 8), "expected an nn.Module or a Model of one, got str"),
+        (b"resnet18", (8, 8), "expected an nn.Module or a Model of one, got bytes"),
+        ("resnet18", (8, 8), "no run directory and no spec"),
+        (nn.Conv2d(3, 4, 3), None, "declares no input size: give one"),
     ],
 )
-def test_bad_input(module: nn.Module, size: tuple[int, int], text: str) -> None:
+def test_bad_input(module: nn.Module, size: tuple[int, int] | None, text: str) -> None:
     with pytest.raises(InputError, match=text):
         inspect(module, size)

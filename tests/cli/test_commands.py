@@ -182,10 +182,10 @@ def test_bad_input_is_one_line(
         (["--model", model, "--weights", str(nan)], "0.bias"),
         (["--model", model, "--data", "digit"], "digits"),
         (["--model", model, "--data", f"folder:{tmp_path / 'nowhere'}"], "nowhere"),
-        (["--model", model, "--limit", "0"], "--limit"),
-        (["--model", model, "--limit", "-3"], "--limit"),
+        (["--model", model, "--limit", "0"], "limit must be a whole number of at least 1, got 0"),
+        (["--model", model, "--limit", "-3"], "limit must be a whole number of at least 1, got -3"),
         (["--model", model, "--fill", "blak"], "blak"),
-        (["--model", model, "--mean", "a,b"], "--mean"),
+        (["--model", model, "--mean", "a,b"], "mean must be one number or one a channel"),
         (["--model", model, "--input-size", "32by32"], "--input-size"),
         (["--model", model, "--device", "tpu"], "tpu"),
         (["--model", model, "--max-shift", "0"], "max-shift"),
@@ -291,8 +291,10 @@ def test_what_cannot_be_measured_is_one_line(net: Path, tmp_path: Path, capsys: 
     assert "somewhere in images" in line
     evaluate = ["evaluate", "--limit", "10", "--mean", "0", "--std", "1", "--json", "-q"]
     assert "loss is not finite" in failing(capsys, *evaluate, "--model", f"{net}:infinite")
-    for extra in (["--max-shift", "200000"], ["--max-shift", "9" * 5000], ["--seed", "-1"], ["--seed", "9" * 30]):
+    for extra in (["--max-shift", "200000"], ["--max-shift", "9" * 5000], ["--seed", "1"]):
         failing(capsys, "sweep", "--model", f"{net}:make", *extra, *common)
+    for seed in ("-1", "9" * 30):
+        failing(capsys, "evaluate", "--model", f"{net}:make", "--limit", "5", "--seed", seed, "-q")
     line = failing(capsys, "sweep", "--model", f"{net}:make", "--max-shift", "1" + "0" * 9, *common)
     assert "--max-shift must be at most 16384 pixels" in line
     line = failing(capsys, "evaluate", "--model", f"{net}:make", "--shift", "9" * 20, "0", "--limit", "5", "-q")
@@ -338,8 +340,9 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out
     assert f"Example: shiftlens {command}" in " ".join(text.split())
-    for option in ("--device", "--seed", "--quiet", "--json"):
+    for option in ("--device", "--quiet", "--json"):
         assert option in text
+    assert ("--seed" in text) == (command != "sweep")  # nothing in a sweep is drawn
 
 
 def test_progress_on_a_pipe_is_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,4 +108,3 @@ def test_bad_use_is_one_line(paths: list[str], tmp_path: Path, capsys: pytest.Ca
         err = capsys.readouterr().err
         assert said in err
         assert err.count("\n") == 1
-    assert main(["compare", paths[0], str(tmp_path / "none.zarr"), "--device", "gpu", "-q"]) == 2

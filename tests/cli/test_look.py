@@ -116,7 +116,7 @@ def test_what_is_no_sweep_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixt
         (["plot", str(tmp_path / "nothing.zarr"), "--out", "p"], "nothing is there"),
         (["plot", str(sweep.path), "--out", str(tmp_path / "photo.png")], "cannot write the picture"),
         (["plot", str(sweep.path), "--out", "p", "--format", "jpg"], "'jpg'"),
-        (["findings", str(sweep.path), "--device", "tpu"], "tpu"),
+        (["findings", str(sweep.path), "--device", "cpu"], "No such option: --device"),
         (["findings"], "S.zarr"),
         (["plot", str(sweep.path)], "--out"),
     ]

@@ -28,7 +28,7 @@ def run(tmp_path: Path) -> Path:
         net,
         build={"factory": "shiftlens.nn.vgg:VGG", "kwargs": net.config},
         preprocessing=Preprocessing((0.1,) * 3, (0.3,) * 3, (32, 32), None, "bilinear", True),
-        class_names=open_digits()[2],
+        class_names=open_digits().class_names,
     )
     return tmp_path / "run"
 
@@ -110,8 +110,11 @@ def test_a_library_net(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["--reestimate"], "need images: give --data"),
         (["--finetune-epochs", "2"], "need images: give --data"),
         (["--finetune-shift", "4", "--reestimate", "--data", "digits"], "--finetune-shift needs --finetune-epochs"),
-        (["--finetune-shift", "-1", "--finetune-epochs", "1", "--data", "digits"], "at least 0 pixels, got -1"),
-        (["--finetune-epochs", "-1"], "--finetune-epochs must be at least 0"),
+        (
+            ["--finetune-shift", "-1", "--finetune-epochs", "1", "--data", "digits"],
+            "shift must be at least 0 pixels, got -1",
+        ),
+        (["--finetune-epochs", "-1"], "epochs must be at least 1, got -1"),
         (["--finetune-epochs", "1", "--lr", "0", "--data", "digits"], "lr must be above 0"),
         (["--padding", "zeros"], "nothing was changed"),
         (["--padding", "reflect", "--size", "even", "--size-by", "partial"], "for a convolution only"),

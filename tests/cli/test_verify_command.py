@@ -1,4 +1,4 @@
-"""`shiftlens sweep --verify`: what is torn is told in lines, in JSON and by the exit code; `--reuse` of a whole one."""
+"""`shiftlens verify`: what is torn is told in lines, in JSON and by the exit code; `--reuse` of a whole one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]
 
 def test_a_whole_sweep_ends_with_0(finished: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    assert main(["sweep", "--verify", str(finished[0])]) == 0
+    assert main(["verify", str(finished[0])]) == 0
     assert capsys.readouterr().out == f"{finished[0]}: 1 of 1 chunks are there and right\n"
 
 
@@ -35,27 +35,31 @@ def test_a_torn_chunk_ends_with_2_and_the_same_command_mends_it(
     out = Path(shutil.copytree(finished[0], tmp_path / "s.zarr"))
     (out / "loss" / "c" / "0" / "0" / "0").write_bytes(b"torn")
     capsys.readouterr()
-    assert main(["sweep", "--verify", str(out), "--json"]) == 2
+    assert main(["verify", str(out), "--json"]) == 2
     captured = capsys.readouterr()
     values = json.loads(captured.out)
     assert captured.err == ""
     assert (values["ok"], values["n_chunks"], values["n_whole"], values["out"]) == (False, 1, 0, str(out))
     assert [(f["what"], f["chunk"], f["images"]) for f in values["faults"]] == [("torn", 0, [0, 3])]
     assert main([*finished[1], "--out", str(out), "--quiet"]) == 0
-    assert main(["sweep", "--verify", str(out)]) == 0
+    assert main(["verify", str(out)]) == 0
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--verify", "nothing.zarr"], "no sweep at nothing.zarr"),
-        (["--verify", "s.zarr", "--model", "x"], "--verify takes no --model"),
-        (["--out", "s.zarr"], "missing option '--model'"),
-        (["--model", "x"], "missing option '--out'"),
+        (["verify", "nothing.zarr"], "no sweep at nothing.zarr"),
+        (["verify"], "Missing argument 'S.zarr'"),
+        (["sweep", "--verify", "s.zarr"], "verify is a command of its own (shiftlens verify s.zarr)"),
+        (["sweep", "--out", "s.zarr"], "Missing option '--model'"),
+        (["sweep", "--model", "x"], "Missing option '--out'"),
+        (["sweep", "--model", "{net}:make", "--mean", "0", "--out", ""], "out must name the result"),
     ],
 )
-def test_bad_use_is_one_line(options: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sweep", *options]) == 2
+def test_bad_use_is_one_line(
+    finished: tuple[Path, list[str]], options: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([option.format(net=finished[0].parent / "net.py") for option in options]) == 2
     errors = capsys.readouterr().err
     assert says in errors
     assert errors.count("\n") == 1

@@ -183,7 +183,7 @@ SWEEPS: dict[str, Line] = {
     "compare": lambda g, p, out: ["compare", str(g.sweep), p],
     "compare as the baseline": lambda g, p, out: ["compare", p, str(g.sweep)],
     "report": lambda g, p, out: ["report", p, "--out", str(out / "report.html")],
-    "verify": lambda g, p, out: ["sweep", "--verify", p],
+    "verify": lambda g, p, out: ["verify", p],
     "reuse": lambda g, p, out: [
         "sweep",
         "--model",

@@ -136,7 +136,7 @@ def assert_calm(outcome: Outcome) -> None:
         assert line.isprintable(), repr(line)
     assert "Traceback" not in outcome.err, outcome.err
     if outcome.code == 2 and outcome.out and not outcome.err:
-        return  # `sweep --verify` tells of damage as its result
+        return  # `verify` tells of damage as its result
     if outcome.code == 2:
         assert outcome.out == ""
         told = [line for line in outcome.err.splitlines() if line.startswith("shiftlens: ")]

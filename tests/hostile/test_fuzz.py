@@ -428,7 +428,6 @@ WORDS = st.one_of(
 def test_words(word: str) -> None:
     for read in (
         lambda: options.size(word, "--size"),
-        lambda: options.numbers(word, "--mean"),
         lambda: parse_size(word),
         lambda: parse_numbers("mean", word),
         lambda: Fill.parse(word),

@@ -28,7 +28,7 @@ TEXTS: dict[str, list[str]] = {
     "--control": ["sweep", "--model", "{run}", "--max-shift", "1", "--control", "{}", "--out", "{out}/s.zarr"],
     "--engine": ["sweep", "--model", "{run}", "--max-shift", "1", "--engine", "{}", "--out", "{out}/s.zarr"],
     "--dtype": ["sweep", "--model", "{run}", "--max-shift", "1", "--dtype", "{}", "--out", "{out}/s.zarr"],
-    "--device": ["findings", "{sweep}", "--device", "{}"],
+    "--device": ["evaluate", "--model", "{run}", "--data", "folder:{pictures}", "--device", "{}"],
     "a sweep": ["findings", "{out}/{}"],
     "--names": ["compare", "{sweep}", "{sweep}", "--names", "a,{}"],
     "--plots": ["compare", "{sweep}", "{sweep}", "--plots", "{out}/{}"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from shiftlens.arithmetic.axis import Step, plan
@@ -12,6 +13,8 @@ from shiftlens.arithmetic.nets import Net, graph_of, net_of
 from shiftlens.errors import InputError
 from shiftlens.graph import GEOMETRIC, Graph, Sides
 from shiftlens.graph.sites import Pair
+from shiftlens.models.skeletons import as_net
+from shiftlens.naming import Printed
 from shiftlens.stats import Skipped
 
 KIND = "inspection"
@@ -19,8 +22,8 @@ KIND = "inspection"
 Plans = tuple[list[Step | None], list[Step | None]]
 
 
-@dataclass(frozen=True)
-class Inspection:
+@dataclass(frozen=True, repr=False)
+class Inspection(Printed):
     """Layer arithmetic of a net at one input size.
 
     Attributes
@@ -65,9 +68,8 @@ class Inspection:
             "notes": list(self.notes),
         }
 
-    def __str__(self) -> str:
-        """The table and what follows from it."""
-        return "\n".join(self.lines())
+    def __repr__(self) -> str:
+        return f"<Inspection: {self.summary()[0]}>"
 
     def lines(self, *, only_uneven: bool = False) -> list[str]:
         """The same for people: one line a layer (or for each uneven one), and what follows from it."""
@@ -158,7 +160,7 @@ def _row(layer: Layer) -> tuple[str, ...]:
     )
 
 
-def inspect(module: Net, size: int | Pair, *, name: str | None = None) -> Inspection:
+def inspect(module: Net | str | Path, size: int | Pair | None = None, *, name: str | None = None) -> Inspection:
     """Say, for each layer, how much of its padding is used on each side, and which input sizes would be even.
 
     No weights and no images are needed: shapes come from one forward pass without numbers. A layer is even if it uses
@@ -167,9 +169,9 @@ def inspect(module: Net, size: int | Pair, *, name: str | None = None) -> Inspec
     Parameters
     ----------
     module
-        An `nn.Module` (or a `Model`) that takes pictures [n, c, h, w].
+        An `nn.Module`, a `Model` or a spec (of which no weights are loaded) that takes images [n, c, h, w].
     size
-        (h, w) or one number, pixels.
+        (h, w) or one number, pixels; default what the model declares.
     name
         For people; default the net's type, or the model's name.
 
@@ -194,6 +196,7 @@ def inspect(module: Net, size: int | Pair, *, name: str | None = None) -> Inspec
     >>> found.layers[0].unused, found.even_sizes["h"]
     ((1, 1), (27, 29, 31, 33, 35, 37))
     """
+    module, size = as_net(module, size)
     net, graph = net_of(module), graph_of(module, size, name=name)
     if not graph.of_kind(*GEOMETRIC):
         raise InputError(f"{graph.name} has no spatial layers (convolutions or pools) that can be seen")

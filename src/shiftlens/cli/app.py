@@ -11,32 +11,43 @@ from pathlib import Path
 
 import typer
 
-from shiftlens.cli import compare, demo, inspect_command, lens, look, measure, repair, report, train
+from shiftlens.cli import compare, lens, look, measure, repair, report, train
 from shiftlens.cli.console import error_line, flush_streams, prepare_terminal
+from shiftlens.cli.options import command
 from shiftlens.errors import ShiftlensError, StoreError
 
 _CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
 """What a stream says that takes no more; an error of a file names it."""
 
-_INTERRUPTED = "interrupted; run the same command again: sweeps and trainings go on where they stopped"
+_INTERRUPTED = "interrupted; run the same command again: sweeps and trainings resume where they stopped"
 
 app = typer.Typer(
     name="shiftlens",
-    help="Audit a vision model's spatial behaviour: evaluate it under every shift of the picture.",
+    help="Audit a vision model's spatial behaviour: evaluate it under every shift of the image.",
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-demo.register(app)
-train.register(app)
-measure.register(app)
-look.register(app)
-compare.register(app)
-inspect_command.register(app)
-lens.register(app)
-repair.register(app)
-report.register(app)
+for _function in (
+    train.demo,
+    train.train,
+    measure.evaluate,
+    measure.sweep,
+    measure.verify,
+    look.findings,
+    look.plot,
+    compare.compare,
+    measure.consistency,
+    lens.inspect,
+    lens.features,
+    lens.foveation,
+    lens.kernels,
+    lens.neurons,
+    repair.repair,
+    report.report,
+):
+    app.command()(command(_function))
 
 
 def _version(value: bool) -> None:
@@ -75,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0 fine, 1 findings above a gate, 2 bad use or bad input (one line on stderr), 3 a crash,
+        Exit code: 0 success, 2 bad use or bad input (one line on stderr), 3 a crash,
         130 interrupted.
     """
     prepare_terminal()
@@ -94,7 +105,7 @@ def _outcome(argv: Sequence[str] | None) -> int:
         error_line(str(error))
         return error.exit_code
     except SystemExit as error:
-        # So Rich and Typer end when the reader of our output has gone, with 1, which means a gate here.
+        # So Rich and Typer end when the reader of our output has gone: with 1, which no command gives.
         return 0 if error.code == 1 else int(error.code or 0)
     except typer.TyperException as error:
         # Bad use, found by the parser: its message without the usage text around it.

@@ -1,4 +1,4 @@
-"""`compare` and `consistency`: sweeps side by side, and the measures of papers."""
+"""`compare`: sweeps side by side."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import typer
 from rich.console import Console
 
 from shiftlens.cli import options as o
-from shiftlens.cli.console import Shell, remarks
+from shiftlens.cli.console import Shell
 from shiftlens.cli.look import Partial
-from shiftlens.cli.measure import load
-from shiftlens.naming import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,49 +20,36 @@ if TYPE_CHECKING:
 WIDEST = 140
 
 
-def register(app: typer.Typer) -> None:
-    """Add this file's commands."""
-    app.command()(compare)
-    app.command()(consistency)
-
-
 def compare(
+    shell: Shell,
     sweeps: Annotated[list[Path], typer.Argument(metavar="S1.zarr S2.zarr ...", help="Two or more; first: baseline.")],
     names: Annotated[
-        str | None, typer.Option("--names", help="One a sweep, with commas (default: the files').")
+        str | None, typer.Option("--names", help="A name for each sweep, separated by commas (default: file names).")
     ] = None,
-    plots: Annotated[Path | None, typer.Option("--plots", help="Directory for pictures of the comparison.")] = None,
-    format: Annotated[str, typer.Option("--format", help="png or svg.")] = "png",  # noqa: A002
-    margin: Annotated[float, typer.Option("--margin", help="Points behind that still count as good.")] = 0.3,
+    plots: Annotated[Path | None, typer.Option("--plots", help="Directory for figures of the comparison.")] = None,
+    format: o.Format = "png",  # noqa: A002
+    margin: Annotated[float, typer.Option("--margin", help="Non-inferiority margin in points.")] = 0.3,
     partial: Partial = False,
-    evidence: Annotated[bool, typer.Option("--evidence", help="Also how each number was measured.")] = False,
-    device: o.Device = "auto",
+    evidence: o.Evidence = False,
     seed: o.Seed = 0,
-    quiet: o.Quiet = False,
-    json: o.Json = False,
-) -> None:
+) -> o.Answer | None:
     """Compare sweeps of the same images: paired differences with intervals, what improved, what got worse.
 
     Example: shiftlens compare zeros.zarr symmetric.zarr --names zeros,symmetric --plots pictures
     """
-    shell = Shell(quiet, json)
-    with remarks(shell):
-        from shiftlens.devices import resolve_device
-        from shiftlens.figures import check_format
-        from shiftlens.narrative.comparing import compare as compare_sweeps
+    from shiftlens.figures import check_format
+    from shiftlens.narrative.comparing import compare as compare_sweeps
 
-        resolve_device(device)
-        check_format(format)
-        called = None if names is None else names.split(",")
-        with shell.progress("comparing", "sweeps") as report:
-            made = compare_sweeps(sweeps, names=called, margin=margin, partial=partial, seed=seed, progress=report)
-        files = () if plots is None else made.plot(plots, format=format).files
-    if json:
-        shell.result(made.to_dict() | {"files": [str(path) for path in files]}, [])
-        return
+    check_format(format)
+    called = None if names is None else names.split(",")
+    with shell.progress("comparing", "sweeps") as report:
+        made = compare_sweeps(sweeps, names=called, margin=margin, partial=partial, seed=seed, progress=report)
+    files = () if plots is None else made.plot(plots, format=format).files
+    if shell.as_json:
+        return made.to_dict() | {"files": [str(path) for path in files]}, []
     _show(shell, made, evidence)
-    for path in files:
-        shell.stdout.print(f"wrote {printable(str(path))}", markup=False)
+    shell.result({}, o.wrote(*files))
+    return None
 
 
 def _show(shell: Shell, made: Comparison, evidence: bool) -> None:
@@ -133,55 +118,3 @@ def _table(made: Comparison) -> Table:
             against,
         )
     return table
-
-
-def consistency(
-    model: o.ModelSpec,
-    data: o.DataSpec = "digits",
-    protocol: Annotated[str, typer.Option("--protocol", help="roll, zero-pad or crop.")] = "roll",
-    fill: Annotated[
-        str, typer.Option("--fill", help="What zero-pad pads with: black, mean or pixel values.")
-    ] = "black",
-    passes: Annotated[int, typer.Option("--passes", help="Pairs of views drawn for each image.")] = 5,
-    limit: o.Limit = None,
-    data_root: o.DataRoot = None,
-    weights: o.Weights = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    input_size: o.InputSize = None,
-    device: o.Device = "auto",
-    seed: o.Seed = 0,
-    quiet: o.Quiet = False,
-    json: o.Json = False,
-) -> None:
-    """Consistency by the protocols of papers: how often two random views get the same prediction.
-
-    Example: shiftlens consistency --model runs/vgg --data cifar10 --protocol roll
-    """
-    shell = Shell(quiet, json)
-    with remarks(shell):
-        import torch
-
-        from shiftlens import protocols
-
-        torch.manual_seed(seed)
-        protocols.check_request(protocol, fill, passes)
-        loaded, images = load(
-            shell,
-            model,
-            data,
-            data_root=data_root,
-            limit=limit,
-            weights=weights,
-            mean=mean,
-            std=std,
-            input_size=input_size,
-            device=device,
-        )
-        with shell.progress("measuring", "images") as report:
-            result = protocols.consistency(
-                loaded, images, protocol, fill=fill, n_passes=passes, seed=seed, device=device, progress=report
-            )
-    for note in images.notes:
-        shell.say(f"note: {note}")
-    shell.result(result.to_dict(), result.lines())

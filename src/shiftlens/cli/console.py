@@ -38,7 +38,7 @@ class Shell:
     quiet: bool = False
     as_json: bool = False
     stderr: Console = field(default_factory=lambda: Console(stderr=True, highlight=False))
-    stdout: Console = field(default_factory=lambda: Console(highlight=False, soft_wrap=True))
+    stdout: Console = field(default_factory=lambda: Console(file=sys.stdout, highlight=False, soft_wrap=True))
 
     def say(self, text: str) -> None:
         """A remark on the way; silent with `--quiet`."""
@@ -63,7 +63,7 @@ class Shell:
         """
         try:
             if self.as_json:
-                print(json.dumps(values, allow_nan=False), flush=True)
+                print(json.dumps(values, allow_nan=False), file=self.stdout.file, flush=True)
                 return
             for line in lines:
                 self.stdout.print(printable(line), markup=False)

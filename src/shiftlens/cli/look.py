@@ -8,23 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shiftlens.cli import options as o
-from shiftlens.cli.console import Shell, remarks
+from shiftlens.cli.console import Shell
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from shiftlens.figures.gallery import Pictures
     from shiftlens.lens.feature_run import FeatureRun
     from shiftlens.narrative.finding import Findings
     from shiftlens.sweeps.sweep_result import Sweep
 
-Partial = Annotated[bool, typer.Option("--partial", help="Take what is there of a sweep that is not complete.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add this file's commands."""
-    app.command()(findings)
-    app.command()(plot)
+Partial = o.Partial
 
 
 def opened_any(path: Path, partial: bool) -> Sweep | FeatureRun:
@@ -57,40 +50,33 @@ def opened(path: Path, partial: bool) -> Sweep:
 
 
 def findings(
+    shell: Shell,
     results: Annotated[list[Path], typer.Argument(metavar="S.zarr ...", help="One or more sweeps or feature runs.")],
     partial: Partial = False,
-    evidence: Annotated[bool, typer.Option("--evidence", help="Also how each number was measured.")] = False,
+    evidence: o.Evidence = False,
     small_map: Annotated[
-        bool | None, typer.Option("--map/--no-map", help="A small map of accuracy (default: only on a terminal).")
+        bool | None, typer.Option("--map/--no-map", help="Draw a small map of accuracy (default: on a terminal only).")
     ] = None,
-    device: o.Device = "auto",
     seed: o.Seed = 0,
-    quiet: o.Quiet = False,
-    json: o.Json = False,
-) -> None:
-    """What a sweep or a feature run says, in sentences with number, unit and interval, and what misleads in it.
+) -> o.Answer | None:
+    """State what a sweep or a feature run shows, each with number, unit and interval, and what misleads in it.
 
     Example: shiftlens findings vgg.zarr
     """
-    shell = Shell(quiet, json)
-    with remarks(shell):
-        from shiftlens.devices import resolve_device
-        from shiftlens.narrative.findings import findings as all_findings
+    from shiftlens.narrative.findings import findings as all_findings
 
-        resolve_device(device)
-        made = []
-        with shell.progress("measuring", "results") as report:
-            for number, path in enumerate(results):
-                result = opened_any(path, partial)
-                shell.say(f"measuring {path}")
-                made.append((path, result, all_findings(result, seed=seed)))
-                report(number + 1, len(results))
-    if json:
-        rows = [{**finding.to_dict(), "sweep": str(path)} for path, _, found in made for finding in found]
-        shell.result({"findings": rows}, [])
-        return
+    made = []
+    with shell.progress("measuring", "results") as report:
+        for number, path in enumerate(results):
+            result = opened_any(path, partial)
+            shell.say(f"measuring {path}")
+            made.append((path, result, all_findings(result, seed=seed)))
+            report(number + 1, len(results))
+    if shell.as_json:
+        return {"findings": [{**each.to_dict(), "sweep": str(path)} for path, _, found in made for each in found]}, []
     for path, result, found in made:
         _show(shell, path, result, found, evidence, shell.stdout.is_terminal if small_map is None else small_map)
+    return None
 
 
 def _show(
@@ -145,37 +131,26 @@ def _table(found: Findings) -> Table:
 
 
 def plot(
+    shell: Shell,
     result: Annotated[Path, typer.Argument(metavar="S.zarr", help="A sweep or a feature run.")],
-    out: Annotated[Path, typer.Option("--out", help="Directory for the pictures; made if it is not there.")],
-    format: Annotated[str, typer.Option("--format", help="png or svg.")] = "png",  # noqa: A002
+    out: Annotated[Path, typer.Option("--out", help="Directory for the figures, made if missing.")],
+    format: o.Format = "png",  # noqa: A002
     partial: Partial = False,
-    device: o.Device = "auto",
-    seed: o.Seed = 0,
-    quiet: o.Quiet = False,
-    json: o.Json = False,
-) -> None:
+) -> o.Answer:
     """Draw a sweep (accuracy, loss, classes, profile, sides, controls) or a feature run (overview, depth, each layer).
 
     Example: shiftlens plot vgg.zarr --out pictures --format svg
     """
-    shell = Shell(quiet, json)
-    with remarks(shell):
-        from shiftlens import figures
-        from shiftlens.devices import resolve_device
-
-        resolve_device(device)
-        figures.check_format(format)
-        shell.say(f"drawing {result}")
-        made = _drawn(opened_any(result, partial), out, format)
-    files = [str(path) for path in made.files]
-    shell.result({"files": files}, [f"wrote {path}" for path in files])
-
-
-def _drawn(result: Sweep | FeatureRun, out: Path, kind: str) -> Pictures:
     from shiftlens import figures
     from shiftlens.figures.feature_figures import plot_features
     from shiftlens.lens.feature_run import FeatureRun
 
-    if isinstance(result, FeatureRun):
-        return plot_features(result, out, format=kind)
-    return figures.plot(result, out, format=kind)
+    figures.check_format(format)
+    shell.say(f"drawing {result}")
+    found = opened_any(result, partial)
+    if isinstance(found, FeatureRun):
+        made = plot_features(found, out, format=format)
+    else:
+        made = figures.plot(found, out, format=format)
+    files = [str(path) for path in made.files]
+    return {"files": files}, o.wrote(*files)

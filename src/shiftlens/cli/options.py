@@ -1,67 +1,162 @@
-"""The options that several commands share, and how sizes and numbers are read from text."""
+"""The options that commands share, each written once, and what makes a command of a function."""
 
 from __future__ import annotations
 
+import inspect
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from shiftlens.cli.console import Shell, remarks
 from shiftlens.errors import InputError
 
-_MODEL = typer.Option(
-    "--model", help="Run directory, pretrained:NAME, torchvision:NAME, timm:NAME, file.py:factory or module:factory."
-)
-ModelSpec = Annotated[str, _MODEL]
-SweptModel = Annotated[str | None, _MODEL]
-DataSpec = Annotated[
+if TYPE_CHECKING:
+    from shiftlens.data.images import ImageSet
+    from shiftlens.models.loading import Model
+
+Answer = tuple[dict[str, Any], list[str]]
+"""What a command prints: one JSON object with `--json`, otherwise the lines."""
+
+ModelSpec = Annotated[
     str,
-    typer.Option("--data", help="digits, cifar10, folder:PATH, parquet:PATH or torchvision:NAME."),
-]
-DataRoot = Annotated[
-    Path | None, typer.Option("--data-root", help="Where data sets lie (else $SHIFTLENS_DATA, else downloaded).")
-]
-Limit = Annotated[
-    int | None, typer.Option("--limit", help="Only the first N images of a fixed order that keeps class shares.")
-]
-BatchSize = Annotated[
-    int | None,
     typer.Option(
-        "--batch-size",
-        help="Images in a forward pass (default: the fastest). 1 is for models whose answer depends on the batch.",
+        "--model",
+        help="Run directory, pretrained:NAME, torchvision:NAME, timm:NAME, file.py:factory or module:factory.",
     ),
 ]
 Weights = Annotated[
     str | None, typer.Option("--weights", help="Weights file for a factory; 'random' for torchvision: or timm:.")
 ]
-Mean = Annotated[str | None, typer.Option("--mean", help="Pixel means that the model wants, range 0 to 1: 0.5,0.5,0.5")]
-Std = Annotated[str | None, typer.Option("--std", help="Pixel standard deviations that the model wants, 0 to 1.")]
 InputSize = Annotated[str | None, typer.Option("--input-size", help="The model's input, H or HxW pixels.")]
+DATA = "digits, cifar10, folder:PATH, parquet:PATH or torchvision:NAME"
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", help="Folder with data sets (else $SHIFTLENS_DATA, else downloaded).")
+]
+Limit = Annotated[int | None, typer.Option("--limit", help="Use N images only, a fixed class-stratified subset.")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--batch-size", help="Images in a forward pass (default: the fastest); 1 if outputs depend on the batch."
+    ),
+]
 Fill = Annotated[
     str,
     typer.Option("--fill", help="What enters: black, mean, edge, reflect, symmetric, wrap, or pixel values (0 to 1)."),
 ]
+Size = Annotated[str | None, typer.Option("--size", help="The input, H or HxW pixels (default: the model's own).")]
+Layers = Annotated[str | None, typer.Option("--layers", help="Only these layers: names, separated by commas.")]
+Partial = Annotated[bool, typer.Option("--partial", help="Accept an incomplete sweep and use the images it has.")]
+Evidence = Annotated[bool, typer.Option("--evidence", help="Also print how each number was measured.")]
+Format = Annotated[str, typer.Option("--format", help="File format of the figures: png or svg.")]
+Pictures = Annotated[Path | None, typer.Option("--pictures", help="Directory for figures, made if missing.")]
+Picture = Annotated[Path | None, typer.Option("--picture", help="Also draw a figure: a .png or .svg file.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of everything random.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No remarks, no progress.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, all else on stderr.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the random numbers.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no remarks and no progress.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.")]
 
 
-def numbers(text: str | None, what: str) -> tuple[float, ...] | None:
-    """`0.5` or `0.5,0.4,0.3` as numbers.
+class Options:
+    """A group of options: a dataclass, each field an option."""
 
-    Raises
-    ------
-    InputError
-        Text that is no list of numbers.
+
+@dataclass(frozen=True)
+class ModelOptions(Options):
+    """Which model, and what it expects."""
+
+    model: ModelSpec
+    weights: Weights = None
+    mean: Annotated[
+        str | None, typer.Option("--mean", help="Pixel means the model expects, range 0 to 1: 0.5,0.5,0.5")
+    ] = None
+    std: Annotated[str | None, typer.Option("--std", help="Pixel standard deviations the model expects, 0 to 1.")] = (
+        None
+    )
+    input_size: InputSize = None
+    device: Device = "auto"
+
+    def load(self, shell: Shell, images: ImageSet | None = None) -> Model:
+        """Load the model for these images; what it notes (such as guessed preprocessing) is printed as a warning."""
+        from shiftlens.models.loading import load_model
+
+        loaded = load_model(
+            self.model,
+            weights=self.weights,
+            mean=self.mean,
+            std=self.std,
+            input_size=size(self.input_size, "--input-size"),
+            picture_size=None if images is None else images.size,
+            picture_channels=None if images is None else images.n_channels,
+            device=self.device,
+        )
+        for note in loaded.notes:
+            shell.warn(note)
+        return loaded
+
+
+@dataclass(frozen=True)
+class ImageOptions(Options):
+    """Which images, and how many of them."""
+
+    data: Annotated[str, typer.Option("--data", help=f"{DATA}.")] = "digits"
+    limit: Limit = None
+    data_root: DataRoot = None
+
+    def load(self, shell: Shell, *, split: str = "test") -> ImageSet:
+        """Open the images; what they note (such as JPEG compression) is printed."""
+        images = images_of(self.data, self.data_root, self.limit, split)
+        for note in images.notes:
+            shell.say(f"note: {note}")
+        return images
+
+
+def images_of(spec: str, data_root: Path | None, limit: int | None = None, split: str = "test") -> ImageSet:
+    """Open images by what the options say; a download is announced."""
+    from shiftlens.data.images import load_images
+
+    return load_images(spec, split=split, data_root=data_root, limit=limit)
+
+
+def command(function: Callable[..., Answer | None]) -> Callable[..., None]:
+    """Make of a function what Typer takes for a command.
+
+    The function gets a `Shell` first. A parameter whose type is a group of `Options` stands for all its options;
+    `--quiet` and `--json` are added. What the function returns is printed; None means that it has printed itself.
     """
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise InputError(f"{what} must be numbers with commas between them, got {text!r}") from None
+    signature = inspect.signature(function, eval_str=True)
+    groups: dict[str, tuple[type[Options], list[inspect.Parameter]]] = {}
+    options: list[inspect.Parameter] = []
+    for each in list(signature.parameters.values())[1:]:
+        if isinstance(each.annotation, type) and issubclass(each.annotation, Options):
+            inner = list(inspect.signature(each.annotation, eval_str=True).parameters.values())
+            groups[each.name] = (each.annotation, inner)
+            options += inner
+        else:
+            options.append(each)
+    for name, kind in (("quiet", Quiet), ("json", Json)):
+        options.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind))
+
+    def run(*, quiet: bool, json: bool, **values: Any) -> None:
+        shell = Shell(quiet, json)
+        filled = {
+            name: kind(**{option.name: values.pop(option.name) for option in inner})
+            for name, (kind, inner) in groups.items()
+        }
+        with remarks(shell):
+            answer = function(shell, **values, **filled)
+            if answer is not None:
+                shell.result(*answer)
+
+    run.__name__, run.__doc__ = function.__name__, function.__doc__
+    run.__annotations__ = {}
+    vars(run)["__signature__"] = inspect.Signature(
+        [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
+    )
+    return run
 
 
 def size(text: str | None, what: str, least: int = 1, most: int = 999_999) -> tuple[int, int] | None:
@@ -86,14 +181,11 @@ def size(text: str | None, what: str, least: int = 1, most: int = 999_999) -> tu
     return h, w
 
 
-def positive(value: int | None, what: str) -> int | None:
-    """A count that must be at least 1 when it is given.
+def names(text: str | None) -> list[str] | None:
+    """Names that are separated by commas; None where the option is not given."""
+    return None if text is None else [name.strip() for name in text.split(",")]
 
-    Raises
-    ------
-    InputError
-        Zero or a negative number.
-    """
-    if value is not None and value < 1:
-        raise InputError(f"{what} must be at least 1, got {value}")
-    return value
+
+def wrote(*files: object) -> list[str]:
+    """One line for each file that was written."""
+    return [f"wrote {file}" for file in files]

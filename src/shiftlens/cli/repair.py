@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shiftlens.cli import options as o
-from shiftlens.cli.console import Shell, remarks
+from shiftlens.cli.console import Shell
 
 if TYPE_CHECKING:
     from shiftlens.data.images import ImageSet
     from shiftlens.evaluation import Evaluation
     from shiftlens.models.loading import Model
     from shiftlens.nn.edits import Edit
-    from shiftlens.surgery import FineTuning, Healing
-
-
-def register(app: typer.Typer) -> None:
-    """Add this file's command."""
-    app.command()(repair)
+    from shiftlens.surgery import Healing
 
 
 def repair(
-    model: o.ModelSpec,
+    shell: Shell,
+    model: o.ModelOptions,
     out: Annotated[Path, typer.Option("--out", help="The run directory of the repaired model.")],
     padding: Annotated[
         str | None,
@@ -35,9 +31,10 @@ def repair(
     ] = None,
     downsample: Annotated[str | None, typer.Option("--downsample", help="blur, polyphase or balanced.")] = None,
     only: Annotated[
-        str | None, typer.Option("--only", help="Layers by path (layer1, *.conv2) or class, with commas between them.")
+        str | None,
+        typer.Option("--only", help="Change these layers: paths (layer1, *.conv2) or classes, separated by commas."),
     ] = None,
-    exclude: Annotated[str | None, typer.Option("--exclude", help="The same: layers to leave as they are.")] = None,
+    exclude: Annotated[str | None, typer.Option("--exclude", help="Leave these layers, named as for --only.")] = None,
     size: Annotated[
         str | None,
         typer.Option(
@@ -45,7 +42,7 @@ def repair(
         ),
     ] = None,
     size_by: Annotated[
-        str, typer.Option("--size-by", help="resize, or a padding mode: pictures keep their size and are padded.")
+        str, typer.Option("--size-by", help="resize, or a padding mode: images keep their size and are padded.")
     ] = "resize",
     reestimate: Annotated[
         bool, typer.Option("--reestimate", help="Measure the batch-norm statistics again on --data (cheap).")
@@ -55,129 +52,87 @@ def repair(
     ] = 0,
     finetune_shift: Annotated[
         int | None,
-        typer.Option("--finetune-shift", help="Largest shift that fine-tuning shows, in pixels (as in training)."),
+        typer.Option("--finetune-shift", help="Largest shift in fine-tuning, in pixels (default: as trained)."),
     ] = None,
     lr: Annotated[float, typer.Option("--lr", help="Learning rate at the start of fine-tuning.")] = 0.01,
     data: Annotated[
-        str | None,
-        typer.Option(
-            "--data",
-            help="digits, cifar10, folder:PATH, parquet:PATH or torchvision:NAME; with it, accuracy "
-            "before and after is told.",
-        ),
+        str | None, typer.Option("--data", help=f"{o.DATA}: also measure accuracy before and after.")
     ] = None,
     limit: o.Limit = None,
     data_root: o.DataRoot = None,
-    weights: o.Weights = None,
-    mean: o.Mean = None,
-    std: o.Std = None,
-    input_size: o.InputSize = None,
-    device: o.Device = "auto",
     seed: o.Seed = 0,
-    quiet: o.Quiet = False,
-    json: o.Json = False,
-) -> None:
-    """Another padding, down-sampling or input size in a copy of a model; the weights stay, or are adapted.
+) -> o.Answer:
+    """Change padding, down-sampling or input size in a copy of a model; its weights stay, or are adapted.
 
     Example: shiftlens repair --model runs/vgg --padding symmetric --reestimate --data cifar10 --out runs/vgg-symmetric
     """
-    shell = Shell(quiet, json)
-    with remarks(shell):
-        import torch
+    import torch
 
-        from shiftlens import surgery
-        from shiftlens.data.images import load_images
-        from shiftlens.errors import InputError
-        from shiftlens.models.loading import load_model
-        from shiftlens.models.runs import check_run_target
-
-        torch.manual_seed(seed)
-        settings = _checked(
-            padding, downsample, size, size_by, reestimate, finetune_epochs, finetune_shift, lr, data, limit
-        )
-        check_run_target(out)
-        test = None if data is None else load_images(data, split="test", data_root=data_root, limit=limit)
-        loaded = load_model(
-            model,
-            weights=weights,
-            mean=o.numbers(mean, "--mean"),
-            std=o.numbers(std, "--std"),
-            input_size=o.size(input_size, "--input-size"),
-            picture_size=None if test is None else test.size,
-            picture_channels=None if test is None else test.n_channels,
-            device=device,
-        )
-        for note in loaded.notes:
-            shell.warn(note)
-        origin = surgery.origin_of(model, loaded)
-        train = None
-        if data is not None and (reestimate or settings is not None):
-            train = load_images(data, split="train", data_root=data_root, limit=limit)
-        if train is not None and settings is not None:
-            surgery.check_classes(loaded, train)
-        before = None if test is None else _accuracy(shell, loaded, test, "evaluating as it is", device)
-        edits: list[Edit] = []
-        changed: Model = loaded
-        if padding is not None or downsample is not None:
-            changed, edits = surgery.repair(loaded, padding, downsample, only=only, exclude=exclude)
-        if size is not None:
-            wanted = None if size == "even" else o.size(size, "--size")
-            changed, more = surgery.with_input_size(changed, wanted, pad=None if size_by == "resize" else size_by)
-            edits = [*edits, *more]
-        healed: list[Healing] = []
-        if train is not None:
-            changed, healed = _heal(shell, changed, train, reestimate, settings, seed, device)
-        if not edits and not healed:
-            raise InputError(f"nothing was changed, so {out} is not written")
-        after = None if test is None else _accuracy(shell, changed, test, "evaluating the repaired", device)
-        metrics = {} if after is None else {"accuracy": after.accuracy, "accuracy_interval": after.accuracy_interval}
-        surgery.save_repaired(out, changed, origin, edits, healed=healed, metrics=metrics)
-    values: dict[str, Any] = {"edits": [edit.to_dict() for edit in edits], "out": str(out)}
-    values["healed"] = [each.to_dict() for each in healed]
-    for name, found in (("before", before), ("after", after)):
-        values[name] = None if found is None else found.to_dict()
-    shell.result(values, _lines(edits, healed, before, after, out))
-
-
-def _checked(
-    padding: str | None,
-    downsample: str | None,
-    size: str | None,
-    size_by: str,
-    reestimate: bool,
-    finetune_epochs: int,
-    finetune_shift: int | None,
-    lr: float,
-    data: str | None,
-    limit: int | None,
-) -> FineTuning | None:
-    """Everything that can be wrong before a model is loaded; the settings of a fine-tuning that is asked for."""
+    from shiftlens import surgery
     from shiftlens.errors import InputError
-    from shiftlens.naming import unknown_name
-    from shiftlens.nn.edits import DOWNSAMPLING_REPAIRS
-    from shiftlens.nn.padding import check_mode, pad_mode
-    from shiftlens.surgery import FineTuning
+    from shiftlens.models.runs import check_run_target
 
-    o.positive(limit, "--limit")
-    if padding is not None:
-        check_mode(padding)
-    if downsample is not None and downsample not in DOWNSAMPLING_REPAIRS:
-        raise unknown_name("down-sampling", downsample, DOWNSAMPLING_REPAIRS)
-    if size is not None and size != "even":
+    torch.manual_seed(seed)
+    adapts = reestimate or finetune_epochs != 0
+    if not (padding or downsample or size or adapts):
+        raise InputError("nothing to repair: give --padding, --downsample, --size, --reestimate or --finetune-epochs")
+    _check_names(padding, downsample, size, size_by)
+    settings = surgery.FineTuning(epochs=finetune_epochs, lr=lr, shift=finetune_shift) if finetune_epochs else None
+    if adapts and data is None:
+        raise InputError("--reestimate and --finetune-epochs need images: give --data")
+    if finetune_shift is not None and not finetune_epochs:
+        raise InputError("--finetune-shift needs --finetune-epochs: without them nothing is shown")
+    check_run_target(out)
+    test = None if data is None else o.images_of(data, data_root, limit)
+    loaded = model.load(shell, test)
+    origin = surgery.origin_of(model.model, loaded)
+    train = o.images_of(data, data_root, limit, "train") if data is not None and adapts else None
+    if train is not None and settings is not None:
+        surgery.check_classes(loaded, train)
+    before = None if test is None else _accuracy(shell, loaded, test, "evaluating the original", model.device)
+    edits: list[Edit] = []
+    changed: Model = loaded
+    if padding is not None or downsample is not None:
+        changed, edits = surgery.repair(loaded, padding, downsample, only=only, exclude=exclude)
+    if size is not None:
+        wanted = None if size == "even" else o.size(size, "--size")
+        changed, more = surgery.with_input_size(changed, wanted, pad=None if size_by == "resize" else size_by)
+        edits = [*edits, *more]
+    healed: list[Healing] = []
+    if train is not None and reestimate:
+        with shell.progress("measuring batch norm", "images") as report:
+            changed, facts = surgery.reestimate(changed, train, seed=seed, device=model.device, progress=report)
+        healed += [facts] if facts.n_images else []
+    if train is not None and settings is not None:
+        with shell.progress("fine-tuning", "steps") as report:
+            changed, facts = surgery.finetune(changed, train, settings, seed=seed, device=model.device, progress=report)
+        healed.append(facts)
+    if not edits and not healed:
+        raise InputError(f"nothing was changed, so {out} is not written")
+    after = None if test is None else _accuracy(shell, changed, test, "evaluating the repaired model", model.device)
+    metrics = {} if after is None else {"accuracy": after.accuracy, "accuracy_interval": after.accuracy_interval}
+    surgery.save_repaired(out, changed, origin, edits, healed=healed, metrics=metrics)
+    values = {
+        "edits": [edit.to_dict() for edit in edits],
+        "out": str(out),
+        "healed": [each.to_dict() for each in healed],
+        "before": None if before is None else before.to_dict(),
+        "after": None if after is None else after.to_dict(),
+    }
+    return values, _lines(edits, healed, before, after, out)
+
+
+def _check_names(padding: str | None, downsample: str | None, size: str | None, size_by: str) -> None:
+    """Refuse an unknown name before the model is loaded."""
+    from shiftlens.nn.padding import pad_mode
+    from shiftlens.surgery.planning import check_names
+
+    if padding is not None or downsample is not None:
+        check_names(padding, downsample)
+    if size != "even":
         o.size(size, "--size")
     if size_by != "resize":
         pad_mode(size_by)
-    if finetune_epochs < 0:
-        raise InputError(f"--finetune-epochs must be at least 0, got {finetune_epochs}")
-    if padding is None and downsample is None and size is None and not reestimate and not finetune_epochs:
-        raise InputError("nothing to repair: give --padding, --downsample, --size, --reestimate or --finetune-epochs")
-    if (reestimate or finetune_epochs) and data is None:
-        raise InputError("--reestimate and --finetune-epochs need images: give --data")
-    if finetune_shift is not None and finetune_shift < 0:
-        raise InputError(f"--finetune-shift must be at least 0 pixels, got {finetune_shift}")
-    if finetune_shift is not None and not finetune_epochs:
-        raise InputError("--finetune-shift needs --finetune-epochs: without them nothing is shown")
-    return FineTuning(epochs=finetune_epochs, lr=lr, shift=finetune_shift) if finetune_epochs else None
 
 
 def _accuracy(shell: Shell, model: Model, images: ImageSet, what: str, device: str) -> Evaluation:
@@ -185,29 +140,6 @@ def _accuracy(shell: Shell, model: Model, images: ImageSet, what: str, device: s
 
     with shell.progress(what, "images") as report:
         return evaluate(model, images, device=device, progress=report)
-
-
-def _heal(
-    shell: Shell,
-    model: Model,
-    images: ImageSet,
-    reestimate: bool,
-    settings: FineTuning | None,
-    seed: int,
-    device: str,
-) -> tuple[Model, list[Healing]]:
-    from shiftlens import surgery
-
-    healed = []
-    if reestimate:
-        with shell.progress("measuring batch norm", "images") as report:
-            model, facts = surgery.reestimate(model, images, seed=seed, device=device, progress=report)
-        healed += [facts] if facts.n_images else []
-    if settings is not None:
-        with shell.progress("fine-tuning", "steps") as report:
-            model, facts = surgery.finetune(model, images, settings, seed=seed, device=device, progress=report)
-        healed.append(facts)
-    return model, healed
 
 
 def _lines(

@@ -1,4 +1,4 @@
-"""`train`: the recipe."""
+"""`demo` and `train`: nets of the project's own recipe."""
 
 from __future__ import annotations
 
@@ -8,17 +8,30 @@ from typing import Annotated
 import typer
 
 from shiftlens.cli import options as o
-from shiftlens.cli.console import Shell, remarks
+from shiftlens.cli.console import Shell
 
 
-def register(app: typer.Typer) -> None:
-    """Add this file's command."""
-    app.command()(train)
+def demo(
+    shell: Shell,
+    out: Annotated[Path, typer.Option("--out", help="Directory for everything the demo makes.")] = Path("demo-out"),
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+) -> o.Answer:
+    """Train a small VGG on embedded digits, sweep every shift, write a report (a few minutes, no download).
+
+    Example: shiftlens demo --out demo-out
+    """
+    from shiftlens.demo import run
+
+    result = run(out, shell, device=device, seed=seed)
+    files = [str(path) for path in result.files]
+    return {"files": files}, [*result.lines(), *o.wrote(*files)]
 
 
 def train(
+    shell: Shell,
     out: Annotated[Path, typer.Option("--out", help="The run directory.")],
-    data: o.DataSpec = "digits",
+    images: o.ImageOptions,
     arch: Annotated[str, typer.Option("--arch", help="vgg8 or vgg6.")] = "vgg8",
     padding: Annotated[
         str,
@@ -32,30 +45,25 @@ def train(
     ] = "max",
     head: Annotated[str, typer.Option("--head", help="gap, max or flatten.")] = "gap",
     size: Annotated[str, typer.Option("--size", help="The net's input, H or HxW pixels.")] = "32",
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Passes over the images.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="Passes over the images (default: the recipe's).")
+    ] = None,
     minutes: Annotated[float | None, typer.Option("--minutes", help="Fit the schedule to this time instead.")] = None,
-    limit: o.Limit = None,
-    data_root: o.DataRoot = None,
     device: o.Device = "auto",
     seed: o.Seed = 0,
-    quiet: o.Quiet = False,
-    json: o.Json = False,
-) -> None:
-    """Train a VGG; stopped at any point, the same command goes on from the last epoch.
+) -> o.Answer:
+    """Train a VGG; an interrupted training is resumed by the same command, from the last epoch.
 
     Example: shiftlens train --data cifar10 --minutes 30 --out runs/vgg
     """
-    shell = Shell(quiet, json)
-    with remarks(shell):
-        from shiftlens import training
-        from shiftlens.data.images import load_images
+    from shiftlens import training
 
-        pixels = o.size(size, "--size") or (32, 32)
-        settings = training.TrainSettings(
-            arch=arch, padding=padding, downsample=downsample, head=head, size=pixels, epochs=epochs, minutes=minutes
-        )
-        images = load_images(data, split="train", data_root=data_root, limit=o.positive(limit, "--limit"))
-        test = load_images(data, split="test", data_root=data_root)
-        with shell.progress("training", "steps") as report:
-            result = training.train(images, test, out=out, seed=seed, device=device, settings=settings, progress=report)
-    shell.result(result.to_dict(), result.lines())
+    pixels = o.size(size, "--size") or (32, 32)
+    settings = training.TrainSettings(
+        arch=arch, padding=padding, downsample=downsample, head=head, size=pixels, epochs=epochs, minutes=minutes
+    )
+    learnt = o.images_of(images.data, images.data_root, images.limit, "train")
+    test = o.images_of(images.data, images.data_root)
+    with shell.progress("training", "steps") as report:
+        result = training.train(learnt, test, out=out, seed=seed, device=device, settings=settings, progress=report)
+    return result.to_dict(), result.lines()

@@ -174,6 +174,15 @@ def fit(
     return cut[:, :, None] if grey else cut
 
 
+def with_channels(pixels: Pixels, n_channels: int) -> UInt8[np.ndarray, "h w new_c"]:
+    """Colour as one channel of grey where `n_channels` is 1; grey stays one channel, which broadcasts to three."""
+    if n_channels == 3 or pixels.shape[2] == 1:
+        return pixels
+    # Whole-number arithmetic: a grey picture stored as RGB comes back exactly. Source: ITU-R BT.601 luma.
+    luma = (pixels.astype(np.uint32) @ np.array([299, 587, 114], dtype=np.uint32) + 500) // 1000
+    return luma.astype(np.uint8)[:, :, None]
+
+
 def _refuse_to_grow(pixels: Pixels, new: tuple[int, int], wanted: int, where: Callable[[], str]) -> None:
     """A picture of a million by one is small, and enormous once its shorter side is that of an input.
 

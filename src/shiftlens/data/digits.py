@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from shiftlens.data.example_images import ArrayPictures
+from shiftlens.data.example_images import ArrayPictures, Source
 
 CANVAS = 32  # pixels: the side of the picture
 DRAWN = 20  # pixels: the side of the digit in its middle, which leaves 6 on each side
@@ -13,7 +13,7 @@ _STORED = 8
 _LEVELS = 16  # the brightest of the stored grey levels
 
 
-def open_digits() -> tuple[ArrayPictures, Int64[np.ndarray, " n"], list[str]]:
+def open_digits() -> Source:
     """All 1,797 digits as 32 x 32 RGB, their labels, and the names of the ten classes."""
     from sklearn.datasets import load_digits
 
@@ -21,7 +21,8 @@ def open_digits() -> tuple[ArrayPictures, Int64[np.ndarray, " n"], list[str]]:
     grey = np.zeros((len(data.images), CANVAS, CANVAS, 1), dtype=np.uint8)
     edge = (CANVAS - DRAWN) // 2
     grey[:, edge:-edge, edge:-edge, 0] = enlarge(data.images.astype(np.int64))
-    return ArrayPictures(np.repeat(grey, 3, axis=3)), data.target.astype(np.int64), [str(d) for d in range(10)]
+    names = [str(digit) for digit in range(10)]
+    return Source(ArrayPictures(np.repeat(grey, 3, axis=3)), data.target.astype(np.int64), names, natural_flip=False)
 
 
 def enlarge(levels: Int64[np.ndarray, "n 8 8"]) -> UInt8[np.ndarray, "n 20 20"]:

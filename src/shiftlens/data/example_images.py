@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -66,6 +66,20 @@ class Pictures(Protocol):
         ...
 
 
+class Source(NamedTuple):
+    """What a kind of source opens.
+
+    `labels` and `class_names` are of all its `pictures`; `chosen` are the positions of the split that was asked for,
+    None where the source has no splits of its own.
+    """
+
+    pictures: Pictures
+    labels: Int64[np.ndarray, " n"]
+    class_names: list[str] | None
+    chosen: Int64[np.ndarray, " k"] | None = None
+    natural_flip: bool = True
+
+
 class EncodedPictures:
     """Pictures that are files' bytes: a kind says only where the bytes are. Always RGB, as a folder may mix both."""
 
@@ -113,16 +127,7 @@ class ArrayPictures:
     notes: tuple[str, ...] = ()
 
     def __init__(self, images: Any) -> None:
-        array = as_array(images, "images")
-        if array.ndim == 3:
-            array = array[:, :, :, None]
-        elif array.ndim == 4 and array.shape[1] in (1, 3):
-            array = array.transpose(0, 2, 3, 1)
-        if array.ndim != 4 or array.shape[3] not in (1, 3) or 0 in array.shape[1:]:
-            raise InputError(
-                "images must be (n, h, w), (n, c, h, w) or (n, h, w, c) with 1 or 3 channels, "
-                f"got shape {tuple(np.shape(images))}"
-            )
+        array = _channels_last(as_array(images, "images"), "images", ("n", "h", "w"))
         self._nhwc = array
         self.size: tuple[int, int] | None = (int(array.shape[1]), int(array.shape[2]))
         self.n_channels = int(array.shape[3])
@@ -165,17 +170,25 @@ def picture_of(item: Any, where: str) -> Pixels:
     """
     if isinstance(item, Image.Image):
         return from_pil(item, where, keep_grey=True)
-    array = as_array(item, where)
-    if array.ndim == 2:
-        array = array[:, :, None]
-    elif array.ndim == 3 and array.shape[0] in (1, 3):
-        array = array.transpose(1, 2, 0)
-    if array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
-        raise InputError(
-            f"{where} must be (h, w), (c, h, w) or (h, w, c) with 1 or 3 channels, got {tuple(np.shape(item))}"
-        )
+    array = _channels_last(as_array(item, where), where, ("h", "w"))
     check_range(array, where)
     return to_eight_bits(array)
+
+
+def _channels_last(
+    array: np.ndarray[Any, np.dtype[Any]], where: str, axes: tuple[str, ...]
+) -> np.ndarray[Any, np.dtype[Any]]:
+    """The same with its channels on the last axis; grey without an axis for them gets one."""
+    shape = array.shape
+    if array.ndim == len(axes):
+        array = array[..., None]
+    elif array.ndim == len(axes) + 1 and shape[-3] in (1, 3):
+        array = np.moveaxis(array, -3, -1)
+    if array.ndim != len(axes) + 1 or array.shape[-1] not in (1, 3) or 0 in array.shape[-3:]:
+        forms = (axes, (*axes[:-2], "c", *axes[-2:]), (*axes, "c"))
+        first, second, third = (f"({', '.join(form)})" for form in forms)
+        raise InputError(f"{where} must be {first}, {second} or {third} with 1 or 3 channels, got shape {shape}")
+    return array
 
 
 def as_array(images: Any, where: str) -> np.ndarray[Any, np.dtype[Any]]:

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
 
 from shiftlens.data.decode import PICTURE_SUFFIXES
-from shiftlens.data.example_images import EncodedPictures
+from shiftlens.data.example_images import EncodedPictures, Source
 from shiftlens.errors import InputError
 from shiftlens.paths import entries_of, kind_of, read_file
 
@@ -48,9 +47,7 @@ class FolderPictures(EncodedPictures):
             yield read_file(self._root / self._files[position], self.where(position))
 
 
-def open_folder(
-    root: Path, split: str
-) -> tuple[FolderPictures, Int64[np.ndarray, " n"], list[str], Int64[np.ndarray, " n"] | None]:
+def open_folder(root: Path, split: str) -> Source:
     """List the pictures of a folder in a fixed order: classes by name, then files by name, deeper folders included.
 
     Parameters
@@ -59,11 +56,6 @@ def open_folder(
         A folder of class folders; or a folder of split folders (train, and test or val) that hold class folders.
     split
         `train` or `test`; without a test folder, the validation folder serves.
-
-    Returns
-    -------
-    pictures, labels, class_names, chosen
-        Everything that the split's folder holds; `chosen` is None if the caller still has to split it.
 
     Raises
     ------
@@ -96,10 +88,10 @@ def open_folder(
         files += [str(file.relative_to(part)) for file in pictures]
         labels += [label] * len(pictures)
     if not files:
-        raise InputError(f"{part} holds {len(classes)} class folders and no pictures ({', '.join(_shown_suffixes())})")
+        raise InputError(f"{part} holds {len(classes)} class folders and no pictures (.png, .jpg, .webp, .tif, ...)")
     notes = (f"skipped files that are no pictures by name: {len(skipped):,} (first: {skipped[0]})",) if skipped else ()
     chosen = None if part == root or set(splits) == {"train"} else np.arange(len(files), dtype=np.int64)
-    return FolderPictures(part, files, notes), np.array(labels, dtype=np.int64), classes, chosen
+    return Source(FolderPictures(part, files, notes), np.array(labels, dtype=np.int64), classes, chosen)
 
 
 def pick_split(there: Iterable[str], split: str, where: str) -> str:
@@ -118,10 +110,6 @@ def pick_split(there: Iterable[str], split: str, where: str) -> str:
     if split == "test" and "train" in names:
         return "train"
     raise InputError(f"{where} has no split {split!r}, only {', '.join(sorted(names))}")
-
-
-def _shown_suffixes() -> tuple[str, ...]:
-    return (".png", ".jpg", ".webp", ".tif", "...")
 
 
 def _class_folders(root: Path) -> list[str]:

@@ -23,7 +23,7 @@ from torch.utils.data import (
 )
 
 from shiftlens.data.decode import Pixels
-from shiftlens.data.example_images import Fact, as_labels, picture_of, pixel_fact
+from shiftlens.data.example_images import Fact, Source, as_labels, picture_of, pixel_fact
 from shiftlens.errors import InputError
 from shiftlens.naming import distinct, one_line
 
@@ -152,7 +152,7 @@ def dataset_of(loader: DataLoader[Any]) -> Any:
     return loader.dataset
 
 
-def open_dataset(dataset: Any, name: str) -> tuple[ItemPictures, Int64[np.ndarray, " n"], list[str] | None]:
+def open_dataset(dataset: Any, name: str) -> Source:
     """A map-style dataset of (image, label) as pictures, labels and, where it has them, class names.
 
     Labels come from its `targets` or `labels` where these agree with the first items, else every item is read once.
@@ -176,7 +176,7 @@ def open_dataset(dataset: Any, name: str) -> tuple[ItemPictures, Int64[np.ndarra
     if announced is None:
         announced = [read_item(dataset, position, f"picture {position} of {name}")[1] for position in range(n)]
     labels = as_labels(announced, n, f"labels of {name}")
-    return ItemPictures(dataset, name, labels), labels, _class_names(dataset)
+    return Source(ItemPictures(dataset, name, labels), labels, _class_names(dataset))
 
 
 def base_of(dataset: Any) -> Any:

@@ -5,62 +5,37 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-from jaxtyping import Int64
 from torch.utils.data import DataLoader, Dataset
 
 from shiftlens.data.digits import open_digits
-from shiftlens.data.example_images import Pictures
+from shiftlens.data.example_images import Source
 from shiftlens.data.folders import open_folder
 from shiftlens.data.image_items import base_of, dataset_of, open_dataset
 from shiftlens.data.imageset import ImageSet
 from shiftlens.data.parquet import open_parquet
 from shiftlens.data.selection import SPLITS, stratified_split
-from shiftlens.data.torchvision_sets import TORCHVISION_SETS, find_cifar10, open_torchvision
+from shiftlens.data.torchvision_sets import TORCHVISION_SETS, Say, find_cifar10, open_torchvision
 from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
 from shiftlens.paths import kind_of, with_home
 
-__all__ = ["DATA_KINDS", "DataKind", "ImageSet", "Request", "load_images"]
+__all__ = ["DATA_KINDS", "DataKind", "ImageSet", "as_images", "load_images"]
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a kind of source is asked for.
+class DataKind(NamedTuple):
+    """A kind of source: how it is written, and what opens it.
 
-    Attributes
-    ----------
-    spec
-        The whole text, which becomes the set's name.
-    argument
-        What stands after the colon.
-    split
-        `train` or `test`.
-    data_root
-        Where named sets are looked for first.
-    say
-        Told what takes long or goes over the network.
+    `open` gets what stands after the colon, the split, the folder in which named sets are looked for first, and who is
+    told what takes long or goes over the network.
     """
 
-    spec: str
-    argument: str
-    split: str
-    data_root: Path | None
-    say: Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class DataKind:
-    """A kind of source: how it is written, and what opens it."""
-
     usage: str
-    open: Callable[[Request], ImageSet]
+    open: Callable[[str, str, Path | None, Say], Source]
 
     @property
     def takes_argument(self) -> bool:
@@ -68,63 +43,19 @@ class DataKind:
         return ":" in self.usage
 
 
-def _set_of(
-    request: Request,
-    pictures: Pictures,
-    labels: Int64[np.ndarray, " n"],
-    class_names: list[str] | None,
-    chosen: Int64[np.ndarray, " k"] | None,
-    *,
-    natural_flip: bool = True,
-) -> ImageSet:
-    """The part of a source that was asked for: its own split, or ours where it has none."""
-    everything = ImageSet.from_pictures(
-        pictures, labels, class_names=class_names, name=request.spec, natural_flip=natural_flip
-    )
-    if chosen is None:
-        try:
-            chosen = stratified_split(everything.labels, request.split)
-        except InputError as error:
-            raise InputError(f"{request.spec}: {error}") from error
-    return everything if len(chosen) == len(everything) else everything.subset(chosen)
-
-
-def _digits(request: Request) -> ImageSet:
-    pictures, labels, names = open_digits()
-    return _set_of(request, pictures, labels, names, None, natural_flip=False)
-
-
-def _cifar10(request: Request) -> ImageSet:
-    found = find_cifar10(request.data_root)
-    if found is not None and found[0] == "parquet":
-        return _set_of(request, *open_parquet(found[1], request.split))
-    return _torchvision_set(request, "CIFAR10", None if found is None else found[1])
-
-
-def _folder(request: Request) -> ImageSet:
-    return _set_of(request, *open_folder(with_home(request.argument), request.split))
-
-
-def _parquet(request: Request) -> ImageSet:
-    return _set_of(request, *open_parquet(with_home(request.argument), request.split))
-
-
-def _torchvision(request: Request) -> ImageSet:
-    return _torchvision_set(request, request.argument, None)
-
-
-def _torchvision_set(request: Request, name: str, root: Path | None) -> ImageSet:
-    pictures, labels, names = open_torchvision(name, request.split, request.data_root, request.say, root=root)
-    whole = np.arange(len(labels), dtype=np.int64)
-    return _set_of(request, pictures, labels, names, whole, natural_flip=TORCHVISION_SETS[name])
+def _cifar10(_: str, split: str, data_root: Path | None, say: Say) -> Source:
+    kind, folder = find_cifar10(data_root) or (None, None)
+    if kind == "parquet" and folder is not None:
+        return open_parquet(folder, split)
+    return open_torchvision("CIFAR10", split, data_root, say, root=folder)
 
 
 DATA_KINDS: dict[str, DataKind] = {
-    "digits": DataKind("digits", _digits),
+    "digits": DataKind("digits", lambda *_: open_digits()),
     "cifar10": DataKind("cifar10", _cifar10),
-    "folder": DataKind("folder:PATH", _folder),
-    "parquet": DataKind("parquet:PATH", _parquet),
-    "torchvision": DataKind("torchvision:NAME", _torchvision),
+    "folder": DataKind("folder:PATH", lambda path, split, *_: open_folder(with_home(path), split)),
+    "parquet": DataKind("parquet:PATH", lambda path, split, *_: open_parquet(with_home(path), split)),
+    "torchvision": DataKind("torchvision:NAME", open_torchvision),
 }
 """Every kind of source that has a name. To add one, add a line."""
 
@@ -135,7 +66,7 @@ def load_images(
     split: str = "test",
     data_root: str | Path | None = None,
     limit: int | None = None,
-    say: Callable[[str], None] | None = None,
+    say: Say | None = None,
 ) -> ImageSet:
     """Open images with labels.
 
@@ -185,7 +116,22 @@ def load_images(
     return images.limit(limit)
 
 
-def _open_named(spec: str, split: str, data_root: Path | None, say: Callable[[str], None]) -> ImageSet:
+def as_images(images: ImageSet | str, *, split: str = "test") -> ImageSet:
+    """What a public function takes for images, as an `ImageSet`: a spec is opened by `load_images`.
+
+    Raises
+    ------
+    InputError
+        Something else (`load_images` takes more), or what `load_images` refuses.
+    """
+    if isinstance(images, str):
+        return load_images(images, split=split)
+    if not isinstance(images, ImageSet):
+        raise InputError(f"expected an ImageSet (load_images) or a spec such as 'digits', got {type(images).__name__}")
+    return images
+
+
+def _open_named(spec: str, split: str, data_root: Path | None, say: Say) -> ImageSet:
     kind_name, colon, argument = spec.partition(":")
     kind = DATA_KINDS.get(kind_name)
     usages = [k.usage for k in DATA_KINDS.values()]
@@ -195,7 +141,19 @@ def _open_named(spec: str, split: str, data_root: Path | None, say: Callable[[st
         raise InputError(f"expected {kind.usage}, got {spec!r}")
     if not kind.takes_argument and colon:
         raise InputError(f"expected {kind.usage} and nothing behind it, got {spec!r}")
-    return kind.open(Request(spec, argument, split, data_root, say))
+    source = kind.open(argument, split, data_root, say)
+    images = _set_of(source, spec)
+    try:
+        chosen = source.chosen if source.chosen is not None else stratified_split(images.labels, split)
+    except InputError as error:
+        raise InputError(f"{spec}: {error}") from error
+    return images if len(chosen) == len(images) else images.subset(chosen)
+
+
+def _set_of(source: Source, name: str) -> ImageSet:
+    return ImageSet(
+        source.pictures, source.labels, class_names=source.class_names, name=name, natural_flip=source.natural_flip
+    )
 
 
 def _hint(spec: str, kind_name: str, usages: list[str]) -> str | None:
@@ -224,8 +182,5 @@ def _open_object(spec: Any) -> ImageSet:
     if isinstance(dataset, ImageSet):
         return dataset
     kind = type(base_of(dataset)).__name__
-    pictures, labels, names = open_dataset(dataset, kind)
     # A set of digits stays one when it comes as an object.
-    return ImageSet.from_pictures(
-        pictures, labels, class_names=names, name=kind, natural_flip=TORCHVISION_SETS.get(kind, True)
-    )
+    return _set_of(open_dataset(dataset, kind)._replace(natural_flip=TORCHVISION_SETS.get(kind, True)), kind)

@@ -6,15 +6,15 @@ import copy
 import hashlib
 import json
 import operator
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int64, Integer, UInt8
 
-from shiftlens.data.decode import DECODE_RULE, Pixels, fit
+from shiftlens.data.decode import DECODE_RULE, fit, with_channels
 from shiftlens.data.example_images import ArrayPictures, EncodedPictures, Pictures, as_labels
 from shiftlens.data.image_items import item_pictures
 from shiftlens.data.preprocessing import INTERPOLATIONS
@@ -26,10 +26,10 @@ _MOST_UNNAMED_CLASSES = 100_000  # beyond, a label is rather an identity number 
 _FACTS_AT_ONCE = 1024
 
 Progress = Callable[[int, int], None]
+Positions = Sequence[int] | Integer[np.ndarray, " _"] | Bool[np.ndarray, " _"] | slice
 
 
-@dataclass(frozen=True)
-class SizeRule:
+class _SizeRule(NamedTuple):
     """How pictures of another size are brought to `size`: see `ImageSet.fitted`."""
 
     size: tuple[int, int]
@@ -37,8 +37,7 @@ class SizeRule:
     interpolation: str
 
 
-@dataclass(frozen=True)
-class _Survey:
+class _Survey(NamedTuple):
     """What one pass over the stored pictures of a selection has found."""
 
     content: str
@@ -55,7 +54,7 @@ class ImageSet:
         Array or tensor: `(n, h, w)`, `(n, c, h, w)` or `(n, h, w, c)` with 1 or 3 channels (if both the second and
         the last axis could be the channels, the second is). uint8, or floating point from 0 to 1, which becomes the
         nearest of 256 levels. It is not copied: do not change it afterwards. Or a list of Pillow images, arrays or
-        tensors, which may differ in size.
+        tensors, which may differ in size; or any lazy `Pictures`, as every kind of source opens them.
     labels
         One whole number from 0 up for each picture. Classes without a picture are fine.
     class_names
@@ -97,27 +96,11 @@ class ImageSet:
         name: str = "images",
         natural_flip: bool = True,
     ) -> None:
-        pictures: Pictures = item_pictures(images) if isinstance(images, list | tuple) else ArrayPictures(images)
-        self._set_up(pictures, labels, class_names, name, natural_flip)
-
-    @classmethod
-    def from_pictures(
-        cls,
-        pictures: Pictures,
-        labels: Any,
-        *,
-        class_names: Sequence[str] | None = None,
-        name: str,
-        natural_flip: bool = True,
-    ) -> ImageSet:
-        """Build from any lazy `Pictures`: what every kind of source does."""
-        images = cls.__new__(cls)
-        images._set_up(pictures, labels, class_names, name, natural_flip)
-        return images
-
-    def _set_up(
-        self, pictures: Pictures, labels: Any, class_names: Sequence[str] | None, name: str, natural_flip: bool
-    ) -> None:
+        pictures: Pictures
+        if isinstance(images, Pictures):
+            pictures = images
+        else:
+            pictures = item_pictures(images) if isinstance(images, list | tuple) else ArrayPictures(images)
         self._pictures = pictures
         self.labels = _read_only(as_labels(labels, len(pictures), f"labels of {name}"))
         self.index = _read_only(np.arange(len(self.labels), dtype=np.int64))
@@ -139,8 +122,8 @@ class ImageSet:
                 f"{len(class_names)} classes of {name}"
             )
         self.class_names = tuple(str(c) for c in class_names)
-        if len(set(self.class_names)) < len(self.class_names):
-            twice = next(c for k, c in enumerate(self.class_names) if c in self.class_names[:k])
+        twice = next((c for c, n in Counter(self.class_names).items() if n > 1), None)
+        if twice is not None:
             places = [k for k, c in enumerate(self.class_names) if c == twice]
             raise InputError(
                 f"class names of {name} must differ, got {twice!r} for the classes {', '.join(map(str, places[:5]))}"
@@ -148,7 +131,7 @@ class ImageSet:
         self.name = name
         self.natural_flip = natural_flip
         self.n_channels = pictures.n_channels
-        self._rule: SizeRule | None = None
+        self._rule: _SizeRule | None = None
         self._survey: _Survey | None = None
         self._digest: str | None = None
 
@@ -156,15 +139,11 @@ class ImageSet:
         size = "x".join(map(str, self._known_size() or ())) or "any size"
         return f"ImageSet({self.name!r}, {len(self)} pictures, {size}, {len(self.class_names)} classes)"
 
-    # ---- reading
-
     def __len__(self) -> int:
-        """How many pictures."""
+        """Number of images."""
         return len(self.labels)
 
-    def batch(
-        self, positions: Sequence[int] | Integer[np.ndarray, " _"] | Bool[np.ndarray, " _"] | slice
-    ) -> UInt8[np.ndarray, "k c h w"]:
+    def batch(self, positions: Positions) -> UInt8[np.ndarray, "k c h w"]:
         """Pixels at some positions, in the order asked for; only these are decoded.
 
         Parameters
@@ -190,12 +169,16 @@ class ImageSet:
         for k, pixels in zip(order, self._pictures.read(source[order].tolist()), strict=True):
             if self._rule is not None:
                 where = partial(self._pictures.where, int(source[k]))
-                pixels = fit(pixels, self._rule.size, self._rule.resize, self._rule.interpolation, where)
+                pixels = fit(pixels, *self._rule, where)
             if out is None:
                 out = np.empty((len(source), self.n_channels, *pixels.shape[:2]), dtype=np.uint8)
             if pixels.shape[:2] != out.shape[2:]:
-                raise self._mixed_sizes(int(source[order[0]]), out.shape[2:], int(source[k]), pixels.shape[:2])
-            out[k] = _with_channels(pixels, self.n_channels).transpose(2, 0, 1)
+                first, other = (self._pictures.where(int(source[p])) for p in (order[0], k))
+                raise InputError(
+                    f"pictures must share one size, got {out.shape[2]}x{out.shape[3]} ({first}) and "
+                    f"{pixels.shape[0]}x{pixels.shape[1]} ({other}): give an input size"
+                )
+            out[k] = with_channels(pixels, self.n_channels).transpose(2, 0, 1)
         if out is None:
             return np.empty((0, self.n_channels, *(self.size or (0, 0))), dtype=np.uint8)
         return out
@@ -222,14 +205,6 @@ class ImageSet:
         if bad.any():
             raise IndexError(f"position {asked[bad][0]} of a set of {len(self)} pictures")
         return np.where(asked < 0, asked + len(self), asked)
-
-    def _mixed_sizes(self, a: int, size_a: Sequence[int], b: int, size_b: Sequence[int]) -> InputError:
-        return InputError(
-            f"pictures must share one size, got {size_a[0]}x{size_a[1]} ({self._pictures.where(a)}) and "
-            f"{size_b[0]}x{size_b[1]} ({self._pictures.where(b)}): give an input size"
-        )
-
-    # ---- facts
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -263,8 +238,7 @@ class ImageSet:
         names, the size rule, the channels and the version of the decoding rules; not the set's name or place.
         """
         if self._digest is None:
-            rule = None if self._rule is None else [self._rule.size, self._rule.resize, self._rule.interpolation]
-            described = [DECODE_RULE, self.survey().content, self.class_names, rule, self.n_channels]
+            described = [DECODE_RULE, self.survey().content, self.class_names, self._rule, self.n_channels]
             total = hashlib.sha256(json.dumps(described).encode())
             total.update(self.labels.astype("<i8").tobytes())
             self._digest = "sha256:" + total.hexdigest()
@@ -273,12 +247,7 @@ class ImageSet:
     def survey(self, progress: Progress | None = None) -> _Survey:
         """Read every selected picture's stored form once, and remember checksum, common size and kind.
 
-        `size`, `notes` and `digest` do this by themselves when needed.
-
-        Parameters
-        ----------
-        progress
-            Called with (pictures done, pictures in all) now and then.
+        `size`, `notes` and `digest` do this themselves when needed; `progress` is called with (pictures done, in all).
         """
         if self._survey is None:
             digests = np.empty((len(self), 32), dtype=np.uint8)
@@ -302,9 +271,7 @@ class ImageSet:
             return self._rule.size
         return self._pictures.size or (self._survey.size if self._survey is not None else None)
 
-    # ---- other sets of the same source
-
-    def subset(self, positions: Sequence[int] | Integer[np.ndarray, " _"] | Bool[np.ndarray, " _"] | slice) -> ImageSet:
+    def subset(self, positions: Positions) -> ImageSet:
         """The pictures at some positions of this set, in that order; at least one."""
         chosen = self._positions(positions)
         if not len(chosen):
@@ -357,7 +324,7 @@ class ImageSet:
         if interpolation not in INTERPOLATIONS:
             raise unknown_name("interpolation", interpolation, INTERPOLATIONS)
         other = self._copy()
-        other._rule = SizeRule(size, resize, interpolation)
+        other._rule = _SizeRule(size, resize, interpolation)
         return other
 
     def with_channels(self, n_channels: int) -> ImageSet:
@@ -372,14 +339,6 @@ class ImageSet:
         other = copy.copy(self)
         other._digest = None
         return other
-
-
-def _with_channels(pixels: Pixels, n_channels: int) -> UInt8[np.ndarray, "h w new_c"]:
-    if n_channels == 3 or pixels.shape[2] == 1:
-        return pixels  # one channel is repeated by the assignment that follows
-    # Whole-number arithmetic: a grey picture stored as RGB comes back exactly. Source: ITU-R BT.601 luma.
-    luma = (pixels.astype(np.uint32) @ np.array([299, 587, 114], dtype=np.uint32) + 500) // 1000
-    return luma.astype(np.uint8)[:, :, None]
 
 
 def _read_only(array: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:

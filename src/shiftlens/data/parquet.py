@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from shiftlens.data.example_images import EncodedPictures
+from shiftlens.data.example_images import EncodedPictures, Source
 from shiftlens.data.folders import SPLIT_FOLDERS, pick_split
 from shiftlens.errors import InputError
 from shiftlens.naming import distinct, one_line
@@ -107,6 +107,8 @@ class ParquetPictures(EncodedPictures):
             reader = self._reader(file)
             claimed = reader.metadata.row_group(number).total_byte_size
             rows, size = _hold(self._batches(reader, file, number), 0 if claimed > _GROUP_BYTES else _GROUP_BYTES)
+        except InputError:
+            raise
         except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's own errors are kinds of these
             raise InputError(f"row group {number} of {self._files[file]} cannot be read: {one_line(error)}") from error
         self._held[group] = (rows, size)
@@ -194,18 +196,11 @@ class _Spool:
             self._file.close()
 
 
-def open_parquet(
-    path: Path, split: str
-) -> tuple[ParquetPictures, Int64[np.ndarray, " n"], list[str] | None, Int64[np.ndarray, " n"] | None]:
+def open_parquet(path: Path, split: str) -> Source:
     """Open a parquet file, or the files of one split in a folder.
 
     Files called `train-*`, `test-*` or `validation-*` (or in a folder of such a name) are that split; without a test
     split the validation split serves. Labels are read at once (8 bytes a picture), pictures when asked for.
-
-    Returns
-    -------
-    pictures, labels, class_names, chosen
-        Everything in the files; names where the metadata give them; `chosen` is None if the caller has to split.
 
     Raises
     ------
@@ -241,14 +236,16 @@ def open_parquet(
                         f"{_BYTES_A_ROW} bytes each at least"
                     )
                 labels.append(_labels(reader, file))
+        except InputError:
+            raise
         except (OSError, ValueError, NotImplementedError) as error:
             raise InputError(f"{file} cannot be read as parquet: {one_line(error)}") from error
     everything = np.concatenate(labels)
     chosen = np.arange(len(everything), dtype=np.int64) if whole else None
-    return ParquetPictures(files, column, group_rows), everything, names, chosen
+    return Source(ParquetPictures(files, column, group_rows), everything, names, chosen)
 
 
-def parquet_files(folder: Path) -> list[Path]:
+def _parquet_files(folder: Path) -> list[Path]:
     """All parquet files below a folder, by name; `InputError` if it cannot be listed."""
     entries_of(folder)  # rglob passes over what it may not list, and finds nothing there
     visible = (file for file in folder.rglob("*.parquet") if not file.name.startswith("."))
@@ -257,7 +254,7 @@ def parquet_files(folder: Path) -> list[Path]:
 
 def _files_of_split(path: Path, split: str) -> tuple[list[Path], bool]:
     """The files that serve for a split, and whether they are that split whole (else they are still to be split)."""
-    files = parquet_files(path) if kind_of(path) == "folder" else [path]
+    files = _parquet_files(path) if kind_of(path) == "folder" else [path]
     if not files:
         raise InputError(f"{path} holds no parquet files (*.parquet)")
     by_split: dict[str, list[Path]] = {}

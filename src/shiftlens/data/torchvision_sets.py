@@ -12,9 +12,8 @@ from urllib.error import HTTPError
 
 import numpy as np
 from filelock import FileLock
-from jaxtyping import Int64
 
-from shiftlens.data.example_images import ArrayPictures, as_labels
+from shiftlens.data.example_images import ArrayPictures, Source, as_labels
 from shiftlens.errors import InputError
 from shiftlens.naming import distinct, one_line, unknown_name
 from shiftlens.paths import kind_of, with_home
@@ -66,9 +65,7 @@ def find_cifar10(data_root: Path | None) -> tuple[str, Path] | None:
     return None
 
 
-def open_torchvision(
-    name: str, split: str, data_root: Path | None, say: Say, *, root: Path | None = None
-) -> tuple[ArrayPictures, Int64[np.ndarray, " n"], list[str] | None]:
+def open_torchvision(name: str, split: str, data_root: Path | None, say: Say, *, root: Path | None = None) -> Source:
     """Open a torchvision set: from a data folder that holds it, else from the cache, downloaded if it is not there.
 
     In a data folder it may lie directly, as torchvision itself puts it, or in a folder of its name in lower case.
@@ -102,9 +99,7 @@ def open_torchvision(
     return _from_cache(name, split, data_root, say)
 
 
-def _from_cache(
-    name: str, split: str, data_root: Path | None, say: Say
-) -> tuple[ArrayPictures, Int64[np.ndarray, " n"], list[str] | None]:
+def _from_cache(name: str, split: str, data_root: Path | None, say: Say) -> Source:
     place = cache_folder() / name.lower()
     looked = ", ".join(str(folder) for folder in data_folders(data_root)) or "no data folder (--data-root not given)"
     try:
@@ -136,7 +131,7 @@ def _is_there(name: str, split: str, place: Path) -> bool:
     return kind_of(raw) == "folder" and any(raw.glob(f"{stem}-images-idx3-ubyte*"))
 
 
-def _read(name: str, split: str, place: Path) -> tuple[ArrayPictures, Int64[np.ndarray, " n"], list[str] | None]:
+def _read(name: str, split: str, place: Path) -> Source:
     try:
         dataset = _construct(name, split, place, download=False)
     except (OSError, RuntimeError, EOFError, ValueError) as error:
@@ -145,7 +140,9 @@ def _read(name: str, split: str, place: Path) -> tuple[ArrayPictures, Int64[np.n
         ) from error
     labels = as_labels(dataset.targets, len(dataset.data), f"labels of {name}")
     names = getattr(dataset, "classes", None)
-    return ArrayPictures(dataset.data), labels, None if names is None else distinct(names)
+    whole = np.arange(len(labels), dtype=np.int64)
+    flip = TORCHVISION_SETS[name]
+    return Source(ArrayPictures(dataset.data), labels, None if names is None else distinct(names), whole, flip)
 
 
 def _construct(name: str, split: str, place: Path, *, download: bool) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from shiftlens.naming import Printed
 from shiftlens.stats import Skipped
 
 KINDS = ("edge", "pair", "corner", "frame")
@@ -75,8 +76,8 @@ class Impact:
     random_accuracy_change: float
 
 
-@dataclass(frozen=True)
-class Neurons:
+@dataclass(frozen=True, repr=False)
+class Neurons(Printed):
     """Padding-aware neurons of a net; `skipped` names the layers that were left out, and why."""
 
     model: str

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from shiftlens.arithmetic import graph_of, net_of, plan
 from shiftlens.capture import capture
-from shiftlens.data.images import ImageSet
+from shiftlens.data.images import ImageSet, as_images
 from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.devices import input_dtype, resolve_device, roomy_heap
 from shiftlens.errors import InputError
@@ -27,9 +27,9 @@ from shiftlens.lens.inputs import Shown, shown
 from shiftlens.lens.map_scores import LEAVES, scores_of_average, scores_of_picture
 from shiftlens.lens.moments import Moments
 from shiftlens.lens.repadding import Repadded
+from shiftlens.models.loading import Model, as_model
 from shiftlens.models.matching import on_input_grid
 from shiftlens.models.probing import evaluating
-from shiftlens.models.wrapping import Model
 from shiftlens.sweeps.header import software_versions
 
 MAX_PIXELS = 2**17
@@ -43,10 +43,10 @@ Progress = Callable[[int, int], None]
 
 
 def features(
-    model: Model | nn.Module,
+    model: Model | nn.Module | str | Path,
     picture: str | Path = "zeros",
     *,
-    average: ImageSet | None = None,
+    average: ImageSet | str | None = None,
     layers: Sequence[str] | None = None,
     after: bool = True,
     controls: Iterable[str] = CONTROLS,
@@ -68,11 +68,11 @@ def features(
     Parameters
     ----------
     model
-        A `Model`, or a net (then with `size`, and taken to want normalised pictures).
+        A `Model` or a spec; or a net (then with `size`, and taken to want normalised images).
     picture
         `zeros` (0 after normalisation, what the fill `mean` gives), `black`, `noise`, or an image file.
     average
-        Images to average over, as well.
+        Images to average over as well: an `ImageSet` or a spec.
     layers
         Names of the sites to keep; all by default.
     after
@@ -118,7 +118,8 @@ def features(
     """
     if out is not None:
         check_target(out)  # before any work is done
-    wanted = _as_model(model, size)
+    average = None if average is None else as_images(average)
+    wanted = _as_model(model, size, average, device)
     module, asked = net_of(wanted), _controls(controls)
     target = resolve_device(device)
     if average is not None:
@@ -160,12 +161,12 @@ def features(
     return run if out is None else save_features(run, out)
 
 
-def _as_model(model: Model | nn.Module, size: tuple[int, int] | None) -> Model:
-    if isinstance(model, Model):
-        return model
-    if not isinstance(model, nn.Module):
-        raise InputError(f"expected a Model (load_model, wrap) or an nn.Module, got {type(model).__name__}")
-    return Model(model, Preprocessing(size=size), type(model).__name__)
+def _as_model(
+    model: Model | nn.Module | str | Path, size: tuple[int, int] | None, images: ImageSet | None, device: str
+) -> Model:
+    if isinstance(model, nn.Module):  # any net: it need not be a classifier, as `wrap` asks
+        return Model(model, Preprocessing(size=size), type(model).__name__)
+    return as_model(model, images, device=device)
 
 
 def _with_size(model: Model, size: tuple[int, int]) -> Model:

@@ -18,6 +18,7 @@ from pydantic import Field, InstanceOf, PlainSerializer
 from shiftlens.errors import StoreError
 from shiftlens.lens.feature_run import Average, FeatureRun, LayerMaps
 from shiftlens.lens.map_scores import Scores
+from shiftlens.paths import output_path
 from shiftlens.stats import Skipped
 from shiftlens.storage.checksums import Seal
 from shiftlens.storage.entries import refuse_swollen
@@ -92,7 +93,7 @@ def save_features(run: FeatureRun, out: str | Path) -> FeatureRun:
     StoreError
         Something else is there, or the disk refuses.
     """
-    target = Path(out)
+    target = output_path(out)
     old = FEATURES.lies_at(target)
     real = target.resolve()
     with output_lock(target), disk_errors(target, "write to"):
@@ -107,7 +108,7 @@ def save_features(run: FeatureRun, out: str | Path) -> FeatureRun:
 
 def check_target(out: str | Path) -> None:
     """Refuse a place where a feature run must not be written; `StoreError` says what is there."""
-    FEATURES.lies_at(Path(out))
+    FEATURES.lies_at(output_path(out))
 
 
 def holds_features(path: str | Path) -> bool:

@@ -6,6 +6,8 @@ just inside the border enter more. Counted through a whole net, these difference
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,13 +16,14 @@ from shiftlens.errors import InputError
 from shiftlens.graph import PICTURE, Graph, Site
 from shiftlens.graph.sites import Pair
 from shiftlens.lens.path_counts import Matrix, Override, axis_matrix
+from shiftlens.models.skeletons import as_net
 
 FloatArray = NDArray[np.float64]
 
 
 def foveation(
-    module: Net,
-    size: int | Pair,
+    module: Net | str | Path,
+    size: int | Pair | None = None,
     padding: str | None = None,
     *,
     layers: str | None = None,
@@ -36,9 +39,9 @@ def foveation(
     Parameters
     ----------
     module
-        A net or one layer; or a `Model`.
+        A net or one layer; a `Model`; or a spec, of which no weights are loaded.
     size
-        (h, w) or one number, pixels.
+        (h, w) or one number, pixels; default what the model declares.
     padding
         In place of the padding of every layer that pads: zeros, replicate, reflect, symmetric, circular, partial, full
         (kernel - 1 zeros on each side of every convolution) or none.
@@ -69,7 +72,7 @@ def foveation(
     [[4, 6, 6, 4], [6, 9, 9, 6], [4, 6, 6, 4]]
     """
     override = None if padding is None else Override(padding, pools)
-    graph = graph_of(module, size)
+    graph = graph_of(*as_net(module, size))
     first, last = _range(graph, layers)
     matrices = _matrices(graph, first, last, override)
     h, w = (matrices[last.index][axis].shape[0] for axis in (0, 1))

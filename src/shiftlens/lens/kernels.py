@@ -7,6 +7,7 @@ The tile is that of arXiv 2010.02178, figure 6; the scalar and its null are this
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from torch import Tensor, nn
 
 from shiftlens.arithmetic import Net, graph_of, net_of
 from shiftlens.errors import InputError
-from shiftlens.models.wrapping import Model
+from shiftlens.models.loading import Model, load_model
+from shiftlens.naming import Printed
 from shiftlens.stats import Skipped, benjamini_hochberg, exceedance_p
 
 FloatArray = NDArray[np.float64]
@@ -66,8 +68,8 @@ class MeanKernel:
         return values
 
 
-@dataclass(frozen=True)
-class Kernels:
+@dataclass(frozen=True, repr=False)
+class Kernels(Printed):
     """Mean kernels of a net's convolutions, in call order; `notes` name the layers that were left out."""
 
     model: str
@@ -78,6 +80,9 @@ class Kernels:
         """The keys of `shiftlens kernels --json`."""
         layers = [layer.to_dict() for layer in self.layers]
         return {"model": self.model, "layers": layers, "notes": list(self.notes)}
+
+    def __repr__(self) -> str:
+        return f"<Kernels of {self.model}: {len(self.layers)} layers>"
 
     def lines(self) -> list[str]:
         """The same for people, one line a layer."""
@@ -104,13 +109,13 @@ def _p(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def kernels(module: Net, *, seed: int = 0) -> Kernels:
+def kernels(module: Net | str | Path, *, seed: int = 0) -> Kernels:
     """Mean kernel of each convolution that is at least 3 cells wide along an axis, its asymmetry, and a null for it.
 
     Parameters
     ----------
     module
-        A net, or a `Model`.
+        A net, a `Model`, or a spec.
     seed
         Of the null.
 
@@ -135,6 +140,8 @@ def kernels(module: Net, *, seed: int = 0) -> Kernels:
     >>> layer.path, layer.kernel.shape
     ('0', (3, 3))
     """
+    if isinstance(module, str | Path):
+        module = load_model(module)
     net = net_of(module)
     name = module.name if isinstance(module, Model) else type(net).__name__
     rng = np.random.default_rng(seed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,9 @@ from shiftlens.graph.arguments import bind, pair, same_sides
 from shiftlens.graph.watching import Watch
 from shiftlens.lens.aware import Impact, Neuron, NeuronLayer, Neurons
 from shiftlens.lens.samples import SIDES, Places, ks_distance, places
+from shiftlens.models.loading import Model, model_and_images
 from shiftlens.models.matching import on_input_grid
 from shiftlens.models.probing import evaluating, scores_of
-from shiftlens.models.wrapping import Model
 from shiftlens.nn.padding import pad
 from shiftlens.stats import Skipped, benjamini_hochberg
 
@@ -47,8 +48,8 @@ Progress = Callable[[int, int], None]
 
 
 def neurons(
-    model: Model,
-    images: ImageSet,
+    model: Model | nn.Module | str | Path,
+    images: ImageSet | str,
     *,
     layers: list[str] | None = None,
     impact: bool = True,
@@ -81,6 +82,7 @@ def neurons(
     InputError
         No such convolution, an unknown layer, or images that do not fit.
     """
+    model, images = model_and_images(model, images)
     module = net_of(model)
     pictures, size = on_input_grid(model, images)
     graph = graph_of(model, size)

@@ -14,10 +14,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from shiftlens.errors import InputError
-from shiftlens.naming import one_line as one_line  # also found here by the rooms above
-from shiftlens.naming import printable
+from shiftlens.naming import one_line, printable
 from shiftlens.paths import kind_of
 
 StateDict = dict[str, Any]
@@ -165,7 +165,8 @@ def _without_wrapper(state: StateDict, expected: set[str]) -> StateDict:
         names = state.keys() - counters
         if not names or not all(name.startswith("module.") for name in names) or names & expected:
             return state
-        state = {name.removeprefix("module."): state[name] for name in state if name in names}
+        state = {name: state[name] for name in state if name in names}
+        consume_prefix_in_state_dict_if_present(state, "module.")
 
 
 def fit_weights(module: nn.Module, state: StateDict, what: str) -> None:

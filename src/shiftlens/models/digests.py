@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from shiftlens.models.own_code import KNOWN, own_parts, plain_source, tensor_bytes, without_addresses, without_place
+from shiftlens.models.own_code import own_parts, tensor_bytes
+from shiftlens.models.source_code import KNOWN, plain_source, without_addresses, without_place
 
 
 def state_digest(state: Mapping[str, Any]) -> str:
@@ -42,7 +43,7 @@ def structure(module: nn.Module) -> str:
     The settings are what layers print of themselves and every public attribute that is a number, text, True, False,
     None or a tuple of these: many layers print only some of what their `forward` uses. The code matters because two
     nets can have the same layers and another `forward`; comments, layout and docstrings do not count. Memory addresses
-    and the folders of absolute paths are taken out. What is not in these classes is found by `owncode`.
+    and the folders of absolute paths are taken out. What is not in these classes is found by `own_parts`.
     """
     tree = without_addresses(repr(module))
     settings = [
@@ -79,7 +80,7 @@ def _code(cls: type) -> str:
 
 
 def model_digest(module: nn.Module, preprocessing: str) -> str:
-    """Digest over structure, weights, preprocessing and what `owncode` finds; neither mode nor device count."""
+    """Digest over structure, weights, preprocessing and what `own_parts` finds; neither mode nor device count."""
     parts = [structure(module), state_digest(module.state_dict()), preprocessing]
     own = own_parts(module)
     if own:  # a net of known classes keeps the digest that it had before these were looked at

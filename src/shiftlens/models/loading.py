@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import nn
 
+from shiftlens.data.images import ImageSet, as_images
 from shiftlens.data.preprocessing import Numbers, Preprocessing, Size
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError
@@ -37,8 +39,10 @@ __all__ = [
     "Model",
     "Preprocessing",
     "Probe",
+    "as_model",
     "evaluating",
     "load_model",
+    "model_and_images",
     "scores_of",
     "wrap",
 ]
@@ -105,7 +109,14 @@ def _own_code(spec: str, weights: str | Path | None) -> Loaded:
     return Loaded(module)
 
 
-def shipped(name: str) -> Path:
+def run_of(spec: str | Path) -> Path | None:
+    """The run directory that a spec names, by its path or as `pretrained:NAME`; None for another kind of spec."""
+    kind, colon, rest = str(spec).partition(":")
+    path = _shipped(rest) if kind == "pretrained" and colon else Path(spec)
+    return path if str(spec) and kind_of(path) == "folder" else None
+
+
+def _shipped(name: str) -> Path:
     """Directory of the shipped weights NAME; `InputError` that lists what is there when it is not."""
     there = sorted(folder.name for folder in SHIPPED.glob("*") if kind_of(folder / MODEL_JSON) == "file")
     if name in there:
@@ -168,17 +179,15 @@ def load_model(
     1000
     """
     target = resolve_device(device)
-    name = str(spec)
-    kind, colon, rest = name.partition(":")
-    run = shipped(rest) if kind == "pretrained" and colon else Path(name)
-    if name and kind_of(run) == "folder":
+    name, run = str(spec), run_of(spec)
+    if run is not None:
         if weights is not None:
             raise InputError(f"{name} holds its own weights; omit --weights")
         overrides = {"mean": mean, "std": std, "size": input_size}
         overrides |= {"picture_size": picture_size, "picture_channels": picture_channels}
         model = load_run(run, name=name, overrides=overrides)
     else:
-        loaded = _load(name, kind, rest, weights)
+        loaded = _load(name, weights)
         if isinstance(loaded.module, nn.Module):
             loaded.module.eval()
         model = build_model(
@@ -196,7 +205,56 @@ def load_model(
     return model
 
 
-def _load(name: str, kind: str, rest: str, weights: str | Path | None) -> Loaded:
+def as_model(model: Model | nn.Module | str | Path, images: ImageSet | None = None, *, device: str = "auto") -> Model:
+    """What a public function takes for a model, as a `Model`: a spec is loaded, an `nn.Module` is wrapped.
+
+    Parameters
+    ----------
+    model
+        A `Model`, an `nn.Module`, or a spec as `load_model` takes it.
+    images
+        What the model will be shown: their size and channels count where the model declares none.
+    device
+        Where a loaded model goes.
+
+    Raises
+    ------
+    InputError
+        Anything else, or what `load_model` and `wrap` refuse.
+
+    Warns
+    -----
+    UserWarning
+        What a reader of the results must know of a model that is loaded or wrapped here, such as that it declares no
+        preprocessing: `load_model` and `wrap` take it.
+    """
+    if isinstance(model, Model):
+        return model
+    if isinstance(model, str | Path):
+        size, channels = (None, None) if images is None else (images.size, images.n_channels)
+        model = load_model(model, picture_size=size, picture_channels=channels, device=device)
+    elif isinstance(model, nn.Module):
+        model = wrap(model)
+    else:
+        raise InputError(
+            "expected a Model (load_model, wrap), an nn.Module or a spec such as 'torchvision:resnet18', got "
+            f"{type(model).__name__}"
+        )
+    for note in model.notes:
+        warnings.warn(note, stacklevel=3)
+    return model
+
+
+def model_and_images(
+    model: Model | nn.Module | str | Path, images: ImageSet | str, *, device: str = "auto"
+) -> tuple[Model, ImageSet]:
+    """Both arguments of a public function in their own form: see `as_model` and `as_images`."""
+    images = as_images(images)
+    return as_model(model, images, device=device), images
+
+
+def _load(name: str, weights: str | Path | None) -> Loaded:
+    kind, _, rest = name.partition(":")
     if kind in MODEL_KINDS and rest:
         return MODEL_KINDS[kind](rest, weights)
     where, colon, factory = name.rpartition(":")

@@ -181,14 +181,7 @@ def save_run(
     try:
         spec = RunSpec(
             build=Build(factory=build["factory"], kwargs=dict(build.get("kwargs", {}))),
-            preprocessing=StoredPreprocessing(
-                mean=list(preprocessing.mean),
-                std=list(preprocessing.std),
-                size=None if preprocessing.size is None else list(preprocessing.size),
-                resize=preprocessing.resize,
-                interpolation=preprocessing.interpolation,
-                declared=preprocessing.declared,
-            ),
+            preprocessing=StoredPreprocessing.of(preprocessing),
             class_names=None if class_names is None else [str(name) for name in class_names],
             training=_plain(training or {}),
             metrics=_plain(metrics or {}),
@@ -277,15 +270,7 @@ def load_run(path: str | Path, *, name: str | None = None, overrides: Mapping[st
         _refuse_misfit(spec, state, path / MODEL_JSON)
         with torch.random.fork_rng(devices=[]):
             module = build_net(spec.build, spec.edits)
-        stored = spec.preprocessing
-        preprocessing = Preprocessing(
-            mean=tuple(stored.mean),
-            std=tuple(stored.std),
-            size=None if stored.size is None else (stored.size[0], stored.size[1]),
-            resize=stored.resize,
-            interpolation=stored.interpolation,
-            declared=stored.declared,
-        )
+        preprocessing = spec.preprocessing.restored()
     fit_weights(module, state, str(path / MODEL_JSON))
     changes = dict(overrides or {})
     pictures = {key: changes.pop(key, None) for key in ("picture_size", "picture_channels")}

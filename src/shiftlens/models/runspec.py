@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.errors import InputError, StoreError
 from shiftlens.naming import one_line, printable
 from shiftlens.paths import kind_of
@@ -55,6 +57,21 @@ class StoredPreprocessing(BaseModel):
     resize: Side | None = None
     interpolation: str = "bilinear"
     declared: bool = True
+
+    @classmethod
+    def of(cls, preprocessing: Preprocessing) -> StoredPreprocessing:
+        """As JSON has it: lists for tuples."""
+        values: dict[str, Any] = {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(preprocessing).items()
+        }
+        return cls(**values)
+
+    def restored(self) -> Preprocessing:
+        """`of` undone; `InputError` for numbers out of range."""
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in self.model_dump().items()
+        }
+        return Preprocessing(**values)
 
 
 class RunSpec(BaseModel):

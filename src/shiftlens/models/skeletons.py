@@ -12,13 +12,31 @@ from torch import nn
 from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.errors import InputError
 from shiftlens.models.factories import call_factory
-from shiftlens.models.loading import MODEL_KINDS, RANDOM, Loaded, shipped
+from shiftlens.models.loading import MODEL_KINDS, RANDOM, Loaded, run_of
 from shiftlens.models.runs import build_net, told_by
 from shiftlens.models.runspec import MODEL_JSON, read_spec
 from shiftlens.models.wrapping import Model
-from shiftlens.paths import kind_of
 
 Built = TypeVar("Built")
+Net = nn.Module | Model
+
+
+def as_net(model: Net | str | Path, size: int | tuple[int, int] | None) -> tuple[Net, int | tuple[int, int]]:
+    """A net or a model, or the skeleton of a spec, and the input size to look at it with.
+
+    Raises
+    ------
+    InputError
+        What `load_skeleton` refuses, or no size where the model declares none.
+    """
+    if isinstance(model, str | Path):
+        model = load_skeleton(model)
+    if size is None:
+        size = model.input_size if isinstance(model, Model) else None
+    if size is None:
+        name = model.name if isinstance(model, Model) else type(model).__name__
+        raise InputError(f"{name} declares no input size: give one (--size)")
+    return model, size
 
 
 def load_skeleton(spec: str | Path) -> Model:
@@ -47,10 +65,9 @@ def load_skeleton(spec: str | Path) -> Model:
     >>> load_skeleton("torchvision:resnet50").input_size
     (224, 224)
     """
-    name = str(spec)
+    name, run = str(spec), run_of(spec)
     kind, colon, rest = name.partition(":")
-    run = shipped(rest) if kind == "pretrained" and colon else Path(name)
-    if name and kind_of(run) == "folder":
+    if run is not None:
         stored = read_spec(run)
         with told_by(run / MODEL_JSON):
             module = _without_weights(lambda: build_net(stored.build, stored.edits))

@@ -71,6 +71,11 @@ class Model:
     notes: tuple[str, ...] = ()
     picture_channels: int | None = None
 
+    def __repr__(self) -> str:
+        size = "x".join(map(str, self.input_size or ())) or "any size"
+        names = "" if self.class_names is None else f", {len(self.class_names)} classes"
+        return f"<Model {self.name}: {self.n_parameters:,} parameters, input {size}{names}>"
+
     @property
     def is_module(self) -> bool:
         """True for an `nn.Module`, False for a bare callable."""
@@ -244,7 +249,10 @@ def build_model(
             "fixed pictures"
         )
     if not preprocessing.declared:
-        said.append(f"{name} declares no preprocessing: pictures enter with mean 0 and std 1 (set --mean and --std)")
+        said.append(
+            f"{name} declares no preprocessing: images enter with mean 0 and std 1 (set --mean and --std, or mean= and "
+            "std= of wrap)"
+        )
     names = None if class_names is None else tuple(str(n) for n in class_names)
     seen = _own_size(picture_size)
     facts = dict(training or {})

@@ -72,6 +72,10 @@ class Comparison:
     aligned: Aligned = field(repr=False)
     findings: Findings = field(default_factory=Findings, repr=False)
 
+    def __repr__(self) -> str:
+        against = ", ".join(each.name for each in self.against)
+        return f"<Comparison of {against} with {self.names[self.baseline]} on {self.n_images} images>"
+
     def __getitem__(self, name: str) -> Against:
         """One sweep against the baseline, by its name.
 

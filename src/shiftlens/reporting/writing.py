@@ -11,7 +11,7 @@ from typing import Any
 from shiftlens.arithmetic import Inspection
 from shiftlens.data.images import ImageSet
 from shiftlens.lens.feature_run import FeatureRun
-from shiftlens.naming import distinct, printable
+from shiftlens.naming import Printed, distinct, printable
 from shiftlens.narrative.comparison_result import Comparison
 from shiftlens.narrative.finding import Findings
 from shiftlens.narrative.words import plain
@@ -32,8 +32,8 @@ Item = Sweep | FeatureRun | Inspection | Comparison | SavedComparison | str | Pa
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, repr=False)
+class Report(Printed):
     """What was written.
 
     Attributes
@@ -72,7 +72,7 @@ class Report:
 
 def report(
     items: Item | Iterable[Item],
-    path: str | Path,
+    out: str | Path,
     *,
     title: str | None = None,
     images: ImageSet | str | None = None,
@@ -91,7 +91,7 @@ def report(
         Sweeps (of an incomplete one, the images that are whole), feature runs, what `shiftlens.inspect` and
         `shiftlens.compare` gave, or their paths; a file is the JSON of `shiftlens inspect --json` or
         `shiftlens compare --json`. Two sweeps or more are compared where they can be; where not, the page says why.
-    path
+    out
         The file, ending in .html; what is there is replaced, in one step at the end.
     title
         Of the page; by default the first item's model and data.
@@ -123,7 +123,7 @@ def report(
     """
     found = given(items)
     source = checked(images, data_root)
-    out = Path(path)
+    out = Path(out)
     with written_whole(out) as building:
         view, data, parts = _laid_out(found, source, title, seed, progress)
         page = render(view, data)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shiftlens.data.images import ImageSet
+from shiftlens.data.images import ImageSet, as_images
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError
+from shiftlens.models.loading import Model, as_model
 from shiftlens.models.matching import check_labels, on_input_grid
 from shiftlens.models.probing import scores_of
-from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line, unknown_name
 from shiftlens.surgery.healing import Healing, Progress, copied
 from shiftlens.training.data import Batches, epoch_plan, pixels
@@ -65,6 +66,8 @@ class FineTuning:
         for what in ("epochs", "batch"):
             if getattr(self, what) < 1:
                 raise InputError(f"{what} must be at least 1, got {getattr(self, what)}")
+        if self.shift is not None and self.shift < 0:
+            raise InputError(f"shift must be at least 0 pixels, got {self.shift}")
         if not (math.isfinite(self.lr) and self.lr > 0):
             raise InputError(f"lr must be above 0, got {self.lr}")
         if self.dtype not in DTYPES:
@@ -93,8 +96,8 @@ def check_classes(model: Model, images: ImageSet) -> None:
 
 
 def finetune(
-    model: Model,
-    images: ImageSet,
+    model: Model | nn.Module | str | Path,
+    images: ImageSet | str,
     settings: FineTuning | None = None,
     *,
     seed: int = 0,
@@ -133,6 +136,7 @@ def finetune(
     settings = settings or FineTuning()
     if seed < 0:
         raise InputError(f"seed must be at least 0, got {seed}")
+    model, images = as_model(model, device=device), as_images(images, split="train")
     healed, module = copied(model)
     check_classes(healed, images)
     fitted, _ = on_input_grid(healed, images)
@@ -199,6 +203,8 @@ def _size(images: ImageSet) -> tuple[int, int]:
 def _scores(module: nn.Module, x: Tensor) -> Tensor:
     try:
         return scores_of(module(x))
+    except InputError:
+        raise
     except (RuntimeError, ValueError, TypeError) as error:
         raise InputError(f"the net cannot be trained on these images: {one_line(error)}") from None
 

@@ -8,17 +8,18 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from shiftlens.data.images import ImageSet
+from shiftlens.data.images import ImageSet, as_images
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError, NoEffectWarning
+from shiftlens.models.loading import Model, as_model
 from shiftlens.models.matching import on_input_grid
-from shiftlens.models.wrapping import Model
 
 Progress = Callable[[int, int], None]
 
@@ -59,8 +60,8 @@ class Healing:
 
 
 def reestimate(
-    model: Model,
-    images: ImageSet,
+    model: Model | nn.Module | str | Path,
+    images: ImageSet | str,
     *,
     seed: int = 0,
     device: str = "auto",
@@ -100,6 +101,7 @@ def reestimate(
         The net has no batch norm that keeps statistics.
     """
     started = time.perf_counter()
+    model, images = as_model(model, device=device), as_images(images, split="train")
     healed, module = copied(model)
     pictures, (h, w) = on_input_grid(healed, images)
     if len(pictures) < 2:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from dataclasses import replace
+from pathlib import Path
 from typing import overload
 
 from torch import nn
@@ -12,7 +13,7 @@ from torch import nn
 from shiftlens.arithmetic import graph_of
 from shiftlens.errors import InputError, NoEffectWarning
 from shiftlens.graph import Graph
-from shiftlens.models.wrapping import Model
+from shiftlens.models.loading import Model, load_model
 from shiftlens.naming import one_line, unknown_name
 from shiftlens.nn.edits import DOWNSAMPLING_REPAIRS, Edit
 from shiftlens.nn.padding import check_mode
@@ -40,7 +41,7 @@ def repair(
 
 @overload
 def repair(
-    module: Model,
+    module: Model | str | Path,
     padding: str | None = None,
     downsample: str | None = None,
     *,
@@ -52,7 +53,7 @@ def repair(
 
 
 def repair(
-    module: nn.Module | Model,
+    module: nn.Module | Model | str | Path,
     padding: str | None = None,
     downsample: str | None = None,
     *,
@@ -72,7 +73,7 @@ def repair(
     Parameters
     ----------
     module
-        Any `nn.Module`, which is not changed; or a `Model`, which gives a `Model`.
+        Any `nn.Module`, which is not changed; or a `Model` or a spec, which give a `Model`.
     padding
         A name of `shiftlens.nn.PADDING_MODES`. Pools take the modes of `pad`; with `zeros`, `partial` and `full` they
         keep their own.
@@ -114,8 +115,10 @@ def repair(
     >>> fixed[0].padding_mode, str(edits[0])
     ('reflect', '0: padding zeros -> reflect')
     """
+    if isinstance(module, str | Path):
+        module = load_model(module)
     net = module.module if isinstance(module, Model) else module
-    _check_names(padding, downsample)
+    check_names(padding, downsample)
     refuse_closed(net)  # type: ignore[arg-type]
     assert isinstance(net, nn.Module)
     if size is None and isinstance(module, Model):
@@ -141,7 +144,8 @@ def repair(
     return plan.module, plan.edits
 
 
-def _check_names(padding: str | None, downsample: str | None) -> None:
+def check_names(padding: str | None, downsample: str | None) -> None:
+    """Refuse a repair that needs no net to be refused: nothing asked for, or an unknown name."""
     if padding is None and downsample is None:
         raise InputError("repair needs a padding mode or a down-sampling, got neither")
     if padding is not None:

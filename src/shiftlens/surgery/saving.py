@@ -10,12 +10,11 @@ from typing import Any
 from torch import nn
 
 from shiftlens.errors import InputError
-from shiftlens.models.loading import MODEL_KINDS, shipped
+from shiftlens.models.loading import MODEL_KINDS, run_of
 from shiftlens.models.runs import save_run
 from shiftlens.models.runspec import read_spec
 from shiftlens.models.wrapping import Model
 from shiftlens.nn.edits import Edit
-from shiftlens.paths import kind_of
 from shiftlens.surgery.healing import Healing
 
 
@@ -53,10 +52,9 @@ def origin_of(spec: str | Path, model: Model) -> Origin:
     InputError
         A factory of the user's own: a run directory never runs code.
     """
-    name = str(spec)
-    kind, colon, rest = name.partition(":")
-    path = shipped(rest) if kind == "pretrained" and colon else Path(name)
-    if kind_of(path) == "folder":
+    name, path = str(spec), run_of(spec)
+    kind, _, rest = name.partition(":")
+    if path is not None:
         stored = read_spec(path)
         return Origin(stored.build.model_dump(), tuple(stored.edits), (*stored.parents, model.digest))
     if kind in MODEL_KINDS and rest:
@@ -67,7 +65,7 @@ def origin_of(spec: str | Path, model: Model) -> Origin:
 
 
 def save_repaired(
-    path: str | Path,
+    out: str | Path,
     model: Model,
     origin: Origin,
     edits: Sequence[Edit],
@@ -79,7 +77,7 @@ def save_repaired(
 
     Parameters
     ----------
-    path
+    out
         The directory.
     model
         After all edits, and after what made it whole again.
@@ -97,7 +95,7 @@ def save_repaired(
     InputError
         The edits do not lead from the original to this net.
     StoreError
-        `path` holds something else or cannot be written.
+        `out` holds something else or cannot be written.
     """
     if not isinstance(model.module, nn.Module):
         raise InputError(f"{model.name} is a plain callable: it cannot be saved")
@@ -107,7 +105,7 @@ def save_repaired(
     if healed or before:
         training["healed"] = [*before, *(each.to_dict() for each in healed)]
     save_run(
-        path,
+        out,
         model.module,
         build=origin.build,
         preprocessing=model.preprocessing,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from shiftlens.engine.plan import CONTROLS
 from shiftlens.errors import StoreError
+from shiftlens.naming import Printed
 from shiftlens.shifts import ShiftGrid
 from shiftlens.storage.groups import open_array
 from shiftlens.storage.locking import disk_errors
@@ -51,8 +52,8 @@ class Fault:
     detail: str
 
 
-@dataclass(frozen=True)
-class Verification:
+@dataclass(frozen=True, repr=False)
+class Verification(Printed):
     """What `verify_sweep` found.
 
     Attributes
@@ -88,7 +89,7 @@ class Verification:
         return not self.faults
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys of `shiftlens sweep --verify --json`."""
+        """The keys of `shiftlens verify --json`."""
         return {"ok": self.ok, **asdict(self)}
 
     def lines(self) -> list[str]:

@@ -8,12 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from shiftlens.data.imageset import ImageSet
 from shiftlens.engine.evaluators import check_request
 from shiftlens.engine.plan import Plan
 from shiftlens.errors import InputError, StoreError
+from shiftlens.models.loading import model_and_images
 from shiftlens.models.matching import check_labels, on_input_grid
 from shiftlens.models.wrapping import Model
+from shiftlens.paths import output_path
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.header import SweepHeader, describe
 from shiftlens.sweeps.looks import checked_half_width, in_fixed_order
@@ -107,8 +111,8 @@ class Request:
 
 
 def resolve(
-    model: Model,
-    images: ImageSet,
+    model: Model | nn.Module | str | Path,
+    images: ImageSet | str,
     grid: ShiftGrid | None = None,
     *,
     out: str | Path,
@@ -131,7 +135,8 @@ def resolve(
     StoreError
         `reuse` is no sweep of some of the same images.
     """
-    path = Path(out)
+    path = output_path(out)
+    model, images = model_and_images(model, images, device=device)
     images, size = on_input_grid(model, images)
     model = model.at(size)
     check_labels(model, images)

@@ -154,6 +154,8 @@ def believed(out: Path) -> Iterator[None]:
     """
     try:
         yield
+    except InputError:
+        raise
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         why = f"{type(error).__name__}: {one_line(error)}"
         raise StoreError(f"{out} holds a training that does not fit its own record ({why}); start anew") from error

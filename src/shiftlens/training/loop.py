@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shiftlens.data.images import ImageSet
+from shiftlens.data.images import ImageSet, as_images
 from shiftlens.devices import machine_kind, resolve_device
 from shiftlens.errors import InputError
 from shiftlens.models.runs import check_run_target, save_run
@@ -51,8 +51,8 @@ Progress = Callable[[int, int], None]
 
 
 def train(
-    images: ImageSet,
-    validation: ImageSet | None = None,
+    images: ImageSet | str,
+    validation: ImageSet | str | None = None,
     *,
     out: str | Path,
     seed: int = 0,
@@ -71,7 +71,7 @@ def train(
     Parameters
     ----------
     images
-        What is learnt from: pictures of one size, at least one for each of at least two classes.
+        What is learnt from, an `ImageSet` or a spec: images of one size, at least one for each of at least two classes.
     validation
         What the accuracy is measured on. Nothing is chosen by it.
     out
@@ -107,6 +107,8 @@ def train(
     out, settings, target = Path(out), settings or TrainSettings(), resolve_device(device)
     if seed < 0:
         raise InputError(f"seed must be at least 0, got {seed}")
+    images = as_images(images, split="train")
+    validation = None if validation is None else as_images(validation)
     check_images(images)
     if validation is not None and validation.class_names != images.class_names:
         raise InputError(

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shiftlens.naming import Printed
 from shiftlens.stats import wilson
 
 
-@dataclass(frozen=True)
-class TrainResult:
+@dataclass(frozen=True, repr=False)
+class TrainResult(Printed):
     """Where the run is and how it went.
 
     Attributes
