@@ -11,8 +11,8 @@ import numpy as np
 from shiftlens.analysis.arm_scores import Quantity, Scores, score
 from shiftlens.analysis.arms import Aligned, Progress, align
 from shiftlens.analysis.comparable import Source, opened, position_of
+from shiftlens.analysis.differences import Differences
 from shiftlens.analysis.paired import (
-    Counts,
     critical_value,
     difference_map,
     disagreements,
@@ -116,13 +116,13 @@ def compared(
     """
     aligned = align(sources, baseline, partial=partial, progress=progress)
     base = score(aligned, baseline, n_resamples=n_resamples, seed=seed)
-    tested = ~aligned.grid(base.right[:1]).blank
+    tested = aligned.tested
     found: dict[int, Scores] = {baseline: base.without_cells()}
-    counts: dict[int, Counts] = {}
+    counts: dict[int, Differences] = {}
     nulls: list[FloatArray] = []
     for k in aligned.others:
         made = score(aligned, k, n_resamples=n_resamples, seed=seed)
-        counts[k] = disagreements(made.right, base.right)
+        counts[k] = disagreements(made, base)
         nulls.append(null_of(counts[k], made, base, tested))
         found[k] = made.without_cells()
     critical = critical_value(nulls, int(tested.sum()))
@@ -139,7 +139,7 @@ def compared(
         rows=tuple(_row(aligned, k, found[k], differences.get(k)) for k in range(len(aligned.arms))),
         against=against,
         winners=winners(aligned, seed),
-        accuracy=np.stack([found[k].accuracy for k in range(len(aligned.arms))]),
+        accuracy=np.stack([found[k].map for k in range(len(aligned.arms))]),
         dys=aligned.dys,
         dxs=aligned.dxs,
         blank=~tested,
@@ -173,7 +173,7 @@ def _against(
     base: Scores,
     differences: dict[Quantity, Estimate | Skipped],
     corrected: _Corrected,
-    counts: Counts,
+    counts: Differences,
     tested: np.ndarray[tuple[int, int], np.dtype[np.bool_]],
     critical: float,
     margin: float,
@@ -185,7 +185,9 @@ def _against(
         which=k,
         name=aligned.arms[k].name,
         differences={
-            quantity: each if isinstance(each, Skipped) else judged(quantity, each, corrected[k, quantity][1], n_tests)
+            quantity: each
+            if isinstance(each, Skipped)
+            else judged(aligned.metric, quantity, each, corrected[k, quantity][1], n_tests)
             for quantity, each in differences.items()
         },
         map=difference_map(counts, tested, critical, holm_p, own_p),
