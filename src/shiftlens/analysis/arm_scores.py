@@ -44,9 +44,9 @@ class Scores:
     map
         (dy, dx) mean over images.
     per_image
-        One value an image for each quantity but "retained": at (0, 0); mean within 8 px and everywhere; the worst within
-        4 px; mean on the positive side minus the negative one (x: right minus left, y: down minus up); agreement. What
-        the grid or the task cannot give is `Skipped`.
+        One value an image for each quantity but "retained": at (0, 0); mean within 8 px and everywhere; the worst
+        within 4 px; mean on the positive side minus the negative one (x: right minus left, y: down minus up);
+        agreement. What the grid or the task cannot give is `Skipped`.
     area
         Cells in the region connected to (0, 0) where performance is 95 % of that at (0, 0) or more, times the step
         squared and the scale squared: px^2.
@@ -104,7 +104,7 @@ class Scores:
         return self.measured(quantity).sign * float(np.nanmean(found))
 
     def estimate(self, quantity: Quantity) -> Estimate | Skipped:
-        """A quantity with its interval: in the metric's unit, sides of a share in points; px^2 of the net's own input."""
+        """A quantity with its interval, in the metric's unit (sides of a share in points); areas in own px^2."""
         if quantity == "worst":
             return self.worst
         if quantity == "retained":

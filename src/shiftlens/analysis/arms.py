@@ -226,7 +226,8 @@ def _read(
             continue
         stored = {name: np.asarray(cells[s])[keep][:, rows][:, :, columns] for name, cells in sweep.variables.items()
                   if name in (*(metric.needs or (metric.name,)), "prediction")}  # fmt: skip
-        values = sweep.task.measured(metric.name, stored.__getitem__, sweep.labels[s][keep], origin)
+        labels = sweep.labels[s][keep] if len(sweep.labels) else sweep.labels
+        values = sweep.task.measured(metric.name, stored.__getitem__, labels, origin)
         where = place[s][keep]
         if metric.is_share:
             packed[where] = np.packbits(values.reshape(len(where), -1), axis=1)

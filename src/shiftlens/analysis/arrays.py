@@ -20,7 +20,7 @@ BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
-# About 9 MB of float32 for 65 x 65 shifts: large enough for the matrix products, small enough to be forgotten.
+# About 9 MB of float32: large enough for the matrix products, small enough to be forgotten.
 CELLS_PER_CHUNK = 2_200_000
 
 
@@ -30,11 +30,8 @@ class Cells(Protocol):
     @property
     def shape(self) -> tuple[int, ...]:
         """Image, dy, dx."""
-        ...
 
-    def __getitem__(self, images: slice, /) -> Any:
-        """Return the values of these images."""
-        ...
+    def __getitem__(self, images: slice, /) -> Any: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,11 +49,9 @@ class SweepArrays:
     class_names
         One name a class the model knows.
     task
-        What the variables mean, and which metrics they give.
-    fill
-        What enters from outside, by name.
-    fill_is_constant
-        Whether that is a constant, so that a shift of the picture's size leaves an empty picture.
+        What the variables mean.
+    fill, fill_is_constant
+        What enters from outside; if a constant, a shift of the picture's size leaves an empty picture.
     picture_size
         (height, width) in pixels, or None when it is not known.
     strides
@@ -82,6 +77,7 @@ class SweepArrays:
     index: IntArray | None = None
     controls: Mapping[str, SweepArrays] = field(default_factory=dict)
     n_missing: int = 0
+    _kept: dict[str, BoolArray] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         expected = (self.n_images, len(self.dys), len(self.dxs))
@@ -125,8 +121,7 @@ class SweepArrays:
     @property
     def step(self) -> tuple[int, int]:
         """Pixels between neighbouring shifts, down and across; 1 for an axis of one shift."""
-        y = int(self.dys[1] - self.dys[0]) if len(self.dys) > 1 else 1
-        x = int(self.dxs[1] - self.dxs[0]) if len(self.dxs) > 1 else 1
+        y, x = (int(axis[1] - axis[0]) if len(axis) > 1 else 1 for axis in (self.dys, self.dxs))
         return y, x
 
     @cached_property
@@ -150,12 +145,12 @@ class SweepArrays:
 
     @property
     def prediction(self) -> Cells:
-        """(image, dy, dx), class numbers."""
+        """Class numbers, (image, dy, dx)."""
         return self.variables["prediction"]
 
     @property
     def loss(self) -> Cells:
-        """(image, dy, dx), cross-entropy in nats."""
+        """Cross-entropy in nats, (image, dy, dx)."""
         return self.variables["loss"]
 
     @property
@@ -183,20 +178,15 @@ class SweepArrays:
             metric = self.metrics[0] if metric is None else named[metric]
         return Values(metric, self)
 
-    @cached_property
-    def _kept(self) -> dict[str, BoolArray]:
-        return {}
-
     def _share(self, name: str) -> BoolArray:
         """A metric of yes and no: one byte a cell, the only large array that is kept."""
         stored = self.variables.get(name)
         if isinstance(stored, np.ndarray) and stored.dtype == np.bool_:
             return stored
         if name not in self._kept:
-            out = np.empty((self.n_images, *self.shape), np.bool_)
+            self._kept[name] = np.empty((self.n_images, *self.shape), np.bool_)
             for s in self.slices():
-                out[s] = self._measured(name, s)
-            self._kept[name] = out
+                self._kept[name][s] = self._measured(name, s)
         return self._kept[name]
 
     def _measured(self, name: str, images: slice) -> NDArray[Any]:
@@ -216,10 +206,8 @@ class Values:
 
     Attributes
     ----------
-    metric
-        Its name, unit, kind, and which way is better.
-    sweep
-        Where it is read, and the grid.
+    metric, sweep
+        What, and where it is read.
     """
 
     metric: Variable
@@ -271,13 +259,12 @@ def image_slices(n_images: int, n_cells: int) -> Iterator[slice]:
 
 def _whole_images(cells: Cells) -> IntArray:
     """Return the images of which every shift is written: no cell holds NaN, or the largest number of its type."""
-    n, n_cells = cells.shape[0], int(np.prod(cells.shape[1:]))
-    whole = []
-    for s in image_slices(n, n_cells):
+    whole = np.zeros(cells.shape[0], np.bool_)
+    for s in image_slices(cells.shape[0], int(np.prod(cells.shape[1:]))):
         values = np.asarray(cells[s])
         there = ~np.isnan(values) if values.dtype.kind == "f" else values != np.iinfo(values.dtype).max
-        whole.append(there.all(axis=(1, 2)))
-    return np.flatnonzero(np.concatenate(whole)) if whole else np.zeros(0, np.int64)
+        whole[s] = there.all(axis=(1, 2))
+    return np.flatnonzero(whole)
 
 
 def from_sweep(
@@ -296,10 +283,8 @@ def from_sweep(
         `control(name, partial=True)`.
     task
         What its variables mean.
-    picture_size
-        (height, width); by default the attribute `image_size` of the sweep.
-    strides
-        By default the attribute `strides` of the sweep.
+    picture_size, strides
+        By default the sweep's attributes `image_size`, (height, width), and `strides`.
 
     Raises
     ------

@@ -31,7 +31,8 @@ class Asymmetry:
     effect, lo, hi
         (pair,) in the same unit; the intervals hold for all pairs together (Bonferroni).
     p, q
-        (pair,) p-value (McNemar exact for a share; Student t for a number, or with the flip control) and its Benjamini-Hochberg adjustment.
+        (pair,) p-value (McNemar exact for a share; Student t for a number, or with the flip control) and its
+        Benjamini-Hochberg adjustment.
     n
         Number of images.
     without_data
@@ -123,10 +124,10 @@ def _of(found: Differences, sweep: SweepArrays, axis: Axis, plus: IntArray) -> A
     if not found.squares.any():
         return Skipped(_site(axis), "no image changes between opposite shifts")
     lo, hi = found.interval(z_value(n_comparisons=len(plus)))
-    p, (rows, columns) = found.p_values(), np.divmod(plus, sweep.shape[1])
+    p, overall, (rows, columns) = found.p_values(), found.overall(), np.divmod(plus, sweep.shape[1])
     return Asymmetry(
         axis=axis,
-        overall=found.overall(),
+        overall=overall,
         dys=sweep.dys[rows],
         dxs=sweep.dxs[columns],
         effect=found.value,
@@ -134,7 +135,7 @@ def _of(found: Differences, sweep: SweepArrays, axis: Axis, plus: IntArray) -> A
         hi=hi,
         p=p,
         q=benjamini_hochberg(p),
-        n=found.n_images,
+        n=overall.n,
         without_data=found.terms == 2,
         metric=found.metric,
     )

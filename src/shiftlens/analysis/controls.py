@@ -121,7 +121,8 @@ def effect_of(name: Name, found: Differences, tested: BoolArray, shape: tuple[in
     p, q = np.where(tested, found.p_values(), 1.0), np.ones(tested.size)
     q[tested] = benjamini_hochberg(p[tested])
     maps = [a.reshape(shape) for a in (found.value, lo, hi, p, q)]
-    return ControlEffect(name, found.overall(), maps[0], maps[1], maps[2], maps[3], maps[4], found.n_images)
+    overall = found.overall()
+    return ControlEffect(name, overall, maps[0], maps[1], maps[2], maps[3], maps[4], overall.n)
 
 
 @dataclass(frozen=True)

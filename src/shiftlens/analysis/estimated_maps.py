@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats as sps
 
 from shiftlens.analysis.arrays import BoolArray, IntArray, Values, image_slices
+from shiftlens.analysis.differences import Differences
 from shiftlens.stats import (
     CONFIDENCE,
     FloatArray,
@@ -176,7 +178,9 @@ def _number_map(
         factor = np.exp(_log_half_width(sampled, se))
         band = value / factor, value * factor
     else:
-        half = max(float(np.quantile(max_t(sampled.resampled, value, se), CONFIDENCE)), z_value()) * se
+        critical = max(float(np.quantile(max_t(sampled.resampled, value, se), CONFIDENCE)), z_value())
+        # Student's of the same level: the standard error is estimated too.
+        half = sps.t.isf(sps.norm.sf(critical), np.maximum(counts - 1, 1)) * se
         band = np.maximum(value - half, metric.bounds[0]), np.minimum(value + half, metric.bounds[1])
     cells = value, np.maximum(lo, metric.bounds[0]), np.minimum(hi, metric.bounds[1]), *band
     how = f"Student t; band by max-t bootstrap of {'log mean' if skewed else 'mean'} {metric.name} over images"
@@ -187,13 +191,10 @@ def _number_map(
 
 def mean_map(values: Values) -> FloatArray:
     """Return the mean under each shift over the images that have a value, (dy, dx); NaN where none has."""
-    total, there, out = np.zeros(values.n_cells), np.zeros(values.n_cells), np.full(values.n_cells, np.nan)
+    sums = Differences(values.metric, values.sweep.n_images, values.n_cells)
     for s in values.sweep.slices():
-        some = np.asarray(values[s], np.float32)
-        total += np.nansum(some, axis=0, dtype=np.float64)
-        there += np.count_nonzero(~np.isnan(some), axis=0)
-    np.divide(total, there, out=out, where=there > 0)
-    return out.reshape(values.sweep.shape)
+        sums.add(s, values[s])
+    return sums.mean.reshape(values.sweep.shape)
 
 
 def share_map(counts: IntArray, n: int, replicates: Replicates | None = None) -> MapEstimate:
@@ -231,9 +232,9 @@ def class_maps(values: Values) -> ClassMaps | Skipped:
 def _log_half_width(replicates: Replicates, se: FloatArray) -> FloatArray:
     """Return half the width of the simultaneous band of the logarithm of the mean, (cell,).
 
-    A few images carry most of a mean loss, for one, and a sample that misses them has a low mean and a small standard error at
-    once; on the logarithm the two nearly part. What is left cost up to 3 points of coverage
-    in simulation: the critical value is the 97.5 % quantile.
+    A few images carry most of a mean loss, and a sample that misses them has a low mean and a small standard error at
+    once; on the logarithm the two nearly part. What is left cost up to 3 points of coverage in simulation: the critical
+    value is the 97.5 % quantile.
     """
     tiny = np.finfo(np.float64).tiny
     value = np.maximum(replicates.value, tiny)

@@ -44,7 +44,8 @@ class Difference:
         Which; see `Scores`.
     estimate
         Arm minus baseline with the 95 % interval of this difference alone, in points or the metric's unit (px^2 of the
-        comparison's unit for "retained"). For the sides it is the difference of the sizes of the asymmetry: below 0 is more even.
+        comparison's unit for "retained"). For the sides it is the difference of the sizes of the asymmetry: below 0 is
+        more even.
         `at_least`: a retained region touches the grid's edge, so the truth may be further from 0.
     holm_p
         p-value corrected for every test of the comparison (Holm).
@@ -78,7 +79,8 @@ class DifferenceMap:
     better, worse
         (dy, dx) tested, and the band excludes 0 on the metric's better or worse side.
     p_value, holm_p
-        That any shift differs (Simes over exact McNemar tests, Student's of a number), and corrected for every test of the comparison.
+        That any shift differs (Simes over exact McNemar tests, Student's of a number), and corrected for every test of
+        the comparison.
     n
         Number of images.
     """

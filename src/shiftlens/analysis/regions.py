@@ -181,7 +181,7 @@ def _area_interval(replicates: Replicates, sweep: SweepArrays, level: float, n_c
 
 
 def _weighted_centroids(performance: FloatArray, level: float, sweep: SweepArrays) -> tuple[FloatArray, FloatArray]:
-    """Return the centroid (x, y) of each map; a cell's weight grows from 0 at the threshold to 1 half-way to the origin's.
+    """Return the centroid (x, y) of each map; a cell's weight grows from 0 at the threshold to 1 half-way up.
 
     With weights of 0 and 1 the centroid jumps when a cell of the rim falls out, and its bootstrap interval fails.
     """

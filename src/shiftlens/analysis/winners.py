@@ -39,7 +39,8 @@ class Winner:
     stated
         Its value on the other half.
     difference
-        Against the baseline on the other half, paired; `Skipped` when the baseline itself won. Nothing was chosen on these images: no correction for the choice is needed.
+        Against the baseline on the other half, paired; `Skipped` when the baseline itself won. Nothing was chosen on
+        these images: no correction for the choice is needed.
     difference_at_rest
         The same at (0, 0), which a winner in another respect may have paid with.
     n_chosen, n_stated
