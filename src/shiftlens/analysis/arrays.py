@@ -164,13 +164,7 @@ class SweepArrays:
         return self.task.metrics(labelled=len(self.labels) > 0)
 
     def values(self, metric: str | Variable | None = None) -> Values:
-        """One metric of every image under every shift: the default, one of `metrics` by name, or another of the task.
-
-        Raises
-        ------
-        InputError
-            There is no metric of that name.
-        """
+        """The default metric, one of `metrics` by name (`InputError` if there is none), or another of the task."""
         if not isinstance(metric, Variable):
             named = {each.name: each for each in self.metrics}
             if metric is not None and metric not in named:
@@ -294,8 +288,8 @@ def from_sweep(
     data = sweep.dataset
     labelled = task.needs_labels or "label" in data.variables
     names = dict.fromkeys(name for each in task.metrics(labelled=labelled) for name in each.needs or (each.name,))
-    wanted = [*names, *(["label"] if task.needs_labels else []), "dy", "dx"]
-    lacking = [name for name in wanted if name not in data.variables]
+    needed = [*names, *(["label"] if task.needs_labels else []), "dy", "dx"]
+    lacking = [name for name in needed if name not in data.variables]
     if lacking:
         there = ", ".join(sorted(map(str, data.variables))) or "nothing"
         raise StoreError(f"expected a sweep with {', '.join(lacking)}, got one with {there}")
@@ -311,9 +305,12 @@ def from_sweep(
         stored = {name: cells.isel(image=keep) for name, cells in stored.items()}
     labels = np.asarray(data["label"].values if "label" in data.variables else np.zeros(0), np.int64)
     index = np.asarray(data["index"].values, np.int64) if "index" in data.variables else np.arange(n)
-    size = picture_size or _attribute(sweep.attrs, "image_size")
-    found = strides if strides is not None else _attribute(sweep.attrs, "strides") or ()
-    class_names = _attribute(sweep.attrs, "class_names") or range(int(labels.max(initial=-1)) + 1)
+    # What is nested is one string of JSON in the file.
+    wanted = {name: sweep.attrs.get(name) for name in ("image_size", "strides", "class_names")}
+    attrs = {name: json.loads(value) if isinstance(value, str) else value for name, value in wanted.items()}
+    size = picture_size or attrs.get("image_size")
+    found = strides if strides is not None else attrs.get("strides") or ()
+    class_names = attrs.get("class_names") or range(int(labels.max(initial=-1)) + 1)
     return SweepArrays(
         variables=stored,
         labels=labels[keep] if len(labels) else labels,
@@ -339,12 +336,6 @@ def _controls(sweep: Any, task: Task, sure: str, size: Any, strides: Any) -> dic
         if control.complete or len(_whole_images(control.dataset[sure].variable)):
             out[name] = from_sweep(control, task=task, picture_size=size, strides=strides)
     return out
-
-
-def _attribute(attrs: Mapping[str, Any], name: str) -> Any:
-    """Return an attribute; what is nested is one string of JSON in the file."""
-    value = attrs.get(name)
-    return json.loads(value) if isinstance(value, str) else value
 
 
 def matched_rows(sweep: SweepArrays, control: SweepArrays) -> tuple[IntArray, IntArray]:

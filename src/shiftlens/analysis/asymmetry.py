@@ -87,65 +87,44 @@ def opposite_pairs(sweep: SweepArrays, axis: Axis) -> tuple[IntArray, IntArray]:
     return plus, minus
 
 
-def asymmetry(values: Values, axis: Axis) -> Asymmetry | Skipped:
-    """Return the asymmetry along one axis as it is, the data's own included."""
-    sweep = values.sweep
-    plus, minus = opposite_pairs(sweep, axis)
-    skipped = _unfit(axis, sweep.n_images, len(plus))
-    if skipped:
-        return skipped
-    found = Differences(values.metric, sweep.n_images, len(plus))
-    for s in sweep.slices():
-        cells = values[s]
-        found.add(s, cells[:, plus] - cells[:, minus])
-    return _of(found, sweep, axis, plus)
-
-
-def asymmetry_without_data(values: Values, flip: Values) -> Asymmetry | Skipped:
-    """Return the model's own left/right asymmetry, from the sweep and that of the mirrored pictures.
+def asymmetry(values: Values, axis: Axis, flip: Values | None = None) -> Asymmetry | Skipped:
+    """Return the asymmetry along one axis: as it is, or the model's own, by the sweep of the mirrored pictures.
 
     For a model without a preferred side, acc(+d, x) = acc(-d, flip x). Half the difference of acc(+d, x) - acc(-d,
     flip x) between +d and -d is what the model adds: the data's own asymmetry has opposite signs in the two sweeps and
     cancels, and so does what the model finds harder about mirrored pictures in general.
     """
-    rows, flip_rows = matched_rows(values.sweep, flip.sweep)
-    plus, minus = opposite_pairs(values.sweep, "x")
-    skipped = _unfit("x", len(rows), len(plus))
-    if skipped:
-        return skipped
-    found = Differences(values.metric, len(rows), len(plus), terms=2)
-    for s in image_slices(len(rows), values.n_cells):
-        here, there = values.rows(rows[s]), flip.rows(flip_rows[s])
-        found.add(s, here[:, plus] - here[:, minus] + there[:, plus] - there[:, minus])
-    return _of(found, values.sweep, "x", plus)
-
-
-def _of(found: Differences, sweep: SweepArrays, axis: Axis, plus: IntArray) -> Asymmetry | Skipped:
+    sweep = values.sweep
+    plus, minus = opposite_pairs(sweep, axis)
+    rows, flip_rows = matched_rows(sweep, sweep if flip is None else flip.sweep)
+    n, site = len(rows), f"asymmetry {'left/right' if axis == 'x' else 'up/down'}"
+    if not len(plus):
+        return Skipped(site, f"the grid has no pair of opposite shifts along {axis}")
+    if n < 2:
+        return Skipped(site, "one image has no interval")
+    found = Differences(values.metric, n, len(plus), terms=1 if flip is None else 2)
+    for s in image_slices(n, values.n_cells):
+        here = values.rows(rows[s])
+        sides = here[:, plus] - here[:, minus]
+        if flip is not None:
+            there = flip.rows(flip_rows[s])
+            sides = sides + there[:, plus] - there[:, minus]
+        found.add(s, sides)
     if not found.squares.any():
-        return Skipped(_site(axis), "no image changes between opposite shifts")
+        return Skipped(site, "no image changes between opposite shifts")
     lo, hi = found.interval(z_value(n_comparisons=len(plus)))
-    p, overall, (rows, columns) = found.p_values(), found.overall(), np.divmod(plus, sweep.shape[1])
+    p, overall, (down, across) = found.p_values(), found.overall(), np.divmod(plus, sweep.shape[1])
     return Asymmetry(
         axis=axis,
         overall=overall,
-        dys=sweep.dys[rows],
-        dxs=sweep.dxs[columns],
+        dys=sweep.dys[down],
+        dxs=sweep.dxs[across],
         effect=found.value,
         lo=lo,
         hi=hi,
         p=p,
         q=benjamini_hochberg(p),
         n=overall.n,
-        without_data=found.terms == 2,
-        metric=found.metric,
+        without_data=flip is not None,
+        metric=values.metric,
     )
-
-
-def _site(axis: Axis) -> str:
-    return "asymmetry left/right" if axis == "x" else "asymmetry up/down"
-
-
-def _unfit(axis: Axis, n: int, n_pairs: int) -> Skipped | None:
-    if n_pairs == 0:
-        return Skipped(_site(axis), f"the grid has no pair of opposite shifts along {axis}")
-    return Skipped(_site(axis), "one image has no interval") if n < 2 else None

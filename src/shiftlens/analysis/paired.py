@@ -182,14 +182,12 @@ def map_p(found: Differences, tested: BoolArray) -> float:
 
 def estimates(scores: Scores, base: Scores, aligned: Aligned, which: int) -> dict[Quantity, Estimate | Skipped]:
     """Return every paired difference of an arm with its own interval and p-value."""
-    out: dict[Quantity, Estimate | Skipped] = {}
-    for quantity in QUANTITIES:
-        out[quantity] = (
-            retained_difference(scores, base, aligned, which)
-            if quantity == "retained"
-            else paired_estimate(scores, base, quantity)
-        )
-    return out
+    return {
+        quantity: retained_difference(scores, base, aligned, which)
+        if quantity == "retained"
+        else paired_estimate(scores, base, quantity)
+        for quantity in QUANTITIES
+    }
 
 
 def paired_estimate(scores: Scores, base: Scores, quantity: Quantity) -> Estimate | Skipped:

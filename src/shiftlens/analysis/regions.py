@@ -11,7 +11,6 @@ from scipy import stats as sps
 from shiftlens.analysis.arrays import BoolArray, FloatArray, IntArray, SweepArrays, Values
 from shiftlens.analysis.estimated_maps import Replicates, standard_error
 from shiftlens.stats import CONFIDENCE, Estimate, Skipped, mean_estimate, wilson
-from shiftlens.tasks.task import Variable
 
 LEVELS = (0.95, 0.90, 0.50)
 WORST_RADIUS = 4.0
@@ -250,15 +249,11 @@ def worst_of_radius(values: Values, radius: float = WORST_RADIUS) -> Estimate | 
     n_shifts = int((sweep.distance <= radius).sum())
     if n_shifts < 2:
         return Skipped(site, f"the grid's step of {max(sweep.step)} px leaves no shift within {radius:g} px")
-    return worst_estimate(values.metric, worst_per_image(values, radius), f"{n_shifts} shifts")
-
-
-def worst_estimate(metric: Variable, worst: FloatArray, note: str) -> Estimate | Skipped:
-    """Return the mean of the worst values of images, with Wilson's interval for a share."""
+    worst, metric = worst_per_image(values, radius), values.metric
     if metric.is_share:
-        return share_estimate(worst, note)
+        return share_estimate(worst, f"{n_shifts} shifts")
     if np.count_nonzero(~np.isnan(worst)) < 2:
-        return Skipped("worst", "one image has no interval")
+        return Skipped(site, "one image has no interval")
     return mean_estimate(worst, metric.unit, bounds=metric.bounds)
 
 

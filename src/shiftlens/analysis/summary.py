@@ -9,7 +9,7 @@ import numpy as np
 
 from shiftlens.analysis.aliasing import Aliasing, aliasing
 from shiftlens.analysis.arrays import SweepArrays, Values
-from shiftlens.analysis.asymmetry import Asymmetry, asymmetry, asymmetry_without_data
+from shiftlens.analysis.asymmetry import Asymmetry, asymmetry
 from shiftlens.analysis.consistency import Consistency, consistency
 from shiftlens.analysis.controls import Blank, ControlEffect, Emptying, blank_limit, emptying, occlusion_effects
 from shiftlens.analysis.estimated_maps import ClassMaps, MapEstimate, Replicates, class_maps, estimated_map
@@ -281,7 +281,7 @@ def _profile(values: Values, weights: np.ndarray[Any, np.dtype[np.uint8]]) -> tu
 def _controlled(values: Values) -> tuple[Asymmetry | Skipped, ControlEffect | Skipped, ControlEffect | Skipped]:
     x_model: Asymmetry | Skipped = Skipped("asymmetry left/right without the data's own", "there is no flip control")
     if "flip" in values.sweep.controls:
-        x_model = asymmetry_without_data(values, values.of("flip"))
+        x_model = asymmetry(values, "x", values.of("flip"))
     if "occlusion" not in values.sweep.controls:
         why = "there is no occlusion control"
         return x_model, Skipped("occlusion effect", why), Skipped("placement effect", why)
