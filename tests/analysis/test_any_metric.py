@@ -145,6 +145,15 @@ def test_windows_without_a_value_are_left_out_of_their_own_means():
     assert all(0 <= t.p_value <= 1 for t in found.tests)
 
 
+def test_a_difference_that_never_varies_has_the_sign_test_s_p_value():
+    made = np.full((12, 5, 5), 3.1)
+    made[:, :, 3:] += 0.7
+    found = all_metrics(numbers(made), n_resamples=20).asymmetry_x
+    assert found.effect == pytest.approx(np.full(10, 0.7), rel=1e-6)
+    assert found.p == pytest.approx(np.full(10, 2.0**-11))
+    assert found.overall.p_value == pytest.approx(2.0**-11)
+
+
 def test_a_number_that_must_be_there_and_is_not_is_refused():
     made = drawn(4, 30)
     made[3, 2, 2] = np.nan

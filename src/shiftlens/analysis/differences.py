@@ -50,7 +50,7 @@ class Differences:
             values = np.where(there, values, 0)
         kind = np.int32 if self.metric.is_share else np.float64
         self.total += values.sum(axis=0, dtype=kind)
-        self.squares += (values * values).sum(axis=0, dtype=kind)
+        self.squares += np.square(values, dtype=np.int8 if self.metric.is_share else kind).sum(axis=0, dtype=kind)
 
     @property
     def gained(self) -> IntArray:
@@ -99,7 +99,8 @@ class Differences:
         n = self.n_images
         if not self.metric.is_share:
             mean, _, _, se = mean_interval(self.total, self.squares, self.counts)
-            return t_p_value(mean, se, self.counts)
+            # A spread of the size of the rounding is none.
+            return t_p_value(mean, np.where(se > 1e-7 * np.abs(mean), se, 0.0 * se), self.counts)
         if self.terms == 1:
             return mcnemar_exact(self.gained, self.lost)
         se = np.sqrt((self.squares + 2 - self.total * self.mean) / n / n)
