@@ -230,7 +230,7 @@ def swept(demo: Path) -> SweepArrays:
         made = from_sweep(sl.sweep(model, images, sl.ShiftGrid(16, step=2), out=out, controls=CONTROLS))
         for each in (made, *made.controls.values()):
             # Read while the file is there.
-            object.__setattr__(each, "prediction", np.asarray(each.prediction[slice(0, each.n_images)]))
+            each.variables["prediction"] = np.asarray(each.prediction[slice(0, each.n_images)])
     return made
 
 

@@ -13,8 +13,7 @@ def cut(made: SweepArrays, *, images: slice = ALL, rows: slice = ALL, columns: s
     where = (images, rows, columns)
     return replace(
         made,
-        prediction=made.prediction[where],
-        loss=made.loss[where],
+        variables={name: cells[where] for name, cells in made.variables.items()},
         labels=made.labels[images],
         dys=made.dys[rows],
         dxs=made.dxs[columns],

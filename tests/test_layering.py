@@ -29,6 +29,7 @@ FLOORS = {
     "graph": 2,
     "models": 3,
     "storage": 3,
+    "tasks": 3,
     "arithmetic": 4,
     "capture": 4,
     "engine": 4,

@@ -22,7 +22,6 @@ from shiftlens.stats import (
     mean_interval,
     paired_share_interval,
     resample_weights,
-    resampled_sums,
     wilson,
     z_value,
 )
@@ -103,14 +102,6 @@ def test_weights_belong_to_the_image_not_to_its_place():
     order = np.array([3, 0, 4, 1, 2])
     assert np.array_equal(resample_weights(index[order], 50, seed=3), weights[:, order])
     assert not np.array_equal(resample_weights(index, 50, seed=4), weights)
-
-
-def test_resampled_sums_are_sums_over_repeated_images():
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(11, 4)).astype(np.float32)
-    weights = resample_weights(np.arange(11), 20)
-    chunks = ((slice(a, a + 3), values[a : a + 3]) for a in range(0, 11, 3))
-    assert resampled_sums(weights, chunks, 4) / 11 == pytest.approx(ref.resampled(values, weights), abs=1e-5)
 
 
 def test_max_t_is_the_largest_and_leaves_out_what_never_varies():

@@ -1,12 +1,11 @@
 """Intervals, paired tests and corrections as vectorised functions of counts: nothing here knows what a shift is.
 
 Every interval is for the images as the unit of replication: it says what other images of the same kind would give for
-the same model. It says nothing about another training run (methods.md, section 6).
+the same model. It says nothing about another training run (docs/metrics.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,25 +110,27 @@ def wilson(successes: ArrayLike, n: ArrayLike, z: float | None = None) -> tuple[
 
 
 def mean_interval(
-    total: ArrayLike, total_of_squares: ArrayLike, n: int, confidence: float = CONFIDENCE
+    total: ArrayLike, total_of_squares: ArrayLike, n: ArrayLike, confidence: float = CONFIDENCE
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Return mean, lo, hi and standard error from running sums (Student's t; n >= 2).
+    """Return mean, lo, hi and standard error from running sums (Student's t; nan where an array's n is below 2).
 
     Parameters
     ----------
     total, total_of_squares
         Sums over images of the value and of its square, any shape.
     n
-        Number of images, at least 2.
+        Number of images, at least 2; or one for each sum.
     confidence
         Two-sided.
     """
-    if n < 2:
-        raise InputError(f"an interval of a mean needs at least 2 images, got {n}")
-    mean = np.asarray(total, np.float64) / n
-    variance = np.maximum(np.asarray(total_of_squares, np.float64) / n - mean**2, 0) * n / (n - 1)
-    se = np.sqrt(variance / n)
-    half = float(sps.t.isf((1 - confidence) / 2, n - 1)) * se
+    m = np.asarray(n, np.float64)
+    if m.ndim == 0 and m < 2:
+        raise InputError(f"an interval of a mean needs at least 2 images, got {m:g}")
+    m = np.where(m < 2, np.nan, m)
+    mean = np.asarray(total, np.float64) / m
+    variance = np.maximum(np.asarray(total_of_squares, np.float64) / m - mean**2, 0) * m / (m - 1)
+    se = np.sqrt(variance / m)
+    half = sps.t.isf((1 - confidence) / 2, m - 1) * se
     return mean, mean - half, mean + half, se
 
 
@@ -141,7 +142,7 @@ def mean_estimate(
     Parameters
     ----------
     values
-        Shape (n,), n >= 2, one value an image.
+        Shape (n,), one value an image; NaN is left out. At least 2 values.
     unit
         Of the values.
     bounds
@@ -150,24 +151,28 @@ def mean_estimate(
         Two-sided.
     """
     x = np.asarray(values, np.float64)
+    x = x[~np.isnan(x)]
     centred = x - x.mean() if len(x) else x
     # Sums around the mean: a mean of squares minus a squared mean loses digits for nearly constant values.
-    _, _, _, se = mean_interval(0.0, float(centred @ centred), len(x), confidence)
+    _, _, _, se = mean_interval(0.0, float(centred @ centred), len(x))
     mean, error = float(x.mean()), float(se)
     half = float(sps.t.isf((1 - confidence) / 2, len(x) - 1)) * error
-    p = t_p_value(mean, error, len(x))
+    p = float(t_p_value(mean, error, len(x)))
     lo, hi = max(mean - half, bounds[0]), min(mean + half, bounds[1])
     return Estimate(mean, lo, hi, unit, len(x), "Student t over images", p)
 
 
-def t_p_value(mean: float, se: float, n: int) -> float:
+def t_p_value(mean: ArrayLike, se: ArrayLike, n: ArrayLike) -> FloatArray:
     """Return the two-sided p-value of a mean against 0; where nothing varies, 1 for a zero mean, else 2^(1-n).
 
-    A constant non-zero value has no standard error; the sign test's p-value is then the honest one.
+    A constant non-zero value has no standard error; the sign test's p-value is then the honest one. 1 where n is below
+    2, so that there is none.
     """
-    if se > 0:
-        return float(2 * sps.t.sf(abs(mean) / se, n - 1))
-    return 1.0 if mean == 0 else float(min(1.0, 2.0 ** (1 - n)))
+    mean, se, m = np.broadcast_arrays(np.asarray(mean, float), np.asarray(se, float), np.asarray(n, float))
+    t = np.divide(np.abs(mean), se, out=np.zeros_like(mean), where=se > 0)
+    constant = np.where(mean == 0, 1.0, np.minimum(1.0, 2.0 ** (1 - m)))
+    p: FloatArray = np.where(se > 0, 2 * sps.t.sf(t, np.maximum(m - 1, 1)), constant)
+    return np.where(np.isnan(mean) | np.isnan(se), 1.0, p)
 
 
 def mcnemar_exact(b: ArrayLike, c: ArrayLike) -> FloatArray:
@@ -262,25 +267,6 @@ def resample_weights(index: NDArray[Any], n_resamples: int, seed: int = 0) -> ND
     for row in weights:
         row[:] = np.bincount(rng.integers(0, n, n), minlength=n)[rank]
     return weights
-
-
-def resampled_sums(weights: NDArray[np.uint8], chunks: Iterable[tuple[slice, NDArray[Any]]], m: int) -> FloatArray:
-    """Return the bootstrap sums over images, shape (n_resamples, m): one matrix product a chunk.
-
-    Parameters
-    ----------
-    weights
-        Shape (n_resamples, n).
-    chunks
-        Pairs of a slice of images and their values, shape (k, m).
-    m
-        Number of columns.
-    """
-    out = np.zeros((len(weights), m), np.float32)
-    for where, values in chunks:
-        # float32 is exact for counts below 2^24 and five times as fast; losses are summed chunk by chunk.
-        out += weights[:, where].astype(np.float32) @ values.astype(np.float32)
-    return out.astype(np.float64)
 
 
 def max_t(replicates: FloatArray, centre: FloatArray, se: FloatArray) -> FloatArray:

@@ -19,8 +19,7 @@ def rows(sweep: SweepArrays, which: np.ndarray) -> SweepArrays:
     """The same sweep of other images; its controls too."""
     return replace(
         sweep,
-        prediction=np.asarray(sweep.prediction)[which],
-        loss=np.asarray(sweep.loss)[which],
+        variables={name: np.asarray(cells)[which] for name, cells in sweep.variables.items()},
         labels=sweep.labels[which],
         index=None,
         controls={name: rows(control, which) for name, control in sweep.controls.items()},
@@ -36,16 +35,17 @@ def population(seed: int, n: int, mean: Field) -> SweepArrays:
     other = 0.8 * luck[:, :, ::-1] + 0.6 * margins(rng, n, np.zeros_like(mean))
     flipped = arrays(mean[:, ::-1] + other, rng)
     controls = {
-        "occlusion": replace(occluded, labels=out.labels, prediction=_predict(out, occluded)),
-        "flip": replace(flipped, labels=out.labels, prediction=_predict(out, flipped)),
+        "occlusion": replace(occluded, labels=out.labels, variables=_predict(out, occluded)),
+        "flip": replace(flipped, labels=out.labels, variables=_predict(out, flipped)),
     }
     return replace(out, controls=controls)
 
 
-def _predict(sweep: SweepArrays, other: SweepArrays) -> np.ndarray:
+def _predict(sweep: SweepArrays, other: SweepArrays) -> dict[str, np.ndarray]:
     """The other sweep's right and wrong in terms of this sweep's labels."""
     wrong = (sweep.labels + 1) % len(sweep.class_names)
-    return np.where(other.correct, sweep.labels[:, None, None], wrong[:, None, None]).astype(np.uint8)
+    prediction = np.where(other.correct, sweep.labels[:, None, None], wrong[:, None, None]).astype(np.uint8)
+    return {**other.variables, "prediction": prediction}
 
 
 def intervals(m: Metrics) -> dict[str, Interval]:

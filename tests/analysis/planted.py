@@ -47,8 +47,7 @@ def arrays(
     loss = np.logaddexp(0, -2 * margin).astype(np.float32)
     dys, dxs = np.arange(ny) - ny // 2, np.arange(nx) - nx // 2
     out = SweepArrays(
-        prediction,
-        loss,
+        {"prediction": prediction, "loss": loss},
         labels,
         dys,
         dxs,

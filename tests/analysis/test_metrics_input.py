@@ -13,7 +13,7 @@ import xarray as xr
 from planted import N_CLASSES, sweep
 
 from shiftlens.analysis.arrays import SweepArrays, from_sweep
-from shiftlens.analysis.summary import all_metrics, mean_accuracy_within
+from shiftlens.analysis.summary import all_metrics
 from shiftlens.errors import InputError, StoreError
 from shiftlens.stats import Skipped
 
@@ -29,7 +29,8 @@ def tiny(prediction, labels=None, **more):
         "strides": (2,),
     } | more
     loss = np.ones(prediction.shape, np.float32) * np.arange(1, n + 1, dtype=np.float32)[:, None, None]
-    return SweepArrays(prediction, loss, np.zeros(n, np.int64) if labels is None else np.asarray(labels), **settings)
+    stored = {"prediction": prediction, "loss": loss}
+    return SweepArrays(stored, np.zeros(n, np.int64) if labels is None else np.asarray(labels), **settings)
 
 
 def why(metrics):
@@ -87,7 +88,7 @@ def test_one_shift():
 
 def test_a_one_sided_grid():
     made = sweep(0, 40, 6)
-    half = replace(made, prediction=made.prediction[:, :, 6:], loss=made.loss[:, :, 6:], dxs=made.dxs[6:])
+    half = replace(made, variables={k: v[:, :, 6:] for k, v in made.variables.items()}, dxs=made.dxs[6:])
     m = all_metrics(half, n_resamples=20)
     assert m.asymmetry_x.why == "the grid has no pair of opposite shifts along x"
     assert not isinstance(m.asymmetry_y, Skipped)
@@ -104,7 +105,7 @@ def test_a_coarse_grid():
     for stride in (2, 3, 4):
         assert "shares a factor" in sites[f"aliasing at stride {stride} along x"]
     assert "fewer than 5 periods" in sites["aliasing at stride 5 along x"]
-    three = replace(made, prediction=made.prediction[:, 7:10, 7:10], loss=made.loss[:, 7:10, 7:10],
+    three = replace(made, variables={k: v[:, 7:10, 7:10] for k, v in made.variables.items()},
                     dys=made.dys[7:10], dxs=made.dxs[7:10])  # fmt: skip
     assert "fewer than two shifts outward" in all_metrics(three, n_resamples=20).irregular_accuracy.why
 
@@ -127,7 +128,7 @@ def test_a_loss_that_is_not_finite_is_not_averaged():
     loss = made.loss.copy()
     loss[3, 2, 2] = np.inf
     with np.errstate(invalid="ignore"):
-        m = all_metrics(replace(made, loss=loss), n_resamples=20)
+        m = all_metrics(replace(made, variables={**made.variables, "loss": loss}), n_resamples=20)
     assert "not finite" in m.loss.why
     assert isinstance(m.irregular_loss, Skipped)
 
@@ -148,10 +149,11 @@ def test_what_is_no_sweep_is_refused(change, line):
         tiny(np.zeros((0, 3, 3)))
 
 
-def test_mean_accuracy_within_a_radius():
+def test_the_mean_within_a_radius():
     made = sweep(0, 40, 6)
     inside = np.hypot(made.dys[:, None], made.dxs[None, :]) <= 3
-    assert mean_accuracy_within(made, 3).value == pytest.approx(made.correct[:, inside].mean())
+    assert made.values("accuracy").per_image(inside).mean() == pytest.approx(made.correct[:, inside].mean())
+    assert made.values("loss").per_image(inside).mean() == pytest.approx(made.loss[:, inside].mean(), rel=1e-5)
 
 
 class OnDisk:
@@ -241,7 +243,9 @@ def test_memory_grows_with_one_byte_a_cell(made):
             return rng.integers(0, 2, (n, 41, 41)).astype(self.kind)
 
     d = np.arange(-20, 21)
-    big = SweepArrays(Big(np.uint8), Big(np.float32), np.zeros(3000, np.int64), d, d, ("a", "b"), strides=(2,))
+    big = SweepArrays(
+        {"prediction": Big(np.uint8), "loss": Big(np.float32)}, np.zeros(3000, np.int64), d, d, ("a", "b"), strides=(2,)
+    )
     tracemalloc.start()
     all_metrics(big, n_resamples=100)
     peak = tracemalloc.get_traced_memory()[1]

@@ -79,8 +79,7 @@ def seen(sweep, turn):
     """The same measurement with its maps turned."""
     return replace(
         sweep,
-        prediction=np.ascontiguousarray(turn(np.asarray(sweep.prediction))),
-        loss=np.ascontiguousarray(turn(np.asarray(sweep.loss))),
+        variables={name: np.ascontiguousarray(turn(np.asarray(cells))) for name, cells in sweep.variables.items()},
         controls={name: seen(control, turn) for name, control in sweep.controls.items()},
     )
 

@@ -62,9 +62,9 @@ def test_a_ring_of_recovery():
     assert all(isinstance(e, Skipped) for e in m.emptying_accuracy)
     # A control with the same ring says emptying; one without it says place.
     ring, flat = made, sweep(3, N, REACH, mean=lambda y, x: trend(y, x, edge=30))
-    assert emptying(m.irregular_accuracy.reversals[0], ring, of_loss=False).shown
-    assert not emptying(m.irregular_accuracy.reversals[0], flat, of_loss=False).shown
-    assert emptying(m.irregular_loss.reversals[0], ring, of_loss=True).shown
+    assert emptying(m.irregular_accuracy.reversals[0], ring.values("accuracy")).shown
+    assert not emptying(m.irregular_accuracy.reversals[0], flat.values("accuracy")).shown
+    assert emptying(m.irregular_loss.reversals[0], ring.values("loss")).shown
 
 
 @pytest.mark.parametrize(("stride", "sign"), [(2, 1), (4, 1), (4, -1)])
@@ -73,7 +73,7 @@ def test_a_ripple_of_half_a_point(stride, sign):
     d = np.arange(-20, 21.0)
     share = norm.cdf(trend(d, d, edge=13, soft=3)) + sign * 0.005 * np.cos(2 * np.pi * d / stride)[:, None]
     made = arrays(margins(rng, 1500, norm.ppf(share)), rng, strides=(2, 4))
-    found = {(a.axis, a.stride): a for a in aliasing(made.correct, made)}
+    found = {(a.axis, a.stride): a for a in aliasing(made.values())}
     assert found["y", stride].p_value < 1e-3
     assert found["y", stride].ripple.value == pytest.approx(0.5 * sign, abs=0.15)
     assert all(a.p_value > 1e-3 for key, a in found.items() if key != ("y", stride))
@@ -123,7 +123,8 @@ def null_maps(n_maps, n, reach, n_resamples):
         made = sweep(1000 + seed, n, reach, mean=shapes[seed % len(shapes)])
         # An honest control differs by chance only.
         other = sweep(5000 + seed, n, reach, mean=shapes[seed % len(shapes)])
-        control = replace(other, labels=made.labels, prediction=np.where(other.correct, made.labels[:, None, None], 99))
+        prediction = np.where(other.correct, made.labels[:, None, None], 99)
+        control = replace(other, labels=made.labels, variables={**other.variables, "prediction": prediction})
         made = replace(made, controls={"occlusion": control, "flip": control})
         warned += [(seed, name) for name in names(all_metrics(made, n_resamples=n_resamples, seed=seed))]
     return warned

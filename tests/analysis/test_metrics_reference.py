@@ -11,7 +11,7 @@ from planted import arrays, margins, trend
 
 import reference_metrics as ref
 from shiftlens.analysis.aliasing import aliasing
-from shiftlens.analysis.estimated_maps import accuracy_replicates, loss_map
+from shiftlens.analysis.estimated_maps import estimated_map
 from shiftlens.analysis.irregularity import irregularity, rays
 from shiftlens.analysis.regions import LEVELS, connected_region
 from shiftlens.analysis.summary import all_metrics
@@ -59,9 +59,9 @@ def test_loss_map_and_intervals(sweep, metrics):
 
 def test_bootstrap_replicates_are_maps_of_repeated_images(sweep):
     weights = resample_weights(sweep.positions, 15)
-    replicates = accuracy_replicates(sweep.correct, weights)
+    _, replicates = estimated_map(sweep.values("accuracy"), weights)
     assert replicates.resampled == pytest.approx(ref.resampled(sweep.correct.reshape(24, -1), weights), abs=1e-6)
-    _, losses = loss_map(sweep, weights)
+    _, losses = estimated_map(sweep.values("loss"), weights)
     assert losses.resampled == pytest.approx(ref.resampled(np.asarray(sweep.loss).reshape(24, -1), weights), rel=1e-4)
 
 
@@ -111,8 +111,7 @@ def test_a_grid_with_unequal_axes_keeps_them_apart(sweep):
     """On a square grid a centroid or a cell with dx for dy passes unseen."""
     cut = replace(
         sweep,
-        prediction=sweep.prediction[:, 2:9],
-        loss=sweep.loss[:, 2:9],
+        variables={name: cells[:, 2:9] for name, cells in sweep.variables.items()},
         dys=sweep.dys[2:9] * 2,
         picture_size=(64, 64),
         controls={},
@@ -165,11 +164,11 @@ def test_reversals(quantity):
     r = np.hypot(D[:, None], D[None, :])
     sweep = population(5, 24, 0.8 - 1.3 * np.exp(-(((r - 2.5) / 0.8) ** 2)))
     weights = resample_weights(sweep.positions, 60)
-    replicates = accuracy_replicates(sweep.correct, weights) if quantity == "accuracy" else loss_map(sweep, weights)[1]
+    _, replicates = estimated_map(sweep.values(quantity), weights)
     sign, floor = (1, 1 / 24) if quantity == "accuracy" else (-1, 0.0)
     cells = [[c.tolist() for c in ray.cells] for ray in rays(sweep)]
     expected = ref.reversals(replicates.value, replicates.resampled, cells, 24, sign, floor)
-    found = irregularity(replicates, sweep, quantity)
+    found = irregularity(replicates, sweep)
     assert found.p_value == pytest.approx(expected)
     assert 0 < found.p_value < 1
     assert found.n_contrasts == 9 * 15
@@ -180,7 +179,7 @@ def test_ripple(stride):
     rng = np.random.default_rng(0)
     d = np.arange(-16, 17.0)
     made = arrays(margins(rng, 20, trend(d, d, edge=12) + 0.2 * np.cos(2 * np.pi * d / 4 - 0.5)[None, :]), rng)
-    found = aliasing(made.correct, replace(made, strides=(stride,)))[0]
+    found = aliasing(replace(made, strides=(stride,)).values())[0]
     cosine, sine = ref.ripple(made.correct, made.dxs.tolist(), stride)
     assert found.ripple.value == pytest.approx(cosine)
     if stride == 2:

@@ -26,8 +26,10 @@ def drawn(made: SweepArrays, which: np.ndarray) -> SweepArrays:
     """The same sweep of other images."""
     return replace(
         made,
-        prediction=np.asarray(made.prediction)[which],
-        loss=np.zeros((len(which), *made.shape), np.float32),
+        variables={
+            "prediction": np.asarray(made.prediction)[which],
+            "loss": np.zeros((len(which), *made.shape), np.float32),
+        },
         labels=made.labels[which],
         index=None,
     )

@@ -20,6 +20,7 @@ from shiftlens.models.behaviour import Behaviour
 from shiftlens.narrative.comparing import compared
 from shiftlens.narrative.comparison_sentences import _difference
 from shiftlens.stats import Estimate, Skipped
+from shiftlens.tasks.classification import ACCURACY
 
 REACH = 10
 HOSTILE = ("<script>alert(1)</script>", "\x1b[31mred", "$\\alpha_{", "[bold]x[/bold]")
@@ -132,7 +133,8 @@ def test_the_baseline_wins_ties_and_has_no_difference(planted):
     assert all(isinstance(each, Winner) and each.which == 1 for each in won)
     assert all(isinstance(each.difference, Skipped) for each in won)
     few = [
-        replace(made, prediction=made.prediction[:9], loss=made.loss[:9], labels=made.labels[:9]) for made in planted
+        replace(made, variables={k: v[:9] for k, v in made.variables.items()}, labels=made.labels[:9])
+        for made in planted
     ]
     assert winners(align(sources(few)))[0].why == "9 images are too few for two halves"
     assert FEWEST_IMAGES > 9
@@ -293,7 +295,9 @@ def per_image(a, b):
     made = []
     for values in (a, b):
         table = dict.fromkeys(("near", "at-rest", "worst", "side-x"), values)
-        made.append(Scores(np.zeros((0, 1, 1), bool), np.zeros((1, 1)), table, 0, nothing, np.zeros(0), None, nothing))
+        made.append(
+            Scores(np.zeros((0, 1, 1), bool), np.zeros((1, 1)), table, 0, nothing, np.zeros(0), None, nothing, ACCURACY)
+        )
     return made
 
 

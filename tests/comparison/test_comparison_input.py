@@ -41,8 +41,7 @@ def write(path: Path, seed: int = 0, n: int = 24, finish: bool = True, **changes
 def part(made: SweepArrays, rows: np.ndarray) -> SweepArrays:
     return replace(
         made,
-        prediction=np.asarray(made.prediction)[rows],
-        loss=np.asarray(made.loss)[rows],
+        variables={name: np.asarray(cells)[rows] for name, cells in made.variables.items()},
         labels=made.labels[rows],
         index=made.positions[rows],
     )
@@ -210,7 +209,7 @@ def test_partial_takes_the_same_images_from_all(made: list[SweepArrays]) -> None
     assert aligned.index.tolist() == list(range(10, 30))
     assert aligned.n_left_out == 10
     for k in (0, 1):
-        assert np.array_equal(aligned.arms[k].right.of(), made[k].correct[10:30])
+        assert np.array_equal(aligned.arms[k].of(), made[k].correct[10:30])
     alone = sources([part(made[0], np.arange(5)), part(made[1], np.arange(5, 9))])
     with pytest.raises(InputError, match="some of the 5 of DATA, got none of them"):
         align(alone, partial=True)
@@ -244,7 +243,7 @@ def test_other_input_sizes_are_compared_on_common_shifts_with_scaled_areas() -> 
     assert found.dys.tolist() == found.dxs.tolist() == list(range(-8, 9))
     assert found.unit == "source"
     inner = wide.correct[:, 1:-1, 1:-1]
-    assert np.array_equal(found.aligned.arms[1].right.of(), inner)
+    assert np.array_equal(found.aligned.arms[1].of(), inner)
     same = compared(sized([small_grid, replace_cells(wide, 1)], 32, 32, data="cifar10"), n_resamples=100)
     scale = 32 / 33
     assert found.rows[1].retained_area.value == pytest.approx(same.rows[1].retained_area.value * scale**2)
@@ -268,8 +267,7 @@ def replace_cells(made: SweepArrays, rim: int) -> SweepArrays:
     inside = (slice(None), slice(rim, -rim), slice(rim, -rim))
     return replace(
         made,
-        prediction=np.asarray(made.prediction)[inside],
-        loss=np.asarray(made.loss)[inside],
+        variables={name: np.asarray(cells)[inside] for name, cells in made.variables.items()},
         dys=made.dys[rim:-rim],
         dxs=made.dxs[rim:-rim],
     )
@@ -321,7 +319,14 @@ def test_a_grid_of_one_shift(made: list[SweepArrays]) -> None:
 
 def test_nobody_right_anywhere(made: list[SweepArrays]) -> None:
     wrong = [
-        replace(each, prediction=np.broadcast_to((each.labels + 1)[:, None, None] % 5, (N, 19, 19))) for each in made
+        replace(
+            each,
+            variables={
+                **each.variables,
+                "prediction": np.broadcast_to((each.labels + 1)[:, None, None] % 5, (N, 19, 19)),
+            },
+        )
+        for each in made
     ]
     found = compared(sources(wrong))
     assert not found["b"].better + found["b"].worse

@@ -14,9 +14,8 @@ from shiftlens.analysis import arms
 from shiftlens.analysis import arrays as metric_arrays
 from shiftlens.analysis.arm_scores import score
 from shiftlens.analysis.arms import align
-from shiftlens.analysis.estimated_maps import accuracy_replicates
+from shiftlens.analysis.estimated_maps import estimated_map
 from shiftlens.analysis.regions import retained
-from shiftlens.analysis.summary import accuracy_per_image
 from shiftlens.narrative.comparing import compared
 from shiftlens.stats import Skipped, resample_weights
 
@@ -109,8 +108,8 @@ def test_the_table(found, truth):
 def test_the_table_agrees_with_the_metrics_of_a_single_sweep(made, found):
     weights = resample_weights(np.arange(N), 150)
     for arm, row in zip(made, found.rows, strict=True):
-        assert accuracy_per_image(arm, 8).mean() == pytest.approx(row.near.value)
-        alone = retained(accuracy_replicates(arm.correct, weights), arm, 0.95)
+        assert arm.values().per_image((arm.distance <= 8) & ~arm.blank).mean() == pytest.approx(row.near.value)
+        alone = retained(estimated_map(arm.values(), weights)[1], arm, 0.95)
         assert not isinstance(alone, Skipped)
         assert pair(alone.area) == pair(row.retained_area)
 
@@ -191,7 +190,7 @@ def test_the_difference_of_retained_areas():
     weights = resample_weights(np.arange(N), 200).astype(int)
     areas = []
     for scores in (one, base):
-        counts = [np.tensordot(w, scores.right, 1) for w in weights]
+        counts = [np.tensordot(w, scores.cells, 1) for w in weights]
         areas.append([len(slow.flood(c >= 0.95 * c[origin] - 1e-9, origin)) for c in counts])
     rho = max(np.corrcoef(*areas)[0, 1], 0)
     assert 0 < rho < 1
@@ -236,9 +235,9 @@ def test_chunks_change_nothing(made, found, cells, monkeypatch):
 def test_answers_are_kept_as_bits(made, truth):
     aligned = align(sources(made, image_size=SIZE), 1)
     for arm, expected in zip(aligned.arms, truth, strict=True):
-        assert arm.right.packed.nbytes == N * -(-(21 * 21) // 8)
-        assert np.array_equal(arm.right.of(), expected["right"])
+        assert arm.cells.bits.nbytes == N * -(-(21 * 21) // 8)
+        assert np.array_equal(arm.of(), expected["right"])
         chosen = np.arange(N) % 3 == 1
-        assert np.array_equal(arm.right.of(chosen), expected["right"][chosen])
-        assert np.array_equal(arm.right[slice(5, 9)], expected["right"][5:9])
+        assert np.array_equal(arm.of(chosen), expected["right"][chosen])
+        assert np.array_equal(arm.cells[slice(5, 9)], expected["right"][5:9])
     assert arms.NEAR == 8

@@ -36,7 +36,8 @@ def one_bright_cell(dx, dy, reach=8):
     prediction = np.ones((2, 2 * reach + 1, 2 * reach + 1), np.uint8)
     prediction[:, reach + dy, reach + dx] = 0
     d = np.arange(-reach, reach + 1)
-    return SweepArrays(prediction, np.ones(prediction.shape, np.float32), np.zeros(2, np.int64), d, d, ("a", "b"))
+    stored = {"prediction": prediction, "loss": np.ones(prediction.shape, np.float32)}
+    return SweepArrays(stored, np.zeros(2, np.int64), d, d, ("a", "b"))
 
 
 def pixels(figure):
@@ -77,7 +78,8 @@ def controlled():
     rng = np.random.default_rng(0)
     d = np.arange(-9, 10.0)
     moved = arrays(margins(rng, 60, trend(d, d, edge=5, centre=(2, -1))), rng)
-    kept = replace(moved, prediction=np.where(moved.loss < 2, moved.labels[:, None, None], 9))
+    kept = np.where(moved.loss < 2, moved.labels[:, None, None], 9)
+    kept = replace(moved, variables={**moved.variables, "prediction": kept})
     return replace(moved, controls={"occlusion": kept, "flip": kept}, class_names=HOSTILE)
 
 

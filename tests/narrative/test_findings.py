@@ -38,12 +38,15 @@ def lean(turn_x=0.0, turn_y=0.0):
 
 
 def mirrored(made):
-    return replace(made, prediction=made.prediction[:, :, ::-1].copy(), loss=made.loss[:, :, ::-1].copy())
+    return replace(made, variables={name: cells[:, :, ::-1].copy() for name, cells in made.variables.items()})
 
 
 def swapped(made):
-    turned = (np.swapaxes(cells, 1, 2).copy() for cells in (made.prediction, made.loss))
-    return replace(made, prediction=next(turned), loss=next(turned))
+    return replace(made, variables={name: np.swapaxes(cells, 1, 2).copy() for name, cells in made.variables.items()})
+
+
+def predicting(made, prediction, **more):
+    return replace(made, variables={**made.variables, "prediction": prediction}, **more)
 
 
 def by_id(found):
@@ -186,7 +189,7 @@ def test_controls_are_said():
     d = np.arange(-8, 9.0)
     moved = arrays(margins(rng, 400, trend(d, d, edge=4)), rng)
     kept = arrays(margins(rng, 400, trend(d, d, edge=7)), rng)
-    kept = replace(kept, labels=moved.labels, prediction=np.where(kept.correct, moved.labels[:, None, None], 9))
+    kept = predicting(kept, np.where(kept.correct, moved.labels[:, None, None], 9), labels=moved.labels)
     made = replace(moved, controls={"occlusion": kept})
     said = by_id(said_of(made))
     truth = 100 * (kept.correct.mean() - moved.correct.mean())
@@ -206,7 +209,7 @@ def test_what_the_padding_does_is_said():
     d = np.arange(-8, 9.0)
     moved = arrays(margins(rng, 400, trend(d, d, edge=4)), rng)
     kept = arrays(margins(rng, 400, trend(d, d, edge=7)), rng)
-    kept = replace(kept, labels=moved.labels, prediction=np.where(kept.correct, moved.labels[:, None, None], 9))
+    kept = predicting(kept, np.where(kept.correct, moved.labels[:, None, None], 9), labels=moved.labels)
     said = by_id(said_of(replace(moved, controls={"canvas": kept})))
     truth = 100 * (kept.correct.mean() - moved.correct.mean())
     assert said["padding-effect"].severity == "warn"
@@ -221,7 +224,7 @@ def test_what_the_padding_does_is_said():
     rest = moved.origin
     blinded = kept.prediction.copy()
     blinded[:, *rest] = np.where(np.arange(400) % 3 == 0, blinded[:, *rest], 9)
-    lower = replace(kept, prediction=blinded)
+    lower = predicting(kept, blinded)
     unfair = by_id(said_of(replace(moved, controls={"canvas": lower}), fill="black"))
     assert "The two are not comparable" in unfair["padding-position-effect"].statement
     assert unfair["padding-position-effect"].action.command[-6:-2] == ("--fill", "mean", "--control", "canvas")
@@ -281,12 +284,12 @@ def test_at_least_is_said_where_the_grid_ends():
 def test_what_cannot_be_measured_is_said_with_its_reason(made, said):
     base = sweep(0, 40, 6)
     labels = np.zeros(40, np.int64)
-    only = {"labels": labels, "prediction": labels[:, None, None] * base.prediction, "class_names": ("only",)}
+    only = {"labels": labels, "class_names": ("only",)}
     cases = {
         "one image": lambda: cut(base, images=slice(1)),
-        "all right": lambda: replace(base, prediction=np.broadcast_to(base.labels[:, None, None], base.loss.shape)),
-        "all wrong": lambda: replace(base, prediction=np.full(base.loss.shape, 9)),
-        "one class": lambda: replace(base, **only),
+        "all right": lambda: predicting(base, np.broadcast_to(base.labels[:, None, None], base.loss.shape)),
+        "all wrong": lambda: predicting(base, np.full(base.loss.shape, 9)),
+        "one class": lambda: predicting(base, labels[:, None, None] * base.prediction, **only),
         "one side": lambda: cut(base, columns=slice(6, None)),
         "one shift": lambda: cut(base, rows=slice(6, 7), columns=slice(6, 7)),
         "coarse": lambda: replace(base, dys=base.dys * 4, dxs=base.dxs * 4, picture_size=(64, 64)),

@@ -264,8 +264,7 @@ def test_directions_of_a_net_without_any_are_equal_and_of_odd_grids_are_skipped(
     # Right within 3 px, whatever the direction: distances alone must not make one worse than its opposite.
     prediction = np.repeat((length > 3)[None].astype(np.uint8), 6, axis=0)
     made = SweepArrays(
-        prediction,
-        np.ones(prediction.shape, np.float32),
+        {"prediction": prediction, "loss": np.ones(prediction.shape, np.float32)},
         np.zeros(6, np.int64),
         d,
         d,
@@ -280,8 +279,7 @@ def test_directions_of_a_net_without_any_are_equal_and_of_odd_grids_are_skipped(
         "holds no pair"
         in directions(
             SweepArrays(
-                prediction[:, 5:, 5:6],
-                np.ones((6, 6, 1), np.float32),
+                {"prediction": prediction[:, 5:, 5:6], "loss": np.ones((6, 6, 1), np.float32)},
                 np.zeros(6, np.int64),
                 d[5:],
                 np.array([0]),

@@ -1,7 +1,7 @@
-"""Does accuracy ripple with the period of the net's strides? [own].
+"""Does a metric ripple with the period of the net's strides? [own].
 
 A net with total stride s treats shifts by multiples of s alike, apart from the border. A ripple of period s in the
-accuracy along an axis, beyond what neighbouring frequencies show, is that stride's aliasing.
+metric along an axis, beyond what neighbouring frequencies show, is that stride's aliasing.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from math import gcd
 import numpy as np
 from scipy import stats as sps
 
-from shiftlens.analysis.arrays import BoolArray, SweepArrays, image_slices
+from shiftlens.analysis.arrays import FloatArray, SweepArrays, Values
 from shiftlens.analysis.asymmetry import Axis
-from shiftlens.stats import Estimate, FloatArray, Skipped, mean_estimate
+from shiftlens.stats import Estimate, Skipped, mean_estimate
+from shiftlens.tasks.task import Variable
 
 NEIGHBOURS = (-3, -2, 2, 3)
 FEWEST_PERIODS = 5
@@ -23,19 +24,20 @@ FEWEST_PERIODS = 5
 
 @dataclass(frozen=True)
 class Aliasing:
-    """The ripple of accuracy along one axis with the period of one stride.
+    """The ripple of a metric along one axis with the period of one stride.
 
     Attributes
     ----------
     axis, stride
         Where, and the period in px.
     ripple
-        Amplitude in points of cos(2 pi d / stride): positive when accuracy is higher at multiples of the stride.
+        Amplitude of cos(2 pi d / stride), in points for a share: positive when the metric is higher at multiples of
+        the stride.
     quadrature
         The same for sin(2 pi d / stride): a ripple whose crests lie elsewhere; `Skipped` for period 2,
         whose crests cannot.
     neighbour
-        Largest amplitude at the neighbouring frequencies, in points.
+        Largest amplitude at the neighbouring frequencies.
     p_value
         That the ripple is no larger than at each neighbouring frequency (one-sided, intersection-union).
     """
@@ -95,7 +97,7 @@ def _line(sweep: SweepArrays, axis: Axis) -> tuple[slice, slice]:
 def functionals(sweep: SweepArrays, axis: Axis, stride: int) -> FloatArray | Skipped:
     """Return weights over cells, shape (2 x frequencies, dy, dx): cosine and sine at the stride, then nearby.
 
-    Applied to an image's row of right and wrong they give that image's share of the ripple, the mean over images being
+    Applied to an image's row of values they give that image's share of the ripple, the mean over images being
     the map's.
     """
     site = f"aliasing at stride {stride} along {axis}"
@@ -133,50 +135,47 @@ def _folded(frequency: float) -> float:
     return min(inside, 1.0 - inside)
 
 
-def aliasing(correct: BoolArray, sweep: SweepArrays) -> tuple[Aliasing | Skipped, ...]:
-    """Return the ripple of accuracy at every stride of the net, along both axes.
-
-    Parameters
-    ----------
-    correct
-        (image, dy, dx).
-    sweep
-        For the grid and the strides.
-    """
+def aliasing(values: Values) -> tuple[Aliasing | Skipped, ...]:
+    """Return the ripple of a metric at every stride of the net, along both axes."""
+    sweep = values.sweep
     strides = sorted({int(s) for s in sweep.strides if s > 1})
     if not strides:
         return (Skipped("aliasing", "the sweep names no stride larger than 1"),)
-    if len(correct) < 2:
+    if sweep.n_images < 2:
         return (Skipped("aliasing", "one image has no interval"),)
     wanted: list[tuple[Axis, int, FloatArray | Skipped]] = [
         (axis, stride, functionals(sweep, axis, stride)) for axis in ("x", "y") for stride in strides
     ]
     columns = [w.reshape(len(w), -1) for _, _, w in wanted if not isinstance(w, Skipped)]
-    values = per_image(correct, np.concatenate(columns).T) if columns else np.zeros((len(correct), 0))
+    sums = _weighted_sums(values, np.concatenate(columns).T) if columns else np.zeros((sweep.n_images, 0))
     out: list[Aliasing | Skipped] = []
     at = 0
     for axis, stride, weights in wanted:
         if isinstance(weights, Skipped):
             out.append(weights)
             continue
-        out.append(_ripple(values[:, at : at + len(weights)], axis, stride))
+        out.append(_ripple(sums[:, at : at + len(weights)], axis, stride, values.metric))
         at += len(weights)
     return tuple(out)
 
 
-def per_image(correct: BoolArray, weights: FloatArray) -> FloatArray:
-    """Return every image's weighted sums over cells, shape (image, k); weights of shape (cell, k)."""
-    flat = correct.reshape(len(correct), -1)
-    out = np.empty((len(correct), weights.shape[1]))
-    for s in image_slices(len(correct), flat.shape[1]):
-        out[s] = flat[s].astype(np.float64) @ weights
-    return out
+def _weighted_sums(values: Values, weights: FloatArray) -> FloatArray:
+    """Return every image's weighted sums over cells, shape (image, k); weights of shape (cell, k).
+
+    NaN for an image without a value in any cell that has a weight.
+    """
+    used = weights.any(axis=1) if values.metric.optional else slice(None)
+    return np.concatenate([values[s][:, used].astype(np.float64) @ weights[used] for s in values.sweep.slices()])
 
 
-def _ripple(values: FloatArray, axis: Axis, stride: int) -> Aliasing | Skipped:
+def _ripple(values: FloatArray, axis: Axis, stride: int, metric: Variable) -> Aliasing | Skipped:
+    site = f"aliasing at stride {stride} along {axis}"
+    values = values[~np.isnan(values).any(axis=1)]
+    if len(values) < 2:
+        return Skipped(site, f"{len(values)} images have a value under every shift along the axis")
     mean, n = values.mean(axis=0), len(values)
     if not np.ptp(values[:, 0]) and not np.ptp(values[:, 1]):
-        return Skipped(f"aliasing at stride {stride} along {axis}", "no image changes along the axis")
+        return Skipped(site, "no image changes along the axis")
     waves = mean.reshape(-1, 2)
     amplitude = np.hypot(waves[:, 0], waves[:, 1])
     unit = np.divide(waves, amplitude[:, None], out=np.zeros_like(waves), where=amplitude[:, None] > 0)
@@ -189,8 +188,12 @@ def _ripple(values: FloatArray, axis: Axis, stride: int) -> Aliasing | Skipped:
         t = (amplitude[0] - amplitude[k]) / se if se > 0 else 0.0
         p = max(p, float(sps.t.sf(t, n - 1)))
     neighbour = float(amplitude[1:].max()) if len(amplitude) > 1 else 0.0
-    ripple = mean_estimate(values[:, 0], "share").scaled(100, "points")
+
+    def amplitude_of(which: int) -> Estimate:
+        return mean_estimate(values[:, which], metric.unit).scaled(metric.factor, metric.difference_unit)
+
     quadrature: Estimate | Skipped = Skipped("quadrature", "a ripple of period 2 has none")
     if values[:, 1].any():
-        quadrature = mean_estimate(values[:, 1], "share").scaled(100, "points")
-    return Aliasing(axis, stride, ripple, quadrature, 100 * neighbour, p if len(amplitude) > 1 else 1.0)
+        quadrature = amplitude_of(1)
+    p = p if len(amplitude) > 1 else 1.0
+    return Aliasing(axis, stride, amplitude_of(0), quadrature, metric.factor * neighbour, p)

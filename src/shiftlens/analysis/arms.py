@@ -1,53 +1,46 @@
-"""Sweeps on their common images and shifts, one bit for each answer: what all comparisons are made from."""
+"""Sweeps on their common images and shifts, one metric of each: what all comparisons are made from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shiftlens.analysis.arrays import BoolArray, IntArray, SweepArrays, image_slices
+from shiftlens.analysis.arrays import BoolArray, FloatArray, IntArray, SweepArrays
 from shiftlens.analysis.comparable import SOURCE_SIDES, Facts, Source, refuse_unlike
 from shiftlens.errors import InputError
-from shiftlens.stats import FloatArray, Skipped
+from shiftlens.stats import Skipped
+from shiftlens.tasks.task import Stored, Variable
 
 NEAR = 8.0
-"""Radius in px of the mean accuracy by which nets are compared first: the contract's."""
+"""Radius in px of the mean by which nets are compared first: the contract's."""
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class RightCells:
-    """Whether each answer is right, one bit each: 10,000 images x 65 x 65 shifts are 5 MB.
+class Packed:
+    """A share's values, one bit each: 10,000 images x 65 x 65 shifts are 5 MB.
 
     Attributes
     ----------
-    packed
+    bits
         (image, byte).
     shape
         (image, dy, dx).
     """
 
-    packed: NDArray[np.uint8]
+    bits: NDArray[np.uint8]
     shape: tuple[int, int, int]
 
-    def __getitem__(self, images: slice) -> BoolArray:
-        """The answers to some images, (image, dy, dx)."""
-        n_cells = self.shape[1] * self.shape[2]
-        bits = np.unpackbits(self.packed[images], axis=1, count=n_cells)
-        return bits.view(np.bool_).reshape(-1, *self.shape[1:])
-
-    def of(self, chosen: BoolArray | None = None) -> BoolArray:
-        """The answers to all images, or to the chosen ones: one byte each."""
-        part = self if chosen is None else RightCells(self.packed[chosen], (int(chosen.sum()), *self.shape[1:]))
-        out = np.empty(part.shape, np.bool_)
-        for s in image_slices(part.shape[0], part.shape[1] * part.shape[2]):
-            out[s] = part[s]
-        return out
+    def __getitem__(self, images: slice | BoolArray) -> BoolArray:
+        """The values of some images, (image, dy, dx): one byte each."""
+        cells = np.unpackbits(self.bits[images], axis=1, count=self.shape[1] * self.shape[2])
+        return cells.view(np.bool_).reshape(-1, *self.shape[1:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +51,8 @@ class Arm:
     ----------
     name
         As the comparison calls it.
-    right
-        Its answers.
+    cells
+        (image, dy, dx) its values: one bit each of a share, four bytes of a number.
     agreement
         (image,) share of the shifts within 8 px (without (0, 0)) whose prediction is that of (0, 0).
     scale
@@ -69,10 +62,14 @@ class Arm:
     """
 
     name: str
-    right: RightCells
+    cells: Packed | NDArray[np.float32]
     agreement: FloatArray | Skipped
     scale: float
     facts: Facts
+
+    def of(self, chosen: BoolArray | None = None) -> NDArray[Any]:
+        """The values of all images, or of the chosen ones, (image, dy, dx)."""
+        return self.cells[slice(None) if chosen is None else chosen]
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +94,8 @@ class Aligned:
         Images that not all sweeps hold.
     unit
         Whose pixels areas are counted in: "source" or "baseline".
+    metric
+        What is compared.
     """
 
     arms: tuple[Arm, ...]
@@ -108,6 +107,7 @@ class Aligned:
     fill_is_constant: bool
     n_left_out: int
     unit: str
+    metric: Variable
 
     @property
     def n_images(self) -> int:
@@ -119,27 +119,33 @@ class Aligned:
         """Which arms are not the baseline."""
         return tuple(k for k in range(len(self.arms)) if k != self.baseline)
 
-    def arrays(self, which: int, chosen: BoolArray | None = None) -> SweepArrays:
-        """One arm (of some images) as the metrics want it: class 1 is right, class 0 is wrong, and there is no loss."""
-        return self.grid(self.arms[which].right if chosen is None else self.arms[which].right.of(chosen))
+    @property
+    def tested(self) -> BoolArray:
+        """(dy, dx): the shift leaves some of every net's picture."""
+        return ~self.arrays(self.baseline, np.arange(self.n_images) < 1).blank
 
-    def grid(self, right: RightCells | BoolArray) -> SweepArrays:
-        """Right answers of some images on the common shifts, as the metrics want them."""
+    def arrays(self, which: int, chosen: BoolArray | None = None) -> SweepArrays:
+        """One arm (of some images) as the metrics want it, on the common shifts; it has nothing but the metric."""
         return SweepArrays(
-            prediction=right,
-            loss=right,
-            labels=np.ones(right.shape[0], np.int64),
+            variables={self.metric.name: self.arms[which].of(chosen)},
+            labels=np.zeros(0, np.int64),
             dys=self.dys,
             dxs=self.dxs,
-            class_names=("wrong", "right"),
+            task=Stored((self.metric,)),
             fill=self.arms[self.baseline].facts.fill.name,
             fill_is_constant=self.fill_is_constant,
             picture_size=self.picture_size,
+            index=self.index if chosen is None else self.index[chosen],
         )
 
 
 def align(
-    sources: list[Source], baseline: int = 0, *, partial: bool = False, progress: Progress | None = None
+    sources: list[Source],
+    baseline: int = 0,
+    *,
+    metric: str | None = None,
+    partial: bool = False,
+    progress: Progress | None = None,
 ) -> Aligned:
     """Read every sweep once, a chunk of images at a time, onto the common images and shifts.
 
@@ -149,6 +155,8 @@ def align(
         At least two.
     baseline
         Which of them.
+    metric
+        What is compared; the task's default by default.
     partial
         Compare the images that all hold, instead of refusing sweeps of other images.
     progress
@@ -175,10 +183,10 @@ def align(
     reference = sides[baseline] or base.facts.side
     sizes = np.array([each.facts.image_size for each in sources]).min(axis=0)
     blank_from = (int(sizes[0]), int(sizes[1]))
-    arms = []
+    arms, measured = [], base.arrays.values(metric).metric
     for number, each in enumerate(sources):
-        right, agreement = _read(each.arrays, index, dys, dxs, blank_from)
-        arms.append(Arm(each.name, right, agreement, reference / each.facts.side, each.facts))
+        cells, agreement = _read(each.arrays, measured, index, dys, dxs, blank_from)
+        arms.append(Arm(each.name, cells, agreement, reference / each.facts.side, each.facts))
         if progress is not None:
             progress(number + 1, len(sources))
     return Aligned(
@@ -191,23 +199,24 @@ def align(
         base.arrays.fill_is_constant,
         n_left_out=max(each.arrays.n_images + each.arrays.n_missing for each in sources) - len(index),
         unit="source" if known else "baseline",
+        metric=measured,
     )
 
 
 def _read(
-    sweep: SweepArrays, index: IntArray, dys: IntArray, dxs: IntArray, blank_from: tuple[int, int]
-) -> tuple[RightCells, FloatArray | Skipped]:
-    """One pass over a sweep's predictions, in the order in which they are stored."""
+    sweep: SweepArrays, metric: Variable, index: IntArray, dys: IntArray, dxs: IntArray, blank_from: tuple[int, int]
+) -> tuple[Packed | NDArray[np.float32], FloatArray | Skipped]:
+    """One pass over a sweep, in the order in which it is stored."""
     rows, columns = np.searchsorted(sweep.dys, dys), np.searchsorted(sweep.dxs, dxs)
-    shape = (len(index), len(dys), len(dxs))
-    n_cells = len(dys) * len(dxs)
-    packed = np.empty((len(index), -(-n_cells // 8)), np.uint8)
+    shape, origin = (len(index), len(dys), len(dxs)), (int(np.searchsorted(dys, 0)), int(np.searchsorted(dxs, 0)))
     near = np.hypot(dys[:, None], dxs[None, :]) <= NEAR
     if sweep.fill_is_constant:
         near &= (np.abs(dys)[:, None] < blank_from[0]) & (np.abs(dxs)[None, :] < blank_from[1])
-    near[np.flatnonzero(dys == 0)[0], np.flatnonzero(dxs == 0)[0]] = False
-    at_rest = (slice(None), slice(*_one(dys)), slice(*_one(dxs)))
+    near[origin] = False
+    packed = np.empty((shape[0], -(-shape[1] * shape[2] // 8)), np.uint8)
+    numbers = np.empty((0, 0, 0) if metric.is_share else shape, np.float32)
     agreement = np.empty(len(index))
+    predicted = "prediction" in sweep.variables
     # The common images are ascending positions in the source, whatever the order in the store.
     place = np.searchsorted(index, sweep.positions)
     held = np.isin(sweep.positions, index)
@@ -215,18 +224,21 @@ def _read(
         keep = held[s]
         if not keep.any():
             continue
-        values = np.asarray(sweep.prediction[s])[keep][:, rows][:, :, columns]
+        stored = {name: np.asarray(cells[s])[keep][:, rows][:, :, columns] for name, cells in sweep.variables.items()
+                  if name in (*(metric.needs or (metric.name,)), "prediction")}  # fmt: skip
+        labels = sweep.labels[s][keep] if len(sweep.labels) else sweep.labels
+        values = sweep.task.measured(metric.name, stored.__getitem__, labels, origin)
         where = place[s][keep]
-        right = values == sweep.labels[s][keep][:, None, None]
-        packed[where] = np.packbits(right.reshape(len(where), -1), axis=1)
-        if near.any():
-            agreement[where] = (values == values[at_rest])[:, near].mean(axis=1)
-    cells = RightCells(packed, shape)
+        if metric.is_share:
+            packed[where] = np.packbits(values.reshape(len(where), -1), axis=1)
+        else:
+            numbers[where] = values
+        if predicted and near.any():
+            said = stored["prediction"]
+            agreement[where] = (said == said[:, origin[0], origin[1], None, None])[:, near].mean(axis=1)
+    cells = Packed(packed, shape) if metric.is_share else numbers
+    if not predicted:
+        return cells, Skipped("agreement", "the task predicts no class")
     if not near.any():
         return cells, Skipped("agreement", f"the grid holds no shift within {NEAR:g} px but (0, 0)")
     return cells, agreement
-
-
-def _one(axis: IntArray) -> tuple[int, int]:
-    at = int(np.flatnonzero(axis == 0)[0])
-    return at, at + 1

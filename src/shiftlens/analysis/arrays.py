@@ -12,25 +12,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shiftlens.errors import InputError, StoreError
+from shiftlens.naming import unknown_name
+from shiftlens.tasks.classification import CLASSIFICATION
+from shiftlens.tasks.task import Task, Variable
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
 
-# About 9 MB of float32 for 65 x 65 shifts: large enough for the matrix products, small enough to be forgotten.
+# About 9 MB of float32: large enough for the matrix products, small enough to be forgotten.
 CELLS_PER_CHUNK = 2_200_000
 
 
 class Cells(Protocol):
-    """Anything shaped (image, dy, dx) that gives an array for a slice of images: NumPy, Zarr, or a lazy reader."""
+    """Anything shaped (image, dy, dx) that NumPy takes a slice of images of: an array, Zarr, a lazy xarray variable."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Image, dy, dx."""
-        ...
 
-    def __getitem__(self, images: slice, /) -> Any:
-        """Return the values of these images."""
-        ...
+    def __getitem__(self, images: slice, /) -> Any: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,20 +40,18 @@ class SweepArrays:
 
     Attributes
     ----------
-    prediction
-        (image, dy, dx), class numbers.
-    loss
-        (image, dy, dx), cross-entropy in nats.
+    variables
+        What the task has stored, by name: (image, dy, dx).
     labels
-        (image,) true class numbers.
+        (image,) true class numbers; (0,) where there are none.
     dys, dxs
         Shifts in pixels, ascending, evenly spaced, 0 among them.
     class_names
         One name a class the model knows.
-    fill
-        What enters from outside, by name.
-    fill_is_constant
-        Whether that is a constant, so that a shift of the picture's size leaves an empty picture.
+    task
+        What the variables mean.
+    fill, fill_is_constant
+        What enters from outside; if a constant, a shift of the picture's size leaves an empty picture.
     picture_size
         (height, width) in pixels, or None when it is not known.
     strides
@@ -60,17 +59,17 @@ class SweepArrays:
     index
         (image,) position in the source; 0, 1, 2 ... by default. Bootstrap draws belong to it.
     controls
-        Sweeps of the same images and grid with another picture: "occlusion", "flip".
+        Sweeps of the same images and grid with another picture: "occlusion", "flip", "canvas".
     n_missing
         Images of the plan that are not in the arrays, since they were not written.
     """
 
-    prediction: Cells
-    loss: Cells
+    variables: Mapping[str, Cells]
     labels: IntArray
     dys: IntArray
     dxs: IntArray
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = ()
+    task: Task = CLASSIFICATION
     fill: str = "black"
     fill_is_constant: bool = True
     picture_size: tuple[int, int] | None = None
@@ -78,13 +77,14 @@ class SweepArrays:
     index: IntArray | None = None
     controls: Mapping[str, SweepArrays] = field(default_factory=dict)
     n_missing: int = 0
+    _kept: dict[str, BoolArray] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        expected = (len(self.labels), len(self.dys), len(self.dxs))
-        for name, cells in (("prediction", self.prediction), ("loss", self.loss)):
+        expected = (self.n_images, len(self.dys), len(self.dxs))
+        for name, cells in self.variables.items():
             if tuple(cells.shape) != expected:
                 raise InputError(f"expected {name} of shape {expected} (image, dy, dx), got {tuple(cells.shape)}")
-        if not len(self.labels):
+        if not self.n_images:
             raise InputError("expected at least 1 image with all its shifts, got none")
         for name, axis in (("dys", self.dys), ("dxs", self.dxs)):
             gaps = np.diff(axis)
@@ -92,8 +92,8 @@ class SweepArrays:
                 raise InputError(
                     f"expected {name} ascending, evenly spaced and with 0 among them, got {list(axis)[:8]}"
                 )
-        if self.index is not None and len(np.unique(self.index)) != len(self.labels):
-            raise InputError(f"expected {len(self.labels)} distinct positions in index, got repeats or another length")
+        if self.index is not None and len(np.unique(self.index)) != self.n_images:
+            raise InputError(f"expected {self.n_images} distinct positions in index, got repeats or another length")
         for name, control in self.controls.items():
             if not (np.array_equal(control.dys, self.dys) and np.array_equal(control.dxs, self.dxs)):
                 raise InputError(f"expected control {name} on the sweep's own grid, got another grid")
@@ -101,7 +101,7 @@ class SweepArrays:
     @property
     def n_images(self) -> int:
         """Number of images."""
-        return len(self.labels)
+        return len(self.labels) or next(iter(self.variables.values())).shape[0]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -114,10 +114,14 @@ class SweepArrays:
         return int(np.flatnonzero(self.dys == 0)[0]), int(np.flatnonzero(self.dxs == 0)[0])
 
     @property
+    def origin_cell(self) -> int:
+        """The same as a flat cell."""
+        return self.origin[0] * self.shape[1] + self.origin[1]
+
+    @property
     def step(self) -> tuple[int, int]:
         """Pixels between neighbouring shifts, down and across; 1 for an axis of one shift."""
-        y = int(self.dys[1] - self.dys[0]) if len(self.dys) > 1 else 1
-        x = int(self.dxs[1] - self.dxs[0]) if len(self.dxs) > 1 else 1
+        y, x = (int(axis[1] - axis[0]) if len(axis) > 1 else 1 for axis in (self.dys, self.dxs))
         return y, x
 
     @cached_property
@@ -135,21 +139,109 @@ class SweepArrays:
         return out
 
     @cached_property
-    def distance(self) -> NDArray[np.float64]:
+    def distance(self) -> FloatArray:
         """(dy, dx): Euclidean length of the shift in pixels."""
         return np.hypot(self.dys[:, None].astype(np.float64), self.dxs[None, :].astype(np.float64))
 
-    @cached_property
+    @property
+    def prediction(self) -> Cells:
+        """Class numbers, (image, dy, dx)."""
+        return self.variables["prediction"]
+
+    @property
+    def loss(self) -> Cells:
+        """Cross-entropy in nats, (image, dy, dx)."""
+        return self.variables["loss"]
+
+    @property
     def correct(self) -> BoolArray:
-        """(image, dy, dx): the prediction is the label; one byte a cell, the only large array that is kept."""
-        out = np.empty((self.n_images, *self.shape), np.bool_)
-        for where in self.slices():
-            np.equal(self.prediction[where], self.labels[where, None, None], out=out[where])
-        return out
+        """(image, dy, dx): the prediction is the label."""
+        return self._share("accuracy")
+
+    @property
+    def metrics(self) -> tuple[Variable, ...]:
+        """What can be measured, the default first."""
+        return self.task.metrics(labelled=len(self.labels) > 0)
+
+    def values(self, metric: str | Variable | None = None) -> Values:
+        """The default metric, one of `metrics` by name (`InputError` if there is none), or another of the task."""
+        if not isinstance(metric, Variable):
+            named = {each.name: each for each in self.metrics}
+            if metric is not None and metric not in named:
+                raise unknown_name("metric", metric, tuple(named))
+            metric = self.metrics[0] if metric is None else named[metric]
+        return Values(metric, self)
+
+    def _share(self, name: str) -> BoolArray:
+        """A metric of yes and no: one byte a cell, the only large array that is kept."""
+        stored = self.variables.get(name)
+        if isinstance(stored, np.ndarray) and stored.dtype == np.bool_:
+            return stored
+        if name not in self._kept:
+            self._kept[name] = np.empty((self.n_images, *self.shape), np.bool_)
+            for s in self.slices():
+                self._kept[name][s] = self._measured(name, s)
+        return self._kept[name]
+
+    def _measured(self, name: str, images: slice) -> NDArray[Any]:
+        def read(stored: str) -> NDArray[Any]:
+            return np.asarray(self.variables[stored][images])
+
+        return self.task.measured(name, read, self.labels[images], self.origin)
 
     def slices(self) -> Iterator[slice]:
         """Yield slices of images whose cells fit a small piece of memory."""
         return image_slices(self.n_images, len(self.dys) * len(self.dxs))
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """One metric of a sweep.
+
+    Attributes
+    ----------
+    metric, sweep
+        What, and where it is read.
+    """
+
+    metric: Variable
+    sweep: SweepArrays
+
+    def __getitem__(self, images: slice) -> NDArray[Any]:
+        """Some images, (image, cell): 0 and 1 as int8 for a share, float32 for a number (NaN where there is none)."""
+        if self.metric.is_share:
+            return self.sweep._share(self.metric.name)[images].reshape(-1, self.n_cells).view(np.int8)
+        values = self.sweep._measured(self.metric.name, images)
+        return np.asarray(values, np.float32).reshape(-1, self.n_cells)
+
+    def rows(self, which: IntArray) -> NDArray[Any]:
+        """Some images by their rows, (image, cell); read from the first to the last of them."""
+        first = int(which.min())
+        return self[first : int(which.max()) + 1][which - first]
+
+    @property
+    def n_cells(self) -> int:
+        """Number of shifts."""
+        return self.sweep.shape[0] * self.sweep.shape[1]
+
+    def of(self, control: str) -> Values:
+        """The same metric of one of the sweep's controls."""
+        return Values(self.metric, self.sweep.controls[control])
+
+    def per_image(self, cells: BoolArray) -> FloatArray:
+        """Each image's mean over some cells (dy, dx), shape (image,); NaN for an image that has no value there."""
+        chosen = cells.ravel()
+        return np.concatenate([row_means(self[s][:, chosen]) for s in self.sweep.slices()])
+
+
+def row_means(values: NDArray[Any]) -> FloatArray:
+    """Means over the columns, NaN left out; NaN for a row of nothing else."""
+    if values.dtype.kind != "f":
+        return np.asarray(values.sum(axis=1, dtype=np.int32) / values.shape[1], np.float64)
+    there = np.count_nonzero(~np.isnan(values), axis=1)
+    out = np.full(len(values), np.nan)
+    np.divide(np.nansum(values, axis=1, dtype=np.float64), there, out=out, where=there > 0)
+    return out
 
 
 def image_slices(n_images: int, n_cells: int) -> Iterator[slice]:
@@ -159,35 +251,22 @@ def image_slices(n_images: int, n_cells: int) -> Iterator[slice]:
         yield slice(start, min(start + size, n_images))
 
 
-class _Lazy:
-    """Reads an xarray variable a slice of images at a time, without the images that are not whole."""
-
-    def __init__(self, variable: Any, keep: IntArray | None) -> None:
-        self._variable = variable
-        self._keep = keep
-        n = variable.shape[0] if keep is None else len(keep)
-        self.shape: tuple[int, ...] = (n, *variable.shape[1:])
-
-    def __getitem__(self, images: slice) -> Any:
-        if self._keep is None:
-            return self._variable[images].values
-        rows = self._keep[images]
-        if not len(rows):
-            return self._variable[:0].values
-        first = int(rows[0])
-        return self._variable[first : int(rows[-1]) + 1].values[rows - first]
-
-
-def _whole_images(prediction: Any) -> IntArray:
-    """Return the images of which every shift is written (no cell holds the type's top value)."""
-    missing = np.iinfo(prediction.dtype).max
-    n, n_cells = prediction.shape[0], int(np.prod(prediction.shape[1:]))
-    whole = [(prediction[s].values != missing).all(axis=(1, 2)) for s in image_slices(n, n_cells)]
-    return np.flatnonzero(np.concatenate(whole)) if whole else np.zeros(0, np.int64)
+def _whole_images(cells: Cells) -> IntArray:
+    """Return the images of which every shift is written: no cell holds NaN, or the largest number of its type."""
+    whole = np.zeros(cells.shape[0], np.bool_)
+    for s in image_slices(cells.shape[0], int(np.prod(cells.shape[1:]))):
+        values = np.asarray(cells[s])
+        there = ~np.isnan(values) if values.dtype.kind == "f" else values != np.iinfo(values.dtype).max
+        whole[s] = there.all(axis=(1, 2))
+    return np.flatnonzero(whole)
 
 
 def from_sweep(
-    sweep: Any, *, picture_size: tuple[int, int] | None = None, strides: tuple[int, ...] | None = None
+    sweep: Any,
+    *,
+    task: Task = CLASSIFICATION,
+    picture_size: tuple[int, int] | None = None,
+    strides: tuple[int, ...] | None = None,
 ) -> SweepArrays:
     """Return the arrays of a sweep, read lazily; of an incomplete one, the images that are whole.
 
@@ -196,10 +275,10 @@ def from_sweep(
     sweep
         Anything with the attributes of a `Sweep`: `dataset`, `attrs`, `fill`, `complete`, `controls`,
         `control(name, partial=True)`.
-    picture_size
-        (height, width); by default the attribute `image_size` of the sweep.
-    strides
-        By default the attribute `strides` of the sweep.
+    task
+        What its variables mean.
+    picture_size, strides
+        By default the sweep's attributes `image_size`, (height, width), and `strides`.
 
     Raises
     ------
@@ -207,49 +286,56 @@ def from_sweep(
         If a variable is missing or no image is whole.
     """
     data = sweep.dataset
-    lacking = [name for name in ("prediction", "loss", "label", "dy", "dx") if name not in data.variables]
+    labelled = task.needs_labels or "label" in data.variables
+    names = dict.fromkeys(name for each in task.metrics(labelled=labelled) for name in each.needs or (each.name,))
+    needed = [*names, *(["label"] if task.needs_labels else []), "dy", "dx"]
+    lacking = [name for name in needed if name not in data.variables]
     if lacking:
         there = ", ".join(sorted(map(str, data.variables))) or "nothing"
         raise StoreError(f"expected a sweep with {', '.join(lacking)}, got one with {there}")
-    keep = None if sweep.complete else _whole_images(data["prediction"])
-    if keep is not None and not len(keep):
-        raise StoreError("expected at least 1 image with all its shifts written, got none")
-    labels = np.asarray(data["label"].values, np.int64)
-    index = np.asarray(data["index"].values, np.int64) if "index" in data.variables else np.arange(len(labels))
-    size = picture_size or _attribute(sweep.attrs, "image_size")
-    found = strides if strides is not None else _attribute(sweep.attrs, "strides") or ()
-    names = _attribute(sweep.attrs, "class_names") or range(int(labels.max(initial=0)) + 1)
+    stored = {name: data[name].variable for name in names}
+    optional = {each.name for each in task.variables if each.optional}
+    sure = next(name for name in names if name not in optional)  # a window without it was not written
+    n = next(iter(stored.values())).shape[0]
+    keep = np.arange(n)
+    if not sweep.complete:
+        keep = _whole_images(stored[sure])
+        if not len(keep):
+            raise StoreError("expected at least 1 image with all its shifts written, got none")
+        stored = {name: cells.isel(image=keep) for name, cells in stored.items()}
+    labels = np.asarray(data["label"].values if "label" in data.variables else np.zeros(0), np.int64)
+    index = np.asarray(data["index"].values, np.int64) if "index" in data.variables else np.arange(n)
+    # What is nested is one string of JSON in the file.
+    wanted = {name: sweep.attrs.get(name) for name in ("image_size", "strides", "class_names")}
+    attrs = {name: json.loads(value) if isinstance(value, str) else value for name, value in wanted.items()}
+    size = picture_size or attrs.get("image_size")
+    found = strides if strides is not None else attrs.get("strides") or ()
+    class_names = attrs.get("class_names") or range(int(labels.max(initial=-1)) + 1)
     return SweepArrays(
-        prediction=_Lazy(data["prediction"], keep),
-        loss=_Lazy(data["loss"], keep),
-        labels=labels if keep is None else labels[keep],
+        variables=stored,
+        labels=labels[keep] if len(labels) else labels,
         dys=np.asarray(data["dy"].values, np.int64),
         dxs=np.asarray(data["dx"].values, np.int64),
-        class_names=tuple(str(name) for name in names),
+        class_names=tuple(str(name) for name in class_names),
+        task=task,
         fill=str(sweep.fill.name),
         fill_is_constant=bool(sweep.fill.is_constant),
         picture_size=None if size is None else (int(size[0]), int(size[1])),
         strides=tuple(int(s) for s in found),
-        index=index if keep is None else index[keep],
-        controls=_controls(sweep, size, found),
-        n_missing=0 if keep is None else len(labels) - len(keep),
+        index=index[keep],
+        controls=_controls(sweep, task, sure, size, found),
+        n_missing=n - len(keep),
     )
 
 
-def _controls(sweep: Any, size: Any, strides: Any) -> dict[str, SweepArrays]:
+def _controls(sweep: Any, task: Task, sure: str, size: Any, strides: Any) -> dict[str, SweepArrays]:
     """Return the controls of which at least one image is whole."""
     out = {}
     for name in sweep.controls:
         control = sweep.control(name, partial=True)
-        if control.complete or len(_whole_images(control.dataset["prediction"])):
-            out[name] = from_sweep(control, picture_size=size, strides=strides)
+        if control.complete or len(_whole_images(control.dataset[sure].variable)):
+            out[name] = from_sweep(control, task=task, picture_size=size, strides=strides)
     return out
-
-
-def _attribute(attrs: Mapping[str, Any], name: str) -> Any:
-    """Return an attribute; what is nested is one string of JSON in the file."""
-    value = attrs.get(name)
-    return json.loads(value) if isinstance(value, str) else value
 
 
 def matched_rows(sweep: SweepArrays, control: SweepArrays) -> tuple[IntArray, IntArray]:

@@ -184,6 +184,8 @@ def refuse_unlike(base: Source, other: Source, *, partial: bool) -> None:
     a, b = base.facts, other.facts
     if a.control != b.control:
         raise differs("kind of result", _kind(a), _kind(b))
+    if base.arrays.metrics != other.arrays.metrics:
+        raise differs("metrics", *(", ".join(m.name for m in each.arrays.metrics) for each in (base, other)))
     if a.n_classes != b.n_classes:
         raise differs("number of classes", a.n_classes, b.n_classes)
     for k, (one, two) in enumerate(zip(base.arrays.class_names, other.arrays.class_names, strict=False)):
@@ -215,14 +217,8 @@ def _refuse_other_images(base: Source, other: Source, differs: Any, partial: boo
         raise differs("images", f"{n_a:,} of {printable(a.data)}", f"{n_b:,} ({shared})")
     if not len(common):
         raise differs("images", f"some of the {n_a:,} of {printable(a.data)}", "none of them")
-    unequal = np.flatnonzero(base.arrays.labels[at_a] != other.arrays.labels[at_b])
-    if len(unequal):
-        k = unequal[0]
-        raise differs(
-            "labels",
-            f"{base.arrays.labels[at_a[k]]} for image {common[k]}",
-            f"{other.arrays.labels[at_b[k]]} ({len(unequal):,} of {len(common):,} differ)",
-        )
+    if len(base.arrays.labels) and len(other.arrays.labels):
+        _refuse_other_labels(base, other, differs, common, at_a, at_b)
     # Pictures are brought to each net's own size and channels, which the digest covers too: only where both nets are
     # shown the same thing, and the sets hold the same images, must the digests agree.
     same_view = _view(a) == _view(b) and len(common) == n_a == n_b
@@ -231,6 +227,17 @@ def _refuse_other_images(base: Source, other: Source, differs: Any, partial: boo
     alike = a.n_population == b.n_population and np.array_equal(base.arrays.positions, other.arrays.positions)
     if same_view and complete and alike and a.data_digest != b.data_digest:
         raise differs("images", f"{printable(a.data)} ({a.data_digest[:19]})", f"others ({b.data_digest[:19]})")
+
+
+def _refuse_other_labels(base: Source, other: Source, differs: Any, common: Any, at_a: Any, at_b: Any) -> None:
+    unequal = np.flatnonzero(base.arrays.labels[at_a] != other.arrays.labels[at_b])
+    if len(unequal):
+        k = unequal[0]
+        raise differs(
+            "labels",
+            f"{base.arrays.labels[at_a[k]]} for image {common[k]}",
+            f"{other.arrays.labels[at_b[k]]} ({len(unequal):,} of {len(common):,} differ)",
+        )
 
 
 def _view(facts: Facts) -> tuple[Any, ...]:

@@ -65,13 +65,15 @@ def consistency(sweep: SweepArrays) -> Consistency | Skipped:
     """Return every measure of consistency, in one pass over the predictions."""
     n = sweep.n_images
     n_classes = len(sweep.class_names)
+    if "prediction" not in sweep.variables or not len(sweep.labels):
+        return Skipped("consistency", "the task predicts no class")
     tested = ~sweep.blank.ravel()
     m = int(tested.sum())
     if n_classes < 2:
         return Skipped("consistency", "a model of one class always agrees with itself")
     if m < 2 or n < 2:
         return Skipped("consistency", "one image has no interval" if n < 2 else "the grid holds no shift but (0, 0)")
-    origin = sweep.origin[0] * sweep.shape[1] + sweep.origin[1]
+    origin = sweep.origin_cell
     same_counts = np.zeros((2, tested.size), np.int64)
     mean_same, pairs, right = np.empty(n), np.empty(n), np.empty(n, np.bool_)
     for s in sweep.slices():

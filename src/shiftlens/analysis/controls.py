@@ -2,44 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from shiftlens.analysis.arrays import BoolArray, IntArray, SweepArrays, image_slices, matched_rows
+from shiftlens.analysis.arrays import BoolArray, FloatArray, SweepArrays, Values, image_slices, matched_rows, row_means
+from shiftlens.analysis.differences import Differences, difference_of
 from shiftlens.analysis.irregularity import Reversal
-from shiftlens.stats import (
-    CONFIDENCE,
-    Estimate,
-    FloatArray,
-    Skipped,
-    benjamini_hochberg,
-    mcnemar_exact,
-    mean_estimate,
-    paired_share_interval,
-    z_value,
-)
+from shiftlens.stats import CONFIDENCE, Estimate, Skipped, benjamini_hochberg, mean_estimate, z_value
 
 Name = Literal["occlusion", "placement", "padding"]
 
 
 @dataclass(frozen=True, eq=False)
 class ControlEffect:
-    """A paired difference of accuracies under each shift [own].
+    """What something costs under each shift, as a paired difference [own]: points of a share, else the metric's unit.
 
     Attributes
     ----------
     name
-        "occlusion": acc(0, 0) - acc(control), what losing the content costs. "placement": acc(control) - acc(shift),
-        what the move itself costs; it may be negative, since the control has its blank on the other side. "padding":
-        acc(canvas control) - acc(shift), what the padding costs.
+        "occlusion": m(0, 0) - m(control), what losing the content costs. "placement": m(control) - m(shift), what the
+        move itself costs; it may be negative, since the control has its blank on the other side. "padding": m(canvas
+        control) - m(shift), what the padding costs. Where lower is better the differences are the other way round.
     overall
-        Mean over all shifts but (0, 0) that leave some of the picture, in points.
+        Mean over all shifts but (0, 0) that leave some of the picture ("padding": (0, 0) among them).
     effect, lo, hi
-        (dy, dx) in points; intervals hold for all cells together (Bonferroni). Blank cells included.
+        (dy, dx); intervals hold for all cells together (Bonferroni). Blank cells included.
     p, q
-        (dy, dx) McNemar exact and Benjamini-Hochberg over the tested cells; 1 in cells left out.
+        (dy, dx) McNemar exact (Student t for a number) and Benjamini-Hochberg over the tested cells; 1 in cells left
+        out.
     n
         Number of images in both.
     """
@@ -56,89 +50,79 @@ class ControlEffect:
 
 @dataclass(frozen=True)
 class Blank:
-    """What the model says to an empty picture: shifts of the picture's size under a constant fill.
+    """What the model gives for an empty picture: shifts of the picture's size under a constant fill.
 
     Attributes
     ----------
     predicted
-        The class it predicts most often there.
+        The class it predicts most often there; "" where the task has none.
     share
         Share of the predictions there that are this class; below 1 only if something of the pictures is left.
-    accuracy, loss
-        Over images, mean over these shifts; the accuracy says only how often that class is the label.
+    metrics
+        By name, every metric over images, mean over these shifts; accuracy says only how often that class is the label.
     n_shifts
         How many shifts of the grid are blank; they are left out of all tests.
     """
 
     predicted: str
     share: float
-    accuracy: Estimate | Skipped
-    loss: Estimate | Skipped
+    metrics: tuple[tuple[str, Estimate | Skipped], ...]
     n_shifts: int
 
+    @property
+    def accuracy(self) -> Estimate | Skipped:
+        """Mean accuracy over these shifts."""
+        return dict(self.metrics)["accuracy"]
 
-def occlusion_effects(
-    correct: BoolArray, controlled: BoolArray, sweep: SweepArrays, control: SweepArrays
-) -> tuple[ControlEffect, ControlEffect] | Skipped:
-    """Return the occlusion effect and the placement effect.
+    @property
+    def loss(self) -> Estimate | Skipped:
+        """Mean loss over these shifts."""
+        return dict(self.metrics)["loss"]
 
-    Parameters
-    ----------
-    correct, controlled
-        (image, dy, dx) of the sweep and of its occlusion control.
-    sweep, control
-        For the grid and for matching the images.
-    """
-    rows, control_rows = matched_rows(sweep, control)
-    n, n_cells = len(rows), int(np.prod(sweep.shape))
-    origin = sweep.origin[0] * sweep.shape[1] + sweep.origin[1]
-    tested = ~sweep.blank.ravel()
-    tested[origin] = False
-    if n < 2 or not tested.any():
-        why = f"{n} images are in both sweep and control" if n < 2 else "the grid holds no shift but (0, 0)"
-        return Skipped("occlusion and placement", why)
-    flat, flat_control = correct.reshape(len(correct), -1), controlled.reshape(len(controlled), -1)
-    net, discordant = np.zeros((2, n_cells), np.int64), np.zeros((2, n_cells), np.int64)
-    per_image = np.zeros((2, n))
-    for s in image_slices(n, n_cells):
-        moved, kept = flat[rows[s]].view(np.int8), flat_control[control_rows[s]].view(np.int8)
-        for k, d in enumerate((moved[:, origin : origin + 1] - kept, kept - moved)):
-            net[k] += d.sum(axis=0, dtype=np.int32)
-            discordant[k] += np.abs(d).sum(axis=0, dtype=np.int32)
-            per_image[k, s] = d[:, tested].sum(axis=1, dtype=np.int32) / tested.sum()
-    return (
-        effect_of("occlusion", net[0], discordant[0], per_image[0], tested, sweep.shape),
-        effect_of("placement", net[1], discordant[1], per_image[1], tested, sweep.shape),
+
+def in_both(values: Values, control: Values) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
+    """Yield, for the images that both hold, a slice of them and their values, (image, cell); higher is better."""
+    rows, control_rows = matched_rows(values.sweep, control.sweep)
+    sign = values.metric.sign
+    for s in image_slices(len(rows), values.n_cells):
+        moved, kept = values.rows(rows[s]), control.rows(control_rows[s])
+        yield (s, moved, kept) if sign > 0 else (s, -moved, -kept)
+
+
+def tested_cells(sweep: SweepArrays, control: SweepArrays, site: str) -> tuple[int, BoolArray] | Skipped:
+    """Return how many images both hold, and which cells but (0, 0) leave some of the picture."""
+    n, others = len(matched_rows(sweep, control)[0]), ~sweep.blank.ravel()
+    others[sweep.origin_cell] = False
+    if n >= 2 and others.any():
+        return n, others
+    return Skipped(site, f"{n} images are in both sweep and control" if n < 2 else "the grid holds no shift but (0, 0)")
+
+
+def occlusion_effects(values: Values, control: Values) -> tuple[ControlEffect, ControlEffect] | Skipped:
+    """Return the occlusion effect and the placement effect, from a sweep and its occlusion control."""
+    sweep = values.sweep
+    found = tested_cells(sweep, control.sweep, "occlusion and placement")
+    if isinstance(found, Skipped):
+        return found
+    n, tested = found
+    origin = sweep.origin_cell
+    occlusion, placement = (Differences(values.metric, n, values.n_cells) for _ in range(2))
+    for s, moved, kept in in_both(values, control):
+        occlusion.add(s, moved[:, origin : origin + 1] - kept, tested)
+        placement.add(s, kept - moved, tested)
+    return effect_of("occlusion", occlusion, tested, sweep.shape), effect_of(
+        "placement", placement, tested, sweep.shape
     )
 
 
-def effect_of(
-    name: Name, net: IntArray, discordant: IntArray, per_image: FloatArray, tested: BoolArray, shape: tuple[int, int]
-) -> ControlEffect:
-    """Assemble an effect.
-
-    Parameters
-    ----------
-    name
-        Of the effect.
-    net, discordant
-        (cell,) sum over images of the difference of right answers (-1, 0, 1), and of its absolute value.
-    per_image
-        (image,) mean difference over the tested cells.
-    tested
-        (cell,) what is tested.
-    shape
-        (n_dy, n_dx).
-    """
-    n = len(per_image)
-    b, c = (discordant + net) // 2, (discordant - net) // 2
-    lo, hi = paired_share_interval(b, c, n, z_value(n_comparisons=int(tested.sum())))
-    p, q = np.ones(len(net)), np.ones(len(net))
-    p[tested] = mcnemar_exact(b[tested], c[tested])
+def effect_of(name: Name, found: Differences, tested: BoolArray, shape: tuple[int, int]) -> ControlEffect:
+    """Assemble an effect from the differences in all cells, of which some are tested, (cell,)."""
+    lo, hi = found.interval(z_value(n_comparisons=int(tested.sum())))
+    p, q = np.where(tested, found.p_values(), 1.0), np.ones(tested.size)
     q[tested] = benjamini_hochberg(p[tested])
-    overall = mean_estimate(per_image, "share", bounds=(-1, 1)).scaled(100, "points")
-    maps = [a.reshape(shape) for a in (100 * net / n, 100 * lo, 100 * hi, p, q)]
-    return ControlEffect(name, overall, maps[0], maps[1], maps[2], maps[3], maps[4], n)
+    maps = [a.reshape(shape) for a in (found.value, lo, hi, p, q)]
+    overall = found.overall()
+    return ControlEffect(name, overall, maps[0], maps[1], maps[2], maps[3], maps[4], overall.n)
 
 
 @dataclass(frozen=True)
@@ -158,36 +142,23 @@ class Emptying:
     shown: bool
 
 
-def emptying(reversal: Reversal, control: SweepArrays, *, of_loss: bool) -> Emptying | Skipped:
-    """Return whether the occlusion control shows a reversal's recovery too.
-
-    Parameters
-    ----------
-    reversal
-        From `irregularity`.
-    control
-        The occlusion control.
-    of_loss
-        Whether the reversal is one of loss.
-    """
-    n, n_cells = control.n_images, int(np.prod(control.shape))
-    if n < 2:
-        return Skipped("emptying", "one image has no interval")
+def emptying(reversal: Reversal, control: Values) -> Emptying | Skipped:
+    """Return whether the occlusion control shows a reversal's recovery too, in the reversal's metric."""
     dip, recovery = list(reversal.dip_cells), list(reversal.recovery_cells)
-    values = np.empty(n)
-    for s in control.slices():
-        cells = (np.asarray(control.loss[s]) if of_loss else control.correct[s]).reshape(-1, n_cells)
-        values[s] = cells[:, recovery].mean(axis=1, dtype=np.float64) - cells[:, dip].mean(axis=1, dtype=np.float64)
-    estimate = mean_estimate(values, "nats")
-    if not of_loss:
-        estimate = mean_estimate(values, "share", bounds=(-1, 1)).scaled(100, "points")
+    changes = np.empty(control.sweep.n_images)
+    for s in control.sweep.slices():
+        cells = control[s]
+        changes[s] = row_means(cells[:, recovery]) - row_means(cells[:, dip])
+    if np.count_nonzero(~np.isnan(changes)) < 2:
+        return Skipped("emptying", "one image has no interval")
+    estimate = difference_of(control.metric, changes)
     towards = 1 if reversal.rise.value > 0 else -1
     p = 1.0 if estimate.p_value is None else estimate.p_value
     return Emptying(estimate, estimate.value * towards > 0 and p <= 1 - CONFIDENCE)
 
 
-def blank_limit(sweep: SweepArrays, correct: BoolArray) -> Blank | Skipped:
-    """Return what the model says where nothing of the picture is left."""
+def blank_limit(sweep: SweepArrays) -> Blank | Skipped:
+    """Return what the model gives where nothing of the picture is left."""
     if not sweep.fill_is_constant:
         return Skipped("blank limit", f"fill {sweep.fill} always leaves some of the picture")
     if sweep.picture_size is None:
@@ -195,21 +166,23 @@ def blank_limit(sweep: SweepArrays, correct: BoolArray) -> Blank | Skipped:
     blank = sweep.blank
     if not blank.any():
         return Skipped("blank limit", "no shift of the grid reaches the picture's size")
-    n = sweep.n_images
-    losses, counts = np.empty(n), np.zeros(0, np.int64)
+    alone, metrics = Skipped("blank limit", "one image has no interval"), []
+    for metric in sweep.metrics:
+        found = sweep.values(metric).per_image(blank)
+        several = np.count_nonzero(~np.isnan(found)) > 1
+        made = mean_estimate(found, metric.unit, bounds=metric.bounds) if several else alone
+        metrics.append((metric.name, made))
+    return Blank(*_most_predicted(sweep), tuple(metrics), int(blank.sum()))
+
+
+def _most_predicted(sweep: SweepArrays) -> tuple[str, float]:
+    if "prediction" not in sweep.variables:
+        return "", 1.0
+    counts = np.zeros(0, np.int64)
     for s in sweep.slices():
-        seen = np.bincount(np.asarray(sweep.prediction[s])[:, blank].ravel(), minlength=len(counts))
+        seen = np.bincount(np.asarray(sweep.prediction[s])[:, sweep.blank].ravel(), minlength=len(counts))
         seen[: len(counts)] += counts
         counts = seen
-        losses[s] = np.asarray(sweep.loss[s])[:, blank].mean(axis=1, dtype=np.float64)
     top = int(np.argmax(counts))
     name = sweep.class_names[top] if top < len(sweep.class_names) else str(top)
-    alone = Skipped("blank limit", "one image has no interval")
-    right = np.concatenate([correct[s][:, blank].mean(axis=1) for s in sweep.slices()])
-    return Blank(
-        name,
-        float(counts[top] / counts.sum()),
-        mean_estimate(right, "share", bounds=(0, 1)) if n > 1 else alone,
-        mean_estimate(losses, "nats", bounds=(0, np.inf)) if n > 1 else alone,
-        int(blank.sum()),
-    )
+    return name, float(counts[top] / counts.sum())

@@ -1,4 +1,4 @@
-"""One number a shift: accuracy, loss and per-class accuracy, with intervals and simultaneous bands."""
+"""One number a shift: the mean of a metric, and of each class, with intervals and simultaneous bands."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats as sps
 
-from shiftlens.analysis.arrays import BoolArray, IntArray, SweepArrays, image_slices
+from shiftlens.analysis.arrays import BoolArray, IntArray, Values, image_slices
+from shiftlens.analysis.differences import Differences
 from shiftlens.stats import (
     CONFIDENCE,
     FloatArray,
     Skipped,
     max_t,
     mean_interval,
-    resampled_sums,
     wilson,
     z_value,
 )
+from shiftlens.tasks.task import Variable
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,11 +33,13 @@ class MapEstimate:
     band_lo, band_hi
         (dy, dx), wider: all cells lie inside together with 95 % confidence. For whoever searches the map.
     unit
-        "share" or "nats".
+        Of the metric.
     n
-        Number of images behind each cell.
+        Number of images.
     method
         How the intervals were made.
+    n_each
+        (dy, dx) number of images with a value, where not all have one under every shift.
     """
 
     value: FloatArray
@@ -46,6 +50,7 @@ class MapEstimate:
     unit: str
     n: int
     method: str
+    n_each: IntArray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,16 +93,19 @@ class Replicates:
         (resample, cell) the map of each bootstrap sample.
     n
         Number of images.
+    metric
+        What the map is of.
     """
 
     value: FloatArray
     resampled: FloatArray
     n: int
+    metric: Variable
 
     @property
-    def se(self) -> FloatArray:
-        """(cell,) bootstrap standard error, with n - 1 in the denominator like the formula's."""
-        return standard_error(self.resampled, self.n)
+    def floor(self) -> float:
+        """One image of a share: cells on which the few samples agree are not known without error."""
+        return 1 / self.n if self.metric.is_share else 0.0
 
 
 def standard_error(resampled: FloatArray, n: int) -> FloatArray:
@@ -114,36 +122,83 @@ def right_counts(correct: BoolArray) -> IntArray:
     return total
 
 
-def accuracy_replicates(correct: BoolArray, weights: NDArray[np.uint8]) -> Replicates:
-    """Return the accuracy map and its bootstrap replicates.
+def estimated_map(values: Values, weights: NDArray[np.uint8]) -> tuple[MapEstimate, Replicates] | Skipped:
+    """Return the mean of a metric under each shift with intervals, and its bootstrap replicates, in one pass.
 
     Parameters
     ----------
-    correct
-        (image, dy, dx).
+    values
+        Read once, a chunk of images at a time.
     weights
         (resample, image), see `stats.resample_weights`.
     """
-    n, flat = len(correct), correct.reshape(len(correct), -1)
-    chunks = ((s, flat[s]) for s in image_slices(n, flat.shape[1]))
-    return Replicates(right_counts(correct).ravel() / n, resampled_sums(weights, chunks, flat.shape[1]) / n, n)
+    metric, n, m = values.metric, values.sweep.n_images, values.n_cells
+    if n < 2 and not metric.is_share:
+        return Skipped(metric.name, "one image has no interval")
+    resampled = np.zeros((len(weights), m), np.float32)
+    drawn = np.zeros_like(resampled) if metric.optional else None
+    total, squares, counts = np.zeros(m), np.zeros(m), np.full(m, 0 if metric.optional else n)
+    # Around the first image's values: squares of the differences keep their digits. Counts are exact as they are.
+    base = np.zeros((1, m), np.float32) if metric.is_share else np.nan_to_num(values[:1], nan=0.0)
+    for s in values.sweep.slices():
+        some, weight = np.asarray(values[s], np.float32) - base, weights[:, s].astype(np.float32)
+        if drawn is not None:
+            there = ~np.isnan(some)
+            some = np.where(there, some, np.float32(0))
+            counts += there.sum(axis=0)
+            drawn += weight @ there.astype(np.float32)
+        total += some.sum(axis=0, dtype=np.float64)
+        squares += np.einsum("ij,ij->j", some, some, dtype=np.float64)
+        resampled += weight @ some
+    if not (np.isfinite(total).all() and np.isfinite(squares).all()):
+        return Skipped(metric.name, f"the sweep holds a {metric.name} that is not finite")
+    if metric.is_share:
+        sampled = Replicates(total / n, resampled.astype(np.float64) / n, n, metric)
+        return share_map(total.reshape(values.sweep.shape).astype(np.int64), n, sampled), sampled
+    mean, lo, hi, se = mean_interval(total, squares, n if drawn is None else counts)
+    if drawn is None:
+        resampled /= n
+    else:
+        # A sample without any image that has a value here says nothing: it takes the map's own.
+        np.divide(resampled, drawn, out=resampled, where=drawn > 0)
+        np.copyto(resampled, mean.astype(np.float32), where=drawn == 0)
+    offset = base[0].astype(np.float64)
+    sampled = Replicates(mean + offset, resampled + offset, n, metric)
+    del resampled, drawn
+    return _number_map(sampled, lo + offset, hi + offset, se, counts, values.sweep.shape), sampled
 
 
-def accuracy_map(correct: BoolArray, replicates: Replicates | None = None) -> MapEstimate:
-    """Return the share of images that are right under each shift, with Wilson intervals.
+def _number_map(
+    sampled: Replicates, lo: FloatArray, hi: FloatArray, se: FloatArray, counts: IntArray, shape: tuple[int, int]
+) -> MapEstimate:
+    """Student's intervals, and a simultaneous band by max-t; of the logarithm for what has no upper end above 0."""
+    metric, value = sampled.metric, sampled.value
+    skewed = metric.bounds == (0, np.inf)
+    if skewed:
+        factor = np.exp(_log_half_width(sampled, se))
+        band = value / factor, value * factor
+    else:
+        critical = max(float(np.quantile(max_t(sampled.resampled, value, se), CONFIDENCE)), z_value())
+        # Student's of the same level: the standard error is estimated too.
+        half = sps.t.isf(sps.norm.sf(critical), np.maximum(counts - 1, 1)) * se
+        band = np.maximum(value - half, metric.bounds[0]), np.minimum(value + half, metric.bounds[1])
+    cells = value, np.maximum(lo, metric.bounds[0]), np.minimum(hi, metric.bounds[1]), *band
+    how = f"Student t; band by max-t bootstrap of {'log mean' if skewed else 'mean'} {metric.name} over images"
+    maps = [each.reshape(shape) for each in cells]
+    n_each = counts.reshape(shape) if metric.optional else None
+    return MapEstimate(maps[0], maps[1], maps[2], maps[3], maps[4], metric.unit, sampled.n, how, n_each)
 
-    Parameters
-    ----------
-    correct
-        (image, dy, dx).
-    replicates
-        Give the simultaneous band its critical value (max-t); without them it is Bonferroni's.
-    """
-    return share_map(right_counts(correct), len(correct), replicates)
+
+def mean_map(values: Values) -> FloatArray:
+    """Return the mean under each shift over the images that have a value, (dy, dx); NaN where none has."""
+    sums = Differences(values.metric, values.sweep.n_images, values.n_cells)
+    for s in values.sweep.slices():
+        sums.add(s, values[s])
+    return sums.mean.reshape(values.sweep.shape)
 
 
 def share_map(counts: IntArray, n: int, replicates: Replicates | None = None) -> MapEstimate:
-    """Return a map of shares from counts out of `n` images."""
+    """Return a map of shares from counts out of `n` images; without replicates, the band is Bonferroni's."""
     lo, hi = wilson(counts, n)
     if replicates is None or n < 2:
         band, how = z_value(CONFIDENCE, counts.size), "Bonferroni"
@@ -157,69 +212,29 @@ def share_map(counts: IntArray, n: int, replicates: Replicates | None = None) ->
     return MapEstimate(counts / n, lo, hi, band_lo, band_hi, "share", n, f"Wilson; band by {how}")
 
 
-def class_maps(correct: BoolArray, labels: IntArray, names: tuple[str, ...]) -> ClassMaps | Skipped:
-    """Return each class's accuracy map, or `Skipped` when there is only one class."""
+def class_maps(values: Values) -> ClassMaps | Skipped:
+    """Return each class's map, or `Skipped` where the images have no or only one class, or the metric is a number."""
+    sweep, labels, names = values.sweep, values.sweep.labels, values.sweep.class_names
+    if not values.metric.is_share or not len(labels):
+        why = "images have no class" if values.metric.is_share else f"{values.metric.name} is no share"
+        return Skipped("per-class maps", why)
     if len(np.unique(labels)) < 2:
         return Skipped("per-class maps", "all images are of one class: its map is the accuracy map")
     n_classes = max(len(names), int(labels.max()) + 1)
-    right = np.zeros((n_classes, *correct.shape[1:]), np.int32)
-    for s in image_slices(len(correct), right[0].size):
-        for k in np.unique(labels[s]):
-            right[k] += correct[s][labels[s] == k].sum(axis=0, dtype=np.int32)
-    names = names + tuple(str(k) for k in range(len(names), n_classes))
-    return ClassMaps(names, np.bincount(labels, minlength=n_classes), right)
-
-
-def loss_map(sweep: SweepArrays, weights: NDArray[np.uint8]) -> tuple[MapEstimate, Replicates] | Skipped:
-    """Return the mean loss under each shift with intervals, and its bootstrap replicates, in one pass over the file.
-
-    Parameters
-    ----------
-    sweep
-        Its loss is read once, a chunk at a time.
-    weights
-        (resample, image), see `stats.resample_weights`.
-    """
-    n, n_cells = sweep.n_images, int(np.prod(sweep.shape))
-    if n < 2:
-        return Skipped("loss", "one image has no interval")
-    resampled = np.zeros((len(weights), n_cells), np.float32)
-    total, squares = np.zeros(n_cells), np.zeros(n_cells)
-    # Around the first image's loss: squares of the differences keep their digits.
-    base = np.asarray(sweep.loss[slice(0, 1)], np.float32).reshape(1, n_cells)
+    right = np.zeros((n_classes, values.n_cells), np.int32)
     for s in sweep.slices():
-        values = np.asarray(sweep.loss[s], np.float32).reshape(-1, n_cells) - base
-        total += values.sum(axis=0, dtype=np.float64)
-        squares += np.einsum("ij,ij->j", values, values, dtype=np.float64)
-        resampled += weights[:, s].astype(np.float32) @ values
-    if not (np.isfinite(total).all() and np.isfinite(squares).all()):
-        return Skipped("loss", "the sweep holds a loss that is not finite")
-    mean, lo, hi, se = (a.reshape(sweep.shape) for a in mean_interval(total, squares, n))
-    offset = base.reshape(sweep.shape).astype(np.float64)
-    resampled /= n
-    replicates = Replicates(mean.ravel() + offset.ravel(), resampled + offset.ravel(), n)
-    del resampled
-    value = mean + offset
-    factor = np.exp(_log_half_width(replicates, se.ravel()).reshape(sweep.shape))
-    estimate = MapEstimate(
-        value,
-        np.maximum(lo + offset, 0),
-        hi + offset,
-        value / factor,
-        value * factor,
-        "nats",
-        n,
-        "Student t; band by max-t bootstrap of log mean loss over images",
-    )
-    return estimate, replicates
+        for k in np.unique(labels[s]):
+            right[k] += values[s][labels[s] == k].sum(axis=0, dtype=np.int32)
+    names = names + tuple(str(k) for k in range(len(names), n_classes))
+    return ClassMaps(names, np.bincount(labels, minlength=n_classes), right.reshape(-1, *sweep.shape))
 
 
 def _log_half_width(replicates: Replicates, se: FloatArray) -> FloatArray:
-    """Return half the width of the simultaneous band of the logarithm of the mean loss, (cell,).
+    """Return half the width of the simultaneous band of the logarithm of the mean, (cell,).
 
     A few images carry most of a mean loss, and a sample that misses them has a low mean and a small standard error at
-    once; on the logarithm the two nearly part. What is left cost up to 3 points of coverage
-    in simulation: the critical value is the 97.5 % quantile.
+    once; on the logarithm the two nearly part. What is left cost up to 3 points of coverage in simulation: the critical
+    value is the 97.5 % quantile.
     """
     tiny = np.finfo(np.float64).tiny
     value = np.maximum(replicates.value, tiny)

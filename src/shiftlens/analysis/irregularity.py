@@ -7,15 +7,14 @@ the distribution of the largest t over all pairs on all rays, and both the fall 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from shiftlens.analysis.arrays import IntArray, SweepArrays
 from shiftlens.analysis.estimated_maps import Replicates
 from shiftlens.stats import CONFIDENCE, Estimate, FloatArray, Skipped, exceedance_p
+from shiftlens.tasks.task import Variable
 
-Quantity = Literal["accuracy", "loss"]
 COMPASS = {
     "right": (1, 0), "down right": (1, 1), "down": (0, 1), "down left": (-1, 1),
     "left": (-1, 0), "up left": (-1, -1), "up": (0, -1), "up right": (1, -1),
@@ -54,8 +53,8 @@ class Reversal:
     start, dip, recovery
         Shifts (dx, dy) in px; for "frame" (r, 0) stands for all shifts with max(|dx|, |dy|) = r.
     fall, rise
-        Change of the quantity from start to dip and from dip to recovery: for accuracy in points (fall negative), for
-        loss in nats (fall of performance, so positive). Intervals hold for all pairs together.
+        Change of the metric from start to dip and from dip to recovery: of a share in points, of a number in its unit.
+        Where lower is better, a fall of performance is positive. Intervals hold for all pairs together.
     p_value
         That neither is chance, corrected for every pair on every ray (max-t).
     start_cells, dip_cells, recovery_cells
@@ -76,12 +75,12 @@ class Reversal:
 
 @dataclass(frozen=True)
 class Irregularity:
-    """All reversals of one quantity.
+    """All reversals of one metric.
 
     Attributes
     ----------
-    quantity
-        "accuracy" or "loss".
+    metric
+        Which.
     p_value
         That there is none; corrected for all pairs and rays.
     reversals
@@ -90,10 +89,15 @@ class Irregularity:
         Number of pairs looked at.
     """
 
-    quantity: Quantity
+    metric: Variable
     p_value: float
     reversals: tuple[Reversal, ...]
     n_contrasts: int
+
+    @property
+    def quantity(self) -> str:
+        """The metric's name."""
+        return self.metric.name
 
 
 def rays(sweep: SweepArrays) -> tuple[Ray, ...]:
@@ -144,16 +148,16 @@ class _Profile:
         return np.divide(self.change, self.se, out=np.zeros_like(self.change), where=self.se > 0)
 
 
-def _profile(ray: Ray, replicates: Replicates, floor: float) -> _Profile:
+def _profile(ray: Ray, replicates: Replicates) -> _Profile:
     value = np.array([replicates.value[c].mean() for c in ray.cells])
     samples = np.stack([replicates.resampled[:, c].mean(axis=1) for c in ray.cells], axis=1)
-    deviation = samples - value
+    deviation = np.nan_to_num(samples - value)  # no image has a value there
     centred = samples - samples.mean(axis=0)
     covariance = centred.T @ centred / len(samples) * replicates.n / max(replicates.n - 1, 1)
     variance = np.diag(covariance)
     spread = np.maximum(variance[:, None] + variance[None, :] - 2 * covariance, 0)
     # A pair on which no image differs has no spread and no change; the floor of one image tames the rare ones.
-    se = np.where(spread > 1e-18, np.sqrt(spread + floor**2), 0.0)
+    se = np.where(spread > 1e-18, np.sqrt(spread + replicates.floor**2), 0.0)
     inverse = np.divide(1.0, se, out=np.zeros_like(se), where=se > 0)
     null = np.zeros(len(samples))
     for i in range(len(value) - 1):
@@ -162,38 +166,36 @@ def _profile(ray: Ray, replicates: Replicates, floor: float) -> _Profile:
     return _Profile(value[None, :] - value[:, None], se, null)
 
 
-def irregularity(replicates: Replicates, sweep: SweepArrays, quantity: Quantity) -> Irregularity | Skipped:
-    """Return the significant reversals of accuracy or of loss.
+def irregularity(replicates: Replicates, sweep: SweepArrays) -> Irregularity | Skipped:
+    """Return the significant reversals of a metric.
 
     Parameters
     ----------
     replicates
-        Of the accuracy map or of the mean-loss map.
+        Of the metric's map.
     sweep
         For the grid.
-    quantity
-        Which of the two: performance is accuracy, or minus the loss.
     """
-    site = f"irregularities of {quantity}"
+    metric = replicates.metric
+    site = f"irregularities of {metric.name}"
     looked_at = rays(sweep)
     if not looked_at:
         return Skipped(site, "the grid holds fewer than two shifts outward on every ray")
     if replicates.n < 2:
         return Skipped(site, "one image has no interval")
-    accuracy = quantity == "accuracy"
-    profiles = [_profile(ray, replicates, 1 / replicates.n if accuracy else 0.0) for ray in looked_at]
+    profiles = [_profile(ray, replicates) for ray in looked_at]
     if not any((p.se > 0).any() for p in profiles):
         return Skipped(site, "no image changes between any two shifts of a ray")
     null = np.max([p.null for p in profiles], axis=0)
     found = []
     for ray, profile in zip(looked_at, profiles, strict=True):
-        best = _strongest(profile.t if accuracy else -profile.t)
+        best = _strongest(metric.sign * profile.t)
         if best is not None:
-            found.append(_reversal(ray, profile, best, null, replicates.n, accuracy))
+            found.append(_reversal(ray, profile, best, null, replicates))
     found.sort(key=lambda r: (r.p_value, -abs(r.rise.value)))
     n_contrasts = sum(len(r.cells) * (len(r.cells) - 1) // 2 for r in looked_at)
     p = found[0].p_value if found else 1.0
-    return Irregularity(quantity, p, tuple(r for r in found if r.p_value <= 1 - CONFIDENCE), n_contrasts)
+    return Irregularity(metric, p, tuple(r for r in found if r.p_value <= 1 - CONFIDENCE), n_contrasts)
 
 
 def _strongest(gain: FloatArray) -> tuple[int, int, int] | None:
@@ -209,19 +211,17 @@ def _strongest(gain: FloatArray) -> tuple[int, int, int] | None:
 
 
 def _reversal(
-    ray: Ray, profile: _Profile, where: tuple[int, int, int], null: FloatArray, n: int, accuracy: bool
+    ray: Ray, profile: _Profile, where: tuple[int, int, int], null: FloatArray, replicates: Replicates
 ) -> Reversal:
     start, dip, recovery = where
-    crit = float(np.quantile(null, CONFIDENCE))
+    crit, metric = float(np.quantile(null, CONFIDENCE)), replicates.metric
     t = min(abs(profile.t[start, dip]), abs(profile.t[dip, recovery]))
-    factor, unit = (100.0, "points") if accuracy else (1.0, "nats")
 
     def estimate(i: int, j: int) -> Estimate:
         change, half = float(profile.change[i, j]), crit * float(profile.se[i, j])
         p = exceedance_p(null, abs(float(profile.t[i, j])))
-        return Estimate(change, change - half, change + half, "", n, "max-t bootstrap over images", p).scaled(
-            factor, unit
-        )
+        made = Estimate(change, change - half, change + half, "", replicates.n, "max-t bootstrap over images", p)
+        return made.scaled(metric.factor, metric.difference_unit)
 
     points = [(int(ray.shifts[k][0]), int(ray.shifts[k][1])) for k in where]
     cells = [tuple(int(c) for c in ray.cells[k]) for k in where]

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shiftlens.analysis.arrays import SweepArrays, image_slices, matched_rows
-from shiftlens.analysis.controls import ControlEffect, effect_of
-from shiftlens.stats import Estimate, Skipped, mean_estimate
+from shiftlens.analysis.arrays import Values, row_means
+from shiftlens.analysis.controls import ControlEffect, effect_of, in_both, tested_cells
+from shiftlens.analysis.differences import Differences, difference_of
+from shiftlens.stats import Estimate, Skipped
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,10 +19,10 @@ class PaddingEffect:
     Attributes
     ----------
     effect
-        acc(canvas control) - acc(shift) under each shift that leaves some of the picture, (0, 0) among them; in points.
+        m(canvas control) - m(shift) under each shift that leaves some of the picture, (0, 0) among them.
     fall, fall_without
-        acc(0, 0) minus the mean accuracy over all other such shifts, in points: in the sweep, and on the canvas. This
-        is the position effect: what moving the picture costs, lost content included.
+        m(0, 0) minus the mean over all other such shifts: in the sweep, and on the canvas. This is the position effect:
+        what moving the picture costs, lost content included. All in points of a share, else in the metric's unit.
     fall_of_padding
         The first minus the second, paired: the part of the position effect that is the padding's.
     """
@@ -32,44 +33,28 @@ class PaddingEffect:
     fall_of_padding: Estimate
 
 
-def padding_effect(sweep: SweepArrays) -> PaddingEffect | Skipped:
+def padding_effect(values: Values) -> PaddingEffect | Skipped:
     """Return what the padding costs, from a sweep with its canvas control.
 
-    Parameters
-    ----------
-    sweep
-        With `canvas` among its controls; otherwise, or with fewer than two common images, `Skipped`.
+    Without `canvas` among its controls, or with fewer than two common images, `Skipped`.
     """
-    site = "padding effect"
+    sweep, metric, site = values.sweep, values.metric, "padding effect"
     if "canvas" not in sweep.controls:
         return Skipped(site, "there is no canvas control")
-    control = sweep.controls["canvas"]
-    rows, control_rows = matched_rows(sweep, control)
-    n, n_cells = len(rows), int(np.prod(sweep.shape))
-    origin = sweep.origin[0] * sweep.shape[1] + sweep.origin[1]
-    tested = ~sweep.blank.ravel()
-    others = tested.copy()
-    others[origin] = False
-    if n < 2 or not others.any():
-        return Skipped(site, f"{n} images are in both sweep and control" if n < 2 else "the grid holds only (0, 0)")
-    flat, flat_control = sweep.correct.reshape(-1, n_cells), control.correct.reshape(-1, n_cells)
-    net, discordant = np.zeros(n_cells, np.int64), np.zeros(n_cells, np.int64)
-    per_image, falls = np.zeros(n), np.zeros((2, n))
-    for s in image_slices(n, n_cells):
-        moved, kept = flat[rows[s]].view(np.int8), flat_control[control_rows[s]].view(np.int8)
-        d = kept - moved
-        net += d.sum(axis=0, dtype=np.int32)
-        discordant += np.abs(d).sum(axis=0, dtype=np.int32)
-        per_image[s] = d[:, tested].sum(axis=1, dtype=np.int32) / tested.sum()
-        for k, right in enumerate((moved, kept)):
-            falls[k, s] = right[:, origin] - right[:, others].sum(axis=1, dtype=np.int32) / others.sum()
-
-    def points(values: np.ndarray[tuple[int], np.dtype[np.float64]], most: float) -> Estimate:
-        return mean_estimate(values, "share", bounds=(-most, most)).scaled(100, "points")
-
+    control = values.of("canvas")
+    found = tested_cells(sweep, control.sweep, site)
+    if isinstance(found, Skipped):
+        return found
+    n, others = found
+    effect, tested, origin = Differences(metric, n, values.n_cells), ~sweep.blank.ravel(), sweep.origin_cell
+    falls = np.zeros((2, n))
+    for s, moved, kept in in_both(values, control):
+        effect.add(s, kept - moved, tested)
+        for k, each in enumerate((moved, kept)):
+            falls[k, s] = each[:, origin] - row_means(each[:, others])
     return PaddingEffect(
-        effect_of("padding", net, discordant, per_image, tested, sweep.shape),
-        points(falls[0], 1),
-        points(falls[1], 1),
-        points(falls[0] - falls[1], 2),
+        effect_of("padding", effect, tested, sweep.shape),
+        difference_of(metric, falls[0]),
+        difference_of(metric, falls[1]),
+        difference_of(metric, falls[0] - falls[1], widest=2),
     )

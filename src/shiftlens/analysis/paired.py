@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,12 +10,12 @@ from scipy import stats as sps
 
 from shiftlens.analysis.arm_scores import QUANTITIES, Quantity, Scores
 from shiftlens.analysis.arms import Aligned
-from shiftlens.analysis.arrays import BoolArray, IntArray, image_slices
+from shiftlens.analysis.arrays import BoolArray, FloatArray, image_slices
+from shiftlens.analysis.differences import Differences, difference_of
 from shiftlens.analysis.summary import FAMILY_ALPHA
 from shiftlens.stats import (
     CONFIDENCE,
     Estimate,
-    FloatArray,
     Skipped,
     benjamini_hochberg,
     max_t,
@@ -24,6 +24,7 @@ from shiftlens.stats import (
     paired_share_interval,
     z_value,
 )
+from shiftlens.tasks.task import Variable
 
 POWER = 0.8
 """Chance with which a difference of the detectable size would have been found."""
@@ -42,8 +43,9 @@ class Difference:
     quantity
         Which; see `Scores`.
     estimate
-        Arm minus baseline with the 95 % interval of this difference alone, in points (px^2 of the comparison's
-        unit for "retained"). For the sides it is the difference of the sizes of the asymmetry: below 0 is more even.
+        Arm minus baseline with the 95 % interval of this difference alone, in points or the metric's unit (px^2 of the
+        comparison's unit for "retained"). For the sides it is the difference of the sizes of the asymmetry: below 0 is
+        more even.
         `at_least`: a retained region touches the grid's edge, so the truth may be further from 0.
     holm_p
         p-value corrected for every test of the comparison (Holm).
@@ -64,7 +66,7 @@ class Difference:
 
 @dataclass(frozen=True, eq=False)
 class DifferenceMap:
-    """Accuracy of an arm minus that of the baseline under each shift, in points.
+    """The metric of an arm minus that of the baseline under each shift: points of a share, else its unit.
 
     Attributes
     ----------
@@ -75,9 +77,10 @@ class DifferenceMap:
     tested
         (dy, dx) shifts that leave some of every net's picture.
     better, worse
-        (dy, dx) tested, and the band excludes 0.
+        (dy, dx) tested, and the band excludes 0 on the metric's better or worse side.
     p_value, holm_p
-        That any shift differs (Simes over exact McNemar tests), and corrected for every test of the comparison.
+        That any shift differs (Simes over exact McNemar tests, Student's of a number), and corrected for every test of
+        the comparison.
     n
         Number of images.
     """
@@ -109,9 +112,9 @@ class NonInferiority:
     quantity
         "at-rest" or "near".
     margin
-        In points.
+        In points, or the metric's unit.
     lower
-        Lower end in points of the two-sided 95 % interval, widened (Bonferroni) for the number of arms.
+        Lower end of the two-sided 95 % interval of what is gained, widened (Bonferroni) for the number of arms.
     holds
         It lies above minus the margin.
     n_needed
@@ -125,54 +128,36 @@ class NonInferiority:
     n_needed: int
 
 
-@dataclass(frozen=True, eq=False)
-class Counts:
-    """Disagreements of two arms: right only under the arm, right only under the baseline, (dy, dx) each."""
-
-    gained: IntArray
-    lost: IntArray
-    n: int
-
-
-def disagreements(right: BoolArray, base: BoolArray) -> Counts:
-    """Count the images on which two arms disagree, under each shift."""
-    gained, lost = np.zeros(right.shape[1:], np.int64), np.zeros(right.shape[1:], np.int64)
-    for s in image_slices(len(right), gained.size):
-        gained += (right[s] & ~base[s]).sum(axis=0, dtype=np.int32)
-        lost += (base[s] & ~right[s]).sum(axis=0, dtype=np.int32)
-    return Counts(gained, lost, len(right))
+def disagreements(scores: Scores, base: Scores) -> Differences:
+    """Compare two arms image by image under each shift."""
+    found = Differences(scores.metric, len(scores.cells), scores.map.size)
+    for s in image_slices(len(scores.cells), scores.map.size):
+        a, b = (each.cells[s].reshape(-1, scores.map.size) for each in (scores, base))
+        found.add(s, a.view(np.int8) - b.view(np.int8) if scores.metric.is_share else a - b)
+    return found
 
 
-def null_of(counts: Counts, scores: Scores, base: Scores, tested: BoolArray) -> FloatArray:
+def null_of(found: Differences, scores: Scores, base: Scores, tested: BoolArray) -> FloatArray:
     """Return the bootstrap distribution of the largest deviation over all shifts, in the interval's own scale."""
     if scores.replicates is None or base.replicates is None:
         raise ValueError("both arms need replicates of the same bootstrap samples")
     z = z_value()
-    lo, hi = paired_share_interval(counts.gained, counts.lost, counts.n, z)
+    lo, hi = found.interval_of_mean(z)
     # The interval's own scale, with its added images: a shift with two disagreements must not set the critical value.
-    scale = np.where(tested, (hi - lo) / (2 * z), 0.0).ravel()
+    scale = np.where(tested.ravel(), (hi - lo) / (2 * z), 0.0)
     differences = scores.replicates.resampled - base.replicates.resampled
-    return max_t(differences, (counts.gained - counts.lost).ravel() / counts.n, scale)
+    return max_t(differences, found.mean, scale)
 
 
-def difference_map(counts: Counts, tested: BoolArray, critical: float, holm_p: float, p_value: float) -> DifferenceMap:
+def difference_map(
+    found: Differences, tested: BoolArray, critical: float, holm_p: float, p_value: float
+) -> DifferenceMap:
     """Put a map together once the critical value for all arms is known."""
-    lo, hi = paired_share_interval(counts.gained, counts.lost, counts.n)
-    band_lo, band_hi = paired_share_interval(counts.gained, counts.lost, counts.n, critical)
-    value = (counts.gained - counts.lost) / counts.n
-    return DifferenceMap(
-        100 * value,
-        100 * lo,
-        100 * hi,
-        100 * band_lo,
-        100 * band_hi,
-        tested,
-        tested & (band_lo > 0),
-        tested & (band_hi < 0),
-        p_value,
-        holm_p,
-        counts.n,
-    )
+    cells = (found.metric.factor * found.mean, *found.interval(z_value()), *found.interval(critical))
+    value, lo, hi, band_lo, band_hi = (each.reshape(tested.shape) for each in cells)
+    higher, lower = tested & (band_lo > 0), tested & (band_hi < 0)
+    better, worse = (higher, lower) if found.metric.sign > 0 else (lower, higher)
+    return DifferenceMap(value, lo, hi, band_lo, band_hi, tested, better, worse, p_value, holm_p, found.n_images)
 
 
 def critical_value(nulls: list[FloatArray], n_cells: int) -> float:
@@ -190,49 +175,48 @@ def critical_value(nulls: list[FloatArray], n_cells: int) -> float:
     return float(np.clip(np.quantile(largest, CONFIDENCE), z_value(), at_most))
 
 
-def map_p(counts: Counts, tested: BoolArray) -> float:
-    """Return Simes' p-value that any tested shift differs, over exact McNemar tests."""
-    p = mcnemar_exact(counts.gained[tested], counts.lost[tested])
-    return float(benjamini_hochberg(p).min())
+def map_p(found: Differences, tested: BoolArray) -> float:
+    """Return Simes' p-value that any tested shift differs, over exact McNemar tests (Student's of a number)."""
+    return float(benjamini_hochberg(found.p_values()[tested.ravel()]).min())
 
 
 def estimates(scores: Scores, base: Scores, aligned: Aligned, which: int) -> dict[Quantity, Estimate | Skipped]:
     """Return every paired difference of an arm with its own interval and p-value."""
-    out: dict[Quantity, Estimate | Skipped] = {}
-    for quantity in QUANTITIES:
-        out[quantity] = (
-            retained_difference(scores, base, aligned, which)
-            if quantity == "retained"
-            else paired_estimate(scores, base, quantity)
-        )
-    return out
+    return {
+        quantity: retained_difference(scores, base, aligned, which)
+        if quantity == "retained"
+        else paired_estimate(scores, base, quantity)
+        for quantity in QUANTITIES
+    }
 
 
 def paired_estimate(scores: Scores, base: Scores, quantity: Quantity) -> Estimate | Skipped:
-    """Return arm minus baseline in points for a quantity that is a mean over images."""
+    """Return arm minus baseline for a quantity that is a mean over images: in points of a share, else in its unit."""
     a, b = scores.per_image[quantity], base.per_image[quantity]
     if isinstance(a, Skipped) or isinstance(b, Skipped):
         return a if isinstance(a, Skipped) else b if isinstance(b, Skipped) else Skipped(quantity, "")
+    both = ~(np.isnan(a) | np.isnan(b))
+    a, b, metric = a[both], b[both], scores.measured(quantity)
     if len(a) < 2:
         return Skipped(quantity, "one image has no interval")
-    if quantity in ("at-rest", "worst"):
+    if quantity in ("at-rest", "worst") and metric.is_share:
         return _shares(a > 0.5, b > 0.5)
     if quantity in ("side-x", "side-y"):
-        return _sizes(a, b)
-    return _mean(a - b).scaled(100, "points")
+        return _sizes(metric, a, b)
+    return _mean(metric, a - b)
 
 
-def _mean(differences: FloatArray, n_arms: int = 1) -> Estimate:
+def _mean(metric: Variable, differences: FloatArray, n_arms: int = 1) -> Estimate:
     """Mean of paired differences; where no image differs, an interval all the same.
 
-    Student's has no width then, and would promise that other images do not differ either.
+    Student's has no width then, and would promise that other images do not differ either. What has no bounds has none.
     """
-    if differences.any():
-        level = 1 - (1 - CONFIDENCE) / n_arms
-        return mean_estimate(differences, "share", bounds=(-1, 1), confidence=level)
-    n = len(differences)
-    lo, hi = paired_share_interval(0, 0, n, z_value(CONFIDENCE, n_arms))
-    return Estimate(0.0, float(lo), float(hi), "share", n, NO_IMAGE_DIFFERS, 1.0)
+    low, high = metric.difference_bounds
+    if differences.any() or not np.isfinite(high):
+        return difference_of(metric, differences, confidence=1 - (1 - CONFIDENCE) / n_arms)
+    lo, hi = paired_share_interval(0, 0, len(differences), z_value(CONFIDENCE, n_arms))
+    made = Estimate(0.0, float(lo) * -low, float(hi) * high, metric.unit, len(differences), NO_IMAGE_DIFFERS, 1.0)
+    return made.scaled(metric.factor, metric.difference_unit)
 
 
 def _shares(a: BoolArray, b: BoolArray) -> Estimate:
@@ -243,20 +227,19 @@ def _shares(a: BoolArray, b: BoolArray) -> Estimate:
     return found.scaled(100, "points")
 
 
-def _sizes(a: FloatArray, b: FloatArray) -> Estimate:
-    """Return |mean a| - |mean b| in points.
+def _sizes(metric: Variable, a: FloatArray, b: FloatArray) -> Estimate:
+    """Return |mean a| - |mean b|.
 
     |A| < |B| means (B - A) (B + A) > 0: the p-value is the larger of the two tests' that A - B and A + B are 0, so that
     an asymmetry which has only turned round is no improvement.
     """
     signs = [1.0 if values.mean() >= 0 else -1.0 for values in (a, b)]
-    size = _mean(signs[0] * a - signs[1] * b)
-    tests = [mean_estimate(values, "share").p_value for values in (a - b, a + b)]
-    p = max(1.0 if value is None else value for value in tests)
-    method = "Student t over images; tested by the difference and the sum of both asymmetries"
+    size = _mean(metric, signs[0] * a - signs[1] * b)
+    tests = [mean_estimate(values, metric.unit).p_value for values in (a - b, a + b)]
     if size.method == NO_IMAGE_DIFFERS:
-        return size.scaled(100, "points")
-    return Estimate(size.value, size.lo, size.hi, "share", size.n, method, p).scaled(100, "points")
+        return size
+    method = "Student t over images; tested by the difference and the sum of both asymmetries"
+    return replace(size, method=method, p_value=max(1.0 if value is None else value for value in tests))
 
 
 def retained_difference(scores: Scores, base: Scores, aligned: Aligned, which: int) -> Estimate | Skipped:
@@ -302,12 +285,15 @@ def _correlation(a: FloatArray, b: FloatArray) -> float:
     return float(np.clip(np.corrcoef(a, b)[0, 1], 0.0, 1.0))
 
 
-def judged(quantity: Quantity, estimate: Estimate, holm_p: float, n_tests: int) -> Difference:
-    """Return a difference with its verdict, given the correction for all tests."""
+def judged(metric: Variable, quantity: Quantity, estimate: Estimate, holm_p: float, n_tests: int) -> Difference:
+    """Return a difference with its verdict, given the correction for all tests.
+
+    More area, more agreement and less asymmetry are better, whatever the metric.
+    """
     verdict: Verdict = "undecided"
     if holm_p <= FAMILY_ALPHA and estimate.value:
-        gained = estimate.value < 0 if quantity in ("side-x", "side-y") else estimate.value > 0
-        verdict = "better" if gained else "worse"
+        towards = {"side-x": -1, "side-y": -1, "retained": 1, "agreement": 1}.get(quantity, metric.sign)
+        verdict = "better" if estimate.value * towards > 0 else "worse"
     return Difference(quantity, estimate, holm_p, verdict, detectable(estimate, n_tests))
 
 
@@ -322,17 +308,19 @@ def detectable(estimate: Estimate, n_tests: int) -> float:
 def non_inferiority(
     scores: Scores, base: Scores, quantity: Quantity, margin: float, n_arms: int
 ) -> NonInferiority | Skipped:
-    """Return whether an arm is no worse than the baseline by more than a margin, in points."""
-    a, b = scores.values(quantity), base.values(quantity)
-    n = len(a)
+    """Return whether an arm is no worse than the baseline by more than a margin, in points or the metric's unit."""
+    a, b, metric = scores.values(quantity), base.values(quantity), scores.measured(quantity)
+    gain = metric.sign * (a - b)
+    gain = gain[~np.isnan(gain)]
+    n, z = len(gain), z_value(CONFIDENCE, n_arms)
     if n < 2:
         return Skipped("non-inferiority", "one image has no interval")
-    z = z_value(CONFIDENCE, n_arms)
-    if quantity == "at-rest":
-        lo, hi = paired_share_interval(int((a > b).sum()), int((b > a).sum()), n, z)
-        lower, half = 100 * float(lo), 50 * float(hi - lo)
+    if quantity == "at-rest" and metric.is_share:
+        ends = paired_share_interval(int((gain > 0).sum()), int((gain < 0).sum()), n, z)
+        lower, upper = (metric.factor * float(end) for end in ends)
     else:
-        found = _mean(a - b, n_arms)
-        lower, half = 100 * found.lo, 50 * (found.hi - found.lo)
+        found = _mean(metric, gain, n_arms)
+        lower, upper = found.lo, found.hi
+    half = (upper - lower) / 2
     needed = n * ((half + float(sps.norm.ppf(POWER)) * half / z) / margin) ** 2
     return NonInferiority(quantity, margin, lower, lower > -margin, max(1, int(np.ceil(needed))))

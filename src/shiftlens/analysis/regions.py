@@ -1,4 +1,4 @@
-"""How far a picture may move: retained area and radius, the centre of the region, worst-of-radius accuracy."""
+"""How far a picture may move: retained area and radius, the centre of the region, the worst within a radius."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 from scipy import ndimage
 from scipy import stats as sps
 
-from shiftlens.analysis.arrays import BoolArray, IntArray, SweepArrays, image_slices
+from shiftlens.analysis.arrays import BoolArray, FloatArray, IntArray, SweepArrays, Values
 from shiftlens.analysis.estimated_maps import Replicates, standard_error
-from shiftlens.stats import CONFIDENCE, Estimate, FloatArray, Skipped, wilson
+from shiftlens.stats import CONFIDENCE, Estimate, Skipped, mean_estimate, wilson
 
 LEVELS = (0.95, 0.90, 0.50)
 WORST_RADIUS = 4.0
@@ -21,12 +21,12 @@ CLEARLY = (1.96, 2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 4.0, 5.0)
 
 @dataclass(frozen=True, eq=False)
 class Retained:
-    """The region around (0, 0) where accuracy stays at least `level` of that at (0, 0) [own].
+    """The region around (0, 0) where performance keeps `level` of that at (0, 0), see `threshold` [own].
 
     Attributes
     ----------
     level
-        Share of the accuracy at (0, 0).
+        Share of the performance at (0, 0).
     area
         In px^2; a cell counts the step squared.
     radius
@@ -61,23 +61,33 @@ class Centre:
     level: float
 
 
-def connected_region(accuracy: FloatArray, level: float, origin: tuple[int, int]) -> BoolArray:
-    """Return the cells connected to the origin where accuracy >= level * accuracy at the origin.
+def threshold(at_origin: FloatArray, level: float) -> FloatArray:
+    """Return how far performance may fall: by (1 - level) of its size at (0, 0).
+
+    Where higher is better that is `level` times the value. Where lower is better, performance is minus the value: a
+    loss may rise to (2 - level) times that at (0, 0).
+    """
+    out: FloatArray = np.where(at_origin >= 0, level, 2 - level) * at_origin
+    return out
+
+
+def connected_region(performance: FloatArray, level: float, origin: tuple[int, int]) -> BoolArray:
+    """Return the cells connected to the origin where performance is at least the threshold.
 
     Parameters
     ----------
-    accuracy
-        (..., dy, dx): one map or a stack of maps, each with its own origin's accuracy.
+    performance
+        (..., dy, dx): one map or a stack of maps, each with its own origin's value; higher is better.
     level
         Share, 0 to 1.
     origin
         Cell (row, column) of the shift (0, 0).
     """
-    stack = accuracy.reshape(-1, *accuracy.shape[-2:])
-    at_origin = stack[:, origin[0], origin[1]]
+    stack = performance.reshape(-1, *performance.shape[-2:])
+    lowest = threshold(stack[:, origin[0], origin[1]], level)
     # Shares are ratios of counts: a cell exactly at the level must not fall out by rounding.
-    strong = stack >= (level * at_origin * (1 - 1e-9))[:, None, None]
-    return _around_origin(strong, origin).reshape(accuracy.shape)
+    strong = stack >= (lowest - 1e-9 * np.abs(lowest))[:, None, None]
+    return _around_origin(strong, origin).reshape(performance.shape)
 
 
 def _around_origin(cells: BoolArray, origin: tuple[int, int]) -> BoolArray:
@@ -105,7 +115,7 @@ def retained(replicates: Replicates, sweep: SweepArrays, level: float) -> Retain
     Parameters
     ----------
     replicates
-        Of the accuracy map.
+        Of the metric's map.
     sweep
         For the grid.
     level
@@ -114,12 +124,10 @@ def retained(replicates: Replicates, sweep: SweepArrays, level: float) -> Retain
     site = f"retained area at {level:.0%}"
     if sweep.shape == (1, 1):
         return Skipped(site, "the grid holds no shift but (0, 0)")
-    accuracy = replicates.value.reshape(sweep.shape)
-    if accuracy[sweep.origin] == 0:
-        return Skipped(site, "no image is right at (0, 0)")
-    if replicates.n < 2:
-        return Skipped(site, "one image has no interval")
-    region = connected_region(accuracy, level, sweep.origin)
+    skipped = _unfit(site, replicates, sweep)
+    if skipped:
+        return skipped
+    region = connected_region(_performance(replicates, sweep), level, sweep.origin)
     cell = sweep.step[0] * sweep.step[1]
     area = float(region.sum()) * cell
     lo, hi = (count * float(cell) for count in _area_interval(replicates, sweep, level, int(region.sum())))
@@ -135,16 +143,28 @@ def retained(replicates: Replicates, sweep: SweepArrays, level: float) -> Retain
     )
 
 
+def _unfit(site: str, replicates: Replicates, sweep: SweepArrays) -> Skipped | None:
+    at_origin, metric = replicates.value[sweep.origin_cell], replicates.metric
+    if at_origin == 0 or np.isnan(at_origin):
+        nothing = "no image is right" if metric.name == "accuracy" else f"the {metric.name} is 0"
+        return Skipped(site, f"{'no image has a value' if at_origin else nothing} at (0, 0)")
+    return Skipped(site, "one image has no interval") if replicates.n < 2 else None
+
+
+def _performance(replicates: Replicates, sweep: SweepArrays) -> FloatArray:
+    return replicates.metric.sign * replicates.value.reshape(sweep.shape)
+
+
 def _area_interval(replicates: Replicates, sweep: SweepArrays, level: float, n_cells: int) -> tuple[int, int]:
     """Return the number of cells in the region clearly above, and in that not clearly below, the level.
 
-    "Clearly" is a common number of standard errors of acc(d) - level * acc(0, 0).
+    "Clearly" is a common number of standard errors of the difference from the threshold.
     """
-    at = sweep.origin[0] * sweep.shape[1] + sweep.origin[1]
-    value = replicates.value - level * replicates.value[at]
-    samples = replicates.resampled[:N_CALIBRATION] - level * replicates.resampled[:N_CALIBRATION, [at]]
-    # The floor of one image: a cell on which the few resamples agree is not known without error.
-    se = np.sqrt(standard_error(samples, replicates.n) ** 2 + 1 / replicates.n**2)
+    sign, at = replicates.metric.sign, sweep.origin_cell
+    value = sign * replicates.value - threshold(sign * replicates.value[at], level)
+    drawn = sign * replicates.resampled[:N_CALIBRATION]
+    samples = drawn - threshold(drawn[:, [at]], level)
+    se = np.sqrt(standard_error(samples, replicates.n) ** 2 + replicates.floor**2)
 
     def cells(maps: FloatArray, t: float) -> IntArray:
         clear = (maps >= t * se).reshape(-1, *sweep.shape)
@@ -159,16 +179,17 @@ def _area_interval(replicates: Replicates, sweep: SweepArrays, level: float, n_c
     return min(int(cells(value, t)[0]), n_cells), max(int(cells(value, -t)[0]), n_cells)
 
 
-def _weighted_centroids(accuracy: FloatArray, level: float, sweep: SweepArrays) -> tuple[FloatArray, FloatArray]:
-    """Return the centroid (x, y) of each map; a cell's weight grows from 0 at `level` to 1 half-way up to the origin's.
+def _weighted_centroids(performance: FloatArray, level: float, sweep: SweepArrays) -> tuple[FloatArray, FloatArray]:
+    """Return the centroid (x, y) of each map; a cell's weight grows from 0 at the threshold to 1 half-way up.
 
     With weights of 0 and 1 the centroid jumps when a cell of the rim falls out, and its bootstrap interval fails.
     """
-    at_origin = accuracy[:, sweep.origin[0], sweep.origin[1]][:, None, None]
-    weight = np.clip((accuracy / at_origin - level) / ((1 - level) / 2), 0, 1)
-    weight *= connected_region(accuracy, level, sweep.origin)
-    size = weight.sum(axis=(1, 2))
-    return (weight.sum(axis=1) @ sweep.dxs) / size, (weight.sum(axis=2) @ sweep.dys) / size
+    at_origin = performance[:, sweep.origin[0], sweep.origin[1]][:, None, None]
+    size = np.abs(at_origin)
+    weight = np.clip((performance / size - threshold(at_origin, level) / size) / ((1 - level) / 2), 0, 1)
+    weight = np.nan_to_num(weight) * connected_region(performance, level, sweep.origin)
+    total = weight.sum(axis=(1, 2))
+    return (weight.sum(axis=1) @ sweep.dxs) / total, (weight.sum(axis=2) @ sweep.dys) / total
 
 
 def centre(replicates: Replicates, sweep: SweepArrays) -> Centre | Skipped:
@@ -178,18 +199,19 @@ def centre(replicates: Replicates, sweep: SweepArrays) -> Centre | Skipped:
     """
     if min(sweep.shape) < 3:
         return Skipped("centre", "needs at least one shift to each side on both axes")
-    accuracy = replicates.value.reshape(sweep.shape)
-    if accuracy[sweep.origin] == 0 or replicates.n < 2:
-        return Skipped("centre", "no image is right at (0, 0)" if replicates.n > 1 else "one image has no interval")
+    skipped = _unfit("centre", replicates, sweep)
+    if skipped:
+        return skipped
+    performance, sign = _performance(replicates, sweep), replicates.metric.sign
     for level in sorted(LEVELS):
-        region = connected_region(accuracy, level, sweep.origin)
+        region = connected_region(performance, level, sweep.origin)
         if _touches_edge(region) or region.sum() < SMALLEST_CENTRED_REGION:
             continue
-        x, y = _weighted_centroids(accuracy[None], level, sweep)
+        x, y = _weighted_centroids(performance[None], level, sweep)
         samples = replicates.resampled.reshape(-1, *sweep.shape)
         # A hundred samples at a time: the cells' weights are as large as all the replicates.
-        blocks = (samples[k : k + 100] for k in range(0, len(samples), 100))
-        usable = (block[block[:, sweep.origin[0], sweep.origin[1]] > 0] for block in blocks)
+        blocks = (sign * samples[k : k + 100] for k in range(0, len(samples), 100))
+        usable = (block[block[:, sweep.origin[0], sweep.origin[1]] != 0] for block in blocks)
         parts = [_weighted_centroids(block, level, sweep) for block in usable if len(block)]
         xs, ys = (np.concatenate(each) for each in zip(*parts, strict=True))
         return Centre(_normal(float(x[0]), xs, replicates.n), _normal(float(y[0]), ys, replicates.n), level)
@@ -203,31 +225,40 @@ def _normal(value: float, resampled: FloatArray, n: int) -> Estimate:
     return Estimate(value, value - half, value + half, "px", n, "bootstrap standard error over images", p)
 
 
-def worst_of_radius(correct: BoolArray, sweep: SweepArrays, radius: float = WORST_RADIUS) -> Estimate | Skipped:
-    """Return the share of images right under every shift of at most `radius` pixels (Euclidean).
+def worst_per_image(values: Values, radius: float) -> FloatArray:
+    """Return each image's worst value under all shifts of at most `radius` pixels, (image,); NaN where it has none."""
+    inside, sign = (values.sweep.distance <= radius).ravel(), values.metric.sign
+    # `fmin` leaves NaN out.
+    parts = [sign * np.fmin.reduce(sign * values[s][:, inside], axis=1) for s in values.sweep.slices()]
+    return np.concatenate(parts).astype(np.float64)
 
-    Parameters
-    ----------
-    correct
-        (image, dy, dx).
-    sweep
-        For the grid.
-    radius
-        Pixels.
+
+def worst_of_radius(values: Values, radius: float = WORST_RADIUS) -> Estimate | Skipped:
+    """Return the mean over images of the worst under all shifts of at most `radius` pixels (Euclidean).
+
+    Of a share that is the share of images that have it under every shift.
 
     Source
     ------
     After arXiv 1712.02779, which uses a square of shifts; here a disc, as for the retained radius.
     """
-    site = f"worst of {radius:g} px"
+    sweep, site = values.sweep, f"worst of {radius:g} px"
     reach = min(int(sweep.dys.max()), int(-sweep.dys.min()), int(sweep.dxs.max()), int(-sweep.dxs.min()))
     if reach < radius:
         return Skipped(site, f"the grid reaches {reach} px only")
-    inside = sweep.distance <= radius
-    if inside.sum() < 2:
+    n_shifts = int((sweep.distance <= radius).sum())
+    if n_shifts < 2:
         return Skipped(site, f"the grid's step of {max(sweep.step)} px leaves no shift within {radius:g} px")
-    n, right = len(correct), 0
-    for s in image_slices(n, inside.size):
-        right += int(correct[s][:, inside].all(axis=1).sum())
-    lo, hi = wilson(right, n)
-    return Estimate(right / n, float(lo), float(hi), "share", n, f"Wilson; {int(inside.sum())} shifts")
+    worst, metric = worst_per_image(values, radius), values.metric
+    if metric.is_share:
+        return share_estimate(worst, f"{n_shifts} shifts")
+    if np.count_nonzero(~np.isnan(worst)) < 2:
+        return Skipped(site, "one image has no interval")
+    return mean_estimate(worst, metric.unit, bounds=metric.bounds)
+
+
+def share_estimate(values: FloatArray, note: str = "") -> Estimate:
+    """Return the share of images whose value is 1, with Wilson's interval."""
+    k, n = round(float(values.sum())), len(values)
+    lo, hi = wilson(k, n)
+    return Estimate(k / n, float(lo), float(hi), "share", n, f"Wilson; {note}" if note else "Wilson")

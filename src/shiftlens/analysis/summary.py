@@ -8,22 +8,16 @@ from typing import Any
 import numpy as np
 
 from shiftlens.analysis.aliasing import Aliasing, aliasing
-from shiftlens.analysis.arrays import SweepArrays
-from shiftlens.analysis.asymmetry import Asymmetry, asymmetry, asymmetry_without_data
+from shiftlens.analysis.arrays import SweepArrays, Values
+from shiftlens.analysis.asymmetry import Asymmetry, asymmetry
 from shiftlens.analysis.consistency import Consistency, consistency
 from shiftlens.analysis.controls import Blank, ControlEffect, Emptying, blank_limit, emptying, occlusion_effects
-from shiftlens.analysis.estimated_maps import (
-    ClassMaps,
-    MapEstimate,
-    accuracy_map,
-    accuracy_replicates,
-    class_maps,
-    loss_map,
-)
+from shiftlens.analysis.estimated_maps import ClassMaps, MapEstimate, Replicates, class_maps, estimated_map
 from shiftlens.analysis.irregularity import Irregularity, irregularity
 from shiftlens.analysis.padding_effect import PaddingEffect, padding_effect
 from shiftlens.analysis.regions import LEVELS, WORST_RADIUS, Centre, Retained, centre, retained, worst_of_radius
-from shiftlens.stats import Estimate, Skipped, holm, mean_estimate, resample_weights, wilson
+from shiftlens.stats import Estimate, Skipped, holm, mean_estimate, resample_weights
+from shiftlens.tasks.task import Variable
 
 N_RESAMPLES = 2000
 FAMILY_ALPHA = 0.02
@@ -59,6 +53,31 @@ class Test:
 
 
 @dataclass(frozen=True, eq=False)
+class Profile:
+    """What is said of every metric of a sweep.
+
+    Attributes
+    ----------
+    metric
+        Which.
+    at_origin
+        At the shift (0, 0).
+    map
+        Under every shift.
+    irregular
+        Reversals along rays.
+    emptying
+        For each of them, in order, whether the occlusion control shows it too.
+    """
+
+    metric: Variable
+    at_origin: Estimate | Skipped
+    map: MapEstimate | Skipped
+    irregular: Irregularity | Skipped
+    emptying: tuple[Emptying | Skipped, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class Metrics:
     """Everything that question A asks of one sweep; what could not be measured is `Skipped`.
 
@@ -66,11 +85,13 @@ class Metrics:
     ----------
     sweep
         The arrays, for the grid, the names and the cells.
-    accuracy_at_origin, loss_at_origin
-        At the shift (0, 0).
-    mean_accuracy
+    metric
+        The metric of everything but `profiles`, `consistency` and `blank`.
+    profiles
+        For every metric of the task.
+    mean
         Over all shifts that leave some of the picture.
-    accuracy, loss, per_class
+    per_class
         Maps.
     retained
         At 95, 90 and 50 %.
@@ -80,8 +101,6 @@ class Metrics:
         Left/right and up/down as they are.
     asymmetry_x_model
         Left/right without the data's own, by the flip control.
-    irregular_accuracy, irregular_loss
-        Reversals along rays; `emptying` tells for each of them, in order, whether the occlusion control shows it too.
     aliasing
         One entry for each axis and stride.
     consistency, blank, occlusion, placement
@@ -93,11 +112,9 @@ class Metrics:
     """
 
     sweep: SweepArrays
-    accuracy_at_origin: Estimate
-    loss_at_origin: Estimate | Skipped
-    mean_accuracy: Estimate | Skipped
-    accuracy: MapEstimate
-    loss: MapEstimate | Skipped
+    metric: Variable
+    profiles: tuple[Profile, ...]
+    mean: Estimate | Skipped
     per_class: ClassMaps | Skipped
     retained: tuple[Retained | Skipped, ...]
     centre: Centre | Skipped
@@ -105,10 +122,6 @@ class Metrics:
     asymmetry_x: Asymmetry | Skipped
     asymmetry_y: Asymmetry | Skipped
     asymmetry_x_model: Asymmetry | Skipped
-    irregular_accuracy: Irregularity | Skipped
-    irregular_loss: Irregularity | Skipped
-    emptying_accuracy: tuple[Emptying | Skipped, ...]
-    emptying_loss: tuple[Emptying | Skipped, ...]
     aliasing: tuple[Aliasing | Skipped, ...]
     consistency: Consistency | Skipped
     blank: Blank | Skipped
@@ -117,13 +130,64 @@ class Metrics:
     padding: PaddingEffect | Skipped
     tests: tuple[Test, ...]
 
+    def profile(self, metric: str) -> Profile:
+        """What is said of one metric."""
+        return next(each for each in self.profiles if each.metric.name == metric)
+
+    @property
+    def mean_accuracy(self) -> Estimate | Skipped:
+        """Mean accuracy over all shifts that leave some of the picture."""
+        return self.mean
+
+    @property
+    def accuracy_at_origin(self) -> Any:
+        """Accuracy at the shift (0, 0)."""
+        return self.profile("accuracy").at_origin
+
+    @property
+    def loss_at_origin(self) -> Estimate | Skipped:
+        """Loss at the shift (0, 0)."""
+        return self.profile("loss").at_origin
+
+    @property
+    def accuracy(self) -> Any:
+        """The map of accuracy."""
+        return self.profile("accuracy").map
+
+    @property
+    def loss(self) -> MapEstimate | Skipped:
+        """The map of loss."""
+        return self.profile("loss").map
+
+    @property
+    def irregular_accuracy(self) -> Irregularity | Skipped:
+        """Reversals of accuracy."""
+        return self.profile("accuracy").irregular
+
+    @property
+    def irregular_loss(self) -> Irregularity | Skipped:
+        """Reversals of loss."""
+        return self.profile("loss").irregular
+
+    @property
+    def emptying_accuracy(self) -> tuple[Emptying | Skipped, ...]:
+        """Whether the occlusion control shows them too."""
+        return self.profile("accuracy").emptying
+
+    @property
+    def emptying_loss(self) -> tuple[Emptying | Skipped, ...]:
+        """Whether the occlusion control shows them too."""
+        return self.profile("loss").emptying
+
     @property
     def skipped(self) -> tuple[Skipped, ...]:
         """Everything that could not be measured, with reasons."""
         found: list[Skipped] = []
-        for each in fields(self):
-            value: Any = getattr(self, each.name)
-            found += [v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, Skipped)]
+        parts: tuple[Profile | Metrics, ...] = (*self.profiles, self)
+        for made in parts:
+            for each in fields(made):
+                value: Any = getattr(made, each.name)
+                found += [v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, Skipped)]
         return tuple(dict.fromkeys(found))
 
     def test(self, name: str) -> Test | Skipped:
@@ -135,7 +199,12 @@ class Metrics:
 
 
 def all_metrics(
-    sweep: SweepArrays, *, n_resamples: int = N_RESAMPLES, radius: float = WORST_RADIUS, seed: int = 0
+    sweep: SweepArrays,
+    *,
+    metric: str | None = None,
+    n_resamples: int = N_RESAMPLES,
+    radius: float = WORST_RADIUS,
+    seed: int = 0,
 ) -> Metrics:
     """Return every metric of a sweep.
 
@@ -143,105 +212,88 @@ def all_metrics(
     ----------
     sweep
         The arrays, see `from_sweep`.
+    metric
+        Of areas, sides, ripples and controls; the task's default by default.
     n_resamples
         Bootstrap samples over images; their number limits how small a p-value of a reversal can be.
     radius
-        Of the worst-of-radius accuracy, in pixels.
+        Of the worst-of-radius value, in pixels.
     seed
         Of the bootstrap.
     """
-    correct, n = sweep.correct, sweep.n_images
+    values = sweep.values(metric)
     weights = resample_weights(sweep.positions, n_resamples, seed)
-    replicates = accuracy_replicates(correct, weights)
-    measured = loss_map(sweep, weights)
-    loss, loss_replicates = (measured, None) if isinstance(measured, Skipped) else measured
-    right = int(correct[:, *sweep.origin].sum())
-    lo, hi = wilson(right, n)
-    irregular_accuracy = irregularity(replicates, sweep, "accuracy")
-    irregular_loss = (
-        irregularity(loss_replicates, sweep, "loss")
-        if loss_replicates
-        else Skipped("irregularities of loss", "there is no loss with an interval")
-    )
-    x_model, occlusion, placement = _controlled(sweep)
-    made: dict[str, Any] = {
-        "asymmetry_x": asymmetry(correct, sweep, "x"),
-        "asymmetry_y": asymmetry(correct, sweep, "y"),
+    profiles: list[Profile] = []
+    spread: Replicates | Skipped = Skipped("", "")
+    for each in sweep.metrics:
+        made, sampled = _profile(sweep.values(each), weights)
+        profiles.append(made)
+        if each == values.metric:
+            spread = sampled
+    del sampled  # as large as the maps of all samples
+    x_model, occlusion, placement = _controlled(values)
+    tested: dict[str, Any] = {
+        "asymmetry_x": asymmetry(values, "x"),
+        "asymmetry_y": asymmetry(values, "y"),
         "asymmetry_x_model": x_model,
-        "irregular_accuracy": irregular_accuracy,
-        "irregular_loss": irregular_loss,
-        "centre": centre(replicates, sweep),
-        "aliasing": aliasing(correct, sweep),
+        "centre": spread if isinstance(spread, Skipped) else centre(spread, sweep),
+        "aliasing": aliasing(values),
         "placement": placement,
-        "padding": padding_effect(sweep),
+        "padding": padding_effect(values),
     }
     return Metrics(
         sweep=sweep,
-        accuracy_at_origin=Estimate(right / n, float(lo), float(hi), "share", n, "Wilson"),
-        loss_at_origin=_loss_at_origin(loss, sweep.origin),
-        mean_accuracy=_mean_accuracy(sweep),
-        accuracy=accuracy_map(correct, replicates),
-        loss=loss,
-        per_class=class_maps(correct, sweep.labels, sweep.class_names),
-        retained=tuple(retained(replicates, sweep, level) for level in LEVELS),
-        worst_of_radius=worst_of_radius(correct, sweep, radius),
-        emptying_accuracy=_emptying(irregular_accuracy, sweep),
-        emptying_loss=_emptying(irregular_loss, sweep),
+        metric=values.metric,
+        profiles=tuple(profiles),
+        mean=_mean(values),
+        per_class=class_maps(values),
+        retained=tuple(spread if isinstance(spread, Skipped) else retained(spread, sweep, each) for each in LEVELS),
+        worst_of_radius=worst_of_radius(values, radius),
         consistency=consistency(sweep),
-        blank=blank_limit(sweep, correct),
+        blank=blank_limit(sweep),
         occlusion=occlusion,
-        tests=tests_of(**made),
-        **made,
+        tests=tests_of(**tested, irregular=[each.irregular for each in profiles]),
+        **tested,
     )
 
 
-def _controlled(
-    sweep: SweepArrays,
-) -> tuple[Asymmetry | Skipped, ControlEffect | Skipped, ControlEffect | Skipped]:
+def _profile(values: Values, weights: np.ndarray[Any, np.dtype[np.uint8]]) -> tuple[Profile, Replicates | Skipped]:
+    metric, sweep = values.metric, values.sweep
+    found = estimated_map(values, weights)
+    if isinstance(found, Skipped):
+        at_origin = Skipped(f"{metric.name} at (0, 0)", found.why)
+        irregular = Skipped(f"irregularities of {metric.name}", f"there is no {metric.name} with an interval")
+        return Profile(metric, at_origin, found, irregular, ()), found
+    made, sampled = found
+    value, lo, hi = (float(cells[sweep.origin]) for cells in (made.value, made.lo, made.hi))
+    n = made.n if made.n_each is None else int(made.n_each[sweep.origin])
+    method = "Wilson" if metric.is_share else "Student t over images"
+    reversals = irregularity(sampled, sweep)
+    emptied: tuple[Emptying | Skipped, ...] = ()
+    if not isinstance(reversals, Skipped):
+        nothing = Skipped("emptying", "there is no occlusion control")
+        has_control = "occlusion" in sweep.controls
+        emptied = tuple(emptying(r, values.of("occlusion")) if has_control else nothing for r in reversals.reversals)
+    at_origin_estimate = Estimate(value, lo, hi, metric.unit, n, method)
+    return Profile(metric, at_origin_estimate, made, reversals, emptied), sampled
+
+
+def _controlled(values: Values) -> tuple[Asymmetry | Skipped, ControlEffect | Skipped, ControlEffect | Skipped]:
     x_model: Asymmetry | Skipped = Skipped("asymmetry left/right without the data's own", "there is no flip control")
-    if "flip" in sweep.controls:
-        flip = sweep.controls["flip"]
-        x_model = asymmetry_without_data(sweep.correct, flip.correct, sweep, flip)
-    if "occlusion" not in sweep.controls:
+    if "flip" in values.sweep.controls:
+        x_model = asymmetry(values, "x", values.of("flip"))
+    if "occlusion" not in values.sweep.controls:
         why = "there is no occlusion control"
         return x_model, Skipped("occlusion effect", why), Skipped("placement effect", why)
-    control = sweep.controls["occlusion"]
-    effects = occlusion_effects(sweep.correct, control.correct, sweep, control)
+    effects = occlusion_effects(values, values.of("occlusion"))
     return (x_model, effects, effects) if isinstance(effects, Skipped) else (x_model, *effects)
 
 
-def _emptying(found: Irregularity | Skipped, sweep: SweepArrays) -> tuple[Emptying | Skipped, ...]:
-    if isinstance(found, Skipped):
-        return ()
-    if "occlusion" not in sweep.controls:
-        return tuple(Skipped("emptying", "there is no occlusion control") for _ in found.reversals)
-    control = sweep.controls["occlusion"]
-    return tuple(emptying(each, control, of_loss=found.quantity == "loss") for each in found.reversals)
-
-
-def _loss_at_origin(loss: MapEstimate | Skipped, origin: tuple[int, int]) -> Estimate | Skipped:
-    if isinstance(loss, Skipped):
-        return Skipped("loss at (0, 0)", loss.why)
-    value, lo, hi = (float(cells[origin]) for cells in (loss.value, loss.lo, loss.hi))
-    return Estimate(value, lo, hi, "nats", loss.n, "Student t over images")
-
-
-def _mean_accuracy(sweep: SweepArrays) -> Estimate | Skipped:
-    if sweep.n_images < 2:
-        return Skipped("mean accuracy", "one image has no interval")
-    return mean_accuracy_within(sweep, np.inf)
-
-
-def mean_accuracy_within(sweep: SweepArrays, radius: float) -> Estimate:
-    """Return the mean accuracy over all shifts of at most `radius` pixels (Euclidean), blank ones left out."""
-    return mean_estimate(accuracy_per_image(sweep, radius), "share", bounds=(0, 1))
-
-
-def accuracy_per_image(sweep: SweepArrays, radius: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Return each image's share of right shifts within `radius` pixels, shape (image,): what sweeps are compared by."""
-    inside = (sweep.distance <= radius) & ~sweep.blank
-    shares = [sweep.correct[s][:, inside].mean(axis=1) for s in sweep.slices()]
-    return np.concatenate(shares).astype(np.float64)
+def _mean(values: Values) -> Estimate | Skipped:
+    per_image = values.per_image(~values.sweep.blank)
+    if np.count_nonzero(~np.isnan(per_image)) < 2:
+        return Skipped(f"mean {values.metric.name}", "one image has no interval")
+    return mean_estimate(per_image, values.metric.unit, bounds=values.metric.bounds)
 
 
 def tests_of(
@@ -249,8 +301,7 @@ def tests_of(
     asymmetry_x: Asymmetry | Skipped,
     asymmetry_y: Asymmetry | Skipped,
     asymmetry_x_model: Asymmetry | Skipped,
-    irregular_accuracy: Irregularity | Skipped,
-    irregular_loss: Irregularity | Skipped,
+    irregular: list[Irregularity | Skipped],
     centre: Centre | Skipped,
     aliasing: tuple[Aliasing | Skipped, ...],
     placement: ControlEffect | Skipped,
@@ -262,9 +313,9 @@ def tests_of(
         if not isinstance(found, Skipped):
             named[f"asymmetry {name} overall"] = found.overall.p_value
             named[f"asymmetry {name} pairs"] = found.family_p
-    for irregular in (irregular_accuracy, irregular_loss):
-        if not isinstance(irregular, Skipped):
-            named[f"irregular {irregular.quantity}"] = irregular.p_value
+    for each in irregular:
+        if not isinstance(each, Skipped):
+            named[f"irregular {each.quantity}"] = each.p_value
     if not isinstance(centre, Skipped):
         named["centre x"], named["centre y"] = centre.x.p_value, centre.y.p_value
     for ripple in aliasing:

@@ -30,19 +30,19 @@ class Winner:
     Attributes
     ----------
     criterion
-        A quantity; "retained-as-accurate" is the retained area among the arms whose accuracy at (0, 0) is no lower than
-        the baseline's on the half for choosing.
+        A quantity; "retained-as-accurate" is the retained area among the arms that are no worse at (0, 0) than the
+        baseline on the half for choosing.
     which
         Position of the arm.
     chosen_by
-        Its value on the half for choosing, share or px^2 of the comparison's unit: too good, as any winner's.
+        Its value on the half for choosing, in the metric's unit or px^2 of the comparison's: too good, as any winner's.
     stated
         Its value on the other half.
     difference
-        Against the baseline on the other half, in points or px^2, paired; `Skipped` when the baseline itself won.
-        Nothing was chosen on these images: no correction for the choice is needed.
+        Against the baseline on the other half, paired; `Skipped` when the baseline itself won. Nothing was chosen on
+        these images: no correction for the choice is needed.
     difference_at_rest
-        The same for accuracy at (0, 0), which a winner in another respect may have paid with.
+        The same at (0, 0), which a winner in another respect may have paid with.
     n_chosen, n_stated
         Images in each half.
     """
@@ -88,7 +88,7 @@ def winners(aligned: Aligned, seed: int = 0) -> tuple[Winner | Skipped, ...]:
     choosing = first_half(aligned.index)
     picked = dict.fromkeys(CRITERIA, -1)
     best = dict.fromkeys(CRITERIA, -np.inf)
-    # The baseline first: with equal values it stays, and its accuracy decides who is as accurate.
+    # The baseline first: with equal values it stays, and its own at (0, 0) decides who is as accurate.
     rest_of_base = np.inf
     for which in (aligned.baseline, *aligned.others):
         made = score(aligned, which, n_resamples=0, chosen=choosing)
@@ -110,8 +110,8 @@ def winners(aligned: Aligned, seed: int = 0) -> tuple[Winner | Skipped, ...]:
 
 def _value(made: Scores, criterion: Criterion) -> float:
     if criterion in ("retained", "retained-as-accurate"):
-        return made.area if made.mean("at-rest") > 0 else -np.inf
-    return made.mean(_quantity(criterion))
+        return made.area if made.performance("at-rest") not in (0, -np.inf) else -np.inf
+    return made.performance(_quantity(criterion))
 
 
 def _quantity(criterion: Criterion) -> Quantity:
@@ -134,6 +134,8 @@ def _winner(
         return Skipped(f"winner by {criterion}", found.why)
     if quantity == "retained":
         found = found.scaled(aligned.arms[which].scale ** 2, "px^2")
+    if quantity != "retained":
+        chosen_by *= made.metric.sign
     difference: Estimate | Skipped = Skipped("difference", "the baseline itself won")
     at_rest = difference
     if which != aligned.baseline:

@@ -25,13 +25,14 @@ from torch import Tensor, nn
 from shiftlens.devices import number_format, resolve_device
 from shiftlens.engine.direct import prepare_module
 from shiftlens.engine.fusing import can_fuse, fuse_relu
-from shiftlens.engine.outcomes import Outcomes, outcome_tensors
+from shiftlens.engine.outcomes import Outcomes
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.window_evaluator import EnginePath, Mask, finite, in_view, refuse_not_finite
 from shiftlens.errors import ModelOutputError
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid, canvas
+from shiftlens.tasks.classification import CLASSIFICATION
 
 logger = logging.getLogger(__name__)
 
@@ -257,7 +258,7 @@ class _Track:
         window = self._windows[place]
         image, shift = window // self._n_shifts, window % self._n_shifts
         scores = self._owner.scores(self._gathered(image, shift))
-        found = (finite(scores), *outcome_tensors(scores, self._targets[image]))
+        found = (finite(scores), *CLASSIFICATION.outcome(scores, None, self._targets[image]).values())
         for room, values in zip(self._found, found, strict=True):
             room.index_copy_(0, place, values.to(room.dtype))
         self._at += self._size

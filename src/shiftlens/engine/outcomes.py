@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from shiftlens.engine.plan import ChunkResult
+from shiftlens.tasks.classification import CLASSIFICATION
 
 Places = slice | tuple[NDArray[np.int64], NDArray[np.int64]]
 """Images of a chunk, or windows by image and shift."""
@@ -33,12 +32,12 @@ class Outcomes:
     @staticmethod
     def of(scores: Tensor, targets: Tensor) -> Outcomes:
         """Outcomes [n] from scores [n, classes] and true classes [n]."""
-        prediction, loss, confidence, margin = outcome_tensors(scores, targets)
+        rows = CLASSIFICATION.outcome(scores, None, targets)
         return Outcomes(
-            prediction.cpu().numpy(),
-            loss.float().cpu().numpy(),
-            confidence.half().cpu().numpy(),
-            margin.float().cpu().numpy(),
+            rows["prediction"].cpu().numpy(),
+            rows["loss"].float().cpu().numpy(),
+            rows["confidence"].half().cpu().numpy(),
+            rows["margin"].float().cpu().numpy(),
         )
 
     @staticmethod
@@ -77,14 +76,3 @@ class Outcomes:
         """Outcomes [image, shift] as the result of a chunk, for a grid of `shape`."""
         whole = len(self.prediction), *shape
         return ChunkResult(self.prediction.reshape(whole), self.loss.reshape(whole), self.confidence.reshape(whole))
-
-
-def outcome_tensors(scores: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `Outcomes` holds for scores [n, classes] and true classes [n], each [n] on the scores' device."""
-    log_total = torch.logsumexp(scores, dim=1)
-    best, prediction = scores.max(dim=1)
-    loss = log_total - scores.gather(1, targets[:, None])[:, 0]
-    confidence = torch.exp(best - log_total)
-    # `amax`, since where the second best is does not matter: with a million classes looking for it takes longest.
-    margin = best - scores.scatter(1, prediction[:, None], -math.inf).amax(dim=1)
-    return prediction, loss, confidence, margin

@@ -11,8 +11,8 @@ import numpy as np
 from shiftlens.analysis.arm_scores import Quantity, Scores, score
 from shiftlens.analysis.arms import Aligned, Progress, align
 from shiftlens.analysis.comparable import Source, opened, position_of
+from shiftlens.analysis.differences import Differences
 from shiftlens.analysis.paired import (
-    Counts,
     critical_value,
     difference_map,
     disagreements,
@@ -117,13 +117,13 @@ def compared(
     """
     aligned = align(sources, baseline, partial=partial, progress=progress)
     base = score(aligned, baseline, n_resamples=n_resamples, seed=seed)
-    tested = ~aligned.grid(base.right[:1]).blank
+    tested = aligned.tested
     found: dict[int, Scores] = {baseline: base.without_cells()}
-    counts: dict[int, Counts] = {}
+    counts: dict[int, Differences] = {}
     nulls: list[FloatArray] = []
     for k in aligned.others:
         made = score(aligned, k, n_resamples=n_resamples, seed=seed)
-        counts[k] = disagreements(made.right, base.right)
+        counts[k] = disagreements(made, base)
         nulls.append(null_of(counts[k], made, base, tested))
         found[k] = made.without_cells()
     critical = critical_value(nulls, int(tested.sum()))
@@ -131,13 +131,16 @@ def compared(
     differences = {k: estimates(found[k], base, aligned, k) for k in aligned.others}
     maps = {k: map_p(counts[k], tested) for k in aligned.others}
     corrected = _corrected(differences, maps)
+    n_tests = len(corrected)
     wanted: tuple[Quantity, ...] = ("at-rest", "near")
     against = tuple(
         Against(
             which=k,
             name=aligned.arms[k].name,
             differences={
-                q: each if isinstance(each, Skipped) else judged(q, each, corrected[k, q], len(corrected))
+                q: each
+                if isinstance(each, Skipped)
+                else judged(aligned.metric, q, each, corrected[k, q], len(corrected))
                 for q, each in differences[k].items()
             },
             map=difference_map(counts[k], tested, critical, corrected[k, "map"], maps[k]),
@@ -151,13 +154,13 @@ def compared(
         rows=tuple(_row(aligned, k, found[k], differences.get(k)) for k in range(len(aligned.arms))),
         against=against,
         winners=winners(aligned, seed),
-        accuracy=np.stack([found[k].accuracy for k in range(len(aligned.arms))]),
+        accuracy=np.stack([found[k].map for k in range(len(aligned.arms))]),
         dys=aligned.dys,
         dxs=aligned.dxs,
         blank=~tested,
         n_images=aligned.n_images,
         unit=aligned.unit,
-        n_tests=len(corrected),
+        n_tests=n_tests,
         aligned=aligned,
     )
     return replace(comparison, findings=sentences(comparison))

@@ -1,0 +1,131 @@
+"""Paired differences of a metric, summed over images a chunk at a time: one column for each pair of windows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats as sps
+
+from shiftlens.analysis.arrays import BoolArray, FloatArray, IntArray, row_means
+from shiftlens.stats import (
+    CONFIDENCE,
+    Estimate,
+    mcnemar_exact,
+    mean_estimate,
+    mean_interval,
+    paired_share_interval,
+    t_p_value,
+)
+from shiftlens.tasks.task import Variable
+
+
+class Differences:
+    """Sums over images of paired differences, one column a pair; shares are counted exactly.
+
+    Parameters
+    ----------
+    metric
+        What is compared.
+    n_images, n_columns
+        How many images and pairs are to come.
+    terms
+        Differences that each value is the sum of: 2 where the same pair is also seen on a control. The mean is taken.
+    """
+
+    def __init__(self, metric: Variable, n_images: int, n_columns: int, terms: int = 1) -> None:
+        self.metric, self.n_images, self.terms = metric, n_images, terms
+        kind = np.int64 if metric.is_share else np.float64
+        self.total, self.squares = np.zeros(n_columns, kind), np.zeros(n_columns, kind)
+        self.counts: IntArray = np.full(n_columns, 0 if metric.optional else n_images)
+        self.per_image = np.empty(n_images)
+
+    def add(self, images: slice, values: NDArray[Any], columns: BoolArray | slice = slice(None)) -> None:
+        """Add some images, (image, pair): int8, or floats with NaN; `per_image` is their mean over some columns."""
+        self.per_image[images] = row_means(values[:, columns])
+        if self.metric.optional:
+            there = ~np.isnan(values)
+            self.counts += there.sum(axis=0)
+            values = np.where(there, values, 0)
+        kind = np.int32 if self.metric.is_share else np.float64
+        self.total += values.sum(axis=0, dtype=kind)
+        self.squares += np.square(values, dtype=np.int8 if self.metric.is_share else kind).sum(axis=0, dtype=kind)
+
+    @property
+    def gained(self) -> IntArray:
+        """Images of a share whose difference is 1, (pair,)."""
+        return np.asarray((self.squares + self.total) // 2, np.int64)
+
+    @property
+    def lost(self) -> IntArray:
+        """Images of a share whose difference is -1, (pair,)."""
+        return np.asarray((self.squares - self.total) // 2, np.int64)
+
+    @property
+    def mean(self) -> FloatArray:
+        """Mean of what was added, (pair,); NaN for a pair that no image has."""
+        out = np.full(len(self.total), np.nan)
+        np.divide(self.total, self.counts, out=out, where=self.counts > 0)
+        return out
+
+    @property
+    def value(self) -> FloatArray:
+        """Mean difference, (pair,), in the unit in which differences are said."""
+        if self.terms == 1 and self.metric.is_share:
+            return np.asarray(self.metric.factor * self.total / self.n_images)
+        return self.metric.factor / self.terms * self.mean
+
+    def interval(self, z: float) -> tuple[FloatArray, FloatArray]:
+        """The interval of each pair by a critical value of the normal distribution, in the same unit."""
+        lo, hi = self.interval_of_mean(z)
+        factor = self.metric.factor / self.terms
+        return factor * lo, factor * hi
+
+    def interval_of_mean(self, z: float) -> tuple[FloatArray, FloatArray]:
+        """The same of what was added: by exact counts of a share, else Student's of the same level."""
+        n = self.n_images
+        if not self.metric.is_share:
+            _, lo, hi, _ = mean_interval(self.total, self.squares, self.counts, 1 - 2 * float(sps.norm.sf(z)))
+            return lo, hi
+        if self.terms == 1:
+            return paired_share_interval(self.gained, self.lost, n, z)
+        # z^2 / 4 images of each sign are added, as in the interval of paired shares: no pair is without spread.
+        half = z * np.sqrt((self.squares + z * z / 2 - self.total * self.mean) / n / n)
+        return self.mean - half, self.mean + half
+
+    def p_values(self) -> FloatArray:
+        """That each pair does not differ: exact McNemar for a share, else Student's t."""
+        n = self.n_images
+        if not self.metric.is_share:
+            mean, _, _, se = mean_interval(self.total, self.squares, self.counts)
+            # A spread of the size of the rounding is none.
+            return t_p_value(mean, np.where(se > 1e-7 * np.abs(mean), se, 0.0 * se), self.counts)
+        if self.terms == 1:
+            return mcnemar_exact(self.gained, self.lost)
+        se = np.sqrt((self.squares + 2 - self.total * self.mean) / n / n)
+        p: FloatArray = 2 * sps.t.sf(np.abs(self.mean) / se, n - 1)
+        return p
+
+    def overall(self) -> Estimate:
+        """The mean over images of their own means."""
+        return difference_of(self.metric, self.per_image / self.terms)
+
+
+def difference_of(metric: Variable, values: FloatArray, widest: int = 1, confidence: float = CONFIDENCE) -> Estimate:
+    """Return the mean of one difference an image (NaN left out), in the unit in which differences are said.
+
+    Parameters
+    ----------
+    metric
+        What it is a difference of.
+    values
+        (image,).
+    widest
+        How many differences a value is the sum of: its bounds are that many times as wide.
+    confidence
+        Two-sided.
+    """
+    lo, hi = (widest * bound for bound in metric.difference_bounds)
+    estimate = mean_estimate(values, metric.unit, bounds=(lo, hi), confidence=confidence)
+    return estimate.scaled(metric.factor, metric.difference_unit)

@@ -1,0 +1,1 @@
+"""What is measured under every shift: a model's raw output to one row of numbers a window."""
