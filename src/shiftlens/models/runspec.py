@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -61,11 +61,15 @@ class StoredPreprocessing(BaseModel):
     @classmethod
     def of(cls, preprocessing: Preprocessing) -> StoredPreprocessing:
         """As JSON has it: lists for tuples."""
-        return cls(**{k: list(v) if isinstance(v, tuple) else v for k, v in asdict(preprocessing).items()})
+        values: dict[str, Any] = asdict(preprocessing)
+        return cls(**{key: list(value) if isinstance(value, tuple) else value for key, value in values.items()})
 
     def restored(self) -> Preprocessing:
         """`of` undone; `InputError` for numbers out of range."""
-        return Preprocessing(**{k: tuple(v) if isinstance(v, list) else v for k, v in self.model_dump().items()})
+        values: dict[str, Any] = self.model_dump()
+        return Preprocessing(
+            **{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        )
 
 
 class RunSpec(BaseModel):
