@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,3 +73,8 @@ def sweep(
     d = np.arange(-reach, reach + 1).astype(np.float64)
     field = mean(d, d) if edge is None else trend(d, d, edge=edge)
     return arrays(margins(rng, n, field), rng, strides=strides)
+
+
+def predicting(made: SweepArrays, prediction: Any, **more: Any) -> SweepArrays:
+    """The same sweep with other predicted classes."""
+    return replace(made, variables={**made.variables, "prediction": prediction}, **more)

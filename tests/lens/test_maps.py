@@ -329,8 +329,10 @@ def test_bad_input() -> None:
         features(VGG("vgg6", width=2, size=32), size=(4, 4))
     with pytest.raises(InputError, match="unknown control 'flip'"):
         features(VGG("vgg6", width=2), size=(32, 32), controls=("flip",))
+    with pytest.raises(InputError, match="'resnet18' does not exist and is no spec"):
+        features("resnet18", size=(8, 8))
     with pytest.raises(InputError, match="expected a Model"):
-        features("resnet18", size=(8, 8))  # type: ignore[arg-type]
+        features(3, size=(8, 8))  # type: ignore[arg-type]
     run = features(VGG("vgg6", width=2), size=(32, 32))
     with pytest.raises(InputError, match="did you mean"):
         run["0.1"]

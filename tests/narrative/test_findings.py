@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import typer
 
-from analysis.planted import arrays, margins, sweep, trend
+from analysis.planted import arrays, margins, predicting, sweep, trend
 from cuts import cut
 from narrative.commands import parse
 from narrative.diagnosed import said_of
@@ -43,10 +43,6 @@ def mirrored(made):
 
 def swapped(made):
     return replace(made, variables={name: np.swapaxes(cells, 1, 2).copy() for name, cells in made.variables.items()})
-
-
-def predicting(made, prediction, **more):
-    return replace(made, variables={**made.variables, "prediction": prediction}, **more)
 
 
 def by_id(found):

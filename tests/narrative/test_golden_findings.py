@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from analysis.planted import arrays, margins, sweep, trend
+from analysis.planted import arrays, margins, predicting, sweep, trend
 from comparison.pairs import pair_of, plateau, sources
 from narrative.diagnosed import said_of
 from shiftlens.analysis.arrays import SweepArrays
@@ -53,7 +53,7 @@ def controlled(harm: bool) -> SweepArrays:
     rng = np.random.default_rng(3)
     d = np.arange(-6, 7.0)
     near, far = (arrays(margins(rng, 200, trend(d, d, edge=edge)), rng) for edge in (4, 6))
-    far = replace(far, labels=near.labels, prediction=np.where(far.correct, near.labels[:, None, None], 9))
+    far = predicting(far, np.where(far.correct, near.labels[:, None, None], 9), labels=near.labels)
     moved, kept = (near, far) if harm else (far, near)
     return replace(moved, controls={"occlusion": kept, "canvas": kept, "flip": moved})
 
@@ -75,7 +75,7 @@ def sweeps_said() -> dict[str, Callable[[], Any]]:
         "tight": lambda: said_of(tight, n_resamples=FEW, training=training, **notes),
         "wrap": lambda: said_of(replace(quiet, fill="wrap", fill_is_constant=False), n_resamples=FEW, fill="wrap"),
         "wide": lambda: said_of(sweep(0, 60, 4, mean=lambda y, x: trend(y, x, edge=30)), n_resamples=FEW),
-        "all wrong": lambda: said_of(replace(quiet, prediction=np.full(quiet.loss.shape, 9)), n_resamples=FEW),
+        "all wrong": lambda: said_of(predicting(quiet, np.full(quiet.loss.shape, 9)), n_resamples=FEW),
     }
 
 

@@ -191,7 +191,7 @@ def other_classes() -> ImageSet:
         (lambda: FineTuning(lr=float("nan")), "lr must be above 0"),
         (lambda: FineTuning(dtype="float16"), "unknown dtype"),
         (lambda: finetune(model(), bars(), FineTuning(flip="sometimes")), "unknown flip"),
-        (lambda: finetune(model(), bars(), FineTuning(shift=-1)), "crop must be at least 0"),
+        (lambda: finetune(model(), bars(), FineTuning(shift=-1)), "shift must be at least 0 pixels, got -1"),
         (lambda: finetune(wrap(lambda x: x.mean((2, 3)), size=16, mean=0.5), bars()), "plain callable"),
     ],
 )

@@ -332,7 +332,8 @@ def scripted() -> nn.Module:
         (lambda: repair(VGG(width=2), padding="mirror"), "unknown padding mode 'mirror'"),
         (lambda: repair(VGG(width=2), padding="edge"), "did you mean 'replicate'"),
         (lambda: repair(VGG(width=2), downsample="blurr"), "did you mean 'blur'"),
-        (lambda: repair("vgg", padding="reflect"), "expects an nn.Module, got str"),  # type: ignore[call-overload]
+        (lambda: repair("vgg", padding="reflect"), "'vgg' does not exist and is no spec"),
+        (lambda: repair(3, padding="reflect"), "expects an nn.Module, got int"),  # type: ignore[call-overload]
         (lambda: repair(scripted(), padding="reflect"), "1 is TorchScript"),
         (lambda: repair(nn.Sequential(nn.LazyConv2d(3, 3)), padding="reflect"), "0 has no shape yet"),
         (

@@ -304,7 +304,7 @@ def test_a_second_writer_is_refused(tmp_path: Path, model: Model) -> None:
         ({"controls": ("blur",)}, "control"),
         ({"controls": ("occlusion",), "fill": "wrap"}, "occlusion"),
         ({"images": [1, 2]}, "expected an ImageSet"),
-        ({"model": nn.Identity()}, "expected a Model"),
+        ({"model": 3}, "expected a Model"),
         ({"device": "cuda:99"}, "cuda:99"),
     ],
     ids=lambda value: value if isinstance(value, str) else next(iter(value)),

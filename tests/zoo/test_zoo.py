@@ -53,7 +53,7 @@ def as_in_a_long_sweep(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(tuning, "WORTH_MEASURING", 1e-6)
     monkeypatch.setattr(tuning, "MEASURED_SECONDS", 1e-4)
     monkeypatch.setattr(engine, "WORTH_CUTTING", 0.0)
-    monkeypatch.setattr(engine, "PICTURES_TO_CUT", 0)
+    monkeypatch.setattr(engine, "IMAGES_TO_CUT", 0)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield

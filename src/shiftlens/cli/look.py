@@ -20,32 +20,17 @@ if TYPE_CHECKING:
 Partial = o.Partial
 
 
-def opened_any(path: Path, partial: bool) -> Sweep | FeatureRun:
-    """A feature run, or a sweep as `opened` takes it."""
-    from shiftlens.lens.feature_store import holds_features, open_features
-
-    return open_features(path) if holds_features(path) else opened(path, partial)
-
-
-def opened(path: Path, partial: bool) -> Sweep:
-    """A sweep with at least one whole image; an incomplete one only when that is asked for.
-
-    Raises
-    ------
-    StoreError
-        Nothing is there, it is no sweep, or not enough of it; says how much.
-    """
+def opened(path: Path, partial: bool) -> Sweep | FeatureRun:
+    """A feature run, or a sweep with at least one whole image; an incomplete one only when that is asked for."""
     from shiftlens.errors import StoreError
+    from shiftlens.lens.feature_store import holds_features, open_features
     from shiftlens.sweeps.sweep_result import open_sweep
 
-    sweep = open_sweep(path, partial=True)
-    if sweep.complete:
-        return sweep
-    there = f"{path} is not complete: {sweep.n_written:,} of {sweep.n_images:,} images are there"
+    if holds_features(path):
+        return open_features(path)
+    sweep = open_sweep(path, partial=partial)
     if not sweep.n_written:
-        raise StoreError(f"{there}; run the same sweep again to go on with it")
-    if not partial:
-        raise StoreError(f"{there}; run the same sweep again to finish it, or take what is there with --partial")
+        raise StoreError(f"{path}: 0 of {sweep.n_images:,} images are there; run the same sweep again to resume it")
     return sweep
 
 
@@ -68,7 +53,7 @@ def findings(
     made = []
     with shell.progress("measuring", "results") as report:
         for number, path in enumerate(results):
-            result = opened_any(path, partial)
+            result = opened(path, partial)
             shell.say(f"measuring {path}")
             made.append((path, result, all_findings(result, seed=seed)))
             report(number + 1, len(results))
@@ -147,7 +132,7 @@ def plot(
 
     figures.check_format(format)
     shell.say(f"drawing {result}")
-    found = opened_any(result, partial)
+    found = opened(result, partial)
     if isinstance(found, FeatureRun):
         made = plot_features(found, out, format=format)
     else:

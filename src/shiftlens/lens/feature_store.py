@@ -63,7 +63,7 @@ class FeatureHeader(Header):
     data: _Line | None
     data_digest: _Line | None
     n_images: Whole
-    n_layers: Annotated[int, Field(ge=1, le=_MOST_LAYERS)]
+    n_layers: Annotated[int, Field(ge=1, le=_MOST_LAYERS, description=f"a whole number from 1 to {_MOST_LAYERS}")]
     seed: Whole
     notes: Annotated[tuple[_Line, ...], stored(list, tuple), JSON, Field(description="a JSON list of texts")]
     software: Table

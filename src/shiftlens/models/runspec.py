@@ -61,16 +61,12 @@ class StoredPreprocessing(BaseModel):
     @classmethod
     def of(cls, preprocessing: Preprocessing) -> StoredPreprocessing:
         """As JSON has it: lists for tuples."""
-        values: dict[str, Any] = {
-            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(preprocessing).items()
-        }
-        return cls(**values)
+        values: dict[str, Any] = asdict(preprocessing)
+        return cls.model_validate({k: list(v) if isinstance(v, tuple) else v for k, v in values.items()})
 
     def restored(self) -> Preprocessing:
         """`of` undone; `InputError` for numbers out of range."""
-        values: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in self.model_dump().items()
-        }
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in self.model_dump().items()}
         return Preprocessing(**values)
 
 

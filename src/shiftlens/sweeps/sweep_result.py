@@ -187,6 +187,6 @@ def _checked(sweep: Sweep, partial: bool) -> Sweep:
         what = f"control {sweep.header.control} of {sweep.path}" if sweep.header.control else str(sweep.path)
         raise StoreError(
             f"{what} is not complete: {sweep.n_written} of {sweep.n_images} images are there; run the same sweep "
-            "again to finish it, or open it with partial=True"
+            "again to finish it, or use the images that are there (--partial, partial=True)"
         )
     return sweep
