@@ -10,6 +10,7 @@ from planted import N_CLASSES, margins, trend
 
 from comparison.pairs import sources
 from shiftlens.analysis.arrays import SweepArrays
+from shiftlens.analysis.regions import threshold
 from shiftlens.analysis.summary import all_metrics
 from shiftlens.errors import InputError
 from shiftlens.narrative.comparing import compared
@@ -215,3 +216,8 @@ def test_loss_is_measured_as_accuracy_is():
     assert made.values().metric == ACCURACY
     with pytest.raises(InputError, match="metric"):
         made.values("acuracy")
+
+
+@pytest.mark.parametrize(("at_origin", "lowest"), [(0.8, 0.72), (-2.0, -2.2), (0.0, 0.0)])
+def test_a_retained_value_may_be_worse_by_a_tenth_on_either_side_of_zero(at_origin: float, lowest: float) -> None:
+    assert float(threshold(np.float64(at_origin), 0.9)) == pytest.approx(lowest)
