@@ -377,3 +377,22 @@ def test_an_unknown_layer_suggests_the_nearest() -> None:
     assert graph.find("0") is graph.sites[0]
     with pytest.raises(InputError, match=r"small has no spatial layer 'features\.1'; it has 0"):
         graph.find("features.1")
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(3, 4, (3, 5), (2, 3), (1, 2), (2, 1)),
+        nn.ConvTranspose2d(3, 4, (3, 5), (2, 3), (1, 2), output_padding=(1, 0)),
+        nn.MaxPool2d((3, 5), (2, 3), (1, 2)),
+        nn.AvgPool2d((3, 5), (2, 3), (1, 2)),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_rows_come_before_columns(layer: nn.Module) -> None:
+    """Kernel, stride, dilation and padding that differ between the axes."""
+    (site,) = trace(layer, (24, 31))
+    assert (site.kernel, site.stride) == ((3, 5), (2, 3))
+    assert site.dilation == ((2, 1) if isinstance(layer, nn.Conv2d) else (1, 1))
+    assert site.padding == Sides(2, 2, 1, 1)
+    assert site.out_size == tuple(layer(torch.zeros(1, 3, 24, 31)).shape[-2:])
