@@ -123,7 +123,7 @@ def test_ctrl_c_ends_the_workers_and_the_same_command_goes_on(tmp_path: Path, mo
     assert "Traceback" not in errors
     assert "lost its worker" not in errors
     last = errors.strip().splitlines()[-1]
-    assert last.endswith("interrupted; run the same command again: sweeps and trainings go on where they stopped")
+    assert last.endswith("interrupted; run the same command again: sweeps and trainings resume where they stopped")
     wait_for(lambda: not ours(there))
     assert not folder.exists()
     n_there = n_written(out)
