@@ -23,7 +23,7 @@ from shiftlens.storage.checksums import checksums, seal_of, state_seal_of
 from shiftlens.storage.entries import refuse_strange_entries, refuse_swollen
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.header import SweepHeader
-from shiftlens.sweeps.layout import CHUNKED, KNOWN, state_of
+from shiftlens.sweeps.layout import KNOWN, state_of
 from sweeps import small_sweeps as small
 
 Facts = dict[str, Any]
@@ -83,9 +83,9 @@ def seal_sweep(path: Path) -> None:
     for chunk in range(group.n_chunks):
         span = group.span(chunk)
         with suppress(Exception):  # a torn one
-            arrays = [group._read(name, span) for name in CHUNKED]
-            right = checksums(seal, span, *arrays[:3])
-            if not np.array_equal(arrays[3], right):
+            arrays = [group._read(name, span) for name in group.measured]
+            right = checksums(seal, span, *arrays[:-1])
+            if not np.array_equal(arrays[-1], right):
                 group.array("checksum")[span] = right
 
 

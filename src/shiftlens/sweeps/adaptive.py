@@ -88,8 +88,8 @@ def _until(
         missing = [chunk for chunk in chunks if not group.is_finished(chunk)]
         if missing:
             yield [Job(group, chunk) for chunk in missing]
-        for prediction, _, labels in group.chunks(chunks):
-            band.add((prediction == labels[:, None, None]).reshape(len(labels), n_cells))
+        for values, *_ in group.metrics(chunks):
+            band.add(values.reshape(len(values), n_cells))
         look = band.look()
         if missing:
             announce(_described(look))

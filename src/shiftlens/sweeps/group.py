@@ -1,13 +1,16 @@
 """One Zarr v3 group of a sweep, the sweep itself or a control: which chunks are finished, and their numbers.
 
-Arrays are chunked along `image` only. A chunk of images is written once, whole: confidence and loss first, prediction
-and checksums last, so a chunk counts as finished exactly when all can be read, hold no "not written" and agree.
+Arrays are chunked along `image` only. A chunk of images is written once, whole: the task's variables from the last to
+the first, then the checksums, so a chunk counts as finished exactly when all can be read, hold no "not written" and
+agree. An accumulator has one row a chunk, which the checksum of each of its images covers.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,12 +25,10 @@ from shiftlens.storage.checksums import checksums, state_seal_of
 from shiftlens.storage.entries import refuse_swollen
 from shiftlens.storage.locking import Unsynced, disk_errors
 from shiftlens.storage.written_folder import WrittenFolder
-from shiftlens.sweeps.layout import ADAPTIVE, CHUNKED, open_checked, state_of
+from shiftlens.sweeps.layout import ADAPTIVE, is_accumulator, mean_arrays, measured_arrays, open_checked, state_of
 
 ChunkState = Literal["whole", "absent", "torn", "wrong"]
 """All there and right; nothing there; partly there or unreadable; readable, but not what was written."""
-
-MEANS = ("accuracy", "mean_loss")
 
 
 class SweepGroup:
@@ -48,8 +49,10 @@ class SweepGroup:
         self._group, self._arrays = opened.group, opened.arrays
         self.everyone = opened.known["label"], opened.known["index"]
         self.n_population = len(self.everyone[0])
-        self.chunk_size = int(self._arrays["loss"].chunks[0])
-        self.not_written = int(np.iinfo(self._arrays["prediction"].dtype).max)
+        self.chunk_size = int(self._arrays["checksum"].chunks[0])
+        self.measured, self.means_of = measured_arrays(self.header.task), mean_arrays(self.header.task)
+        self._accumulators = {each.name for each in self.header.task.variables if is_accumulator(each)}
+        self._fills = {name: self._arrays[name].fill_value for name in self.measured}
         self.stop_at(self._n_images_used() if self.complete else self.n_population)
         self._unsynced = Unsynced()
         # A control lies in another group's folder.
@@ -104,20 +107,43 @@ class SweepGroup:
 
     def state(self, chunk: int) -> ChunkState:
         """What a chunk is; one that cannot be decoded is torn."""
-        if not any(self._file(chunk, name).is_file() for name in CHUNKED):
+        if not any(self._file(chunk, name).is_file() for name in self.measured):
             return "absent"
-        span = self.span(chunk)
         try:
             with disk_errors(self.path, "read"):
-                prediction, loss, confidence, stored = (self._read(name, span) for name in CHUNKED)
+                *values, stored = (self._read_chunk(name, chunk) for name in self.measured)
         except (ValueError, RuntimeError, TypeError):
             return "torn"
-        if (prediction == self.not_written).any() or np.isnan(loss).any() or np.isnan(confidence).any():
+        if any(self.unwritten(name, v).any() for name, v in zip(self.measured, values, strict=False)):
             return "torn"
         if not stored.all():
             return "torn"
-        right = checksums(self._seal, span, prediction, loss, confidence)
-        return "whole" if np.array_equal(stored, right) else "wrong"
+        return "whole" if np.array_equal(stored, self._checksums(chunk, values)) else "wrong"
+
+    def unwritten(self, name: str, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which numbers of one of the arrays `measured`, or of the means, say that nothing was written."""
+        fill = self._fills.get(name, np.nan)
+        return np.isnan(values) if fill != fill else np.asarray(values == fill)
+
+    def may_lack(self, name: str) -> bool:
+        """Whether NaN in one of the means can be what was written."""
+        return name in self.means_of and self.means_of[name].optional
+
+    def images_of(self, name: str, rows: slice) -> slice:
+        """The images that some rows of an array belong to."""
+        if name not in self._accumulators:
+            return rows
+        start, stop, _ = rows.indices(self._arrays[name].shape[0])
+        return slice(start * self.chunk_size, stop * self.chunk_size)
+
+    def _checksums(self, chunk: int, values: list[NDArray[Any]]) -> NDArray[np.uint64]:
+        span = self.span(chunk)
+        n = span.stop - span.start
+        rows = [
+            _digest_rows(each, n) if name in self._accumulators else each
+            for name, each in zip(self.measured, values, strict=False)
+        ]
+        return checksums(self._seal, span, *rows)
 
     def is_finished(self, chunk: int) -> bool:
         """Whether all of a chunk's numbers are there and right."""
@@ -131,72 +157,91 @@ class SweepGroup:
         """How many images the marked chunks hold."""
         return sum(self.span(chunk).stop - self.span(chunk).start for chunk in np.flatnonzero(chunks).tolist())
 
-    def chunks(self, marked: Iterable[int]) -> Iterator[tuple[NDArray[Any], NDArray[np.float32], NDArray[np.int64]]]:
-        """Prediction, loss [image, dy, dx] and label [image] of each marked chunk, one at a time."""
+    def metrics(self, marked: Iterable[int]) -> Iterator[list[NDArray[Any]]]:
+        """Every metric of `means_of` [image, dy, dx], of each marked chunk, one at a time."""
+        task, grid = self.header.task, self.header.grid
+        origin = int(np.searchsorted(grid.dys, 0)), int(np.searchsorted(grid.dxs, 0))
         for chunk in marked:
             span = self.span(chunk)
+            read = cache(partial(self._read_chunk, chunk=chunk))
             try:
                 with disk_errors(self.path, "read"):
-                    prediction, loss = self._read("prediction", span), self._read("loss", span)
+                    found = [
+                        task.measured(each.name, read, self.labels[span], origin) for each in self.means_of.values()
+                    ]
             except (ValueError, RuntimeError) as error:
                 raise StoreError(
                     f"{self.path} is damaged: images {span.start} to {span.stop - 1}: {one_line(error)}"
                 ) from error
-            yield prediction, loss, self.labels[span]
+            yield found
 
-    def means(self, marked: Iterable[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Accuracy (0 to 1) and mean loss (nats) [dy, dx] over the marked chunks: float64, always summed in order."""
-        n_correct = np.zeros(self.header.grid.shape, dtype=np.int64)
-        total_loss = np.zeros(self.header.grid.shape, dtype=np.float64)
-        n = 0
-        for prediction, loss, label in self.chunks(marked):
-            n_correct += (prediction == label[:, None, None]).sum(axis=0)
-            total_loss += loss.sum(axis=0, dtype=np.float64)
-            n += len(label)
-        if n == 0:
-            return np.full(n_correct.shape, np.nan), np.full(n_correct.shape, np.nan)
-        return n_correct / n, total_loss / n
+    def means(self, marked: Iterable[int]) -> dict[str, NDArray[np.float64]]:
+        """The mean (dy, dx) of each metric over the marked chunks: float64, always summed in order.
+
+        A window that has no value is left out; NaN where no window has one.
+        """
+        shape = self.header.grid.shape
+        totals = [np.zeros(shape, dtype=np.int64 if each.is_share else np.float64) for each in self.means_of.values()]
+        counts = [np.zeros(shape, dtype=np.int64) for _ in totals]
+        for found in self.metrics(marked):
+            for k, (values, metric) in enumerate(zip(found, self.means_of.values(), strict=True)):
+                if metric.optional:
+                    counts[k] += (~np.isnan(values)).sum(axis=0)
+                    totals[k] += np.nansum(values, axis=0, dtype=np.float64)
+                else:
+                    counts[k] += len(values)
+                    totals[k] += values.sum(axis=0, dtype=totals[k].dtype)
+        out = {}
+        for name, total, n in zip(self.means_of, totals, counts, strict=True):
+            out[name] = np.full(shape, np.nan)
+            np.divide(total, n, out=out[name], where=n > 0)
+        return out
 
     def wrong_means(self) -> tuple[str, ...]:
-        """Which of `accuracy` and `mean_loss` are not those of the chunks, to the last bit; all must be finished."""
+        """Which of the means are not those of the chunks, to the last bit; all chunks must be finished."""
         wrong = []
-        for name, right in zip(MEANS, self.means(range(self.n_chunks)), strict=True):
+        for name, right in self.means(range(self.n_chunks)).items():
             try:
                 stored = self._read(name, slice(None))
             except (OSError, ValueError, RuntimeError, TypeError):
                 stored = np.empty(0)
-            if not np.array_equal(stored, right):
+            if not np.array_equal(stored, right, equal_nan=self.means_of[name].optional):
                 wrong.append(name)
         return tuple(wrong)
 
     # ---- writing
 
-    def write(self, chunk: int, result: ChunkResult) -> None:
-        """Write one whole chunk.
+    def write(self, chunk: int, result: ChunkResult | Mapping[str, NDArray[Any]]) -> None:
+        """Write one whole chunk: for each variable of the task an array, of an accumulator the sum over the chunk.
 
         Raises
         ------
         StoreError
             The disk is full or refuses; the other chunks are untouched and the chunk counts as not written.
         """
+        given = result if isinstance(result, Mapping) else vars(result)
         span = self.span(chunk)
-        shape = (span.stop - span.start, *self.header.grid.shape)
-        if any(a.shape != shape for a in (result.prediction, result.loss, result.confidence)):
-            raise ValueError(f"a chunk is written whole: expected {shape}, got {result.prediction.shape}")
-        if result.prediction.min() < 0 or result.prediction.max() >= self.not_written:
-            raise ValueError(f"predictions must lie between 0 and {self.not_written - 1}")
-        stored = {name: getattr(result, name).astype(self._arrays[name].dtype) for name in CHUNKED[:3]}
-        stored["checksum"] = checksums(self._seal, span, *stored.values())
+        stored = {}
+        for name in self.measured[:-1]:
+            array, of_chunk = self._arrays[name], name in self._accumulators
+            values = given[name][None] if of_chunk else given[name]
+            shape = (1 if of_chunk else span.stop - span.start, *array.shape[1:])
+            if values.shape != shape:
+                raise ValueError(f"a chunk is written whole: expected {name} of {shape}, got {values.shape}")
+            if array.dtype.kind == "u" and (values.min() < 0 or values.max() >= self._fills[name]):
+                raise ValueError(f"{name} must lie between 0 and {self._fills[name] - 1}")
+            stored[name] = values.astype(array.dtype)
+        stored["checksum"] = self._checksums(chunk, list(stored.values()))
         with self.folder.writing(*(self._file(chunk, name) for name in stored)):
-            for name in ("confidence", "loss", "prediction", "checksum"):
-                self._arrays[name][span] = stored[name]
+            for name in (*reversed(self.measured[:-1]), "checksum"):
+                self._arrays[name][self._rows(name, chunk)] = stored[name]
                 self._unsynced.add(self._file(chunk, name))
             self._unsynced.sync_now_and_then()
 
     def finish(self, half_width_reached: float | None = None) -> None:
         """Write the means over all images, then `complete`; the caller knows that every chunk is finished."""
         self.folder.refuse_gone()  # what is not there would read as not written
-        means = dict(zip(MEANS, self.means(range(self.n_chunks)), strict=True))
+        means = self.means(range(self.n_chunks))
         files = {name: self.path / name / "c" / "0" / "0" for name in means}
         with self.folder.writing(*files.values()):
             for name, values in means.items():
@@ -204,7 +249,7 @@ class SweepGroup:
                 self._unsynced.add(files[name])
             # What a killed process wrote may not have reached the disk either.
             for chunk in range(self.n_chunks):
-                self._unsynced.add(*(self._file(chunk, name) for name in CHUNKED))
+                self._unsynced.add(*(self._file(chunk, name) for name in self.measured))
             self._unsynced.sync()
             self._set(complete=True, n_images_used=self.n_images, half_width_reached=half_width_reached)
 
@@ -239,7 +284,7 @@ class SweepGroup:
         """`ValueError` when a chunk of these images says that it unpacks to more than its numbers are."""
         array, size = self._arrays[name], self.chunk_size
         most = math.prod(array.chunks) * array.dtype.itemsize
-        start, stop, _ = images.indices(self.n_images) if name in CHUNKED else (0, size, 1)
+        start, stop, _ = images.indices(self.n_images) if name in self.measured else (0, size, 1)
         for chunk in range(start // size, -(-stop // size)):
             refuse_swollen(self._file(chunk, name), most)
 
@@ -251,3 +296,17 @@ class SweepGroup:
     def _read(self, name: str, span: slice) -> NDArray[Any]:
         self.refuse_swollen(name, span)
         return np.asarray(self._arrays[name][span])
+
+    def _rows(self, name: str, chunk: int) -> slice:
+        """Where a chunk's numbers lie in an array."""
+        return slice(chunk, chunk + 1) if name in self._accumulators else self.span(chunk)
+
+    def _read_chunk(self, name: str, chunk: int) -> NDArray[Any]:
+        self.refuse_swollen(name, self.span(chunk))
+        return np.asarray(self._arrays[name][self._rows(name, chunk)])
+
+
+def _digest_rows(values: NDArray[Any], n: int) -> NDArray[np.uint8]:
+    """SHA-256 of an accumulator's row, once for each image."""
+    plain = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    return np.broadcast_to(np.frombuffer(hashlib.sha256(plain.data).digest(), np.uint8), (n, 32))

@@ -33,6 +33,8 @@ from shiftlens.storage.headers import (
     stored,
 )
 from shiftlens.sweeps.looks import Schedule
+from shiftlens.tasks.classification import CLASSIFICATION
+from shiftlens.tasks.stored_form import task_from_table, task_to_table
 
 KIND = "sweep"
 SCHEMA_VERSION = 3
@@ -82,7 +84,8 @@ class SweepHeader(Header):
     down-sampling factors met in the net; `training` is what the model's run directory says about its training;
     `control` is None for the sweep itself and the control's name in a control's subgroup; `schedule` is what an
     adaptive sweep declares beforehand, None for one of all images; `behaviour` is what the model answers on fixed
-    images, None where it was not asked.
+    images, None where it was not asked; `task` is what was measured (a `tasks.task.Task`), which the file names where
+    it is not classification.
     """
 
     model: Text
@@ -118,6 +121,7 @@ class SweepHeader(Header):
     behaviour: Annotated[InstanceOf[Behaviour] | None, stored(dict, Behaviour.from_json)] = Field(
         None, description="a JSON object"
     )
+    task: Annotated[Any, stored(dict, task_from_table), not_null] = Field(CLASSIFICATION, description="a JSON object")
 
     def for_control(self, control: str) -> SweepHeader:
         """The header of a control's subgroup."""
@@ -132,6 +136,8 @@ class SweepHeader(Header):
             attributes["adaptive"] = self.schedule.to_json()
         if self.behaviour is not None:
             attributes["behaviour"] = as_json(self.behaviour.to_json())
+        if self.task.name != CLASSIFICATION.name:
+            attributes["task"] = as_json(task_to_table(self.task))
         for name in type(self).model_fields:
             value = getattr(self, name)
             if name == "grid":
@@ -145,7 +151,7 @@ class SweepHeader(Header):
                 attributes[name] = as_json(asdict(value))
             elif name == "image_size":
                 attributes[name] = list(value)
-            elif name not in ("control", "schedule", "behaviour"):
+            elif name not in ("control", "schedule", "behaviour", "task"):
                 attributes[name] = as_json(value) if isinstance(value, tuple | dict) else value
         return attributes
 
@@ -181,6 +187,8 @@ class SweepHeader(Header):
         def other(what: str, there: object, here: object) -> StoreError:
             return StoreError(f"{where} holds a sweep {what}: {there}, this run has {here}; choose another path")
 
+        if task_to_table(self.task) != task_to_table(stored.task):
+            raise other("of another task", *(h.task.name for h in (stored, self)))
         if self.model_digest != stored.model_digest:
             if self.model == stored.model and self.preprocessing != stored.preprocessing:
                 raise other("with another preprocessing", *(_entry(h.preprocessing) for h in (stored, self)))

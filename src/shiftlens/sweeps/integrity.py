@@ -35,7 +35,7 @@ class Fault:
         Of a chunk: "absent" (nothing there), "torn" (partly there, or unreadable) or "wrong" (readable, but not what
         was written). Of the means: "wrong". Of a group that cannot be opened: "damaged".
     where
-        "chunk", "accuracy", "mean_loss" or "group".
+        "chunk", the name of a mean ("accuracy", "mean_loss") or "group".
     chunk
         Its number, from 0; None for the others.
     images
@@ -156,7 +156,9 @@ def verify_sweep(path: str | Path) -> Verification:
         if group.complete and states.count("whole") == group.n_chunks:
             faults += [_mean_fault(group, name) for name in group.wrong_means()]
         elif group.complete:
-            notes.append(f"accuracy and mean_loss of {group.path}: they are those of chunks that are not all there")
+            notes.append(
+                f"{' and '.join(group.means_of)} of {group.path}: they are those of chunks that are not all there"
+            )
     return Verification(
         out=str(path),
         n_chunks=sum(group.n_chunks for group in groups),

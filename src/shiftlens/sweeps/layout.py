@@ -16,26 +16,25 @@ from shiftlens.storage.checksums import seal_of, state_seal_of
 from shiftlens.storage.entries import refuse_swollen
 from shiftlens.storage.groups import Layout, Mode, damage_of, open_array, open_group
 from shiftlens.sweeps.header import SWEEP, SweepHeader
+from shiftlens.tasks.classification import CLASSIFICATION
+from shiftlens.tasks.stored_form import KNOWN_TASKS
+from shiftlens.tasks.task import OBJECT, WINDOW, Stored, Task, Variable
 
-_CELLS = ("image", "dy", "dx")
-
-_ARRAYS: dict[str, tuple[tuple[str, ...], str | None, dict[str, str]]] = {
-    "prediction": (_CELLS, None, {"long_name": "predicted class"}),  # as small as the number of classes allows
-    "loss": (_CELLS, "float32", {"long_name": "cross-entropy of the true class", "units": "nat"}),
-    "confidence": (_CELLS, "float16", {"long_name": "probability of the predicted class"}),
-    "checksum": (("image",), "uint64", {"long_name": "checksum of the image's prediction, loss and confidence"}),
-    "accuracy": (_CELLS[1:], "float64", {"long_name": "share of images predicted right"}),
-    "mean_loss": (_CELLS[1:], "float64", {"long_name": "mean cross-entropy", "units": "nat"}),
+_ALWAYS: dict[str, tuple[tuple[str, ...], str, dict[str, str]]] = {
     "label": (("image",), "int64", {"long_name": "true class"}),
     "index": (("image",), "int64", {"long_name": "position in the source"}),
     "dy": (("dy",), "int64", {"long_name": "shift down", "units": "pixel"}),
     "dx": (("dx",), "int64", {"long_name": "shift to the right", "units": "pixel"}),
 }
-"""Every array: its dimensions, its dtype and its attributes."""
+"""Arrays of every sweep, whatever its task: dimensions, dtype and attributes."""
 
-ARRAYS = tuple(_ARRAYS)
-CHUNKED = ("prediction", "loss", "confidence", "checksum")
-"""The arrays that are cut along `image`; all others are read in one go."""
+_ABOUT = {
+    "loss": {"long_name": "cross-entropy of the true class", "units": "nat"},
+    "confidence": {"long_name": "probability of the predicted class"},
+    "accuracy": {"long_name": "share of images predicted right"},
+    "mean_loss": {"long_name": "mean cross-entropy", "units": "nat"},
+}
+"""What classification says of its arrays, where that is more than their variables say."""
 
 KNOWN = ("label", "index", "dy", "dx")
 """The arrays that are written when the group is made, and sealed."""
@@ -58,16 +57,72 @@ def prediction_dtype(n_classes: int) -> np.dtype[np.unsignedinteger[Any]]:
     return np.dtype(np.min_scalar_type(n_classes))
 
 
+def measured_arrays(task: Task) -> tuple[str, ...]:
+    """The arrays that hold a chunk's numbers, as the task names them, and last their checksum."""
+    return (*(each.name for each in task.variables), "checksum")
+
+
+def mean_arrays(task: Task) -> dict[str, Variable]:
+    """The arrays (dy, dx) that are written at the end, each with the metric whose mean it is."""
+    stored = {each.name for each in task.variables}
+    metrics = KNOWN_TASKS.get(task.name, Stored(task.variables)).metrics(labelled=True)
+    return {f"mean_{each.name}" if each.name in stored else each.name: each for each in metrics}
+
+
+def array_names(task: Task) -> tuple[str, ...]:
+    """Every array of a group."""
+    return (*measured_arrays(task), *mean_arrays(task), *_ALWAYS)
+
+
+def is_accumulator(variable: Variable) -> bool:
+    """Whether it is summed over the windows of a chunk: one row a chunk."""
+    return variable.dims not in (WINDOW, OBJECT)
+
+
+def _variable_layout(variable: Variable, header: SweepHeader, n_images: int, chunk_size: int) -> Layout:
+    """Of a window, one number a cell; of an accumulator, one row a chunk, so that chunks merge in any order."""
+    dtype = prediction_dtype(header.n_classes) if variable.name == "prediction" else np.dtype(variable.dtype)
+    if dtype.kind == "b":
+        dtype = np.dtype(np.uint8)  # which has a value to spare for "not written"
+    # Where NaN means that a window has no such number, "not written" needs another mark.
+    missing = (-np.inf if variable.optional else np.nan) if dtype.kind == "f" else int(np.iinfo(dtype).max)
+    if variable.dims == WINDOW:
+        shape = header.grid.shape
+        return Layout(WINDOW, (n_images, *shape), (chunk_size, *shape), dtype, missing)
+    sizes = dict(zip(("y", "x"), header.image_size, strict=True))
+    if not set(variable.dims) <= set(sizes):
+        raise StoreError(f"expected {variable.name} over {', '.join(WINDOW)} or y, x, got {', '.join(variable.dims)}")
+    axes = tuple(sizes[axis] for axis in variable.dims)
+    n_chunks = -(-n_images // chunk_size)
+    return Layout(("chunk", *variable.dims), (n_chunks, *axes), (1, *axes), dtype, missing)
+
+
 def layouts(header: SweepHeader, n_images: int, chunk_size: int) -> dict[str, Layout]:
     """What every array of a group must be; a chunk that is not there must read as "not written"."""
-    sizes = dict(zip(_CELLS, (n_images, *header.grid.shape), strict=True))
-    made = {}
-    for name, (dimensions, stored, _) in _ARRAYS.items():
-        dtype = prediction_dtype(header.n_classes) if stored is None else np.dtype(stored)
+    sizes = dict(zip(WINDOW, (n_images, *header.grid.shape), strict=True))
+    made = {each.name: _variable_layout(each, header, n_images, chunk_size) for each in header.task.variables}
+    made["checksum"] = Layout(("image",), (n_images,), (chunk_size,), np.dtype(np.uint64))
+    for name in mean_arrays(header.task):
+        made[name] = Layout(WINDOW[1:], header.grid.shape, header.grid.shape, np.dtype(np.float64), np.nan)
+    for name, (dimensions, dtype, _) in _ALWAYS.items():
         shape = tuple(sizes[d] for d in dimensions)
-        fill = int(np.iinfo(dtype).max) if name == "prediction" else np.nan if dtype.kind == "f" else 0
-        made[name] = Layout(dimensions, shape, (chunk_size, *shape[1:]) if name in CHUNKED else shape, dtype, fill)
+        made[name] = Layout(dimensions, shape, shape, np.dtype(dtype))
     return made
+
+
+def _about(task: Task) -> dict[str, dict[str, str]]:
+    """The attributes of every array."""
+    *names, last = (each.name for each in task.variables)
+    listed = f"{', '.join(names)} and {last}" if names else last
+    made = {each.name: _described(each.long_name, each.unit) for each in task.variables}
+    made["checksum"] = {"long_name": f"checksum of the image's {listed}"}
+    made |= {name: _described(f"mean of {each.long_name}", each.unit) for name, each in mean_arrays(task).items()}
+    made |= {name: about for name, (_, _, about) in _ALWAYS.items()}
+    return made | _ABOUT if task.name == CLASSIFICATION.name else made
+
+
+def _described(long_name: str, unit: str) -> dict[str, str]:
+    return {"long_name": long_name} | ({"units": unit} if unit else {})
 
 
 def create_group(
@@ -82,8 +137,9 @@ def create_group(
         attributes |= dict.fromkeys(ADAPTIVE)
     attributes["state_seal"] = state_seal_of(attributes["seal"], state_of(attributes))
     group = zarr.create_group(place, zarr_format=3, attributes=attributes)
+    about = _about(header.task)
     for name, layout in layouts(header, len(labels), chunk_size).items():
-        layout.create(group, name, known.get(name), _ARRAYS[name][2])
+        layout.create(group, name, known.get(name), about[name])
 
 
 @dataclass(frozen=True)
@@ -110,7 +166,7 @@ def open_checked(path: Path, mode: Mode) -> OpenedGroup:
         attributes = group.attrs.asdict()
         SWEEP.refuse_other_version(path, attributes.get("schema_version"))
         header = SweepHeader.from_attributes(attributes, str(path))
-        arrays = {name: open_array(path, name, mode) for name in ARRAYS}
+        arrays = {name: open_array(path, name, mode) for name in array_names(header.task)}
         _refuse_other_layout(path, header, arrays)
         for name in KNOWN:
             refuse_swollen(path / name / "c" / "0", arrays[name].nbytes)
@@ -125,7 +181,7 @@ def _refuse_other_layout(path: Path, header: SweepHeader, arrays: dict[str, zarr
     n_images = arrays["label"].shape[0] if arrays["label"].ndim else 0
     if not 1 <= n_images <= _MOST_IMAGES:
         raise StoreError(f"{path} is damaged: expected 1 to {_MOST_IMAGES} labels, got {n_images}")
-    chunk = arrays["loss"].chunks[0] if arrays["loss"].ndim else 0
+    chunk = arrays["checksum"].chunks[0] if arrays["checksum"].ndim else 0
     if chunk < 1:
         raise StoreError(f"{path} is damaged: expected chunks of at least 1 image, got {chunk}")
     for name, layout in layouts(header, n_images, chunk).items():

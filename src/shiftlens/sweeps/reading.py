@@ -15,7 +15,7 @@ from zarr.storage import LocalStore
 from shiftlens.errors import StoreError
 from shiftlens.storage.groups import damage_of
 from shiftlens.sweeps.group import SweepGroup
-from shiftlens.sweeps.layout import ARRAYS
+from shiftlens.sweeps.layout import array_names
 
 
 def open_dataset(group: SweepGroup) -> xr.Dataset:
@@ -27,7 +27,8 @@ def open_dataset(group: SweepGroup) -> xr.Dataset:
     """
     # What else lies in the group is not ours, and could be of any size; what its attributes ask xarray to do neither.
     with os.scandir(group.path) as entries:
-        others = [entry.name for entry in entries if entry.name not in ARRAYS]
+        ours = array_names(group.header.task)
+        others = [entry.name for entry in entries if entry.name not in ours]
     store = LocalStore(group.path, read_only=True)  # xarray would put a home folder for `~` in a path
     with damage_of(group.path):
         data: xr.Dataset = xr.open_zarr(
@@ -35,14 +36,14 @@ def open_dataset(group: SweepGroup) -> xr.Dataset:
         )
     named = {
         name: data[name].copy(data=indexing.LazilyIndexedArray(_Checked(group, name)))
-        for name in ("prediction", "loss", "confidence", "checksum", "accuracy", "mean_loss")
+        for name in (*group.measured, *group.means_of)
         if name in data.variables
     }
-    return data.assign(named).isel(image=slice(group.n_images))
+    return data.assign(named).isel(image=slice(group.n_images), chunk=slice(group.n_chunks), missing_dims="ignore")
 
 
 class Cells:
-    """One of `prediction`, `loss`, `confidence` (image, dy, dx) of some images, read from disk a slice at a time.
+    """A stored variable (image, dy, dx) of some images, read from disk a slice at a time.
 
     Parameters
     ----------
@@ -97,26 +98,27 @@ class _Checked(BackendArray):
         n_classes = self._group.header.n_classes
         try:
             first = key[0] if isinstance(key[0], slice) else slice(key[0], key[0] + 1)
+            first = self._group.images_of(self._name, first)
             self._group.refuse_swollen(self._name, first)
             values = np.asarray(self._stored[key])
         except (OSError, ValueError, RuntimeError, TypeError) as error:
             raise self.damage() from error
         if self._group.complete and self.unwritten(values):
             raise self.damage()
-        if self._name == "prediction" and (values[values != self._group.not_written] >= n_classes).any():
+        if self._name == "prediction" and (values[~self._group.unwritten("prediction", values)] >= n_classes).any():
             raise StoreError(f"{self._group.path} is damaged: expected predictions from 0 to {n_classes - 1}")
         return values
 
     def unwritten(self, values: NDArray[Any]) -> bool:
         """Whether some of these numbers mean "not written"."""
-        if self._name == "prediction":
-            return bool((values == self._group.not_written).any())
-        return bool(np.isnan(values).any())
+        if self._group.may_lack(self._name):
+            return False  # no window may have a value
+        return bool(self._group.unwritten(self._name, values).any())
 
     def damage(self) -> StoreError:
         """The error that names the chunks that are torn or gone."""
         group, path = self._group, self._group.path
-        if self._name in ("accuracy", "mean_loss"):
+        if self._name in self._group.means_of:
             what = f"{self._name} cannot be read"
         else:
             # Not only where it was read: who mends one chunk will want to know of all.

@@ -120,18 +120,18 @@ class Sweep:
     @cached_property
     def accuracy(self) -> xr.DataArray:
         """Share of images predicted right, 0 to 1, float64 (dy, dx); over the images written so far if incomplete."""
-        return self._map("accuracy", 0)
+        return self._mean("accuracy")
 
     @cached_property
     def mean_loss(self) -> xr.DataArray:
         """Mean cross-entropy in nats, float64 (dy, dx); over the images written so far if incomplete."""
-        return self._map("mean_loss", 1)
+        return self._mean("mean_loss")
 
-    def _map(self, name: str, which: int) -> xr.DataArray:
+    def _mean(self, name: str) -> xr.DataArray:
         stored = self.dataset[name]
         if self.complete:
             return stored.load()
-        return stored.copy(data=self._group.means(np.flatnonzero(self._finished).tolist())[which])
+        return stored.copy(data=self._group.means(np.flatnonzero(self._finished).tolist())[name])
 
     @property
     def controls(self) -> tuple[str, ...]:

@@ -1,0 +1,74 @@
+"""A task as a sweep's header has it: its name and what it stores, as JSON."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from shiftlens.errors import InputError
+from shiftlens.tasks.classification import CLASSIFICATION
+from shiftlens.tasks.task import WINDOW, Stored, Task, Variable
+
+KNOWN_TASKS: dict[str, Task] = {CLASSIFICATION.name: CLASSIFICATION}
+"""Tasks whose metrics are made of more than one stored variable; of any other the metrics are its variables."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+def task_to_table(task: Task) -> dict[str, Any]:
+    """JSON values; a bound that is infinite is null."""
+    return {"name": task.name, "variables": [_variable_to_table(each) for each in task.variables]}
+
+
+def task_from_table(table: dict[str, Any]) -> Task:
+    """Return the task of a file, with the variables that the file names.
+
+    Raises
+    ------
+    InputError
+        A variable's description cannot be understood.
+    """
+    name, variables = table.get("name"), table.get("variables")
+    if not isinstance(name, str) or not isinstance(variables, list) or not variables:
+        raise InputError(f"expected a task with a name and variables, got {table!r:.80}")
+    read = tuple(_variable_from_table(each) for each in variables)
+    if len({each.name for each in read}) < len(read):
+        raise InputError(f"expected variables of different names, got {', '.join(each.name for each in read):.80}")
+    known = KNOWN_TASKS.get(name)
+    if known is not None:
+        if known.variables != read:
+            raise InputError(f"expected the variables of {name}, got others")
+        return known
+    return Stored(read, name)
+
+
+def _variable_to_table(variable: Variable) -> dict[str, Any]:
+    table = asdict(variable)
+    table["bounds"] = [float(bound) if np.isfinite(bound) else None for bound in variable.bounds]
+    return table | {"dims": list(variable.dims), "needs": list(variable.needs)}
+
+
+def _variable_from_table(table: Any) -> Variable:
+    try:
+        low, high = table["bounds"]
+        bounds = (-np.inf if low is None else float(low), np.inf if high is None else float(high))
+        made = Variable(**table | {"bounds": bounds, "dims": tuple(table["dims"]), "needs": tuple(table["needs"])})
+        dtype = np.dtype(made.dtype)
+        names = (made.name, *made.dims)
+        right = all(_NAME.fullmatch(name) for name in names) and dtype.kind in "bfu" and bounds[0] <= bounds[1]
+    except (TypeError, ValueError, KeyError) as error:
+        raise InputError(f"expected a variable with name, dtype, dims and bounds, got {table!r:.80}") from error
+    words = (made.unit, made.long_name)
+    if (
+        not right
+        or made.better not in ("higher", "lower", None)
+        or made.kind not in ("share", "number", None)
+        or not isinstance(made.optional, bool)
+        or not all(isinstance(word, str) for word in words)
+        or (made.dims != WINDOW and dtype.kind != "f")
+    ):
+        raise InputError(f"expected a variable that can be stored, got {table!r:.80}")
+    return made
