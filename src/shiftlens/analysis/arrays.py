@@ -251,12 +251,18 @@ def image_slices(n_images: int, n_cells: int) -> Iterator[slice]:
         yield slice(start, min(start + size, n_images))
 
 
-def _whole_images(cells: Cells) -> IntArray:
-    """Return the images of which every shift is written: no cell holds NaN, or the largest number of its type."""
+def _whole_images(cells: Cells, *, optional: bool = False) -> IntArray:
+    """Return the images of which every shift is written: no cell holds what says "not written".
+
+    That is the largest number of the type; NaN; or, where NaN says that a window has no such number, -inf.
+    """
     whole = np.zeros(cells.shape[0], np.bool_)
     for s in image_slices(cells.shape[0], int(np.prod(cells.shape[1:]))):
         values = np.asarray(cells[s])
-        there = ~np.isnan(values) if values.dtype.kind == "f" else values != np.iinfo(values.dtype).max
+        if values.dtype.kind == "f":
+            there = ~np.isneginf(values) if optional else ~np.isnan(values)
+        else:
+            there = values != np.iinfo(values.dtype).max
         whole[s] = there.all(axis=(1, 2))
     return np.flatnonzero(whole)
 
@@ -264,7 +270,7 @@ def _whole_images(cells: Cells) -> IntArray:
 def from_sweep(
     sweep: Any,
     *,
-    task: Task = CLASSIFICATION,
+    task: Task | None = None,
     picture_size: tuple[int, int] | None = None,
     strides: tuple[int, ...] | None = None,
 ) -> SweepArrays:
@@ -276,7 +282,7 @@ def from_sweep(
         Anything with the attributes of a `Sweep`: `dataset`, `attrs`, `fill`, `complete`, `controls`,
         `control(name, partial=True)`.
     task
-        What its variables mean.
+        What its variables mean; by default what its header says.
     picture_size, strides
         By default the sweep's attributes `image_size`, (height, width), and `strides`.
 
@@ -286,6 +292,8 @@ def from_sweep(
         If a variable is missing or no image is whole.
     """
     data = sweep.dataset
+    if task is None:
+        task = getattr(getattr(sweep, "header", None), "task", CLASSIFICATION)
     labelled = task.needs_labels or "label" in data.variables
     names = dict.fromkeys(name for each in task.metrics(labelled=labelled) for name in each.needs or (each.name,))
     needed = [*names, *(["label"] if task.needs_labels else []), "dy", "dx"]
@@ -295,11 +303,11 @@ def from_sweep(
         raise StoreError(f"expected a sweep with {', '.join(lacking)}, got one with {there}")
     stored = {name: data[name].variable for name in names}
     optional = {each.name for each in task.variables if each.optional}
-    sure = next(name for name in names if name not in optional)  # a window without it was not written
+    sure = next((name for name in names if name not in optional), next(iter(names)))
     n = next(iter(stored.values())).shape[0]
     keep = np.arange(n)
     if not sweep.complete:
-        keep = _whole_images(stored[sure])
+        keep = _whole_images(stored[sure], optional=sure in optional)
         if not len(keep):
             raise StoreError("expected at least 1 image with all its shifts written, got none")
         stored = {name: cells.isel(image=keep) for name, cells in stored.items()}
@@ -323,17 +331,17 @@ def from_sweep(
         picture_size=None if size is None else (int(size[0]), int(size[1])),
         strides=tuple(int(s) for s in found),
         index=index[keep],
-        controls=_controls(sweep, task, sure, size, found),
+        controls=_controls(sweep, task, sure, sure in optional, size, found),
         n_missing=n - len(keep),
     )
 
 
-def _controls(sweep: Any, task: Task, sure: str, size: Any, strides: Any) -> dict[str, SweepArrays]:
+def _controls(sweep: Any, task: Task, sure: str, optional: bool, size: Any, strides: Any) -> dict[str, SweepArrays]:
     """Return the controls of which at least one image is whole."""
     out = {}
     for name in sweep.controls:
         control = sweep.control(name, partial=True)
-        if control.complete or len(_whole_images(control.dataset[sure].variable)):
+        if control.complete or len(_whole_images(control.dataset[sure].variable, optional=optional)):
             out[name] = from_sweep(control, task=task, picture_size=size, strides=strides)
     return out
 

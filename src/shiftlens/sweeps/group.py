@@ -220,8 +220,11 @@ class SweepGroup:
             The disk is full or refuses; the other chunks are untouched and the chunk counts as not written.
         """
         given = result if isinstance(result, Mapping) else vars(result)
-        span = self.span(chunk)
-        stored = {}
+        span, stored = self.span(chunk), {}
+        if set(given) != set(self.measured[:-1]):
+            raise ValueError(
+                f"a chunk is written whole: expected {', '.join(self.measured[:-1])}, got {', '.join(given)}"
+            )
         for name in self.measured[:-1]:
             array, of_chunk = self._arrays[name], name in self._accumulators
             values = given[name][None] if of_chunk else given[name]

@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from shiftlens.errors import StoreError
+from shiftlens.errors import InputError, StoreError
 from shiftlens.storage.checksums import seal_of, state_seal_of
 from shiftlens.storage.entries import refuse_swollen
 from shiftlens.storage.groups import Layout, Mode, damage_of, open_array, open_group
@@ -130,6 +130,11 @@ def create_group(
 ) -> None:
     """Make the empty group of a sweep or a control at `place`, where nothing is."""
     _refuse_other_looks(place, header, len(labels), chunk_size)
+    default = next(iter(mean_arrays(header.task).values()))
+    if header.schedule is not None and not default.is_share:
+        raise InputError(
+            f"{default.name} is a number, and only a share can stop a sweep early: leave the half-width out"
+        )
     known = dict(zip(KNOWN, (labels, index, header.grid.dys, header.grid.dxs), strict=True))
     attributes = header.to_attributes(complete=False)
     attributes["seal"] = seal_of(attributes, *known.values())
