@@ -263,14 +263,14 @@ def test_the_second_look_is_at_the_same_window(control: str | None) -> None:
         grid, place = GRID, (0, 0)
 
         def begin(self, *_: Any) -> Callable[[], Outcomes]:
-            loss = right.loss.copy()
+            loss = right["loss"].copy()
             loss[self.place] += 0.5
-            return lambda: replace(right, loss=loss)
+            return lambda: Outcomes(right | {"loss": loss})
 
     wrong = Wrong()
     rechecked = Rechecked(wrong, model, plan_of(), FILL)
     found = []
-    for image, shift in np.ndindex(right.loss.shape):
+    for image, shift in np.ndindex(right["loss"].shape):
         wrong.place = image, shift
         try:
             rechecked(images, labels, control)

@@ -41,7 +41,7 @@ def test_batches_change_nothing(logits, size):
     parts = [Outcomes.of(a, b) for a, b in zip(logits.split(size), LABELS.split(size), strict=True)]
     joined = Outcomes.joined(parts)
     for name in ("prediction", "loss", "confidence", "margin"):
-        assert np.array_equal(getattr(joined, name), getattr(whole, name)), name
+        assert np.array_equal(joined[name], whole[name]), name
 
 
 def test_the_input_is_left_as_it_was(logits):

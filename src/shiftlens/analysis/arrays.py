@@ -293,7 +293,8 @@ def from_sweep(
     """
     data = sweep.dataset
     if task is None:
-        task = getattr(getattr(sweep, "header", None), "task", CLASSIFICATION)
+        found_in_file: Task = getattr(getattr(sweep, "header", None), "task", CLASSIFICATION)
+        task = found_in_file
     labelled = task.needs_labels or "label" in data.variables
     names = dict.fromkeys(name for each in task.metrics(labelled=labelled) for name in each.needs or (each.name,))
     needed = [*names, *(["label"] if task.needs_labels else []), "dy", "dx"]

@@ -104,7 +104,7 @@ class DeviceEvaluator(EnginePath):
                 refuse_not_finite(good, flight.image)
                 found.put((flight.image, flight.shift), outcomes)
             if self._tick is not None:
-                self._tick(found.prediction.size)
+                self._tick(wanted.size)
             return found
 
         return finish
@@ -155,7 +155,7 @@ class _Flight:
         if self.arrived is not None:
             self.arrived.synchronize()
         finite, prediction, loss, confidence, margin = (array.numpy() for array in self.arrays)
-        return finite, Outcomes(prediction.astype(np.int64), loss, confidence, margin)
+        return finite, Outcomes(prediction=prediction.astype(np.int64), loss=loss, confidence=confidence, margin=margin)
 
 
 class _Track:

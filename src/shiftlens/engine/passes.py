@@ -98,7 +98,7 @@ class Settled(WindowEvaluator):
 
         def settled() -> Outcomes:
             found = finish()
-            near = wanted & (found.margin < self._doubt)
+            near = wanted & (found["margin"] < self._doubt)
             if near.any():
                 image, shift = np.nonzero(near)
                 exact = self._exact.begin(images, labels, control, near)()

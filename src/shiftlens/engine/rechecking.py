@@ -65,15 +65,15 @@ class Rechecked(WindowEvaluator):
         image, shift = int(draw.integers(len(images))), int(draw.integers(self.grid.n_shifts))
         with number_format("float32", self._alone.device):
             exact = self._alone.one(images[image], int(labels[image]), shift, control)
-        loss, prediction = float(found.loss[image, shift]), int(found.prediction[image, shift])
-        allowed = TOLERANCES[self._plan.dtype] * (1 + float(exact.loss[0]))
-        same_class = prediction == exact.prediction[0] or exact.margin[0] <= 2 * allowed
-        if abs(loss - float(exact.loss[0])) <= allowed and same_class:
+        loss, prediction = float(found["loss"][image, shift]), int(found["prediction"][image, shift])
+        allowed = TOLERANCES[self._plan.dtype] * (1 + float(exact["loss"][0]))
+        same_class = prediction == exact["prediction"][0] or exact["margin"][0] <= 2 * allowed
+        if abs(loss - float(exact["loss"][0])) <= allowed and same_class:
             return
         iy, ix = divmod(shift, self.grid.shape[1])
         raise ModelOutputError(
             f"under the shift ({self.grid.dxs[ix]}, {self.grid.dys[iy]}) the sweep found class {prediction} and a loss "
-            f"of {loss:.4f}, the module alone class {exact.prediction[0]} and {exact.loss[0]:.4f}: its answer "
+            f"of {loss:.4f}, the module alone class {exact['prediction'][0]} and {exact['loss'][0]:.4f}: its answer "
             "changes from call to call or with the other images of a batch (try --batch-size 1 at another path), met",
             (image,),
         )

@@ -61,4 +61,4 @@ def margins_of(evaluator: WindowEvaluator, images: NDArray[np.uint8], shift: NDA
     """Margins [n, shifts] of images [n, c, h, w] under some shifts, by their places in the grid."""
     wanted = np.zeros((len(images), evaluator.grid.n_shifts), dtype=np.bool_)
     wanted[:, shift] = True
-    return evaluator.begin(images, np.zeros(len(images), dtype=np.int64), None, wanted)().margin[:, shift]
+    return evaluator.begin(images, np.zeros(len(images), dtype=np.int64), None, wanted)()["margin"][:, shift]

@@ -117,7 +117,7 @@ class Task(Protocol):
         """Make what `outcome` needs of the outputs on the unshifted images and their targets, once an image."""
         ...
 
-    def outcome(self, outputs: Any, shifts: Tensor, state: Any) -> Mapping[str, Tensor]:
+    def outcome(self, outputs: Any, shifts: Tensor | None, state: Any) -> Mapping[str, Tensor]:
         """Make rows of the outputs of a batch of windows, their shifts [window, (dx, dy)] and each window's state."""
         ...
 
@@ -142,7 +142,7 @@ class Stored:
         """Nothing is measured any more."""
         raise NotImplementedError
 
-    def outcome(self, outputs: Any, shifts: Tensor, state: Any) -> Mapping[str, Tensor]:
+    def outcome(self, outputs: Any, shifts: Tensor | None, state: Any) -> Mapping[str, Tensor]:
         """Nothing is measured any more."""
         raise NotImplementedError
 
