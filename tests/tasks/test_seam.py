@@ -180,3 +180,8 @@ def test_a_number_does_not_stop_a_sweep_early(tmp_path: Path) -> None:
     assert not (tmp_path / "s.zarr").exists()
     store = small.create(tmp_path / "t.zarr", N, 3, task=Stored((FOUND, ERROR), "f"), schedule=Schedule.declared(N, 3))
     assert next(iter(store.main.means_of)) == "mean_found"
+
+
+def test_an_accumulator_too_large_for_the_memory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="by_place of at most"):
+        small.create(tmp_path / "s.zarr", task=TASK, image_size=(10**6, 10**6))

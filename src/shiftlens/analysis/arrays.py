@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -252,10 +252,7 @@ def image_slices(n_images: int, n_cells: int) -> Iterator[slice]:
 
 
 def _whole_images(cells: Cells, *, optional: bool = False) -> IntArray:
-    """Return the images of which every shift is written: no cell holds what says "not written".
-
-    That is the largest number of the type; NaN; or, where NaN says that a window has no such number, -inf.
-    """
+    """Images written under every shift: no cell holds the type's largest number or NaN (`optional`: -inf)."""
     whole = np.zeros(cells.shape[0], np.bool_)
     for s in image_slices(cells.shape[0], int(np.prod(cells.shape[1:]))):
         values = np.asarray(cells[s])
@@ -292,9 +289,7 @@ def from_sweep(
         If a variable is missing or no image is whole.
     """
     data = sweep.dataset
-    if task is None:
-        found_in_file: Task = getattr(getattr(sweep, "header", None), "task", CLASSIFICATION)
-        task = found_in_file
+    task = cast("Task", task or getattr(getattr(sweep, "header", None), "task", CLASSIFICATION))
     labelled = task.needs_labels or "label" in data.variables
     names = dict.fromkeys(name for each in task.metrics(labelled=labelled) for name in each.needs or (each.name,))
     needed = [*names, *(["label"] if task.needs_labels else []), "dy", "dx"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,8 @@ def _variable_layout(variable: Variable, header: SweepHeader, n_images: int, chu
     if not set(variable.dims) <= set(sizes):
         raise StoreError(f"expected {variable.name} over {', '.join(WINDOW)} or y, x, got {', '.join(variable.dims)}")
     axes = tuple(sizes[axis] for axis in variable.dims)
+    if math.prod(axes) > _MOST_NUMBERS:
+        raise StoreError(f"expected {variable.name} of at most {_MOST_NUMBERS:,} numbers, got {math.prod(axes):,}")
     n_chunks = -(-n_images // chunk_size)
     return Layout(("chunk", *variable.dims), (n_chunks, *axes), (1, *axes), dtype, missing)
 
