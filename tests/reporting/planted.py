@@ -22,7 +22,14 @@ DTYPES = {"u1": "<u1", "u2": "<u2", "u4": "<u4", "i4": "<i4", "f4": "<f4"}
 
 
 def sweep(
-    path: Path, n: int = 60, reach: int = 5, *, centre: tuple[float, float] = (0, 0), edge: float = 3.0, **changes: Any
+    path: Path,
+    n: int = 60,
+    reach: int = 5,
+    *,
+    centre: tuple[float, float] = (0, 0),
+    edge: float = 3.0,
+    controls: tuple[str, ...] = (),
+    **changes: Any,
 ) -> Sweep:
     """A sweep of `n` test digits, shuffled, with planted answers: right around `centre` (x, y), up to `edge` px."""
     images = load_images("digits", limit=n).subset(np.random.default_rng(5).permutation(n))
@@ -42,18 +49,19 @@ def sweep(
     from shiftlens.sweeps.sweep_store import SweepStore
 
     labels = np.asarray(images.labels, np.int64)
-    store = SweepStore.create(path, small.header(**header), labels, images.index, chunk_size=16)
+    store = SweepStore.create(path, small.header(**header), labels, images.index, chunk_size=16, controls=controls)
     rng = np.random.default_rng(3)
     d = np.arange(-reach, reach + 1).astype(np.float64)
-    margin = margins(rng, n, trend(d, d, edge=edge, soft=0.6, centre=centre))
-    wrong = (labels + rng.integers(1, 10, n)) % 10
-    group = store.group(None)
-    for chunk in range(group.n_chunks):
-        s = group.span(chunk)
-        prediction = np.where(margin[s] > 0, labels[s, None, None], wrong[s, None, None])
-        loss = np.logaddexp(0, -2 * margin[s]).astype(np.float32)
-        group.write(chunk, ChunkResult(prediction, loss, np.full(loss.shape, 0.5, np.float16)))
-    group.finish()
+    for control in (None, *controls):
+        margin = margins(rng, n, trend(d, d, edge=edge, soft=0.6, centre=centre))
+        wrong = (labels + rng.integers(1, 10, n)) % 10
+        group = store.group(control)
+        for chunk in range(group.n_chunks):
+            s = group.span(chunk)
+            prediction = np.where(margin[s] > 0, labels[s, None, None], wrong[s, None, None])
+            loss = np.logaddexp(0, -2 * margin[s]).astype(np.float32)
+            group.write(chunk, ChunkResult(prediction, loss, np.full(loss.shape, 0.5, np.float16)))
+        group.finish()
     return open_sweep(path)
 
 
