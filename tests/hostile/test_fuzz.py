@@ -39,7 +39,7 @@ from shiftlens.models.runs import build_net, load_run
 from shiftlens.models.runspec import parse_spec
 from shiftlens.nn import VGG
 from shiftlens.nn.edits import carry_out
-from shiftlens.reporting.arithmetic_file import inspection_from
+from shiftlens.reporting.saved_results import saved_result
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.header import SweepHeader
 from shiftlens.sweeps.sweep_result import open_sweep
@@ -386,13 +386,13 @@ def _mangle(
 @given(CHOICES)
 def test_layer_arithmetic(ground: Ground, choices: list[tuple[int, Any]]) -> None:
     document = altered(json.loads(ground.inspection.read_text()), choices)
-    on_disk(json.dumps(document).encode(), "i.json", inspection_from)
+    on_disk(json.dumps(document).encode(), "i.json", saved_result)
 
 
 @USUAL
 @given(st.binary(max_size=300) | st.text(max_size=300).map(lambda t: t.encode("utf-8", "surrogatepass")))
 def test_noise_as_layer_arithmetic(noise: bytes) -> None:
-    on_disk(noise, "i.json", inspection_from)
+    on_disk(noise, "i.json", saved_result)
 
 
 RECORD = {"kind": "training", "schema_version": 1, "complete": False, "epochs": [], "asked": {}, "schedule": {}}

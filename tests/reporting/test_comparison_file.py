@@ -15,8 +15,8 @@ from shiftlens.errors import StoreError
 from shiftlens.narrative.comparing import compare
 from shiftlens.narrative.comparison_result import Comparison
 from shiftlens.reporting import report
-from shiftlens.reporting.comparison_file import comparison_in
 from shiftlens.reporting.comparison_part import comparison_part, summary
+from shiftlens.reporting.saved_results import SavedComparison, saved_result
 
 
 @pytest.fixture(scope="module")
@@ -39,8 +39,8 @@ def saved(place: Path, made: Comparison) -> Path:
 
 
 def test_it_comes_back_as_it_was(saved: Path, made: Comparison) -> None:
-    found = comparison_in(saved)
-    assert found is not None
+    found = saved_result(saved)
+    assert isinstance(found, SavedComparison)
     assert (found.names, found.baseline, found.n_images, found.unit) == (made.names, 0, 40, made.unit)
     assert found.n_shifts == 121
     assert made.improved
@@ -68,32 +68,41 @@ def test_the_page_and_the_command(saved: Path, made: Comparison, place: Path) ->
     assert alone.title == "Comparison of sweeps"
 
 
-def test_one_without_a_kind_is_none(saved: Path, place: Path) -> None:
+def test_one_without_a_kind_is_refused_and_one_of_another_kind_is_read_as_that(saved: Path, place: Path) -> None:
     values = json.loads(saved.read_text())
     assert values.pop("kind") == "comparison"
     older = place / "older.json"
     older.write_text(json.dumps(values))
-    assert comparison_in(older) is None
-    (place / "no.json").write_text(json.dumps({"kind": "inspection", "baseline": 0, "against": []}))
-    assert comparison_in(place / "no.json") is None
+    with pytest.raises(StoreError, match=r"kind: Field required.*expected a sweep"):
+        saved_result(older)
+    (place / "no.json").write_text(json.dumps(values | {"kind": "inspection"}))
+    with pytest.raises(StoreError, match="model: Field required"):
+        saved_result(place / "no.json")
 
 
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda v: v | {"rows": []}, "different names"),
+        (lambda v: v | {"rows": []}, "rows: .* at least 1 item"),
         (lambda v: v | {"rows": [v["rows"][0]] * 2}, "different names"),
-        (lambda v: v | {"baseline": "nobody"}, "ValueError"),
-        (lambda v: v | {"n_images": True}, "whole number"),
-        (lambda v: v | {"n_images": -1}, "whole number"),
-        (lambda v: {k: v[k] for k in v if k != "findings"}, "KeyError: 'findings'"),
+        (lambda v: v | {"baseline": "nobody"}, "the baseline among them"),
+        (lambda v: v | {"n_images": True}, "n_images: .* valid integer"),
+        (lambda v: v | {"n_images": -1}, "n_images: .* greater than or equal to 0"),
+        (lambda v: {k: v[k] for k in v if k != "findings"}, "findings: Field required"),
         (lambda v: v | {"findings": [v["findings"][0] | {"severity": "<b>"}]}, "severity"),
-        (lambda v: v | {"findings": [v["findings"][0] | {"statement": 3}]}, "expected a text"),
-        (lambda v: v | {"rows": [v["rows"][0] | {"accuracy": "0.5"}]}, "expected a number"),
-        (lambda v: v | {"rows": [v["rows"][0] | {"accuracy": float("inf")}]}, "expected a number"),
-        (lambda v: v | {"rows": [v["rows"][0] | {"accuracy": 10**400}]}, "OverflowError"),
-        (lambda v: v | {"rows": [v["rows"][0] | {"accuracy": None, "skipped": {"accuracy": "x"}}]}, "in every row"),
-        (lambda v: v | {"against": ["x"]}, "TypeError"),
+        (lambda v: v | {"findings": [v["findings"][0] | {"statement": 3}]}, "statement: .* valid string"),
+        (lambda v: v | {"rows": [v["rows"][0] | {"accuracy": "0.5"}]}, "accuracy: .* valid number"),
+        (lambda v: v | {"rows": [v["rows"][0] | {"accuracy": float("inf")}]}, "accuracy: .* finite number"),
+        (lambda v: v | {"rows": [v["rows"][0] | {"accuracy": 10**400}]}, "accuracy: .* finite number"),
+        (
+            lambda v: v | {"rows": [v["rows"][0] | {"accuracy": None, "skipped": {"accuracy": "x"}}]},
+            "accuracy: .* valid number",
+        ),
+        (lambda v: v | {"against": ["x"]}, r"against\.0: .* should be an object"),
+        (lambda v: v | {"rows": [v["rows"][0] | {"difference_interval": None, "interval": None}]}, "difference"),
+        (lambda v: v | {"rows": [v["rows"][0] | {"retained_area": None}]}, "why it was skipped: retained_area"),
+        (lambda v: v | {"findings": [v["findings"][0] | {"unit": None, "value": 1.0}]}, "expected a unit"),
+        (lambda v: v | {"findings": [v["findings"][0] | {"section": "<b>"}]}, "section"),
     ],
 )
 def test_a_damaged_one_is_refused_in_one_line(
@@ -102,7 +111,7 @@ def test_a_damaged_one_is_refused_in_one_line(
     path = place / "changed.json"
     path.write_text(json.dumps(change(json.loads(saved.read_text()))))
     with pytest.raises(StoreError, match=f"changed.json cannot be reported on .*{text}.*: expected a sweep") as caught:
-        comparison_in(path)
+        saved_result(path)
     assert "\n" not in str(caught.value)
 
 

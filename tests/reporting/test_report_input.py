@@ -24,13 +24,13 @@ from shiftlens.narrative.comparing import compare
 from shiftlens.nn.vgg import VGG
 from shiftlens.reporting import report
 from shiftlens.reporting import writing as gather
-from shiftlens.reporting.arithmetic_file import inspection_from
 from shiftlens.reporting.comparison_part import comparisons
 from shiftlens.reporting.directions import directions
 from shiftlens.reporting.encoding import packed, png_uri, script_json
 from shiftlens.reporting.feature_part import thinned
 from shiftlens.reporting.given_items import given
 from shiftlens.reporting.page import written_whole
+from shiftlens.reporting.saved_results import saved_result
 from shiftlens.reporting.thumbnails import MOST_IMAGES, Source, chosen, gallery, sprite_of
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.stats import Skipped
@@ -65,7 +65,7 @@ def test_kinds_are_told_apart(tiny: Sweep, arithmetic: Path) -> None:
 def test_arithmetic_comes_back_as_it_was(arithmetic: Path) -> None:
     net = VGG("vgg6", width=4, downsample="stride").eval()
     truth = inspect(net, 32, name="net")
-    found = inspection_from(arithmetic)
+    found = saved_result(arithmetic)
     assert found.to_dict() == truth.to_dict()
     assert [layer.name for layer in found.uneven] == [layer.name for layer in truth.uneven] != []
 
@@ -73,21 +73,24 @@ def test_arithmetic_comes_back_as_it_was(arithmetic: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda v: [v], "expected an object"),
-        (lambda v: v | {"kind": "sweep"}, "kind 'sweep'"),
-        (lambda v: {k: v[k] for k in v if k != "layers"}, "KeyError: 'layers'"),
-        (lambda v: v | {"layers": []}, "expected a list of layers"),
-        (lambda v: v | {"size": [32]}, "expected two whole numbers"),
-        (lambda v: v | {"size": [32, True]}, "expected a whole number"),
-        (lambda v: v | {"model": 3}, "expected a text"),
-        (lambda v: v | {"layers": [v["layers"][0] | {"used": {"left": "1"}}]}, "expected a whole number"),
+        (lambda v: [v], "should be an object"),
+        (lambda v: v | {"kind": "sweep"}, "kind: .* 'inspection' or 'comparison'"),
+        (lambda v: {k: v[k] for k in v if k != "layers"}, "layers: Field required"),
+        (lambda v: v | {"layers": []}, "layers: .* at least 1 item"),
+        (lambda v: v | {"size": [32]}, r"size\.1: Field required"),
+        (lambda v: v | {"size": [32, True]}, r"size\.1: .* valid integer"),
+        (lambda v: v | {"model": 3}, "model: .* valid string"),
+        (
+            lambda v: v | {"layers": [v["layers"][0] | {"used": {"left": "1"}}]},
+            r"layers\.0\.used\.left: .* valid integer",
+        ),
     ],
 )
 def test_arithmetic_that_is_something_else(arithmetic: Path, place: Path, change: Any, text: str) -> None:
     path = place / "changed.json"
     path.write_text(json.dumps(change(json.loads(arithmetic.read_text()))))
     with pytest.raises(StoreError, match=f"changed.json cannot be reported on .*{text}.*: expected a sweep"):
-        inspection_from(path)
+        saved_result(path)
 
 
 def test_what_cannot_be_reported_on(place: Path, tiny: Sweep) -> None:

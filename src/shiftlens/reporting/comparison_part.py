@@ -13,10 +13,10 @@ from shiftlens.narrative.comparing import compared
 from shiftlens.narrative.comparison_result import Comparison
 from shiftlens.narrative.comparison_rows import HEADS
 from shiftlens.narrative.words import plain
-from shiftlens.reporting.comparison_file import SavedComparison
 from shiftlens.reporting.encoding import Data, figure_uri, packed
 from shiftlens.reporting.page_findings import sorted_out
 from shiftlens.reporting.page_maps import measured
+from shiftlens.reporting.saved_results import SavedComparison
 from shiftlens.reporting.sweep_part import Part, spaced_table
 from shiftlens.sweeps.sweep_result import Sweep
 

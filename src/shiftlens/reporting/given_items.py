@@ -15,8 +15,7 @@ from shiftlens.lens.feature_store import KIND as FEATURES
 from shiftlens.lens.feature_store import open_features
 from shiftlens.naming import printable
 from shiftlens.narrative.comparison_result import Comparison
-from shiftlens.reporting.arithmetic_file import EXPECTED, inspection_from
-from shiftlens.reporting.comparison_file import SavedComparison, comparison_in
+from shiftlens.reporting.saved_results import EXPECTED, SavedComparison, saved_result
 from shiftlens.storage.entries import metadata_of
 from shiftlens.storage.locking import disk_errors
 from shiftlens.sweeps.header import KIND as SWEEP
@@ -75,7 +74,7 @@ def _read(path: Path) -> Opened:
         if not path.exists():
             raise StoreError(f"nothing is at {printable(str(path))}: expected {EXPECTED}")
         if path.is_file():
-            return comparison_in(path) or inspection_from(path)
+            return saved_result(path)
     kind = _kind(path)
     if kind == FEATURES:
         return open_features(path)

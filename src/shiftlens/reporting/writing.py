@@ -15,7 +15,6 @@ from shiftlens.naming import Printed, distinct, printable
 from shiftlens.narrative.comparison_result import Comparison
 from shiftlens.narrative.finding import Findings
 from shiftlens.narrative.words import plain
-from shiftlens.reporting.comparison_file import SavedComparison
 from shiftlens.reporting.comparison_part import comparison_part, comparisons
 from shiftlens.reporting.encoding import Data
 from shiftlens.reporting.feature_part import feature_part
@@ -23,6 +22,7 @@ from shiftlens.reporting.given_items import Given, given
 from shiftlens.reporting.inspection_part import inspection_view
 from shiftlens.reporting.page import render, written_whole
 from shiftlens.reporting.questions import questions
+from shiftlens.reporting.saved_results import SavedComparison
 from shiftlens.reporting.sweep_part import SweepPart, sweep_part
 from shiftlens.reporting.thumbnails import Source, checked
 from shiftlens.storage.locking import disk_errors
