@@ -17,13 +17,15 @@ from shiftlens.figures.drawing import (
     check_format,
     extent,
     heat_map,
-    name_axes,
+    name_panels,
     new_figure,
-    save,
+    panels,
+    short,
+    title,
 )
 from shiftlens.figures.gallery import Pictures
 from shiftlens.figures.heatmaps import LEAST_POINTS
-from shiftlens.figures.profile import Profile
+from shiftlens.figures.profile import Profile, draw_profile, length_axis
 from shiftlens.stats import FloatArray
 from shiftlens.styling import default_style
 
@@ -105,9 +107,7 @@ def plot_comparison(made: Drawable, out: str | Path | None = None, *, format: st
     figures = {"differences": difference_maps(made), "accuracies": accuracy_maps(made)}
     if made.profiles:
         figures["profiles"] = profiles(made)
-    if out is None:
-        return Pictures(figures)
-    return Pictures(figures, tuple(save(figure, Path(out) / f"{name}.{kind}") for name, figure in figures.items()))
+    return Pictures(figures).saved(out, kind)
 
 
 @default_style()
@@ -118,42 +118,28 @@ def difference_maps(made: Drawable) -> Figure:
     """
     shown = {k: np.where(made.blank, np.nan, values) for k, values in made.differences.items()}
     low, high = balanced(np.stack(list(shown.values())), LEAST_POINTS)
-    figure, panels = _panels(len(shown))
-    drawn = None
-    for place, (k, values) in enumerate(shown.items()):
-        axes = panels[place]
-        drawn = heat_map(axes, values, made.shifts, (low, high), DIVERGING)
+    figure, every = _panels(len(shown))
+    for axes, (k, values) in zip(every, shown.items(), strict=True):
+        heat_map(axes, values, made.shifts, (low, high), DIVERGING)
         _outline(axes, np.where(made.blank, 0, made.marked[k]), made)
-        axes.set_title(_short(made.names[k]), fontsize=11, parse_math=False)
-        _label(axes, place, len(shown))
-    base = _short(made.names[made.baseline])
-    if drawn is not None:
-        label = f"points, range ±{high:.1f}; red: better than {base}, blue: worse"
-        bar = figure.colorbar(drawn, ax=panels[: len(shown)], shrink=0.85)
-        bar.set_label(label, parse_math=False)
-    figure.suptitle(
-        f"Accuracy minus that of {base}. {made.about}\n"
-        "Lines surround differences that stand when all shifts are looked at together (95 %)",
-        parse_math=False,
-        fontsize=11,
-    )
+        axes.set_title(short(made.names[k], LONGEST_NAME), fontsize=11, parse_math=False)
+    base = short(made.names[made.baseline], LONGEST_NAME)
+    bar = figure.colorbar(every[0].images[0], ax=every, shrink=0.85)
+    bar.set_label(f"points, range ±{high:.1f}; red: better than {base}, blue: worse", parse_math=False)
+    marks = "Lines surround differences that stand when all shifts are looked at together (95 %)"
+    title(figure, f"Accuracy minus that of {base}. {made.about}\n{marks}", 11)
     return figure
 
 
 @default_style()
 def accuracy_maps(made: Drawable) -> Figure:
     """Accuracy over (dx, dy) of every sweep in per cent, all on the range 0 to 100."""
-    n = len(made.names)
-    figure, panels = _panels(n)
-    drawn = None
-    for k, name in enumerate(made.names):
-        drawn = heat_map(panels[k], 100 * made.accuracy[k], made.shifts, (0.0, 100.0))
-        text = f"{_short(name)} (baseline)" if k == made.baseline else _short(name)
-        panels[k].set_title(text, fontsize=11, parse_math=False)
-        _label(panels[k], k, n)
-    if drawn is not None:
-        figure.colorbar(drawn, ax=panels[:n], label="accuracy (%), range 0 to 100", shrink=0.85)
-    figure.suptitle(f"Accuracy under every shift. {made.about}", parse_math=False, fontsize=11)
+    figure, every = _panels(len(made.names))
+    for axes, accuracy, name in zip(every, made.accuracy, _labels(made), strict=True):
+        heat_map(axes, 100 * accuracy, made.shifts, (0.0, 100.0))
+        axes.set_title(name, fontsize=11, parse_math=False)
+    figure.colorbar(every[0].images[0], ax=every, label="accuracy (%), range 0 to 100", shrink=0.85)
+    title(figure, f"Accuracy under every shift. {made.about}", 11)
     return figure
 
 
@@ -162,49 +148,30 @@ def profiles(made: Drawable) -> Figure:
     """Accuracy against the length of the shift, all sweeps in one axes, each with its band."""
     figure = new_figure(7.6, 4.8)
     axes = figure.add_subplot()
-    for k, (name, found) in enumerate(zip(made.names, made.profiles, strict=True)):
-        colour, dashes = LINES[k % len(LINES)], DASHES[k // len(LINES) % len(DASHES)]
-        text = f"{_short(name)} (baseline)" if k == made.baseline else _short(name)
-        axes.plot(found.radius, found.value, dashes, color=colour, marker=".", markersize=4, label=text)
-        if np.isfinite(found.lo).all():
-            axes.fill_between(found.radius, found.lo, found.hi, color=colour, alpha=0.18, linewidth=0)
+    for k, (name, found) in enumerate(zip(_labels(made), made.profiles, strict=True)):
+        style = {"linestyle": DASHES[k // len(LINES) % len(DASHES)], "markersize": 4}
+        draw_profile(axes, found, name, LINES[k % len(LINES)], alpha=0.18, **style)
+    length_axis(axes, "length of the shift (pixels of each net's input)")
     axes.set_ylim(0, 102)
-    axes.set_xlim(left=0)
     axes.set_ylabel("accuracy (%), range 0 to 100")
-    axes.set_xlabel("length of the shift (pixels of each net's input)")
-    axes.grid(color="0.9")
-    axes.set_axisbelow(True)
-    legend = axes.legend(loc="best", frameon=False)
-    for text_artist in legend.get_texts():
-        text_artist.set_parse_math(False)
-    figure.suptitle(
-        f"Mean over all directions. {made.about}\n"
-        "Bands: 95 % for all lengths of one net. The same images: overlapping bands may still differ",
-        parse_math=False,
-        fontsize=11,
-    )
+    for text in axes.legend(loc="best", frameon=False).get_texts():
+        text.set_parse_math(False)
+    bands = "Bands: 95 % for all lengths of one net. The same images: overlapping bands may still differ"
+    title(figure, f"Mean over all directions. {made.about}\n{bands}", 11)
     return figure
 
 
+def _labels(made: Drawable) -> list[str]:
+    names = [short(name, LONGEST_NAME) for name in made.names]
+    return [f"{name} (baseline)" if k == made.baseline else name for k, name in enumerate(names)]
+
+
 def _panels(n: int) -> tuple[Figure, list[Axes]]:
-    n_columns = _columns(n)
-    n_rows = -(-n // n_columns)
-    figure = new_figure(max(1.6 + 3.6 * n_columns, 6.4), 1.4 + 3.5 * n_rows)
-    panels = list(figure.subplots(n_rows, n_columns, squeeze=False).ravel())
-    for axes in panels[n:]:
-        axes.set_visible(False)
-    return figure, panels
-
-
-def _columns(n: int) -> int:
     """As few rows as fit, evenly filled: five are three and two, not four and one."""
-    n_rows = -(-n // MOST_COLUMNS)
-    return -(-n // n_rows)
-
-
-def _label(axes: Axes, place: int, n: int) -> None:
-    n_columns = _columns(n)
-    name_axes(axes, x=place + n_columns >= n, y=place % n_columns == 0, short=True)
+    n_columns = -(-n // -(-n // MOST_COLUMNS))
+    figure, every = panels(n, n_columns, (3.6, 3.5), (1.6, 1.4), least=6.4)
+    name_panels(every, n_columns)
+    return figure, every
 
 
 def _outline(axes: Axes, cells: NDArray[np.integer], made: Drawable) -> None:
@@ -221,8 +188,3 @@ def _outline(axes: Axes, cells: NDArray[np.integer], made: Drawable) -> None:
         from matplotlib.collections import LineCollection
 
         axes.add_collection(LineCollection(segments, colors="black", linewidths=0.9))
-
-
-def _short(name: str) -> str:
-    safe = "".join(c if c.isprintable() else "?" for c in name)
-    return safe if len(safe) <= LONGEST_NAME else f"{safe[: LONGEST_NAME - 1]}…"

@@ -77,12 +77,30 @@ def heat_map(
     return drawn
 
 
+def mirrored(values: FloatArray, along: IntArray, axis: int) -> FloatArray:
+    """The map (dy, dx) whose cell d on an axis holds the value at -d; nan where -d is not on the grid."""
+    place = {int(d): k for k, d in enumerate(along)}
+    partner = np.array([place.get(-int(d), -1) for d in along])
+    out: FloatArray = np.take(values, np.maximum(partner, 0), axis=axis).astype(np.float64)
+    np.moveaxis(out, axis, 0)[partner < 0] = np.nan
+    return out
+
+
 def name_axes(axes: Axes, *, x: bool = True, y: bool = True, short: bool = False) -> None:
     """Label the axes in words."""
     if x:
         axes.set_xlabel("dx (px), right →" if short else "dx: picture moved right (pixels)")
     if y:
         axes.set_ylabel("dy (px), ← down" if short else "dy: picture moved down (pixels)")
+
+
+def scale_of(values: FloatArray) -> tuple[float, float, str]:
+    """Limits and colours of maps on one scale: from 0 where nothing is negative, else the same on both sides of 0."""
+    low, high = float(values.min()), float(values.max())
+    if low >= 0:
+        return 0.0, max(high, 1e-12), COLOURS
+    top = max(-low, high)
+    return -top, top, DIVERGING
 
 
 def balanced(values: FloatArray, least: float) -> tuple[float, float]:
@@ -101,6 +119,35 @@ def new_figure(width: float, height: float) -> Figure:
     if engine is not None:
         engine.set(h_pad=0.08, w_pad=0.08)  # type: ignore[call-arg]
     return figure
+
+
+def panels(
+    n: int, n_columns: int, cell: tuple[float, float], margin: tuple[float, float], *, least: float = 0, **shared: bool
+) -> tuple[Figure, list[Axes]]:
+    """A figure with `n` axes row by row; a cell and the margin in inches, the figure at least so many wide."""
+    n_rows = -(-n // n_columns)
+    figure = new_figure(max(margin[0] + cell[0] * n_columns, least), margin[1] + cell[1] * n_rows)
+    every = list(figure.subplots(n_rows, n_columns, squeeze=False, **shared).ravel())
+    for axes in every[n:]:
+        axes.set_visible(False)
+    return figure, every[:n]
+
+
+def name_panels(every: list[Axes], n_columns: int) -> None:
+    """Label the axes on the outside of a grid of panels."""
+    for place, axes in enumerate(every):
+        name_axes(axes, x=place + n_columns >= len(every), y=place % n_columns == 0, short=True)
+
+
+def title(figure: Figure, text: str, fontsize: float | str = "large") -> None:
+    """A title over the whole figure. Names in it come from folders and files: dollar signs are no formulas."""
+    figure.suptitle(text, parse_math=False, fontsize=fontsize)
+
+
+def short(name: str, longest: int) -> str:
+    """A name for a title: printable, and its end cut off where it is too long."""
+    safe = "".join(c if c.isprintable() else "?" for c in name)
+    return safe if len(safe) <= longest else f"{safe[: longest - 1]}…"
 
 
 @contextmanager

@@ -46,6 +46,12 @@ class Pictures(Mapping[str, "Figure"]):
     def __len__(self) -> int:
         return len(self._figures)
 
+    def saved(self, out: str | Path | None, kind: str) -> Pictures:
+        """The same pictures with one file each in a directory, made if it is not there; None writes nothing."""
+        if out is None:
+            return self
+        return Pictures(self, tuple(save(figure, Path(out) / f"{name}.{kind}") for name, figure in self.items()))
+
     def __repr__(self) -> str:
         return f"<Pictures {', '.join(self)}>"
 
@@ -114,7 +120,4 @@ def plot(sweep: Sweep | SweepArrays, out: str | Path | None = None, *, format: s
     >>> plot(open_sweep("vgg.zarr"), out="pictures").files  # doctest: +SKIP
     """
     kind = check_format(format)
-    made = draw(sweep)
-    if out is None:
-        return made
-    return Pictures(made, tuple(save(figure, Path(out) / f"{name}.{kind}") for name, figure in made.items()))
+    return draw(sweep).saved(out, kind)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shiftlens.analysis.arrays import BoolArray, IntArray, SweepArrays, image_slices, matched_rows
+from shiftlens.analysis.arrays import BoolArray, SweepArrays, matched_rows
+from shiftlens.analysis.estimated_maps import right_counts
 from shiftlens.figures.drawing import (
     COLOURS,
     DIVERGING,
@@ -14,8 +15,13 @@ from shiftlens.figures.drawing import (
     Shifts,
     balanced,
     heat_map,
+    mirrored,
     name_axes,
+    name_panels,
     new_figure,
+    panels,
+    short,
+    title,
 )
 from shiftlens.stats import FloatArray
 from shiftlens.styling import default_style
@@ -45,10 +51,7 @@ def about(sweep: Sweep | SweepArrays, n: int | None = None) -> str:
 
 def share_right(correct: BoolArray) -> FloatArray:
     """Accuracy (dy, dx) in per cent."""
-    total = np.zeros(correct.shape[1:], np.int64)
-    for s in image_slices(len(correct), total.size):
-        total += correct[s].sum(axis=0, dtype=np.int32)
-    return 100 * total / len(correct)
+    return 100 * right_counts(correct) / len(correct)
 
 
 def mean_loss(sweep: SweepArrays) -> FloatArray:
@@ -109,36 +112,24 @@ def control_matrices(sweep: SweepArrays, name: str) -> Figure:
         "canvas": ("No padding near the picture", "What the padding changes"),
         "flip": ("Mirrored pictures, drawn mirrored back", "What the mirror changes"),
     }
-    title, difference_title = words.get(name, (f"Control {name}", "Sweep minus control"))
+    control_title, difference_title = words.get(name, (f"Control {name}", "Sweep minus control"))
     if name == "flip":
-        kept = _mirrored(kept, sweep.dxs, axis=1)
+        kept = mirrored(kept, sweep.dxs, axis=1)
     difference = moved - kept
     low, high = balanced(difference, LEAST_POINTS)
-    figure = new_figure(12.6, 4.3)
-    left, middle, right = figure.subplots(1, 3)
+    figure, every = panels(3, 3, (4.2, 4.3), (0, 0))
+    left, middle, right = every
     heat_map(left, moved, _shifts(sweep), (0.0, 100.0))
     shared = heat_map(middle, kept, _shifts(sweep), (0.0, 100.0))
     drawn = heat_map(right, difference, _shifts(sweep), (low, high), DIVERGING)
-    for axes, text in ((left, "Shifted"), (middle, title), (right, difference_title)):
+    for axes, text in zip(every, ("Shifted", control_title, difference_title), strict=True):
         axes.set_title(text, fontsize=11)
-        name_axes(axes, y=axes is left, short=True)
+    name_panels(every, 3)
     figure.colorbar(shared, ax=[left, middle], label="accuracy (%), range 0 to 100", shrink=0.82)
     label = f"shifted minus control (points), range ±{high:.1f}"
     figure.colorbar(drawn, ax=right, label=label, shrink=0.82)
-    figure.suptitle(f"Control: {name}. {about(sweep, len(rows))}", parse_math=False)
+    title(figure, f"Control: {name}. {about(sweep, len(rows))}")
     return figure
-
-
-def _mirrored(values: FloatArray, along: IntArray, axis: int) -> FloatArray:
-    """Return the map whose cell d holds the value at -d; nan where -d is not on the grid."""
-    place = {int(d): k for k, d in enumerate(along)}
-    partner = np.array([place.get(-int(d), -1) for d in along])
-    out: FloatArray = np.take(values, np.maximum(partner, 0), axis=axis).astype(np.float64)
-    if axis == 1:
-        out[:, partner < 0] = np.nan
-    else:
-        out[partner < 0, :] = np.nan
-    return out
 
 
 def has_sides(sweep: SweepArrays) -> bool:
@@ -152,24 +143,21 @@ def side_matrices(sweep: SweepArrays) -> Figure:
     values = share_right(sweep.correct)
     values[sweep.blank] = np.nan
     wanted = []
-    for number, along, title in (
+    for number, along, text in (
         (1, sweep.dxs, "Left against right\naccuracy at (dx, dy) minus at (−dx, dy)"),
         (0, sweep.dys, "Up against down\naccuracy at (dx, dy) minus at (dx, −dy)"),
     ):
         if np.isin(-along[along > 0], along).any():
-            wanted.append((title, values - _mirrored(values, along, axis=number)))
+            wanted.append((text, values - mirrored(values, along, axis=number)))
     low, high = balanced(np.stack([difference for _, difference in wanted]), LEAST_POINTS)
-    figure = new_figure(1.4 + 4.5 * len(wanted), 5.4)
-    panels = figure.subplots(1, len(wanted), squeeze=False)[0]
-    drawn = None
-    for axes, (title, difference) in zip(panels, wanted, strict=True):
-        drawn = heat_map(axes, difference, _shifts(sweep), (low, high), DIVERGING)
-        axes.set_title(title, fontsize=11)
-        name_axes(axes, y=axes is panels[0], short=True)
-    if drawn is not None:
-        label = f"points, range ±{high:.1f}; red: better here than at the mirrored shift"
-        figure.colorbar(drawn, ax=panels, label=label, shrink=0.85)
-    figure.suptitle(f"Is it the same on both sides? {about(sweep)}", parse_math=False)
+    figure, every = panels(len(wanted), len(wanted), (4.5, 5.4), (1.4, 0))
+    for axes, (text, difference) in zip(every, wanted, strict=True):
+        heat_map(axes, difference, _shifts(sweep), (low, high), DIVERGING)
+        axes.set_title(text, fontsize=11)
+    name_panels(every, len(every))
+    label = f"points, range ±{high:.1f}; red: better here than at the mirrored shift"
+    figure.colorbar(every[0].images[0], ax=every, label=label, shrink=0.85)
+    title(figure, f"Is it the same on both sides? {about(sweep)}")
     return figure
 
 
@@ -177,34 +165,20 @@ def side_matrices(sweep: SweepArrays) -> Figure:
 def class_matrices(sweep: SweepArrays) -> Figure:
     """Accuracy of each class, small multiples on the range 0 to 100; at most 20 classes, those with most images."""
     counts = np.bincount(sweep.labels)
-    present = [int(k) for k in np.argsort(-counts, kind="stable")[:MOST_CLASSES] if counts[k]]
-    present.sort()
+    present = sorted(int(k) for k in np.argsort(-counts, kind="stable")[:MOST_CLASSES] if counts[k])
     n_columns = min(5, len(present))
-    n_rows = -(-len(present) // n_columns)
-    figure = new_figure(1.6 + 2.2 * n_columns, 1.0 + 2.3 * n_rows)
-    panels = figure.subplots(n_rows, n_columns, squeeze=False, sharex=True, sharey=True)
-    drawn = None
-    for position, axes in enumerate(panels.ravel()):
-        if position >= len(present):
-            axes.set_visible(False)
-            continue
-        k = present[position]
+    figure, every = panels(len(present), n_columns, (2.2, 2.3), (1.6, 1.0), sharex=True, sharey=True)
+    for position, (k, axes) in enumerate(zip(present, every, strict=True)):
         chosen = np.flatnonzero(sweep.labels == k)
-        drawn = heat_map(axes, share_right(sweep.correct[chosen]), _shifts(sweep), (0.0, 100.0), n_ticks=4)
-        # Names come from folders and files: dollar signs are no formulas, long ones are cut.
-        axes.set_title(f"{_title(sweep, k)} ({len(chosen):,})", fontsize=9.5, parse_math=False)
-        below = position + n_columns >= len(present)
-        name_axes(axes, x=below, y=position % n_columns == 0, short=True)
-        axes.tick_params(labelbottom=below)
+        heat_map(axes, share_right(sweep.correct[chosen]), _shifts(sweep), (0.0, 100.0), n_ticks=4)
+        name = short(sweep.class_names[k] if k < len(sweep.class_names) else str(k), LONGEST_TITLE)
+        axes.set_title(f"{name} ({len(chosen):,})", fontsize=9.5, parse_math=False)
+        axes.tick_params(labelbottom=position + n_columns >= len(present))
+    name_panels(every, n_columns)
     left_out = int(np.count_nonzero(counts)) - len(present)
     more = f"; {left_out} classes with fewer images are left out" if left_out else ""
-    if drawn is not None:
-        figure.colorbar(drawn, ax=panels, label="accuracy (%), range 0 to 100", shrink=min(1.0, 0.75 + 0.1 * n_rows))
-    figure.suptitle(f"Accuracy by class (number of images){more}\n{about(sweep)}", parse_math=False, fontsize=11)
+    shrink = min(1.0, 0.75 + 0.1 * -(-len(present) // n_columns))
+    label = "accuracy (%), range 0 to 100"
+    figure.colorbar(every[0].images[0], ax=figure.axes, label=label, shrink=shrink)
+    title(figure, f"Accuracy by class (number of images){more}\n{about(sweep)}", 11)
     return figure
-
-
-def _title(sweep: SweepArrays, k: int) -> str:
-    name = sweep.class_names[k] if k < len(sweep.class_names) else str(k)
-    name = "".join(c if c.isprintable() else "?" for c in name)
-    return name if len(name) <= LONGEST_TITLE else f"{name[: LONGEST_TITLE - 1]}…"

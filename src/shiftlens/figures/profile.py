@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from shiftlens.analysis.arrays import BoolArray, SweepArrays
-from shiftlens.figures.drawing import new_figure
+from shiftlens.figures.drawing import new_figure, title
 from shiftlens.figures.heatmaps import about
 from shiftlens.stats import CONFIDENCE, FloatArray, mean_interval
 from shiftlens.styling import default_style
@@ -98,24 +98,29 @@ def radial_profile(sweep: SweepArrays) -> Figure:
     shown = [("shifted", sweep, SWEEP_COLOUR)]
     if "occlusion" in sweep.controls:
         shown.append(("same pixels lost, rest in place", sweep.controls["occlusion"], CONTROL_COLOUR))
-    for name, arrays, colour in shown:
-        _line(left, profile(arrays, of_loss=False), name, colour)
-        _line(right, profile(arrays, of_loss=True), name, colour)
+    for axes, of_loss in ((left, False), (right, True)):
+        for name, arrays, colour in shown:
+            draw_profile(axes, profile(arrays, of_loss=of_loss), name, colour)
+        length_axis(axes, "length of the shift (pixels)")
     left.set_ylim(0, 102)
     left.set_ylabel("accuracy (%), range 0 to 100")
     right.set_ylim(bottom=0)
     right.set_ylabel("cross-entropy (nats)")
-    for axes in (left, right):
-        axes.set_xlabel("length of the shift (pixels)")
-        axes.set_xlim(left=0)
-        axes.grid(color="0.9")
-        axes.set_axisbelow(True)
     left.legend(loc="best", frameon=False)
-    figure.suptitle(f"Mean over all directions, band: 95 % for all lengths together. {about(sweep)}", parse_math=False)
+    title(figure, f"Mean over all directions, band: 95 % for all lengths together. {about(sweep)}")
     return figure
 
 
-def _line(axes: Axes, made: Profile, name: str, colour: str) -> None:
-    axes.plot(made.radius, made.value, color=colour, marker=".", label=name)
+def draw_profile(axes: Axes, made: Profile, label: str, colour: str, *, alpha: float = 0.25, **style: Any) -> None:
+    """A line with its band."""
+    axes.plot(made.radius, made.value, color=colour, marker=".", label=label, **style)
     if np.isfinite(made.lo).all():
-        axes.fill_between(made.radius, made.lo, made.hi, color=colour, alpha=0.25, linewidth=0)
+        axes.fill_between(made.radius, made.lo, made.hi, color=colour, alpha=alpha, linewidth=0)
+
+
+def length_axis(axes: Axes, label: str) -> None:
+    """The x axis of a profile, from 0, with a grid behind the lines."""
+    axes.set_xlabel(label)
+    axes.set_xlim(left=0)
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)

@@ -45,7 +45,7 @@ def _model(name: str, types: dict[str, Any], **defaults: Any) -> Any:
 
 
 def _many(kind: Any, least: int = 0) -> Any:
-    return Annotated[tuple[kind, ...], Field(min_length=least)]  # type: ignore[valid-type]
+    return Annotated[tuple[kind, ...], Field(min_length=least)]
 
 
 def _fields(kind: type, replaced: dict[Any, Any] | None = None) -> dict[str, Any]:
