@@ -21,7 +21,7 @@ from shiftlens.figures.drawing import (
     new_figure,
     panels,
     short,
-    title,
+    suptitle,
 )
 from shiftlens.figures.gallery import Pictures
 from shiftlens.figures.heatmaps import LEAST_POINTS
@@ -127,7 +127,7 @@ def difference_maps(made: Drawable) -> Figure:
     bar = figure.colorbar(every[0].images[0], ax=every, shrink=0.85)
     bar.set_label(f"points, range ±{high:.1f}; red: better than {base}, blue: worse", parse_math=False)
     marks = "Lines surround differences that stand when all shifts are looked at together (95 %)"
-    title(figure, f"Accuracy minus that of {base}. {made.about}\n{marks}", 11)
+    suptitle(figure, f"Accuracy minus that of {base}. {made.about}\n{marks}", 11)
     return figure
 
 
@@ -139,7 +139,7 @@ def accuracy_maps(made: Drawable) -> Figure:
         heat_map(axes, 100 * accuracy, made.shifts, (0.0, 100.0))
         axes.set_title(name, fontsize=11, parse_math=False)
     figure.colorbar(every[0].images[0], ax=every, label="accuracy (%), range 0 to 100", shrink=0.85)
-    title(figure, f"Accuracy under every shift. {made.about}", 11)
+    suptitle(figure, f"Accuracy under every shift. {made.about}", 11)
     return figure
 
 
@@ -157,7 +157,7 @@ def profiles(made: Drawable) -> Figure:
     for text in axes.legend(loc="best", frameon=False).get_texts():
         text.set_parse_math(False)
     bands = "Bands: 95 % for all lengths of one net. The same images: overlapping bands may still differ"
-    title(figure, f"Mean over all directions. {made.about}\n{bands}", 11)
+    suptitle(figure, f"Mean over all directions. {made.about}\n{bands}", 11)
     return figure
 
 

@@ -139,7 +139,7 @@ def name_panels(every: list[Axes], n_columns: int) -> None:
         name_axes(axes, x=place + n_columns >= len(every), y=place % n_columns == 0, short=True)
 
 
-def title(figure: Figure, text: str, fontsize: float | str = "large") -> None:
+def suptitle(figure: Figure, text: str, fontsize: float | str = "large") -> None:
     """A title over the whole figure. Names in it come from folders and files: dollar signs are no formulas."""
     figure.suptitle(text, parse_math=False, fontsize=fontsize)
 

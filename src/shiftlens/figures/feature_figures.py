@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shiftlens.figures.drawing import COLOURS, DIVERGING, check_format, new_figure, save
+from shiftlens.figures.drawing import COLOURS, check_format, new_figure, save, scale_of, suptitle
 from shiftlens.figures.gallery import Pictures
 from shiftlens.lens.feature_run import FeatureRun, LayerMaps
 from shiftlens.stats import FloatArray, Skipped
@@ -48,15 +48,25 @@ def plot_features(run: FeatureRun, out: str | Path | None = None, *, format: str
         Another format, or a directory that cannot be written.
     """
     kind = check_format(format)
-    made = {"overview": overview(run), "depth": depth(run)}
+    made = Pictures({"overview": overview(run), "depth": depth(run)}).saved(out, kind)
+    layers = {_file(number, layer): layer for number, layer in enumerate(run.layers)}
     if out is None:
-        made |= {_file(number, layer): filters(run, layer) for number, layer in enumerate(run.layers)}
-        return Pictures(made)
-    files = [save(figure, Path(out) / f"{name}.{kind}") for name, figure in made.items()]
-    for number, layer in enumerate(run.layers):
-        # One at a time: a deep net has a hundred of them.
-        files.append(save(filters(run, layer), Path(out) / f"{_file(number, layer)}.{kind}"))
-    return Pictures(made, tuple(files))
+        return Pictures({**made, **{name: filters(run, layer) for name, layer in layers.items()}})
+    # One at a time: a deep net has a hundred of them.
+    files = [save(filters(run, layer), Path(out) / f"{name}.{kind}") for name, layer in layers.items()]
+    return Pictures(made, (*made.files, *files))
+
+
+def picked(run: FeatureRun, most: int) -> list[LayerMaps]:
+    """At most so many layers, evenly over depth, the first and the last among them."""
+    n = len(run.layers)
+    places = range(n) if n <= most else sorted({round(k * (n - 1) / (most - 1)) for k in range(most)})
+    return [run.layers[k] for k in places]
+
+
+def range_text(share: float) -> str:
+    """The range of a map as a share of its largest value, in per cent: how much there is to see."""
+    return "constant" if not share else f"range {share:.0f} %" if share >= 10 else f"range {share:.2g} %"
 
 
 def _file(number: int, layer: LayerMaps) -> str:
@@ -66,15 +76,6 @@ def _file(number: int, layer: LayerMaps) -> str:
 
 def _short(name: str) -> str:
     return name if len(name) <= LONGEST_NAME else f"…{name[-LONGEST_NAME + 1 :]}"
-
-
-def _limits(values: FloatArray) -> tuple[float, float, str]:
-    """One scale for all of them: from 0 where nothing is negative, else the same to both sides of 0."""
-    low, high = float(values.min()), float(values.max())
-    if low >= 0:
-        return 0.0, max(high, 1e-12), COLOURS
-    top = max(-low, high)
-    return -top, top, DIVERGING
 
 
 def _map(axes: Axes, values: FloatArray, limits: tuple[float, float], colours: str | Colormap) -> AxesImage:
@@ -92,7 +93,7 @@ def filters(run: FeatureRun, layer: LayerMaps) -> Figure:
     shown = values[:MOST_FILTERS]
     figure = new_figure(11.2, 6.4)
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1.0))
-    low, high, colours = _limits(shown)
+    low, high, colours = scale_of(shown)
     palette = colormaps[colours].with_extremes(bad="white")
     drawn = _map(left, mosaic(shown), (low, high), palette)
     left.set_title(f"{len(shown)} filters, row by row", fontsize=10)
@@ -105,8 +106,7 @@ def filters(run: FeatureRun, layer: LayerMaps) -> Figure:
     right.set_title(f"mean over {len(values)} channels", fontsize=10)
     figure.colorbar(drawn, ax=right, label=f"{mean.min():.4g} to {mean.max():.4g}", shrink=0.75)
     count = "" if len(values) <= MOST_FILTERS else f" (first {MOST_FILTERS} of {len(values)} filters)"
-    title = f"{layer.name}: {layer.kind}, {_seen(run)}{count}"
-    figure.suptitle(f"{title}\n{_verdict(layer)}", parse_math=False, fontsize=11)
+    suptitle(figure, f"{layer.name}: {layer.kind}, {_seen(run)}{count}\n{_verdict(layer)}", 11)
     return figure
 
 
@@ -141,7 +141,7 @@ def _verdict(layer: LayerMaps) -> str:
 @default_style()
 def overview(run: FeatureRun) -> Figure:
     """Mean over channels of every layer: of the one picture above, of the average over pictures (if any) below."""
-    layers = _picked(run)
+    layers = picked(run, MOST_COLUMNS)
     rows = [("one picture: " + run.input, [np.asarray(layer.maps, np.float64).mean(0) for layer in layers])]
     averages = [layer.average for layer in layers]
     if all(average is not None for average in averages):
@@ -151,36 +151,22 @@ def overview(run: FeatureRun) -> Figure:
             rows.append(("average, rolled", rolled))
     figure = new_figure(1.25 * len(layers) + 0.8, 1.55 * len(rows) + 1.0)
     grid = figure.subplots(len(rows), len(layers), squeeze=False)
-    for r, (title, maps) in enumerate(rows):
+    for r, (row, maps) in enumerate(rows):
         for c, (layer, values) in enumerate(zip(layers, maps, strict=True)):
             axes = grid[r][c]
-            spread = float(np.ptp(values))
-            constant = spread <= 1e-6 * max(float(np.abs(values).max()), 1e-12)
+            spread, top = float(np.ptp(values)), max(float(np.abs(values).max()), 1e-12)
+            constant = spread <= 1e-6 * top
             span = (values.min() - 1, values.min() + 1) if constant else (values.min(), values.max())
             _map(axes, values, span, COLOURS)
             if r == 0:
-                axes.set_title(
-                    f"{_short(layer.name)}\n{values.shape[0]}x{values.shape[1]}", fontsize=7, parse_math=False
-                )
-            # Each map has its own range; the number says how much there is to see.
-            share = 0.0 if constant else 100 * spread / max(float(np.abs(values).max()), 1e-12)
-            text = f"range {share:.0f} %" if share >= 10 else f"range {share:.2g} %"
-            axes.set_xlabel("constant" if constant else text, fontsize=7)
-        grid[r][0].set_ylabel(title, fontsize=8)
+                name = f"{_short(layer.name)}\n{values.shape[0]}x{values.shape[1]}"
+                axes.set_title(name, fontsize=7, parse_math=False)
+            axes.set_xlabel(range_text(0.0 if constant else 100 * spread / top), fontsize=7)
+        grid[r][0].set_ylabel(row, fontsize=8)
     kept = "" if len(layers) == len(run.layers) else f" ({len(layers)} of {len(run.layers)} layers)"
-    figure.suptitle(
-        f"{run.model}: mean over channels, each map on its own scale; range is a share of its largest value{kept}",
-        fontsize=10,
-        parse_math=False,
-    )
+    about = "mean over channels, each map on its own scale; range is a share of its largest value"
+    suptitle(figure, f"{run.model}: {about}{kept}", 10)
     return figure
-
-
-def _picked(run: FeatureRun) -> list[LayerMaps]:
-    """At most `MOST_COLUMNS` layers, evenly over depth, first and last included."""
-    n = len(run.layers)
-    places = sorted({round(k * (n - 1) / (min(n, MOST_COLUMNS) - 1)) for k in range(MOST_COLUMNS)}) if n > 1 else [0]
-    return [run.layers[k] for k in places if k < n]
 
 
 @default_style()
@@ -213,7 +199,7 @@ def depth(run: FeatureRun) -> Figure:
     bottom.legend(fontsize=8, frameon=False)
     step = max(1, len(names) // 40)
     bottom.set_xticks(x[::step], names[::step], rotation=90, fontsize=7)
-    figure.suptitle(f"{run.model}: what the picture cannot explain, over depth", fontsize=11, parse_math=False)
+    suptitle(figure, f"{run.model}: what the picture cannot explain, over depth", 11)
     return figure
 
 

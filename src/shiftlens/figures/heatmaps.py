@@ -21,7 +21,7 @@ from shiftlens.figures.drawing import (
     new_figure,
     panels,
     short,
-    title,
+    suptitle,
 )
 from shiftlens.stats import FloatArray
 from shiftlens.styling import default_style
@@ -128,7 +128,7 @@ def control_matrices(sweep: SweepArrays, name: str) -> Figure:
     figure.colorbar(shared, ax=[left, middle], label="accuracy (%), range 0 to 100", shrink=0.82)
     label = f"shifted minus control (points), range ±{high:.1f}"
     figure.colorbar(drawn, ax=right, label=label, shrink=0.82)
-    title(figure, f"Control: {name}. {about(sweep, len(rows))}")
+    suptitle(figure, f"Control: {name}. {about(sweep, len(rows))}")
     return figure
 
 
@@ -157,7 +157,7 @@ def side_matrices(sweep: SweepArrays) -> Figure:
     name_panels(every, len(every))
     label = f"points, range ±{high:.1f}; red: better here than at the mirrored shift"
     figure.colorbar(every[0].images[0], ax=every, label=label, shrink=0.85)
-    title(figure, f"Is it the same on both sides? {about(sweep)}")
+    suptitle(figure, f"Is it the same on both sides? {about(sweep)}")
     return figure
 
 
@@ -180,5 +180,5 @@ def class_matrices(sweep: SweepArrays) -> Figure:
     shrink = min(1.0, 0.75 + 0.1 * -(-len(present) // n_columns))
     label = "accuracy (%), range 0 to 100"
     figure.colorbar(every[0].images[0], ax=figure.axes, label=label, shrink=shrink)
-    title(figure, f"Accuracy by class (number of images){more}\n{about(sweep)}", 11)
+    suptitle(figure, f"Accuracy by class (number of images){more}\n{about(sweep)}", 11)
     return figure

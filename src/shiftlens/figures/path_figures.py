@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shiftlens.figures.drawing import COLOURS, DIVERGING, new_figure
+from shiftlens.figures.drawing import COLOURS, DIVERGING, new_figure, panels, suptitle
 from shiftlens.lens.kernels import Kernels
 from shiftlens.stats import FloatArray, Skipped
 from shiftlens.styling import default_style
@@ -38,7 +37,7 @@ def foveation_map(counts: FloatArray, title: str) -> Figure:
     right.set_ylabel("paths, middle pixel = 1")
     right.grid(alpha=0.25)
     right.legend(fontsize=8, frameon=False)
-    figure.suptitle(f"{title}: ways in which each pixel contributes", parse_math=False, fontsize=11)
+    suptitle(figure, f"{title}: ways in which each pixel contributes", 11)
     return figure
 
 
@@ -46,17 +45,9 @@ def foveation_map(counts: FloatArray, title: str) -> Figure:
 def kernel_tiles(run: Kernels) -> Figure:
     """One tile a layer: the mean kernel, colours around 0, each tile on its own scale."""
     layers = run.layers[:MOST_TILES]
-    columns = min(len(layers), 8)
-    rows = math.ceil(len(layers) / columns)
-    figure = new_figure(1.55 * columns + 0.6, 2.0 * rows + 0.8)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for place, axes in enumerate(grid.flat):
-        axes.set_xticks([])
-        axes.set_yticks([])
-        if place >= len(layers):
-            axes.axis("off")
-            continue
-        layer = layers[place]
+    figure, every = panels(len(layers), min(len(layers), 8), (1.55, 2.0), (0.6, 0.8))
+    for axes, layer in zip(every, layers, strict=True):
+        axes.set(xticks=[], yticks=[])
         top = max(float(np.abs(layer.kernel).max()), 1e-12)
         axes.imshow(layer.kernel, cmap=DIVERGING, vmin=-top, vmax=top, interpolation="nearest")
         axes.set_title(layer.path[-22:], fontsize=7, parse_math=False)
@@ -67,9 +58,6 @@ def kernel_tiles(run: Kernels) -> Figure:
         ]
         axes.set_xlabel(f"{'  '.join(marks)}\n±{top:.2g}", fontsize=7)
     left_out = "" if len(layers) == len(run.layers) else f" (first {len(layers)} of {len(run.layers)})"
-    figure.suptitle(
-        f"{run.model}: mean kernels{left_out}. Red +, blue -; odd share left/right and up/down, * p <= 0.05 corrected",
-        fontsize=10,
-        parse_math=False,
-    )
+    about = "Red +, blue -; odd share left/right and up/down, * p <= 0.05 corrected"
+    suptitle(figure, f"{run.model}: mean kernels{left_out}. {about}", 10)
     return figure

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from shiftlens.analysis.arrays import BoolArray, SweepArrays
-from shiftlens.figures.drawing import new_figure, title
+from shiftlens.figures.drawing import new_figure, suptitle
 from shiftlens.figures.heatmaps import about
 from shiftlens.stats import CONFIDENCE, FloatArray, mean_interval
 from shiftlens.styling import default_style
@@ -107,7 +107,7 @@ def radial_profile(sweep: SweepArrays) -> Figure:
     right.set_ylim(bottom=0)
     right.set_ylabel("cross-entropy (nats)")
     left.legend(loc="best", frameon=False)
-    title(figure, f"Mean over all directions, band: 95 % for all lengths together. {about(sweep)}")
+    suptitle(figure, f"Mean over all directions, band: 95 % for all lengths together. {about(sweep)}")
     return figure
 
 
