@@ -108,7 +108,7 @@ def test_what_cannot_be_reported_on(place: Path, tiny: Sweep) -> None:
     for name, text in (
         ("absent.zarr", "nothing is at .*absent.zarr"),
         ("empty", "empty holds nothing of this tool"),
-        ("torn.zarr", "zarr.json is damaged"),
+        ("torn.zarr", "holds nothing of this tool .its zarr.json is not the metadata of a Zarr group"),
         ("study.zarr", "is of kind 'study'"),
         ("text.txt", "text.txt cannot be reported on"),
     ):

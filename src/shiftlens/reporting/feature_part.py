@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from shiftlens.figures.drawing import COLOURS, DIVERGING
-from shiftlens.figures.feature_figures import depth, mosaic
+from shiftlens.figures.drawing import COLOURS, scale_of
+from shiftlens.figures.feature_figures import depth, mosaic, picked, range_text
 from shiftlens.lens.feature_run import FeatureRun, LayerMaps
 from shiftlens.lens.map_scores import Scores
 from shiftlens.narrative.artefacts import artefacts
@@ -47,12 +47,11 @@ def feature_part(run: FeatureRun, number: int) -> Part:
     number
         Of the run on the page, from 0.
     """
-    picked = _picked(run)
+    few = picked(run, MOST_LAYERS)
     average = any(layer.average is not None for layer in run.layers)
     input_name = f"{'empty picture' if run.is_empty else 'picture'} ({plain(run.input)})"
     average_name = f"average over {run.n_images:,} images of {plain(run.data or '')}" if average else ""
-    most_cells = min(MOST_CELLS, CELLS_IN_ALL // (len(picked) * (2 if average else 1)))
-    found = artefacts(run)
+    most_cells = min(MOST_CELLS, CELLS_IN_ALL // (len(few) * (2 if average else 1)))
     view = {
         "number": number,
         "id": f"features-{number}",
@@ -63,31 +62,23 @@ def feature_part(run: FeatureRun, number: int) -> Part:
         "is_zero": run.input in ZERO,
         "average": average_name,
         "n_layers": len(run.layers),
-        "n_picked": len(picked),
-        "strip": [_strip(layer) for layer in picked],
-        "strip_rows": _strip_rows(run, picked),
+        "n_picked": len(few),
+        "strip": [_strip(layer) for layer in few],
+        "strip_rows": _strip_rows(run),
         "depth": figure_uri(depth(run)),
         "rows": [_row(layer) for layer in run.layers],
-        "findings": sorted_out(found),
+        "findings": sorted_out(artefacts(run)),
         "start": None if run.start is None else plain(run.start.name),
         "provenance": _provenance(run),
+        "first": next((k for k, layer in enumerate(few) if layer is run.start), 0),
     }
-    first = next((k for k, layer in enumerate(picked) if run.start is not None and layer is run.start), 0)
-    view["first"] = first
     data = {
         "model": plain(run.model),
-        "layers": [_layer(layer, most_cells) for layer in picked],
+        "layers": [_layer(layer, most_cells) for layer in few],
         "input": input_name,
         "average": average_name,
     }
     return Part(view, data)
-
-
-def _picked(run: FeatureRun) -> list[LayerMaps]:
-    n = len(run.layers)
-    if n <= MOST_LAYERS:
-        return list(run.layers)
-    return [run.layers[k] for k in sorted({round(k * (n - 1) / (MOST_LAYERS - 1)) for k in range(MOST_LAYERS)})]
 
 
 def _layer(layer: LayerMaps, most_cells: int) -> Data:
@@ -125,15 +116,6 @@ def _shown(maps: FloatArray, most_cells: int) -> Data:
     }
 
 
-def scale_of(maps: FloatArray) -> tuple[float, float, str]:
-    """One scale for all maps: from 0 where nothing is negative, else the same to both sides of 0."""
-    low, high = float(maps.min()), float(maps.max())
-    if low >= 0:
-        return 0.0, max(high, 1e-12), COLOURS
-    top = max(-low, high)
-    return -top, top, DIVERGING
-
-
 def _mean(maps: FloatArray) -> tuple[FloatArray, float, float]:
     """The mean over channels, thinned, and its range; a range of nothing where only rounding varies."""
     mean = thinned(maps.mean(0)[None])[0]
@@ -152,36 +134,22 @@ def _mean_uri(maps: FloatArray) -> str:
 
 def _strip(layer: LayerMaps) -> Data:
     """One layer's column of the overview: means over channels, each on its own scale, and how much there is to see."""
-    stacks = [np.asarray(layer.maps, np.float64)]
-    if layer.average is not None:
-        stacks.append(np.asarray(layer.average.mean, np.float64))
-        if layer.average.rolled is not None:
-            stacks.append(np.asarray(layer.average.rolled, np.float64))
+    average = layer.average
+    stacks = (layer.maps, None if average is None else average.mean, None if average is None else average.rolled)
     cells = []
-    for maps in stacks:
+    for maps in (np.asarray(each, np.float64) for each in stacks if each is not None):
         _, low, high = _mean(maps)
         share = 100 * (high - low) / max(abs(low), abs(high), 1e-12)
-        cells.append(
-            {
-                "uri": _mean_uri(maps),
-                "range": "constant"
-                if low == high
-                else f"range {share:.0f} %"
-                if share >= 10
-                else f"range {share:.2g} %",
-            }
-        )
+        cells.append({"uri": _mean_uri(maps), "range": range_text(share)})
     h, w = layer.maps.shape[1:]
     return {"name": plain(layer.name), "size": f"{h}x{w}", "cells": cells}
 
 
-def _strip_rows(run: FeatureRun, picked: list[LayerMaps]) -> list[str]:
-    rows = ["empty picture" if run.is_empty else "one picture"]
-    if any(layer.average is not None for layer in picked):
-        rows.append(f"average of {run.n_images:,}")
-        if any(layer.average is not None and layer.average.rolled is not None for layer in picked):
-            rows.append("average, content rolled evenly")
-    return rows
+def _strip_rows(run: FeatureRun) -> list[str]:
+    averages = [layer.average for layer in run.layers if layer.average is not None]
+    rows = ["empty picture" if run.is_empty else "one picture", f"average of {run.n_images:,}"]
+    rolled = any(average.rolled is not None for average in averages)
+    return [*rows[: 2 if averages else 1], *(["average, content rolled evenly"] if rolled else [])]
 
 
 def thinned(maps: FloatArray, most_cells: int = MOST_CELLS) -> FloatArray:
@@ -206,9 +174,7 @@ def _number(value: float | Skipped, form: str) -> str:
 
 def _per_cent(share: float | Skipped) -> str:
     """Two digits, as the findings have it: 67, 0.86, 0.0095."""
-    if isinstance(share, Skipped):
-        return "-"
-    return f"{100 * share:.0f}" if share >= 0.1 else f"{100 * share:.2g}"
+    return "-" if isinstance(share, Skipped) else format(100 * share, ".0f" if share >= 0.1 else ".2g")
 
 
 def _scores(scores: Scores) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from shiftlens.lens.feature_store import open_features
 from shiftlens.naming import printable
 from shiftlens.narrative.comparison_result import Comparison
 from shiftlens.reporting.saved_results import EXPECTED, SavedComparison, saved_result
-from shiftlens.storage.entries import metadata_of
+from shiftlens.storage.existing import found_at
 from shiftlens.storage.locking import disk_errors
 from shiftlens.sweeps.header import KIND as SWEEP
 from shiftlens.sweeps.sweep_result import Sweep, open_sweep
@@ -44,8 +43,8 @@ def given(items: Any) -> Given:
     StoreError
         A path where nothing is, a damaged file, or a sweep of which no image is whole.
     """
-    single = Sweep | FeatureRun | Inspection | Comparison | SavedComparison | str | Path
-    listed = [items] if isinstance(items, single) else list(items) if isinstance(items, Iterable) else [items]
+    single = isinstance(items, Opened | str | Path) or not isinstance(items, Iterable)
+    listed = [items] if single else list(items)
     if not listed:
         raise InputError(f"nothing to report: expected at least one of {EXPECTED}")
     opened = [_opened(each) for each in listed]
@@ -60,13 +59,11 @@ def given(items: Any) -> Given:
 def _opened(each: Any) -> Opened:
     if isinstance(each, str | Path):
         each = _read(Path(each))
-    if isinstance(each, Sweep):
-        if not each.n_written:
-            raise StoreError(f"{each.path} holds no whole image yet; run the same sweep again to go on with it")
-        return each
-    if isinstance(each, FeatureRun | Inspection | Comparison | SavedComparison):
-        return each
-    raise InputError(f"cannot report on {type(each).__name__}: expected {EXPECTED}")
+    if isinstance(each, Sweep) and not each.n_written:
+        raise StoreError(f"{each.path} holds no whole image yet; run the same sweep again to resume it")
+    if not isinstance(each, Opened):
+        raise InputError(f"cannot report on {type(each).__name__}: expected {EXPECTED}")
+    return each
 
 
 def _read(path: Path) -> Opened:
@@ -75,28 +72,12 @@ def _read(path: Path) -> Opened:
             raise StoreError(f"nothing is at {printable(str(path))}: expected {EXPECTED}")
         if path.is_file():
             return saved_result(path)
-    kind = _kind(path)
+    found = found_at(path)
+    kind = None if found is None else found.kind
     if kind == FEATURES:
         return open_features(path)
     if kind == SWEEP:
         return open_sweep(path, partial=True)
-    what = "holds nothing of this tool" if kind is None else f"is of kind {printable(kind)[:40]!r}"
+    why = f" ({found.what})" if found is not None else ""
+    what = f"holds nothing of this tool{why}" if kind is None else f"is of kind {printable(kind)[:40]!r}"
     raise StoreError(f"{path} {what}: expected {EXPECTED}")
-
-
-def _kind(path: Path) -> str | None:
-    """The `kind` that a directory names, or None where it names none."""
-    for name, where in (("zarr.json", ("attributes", "kind")), ("model.json", ("kind",))):
-        file = path / name
-        with disk_errors(file, "read"):
-            if not file.is_file():
-                continue
-            text = metadata_of(file)
-        try:
-            value: Any = json.loads(text)
-            for key in where:
-                value = value[key]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            raise StoreError(f"{file} is damaged or of something else: expected {EXPECTED}") from None
-        return str(value)
-    return None

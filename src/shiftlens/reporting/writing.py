@@ -8,27 +8,22 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from shiftlens.arithmetic import Inspection
 from shiftlens.data.images import ImageSet
-from shiftlens.lens.feature_run import FeatureRun
 from shiftlens.naming import Printed, distinct, printable
-from shiftlens.narrative.comparison_result import Comparison
 from shiftlens.narrative.finding import Findings
 from shiftlens.narrative.words import plain
 from shiftlens.reporting.comparison_part import comparison_part, comparisons
 from shiftlens.reporting.encoding import Data
 from shiftlens.reporting.feature_part import feature_part
-from shiftlens.reporting.given_items import Given, given
+from shiftlens.reporting.given_items import Given, Opened, given
 from shiftlens.reporting.inspection_part import inspection_view
 from shiftlens.reporting.page import render, written_whole
 from shiftlens.reporting.questions import questions
-from shiftlens.reporting.saved_results import SavedComparison
 from shiftlens.reporting.sweep_part import SweepPart, sweep_part
 from shiftlens.reporting.thumbnails import Source, checked
 from shiftlens.storage.locking import disk_errors
-from shiftlens.sweeps.sweep_result import Sweep
 
-Item = Sweep | FeatureRun | Inspection | Comparison | SavedComparison | str | Path
+Item = Opened | str | Path
 Progress = Callable[[int, int], None]
 
 
