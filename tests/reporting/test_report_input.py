@@ -103,7 +103,7 @@ def test_what_cannot_be_reported_on(place: Path, tiny: Sweep) -> None:
     (place / "torn.zarr").mkdir()
     (place / "torn.zarr" / "zarr.json").write_text('{"attributes": {"kind": "swe')
     (place / "study.zarr").mkdir()
-    (place / "study.zarr" / "zarr.json").write_text('{"attributes": {"kind": "study"}}')
+    (place / "study.zarr" / "zarr.json").write_text('{"node_type": "group", "attributes": {"kind": "study"}}')
     (place / "text.txt").write_text("hello")
     for name, text in (
         ("absent.zarr", "nothing is at .*absent.zarr"),

@@ -135,7 +135,9 @@ def saved_result(path: Path) -> Inspection | SavedComparison:
         return _comparison(_Comparison.model_validate_json(text))
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False)[0]
-        why = one_line(ValueError(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}".removeprefix(": ")))
+        where, found = ".".join(map(str, fault["loc"])), fault["input"]
+        got = "" if isinstance(found, dict | list | bytes) else f", got {found!r:.40}"
+        why = one_line(ValueError(f"{where}: {fault['msg']}{got}".removeprefix(": ")))
     except ValueError as error:
         why = one_line(error)
     raise StoreError(f"{path} cannot be reported on ({why}): expected {EXPECTED}")
