@@ -50,7 +50,7 @@ def embedded(place: Path) -> dict[str, Any]:
 
 def test_the_numbers_are_what_they_were(tmp_path: Path) -> None:
     golden, found = json.loads(GOLDEN.read_text()), embedded(tmp_path)
-    assert list(found) == list(golden)
+    assert found.keys() == golden.keys()
     for path, wanted in golden.items():
         if isinstance(wanted, list):
             assert found[path][:-2] == wanted[:-2], path

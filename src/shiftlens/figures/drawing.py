@@ -7,9 +7,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shiftlens.analysis.arrays import IntArray
 from shiftlens.errors import InputError
@@ -77,7 +78,7 @@ def heat_map(
     return drawn
 
 
-def mirrored(values: FloatArray, along: IntArray, axis: int) -> FloatArray:
+def mirrored(values: NDArray[Any], along: IntArray, axis: int) -> FloatArray:
     """The map (dy, dx) whose cell d on an axis holds the value at -d; nan where -d is not on the grid."""
     place = {int(d): k for k, d in enumerate(along)}
     partner = np.array([place.get(-int(d), -1) for d in along])
@@ -122,12 +123,18 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def panels(
-    n: int, n_columns: int, cell: tuple[float, float], margin: tuple[float, float], *, least: float = 0, **shared: bool
+    n: int,
+    n_columns: int,
+    cell: tuple[float, float],
+    margin: tuple[float, float],
+    *,
+    least: float = 0,
+    shared: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with `n` axes row by row; a cell and the margin in inches, the figure at least so many wide."""
     n_rows = -(-n // n_columns)
     figure = new_figure(max(margin[0] + cell[0] * n_columns, least), margin[1] + cell[1] * n_rows)
-    every = list(figure.subplots(n_rows, n_columns, squeeze=False, **shared).ravel())
+    every = list(figure.subplots(n_rows, n_columns, squeeze=False, sharex=shared, sharey=shared).ravel())
     for axes in every[n:]:
         axes.set_visible(False)
     return figure, every[:n]

@@ -167,7 +167,7 @@ def class_matrices(sweep: SweepArrays) -> Figure:
     counts = np.bincount(sweep.labels)
     present = sorted(int(k) for k in np.argsort(-counts, kind="stable")[:MOST_CLASSES] if counts[k])
     n_columns = min(5, len(present))
-    figure, every = panels(len(present), n_columns, (2.2, 2.3), (1.6, 1.0), sharex=True, sharey=True)
+    figure, every = panels(len(present), n_columns, (2.2, 2.3), (1.6, 1.0), shared=True)
     for position, (k, axes) in enumerate(zip(present, every, strict=True)):
         chosen = np.flatnonzero(sweep.labels == k)
         heat_map(axes, share_right(sweep.correct[chosen]), _shifts(sweep), (0.0, 100.0), n_ticks=4)

@@ -109,12 +109,10 @@ def _looks(made: Comparison, base: str) -> tuple[Data, Data]:
             f"against-{each.which}",
             "Differences",
             f"{name} minus {base}",
+            f"Accuracy, paired; interval of each shift by itself. Red: better than {base}.",
             (each.map.value, each.map.lo, each.map.hi),
-            unit="points",
-            n=each.map.n,
+            each.map.n,
             limits=(-top, top),
-            colours="RdBu_r",
-            about=f"Accuracy, paired; interval of each shift by itself. Red: better than {base}.",
         ).data
         | {"marked": packed(each.map.better | each.map.worse)}
         for each, name in arms

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from shiftlens.analysis.asymmetry import Asymmetry
 from shiftlens.analysis.controls import ControlEffect
 from shiftlens.analysis.estimated_maps import right_counts
 from shiftlens.analysis.summary import Metrics
-from shiftlens.figures.drawing import balanced
+from shiftlens.figures.drawing import COLOURS, DIVERGING, LOSS_COLOURS, balanced, mirrored
 from shiftlens.figures.heatmaps import LEAST_POINTS
 from shiftlens.narrative.words import plain
 from shiftlens.reporting.encoding import Data, coloured, enlarged, finite, packed, png_uri
@@ -50,54 +51,35 @@ class Offered:
     n_classes_left_out: int
 
 
-def counted(name: str, group: str, label: str, counts: IntArray, n: int, about: str = "") -> Map:
+def counted(name: str, group: str, label: str, about: str, counts: IntArray, n: int, **words: str) -> Map:
     """A map of shares in per cent, given as counts out of `n`: the page computes the Wilson interval of a cell."""
-    data = {
-        "id": name,
-        "group": group,
-        "label": label,
-        "about": about,
-        "unit": "%",
-        "kind": "count",
-        "n": n,
-        "count": packed(counts),
-        "low": 0,
-        "high": 100,
-        "colours": "viridis",
-    }
-    return Map(data, 100 * counts / max(n, 1))
+    data = {"id": name, "group": group, "label": label, "about": about, "unit": "%", "kind": "count", "n": n}
+    scale = {"count": packed(counts), "low": 0, "high": 100, "colours": COLOURS}
+    return Map(data | scale | words, 100 * counts / max(n, 1))
 
 
 def measured(
     name: str,
     group: str,
     label: str,
+    about: str,
     values: tuple[FloatArray, FloatArray | None, FloatArray | None],
-    *,
-    unit: str,
     n: int,
-    limits: tuple[float, float],
-    colours: str,
-    about: str = "",
+    *,
+    unit: str = "points",
+    limits: tuple[float, float] | None = None,
+    colours: str = DIVERGING,
+    **words: str,
 ) -> Map:
-    """A map of means or differences with the interval of each cell; without one where the ends are None."""
-    value, lo, hi = values
-    out: Data = {
-        "id": name,
-        "group": group,
-        "label": label,
-        "about": about,
-        "unit": unit,
-        "kind": "mean",
-        "n": n,
-        "value": packed(value.astype(np.float64)),
-        "low": finite(limits[0]),
-        "high": finite(limits[1]),
-        "colours": colours,
-    }
-    if lo is not None and hi is not None:
-        out |= {"lo": packed(lo.astype(np.float64)), "hi": packed(hi.astype(np.float64))}
-    return Map(out, value)
+    """A map of means or differences with the interval of each cell; without one where the ends are None.
+
+    A difference has a scale that is the same on both sides of 0, unless `limits` says another.
+    """
+    low, high = balanced(values[0], LEAST_POINTS) if limits is None else limits
+    data: Data = {"id": name, "group": group, "label": label, "about": about, "unit": unit, "kind": "mean", "n": n}
+    arrays = {key: packed(each.astype(np.float64)) for key, each in zip(("value", "lo", "hi"), values, strict=True)
+              if each is not None}  # fmt: skip
+    return Map(data | arrays | {"low": finite(low), "high": finite(high), "colours": colours} | words, values[0])
 
 
 def offered(metrics: Metrics) -> Offered:
@@ -108,33 +90,20 @@ def offered(metrics: Metrics) -> Offered:
     metrics
         See `all_metrics`.
     """
-    sweep = metrics.sweep
-    n = sweep.n_images
-    whole = "Whole set"
-    maps = [counted("accuracy", whole, "Accuracy", right_counts(sweep.correct), n, "Share of images predicted right.")]
-    if not isinstance(metrics.loss, Skipped):
-        made = metrics.loss
-        top = max(float(made.value.max()), 1e-9)
+    sweep, whole = metrics.sweep, "Whole set"
+    n, right = sweep.n_images, right_counts(sweep.correct)
+    maps = [counted("accuracy", whole, "Accuracy", "Share of images predicted right.", right, n)]
+    loss, consistency = metrics.loss, metrics.consistency
+    if not isinstance(loss, Skipped):
         about = "Mean cross-entropy; Student t over images."
-        maps.append(
-            measured(
-                "loss",
-                whole,
-                "Loss",
-                (made.value, made.lo, made.hi),
-                unit="nats",
-                n=n,
-                limits=(0.0, top),
-                colours="magma",
-                about=about,
-            )
-        )
+        scale: dict[str, Any] = {"limits": (0.0, max(float(loss.value.max()), 1e-9)), "colours": LOSS_COLOURS}
+        maps.append(measured("loss", whole, "Loss", about, (loss.value, loss.lo, loss.hi), n, unit="nats", **scale))
     maps.append(_probability(sweep, whole))
-    if not isinstance(metrics.consistency, Skipped):
-        same = np.rint(metrics.consistency.agreement.value * n).astype(np.int64)
+    if not isinstance(consistency, Skipped):
+        same = np.rint(consistency.agreement.value * n).astype(np.int64)
         about = "Share of images whose prediction is the same as at (0, 0), right or wrong."
-        made_same = counted("agreement", whole, "Agreement with the unshifted prediction", same, n, about)
-        maps.append(Map(made_same.data | {"short": "agreement"}, made_same.values))
+        label = "Agreement with the unshifted prediction"
+        maps.append(counted("agreement", whole, label, about, same, n, short="agreement"))
     classes, left_out = _classes(metrics)
     return Offered([*maps, *classes, *_controls(metrics), *_sides(metrics)], left_out)
 
@@ -147,22 +116,14 @@ def _probability(sweep: SweepArrays, group: str) -> Map:
         p = np.exp(-np.asarray(sweep.loss[s], np.float32))
         total += p.sum(axis=0, dtype=np.float64)
         squares += np.einsum("ijk,ijk->jk", p, p, dtype=np.float64)
-    mean, lo, hi = total / n, None, None
+    lo, hi = None, None
     if n > 1:
         _, lo, hi, _ = mean_interval(total, squares, n)
         lo, hi = 100 * np.clip(lo, 0, 1), 100 * np.clip(hi, 0, 1)
-    made = measured(
-        "probability",
-        group,
-        "Probability of the true class",
-        (100 * mean, lo, hi),
-        unit="%",
-        n=n,
-        limits=(0.0, 100.0),
-        colours="viridis",
-        about="Mean of exp(-loss); Student t over images.",
-    )
-    return Map(made.data | {"short": "probability"}, made.values)
+    about = "Mean of exp(-loss); Student t over images."
+    scale: dict[str, Any] = {"unit": "%", "limits": (0.0, 100.0), "colours": COLOURS, "short": "probability"}
+    label = "Probability of the true class"
+    return measured("probability", group, label, about, (100 * (total / n), lo, hi), n, **scale)
 
 
 def _classes(metrics: Metrics) -> tuple[list[Map], int]:
@@ -170,88 +131,62 @@ def _classes(metrics: Metrics) -> tuple[list[Map], int]:
     if isinstance(found, Skipped):
         return [], 0
     there = [int(k) for k in np.argsort(-found.n, kind="stable") if found.n[k]]
-    chosen = sorted(there[:MOST_CLASSES])
-    maps = []
-    for k in chosen:
-        name, n = plain(found.names[k]), int(found.n[k])
-        about = "Accuracy of the images of this class; the line is that of the whole set."
-        made = counted(f"class-{k}", "By class", f"Class {name}", found.right[k].astype(np.int64), n, about)
-        maps.append(Map(made.data | {"said": f"accuracy of class {name}:"}, made.values))
-    return maps, len(there) - len(chosen)
+    about, maps = "Accuracy of the images of this class; the line is that of the whole set.", []
+    for k in sorted(there[:MOST_CLASSES]):
+        name, right = plain(found.names[k]), found.right[k].astype(np.int64)
+        said = f"accuracy of class {name}:"
+        maps.append(counted(f"class-{k}", "By class", f"Class {name}", about, right, int(found.n[k]), said=said))
+    return maps, len(there) - len(maps)
 
 
 def _controls(metrics: Metrics) -> list[Map]:
-    sweep = metrics.sweep
-    maps = []
+    sweep, maps = metrics.sweep, []
     for name, control in sweep.controls.items():
         counts = right_counts(control.correct)
         if name == "flip":
-            turned = mirrored(counts.astype(np.float64), sweep.dxs)
+            turned = mirrored(counts, sweep.dxs, axis=1)
             if not np.isfinite(turned).all():
                 continue  # a one-sided grid has no mirror image
             counts = turned.astype(np.int64)
         label = f"Control {name}: {CONTROL_LABELS.get(name, '')}".rstrip(": ")
-        maps.append(counted(f"control-{name}", "Controls", label, counts, control.n_images, "Accuracy."))
+        maps.append(counted(f"control-{name}", "Controls", label, "Accuracy.", counts, control.n_images))
     padding = None if isinstance(metrics.padding, Skipped) else metrics.padding.effect
-    effects = (("occlusion", metrics.placement), ("canvas", padding))
-    return [*maps, *(_effect(name, made) for name, made in effects if isinstance(made, ControlEffect))]
-
-
-def _effect(name: str, made: ControlEffect) -> Map:
-    values = (-made.effect, -made.hi, -made.lo)
-    about = f"Shifted minus control {name}; intervals hold for all shifts together. Red: better."
-    return _difference(
-        f"difference-{name}", f"Shifted minus control {name}", values, made.n, about, balanced(values[0], LEAST_POINTS)
-    )
-
-
-def _difference(
-    name: str,
-    label: str,
-    values: tuple[FloatArray, FloatArray | None, FloatArray | None],
-    n: int,
-    about: str,
-    limits: tuple[float, float],
-) -> Map:
-    return measured(
-        name, "Differences", label, values, unit="points", n=n, limits=limits, colours="RdBu_r", about=about
-    )
+    for name, made in (("occlusion", metrics.placement), ("canvas", padding)):
+        if isinstance(made, ControlEffect):
+            label = f"Shifted minus control {name}"
+            about = f"{label}; intervals hold for all shifts together. Red: better."
+            values = (-made.effect, -made.hi, -made.lo)
+            maps.append(measured(f"difference-{name}", "Differences", label, about, values, made.n))
+    return maps
 
 
 def _sides(metrics: Metrics) -> list[Map]:
-    sweep = metrics.sweep
-    made = []
-    for name, label, found, axis in (
-        ("sides-x", "Left against right", metrics.asymmetry_x, 1),
-        ("sides-y", "Up against down", metrics.asymmetry_y, 0),
-    ):
-        if isinstance(found, Asymmetry):
-            made.append((name, label, found.n, _spread(found, sweep, axis)))
-    limits = balanced(np.stack([values[0] for *_, values in made]), LEAST_POINTS) if made else (-1.0, 1.0)
-    other = {"sides-x": "(-dx, dy)", "sides-y": "(dx, -dy)"}
+    made = [
+        (f"sides-{found.axis}", label, other, _spread(found, metrics.sweep), found.n)
+        for label, other, found in (
+            ("Left against right", "(-dx, dy)", metrics.asymmetry_x),
+            ("Up against down", "(dx, -dy)", metrics.asymmetry_y),
+        )
+        if isinstance(found, Asymmetry)
+    ]
+    limits = balanced(np.stack([values[0] for *_, values, _ in made]), LEAST_POINTS) if made else None
     about = "Accuracy minus that at {}; intervals hold for all pairs together. Red: better."
-    maps = [_difference(name, label, values, n, about.format(other[name]), limits) for name, label, n, values in made]
     words = {"said": "accuracy minus that on the other side:", "missing": "no opposite shift"}
-    return [Map(each.data | words, each.values) for each in maps]
+    return [
+        measured(name, "Differences", label, about.format(other), values, n, limits=limits, **words)
+        for name, label, other, values, n in made
+    ]
 
 
-def _spread(made: Asymmetry, sweep: SweepArrays, axis: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _spread(made: Asymmetry, sweep: SweepArrays) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Pairs on both their cells: the value at one, its negative at the other; nan where there is no pair."""
+    across = made.axis == "x"
+    here = np.searchsorted(sweep.dys, made.dys), np.searchsorted(sweep.dxs, made.dxs)
+    there = (
+        here[0] if across else np.searchsorted(sweep.dys, -made.dys),
+        np.searchsorted(sweep.dxs, -made.dxs) if across else here[1],
+    )
     value, lo, hi = (np.full(sweep.shape, np.nan) for _ in range(3))
-    rows = np.searchsorted(sweep.dys, made.dys)
-    columns = np.searchsorted(sweep.dxs, made.dxs)
-    other_rows = np.searchsorted(sweep.dys, -made.dys) if axis == 0 else rows
-    other_columns = np.searchsorted(sweep.dxs, -made.dxs) if axis == 1 else columns
-    value[rows, columns], value[other_rows, other_columns] = made.effect, -made.effect
-    lo[rows, columns], lo[other_rows, other_columns] = made.lo, -made.hi
-    hi[rows, columns], hi[other_rows, other_columns] = made.hi, -made.lo
+    for out, plus, minus in ((value, made.effect, made.effect), (lo, made.lo, made.hi), (hi, made.hi, made.lo)):
+        out[here], out[there] = plus, -minus
     return value, lo, hi
-
-
-def mirrored(values: FloatArray, dxs: IntArray) -> FloatArray:
-    """The map whose cell dx holds the value at -dx; nan where -dx is not on the grid."""
-    place = {int(d): k for k, d in enumerate(dxs)}
-    partner = np.array([place.get(-int(d), -1) for d in dxs])
-    out: FloatArray = values[:, np.maximum(partner, 0)].astype(np.float64)
-    out[:, partner < 0] = np.nan
-    return out
