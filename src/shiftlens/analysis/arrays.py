@@ -124,6 +124,12 @@ class SweepArrays:
         y, x = (int(axis[1] - axis[0]) if len(axis) > 1 else 1 for axis in (self.dys, self.dxs))
         return y, x
 
+    @property
+    def reach(self) -> int:
+        """Pixels from (0, 0) to the nearest edge of the grid, of the sides that it has; 0 for (0, 0) alone."""
+        sides = (int(side.max()) for side in (-self.dys, self.dys, -self.dxs, self.dxs))
+        return min((side for side in sides if side > 0), default=0)
+
     @cached_property
     def positions(self) -> IntArray:
         """(image,) position in the source."""

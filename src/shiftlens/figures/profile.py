@@ -45,11 +45,9 @@ class Profile:
 def rings(sweep: SweepArrays) -> list[BoolArray]:
     """The cells of each ring, up to the nearest edge of the grid and while some of the picture is left everywhere."""
     step = max(sweep.step)
-    reaches = [int(axis.max()) for axis in (-sweep.dys, sweep.dys, -sweep.dxs, sweep.dxs)]
-    reach = min((r for r in reaches if r > 0), default=0)
     number = np.rint(sweep.distance / step).astype(np.int64)
     found = []
-    for k in range(reach // step + 1):
+    for k in range(sweep.reach // step + 1):
         ring = number == k
         if (ring & sweep.blank).any():
             break

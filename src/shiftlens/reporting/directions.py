@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shiftlens.analysis.arrays import SweepArrays
-from shiftlens.stats import CONFIDENCE, Estimate, FloatArray, Skipped, mean_estimate
+from shiftlens.stats import CONFIDENCE, Estimate, Skipped, mean_estimate
 
 NAMES = (
     "to the right",
@@ -63,42 +63,28 @@ def directions(sweep: SweepArrays) -> Directions | Skipped:
         The arrays.
     """
     site = "direction of the move"
-    reach = _reach(sweep)
+    half = np.inf if sweep.picture_size is None else min(sweep.picture_size) / 2
+    reach = float(min(sweep.reach, half))
     if sweep.n_images < 2:
         return Skipped(site, "one image has no interval")
     angle = np.arctan2(sweep.dys[:, None].astype(np.float64), sweep.dxs[None, :].astype(np.float64))
     sector = np.mod(np.rint(angle / (np.pi / 4)), 8).astype(np.int64)
     paired = np.isin(-sweep.dys, sweep.dys)[:, None] & np.isin(-sweep.dxs, sweep.dxs)[None, :]
     inside = (sweep.distance > 0) & (sweep.distance <= reach) & ~sweep.blank & paired
-    there = [k for k in range(8) if (inside & (sector == k)).any()]
-    if not there:
+    cells = {k: chosen for k in range(8) if (chosen := inside & (sector == k)).any()}
+    if not cells:
         return Skipped(site, "the grid holds no pair of opposite shifts")
-    weights = np.stack([((inside & (sector == k)) / (inside & (sector == k)).sum()).ravel() for k in there], axis=1)
-    shares = _per_image(sweep, weights)
+    there, values = list(cells), sweep.values("accuracy")
+    shares = [values.per_image(chosen) for chosen in cells.values()]
     together = 1 - (1 - CONFIDENCE) / len(there)
-    accuracy = [mean_estimate(column, "share", bounds=(0, 1), confidence=together) for column in shares.T]
+    accuracy = [mean_estimate(share, "share", bounds=(0, 1), confidence=together) for share in shares]
     # Opposite of sector k is sector k + 4: the one is there whenever the other is.
     pairs = [(there.index(k), there.index(k + 4)) for k in there if k < 4]
     for_all = 1 - (1 - CONFIDENCE) / len(pairs)
     gaps = []
     for one, other in pairs:
         worst, best = (one, other) if accuracy[one].value <= accuracy[other].value else (other, one)
-        difference = 100 * (shares[:, best] - shares[:, worst])
+        difference = 100 * (shares[best] - shares[worst])
         gaps.append((mean_estimate(difference, "points", bounds=(-100, 100), confidence=for_all), worst, best))
     gap, worst, best = max(gaps, key=lambda each: each[0].value)
     return Directions(reach, tuple(NAMES[k] for k in there), tuple(accuracy), worst, best, gap)
-
-
-def _reach(sweep: SweepArrays) -> float:
-    sides = [int(side.max()) for side in (-sweep.dys, sweep.dys, -sweep.dxs, sweep.dxs)]
-    reach = float(min((side for side in sides if side > 0), default=0))
-    return reach if sweep.picture_size is None else min(reach, min(sweep.picture_size) / 2)
-
-
-def _per_image(sweep: SweepArrays, weights: FloatArray) -> FloatArray:
-    """(image, column): each image's weighted mean of right answers."""
-    out = np.empty((sweep.n_images, weights.shape[1]))
-    light = weights.astype(np.float32)
-    for s in sweep.slices():
-        out[s] = sweep.correct[s].reshape(-1, len(light)).astype(np.float32) @ light
-    return out

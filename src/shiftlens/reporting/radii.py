@@ -44,10 +44,7 @@ def discs(sweep: SweepArrays) -> Discs:
     sweep
         The arrays.
     """
-    step = max(sweep.step)
-    sides = [int(side.max()) for side in (-sweep.dys, sweep.dys, -sweep.dxs, sweep.dxs)]
-    reach = min((side for side in sides if side > 0), default=0)
-    radius = np.arange(0, reach + 1, step, dtype=np.float64)
+    radius = np.arange(0, sweep.reach + 1, max(sweep.step), dtype=np.float64)
     distance = np.where(sweep.blank, np.inf, sweep.distance).ravel()
     order = np.argsort(distance, kind="stable")
     # Cells in order of distance: a disc is a beginning of that row.
