@@ -16,6 +16,7 @@ import pytest
 from analysis.planted import arrays, margins, trend
 from reporting.planted import Page, sweep, unpacked
 from shiftlens.analysis.arrays import SweepArrays
+from shiftlens.analysis.directions import directions
 from shiftlens.arithmetic import inspect
 from shiftlens.cli import main
 from shiftlens.data.images import load_images
@@ -25,7 +26,6 @@ from shiftlens.nn.vgg import VGG
 from shiftlens.reporting import report
 from shiftlens.reporting import writing as gather
 from shiftlens.reporting.comparison_part import comparisons
-from shiftlens.reporting.directions import directions
 from shiftlens.reporting.encoding import packed, png_uri, script_json
 from shiftlens.reporting.feature_part import thinned
 from shiftlens.reporting.given_items import given

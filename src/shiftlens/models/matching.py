@@ -8,6 +8,7 @@ from collections import Counter
 import numpy as np
 
 from shiftlens.data.imageset import ImageSet
+from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.errors import InputError
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import printable
@@ -32,22 +33,33 @@ def on_input_grid(model: Model, images: ImageSet) -> tuple[ImageSet, tuple[int, 
         raise InputError(f"expected an ImageSet (load_images), got {type(images).__name__}")
     if len(images) == 0:
         raise InputError(f"{images.name}: expected at least one image, got none")
-    if images.n_channels != model.n_channels:
-        if model.n_channels == 1:
-            warnings.warn(
-                f"{images.name} is in colour and {model.name} takes 1 channel: the images are turned grey", stacklevel=2
-            )
-        images = images.with_channels(model.n_channels)
-    wanted = model.preprocessing
-    if wanted.size is not None:
-        if images.size == wanted.size and wanted.resize in (None, min(wanted.size)):
-            return images, wanted.size  # untouched, and with the same digest as for a model that names no size
-        return images.fitted(wanted.size, wanted.resize, wanted.interpolation), wanted.size
+    if images.n_channels != model.n_channels and model.n_channels == 1:
+        warnings.warn(
+            f"{images.name} is in colour and {model.name} takes 1 channel: the images are turned grey", stacklevel=2
+        )
+    images, wanted = shown_as(images, model.n_channels, model.preprocessing), model.preprocessing.size
+    if wanted is not None:
+        return images, wanted
     if images.size is None:
         raise InputError(
             f"{images.name}: the images are of mixed sizes and the model names no input size; give one (--input-size)"
         )
     return images, images.size
+
+
+def shown_as(images: ImageSet, n_channels: int, rule: Preprocessing) -> ImageSet:
+    """The images as a model with this preprocessing sees them: its channels, its size where it names one.
+
+    Raises
+    ------
+    InputError
+        Images that cannot be brought to them.
+    """
+    if images.n_channels != n_channels:
+        images = images.with_channels(n_channels)
+    if rule.size is None or (images.size == rule.size and rule.resize in (None, min(rule.size))):
+        return images  # untouched, and with the same digest as for a model that names no size
+    return images.fitted(rule.size, rule.resize, rule.interpolation)
 
 
 def check_labels(model: Model, images: ImageSet) -> None:

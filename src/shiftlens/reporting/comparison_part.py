@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from shiftlens.analysis.comparable import opened, refuse_unlike
 from shiftlens.errors import InputError
 from shiftlens.figures.drawing import balanced
@@ -40,11 +42,10 @@ def comparisons(sweeps: Sequence[Sweep], names: Sequence[str], seed: int) -> tup
     partial = not all(sweep.complete for sweep in sweeps)
     waiting = opened(list(sweeps), list(names), partial=True)
     while len(waiting) > 1:
-        base, others = waiting[0], waiting[1:]
-        group, waiting = [base], []
+        group, others, waiting = waiting[:1], waiting[1:], []
         for other in others:
             try:
-                refuse_unlike(base, other, partial=partial)
+                refuse_unlike(group[0], other, partial=partial)
                 group.append(other)
             except InputError as error:
                 waiting.append(other)
@@ -90,33 +91,21 @@ def comparison_part(made: AnyComparison, number: int) -> Part:
 
 def _looks(made: Comparison, base: str) -> tuple[Data, Data]:
     """Maps, pictures and tables of the differences: for the template and for the page's script."""
-    pictures = made.plot()
-    arms = [(each, plain(each.name)) for each in made.against]
-    values = [each.map.value for each, _ in arms]
-    top = max((balanced(value, LEAST_POINTS)[1] for value in values), default=LEAST_POINTS)
+    limits = balanced(np.stack([each.map.value for each in made.against]), LEAST_POINTS)
+    about = f"Accuracy, paired; interval of each shift by itself. Red: better than {base}."
+    maps, tables = [], []
+    for each in made.against:
+        name, label, found = f"against-{each.which}", f"{plain(each.name)} minus {base}", each.map
+        values = (found.value, found.lo, found.hi)
+        shown = measured(name, "Differences", label, about, values, found.n, limits=limits)
+        maps.append(shown.data | {"marked": packed(found.better | found.worse)})
+        tables.append({"label": label} | spaced_table(made.dys, made.dxs, *values))
     view: Data = {
         "n_shifts": len(made.dys) * len(made.dxs),
-        "static": [{"name": name, "uri": figure_uri(figure)} for name, figure in pictures.items()],
-        "maps": [{"id": f"against-{each.which}", "label": f"{name} minus {base}"} for each, name in arms],
-        "tables": [
-            {"label": f"{name} minus {base}"}
-            | spaced_table(made.dys, made.dxs, each.map.value, each.map.lo, each.map.hi)
-            for each, name in arms
-        ],
+        "static": [{"name": name, "uri": figure_uri(figure)} for name, figure in made.plot().items()],
+        "maps": [{"id": each["id"], "label": each["label"]} for each in maps],
+        "tables": tables,
     }
-    maps = [
-        measured(
-            f"against-{each.which}",
-            "Differences",
-            f"{name} minus {base}",
-            f"Accuracy, paired; interval of each shift by itself. Red: better than {base}.",
-            (each.map.value, each.map.lo, each.map.hi),
-            each.map.n,
-            limits=(-top, top),
-        ).data
-        | {"marked": packed(each.map.better | each.map.worse)}
-        for each, name in arms
-    ]
     data: Data = {
         "name": f"against {base}",
         "dys": made.dys.tolist(),

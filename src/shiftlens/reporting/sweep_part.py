@@ -9,18 +9,18 @@ import numpy as np
 
 from shiftlens import figures
 from shiftlens.analysis.arrays import IntArray, SweepArrays, from_sweep
+from shiftlens.analysis.directions import Directions, directions
+from shiftlens.analysis.radii import discs
 from shiftlens.analysis.regions import Retained
 from shiftlens.analysis.summary import Metrics, all_metrics
-from shiftlens.figures.profile import Profile, profile, rings
+from shiftlens.figures.profile import profile, rings
 from shiftlens.narrative.finding import Findings
 from shiftlens.narrative.findings import diagnose
 from shiftlens.narrative.setting import Setting
 from shiftlens.narrative.words import plain, quoted
-from shiftlens.reporting.directions import Directions, directions
 from shiftlens.reporting.encoding import Data, figure_uri, finite, packed
 from shiftlens.reporting.page_findings import sorted_out
 from shiftlens.reporting.page_maps import offered
-from shiftlens.reporting.radii import discs
 from shiftlens.reporting.thumbnails import CHOICE, Source, gallery
 from shiftlens.reporting.verdict import verdict
 from shiftlens.stats import FloatArray, Skipped
@@ -81,7 +81,7 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int) 
     said = verdict(metrics, way, header.model, header.data)
     images, why = gallery(sweep, metrics, source)
     maps = offered(metrics)
-    circles = discs(arrays)
+    circles, made, strong = discs(arrays), metrics.accuracy, metrics.retained[0]
     view = {
         "number": number,
         "id": f"sweep-{number}",
@@ -104,7 +104,7 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int) 
         "reach": int(circles.radius[-1]),
         "radius": _first_radius(metrics, arrays),
         "step": max(arrays.step),
-        "table": spaced_table(arrays.dys, arrays.dxs, *(100 * each for each in _accuracy(metrics))),
+        "table": spaced_table(arrays.dys, arrays.dxs, *(100 * each for each in (made.value, made.lo, made.hi))),
         "findings": sorted_out(found),
         "n_warn": len(found.with_severity("warn")),
         "n_images_shown": images["n"],
@@ -118,7 +118,7 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int) 
         "dxs": arrays.dxs.tolist(),
         "n": arrays.n_images,
         "blank": packed(arrays.blank),
-        "region": _region(metrics),
+        "region": packed(strong.region) if isinstance(strong, Retained) else None,
         "maps": [each.data for each in maps.maps],
         "profile": _profiles(arrays),
         "discs": {name: [finite(value) for value in getattr(circles, name)] for name in circles.__dataclass_fields__},
@@ -129,23 +129,20 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int) 
 
 def _cards(metrics: Metrics, way: Directions | Skipped) -> list[Data]:
     """The numbers of the first screen: what, value with interval, and what the sentences beside do not say."""
-    cards = [_card("Accuracy, unshifted", quoted(metrics.accuracy_at_origin), "share of images predicted right")]
     strong = metrics.retained[0]
+    cards = [("Accuracy, unshifted", quoted(metrics.accuracy_at_origin), "share of images predicted right")]
     if isinstance(strong, Retained):
         about = f"a circle as large as the area that keeps 95 %. Straight: {_straight(metrics, strong)}"
-        cards.append(_card("Retained radius", quoted(strong.radius), about))
+        cards.append(("Retained radius", quoted(strong.radius), about))
     else:
-        cards.append(_card("Retained radius", "not measured", plain(strong.why)))
+        cards.append(("Retained radius", "not measured", plain(strong.why)))
     if isinstance(way, Directions):
-        tested = "Not one of the tests under Findings."
-        gap = f"{quoted(way.gap)} worse than {way.names[way.opposite]}"
-        if way.differs:
-            cards.append(_card("Worse side", way.names[way.worst], f"{gap}. {tested}"))
-        else:
-            cards.append(_card("Worse side", "none clearly", f"largest gap: {way.names[way.worst]}, {gap}. {tested}"))
+        name = way.names[way.worst]
+        gap = f"{quoted(way.gap)} worse than {way.names[way.opposite]}. Not one of the tests under Findings."
+        cards.append(("Worse side", *((name, gap) if way.differs else ("none clearly", f"largest gap: {name}, {gap}"))))
     else:
-        cards.append(_card("Worse side", "not measured", plain(way.why)))
-    return cards
+        cards.append(("Worse side", "not measured", plain(way.why)))
+    return [_card(*card) for card in cards]
 
 
 def _straight(metrics: Metrics, strong: Retained) -> str:
@@ -180,21 +177,11 @@ def spaced_table(dys: IntArray, dxs: IntArray, value: FloatArray, lo: FloatArray
     return {"dys": [int(dys[r]) for r in rows], "dxs": [int(dxs[c]) for c in columns], "cells": cells}
 
 
-def _accuracy(metrics: Metrics) -> tuple[FloatArray, FloatArray, FloatArray]:
-    made = metrics.accuracy
-    return made.value, made.lo, made.hi
-
-
 def _spaced(axis: IntArray) -> list[int]:
     """Positions of at most nine shifts, (0) and the ends among them where they fit."""
     origin = int(np.flatnonzero(axis == 0)[0])
     every = max(1, -(-max(origin, len(axis) - 1 - origin) // TABLE_ROWS))
     return [k for k in range(len(axis)) if (k - origin) % every == 0]
-
-
-def _region(metrics: Metrics) -> Data | None:
-    strong = metrics.retained[0]
-    return packed(strong.region) if isinstance(strong, Retained) else None
 
 
 def _profiles(arrays: SweepArrays) -> list[Data]:
@@ -204,31 +191,15 @@ def _profiles(arrays: SweepArrays) -> list[Data]:
     shown = [("shifted", arrays)]
     if "occlusion" in arrays.controls:
         shown.append(("same pixels lost, rest in place", arrays.controls["occlusion"]))
-    made = []
+    made: list[Data] = []
     for of_loss, name in ((False, "accuracy"), (True, "loss")):
         for label, each in shown:
-            made.append(_line(name, label, profile(each, of_loss=of_loss)))
-    made[0]["ring"] = _ring_numbers(arrays)
+            line = profile(each, of_loss=of_loss)
+            numbers = {key: [*map(finite, getattr(line, key))] for key in ("radius", "value", "lo", "hi")}
+            made.append({"map": name, "label": label} | numbers)
+    # (dy, dx) which ring a cell belongs to, counted from 1; 0 for none: the page averages other maps over them.
+    made[0]["ring"] = packed(np.sum([k * ring for k, ring in enumerate(rings(arrays), start=1)], axis=0))
     return made
-
-
-def _line(name: str, label: str, made: Profile) -> Data:
-    return {
-        "map": name,
-        "label": label,
-        "radius": [finite(r) for r in made.radius],
-        "value": [finite(v) for v in made.value],
-        "lo": [finite(v) for v in made.lo],
-        "hi": [finite(v) for v in made.hi],
-    }
-
-
-def _ring_numbers(arrays: SweepArrays) -> Data:
-    """(dy, dx) which ring a cell belongs to, counted from 1; 0 for none: the page averages other maps over them."""
-    number = np.zeros(arrays.shape, np.int64)
-    for k, ring in enumerate(rings(arrays), start=1):
-        number[ring] = k
-    return packed(number)
 
 
 def _groups(maps: list[Data]) -> list[Data]:

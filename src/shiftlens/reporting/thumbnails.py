@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from shiftlens.analysis.arrays import IntArray
 from shiftlens.analysis.summary import Metrics
 from shiftlens.data.images import ImageSet, load_images
 from shiftlens.errors import InputError
+from shiftlens.models.matching import shown_as
 from shiftlens.narrative.words import plain
 from shiftlens.reporting.encoding import Data, packed, png_uri
 from shiftlens.stats import Skipped
@@ -40,7 +40,12 @@ class Source:
     """Where pictures come from: an image set, how one is named on the command line, or neither."""
 
     images: ImageSet | str | None = None
-    data_root: Path | None = None
+    data_root: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.images is not None and not isinstance(self.images, ImageSet | str):
+            got = type(self.images).__name__
+            raise InputError(f"expected images as an ImageSet or a name such as 'cifar10', got {got}")
 
 
 def chosen(metrics: Metrics) -> IntArray:
@@ -83,36 +88,24 @@ def gallery(sweep: Sweep, metrics: Metrics, source: Source) -> tuple[Data, str]:
         Where pictures may come from.
     """
     rows, arrays = chosen(metrics), metrics.sweep
-    # One chunk at a time again: the rows lie all over the file.
-    prediction = np.concatenate([_rows_of(arrays.prediction, rows, s) for s in arrays.slices()])
-    names = arrays.class_names
+    # A chunk at a time: the rows lie all over the file.
+    chunks = ((s, rows[(rows >= s.start) & (rows < s.stop)] - s.start) for s in arrays.slices())
+    prediction = np.concatenate([np.asarray(arrays.prediction[s])[inside] for s, inside in chunks if len(inside)])
     data: Data = {
         "n": len(rows),
         "n_all": arrays.n_images,
         "position": [int(p) for p in arrays.positions[rows]],
         "label": [int(k) for k in arrays.labels[rows]],
         "prediction": packed(prediction),
-        "class_names": [plain(name) for name in names],
+        "class_names": [plain(name) for name in arrays.class_names],
         "sprite": None,
     }
     found = _pictures(sweep, arrays.positions[rows], source)
     if isinstance(found, str):
         return data, found
     sprite, size = sprite_of(found)
-    image_h, image_w = sweep.header.image_size
-    data["sprite"] = {
-        "uri": png_uri(sprite),
-        "columns": COLUMNS,
-        "size": list(size),
-        "image_size": [image_h, image_w],
-        "fill": _fill(sweep.header),
-    }
-    return data, ""
-
-
-def _rows_of(cells: Any, rows: IntArray, s: slice) -> NDArray[Any]:
-    inside = rows[(rows >= s.start) & (rows < s.stop)] - s.start
-    return np.asarray(cells[s])[inside] if len(inside) else np.asarray(cells[s])[:0]
+    about = {"size": size, "image_size": sweep.header.image_size, "fill": _fill(sweep.header)}
+    return data | {"sprite": {"uri": png_uri(sprite), "columns": COLUMNS} | about}, ""
 
 
 def _pictures(sweep: Sweep, wanted: IntArray, source: Source) -> NDArray[np.uint8] | str:
@@ -133,27 +126,12 @@ def _pictures(sweep: Sweep, wanted: IntArray, source: Source) -> NDArray[np.uint
         images = images.subset(at)
     if not np.array_equal(images.index[: len(positions)], positions):
         return f"{plain(images.name)} does not hold the images of this sweep"
-    same = as_shown(images, header)
+    rule = header.preprocessing
+    same = shown_as(images, len(rule.mean) if len(rule.mean) in (1, 3) else images.n_channels, rule)
     if same.digest != header.data_digest:
         return f"{plain(images.name)} is not what this sweep was made of: the digests differ"
     place = {int(p): k for k, p in enumerate(positions)}
     return same.batch([place[int(p)] for p in wanted])
-
-
-def as_shown(images: ImageSet, header: SweepHeader) -> ImageSet:
-    """Images on the input grid of the sweep's model, as `sources.matching` brings them there.
-
-    Raises
-    ------
-    InputError
-        Pictures that cannot be brought to that size.
-    """
-    rule = header.preprocessing
-    if len(rule.mean) in (1, 3) and images.n_channels != len(rule.mean):
-        images = images.with_channels(len(rule.mean))
-    if rule.size is None or (images.size == rule.size and rule.resize in (None, min(rule.size))):
-        return images
-    return images.fitted(rule.size, rule.resize, rule.interpolation)
 
 
 def sprite_of(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[int, int]]:
@@ -180,16 +158,3 @@ def _fill(header: SweepHeader) -> Data:
     pixel = np.asarray(header.fill.normalised(tuple(mean), tuple(std))) * std + mean
     rgb = np.clip(np.rint(255 * pixel), 0, 255).astype(int).tolist()
     return {"rule": "constant", "rgb": (rgb * 3)[:3] if len(rgb) == 1 else rgb[:3]}
-
-
-def checked(source: ImageSet | str | None, data_root: str | Path | None) -> Source:
-    """What a user gave as the source of pictures.
-
-    Raises
-    ------
-    InputError
-        Neither a text nor an `ImageSet`.
-    """
-    if source is not None and not isinstance(source, ImageSet | str):
-        raise InputError(f"expected images as an ImageSet or a name such as 'cifar10', got {type(source).__name__}")
-    return Source(source, None if data_root is None else Path(data_root))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from shiftlens.analysis.directions import Directions
 from shiftlens.analysis.regions import Retained
 from shiftlens.analysis.summary import Metrics
 from shiftlens.narrative.words import number_text, plain, quoted
-from shiftlens.reporting.directions import Directions
 from shiftlens.stats import Estimate, Skipped
 
 

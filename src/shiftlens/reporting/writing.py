@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -19,8 +19,8 @@ from shiftlens.reporting.given_items import Given, Opened, given
 from shiftlens.reporting.inspection_part import inspection_view
 from shiftlens.reporting.page import render, written_whole
 from shiftlens.reporting.questions import questions
-from shiftlens.reporting.sweep_part import SweepPart, sweep_part
-from shiftlens.reporting.thumbnails import Source, checked
+from shiftlens.reporting.sweep_part import Part, SweepPart, sweep_part
+from shiftlens.reporting.thumbnails import Source
 from shiftlens.storage.locking import disk_errors
 
 Item = Opened | str | Path
@@ -117,7 +117,7 @@ def report(
     >>> report(["vgg.zarr", "features.zarr"], "report.html").path  # doctest: +SKIP
     """
     found = given(items)
-    source = checked(images, data_root)
+    source = Source(images, data_root)
     out = Path(out)
     with written_whole(out) as building:
         view, data, parts = _laid_out(found, source, title, seed, progress)
@@ -137,46 +137,37 @@ def _laid_out(
     found: Given, source: Source, title: str | None, seed: int, progress: Progress | None
 ) -> tuple[Data, Data, list[SweepPart]]:
     """Everything that the page holds, and the sweeps' parts."""
-    total = len(found.sweeps) + len(found.runs) + len(found.inspections) + 1
-    done = 0
+    total = len(found.sweeps) + len(found.runs) + 1
+    done = iter(range(1, total + 1))
 
     def step() -> None:
-        nonlocal done
-        done += 1
+        number = next(done)
         if progress is not None:
-            progress(done, total)
+            progress(number, total)
 
     names = distinct(printable(sweep.path.stem) or "sweep" for sweep in found.sweeps)
-    parts = []
+    parts, runs = [], []
     for number, (sweep, name) in enumerate(zip(found.sweeps, names, strict=True)):
         parts.append(sweep_part(sweep, number, name, source, seed))
         step()
     made, reasons = comparisons(found.sweeps, names, seed)
-    compared = [comparison_part(each, number) for number, each in enumerate((*found.comparisons, *made))]
+    both = [*found.comparisons, *made]
+    compared = [comparison_part(each, number) for number, each in enumerate(both)]
     step()
-    runs = []
     for number, run in enumerate(found.runs):
         runs.append(feature_part(run, number))
         step()
-    inspected = [inspection_view(each, number) for number, each in enumerate(found.inspections)]
-    without = {part.note: None for part in parts if part.note}
-    notes = [*reasons, *(f"The images that fail are shown without pictures: {why}." for why in without)]
+    without = dict.fromkeys(part.note for part in parts if part.note)
+    sections: dict[str, Sequence[Part]] = {"sweeps": parts, "comparisons": compared, "runs": runs}
     view: Data = {
         "title": plain(title) if title else _title(found),
-        "sweeps": [part.view for part in parts],
-        "comparisons": [part.view for part in compared],
-        "not_compared": reasons,
-        "runs": [part.view for part in runs],
-        "inspections": inspected,
-        "questions": questions(found, parts, [*found.comparisons, *made]),
-        "notes": notes,
+        **{name: [part.view for part in section] for name, section in sections.items()},
+        "inspections": [inspection_view(each, number) for number, each in enumerate(found.inspections)],
+        "questions": questions(found, parts, both),
+        "notes": [*reasons, *(f"The images that fail are shown without pictures: {why}." for why in without)],
     }
-    data: Data = {
-        "sweeps": [part.data for part in parts],
-        "comparisons": [part.data for part in compared],
-        "features": [part.data for part in runs],
-    }
-    return view, data, parts
+    data = {name: [part.data for part in section] for name, section in sections.items()}
+    return view, data | {"features": data.pop("runs")}, parts
 
 
 def _title(found: Given) -> str:
