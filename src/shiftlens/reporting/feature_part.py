@@ -85,15 +85,14 @@ def _layer(layer: LayerMaps, most_cells: int) -> Data:
     maps = np.asarray(layer.maps, np.float64)
     c, h, w = maps.shape
     one = {"name": plain(layer.name), "kind": plain(layer.kind), "shape": f"{c} filters of {h}x{w} cells"}
-    out: Data = one | {"empty": _shown(maps, most_cells) | {"scores": _scores(layer.scores)}, "average": None}
+    average = None
     if layer.average is not None:
-        mean = np.asarray(layer.average.mean, np.float64)
-        # The picture is the plain average; the scores are of the controls that take content out.
-        taken_out = "content taken out (rolled evenly, mirrored for left/right): "
         scores = _scores(layer.average.scores)
-        said = f"{taken_out}{scores}" if layer.average.rolled is not None and scores else scores
-        out["average"] = _shown(mean, most_cells) | {"scores": said}
-    return out
+        if layer.average.rolled is not None and scores:
+            # The map is the plain average; the scores are of the controls that take content out.
+            scores = f"content taken out (rolled evenly, mirrored for left/right): {scores}"
+        average = _shown(np.asarray(layer.average.mean, np.float64), most_cells) | {"scores": scores}
+    return one | {"empty": _shown(maps, most_cells) | {"scores": _scores(layer.scores)}, "average": average}
 
 
 def _shown(maps: FloatArray, most_cells: int) -> Data:
@@ -104,32 +103,24 @@ def _shown(maps: FloatArray, most_cells: int) -> Data:
     tiled = mosaic(few)
     filters = coloured(tiled, low, high, colours)
     filters[np.isnan(tiled)] = GAP
-    _, low_mean, high_mean = _mean(maps)
-    constant = low_mean == high_mean
+    mean, low_mean, high_mean = _mean(maps)
     which = "all" if len(few) == len(maps) else f"the first {len(few)} of"
-    words = f"constant, {low_mean:.3g}" if constant else f"{low_mean:.3g} to {high_mean:.3g}"
+    words = f"constant, {low_mean:.3g}" if low_mean == high_mean else f"{low_mean:.3g} to {high_mean:.3g}"
     return {
         "filters": png_uri(enlarged(filters)),
         "filters_range": f"{which} {len(maps)} filters, one scale: {low:.3g} to {high:.3g}",
-        "mean": _mean_uri(maps),
+        "mean": mean,
         "mean_range": f"mean over {len(maps)} filters, its own scale: {words}",
     }
 
 
-def _mean(maps: FloatArray) -> tuple[FloatArray, float, float]:
-    """The mean over channels, thinned, and its range; a range of nothing where only rounding varies."""
+def _mean(maps: FloatArray) -> tuple[str, float, float]:
+    """The mean over channels as a picture, and its range; a range of nothing where only rounding varies."""
     mean = thinned(maps.mean(0)[None])[0]
     low, high = float(mean.min()), float(mean.max())
-    if high - low <= 1e-9 * max(abs(high), 1e-12):
-        high = low
-    return mean, low, high
-
-
-def _mean_uri(maps: FloatArray) -> str:
-    mean, low, high = _mean(maps)
-    if low == high:
-        mean, low, high = np.full_like(mean, low), low - 0.5, low + 0.5
-    return png_uri(enlarged(coloured(mean, low, high, COLOURS)))
+    if high - low > 1e-9 * max(abs(high), 1e-12):
+        return png_uri(enlarged(coloured(mean, low, high, COLOURS))), low, high
+    return png_uri(enlarged(coloured(np.full_like(mean, low), low - 0.5, low + 0.5, COLOURS))), low, low
 
 
 def _strip(layer: LayerMaps) -> Data:
@@ -138,9 +129,9 @@ def _strip(layer: LayerMaps) -> Data:
     stacks = (layer.maps, None if average is None else average.mean, None if average is None else average.rolled)
     cells = []
     for maps in (np.asarray(each, np.float64) for each in stacks if each is not None):
-        _, low, high = _mean(maps)
+        uri, low, high = _mean(maps)
         share = 100 * (high - low) / max(abs(low), abs(high), 1e-12)
-        cells.append({"uri": _mean_uri(maps), "range": range_text(share)})
+        cells.append({"uri": uri, "range": range_text(share)})
     h, w = layer.maps.shape[1:]
     return {"name": plain(layer.name), "size": f"{h}x{w}", "cells": cells}
 
@@ -181,29 +172,22 @@ def _scores(scores: Scores) -> str:
     made = []
     if not isinstance(scores.artefact_energy, Skipped):
         made.append(f"artefact energy {_per_cent(scores.artefact_energy)} %")
-    if not isinstance(scores.reach_cells, Skipped) and not isinstance(scores.reach_pixels, Skipped):
+    if not isinstance(scores.reach_cells, Skipped):
         cells = "1 cell" if scores.reach_cells == 1 else f"{scores.reach_cells} cells"
-        made.append(f"borders reach {cells} ({scores.reach_pixels:.0f} px)")
-    if not isinstance(scores.contrast_lr, Skipped) and not isinstance(scores.contrast_ud, Skipped):
-        odd = f"left/right {_per_cent(scores.contrast_lr)} %, up/down {_per_cent(scores.contrast_ud)} %"
-        made.append(f"odd share {odd}")
+        made.append(f"borders reach {cells} ({_number(scores.reach_pixels, '.0f')} px)")
+    across, down = _per_cent(scores.contrast_lr), _per_cent(scores.contrast_ud)
+    if "-" not in (across, down):
+        made.append(f"odd share left/right {across} %, up/down {down} %")
     return ", ".join(made)
 
 
 def _row(layer: LayerMaps) -> list[str]:
-    scores, average = layer.scores, None if layer.average is None else layer.average.scores
+    scores, average = layer.scores, layer.average
     c, h, w = layer.maps.shape
-    return [
-        plain(layer.name),
-        plain(layer.kind),
-        f"{c} x {h} x {w}",
-        _per_cent(scores.artefact_energy),
-        "-" if average is None else _per_cent(average.artefact_energy),
-        _number(scores.reach_cells, "d"),
-        _number(scores.reach_pixels, ".0f"),
-        _per_cent(scores.contrast_lr),
-        _per_cent(scores.contrast_ud),
-    ]
+    energies = (scores.artefact_energy, Skipped("", "") if average is None else average.scores.artefact_energy)
+    reach = _number(scores.reach_cells, "d"), _number(scores.reach_pixels, ".0f")
+    odd = map(_per_cent, (scores.contrast_lr, scores.contrast_ud))
+    return [plain(layer.name), plain(layer.kind), f"{c} x {h} x {w}", *map(_per_cent, energies), *reach, *odd]
 
 
 def _provenance(run: FeatureRun) -> list[tuple[str, str]]:
