@@ -363,9 +363,7 @@ SWEEPS: dict[str, Case] = {
     "10**12 images": Case(sweep(everywhere(BIG)), says="labels"),
     "10**8 images": Case(sweep(everywhere(10**8)), says="labels"),
     "10**12 labels": Case(sweep(array("label", lambda d: d.update(shape=[BIG]))), says="labels"),
-    "a chunk of 10**9 images": Case(
-        sweep(everywhere(10**6, 10**9)), says="in chunks (1000000000, 3, 5)"
-    ),
+    "a chunk of 10**9 images": Case(sweep(everywhere(10**6, 10**9)), says="in chunks (1000000000, 3, 5)"),
     "objects": Case(
         sweep(array("loss", lambda d: d.update(data_type="|O"))), says="cannot be opened: ValueError: No Zarr data type"
     ),
