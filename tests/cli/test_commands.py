@@ -1,4 +1,4 @@
-"""The command line as a user meets it: results on stdout, one line for each failure, exit codes by the contract."""
+"""The command line as a user meets it: results on stdout, one line for each failure, exit codes."""
 
 from __future__ import annotations
 

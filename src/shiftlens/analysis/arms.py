@@ -17,7 +17,7 @@ from shiftlens.stats import Skipped
 from shiftlens.tasks.task import Stored, Variable
 
 NEAR = 8.0
-"""Radius in px of the mean by which nets are compared first: the contract's."""
+"""Radius in px of the mean by which nets are compared first."""
 
 Progress = Callable[[int, int], None]
 
