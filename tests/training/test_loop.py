@@ -16,8 +16,9 @@ from shiftlens.evaluation import evaluate
 from shiftlens.models.loading import load_model
 from shiftlens.nn.padding import PADDING_MODES
 from shiftlens.nn.vgg import DOWNSAMPLINGS, HEADS
+from shiftlens.storage.locking import output_lock
 from shiftlens.training import Recipe, Stage, TrainSettings, loop, train
-from shiftlens.training.checkpoint import CHECKPOINT, RECORD, load_checkpoint, only_writer
+from shiftlens.training.checkpoint import CHECKPOINT, RECORD, load_checkpoint
 from shiftlens.training.replay import ReplayedStep
 
 STAGES = (Stage(0.5, 0.5), Stage(0.5, 1.0))
@@ -190,7 +191,7 @@ def test_foreign_directory_is_refused(tmp_path):
 
 
 def test_second_writer_is_refused(tmp_path):
-    with only_writer(tmp_path / "run"), pytest.raises(StoreError, match="busy"):
+    with output_lock(tmp_path / "run"), pytest.raises(StoreError, match="busy"):
         train(bars(), out=tmp_path / "run", settings=QUICK)
 
 

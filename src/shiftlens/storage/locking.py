@@ -93,7 +93,7 @@ def output_lock(path: Path) -> Iterator[FolderLock]:
     StoreError
         Another process holds it, or the lock file cannot be written.
     """
-    real = path.resolve()
+    real = Path(os.path.realpath(path))  # unlike resolve(), calm about links in a circle
     lock = FileLock(real.parent / f".{real.name}.lock")
     with disk_errors(path, "write to"):
         real.parent.mkdir(parents=True, exist_ok=True)

@@ -6,14 +6,12 @@ The record lies in the header of the tensors' file, so that one rename makes bot
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
@@ -23,6 +21,7 @@ from shiftlens.models.runs import write_atomically
 from shiftlens.models.runspec import MODEL_JSON
 from shiftlens.naming import one_line
 from shiftlens.paths import kind_of
+from shiftlens.storage.locking import disk_errors
 from shiftlens.training.recipe import differences
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -161,30 +160,6 @@ def believed(out: Path) -> Iterator[None]:
         raise StoreError(f"{out} holds a training that does not fit its own record ({why}); start anew") from error
 
 
-@contextmanager
-def only_writer(out: Path) -> Iterator[None]:
-    """Hold the only right to write to a run directory.
-
-    Raises
-    ------
-    StoreError
-        Another process holds it, or the place cannot be written.
-    """
-    real = Path(os.path.realpath(out))  # unlike resolve(), calm about links in a circle
-    lock = FileLock(real.parent / f".{real.name}.lock")
-    try:
-        real.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise StoreError(f"{out} is busy: another process is training there") from None
-    except OSError as error:
-        raise StoreError(f"cannot write to {out}: {error.strerror or error}") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def write_whole(target: Path, content: bytes) -> None:
     """Write a file so that a reader, a kill or a power loss finds the old content or the new one.
 
@@ -193,7 +168,5 @@ def write_whole(target: Path, content: bytes) -> None:
     StoreError
         The disk refuses; what was there stays.
     """
-    try:
+    with disk_errors(target, "write", "what was there before is safe"):
         write_atomically(target, content)
-    except OSError as error:
-        raise StoreError(f"cannot write {target}: {error.strerror or error}; what was there before is safe") from error

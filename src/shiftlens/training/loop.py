@@ -19,6 +19,7 @@ from shiftlens.devices import machine_kind, resolve_device
 from shiftlens.errors import InputError
 from shiftlens.models.runs import check_run_target, save_run
 from shiftlens.nn.vgg import VGG
+from shiftlens.storage.locking import output_lock
 from shiftlens.training.checkpoint import (
     CHECKPOINT,
     KIND,
@@ -28,7 +29,6 @@ from shiftlens.training.checkpoint import (
     check_same_run,
     load_checkpoint,
     load_finished,
-    only_writer,
     save_checkpoint,
     save_record,
 )
@@ -120,7 +120,7 @@ def train(
         "images": images.digest,
         "validation": None if validation is None else validation.digest,
     }
-    with only_writer(out):
+    with output_lock(out):
         finished = load_finished(out)
         if finished is not None:
             check_same_run(out, finished["asked"], asked)
@@ -147,23 +147,17 @@ class _Run:
         device: torch.device,
         asked: dict[str, Any],
     ) -> None:
-        self.images, self.settings, self.recipe, self.seed, self.device = (
-            images,
-            settings,
-            settings.recipe,
-            seed,
-            device,
-        )
+        self.images, self.settings, self.recipe = images, settings, settings.recipe
+        self.seed, self.device = seed, device
         self.dtype = compute_dtype(settings.dtype, device)
         pictures = pixels(_fitted(images, settings.size))
         self.preprocessing = preprocessing_of(pictures, settings.size)
         labels = torch.from_numpy(np.array(images.labels))
         self.batches = Batches(pictures, labels, self.preprocessing, self.recipe, device)
-        self.validation = (
-            None
-            if validation is None
-            else Validation.of(_fitted(validation, settings.size), self.preprocessing, device, self.dtype)
-        )
+        self.validation = None
+        if validation is not None:
+            shown = _fitted(validation, settings.size)
+            self.validation = Validation.of(shown, self.preprocessing, device, self.dtype)
         self.net = self._fresh_net()
         self.optimiser = Optimiser(self.net, self.recipe, self.dtype)
         self.saved, self.kept = time.perf_counter(), 0
@@ -303,15 +297,8 @@ class _Run:
             raise _diverged(out, "a weight is not finite", epoch, len(steps) - 1, self.kept)
         is_last = epoch == schedule.n_epochs - 1
         n, accuracy = self._look(everything=is_last)
-        self.record["epochs"].append(
-            {
-                "epoch": epoch + 1,
-                "train_loss": total / len(steps),
-                "accuracy": accuracy,
-                "n": n,
-                "seconds": time.perf_counter() - begin,
-            }
-        )
+        row = {"epoch": epoch + 1, "train_loss": total / len(steps), "accuracy": accuracy, "n": n}
+        self.record["epochs"].append(row | {"seconds": time.perf_counter() - begin})
         if not is_last and time.perf_counter() - self.saved < _CHECKPOINT_PAUSE[self.device.type]:
             return
         out.mkdir(parents=True, exist_ok=True)
@@ -342,15 +329,10 @@ class _Run:
             preprocessing=self.preprocessing,
             class_names=self.images.class_names,
             training={name: self.record[name] for name in facts},
-            metrics={
-                "accuracy": result.accuracy,
-                "accuracy_interval": result.accuracy_interval,
-                "n_validation": result.n_validation,
-            },
+            metrics={name: getattr(result, name) for name in ("accuracy", "accuracy_interval", "n_validation")},
         )
-        save_curve(
-            out, self.record["epochs"], f"{self.settings.arch} on {self.images.name}, {len(self.images):,} images"
-        )
+        title = f"{self.settings.arch} on {self.images.name}, {len(self.images):,} images"
+        save_curve(out, self.record["epochs"], title)
         save_record(out, self.record)
         (out / CHECKPOINT).unlink(missing_ok=True)
         return result

@@ -56,16 +56,8 @@ class TrainResult(Printed):
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `shiftlens train --json`."""
-        return {
-            "epochs": list(self.epochs),
-            "accuracy": self.accuracy,
-            "accuracy_interval": None if self.accuracy_interval is None else list(self.accuracy_interval),
-            "n_validation": self.n_validation,
-            "n_steps": self.n_steps,
-            "seconds": self.seconds,
-            "resumed_epochs": self.resumed_epochs,
-            "out": str(self.out),
-        }
+        interval = None if self.accuracy_interval is None else list(self.accuracy_interval)
+        return vars(self) | {"epochs": list(self.epochs), "accuracy_interval": interval, "out": str(self.out)}
 
     def lines(self) -> list[str]:
         """The same for people."""
