@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from shiftlens.arithmetic import inspect
-from shiftlens.arithmetic.axis import out_cells, same_padding
+from shiftlens.arithmetic.axis import same_padding
 from shiftlens.errors import InputError
 from shiftlens.graph import Sides
 from shiftlens.models.loading import wrap
+from shiftlens.nn.pooling import out_cells
 from shiftlens.stats import Skipped
 
 

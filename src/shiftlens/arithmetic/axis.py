@@ -14,6 +14,7 @@ from fractions import Fraction
 
 from shiftlens.graph import WINDOWED, Graph, Site
 from shiftlens.graph.sites import PICTURE
+from shiftlens.nn.pooling import out_cells
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,6 @@ class Step:
     def field(self) -> int:
         """Receptive field in pixels of the input."""
         return math.ceil(self.hi - self.lo) + 1
-
-
-def out_cells(n: int, extent: int, stride: int, before: int, after: int, ceil_mode: bool) -> int:
-    """Number of windows, as PyTorch counts them; 0 or less where none fits."""
-    room = n + before + after - extent
-    if room < 0:
-        return 0
-    if not ceil_mode:
-        return room // stride + 1
-    count = -(-room // stride) + 1
-    # A last window must begin inside the picture or the padding before it.
-    return count - 1 if (count - 1) * stride >= n + before else count
 
 
 def same_padding(n: int, extent: int, stride: int) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -23,7 +22,7 @@ from shiftlens.errors import InputError
 from shiftlens.graph import Graph, Site
 from shiftlens.lens.feature_run import Average, FeatureRun, LayerMaps
 from shiftlens.lens.feature_store import check_target, save_features
-from shiftlens.lens.inputs import Shown, shown
+from shiftlens.lens.inputs import Shown, batches, shown
 from shiftlens.lens.map_scores import LEAVES, scores_of_average, scores_of_picture
 from shiftlens.lens.moments import Moments
 from shiftlens.lens.repadding import Repadded
@@ -245,7 +244,9 @@ def _averages(
     rolls = torch.Generator().manual_seed(seed)
     # Every map of every batch is a large block, asked for and freed again.
     with torch.no_grad(), evaluating(module), roomy_heap(device):
-        for x in _batches(model, images, batch, device, input_dtype(module)):
+        for some in batches(model, images, MAX_PIXELS, device, batch):
+            # Convolutions on a CPU are faster on this layout; the numbers are the same.
+            x = some.contiguous(memory_format=torch.channels_last)
             for which in passes:
                 here = moments[which]
 
@@ -268,20 +269,6 @@ def _averages(
         scores = scores_of_average(mean, spread, plain.n, rolled, flipped)
         found[site.index] = Average(plain.n, mean, variance, rolled, flipped, scores)
     return found
-
-
-def _batches(
-    model: Model, images: ImageSet, batch: int | None, device: torch.device, dtype: torch.dtype
-) -> Iterator[Float[Tensor, "n c h w"]]:
-    size = images.size
-    if size is None:
-        raise InputError(f"{images.name}: the images are of mixed sizes; give one (size=)")
-    n = batch or max(1, MAX_PIXELS // (size[0] * size[1]))
-    for start in range(0, len(images), n):
-        pixels = torch.from_numpy(images.batch(np.arange(start, min(start + n, len(images)))))
-        x = model.preprocessing.normalise(pixels.to(device)).to(dtype)
-        # Convolutions on a CPU are faster on this layout; the numbers are the same.
-        yield x.contiguous(memory_format=torch.channels_last)
 
 
 def _changed(x: Tensor, control: Control | None, rolls: torch.Generator) -> Tensor:

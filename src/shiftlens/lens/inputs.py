@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from shiftlens.arithmetic import net_of
 from shiftlens.data.decode import decode
 from shiftlens.data.images import ImageSet
+from shiftlens.devices import input_dtype
 from shiftlens.errors import InputError
 from shiftlens.models.matching import on_input_grid
 from shiftlens.models.wrapping import Model
@@ -68,6 +71,24 @@ def shown(model: Model, picture: str | Path, size: tuple[int, int] | None, seed:
     if name == "black":
         return Shown(name, preprocessing.normalise(torch.zeros(shape, dtype=torch.uint8)), True)
     return Shown(name, torch.zeros(shape), True)
+
+
+def batches(
+    model: Model, images: ImageSet, max_pixels: int, device: torch.device, n: int | None = None
+) -> Iterator[Float[Tensor, "n c h w"]]:
+    """The images, normalised, `n` at a time or as many as have at most `max_pixels` pixels.
+
+    Raises
+    ------
+    InputError
+        Images of mixed sizes.
+    """
+    if images.size is None:
+        raise InputError(f"{images.name}: the images are of mixed sizes; give one (size=)")
+    n, dtype = n or max(1, max_pixels // (images.size[0] * images.size[1])), input_dtype(net_of(model))
+    for start in range(0, len(images), n):
+        pixels = torch.from_numpy(images.batch(slice(start, start + n)))
+        yield model.preprocessing.normalise(pixels.to(device)).to(dtype)
 
 
 def _file(name: str) -> Path:

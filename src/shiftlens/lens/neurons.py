@@ -19,17 +19,16 @@ from torch import Tensor, nn
 
 from shiftlens.arithmetic import graph_of, net_of
 from shiftlens.data.images import ImageSet
-from shiftlens.devices import input_dtype
 from shiftlens.errors import InputError
 from shiftlens.graph import Graph, OpKey, Site
-from shiftlens.graph.arguments import bind, pair, same_sides
 from shiftlens.graph.watching import Watch
 from shiftlens.lens.aware import Impact, Neuron, NeuronLayer, Neurons
+from shiftlens.lens.inputs import batches
+from shiftlens.lens.repadding import convolved
 from shiftlens.lens.samples import SIDES, Places, ks_distance, places
 from shiftlens.models.loading import Model, model_and_images
 from shiftlens.models.matching import on_input_grid
 from shiftlens.models.probing import evaluating, scores_of
-from shiftlens.nn.padding import pad
 from shiftlens.stats import Skipped, benjamini_hochberg
 
 LEAST_DISTANCE = 0.5
@@ -143,14 +142,7 @@ class _Padding(Watch):
         made = func(*args, **kwargs)
         if key not in self._keys:
             return made
-        names = "input weight bias stride padding dilation groups"
-        b = bind(names, args, kwargs, {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1})
-        sides = same_sides(b["padding"], pair(b["weight"].shape[2:]), pair(b["dilation"]))
-        other = None
-        if sides:
-            x = pad(b["input"], (sides.left, sides.right, sides.top, sides.bottom), OTHER)
-            other = F.conv2d(x, b["weight"], b["bias"], b["stride"], 0, b["dilation"], b["groups"])
-        return self._change(key, made, other)
+        return self._change(key, made, convolved(F.conv2d, args, kwargs, OTHER))
 
 
 @dataclass(frozen=True)
@@ -183,7 +175,7 @@ def _measured(
         return made
 
     with torch.no_grad(), evaluating(module), _Padding(module, set(where), take):
-        for x in _batches(model, images):
+        for x in batches(model, images, MAX_PIXELS, model.device):
             module(x.rot90(turn, (2, 3)) if turn else x)
             steps.add(len(x))
     found = {}
@@ -210,15 +202,6 @@ def _null(lines: Tensor, interior: Tensor) -> NDArray[np.float64]:
     parts = lines[:, :, : m // n_groups * n_groups].reshape(n_lines, n_channels, n_groups, -1).permute(2, 0, 1, 3)
     distances = [ks_distance(part, interior.expand(n_lines, -1, -1))[0] for part in parts]
     return np.sort(np.concatenate(distances).ravel())
-
-
-def _batches(model: Model, images: ImageSet) -> list[Tensor] | Any:
-    h, w = images.size or (1, 1)
-    n = max(1, MAX_PIXELS // (h * w))
-    dtype = input_dtype(net_of(model))
-    for start in range(0, len(images), n):
-        pixels = torch.from_numpy(images.batch(np.arange(start, min(start + n, len(images)))))
-        yield model.preprocessing.normalise(pixels.to(model.device)).to(dtype)
 
 
 def _judged(site: Site, measured: list[_Measured]) -> NeuronLayer:
@@ -304,7 +287,7 @@ def _predictions(
 
     found = []
     with torch.no_grad(), evaluating(module), _Padding(module, set(channels), swap):
-        for x in _batches(model, images):
+        for x in batches(model, images, MAX_PIXELS, model.device):
             found.append(scores_of(module(x)).argmax(1).cpu().numpy())
             steps.add(len(x))
     return np.concatenate(found)

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import sparse
 
-from shiftlens.arithmetic.axis import out_cells
 from shiftlens.errors import InputError
 from shiftlens.graph import WINDOWED, Site
 from shiftlens.indexing import OUTSIDE, RULES, source_index
 from shiftlens.naming import unknown_name
+from shiftlens.nn.pooling import out_cells
 
 OVERRIDES = (*RULES, "partial", "full", "none")
 """Padding modes that foveation can be asked for."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import Any
 
 import torch.nn.functional as F
@@ -22,6 +22,16 @@ _POOLS = {
 }
 
 
+def convolved(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], mode: str) -> Any:
+    """What a call of `conv2d` gives with another padding mode; None where it pads nothing."""
+    b = bind("input weight bias stride padding dilation groups", args, kwargs, _CONVOLUTION)
+    sides = same_sides(b["padding"], pair(b["weight"].shape[2:]), pair(b["dilation"]))
+    if not sides:
+        return None
+    x = pad(b["input"], (sides.left, sides.right, sides.top, sides.bottom), mode)
+    return func(x, b["weight"], b["bias"], b["stride"], 0, b["dilation"], b["groups"])
+
+
 class Repadded(Watch):
     """Inside a `with`, convolutions, pools and explicit pads of a net pad by `mode` where they would pad a constant.
 
@@ -35,27 +45,20 @@ class Repadded(Watch):
         The net.
     mode
         A mode of `shiftlens.nn.pad`.
-    only
-        Keys of the calls that are changed; all of them by default.
     """
 
-    def __init__(self, module: nn.Module, mode: str = "circular", only: Collection[OpKey] | None = None) -> None:
+    def __init__(self, module: nn.Module, mode: str) -> None:
         super().__init__(module)
         self._mode = check_mode(mode)
-        self._only = None if only is None else frozenset(only)
 
     def run(self, key: OpKey, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Do the call with another padding, where it pads a constant."""
-        if self._only is not None and key not in self._only:
-            return func(*args, **kwargs)
         if self.stack and isinstance(self.stack[-1][1], PartialConv2d) and key.name == "mul" and args[0].ndim == 4:
             return args[0]  # the factor for taps outside the picture: now there are none
         if key.name == "conv2d":
-            b = bind("input weight bias stride padding dilation groups", args, kwargs, _CONVOLUTION)
-            sides = same_sides(b["padding"], pair(b["weight"].shape[2:]), pair(b["dilation"]))
-            if sides:
-                x = self._padded(b["input"], sides)
-                return func(x, b["weight"], b["bias"], b["stride"], 0, b["dilation"], b["groups"])
+            other = convolved(func, args, kwargs, self._mode)
+            if other is not None:
+                return other
         elif key.name in _POOLS:
             b = bind(_POOLS[key.name], args, kwargs, {})
             sides = pool_sides(b.get("padding", 0))

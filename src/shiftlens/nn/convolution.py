@@ -117,29 +117,8 @@ class SymmetricConv2d(PaddedConv2d):
     one: for width 1 that returns PyTorch's own class.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | Sequence[int],
-        *,
-        stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] = 0,
-        dilation: int | Sequence[int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-    ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            padding_mode="symmetric",
-        )
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int], **options: Any) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, **options, padding_mode="symmetric")
 
 
 def _coverage(n: int, kernel: int, stride: int, dilation: int, before: int, after: int, like: Tensor) -> Tensor:
@@ -158,29 +137,8 @@ class PartialConv2d(PaddedConv2d):
     `padding_mode`, which reads "partial".
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | Sequence[int],
-        *,
-        stride: int | Sequence[int] = 1,
-        padding: int | Sequence[int] = 0,
-        dilation: int | Sequence[int] = 1,
-        groups: int = 1,
-        bias: bool = True,
-    ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            padding_mode="partial",
-        )
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int], **options: Any) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, **options, padding_mode="partial")
 
     @staticmethod
     def _modes() -> tuple[str, ...]:

@@ -293,15 +293,8 @@ class ConvBlurPool2d(ReducedLayer2d):
         filter_size: int = 3,
         blur_mode: str = "reflect",
     ) -> None:
-        layer = conv2d(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding=padding,
-            bias=bias,
-            padding_mode=padding_mode,
-        )
+        options = {"stride": stride, "padding": padding, "bias": bias, "padding_mode": padding_mode}
+        layer = conv2d(in_channels, out_channels, kernel_size, **options)  # type: ignore[arg-type]
         super().__init__(layer, BlurPool2d(out_channels, filter_size, stride, blur_mode), activation)
 
 

@@ -17,13 +17,23 @@ from shiftlens.nn.convolution import Outer
 from shiftlens.nn.padding import INDEX_MODES, check_mode, pad
 
 
-def _checked(radius: int, fill: str) -> str:
-    if radius < 0:
-        raise InputError(f"radius must be at least 0 pixels, got {radius}")
-    return check_mode(fill, INDEX_MODES)
+class _Shifting(Outer):
+    """A net around which pictures are moved by at most `radius` pixels, `fill` entering."""
+
+    def __init__(self, layer: nn.Module, radius: int, fill: str) -> None:
+        super().__init__()
+        if radius < 0:
+            raise InputError(f"radius must be at least 0 pixels, got {radius}")
+        self.radius = radius
+        self.fill = check_mode(fill, INDEX_MODES)
+        self.layer = layer
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"radius={self.radius}, fill={self.fill}"
 
 
-class ShiftAverage2d(Outer):
+class ShiftAverage2d(_Shifting):
     """The mean of a net's scores over all shifts of the picture by at most `radius` pixels [this project's own].
 
     Costs (2 radius + 1)^2 evaluations a picture.
@@ -44,10 +54,7 @@ class ShiftAverage2d(Outer):
     """
 
     def __init__(self, layer: nn.Module, radius: int = 1, fill: str = "replicate") -> None:
-        super().__init__()
-        self.radius = radius
-        self.fill = _checked(radius, fill)
-        self.layer = layer
+        super().__init__(layer, radius, fill)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k"]:
         """Mean scores."""
@@ -60,12 +67,8 @@ class ShiftAverage2d(Outer):
         mean: Tensor = summed / len(windows)
         return mean
 
-    def extra_repr(self) -> str:
-        """The settings."""
-        return f"radius={self.radius}, fill={self.fill}"
 
-
-class ContentAligned2d(Outer):
+class ContentAligned2d(_Shifting):
     """A net that is shown each picture with its content in the middle [this project's own].
 
     Content is what differs from the frame of edge pixels: the picture is moved by whole pixels, so that the centre of
@@ -88,10 +91,7 @@ class ContentAligned2d(Outer):
     """
 
     def __init__(self, layer: nn.Module, radius: int = 8, fill: str = "replicate") -> None:
-        super().__init__()
-        self.radius = radius
-        self.fill = _checked(radius, fill)
-        self.layer = layer
+        super().__init__(layer, radius, fill)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Any:
         """The net's output for the moved pictures."""
@@ -120,7 +120,3 @@ class ContentAligned2d(Outer):
             distances = torch.arange(size, device=x.device, dtype=torch.float64) - (size - 1) / 2
             found.append((-(sums * distances).sum(1) / total).round().clamp(-self.radius, self.radius))
         return torch.stack(found, 1).long()
-
-    def extra_repr(self) -> str:
-        """The settings."""
-        return f"radius={self.radius}, fill={self.fill}"

@@ -19,8 +19,10 @@ def pool_stride(pool: Pool) -> tuple[int, int]:
 
 
 def out_cells(n: int, extent: int, stride: int, before: int, after: int, ceil_mode: bool = False) -> int:
-    """Number of windows along an axis of `n` cells, as PyTorch counts them."""
+    """Number of windows along an axis of `n` cells, as PyTorch counts them; 0 where none fits."""
     room = n + before + after - extent
+    if room < 0:
+        return 0
     if not ceil_mode:
         return room // stride + 1
     count = -(-room // stride) + 1

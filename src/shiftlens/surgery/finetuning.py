@@ -157,25 +157,17 @@ def finetune(
     batch = min(settings.batch, len(fitted))
     per_epoch = len(fitted) // batch
     total = per_epoch * settings.epochs
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1]},
-    ]
-    optimiser = torch.optim.SGD(
-        groups,
-        lr=settings.lr,
-        momentum=settings.momentum,
-        nesterov=settings.momentum > 0,
-    )
+    matrices: dict[str, Any] = {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay}
+    groups = [matrices, {"params": [p for p in trained if p.ndim <= 1]}]
+    pace: dict[str, Any] = {"lr": settings.lr, "momentum": settings.momentum, "nesterov": settings.momentum > 0}
+    optimiser = torch.optim.SGD(groups, **pace)
     losses = []
     with tuned(target), torch.random.fork_rng(devices=[target] if target.type == "cuda" else []):
         torch.manual_seed(seed)  # dropout and random padding
         for epoch in range(settings.epochs):
             plan = epoch_plan(len(batches), seed, epoch, recipe, settings.flip or "none")
             summed, done = 0.0, epoch * per_epoch
-            for k in range(per_epoch):
-                chosen = plan.order[k * batch : (k + 1) * batch]
-                x, y = batches.batch(chosen, plan.mirrored[chosen], plan.dy[chosen], plan.dx[chosen], _size(fitted))
+            for k, (x, y) in enumerate(batches.epoch(plan, batch, [_size(fitted)] * per_epoch)):
                 for group in optimiser.param_groups:
                     group["lr"] = settings.lr * (1 - (done + k) / total)
                 with torch.autocast(target.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
