@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
-from shiftlens.nn.convolution import OWN_CONVOLUTIONS, Outer, pair, sides_of_layer
+from shiftlens.nn.convolution import OWN_CONVOLUTIONS, Outer, pair, sides_of_layer, without_padding
 from shiftlens.nn.downsample import stride_of
 from shiftlens.nn.padding import PAD_MODES, check_mode, pad
 
@@ -58,9 +58,7 @@ class BalancedStride2d(Outer):
         if isinstance(layer, nn.Conv2d):
             self.mode = check_mode(layer.padding_mode, PAD_MODES)
             layer.__class__ = nn.Conv2d
-            layer.padding, layer.padding_mode = (0, 0), "zeros"
-            layer._reversed_padding_repeated_twice = [0] * 4
-            layer.__dict__.pop("sides", None)
+            without_padding(layer).__dict__.pop("sides", None)
         else:
             layer.padding = 0
         self._fill = LOWEST if isinstance(layer, nn.MaxPool2d) else 0.0

@@ -243,6 +243,13 @@ def set_padding_mode(layer: nn.Conv2d, mode: str) -> None:
     layer._pad_by(mode, sides)
 
 
+def without_padding(layer: nn.Conv2d) -> nn.Conv2d:
+    """The same convolution, in place, whose attributes say that it pads nothing."""
+    layer.padding, layer.padding_mode = (0, 0), "zeros"
+    layer._reversed_padding_repeated_twice = [0] * 4
+    return layer
+
+
 def full_sides(layer: nn.Conv2d) -> Sides:
     """The extent of the kernel minus 1 on every side: what mode `full` pads."""
     (ky, kx), (dy, dx) = pair(layer.kernel_size), pair(layer.dilation)

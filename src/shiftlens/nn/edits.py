@@ -21,6 +21,7 @@ from shiftlens.nn.convolution import (
     full_sides,
     set_padding_mode,
     sides_of_layer,
+    without_padding,
 )
 from shiftlens.nn.downsample import REDUCERS, BlurPool2d, Polyphase2d, ReducedLayer2d, reducer, stride_of
 from shiftlens.nn.padding import Pad2d, Sides, check_mode, pad_mode
@@ -124,10 +125,7 @@ def _with_padding(root: nn.Module, layer: nn.Module, edit: Edit) -> nn.Module:
         sides, mode = full_sides(layer), "zeros"
     if max(sides) == 0:
         raise InputError(f"this {type(layer).__name__} pads nothing")
-    layer.padding = (0, 0)
-    layer.padding_mode = "zeros"
-    layer._reversed_padding_repeated_twice = [0] * 4
-    return PaddedLayer2d(layer, sides, mode)
+    return PaddedLayer2d(without_padding(layer), sides, mode)
 
 
 def _with_downsampling(root: nn.Module, layer: nn.Module, edit: Edit) -> nn.Module:

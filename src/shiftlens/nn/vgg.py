@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +80,19 @@ HEADS: dict[str, Callable[[], nn.Module]] = {
     "max": lambda: nn.AdaptiveMaxPool2d(1),
     "flatten": nn.Identity,
 }
+
+
+def check_names(arch: str, downsample: str, head: str, padding: str) -> None:
+    """Refuse a name that no VGG knows; `InputError` suggests the nearest."""
+    kinds: dict[str, tuple[str, Iterable[str]]] = {
+        "architecture": (arch, ARCHITECTURES),
+        "down-sampling": (downsample, DOWNSAMPLINGS),
+        "head": (head, HEADS),
+    }
+    for kind, (name, known) in kinds.items():
+        if name not in known:
+            raise unknown_name(kind, name, tuple(known))
+    check_mode(padding)
 
 
 def _level(in_channels: int, channels: int, padding: str, downsample: str) -> nn.Sequential:
@@ -165,14 +178,7 @@ class VGG(nn.Sequential):
         size: int | Sequence[int] = (32, 32),
         width: int = 64,
     ) -> None:
-        for kind, name, known in (
-            ("architecture", arch, ARCHITECTURES),
-            ("down-sampling", downsample, DOWNSAMPLINGS),
-            ("head", head, HEADS),
-        ):
-            if name not in known:
-                raise unknown_name(kind, name, known)
-        check_mode(padding)
+        check_names(arch, downsample, head, padding)
         for what, number in (("n_classes", n_classes), ("in_channels", in_channels), ("width", width)):
             if number < 1:
                 raise InputError(f"{what} must be at least 1, got {number}")

@@ -24,9 +24,7 @@ from shiftlens.naming import one_line, unknown_name
 from shiftlens.surgery.healing import Healing, Progress, copied
 from shiftlens.training.data import Batches, epoch_plan, pixels
 from shiftlens.training.machine import compute_dtype, tuned
-from shiftlens.training.recipe import Recipe
-
-DTYPES = ("auto", "float32", "bfloat16")
+from shiftlens.training.recipe import DTYPES, Recipe
 
 
 @dataclass(frozen=True)

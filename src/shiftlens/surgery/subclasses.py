@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from shiftlens.nn.convolution import full_sides, pair, sides_of_layer
+from shiftlens.nn.convolution import full_sides, pair, sides_of_layer, without_padding
 from shiftlens.nn.padding import PAD_MODES, Sides, pad
 
 THEIRS = ("zeros", "replicate", "reflect", "circular")
@@ -28,7 +28,7 @@ def way_of(layer: nn.Conv2d, mode: str) -> str | None:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         try:
-            bare = _bare(layer)
+            bare = without_padding(copy.deepcopy(layer).eval())
             x = _picture(layer, sides)
             if not _same(bare(pad(x, sides, layer.padding_mode)), copy.deepcopy(layer).eval()(x)):
                 return None  # it pads by code of its own, or not as its attributes say
@@ -55,13 +55,6 @@ def strides_as_it_says(layer: nn.Conv2d) -> bool:
             return _same(dense(x)[..., ::sy, ::sx], copy.deepcopy(layer).eval()(x))
         except Exception:  # as above
             return False
-
-
-def _bare(layer: nn.Conv2d) -> nn.Module:
-    bare = copy.deepcopy(layer).eval()
-    bare.padding, bare.padding_mode = (0, 0), "zeros"
-    bare._reversed_padding_repeated_twice = [0] * 4
-    return bare
 
 
 def _picture(layer: nn.Conv2d, sides: Sides) -> Tensor:

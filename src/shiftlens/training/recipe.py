@@ -10,11 +10,11 @@ from typing import Any
 
 from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
-from shiftlens.nn.padding import check_mode
-from shiftlens.nn.vgg import ARCHITECTURES, DOWNSAMPLINGS, HEADS
+from shiftlens.nn.vgg import check_names
 
 OPTIMISERS = ("muon", "sgd")
 FLIPS = ("alternating", "random", "none")
+DTYPES = ("auto", "float32", "bfloat16")
 _LATER = ("cutout", "cutmix")
 """Numbers that older runs do not know: unsaid where they are off, so that those are gone on with."""
 
@@ -108,15 +108,14 @@ class Recipe:
         for what in ("batch", "min_steps", "min_steps_per_epoch", "default_epochs"):
             if getattr(self, what) < 1:
                 raise InputError(f"{what} must be at least 1, got {getattr(self, what)}")
-        if self.crop < 0:
-            raise InputError(f"crop must be at least 0 pixels, got {self.crop}")
-        if self.cutout < 0:
-            raise InputError(f"cutout must be at least 0 pixels, got {self.cutout}")
+        for what in ("crop", "cutout"):
+            if getattr(self, what) < 0:
+                raise InputError(f"{what} must be at least 0 pixels, got {getattr(self, what)}")
         if not 0 <= self.cutmix <= 1:
             raise InputError(f"cutmix must be a share from 0 to 1, got {self.cutmix}")
-        for what, below in (("warmup", 1.0), ("label_smoothing", 1.0), ("momentum", 1.0), ("momentum_rest", 1.0)):
-            if not 0 <= getattr(self, what) < below:
-                raise InputError(f"{what} must be from 0 to below {below:g}, got {getattr(self, what)}")
+        for what in ("warmup", "label_smoothing", "momentum", "momentum_rest"):
+            if not 0 <= getattr(self, what) < 1:
+                raise InputError(f"{what} must be from 0 to below 1, got {getattr(self, what)}")
         if not self.stages or self.stages[-1].scale != 1 or any(s.share <= 0 or s.scale <= 0 for s in self.stages):
             raise InputError(f"stages need shares and scales above 0 and must end at scale 1, got {self.stages}")
 
@@ -159,15 +158,9 @@ class TrainSettings:
     recipe: Recipe = field(default_factory=Recipe)
 
     def __post_init__(self) -> None:
-        for kind, name, known in (
-            ("architecture", self.arch, tuple(ARCHITECTURES)),
-            ("down-sampling", self.downsample, tuple(DOWNSAMPLINGS)),
-            ("head", self.head, tuple(HEADS)),
-            ("dtype", self.dtype, ("auto", "float32", "bfloat16")),
-        ):
-            if name not in known:
-                raise unknown_name(kind, name, known)
-        check_mode(self.padding)
+        check_names(self.arch, self.downsample, self.head, self.padding)
+        if self.dtype not in DTYPES:
+            raise unknown_name("dtype", self.dtype, DTYPES)
         if self.epochs is not None and self.minutes is not None:
             raise InputError("epochs and minutes exclude each other: a time budget decides the number of epochs")
         if self.epochs is not None and self.epochs < 1:
