@@ -126,7 +126,7 @@ def difference_maps(made: Drawable) -> Figure:
     base = short(made.names[made.baseline], LONGEST_NAME)
     bar = figure.colorbar(every[0].images[0], ax=every, shrink=0.85)
     bar.set_label(f"points, range ±{high:.1f}; red: better than {base}, blue: worse", parse_math=False)
-    marks = "Lines surround differences that stand when all shifts are looked at together (95 %)"
+    marks = "Lines surround differences that are significant for all shifts simultaneously (95 %)"
     suptitle(figure, f"Accuracy minus that of {base}. {made.about}\n{marks}", 11)
     return figure
 

@@ -90,9 +90,9 @@ def mirrored(values: NDArray[Any], along: IntArray, axis: int) -> FloatArray:
 def name_axes(axes: Axes, *, x: bool = True, y: bool = True, short: bool = False) -> None:
     """Label the axes in words."""
     if x:
-        axes.set_xlabel("dx (px), right →" if short else "dx: picture moved right (pixels)")
+        axes.set_xlabel("dx (px), right →" if short else "dx: image moved right (pixels)")
     if y:
-        axes.set_ylabel("dy (px), ← down" if short else "dy: picture moved down (pixels)")
+        axes.set_ylabel("dy (px), ← down" if short else "dy: image moved down (pixels)")
 
 
 def scale_of(values: FloatArray) -> tuple[float, float, str]:

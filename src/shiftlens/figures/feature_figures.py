@@ -142,7 +142,7 @@ def _verdict(layer: LayerMaps) -> str:
 def overview(run: FeatureRun) -> Figure:
     """Mean over channels of every layer: of the one picture above, of the average over pictures (if any) below."""
     layers = picked(run, MOST_COLUMNS)
-    rows = [("one picture: " + run.input, [np.asarray(layer.maps, np.float64).mean(0) for layer in layers])]
+    rows = [(f"one image: {run.input}", [np.asarray(layer.maps, np.float64).mean(0) for layer in layers])]
     averages = [layer.average for layer in layers]
     if all(average is not None for average in averages):
         rows.append((f"average of {run.n_images:,}", [a.mean.mean(0) for a in averages if a is not None]))
@@ -190,7 +190,7 @@ def depth(run: FeatureRun) -> Figure:
     top.legend(fontsize=8, frameon=False)
     _line(middle, x, [_number(s.reach_pixels) for s in scores], "from a border", "o-", "C0")
     middle.axhline(min(run.size) / 2, color="0.6", linestyle="--", linewidth=1)
-    middle.set_ylabel("border reach (px)\n- - half the picture")
+    middle.set_ylabel("border reach (px)\n- - half the image")
     which = scores if run.is_empty else [a for a in averages if a is not None] or scores
     _line(bottom, x, [_number(s.contrast_lr) for s in which], "left/right", "o-", "C0")
     _line(bottom, x, [_number(s.contrast_ud) for s in which], "up/down", "^-", "C3")
@@ -199,7 +199,7 @@ def depth(run: FeatureRun) -> Figure:
     bottom.legend(fontsize=8, frameon=False)
     step = max(1, len(names) // 40)
     bottom.set_xticks(x[::step], names[::step], rotation=90, fontsize=7)
-    suptitle(figure, f"{run.model}: what the picture cannot explain, over depth", 11)
+    suptitle(figure, f"{run.model}: artefacts over depth", 11)
     return figure
 
 

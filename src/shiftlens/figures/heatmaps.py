@@ -109,8 +109,8 @@ def control_matrices(sweep: SweepArrays, name: str) -> Figure:
     moved, kept = share_right(sweep.correct[rows]), share_right(control.correct[control_rows])
     words = {
         "occlusion": ("Same pixels lost, rest left in place", "What the move itself changes"),
-        "canvas": ("No padding near the picture", "What the padding changes"),
-        "flip": ("Mirrored pictures, drawn mirrored back", "What the mirror changes"),
+        "canvas": ("No padding near the image", "What the padding changes"),
+        "flip": ("Mirrored images, drawn mirrored back", "What the mirror changes"),
     }
     control_title, difference_title = words.get(name, (f"Control {name}", "Sweep minus control"))
     if name == "flip":

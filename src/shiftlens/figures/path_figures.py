@@ -37,7 +37,7 @@ def foveation_map(counts: FloatArray, title: str) -> Figure:
     right.set_ylabel("paths, middle pixel = 1")
     right.grid(alpha=0.25)
     right.legend(fontsize=8, frameon=False)
-    suptitle(figure, f"{title}: ways in which each pixel contributes", 11)
+    suptitle(figure, f"{title}: paths by which each pixel contributes", 11)
     return figure
 
 

@@ -77,7 +77,7 @@ def comparison_part(made: AnyComparison, number: int) -> Part:
         "baseline": base,
         "names": [plain(name) for name in made.names],
         "n": made.n_images,
-        "pixels_of": "the source picture" if made.unit == "source" else "the baseline's input",
+        "pixels_of": "the source image" if made.unit == "source" else "the baseline's input",
         "heads": HEADS,
         "rows": [row.cells(k == made.baseline) for k, row in enumerate(made.rows)],
         "groups": [{"name": heading, "findings": sorted_out(found)} for heading, found in made.findings.by_section()],

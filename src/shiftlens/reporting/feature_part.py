@@ -49,7 +49,7 @@ def feature_part(run: FeatureRun, number: int) -> Part:
     """
     few = picked(run, MOST_LAYERS)
     average = any(layer.average is not None for layer in run.layers)
-    input_name = f"{'empty picture' if run.is_empty else 'picture'} ({plain(run.input)})"
+    input_name = f"{'blank input' if run.is_empty else 'image'} ({plain(run.input)})"
     average_name = f"average over {run.n_images:,} images of {plain(run.data or '')}" if average else ""
     most_cells = min(MOST_CELLS, CELLS_IN_ALL // (len(few) * (2 if average else 1)))
     view = {
@@ -138,7 +138,7 @@ def _strip(layer: LayerMaps) -> Data:
 
 def _strip_rows(run: FeatureRun) -> list[str]:
     averages = [layer.average for layer in run.layers if layer.average is not None]
-    rows = ["empty picture" if run.is_empty else "one picture", f"average of {run.n_images:,}"]
+    rows = ["blank input" if run.is_empty else "one image", f"average of {run.n_images:,}"]
     rolled = any(average.rolled is not None for average in averages)
     return [*rows[: 2 if averages else 1], *(["average, content rolled evenly"] if rolled else [])]
 

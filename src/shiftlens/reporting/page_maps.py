@@ -23,8 +23,8 @@ MOST_CLASSES = 40
 
 CONTROL_LABELS = {
     "occlusion": "Same pixels lost, the rest left in place",
-    "flip": "Mirrored pictures, drawn mirrored back",
-    "canvas": "No padding near the picture",
+    "flip": "Mirrored images, drawn mirrored back",
+    "canvas": "No padding near the image",
 }
 
 

@@ -113,7 +113,7 @@ def _pictures(sweep: Sweep, wanted: IntArray, source: Source) -> NDArray[np.uint
     header, spec = sweep.header, source.images
     if spec is None:
         if header.data not in EMBEDDED:
-            return f"no source was given for their pictures (--data {plain(header.data)})"
+            return f"no source of the images was given (--data {plain(header.data)})"
         spec = header.data
     images = load_images(spec, data_root=source.data_root)
     positions = np.asarray(sweep.dataset["index"].values, np.int64)

@@ -164,7 +164,7 @@ def _laid_out(
         **{name: [part.view for part in section] for name, section in sections.items()},
         "inspections": [inspection_view(each, number) for number, each in enumerate(found.inspections)],
         "questions": questions(found, parts, both),
-        "notes": [*reasons, *(f"The images that fail are shown without pictures: {why}." for why in without)],
+        "notes": [*reasons, *(f"The images that fail are shown without thumbnails: {why}." for why in without)],
     }
     data = {name: [part.data for part in section] for name, section in sections.items()}
     return view, data | {"features": data.pop("runs")}, parts

@@ -144,7 +144,7 @@ const ShiftlensHeatmap = (() => {
         context.fillText(String(dx).replace("-", "−"), xOf(dx), bottom + 6);
         context.fillRect(xOf(dx) - 0.5, bottom, 1, 4);
       }
-      context.fillText("dx (px): picture moved right →", area.left + area.width / 2, bottom + 23);
+      context.fillText("dx (px): image moved right →", area.left + area.width / 2, bottom + 23);
       context.textAlign = "right";
       context.textBaseline = "middle";
       for (const dy of ticks(dys, area.height)) {
@@ -155,7 +155,7 @@ const ShiftlensHeatmap = (() => {
       context.translate(10, area.top + area.height / 2);
       context.rotate(-Math.PI / 2);
       context.textAlign = "center";
-      context.fillText("← dy (px): picture moved down", 0, 0);
+      context.fillText("← dy (px): image moved down", 0, 0);
       context.restore();
     }
 

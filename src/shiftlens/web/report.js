@@ -192,7 +192,7 @@
       const value = current.values[k];
       const ends = Number.isFinite(value) ? current.interval(k) : null;
       const place = `dx ${signed(dxs[column])}, dy ${signed(dys[row])} px: `;
-      const nothing = blank[k] ? " (nothing of the picture is left here)" : "";
+      const nothing = blank[k] ? " (nothing of the image is left here)" : "";
       readout.textContent = Number.isFinite(value)
         ? `${place}${current.said || current.label} ${withInterval(value, ends, current.unit)}, n = ${grouped(current.n)}${nothing}`
         : `${place}no number here${current.missing ? `: ${current.missing}` : ""}`;
@@ -224,12 +224,12 @@
 
     const across = lines(
       `across-${name}`,
-      () => section(dxs, (column) => chosen.row * nx + column, dxs[chosen.column], "dx (px): picture moved right"),
+      () => section(dxs, (column) => chosen.row * nx + column, dxs[chosen.column], "dx (px): image moved right"),
       (dx) => choose({ ...chosen, column: dxs.indexOf(dx) }),
     );
     const down = lines(
       `down-${name}`,
-      () => section(dys, (row) => row * nx + chosen.column, dys[chosen.row], "dy (px): picture moved down"),
+      () => section(dys, (row) => row * nx + chosen.column, dys[chosen.row], "dy (px): image moved down"),
       (dy) => choose({ ...chosen, row: dys.indexOf(dy) }),
     );
 
