@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from shiftlens.errors import InputError
-from shiftlens.indexing import FILL_RULES, OUTSIDE, source_index
+from shiftlens.indexing import FILL_RULES, source_index
 from shiftlens.naming import unknown_name
 
 ArrayOrTensor = TypeVar("ArrayOrTensor", NDArray[np.generic], torch.Tensor)
@@ -318,12 +318,10 @@ def translate(
             raise InputError(f"a shift is whole pixels (at most 2^31), got {name}={pixels!r:.40}")
     rule, constants = _own_unit(fill)
     h, w = (int(n) for n in images.shape[-2:])
-    positions = (np.arange(h) - int(dy), np.arange(w) - int(dx))
+    dx, dy = int(dx), int(dy)
     if rule is not None:
-        rows, columns = (source_index(p, n, rule) for p, n in zip(positions, (h, w), strict=True))
+        rows, columns = source_index(np.arange(h) - dy, h, rule), source_index(np.arange(w) - dx, w, rule)
         return images[..., rows, :][..., columns]
-    rows, columns = (source_index(p, n, "zeros") for p, n in zip(positions, (h, w), strict=True))
-    seen_y, seen_x = np.flatnonzero(rows != OUTSIDE), np.flatnonzero(columns != OUTSIDE)
     n_channels = int(images.shape[-3]) if images.ndim > 2 else 1
     if isinstance(images, torch.Tensor):
         np_dtype = torch.zeros((), dtype=images.dtype).numpy().dtype if images.dtype != torch.bfloat16 else np.float32
@@ -334,15 +332,10 @@ def translate(
         numbers = _constants(constants, n_channels, images.dtype)
         out = np.empty_like(images)
         out[...] = numbers[:, None, None] if images.ndim > 2 else numbers[0]
-    if len(seen_y) and len(seen_x):
-        # Seen positions are one run per axis, so slices move them: no gather, no copy in between.
-        target = (..., slice(seen_y[0], seen_y[-1] + 1), slice(seen_x[0], seen_x[-1] + 1))
-        origin = (
-            ...,
-            slice(rows[seen_y[0]], rows[seen_y[-1]] + 1),
-            slice(columns[seen_x[0]], columns[seen_x[-1]] + 1),
-        )
-        out[target] = images[origin]
+    if abs(dy) < h and abs(dx) < w:
+        # What stays in view is one run per axis, so slices move it: no gather, no copy in between.
+        seen = images[..., max(0, -dy) : min(h, h - dy), max(0, -dx) : min(w, w - dx)]
+        out[..., max(0, dy) : min(h, h + dy), max(0, dx) : min(w, w + dx)] = seen
     return out
 
 

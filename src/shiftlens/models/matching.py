@@ -6,12 +6,19 @@ import warnings
 from collections import Counter
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from shiftlens.data.imageset import ImageSet
 from shiftlens.data.preprocessing import Preprocessing
-from shiftlens.errors import InputError
+from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.models.probing import scores_of
 from shiftlens.models.wrapping import Model
-from shiftlens.naming import printable
+from shiftlens.naming import one_line, printable
+
+MAX_PIXELS = 2**18
+"""Most pixels in one batch (256 pictures of 32 x 32)."""
 
 
 def on_input_grid(model: Model, images: ImageSet) -> tuple[ImageSet, tuple[int, int]]:
@@ -101,6 +108,29 @@ def check_labels(model: Model, images: ImageSet) -> None:
             "(upper and lower case differ): label k is taken as the model's class k",
             stacklevel=3,
         )
+
+
+def scores_for(model: Model, x: Tensor, index: NDArray[np.int64]) -> Tensor:
+    """Finite float32 scores [n, k] of normalised images [n, c, h, w], whose positions in the source are `index` [n].
+
+    Raises
+    ------
+    ModelOutputError
+        The model raised, or gave scores that are not finite; names the images.
+    """
+    try:
+        scores = scores_of(model.module(x)).float()
+    except ModelOutputError:
+        raise
+    except Exception as error:
+        raise ModelOutputError(
+            f"the model raised {type(error).__name__} on images {index[0]} to {index[-1]}: {one_line(error)}"
+        ) from error
+    bad = index[~torch.isfinite(scores).all(dim=1).cpu().numpy()]
+    if len(bad):
+        named = ", ".join(str(i) for i in bad[:10].tolist())
+        raise ModelOutputError(f"the model gave scores that are not finite for images {named} (position in the source)")
+    return scores
 
 
 def _some(names: tuple[str, ...]) -> str:
