@@ -55,13 +55,7 @@ def pad_mode(mode: str) -> str:
 
 
 def sides_of(padding: int | Sequence[int]) -> Sides:
-    """One number for every side, or (left, right, top, bottom), as four numbers of at least 0.
-
-    Raises
-    ------
-    InputError
-        Anything else.
-    """
+    """One number for every side, or (left, right, top, bottom), as four numbers of at least 0."""
     sides = (padding,) * 4 if isinstance(padding, int) else tuple(padding)
     if len(sides) != 4 or any(side < 0 for side in sides):
         raise InputError(f"padding must be a number or (left, right, top, bottom), each at least 0, got {padding!r}")
