@@ -202,13 +202,7 @@ def consistency(
 
 
 def check_request(protocol: str, fill: str | float | Fill, n_passes: int) -> Fill:
-    """Refuse what no model or images are needed to refuse; return the fill.
-
-    Raises
-    ------
-    InputError
-        An unknown protocol, a fill that is not constant or that the protocol does not have, or no passes.
-    """
+    """Refuse what no model or images are needed to refuse; return the fill."""
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
     parsed = Fill.parse(fill)

@@ -69,8 +69,6 @@ class ShiftGrid:
             object.__setattr__(self, "max_shift", int(self.max_shift))
         elif isinstance(self.max_shift, list):
             object.__setattr__(self, "max_shift", tuple(self.max_shift))
-        if isinstance(self.max_shift, bool) or not isinstance(self.max_shift, int | tuple):
-            raise InputError(f"max-shift must be whole pixels, one number or (y, x); got {self.max_shift!r}")
         pair = self.max_shift if isinstance(self.max_shift, tuple) else (self.max_shift, self.max_shift)
         if len(pair) != 2 or any(isinstance(m, bool) or not isinstance(m, int) for m in pair):
             raise InputError(f"max-shift must be whole pixels, one number or (y, x); got {self.max_shift!r}")
@@ -93,12 +91,12 @@ class ShiftGrid:
     @property
     def max_y(self) -> int:
         """Largest `|dy|` allowed, in pixels."""
-        return self.max_shift[0] if isinstance(self.max_shift, tuple) else self.max_shift
+        return self.max_shift if isinstance(self.max_shift, int) else self.max_shift[0]
 
     @property
     def max_x(self) -> int:
         """Largest `|dx|` allowed, in pixels."""
-        return self.max_shift[1] if isinstance(self.max_shift, tuple) else self.max_shift
+        return self.max_shift if isinstance(self.max_shift, int) else self.max_shift[1]
 
     @cached_property
     def dys(self) -> NDArray[np.int64]:
@@ -231,26 +229,11 @@ class Fill:
 def canvas(
     images: torch.Tensor, max_y: int, max_x: int, rule: str | None, values: Sequence[float] | None
 ) -> torch.Tensor:
-    """The pictures with all that can enter under shifts up to `max_y`, `max_x` around them.
+    """The images [..., c, h, w] with all that can enter under shifts up to `max_y`, `max_x` pixels around them.
 
-    The picture shifted by `(dx, dy)` is the window of the picture's size that starts at row `max_y - dy`, column
-    `max_x - dx`.
-
-    Parameters
-    ----------
-    images
-        Tensor [..., c, h, w] of any dtype on any device.
-    max_y, max_x
-        Rows and columns to add on each side, in pixels, at least 0.
-    rule
-        An index rule of `indexing.RULES`, or None for a constant.
-    values
-        One number a channel in the tensor's own unit, when `rule` is None.
-
-    Returns
-    -------
-    torch.Tensor
-        [..., c, h + 2 max_y, w + 2 max_x], same dtype and device.
+    The image shifted by `(dx, dy)` is the window of its size that starts at row `max_y - dy`, column `max_x - dx`. What
+    enters is by an index rule of `indexing.RULES` or, where `rule` is None, `values`, one number a channel in the
+    tensor's own unit. Returns [..., c, h + 2 max_y, w + 2 max_x], same dtype and device.
     """
     h, w = images.shape[-2:]
     if rule is None:
