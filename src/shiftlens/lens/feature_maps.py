@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shiftlens.arithmetic import graph_of, net_of, plan
-from shiftlens.capture import capture
 from shiftlens.data.images import ImageSet, as_images
 from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.devices import input_dtype, resolve_device, roomy_heap
 from shiftlens.errors import InputError
 from shiftlens.graph import Graph, Site
+from shiftlens.lens.capture import capture
 from shiftlens.lens.feature_run import Average, FeatureRun, LayerMaps
 from shiftlens.lens.feature_store import check_target, save_features
 from shiftlens.lens.inputs import Shown, batches, shown
