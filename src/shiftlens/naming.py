@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from shiftlens.errors import InputError
 
@@ -31,6 +31,12 @@ class Printed:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.lines()[0]}>"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines of text with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def distinct(names: Iterable[str]) -> list[str]:
