@@ -191,7 +191,7 @@ def _row(aligned: Aligned, k: int, scores: Scores, differences: dict[Quantity, E
         worst_of_radius=scores.worst,
         asymmetry_lr=scores.estimate("side-x"),
         asymmetry_ud=scores.estimate("side-y"),
-        n_parameters=arm.facts.n_parameters,
-        n_macs=arm.facts.n_macs,
+        n_parameters=arm.header.n_parameters,
+        n_macs=arm.header.n_macs,
         difference=nothing if differences is None else differences["near"],
     )
