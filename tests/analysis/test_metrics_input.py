@@ -42,17 +42,10 @@ def test_one_image():
     assert m.accuracy.value.min() == 1
     assert 0 < m.accuracy.lo.max() < 0.3
     assert m.tests == ()
-    for name in (
-        "loss",
-        "asymmetry_x",
-        "centre",
-        "irregular_accuracy",
-        "irregular_loss",
-        "consistency",
-        "mean_accuracy",
-    ):
-        value = getattr(m, name)
-        assert isinstance(value, Skipped), name
+    measured = (m.loss, m.asymmetry_x, m.centre, *(each.irregular for each in m.profiles), m.consistency, m.mean)
+    assert len(measured) == 7
+    for value in measured:
+        assert isinstance(value, Skipped)
         assert "one image" in value.why or "no loss" in value.why
 
 
@@ -61,8 +54,8 @@ def test_all_right_and_all_wrong(predicted):
     m = all_metrics(tiny(np.full((6, 13, 13), predicted)), n_resamples=10)
     assert m.accuracy_at_origin.value == 1 - predicted
     assert m.consistency.pairwise.value == 1
-    for name in ("asymmetry_x", "asymmetry_y", "irregular_accuracy"):
-        assert "no image changes" in getattr(m, name).why
+    for value in (m.asymmetry_x, m.asymmetry_y, m.profile("accuracy").irregular):
+        assert "no image changes" in value.why
     assert all(isinstance(a, Skipped) for a in m.aliasing)
     if predicted:
         assert all(r.why == "no image is right at (0, 0)" for r in m.retained)
@@ -82,7 +75,7 @@ def test_one_shift():
     m = all_metrics(tiny(np.zeros((4, 1, 1))), n_resamples=10)
     assert m.accuracy_at_origin.value == 1
     assert isinstance(m.retained[0], Skipped)
-    assert "fewer than two shifts" in m.irregular_accuracy.why
+    assert "fewer than two shifts" in m.profile("accuracy").irregular.why
     assert "reaches 0 px" in m.worst_of_radius.why
 
 
@@ -107,7 +100,7 @@ def test_a_coarse_grid():
     assert "fewer than 5 periods" in sites["aliasing at stride 5 along x"]
     three = replace(made, variables={k: v[:, 7:10, 7:10] for k, v in made.variables.items()},
                     dys=made.dys[7:10], dxs=made.dxs[7:10])  # fmt: skip
-    assert "fewer than two shifts outward" in all_metrics(three, n_resamples=20).irregular_accuracy.why
+    assert "fewer than two shifts outward" in all_metrics(three, n_resamples=20).profile("accuracy").irregular.why
 
 
 def test_without_controls_and_without_size():
@@ -130,7 +123,7 @@ def test_a_loss_that_is_not_finite_is_not_averaged():
     with np.errstate(invalid="ignore"):
         m = all_metrics(replace(made, variables={**made.variables, "loss": loss}), n_resamples=20)
     assert "not finite" in m.loss.why
-    assert isinstance(m.irregular_loss, Skipped)
+    assert isinstance(m.profile("loss").irregular, Skipped)
 
 
 @pytest.mark.parametrize(
