@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tracemalloc
 from dataclasses import replace
 from types import SimpleNamespace
@@ -15,7 +14,9 @@ from planted import N_CLASSES, sweep
 from shiftlens.analysis.arrays import SweepArrays, from_sweep
 from shiftlens.analysis.summary import all_metrics
 from shiftlens.errors import InputError, StoreError
+from shiftlens.shifts import Fill
 from shiftlens.stats import Skipped
+from sweeps.small_sweeps import header
 
 
 def tiny(prediction, labels=None, **more):
@@ -167,9 +168,8 @@ class OnDisk:
         )
         dataset.to_zarr(path, consolidated=False, zarr_format=3, encoding={"prediction": {"chunks": (8, *made.shape)}})
         self.dataset = xr.open_zarr(path, consolidated=False, chunks=None)
-        names = json.dumps([f"class {k}" for k in range(N_CLASSES)])
-        self.attrs = {"image_size": [9, 9], "strides": "[2, 4]", "class_names": names}
-        self.fill = SimpleNamespace(name="black", is_constant=True)
+        names = tuple(f"class {k}" for k in range(N_CLASSES))
+        self.header = header(image_size=(9, 9), strides=(2, 4), class_names=names, fill=Fill("black"))
         self.complete = not missing
         self._controls = dict(controls)
         self.controls = tuple(self._controls)
@@ -216,7 +216,8 @@ def test_an_incomplete_sweep_is_measured_on_what_is_whole(tmp_path, made):
 
 
 def test_a_foreign_group_is_refused():
-    foreign = SimpleNamespace(dataset=xr.Dataset({"temperature": ("t", [1.0])}), complete=True)
+    data = xr.Dataset({"temperature": ("t", [1.0])})
+    foreign = SimpleNamespace(dataset=data, complete=True, header=header())
     with pytest.raises(
         StoreError, match="expected a sweep with prediction, loss, label, dy, dx, got one with temperature"
     ):

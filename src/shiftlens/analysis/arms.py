@@ -143,18 +143,8 @@ def align(
 ) -> Aligned:
     """Read every sweep once, a chunk of images at a time, onto the common images and shifts.
 
-    Parameters
-    ----------
-    sources
-        At least two.
-    baseline
-        Which of them.
-    metric
-        What is compared; the task's default by default.
-    partial
-        Compare the images that all hold, instead of refusing sweeps of other images.
-    progress
-        Called with sweeps read and sweeps in all.
+    `metric` is the task's default by default; with `partial` the images that all hold are compared, instead of refusing
+    sweeps of other images; `progress` is called with sweeps read and sweeps in all.
 
     Raises
     ------

@@ -105,13 +105,7 @@ def _names(sweeps: list[Sweep], names: Sequence[str] | None) -> list[str]:
 
 
 def position_of(baseline: int | str, names: Sequence[str]) -> int:
-    """Which sweep is the baseline, by position or by name.
-
-    Raises
-    ------
-    InputError
-        There is no such sweep.
-    """
+    """Which sweep is the baseline, by position or by name; `InputError` where there is none."""
     if isinstance(baseline, str):
         if baseline not in names:
             raise unknown_name("baseline", baseline, names)
@@ -124,12 +118,8 @@ def position_of(baseline: int | str, names: Sequence[str]) -> int:
 def refuse_unlike(base: Source, other: Source, *, partial: bool) -> None:
     """Refuse a sweep that cannot be compared with the baseline, and say what differs.
 
-    Parameters
-    ----------
-    base, other
-        The baseline and another.
-    partial
-        Other images are no reason: those that both hold are compared. Nor are they where an adaptive sweep stopped.
+    With `partial` other images are no reason: those that both hold are compared. Nor are they where an adaptive sweep
+    stopped.
 
     Raises
     ------

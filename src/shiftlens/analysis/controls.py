@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shiftlens.analysis.arrays import BoolArray, SweepArrays, Values, image_slices, matched_rows, row_means
-from shiftlens.analysis.differences import Differences, Effects, difference_of
+from shiftlens.analysis.differences import Differences, Effects, difference_of, mean_of
 from shiftlens.analysis.irregularity import Reversal
-from shiftlens.stats import CONFIDENCE, Estimate, Skipped, mean_estimate
+from shiftlens.stats import CONFIDENCE, Estimate, Skipped
 
 Name = Literal["occlusion", "placement", "padding"]
 
@@ -72,18 +72,18 @@ class Blank:
 
     predicted: str
     share: float
-    metrics: tuple[tuple[str, Estimate | Skipped], ...]
+    metrics: Mapping[str, Estimate | Skipped]
     n_shifts: int
 
     @property
     def accuracy(self) -> Estimate | Skipped:
         """Mean accuracy over these shifts."""
-        return dict(self.metrics)["accuracy"]
+        return self.metrics["accuracy"]
 
     @property
     def loss(self) -> Estimate | Skipped:
         """Mean loss over these shifts."""
-        return dict(self.metrics)["loss"]
+        return self.metrics["loss"]
 
 
 def _in_both(values: Values, control: Values) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
@@ -185,13 +185,8 @@ def blank_limit(sweep: SweepArrays) -> Blank | Skipped:
     blank = sweep.blank
     if not blank.any():
         return Skipped("blank limit", "no shift of the grid reaches the picture's size")
-    alone, metrics = Skipped("blank limit", "one image has no interval"), []
-    for metric in sweep.metrics:
-        found = sweep.values(metric).per_image(blank)
-        several = np.count_nonzero(~np.isnan(found)) > 1
-        made = mean_estimate(found, metric.unit, bounds=metric.bounds) if several else alone
-        metrics.append((metric.name, made))
-    return Blank(*_most_predicted(sweep), tuple(metrics), int(blank.sum()))
+    made = {each.name: mean_of(each, sweep.values(each).per_image(blank), "blank limit") for each in sweep.metrics}
+    return Blank(*_most_predicted(sweep), made, int(blank.sum()))
 
 
 def _most_predicted(sweep: SweepArrays) -> tuple[str, float]:

@@ -13,6 +13,7 @@ from shiftlens.analysis.arrays import BoolArray, FloatArray, IntArray, row_means
 from shiftlens.stats import (
     CONFIDENCE,
     Estimate,
+    Skipped,
     benjamini_hochberg,
     mcnemar_exact,
     mean_estimate,
@@ -145,6 +146,13 @@ class Differences:
         maps = {"effect": self.value, "lo": lo, "hi": hi, "p": p, "q": q}
         overall = difference_of(self.metric, self.per_image / self.terms)
         return {"overall": overall} | {name: each.reshape(shape) for name, each in maps.items()}
+
+
+def mean_of(metric: Variable, values: FloatArray, site: str) -> Estimate | Skipped:
+    """Return the mean of a metric, one value an image (NaN left out), with Student's interval."""
+    if np.count_nonzero(~np.isnan(values)) < 2:
+        return Skipped(site, "one image has no interval")
+    return mean_estimate(values, metric.unit, bounds=metric.bounds)
 
 
 def difference_of(metric: Variable, values: FloatArray, widest: int = 1, confidence: float = CONFIDENCE) -> Estimate:

@@ -214,6 +214,11 @@ def _reversal(
         found = Estimate(change, change - half, change + half, "", replicates.n, "max-t bootstrap over images", p)
         return found.scaled(metric.factor, metric.difference_unit)
 
-    points = [(int(ray.shifts[k][0]), int(ray.shifts[k][1])) for k in where]
-    cells = [tuple(ray.cells[k].tolist()) for k in (dip, recovery)]
-    return Reversal(ray.name, *points, estimate(start, dip), estimate(dip, recovery), exceedance_p(null, t), *cells)
+    def shift(k: int) -> tuple[int, int]:
+        return int(ray.shifts[k][0]), int(ray.shifts[k][1])
+
+    dip_cells, recovery_cells = (tuple(ray.cells[k].tolist()) for k in (dip, recovery))
+    changes = estimate(start, dip), estimate(dip, recovery)
+    return Reversal(
+        ray.name, shift(start), shift(dip), shift(recovery), *changes, exceedance_p(null, t), dip_cells, recovery_cells
+    )

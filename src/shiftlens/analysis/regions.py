@@ -9,8 +9,9 @@ from scipy import ndimage
 from scipy import stats as sps
 
 from shiftlens.analysis.arrays import BoolArray, FloatArray, IntArray, SweepArrays, Values
+from shiftlens.analysis.differences import mean_of
 from shiftlens.analysis.estimated_maps import Replicates, standard_error
-from shiftlens.stats import CONFIDENCE, Estimate, Skipped, mean_estimate, wilson
+from shiftlens.stats import CONFIDENCE, Estimate, Skipped, wilson
 
 LEVELS = (0.95, 0.90, 0.50)
 WORST_RADIUS = 4.0
@@ -77,16 +78,9 @@ def threshold(at_origin: FloatArray, level: float) -> FloatArray:
 
 
 def connected_region(performance: FloatArray, level: float, origin: tuple[int, int]) -> BoolArray:
-    """Return the cells connected to the origin where performance is at least the threshold.
+    """Return the cells connected to the origin (row, column) where performance is at least the threshold.
 
-    Parameters
-    ----------
-    performance
-        (..., dy, dx): one map or a stack of maps, each with its own origin's value; higher is better.
-    level
-        Share, 0 to 1.
-    origin
-        Cell (row, column) of the shift (0, 0).
+    Performance is (..., dy, dx), one map or a stack of maps, each with its own origin's value; higher is better.
     """
     stack = performance.reshape(-1, *performance.shape[-2:])
     lowest = threshold(stack[:, origin[0], origin[1]], level)
@@ -241,9 +235,7 @@ def worst_of_radius(values: Values, radius: float = WORST_RADIUS) -> Estimate | 
     worst, metric = worst_per_image(values, radius), values.metric
     if metric.is_share:
         return share_estimate(worst, f"{n_shifts} shifts")
-    if np.count_nonzero(~np.isnan(worst)) < 2:
-        return Skipped(site, "one image has no interval")
-    return mean_estimate(worst, metric.unit, bounds=metric.bounds)
+    return mean_of(metric, worst, site)
 
 
 def share_estimate(values: FloatArray, note: str = "") -> Estimate:

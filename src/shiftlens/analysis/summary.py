@@ -22,10 +22,11 @@ from shiftlens.analysis.controls import (
     occlusion_effects,
     padding_effect,
 )
+from shiftlens.analysis.differences import mean_of
 from shiftlens.analysis.estimated_maps import ClassMaps, MapEstimate, Replicates, class_maps, estimated_map
 from shiftlens.analysis.irregularity import Irregularity, irregularity
 from shiftlens.analysis.regions import LEVELS, WORST_RADIUS, Centre, Retained, centre, retained, worst_of_radius
-from shiftlens.stats import Estimate, Skipped, holm, mean_estimate, resample_weights
+from shiftlens.stats import Estimate, Skipped, holm, resample_weights
 from shiftlens.tasks.task import Variable
 
 N_RESAMPLES = 2000
@@ -235,7 +236,7 @@ def all_metrics(
         sweep=sweep,
         metric=values.metric,
         profiles=tuple(profiles),
-        mean=_mean(values),
+        mean=mean_of(values.metric, values.per_image(~sweep.blank), f"mean {values.metric.name}"),
         per_class=class_maps(values),
         retained=tuple(spread if isinstance(spread, Skipped) else retained(spread, sweep, each) for each in LEVELS),
         centre=spread if isinstance(spread, Skipped) else centre(spread, sweep),
@@ -282,10 +283,3 @@ def _controlled(values: Values) -> tuple[Asymmetry | Skipped, ControlEffect | Sk
         return x_model, Skipped("occlusion effect", why), Skipped("placement effect", why)
     effects = occlusion_effects(values, values.of("occlusion"))
     return (x_model, effects, effects) if isinstance(effects, Skipped) else (x_model, *effects)
-
-
-def _mean(values: Values) -> Estimate | Skipped:
-    per_image = values.per_image(~values.sweep.blank)
-    if np.count_nonzero(~np.isnan(per_image)) < 2:
-        return Skipped(f"mean {values.metric.name}", "one image has no interval")
-    return mean_estimate(per_image, values.metric.unit, bounds=values.metric.bounds)
