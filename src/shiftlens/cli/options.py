@@ -37,6 +37,13 @@ DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder with data sets (else $SHIFTLENS_DATA, else downloaded).")
 ]
 Limit = Annotated[int | None, typer.Option("--limit", help="Use N images only, a fixed class-stratified subset.")]
+LabelMap = Annotated[
+    Path | None,
+    typer.Option(
+        "--label-map",
+        help='JSON file that names the model\'s class of each class: {"cat": "tabby", "dog": 207}.',
+    ),
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(

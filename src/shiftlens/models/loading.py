@@ -6,7 +6,7 @@ import importlib.util
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
@@ -26,6 +26,7 @@ from shiftlens.models.zoo import (
     timm_net,
     timm_preprocessing,
     timm_pretrained,
+    torchvision_classes,
     torchvision_net,
     torchvision_preprocessing,
     torchvision_pretrained,
@@ -62,6 +63,8 @@ class Loaded:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    n_classes: int | None = None
+    """Where a library's net was built for another number of classes than the library's own."""
 
 
 def _torchvision(name: str, weights: str | Path | None) -> Loaded:
@@ -69,7 +72,10 @@ def _torchvision(name: str, weights: str | Path | None) -> Loaded:
     if weights is None:
         module, names = torchvision_pretrained(name)
         return Loaded(module, preprocessing, names)
-    return _library_net(f"torchvision:{name}", weights, lambda n: torchvision_net(name, n), preprocessing)
+    loaded = _library_net(f"torchvision:{name}", weights, lambda n: torchvision_net(name, n), preprocessing)
+    names = torchvision_classes(name)
+    # Weights in a file for as many classes are taken to be for the same ones; random ones know none.
+    return loaded if weights == RANDOM or loaded.n_classes else replace(loaded, class_names=names)
 
 
 def _timm(name: str, weights: str | Path | None) -> Loaded:
@@ -84,6 +90,7 @@ def _library_net(
 ) -> Loaded:
     module = build(None)
     notes: tuple[str, ...] = ()
+    n_classes = None
     if weights != RANDOM:
         state = read_weights(weights)
         n_classes = classes_in(module, state)
@@ -93,7 +100,7 @@ def _library_net(
         notes = (
             f"{spec}: preprocessing is that of its default weights; yours may differ (--mean, --std, --input-size)",
         )
-    return Loaded(module, preprocessing or timm_preprocessing(spec, module), None, notes)
+    return Loaded(module, preprocessing or timm_preprocessing(spec, module), None, notes, n_classes)
 
 
 MODEL_KINDS: dict[str, Callable[[str, str | Path | None], Loaded]] = {"torchvision": _torchvision, "timm": _timm}

@@ -66,6 +66,12 @@ def torchvision_preprocessing(name: str) -> Preprocessing:
     )
 
 
+def torchvision_classes(name: str) -> tuple[str, ...] | None:
+    """Names of the classes of a torchvision classifier's default weights."""
+    categories = getattr(_torchvision_default(name), "meta", {}).get("categories")
+    return None if categories is None else tuple(categories)
+
+
 def torchvision_pretrained(name: str) -> tuple[nn.Module, tuple[str, ...] | None]:
     """A torchvision classifier with its default weights, and their class names; downloads them once."""
     import torchvision.models as zoo
@@ -80,8 +86,7 @@ def torchvision_pretrained(name: str) -> tuple[nn.Module, tuple[str, ...] | None
             f"torchvision:{name}: its weights are not in torch's cache and could not be downloaded from {entry.url}"
             f" ({one_line(error)}); use --weights random or a file"
         ) from None
-    categories = entry.meta.get("categories")
-    return module, None if categories is None else tuple(categories)
+    return module, torchvision_classes(name)
 
 
 def _timm() -> Any:
