@@ -19,6 +19,7 @@ from shiftlens.sweeps.progress import Progress, SweepStats
 from shiftlens.sweeps.request import resolve
 from shiftlens.sweeps.runner import ThisProcess, run
 from shiftlens.sweeps.sweep_result import Sweep
+from shiftlens.tasks.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ def sweep(
     cluster: str | None = None,
     half_width: float | None = None,
     reuse: str | Path | None = None,
+    task: Task | str = "classification",
     progress: Progress | None = None,
 ) -> Sweep:
     """Evaluate a model on every image under every shift, into one Zarr group; an interrupted sweep is resumed.
@@ -75,6 +77,8 @@ def sweep(
     reuse
         A sweep of some of the same images, with the same model, grid and fill: what it holds is copied rather than
         computed again. Its images come first.
+    task
+        What is measured: the name of a task, or a `Task`.
     progress
         Called with the evaluations done and in all.
 
