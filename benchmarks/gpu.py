@@ -197,13 +197,13 @@ def nets(on: Setting) -> dict[str, tuple[Model, int, sl.ShiftGrid]]:
 
 
 def compared(found: ChunkResult, exact: ChunkResult) -> dict[str, Any]:
-    differ = found.prediction != exact.prediction
+    differ = found["prediction"] != exact["prediction"]
     return {
         "windows": int(differ.size),
         "other_predictions": int(differ.sum()),
-        "largest_difference_of_loss": float(np.abs(found.loss - exact.loss).max()),
+        "largest_difference_of_loss": float(np.abs(found["loss"] - exact["loss"]).max()),
         "largest_difference_of_confidence": float(
-            np.abs(found.confidence.astype(np.float64) - exact.confidence.astype(np.float64)).max()
+            np.abs(found["confidence"].astype(np.float64) - exact["confidence"].astype(np.float64)).max()
         ),
     }
 
@@ -260,7 +260,7 @@ def dedup_agreement(
         run = with_passes(path, model)
         found = compared(run(images, labels), exact)
         taken = seconds_of(lambda: run(images, labels), on.device)
-    return found | {"windows_per_second": exact.loss.size / taken}
+    return found | {"windows_per_second": exact["loss"].size / taken}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

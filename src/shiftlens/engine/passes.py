@@ -13,13 +13,14 @@ from torch import Tensor
 from shiftlens.devices import resolve_device
 from shiftlens.engine.direct import DirectEvaluator
 from shiftlens.engine.on_device import DeviceEvaluator
-from shiftlens.engine.outcomes import Outcomes
+from shiftlens.engine.outcomes import Chunk, Outcomes, Places
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.shared.dedup import DedupEvaluator
 from shiftlens.engine.window_evaluator import EnginePath, Mask, WindowEvaluator, in_view
 from shiftlens.errors import ModelOutputError
 from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.tasks.task import MARGIN, State, has_sums
 
 SETTLING_BATCH = 256
 """Windows in a float32 batch that settles near ties on a GPU; given fewer at a time, it is mostly idle."""
@@ -43,22 +44,35 @@ class BlankOnce(WindowEvaluator):
         self._values = torch.tensor(path.values)[:, None, None]
         self._scores: dict[tuple[int, int], Tensor] = {}
 
-    def begin(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
-    ) -> Callable[[], Outcomes]:
+    def state(self, chunk: Chunk) -> State:
         """See `WindowEvaluator`."""
-        blank = wanted & np.stack([self._blank(image, control) for image in images])
-        finish = self._inside.begin(images, labels, control, wanted & ~blank)
+        return self._inside.state(chunk)
+
+    def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
+        """See `WindowEvaluator`."""
+        blank = wanted & np.stack([self._blank(image, chunk.control) for image in chunk.images])
+        finish = self._inside.begin(chunk, wanted & ~blank)
 
         def finished() -> Outcomes:
             found = finish()
             if blank.any():
                 image, shift = np.nonzero(blank)
-                scores = self._blank_scores(images.shape[1:]).expand(len(images), -1)
-                found.put((image, shift), Outcomes.of(scores, torch.from_numpy(np.array(labels))).chosen(image))
+                self._put(found, chunk, (image, shift))
             return found
 
         return finished
+
+    def _put(self, found: Outcomes, chunk: Chunk, places: Places) -> None:
+        """Rows of the blank windows: one an image where they depend on nothing else."""
+        scores, (image, shift) = self._blank_scores(chunk.images.shape[1:]), places
+        if not (chunk.task.needs_shifts or has_sums(chunk.task)):
+            every = np.arange(len(chunk))
+            found.put(places, self.outcomes(chunk, scores.expand(len(chunk), -1), (every, every * 0)).chosen(image))
+            return
+        for start in range(0, len(image), self._path.plan.batch_size):
+            batch = slice(start, start + self._path.plan.batch_size)
+            part = image[batch], shift[batch]
+            found.put(part, self.outcomes(chunk, scores.expand(len(part[0]), -1), part))
 
     def _blank(self, image: NDArray[np.uint8], control: str | None) -> Mask:
         """Which windows [shift] show nothing but fill: no row, or no column, that differs from it is in view."""
@@ -90,19 +104,20 @@ class Settled(WindowEvaluator):
     def __init__(self, rounded: WindowEvaluator, exact: WindowEvaluator, doubt: float) -> None:
         self._rounded, self._exact, self._doubt, self.grid = rounded, exact, doubt, rounded.grid
 
-    def begin(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
-    ) -> Callable[[], Outcomes]:
+    def state(self, chunk: Chunk) -> State:
         """See `WindowEvaluator`."""
-        finish = self._rounded.begin(images, labels, control, wanted)
+        return self._rounded.state(chunk)
+
+    def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
+        """See `WindowEvaluator`."""
+        finish = self._rounded.begin(chunk, wanted)
 
         def settled() -> Outcomes:
             found = finish()
-            near = wanted & (found["margin"] < self._doubt)
+            near = wanted & (found[MARGIN] < self._doubt)
             if near.any():
                 image, shift = np.nonzero(near)
-                exact = self._exact.begin(images, labels, control, near)()
-                found.put((image, shift), exact.chosen((image, shift)))
+                found.put((image, shift), self._exact.begin(chunk, near)().chosen((image, shift)))
             return found
 
         return settled

@@ -30,6 +30,7 @@ from shiftlens.sweeps.progress import Progress, SweepStats, Tally, peak_memory_b
 from shiftlens.sweeps.request import Request
 from shiftlens.sweeps.sweep_result import Sweep
 from shiftlens.sweeps.sweep_store import SweepStore
+from shiftlens.tasks.task import can_settle
 
 PLAN_IMAGES = 64
 """Images that the plan is measured on."""
@@ -65,7 +66,9 @@ def run(
         else:
             store = _created(request, computer, announce)
             folder.take()
-        compute = computer.evaluator(request.model, request.images, store.main.header)
+        # What is read of a file does not tell how a task measures.
+        header = store.main.header.model_copy(update={"task": request.task})
+        compute = computer.evaluator(request.model, request.images, header)
         if request.reuse is not None:
             announce(f"reusing the results of {request.reuse.n_images:,} images from {request.reuse.path}")
             compute = request.reuse.serving(compute)
@@ -97,7 +100,7 @@ def _reopened(request: Request, computer: Computer, announce: Announce) -> Sweep
     request.refuse_other_plan(stored.plan, path)
     if request.reuse is not None:
         request.reuse.check(stored)
-    for name in restore_known(path, request.images.labels, request.images.index, request.grid):
+    for name in restore_known(path, request.images.labels, request.images.index, request.grid, request.n_objects):
         announce(f"{name} was torn: it is written again")
     store = SweepStore(path, writable=True)
     new = [control for control in request.controls if control not in store.controls]
@@ -127,7 +130,15 @@ def _created(request: Request, computer: Computer, announce: Announce) -> SweepS
         chunk_size = short_chunk(chunk_size, len(request.images))
         header = header.model_copy(update={"schedule": Schedule.declared(len(request.images), chunk_size)})
     labels, index = request.images.labels, request.images.index
-    return SweepStore.create(request.out, header, labels, index, chunk_size=chunk_size, controls=request.controls)
+    return SweepStore.create(
+        request.out,
+        header,
+        labels,
+        index,
+        chunk_size=chunk_size,
+        controls=request.controls,
+        n_objects=request.n_objects,
+    )
 
 
 def _planned(request: Request, computer: Computer, announce: Announce) -> Plan:
@@ -143,7 +154,10 @@ def _planned(request: Request, computer: Computer, announce: Announce) -> Plan:
         device=computer.device(request.device),
         batch_size=request.batch_size,
         n_groups=1 + len(request.controls),
+        task=request.task,
     )
+    if request.dtype == "auto" and not can_settle(request.task):
+        announce(f"the task {request.task.name} has no margins to settle near ties by: computed in float32")
     if plan.cut_short:
         announce(
             "how to compute was chosen before all ways were tried, as trying took too long: a faster one may have "
@@ -220,7 +234,7 @@ class _Here:
             if self._evaluator is None:
                 self._evaluator = prepare(self._model, header.plan, header.grid, header.fill, tick)
             try:
-                finish = self._evaluator.begin_chunk(self._images.batch(job.span), job.labels, job.control)
+                finish = self._evaluator.begin_chunk(self._images.batch(job.span), job.labels, job.control, header.task)
                 begun.append((job, finish))
             except ModelOutputError as error:
                 raise with_sources(error, job, self._images.name) from error
@@ -232,7 +246,7 @@ class _Here:
     def _finished(self, job: Job, finish: Callable[[], ChunkResult]) -> tuple[Job, ChunkResult]:
         try:
             result = finish()
-            check_result(result, self._header.n_classes)
+            check_result(result, self._header.task, self._header.n_classes, job.labels)
         except ModelOutputError as error:
             raise with_sources(error, job, self._images.name) from error
         return job, result
