@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -128,10 +130,10 @@ def _plain(name: str) -> str:
 
 def _imagenet_synsets() -> list[str]:
     try:
-        from timm.data import ImageNetInfo
+        data: Any = importlib.import_module("timm.data")
     except ImportError:
         return []
-    return [str(name) for name in ImageNetInfo().label_names()]
+    return [str(name) for name in data.ImageNetInfo().label_names()]
 
 
 def _read_map(given: LabelMap | str | Path) -> LabelMap:
