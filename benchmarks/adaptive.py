@@ -220,8 +220,8 @@ def table(result: dict[str, Any]) -> str:
         "",
         "## How often the band holds where the sweep stops",
         "",
-        "The band must hold in at least 94 % of draws. 95 % is promised for all looks of a run together, so one look errs "
-        "less.",
+        "The band must hold in at least 94 % of draws. 95 % is promised for all looks of a run together, so one look "
+        "errs less.",
         "",
         "| population | images | cells | half-width requested | band held | images used, median (least to most) | "
         "half-width reached | error over width, median, 95 %, largest |",
