@@ -65,7 +65,7 @@ def test_the_table_and_the_groups(paths: list[str], capsys: pytest.CaptureFixtur
     found = sl.compare(paths)
     d = found.rows[1].difference
     assert f"{d.value:+.2f} [{d.lo:+.2f}, {d.hi:+.2f}]" in row["symmetric"]
-    assert f"{100 * found.rows[1].at_rest.value:.1f}" in row["symmetric"]
+    assert f"{100 * found.rows[1].unshifted.value:.1f}" in row["symmetric"]
     assert f"{found.rows[1].retained_area.value:.0f}" in row["symmetric"]
     assert " 812 " in row["[red]x"]
     order = [out.index(f"\n{h}\n") for h in ("Improved", "Got worse", "Inconclusive", "Shift by shift", "Caveats")]
