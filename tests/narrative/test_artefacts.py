@@ -71,6 +71,23 @@ def test_no_marks_and_no_claim() -> None:
     assert artefacts(features(stack("zeros"), "noise", size=(20, 20))) == []
 
 
+def test_maps_that_are_zero_everywhere_reassure_nobody() -> None:
+    net = stack("zeros")
+    for part in net:
+        if isinstance(part, nn.Conv2d):
+            nn.init.zeros_(part.bias)
+    run = features(net, size=(20, 20))
+    [only] = artefacts(run)
+    assert only.statement.startswith("Border artefacts cannot be judged: every map of the blank input is zero")
+    assert only.severity == "note"
+    assert any(line.startswith("border artefacts cannot be judged") for line in run.lines())
+    assert "no border artefacts" not in str(run)
+    nn.init.ones_(net[4].bias)
+    some = features(net, size=(20, 20))
+    assert "2 layers cannot be judged: their maps are zero everywhere" in some.lines()
+    assert "2 layers cannot be judged" in artefacts(some).named("artefact-start").evidence
+
+
 @pytest.fixture(scope="module")
 def many() -> ImageSet:
     pixels = load_images("digits", limit=40).batch(np.arange(40))
@@ -135,7 +152,7 @@ def test_a_transformer_gets_no_all_clear() -> None:
     assert all(each.severity == "note" for each in rest)
     assert "all 1 layers" not in "\n".join(inspect(net, 16).lines())
     run = artefacts(features(net, size=(16, 16)))
-    assert run.named("artefact-start").statement.startswith("None of the 1 layers that were looked at")
+    assert run.named("artefact-start").statement.startswith("None of the 1 layers that were judged")
     assert run.named("unseen-1").statement.startswith("Not looked at: attention in attention")
     # A net whose every layer has a window is judged whole.
     assert [each.id for each in artefacts(inspect(patches(attends=False), 16))] == ["uneven-padding"]

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 from shiftlens.arithmetic import Inspection
-from shiftlens.lens.feature_run import FeatureRun, LayerMaps
+from shiftlens.lens.feature_run import SILENT, FeatureRun, LayerMaps
 from shiftlens.lens.map_scores import CONSTANT, Borders
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import Action, Quantity, number
@@ -66,8 +66,16 @@ def _blank(run: FeatureRun) -> list[Finding]:
         f"keeps a blank input constant at every layer. {OWN}"
     )
     start, what = run.start, f"the feature map of a blank input ({run.input})"
+    n_silent = len(run.silent)
+    if n_silent == len(run):
+        text = f"Border artefacts cannot be judged: {SILENT}."
+        return [
+            Finding("artefact-start", text, Quantity("first artefact"), note=evidence, severity="note", question="B")
+        ]
+    if n_silent:
+        evidence += f" {n_silent} layers cannot be judged: their maps are zero everywhere."
     if start is None:
-        which = f"None of the {len(run)} layers that were looked at" if run.notes else "No layer"
+        which = f"None of the {len(run) - n_silent} layers that were judged" if run.notes or n_silent else "No layer"
         text = f"{which} shows border artefacts on {what}."
         more = " Reflect, replicate and circular padding never do: their bias shows in the average over images."
         return [Finding("artefact-start", text, Quantity("first artefact"), note=evidence + more, question="B")]
