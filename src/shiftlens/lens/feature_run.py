@@ -15,6 +15,8 @@ from shiftlens.lens.map_scores import Scores
 from shiftlens.naming import Printed, aligned
 from shiftlens.stats import Skipped
 
+SILENT = "every map of the blank input is zero, as in a net without biases; use input black, or an average over images"
+
 
 @dataclass(frozen=True)
 class Average:
@@ -144,6 +146,11 @@ class FeatureRun(Printed):
                 return layer
         return None
 
+    @property
+    def silent(self) -> tuple[LayerMaps, ...]:
+        """The layers whose map is zero everywhere: nothing can be said of their borders."""
+        return tuple(layer for layer in self.layers if not layer.maps.any())
+
     def to_dict(self) -> dict[str, Any]:
         """The keys of `shiftlens features --json`."""
         return {
@@ -163,9 +170,13 @@ class FeatureRun(Printed):
         head = ("layer", "kind", "shape", "energy", "reach", "px", "odd l/r", "odd u/d")
         lines = aligned([head, *(_row(layer) for layer in self.layers)])
         if self.start is not None:
-            lines += ["", f"borders leave their first marks at {self.start.name} ({self.start.kind})"]
+            lines += ["", f"border artefacts start at layer {self.start.name} ({self.start.kind})"]
+        elif self.is_empty and len(self.silent) == len(self):
+            lines += ["", f"border artefacts cannot be judged: {SILENT}"]
         elif self.is_empty:
-            lines += ["", f"no layer's map of the input {self.input} has marks of its borders"]
+            lines += ["", f"no border artefacts on the input {self.input} in {len(self) - len(self.silent)} layers"]
+        if self.is_empty and 0 < len(self.silent) < len(self):
+            lines += [f"{len(self.silent)} layers cannot be judged: their maps are zero everywhere"]
         return [*lines, *(f"note: {note}" for note in self.notes)]
 
     def __repr__(self) -> str:
