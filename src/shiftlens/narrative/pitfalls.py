@@ -48,7 +48,7 @@ def _completeness(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
             severity="note",
         )
     if setting.half_width is not None and setting.n_population is not None:
-        yield _adaptive(there, setting.n_population, setting.half_width, setting)
+        yield _adaptive(metrics, setting.n_population, setting.half_width, setting)
     short = [f"{name} {n:,} of {n_all:,} images" for name, n in setting.n_controlled.items() if n < n_all]
     if short:
         yield Finding(
@@ -67,15 +67,22 @@ def _completeness(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
         )
 
 
-def _adaptive(n: int, n_all: int, half: float, setting: Setting) -> Finding:
-    quantity, estimate = Quantity("half-width of the confidence band"), number(half, "points")
+def _adaptive(metrics: Metrics, n_all: int, half: float, setting: Setting) -> Finding:
+    quantity, estimate, n = (
+        Quantity("half-width of the confidence band"),
+        number(half, "points"),
+        metrics.sweep.n_images,
+    )
+    made = metrics.accuracy
+    wide = 100 * float(np.maximum(made.value - made.band_lo, made.band_hi - made.value).max())
+    others = f"Over other images of the same kind it is ±{number_text(wide, 'points')}."
     if not half:
-        text = f"All {n_all:,} images were measured: the confidence band of the adaptive sweep has no width left."
+        text = f"All {n_all:,} images were measured: over these images no accuracy is uncertain. {others}"
         return Finding("adaptive", text, quantity, estimate)
     return Finding(
         "adaptive",
         f"{n:,} of {n_all:,} images were measured: the simultaneous {100 * setting.level:g} % confidence band for the "
-        f"accuracy over all of them is ±{number_text(half, 'points')} at every shift.",
+        f"accuracy over all of them is ±{number_text(half, 'points')} at every shift. {others}",
         quantity,
         estimate,
         action=Action("Resume it for a narrower band", setting.sweep_command(narrower=True)),
