@@ -37,7 +37,7 @@ def _model(run: Path) -> Model:
 
 
 def _picture(ground: Ground, path: str) -> None:
-    shown(_model(ground.run), path, None, 0)
+    shown(_model(ground.run), path, 0)
 
 
 def _measured(ground: Ground, spec: str) -> None:

@@ -14,7 +14,7 @@ from shiftlens.errors import InputError
 from shiftlens.graph import GEOMETRIC, Graph, Sides
 from shiftlens.graph.sites import Pair
 from shiftlens.models.skeletons import as_net
-from shiftlens.naming import Printed
+from shiftlens.naming import Printed, aligned
 from shiftlens.stats import Skipped
 
 KIND = "inspection"
@@ -75,9 +75,7 @@ class Inspection(Printed):
         """The same for people: one line a layer (or for each uneven one), and what follows from it."""
         shown = self.uneven if only_uneven else self.layers
         head = ("layer", "kind", "kernel", "stride", "in", "out", "used l r t b", "unused", "reach", "field")
-        rows = [head, *(_row(layer) for layer in shown)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-        table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        table = aligned([head, *(_row(layer) for layer in shown)])
         for number, layer in enumerate(shown, start=1):
             if not layer.is_even:
                 table[number] += "  <- uneven"

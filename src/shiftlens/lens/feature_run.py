@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shiftlens.graph import Site
 from shiftlens.graph.sites import unknown_site
 from shiftlens.lens.map_scores import Scores
+from shiftlens.naming import Printed, aligned
 from shiftlens.stats import Skipped
 
 
@@ -67,22 +67,10 @@ class LayerMaps:
     scores: Scores
     average: Average | None = None
 
-    @staticmethod
-    def of(site: Site, maps: NDArray[np.floating[Any]], scores: Scores) -> LayerMaps:
-        """From a site, its maps and their scores."""
-        return LayerMaps(site.path, site.call, site.kind, site.index, site.activation, maps, scores)
-
     @property
     def name(self) -> str:
         """The path, with #2 for the second call."""
         return self.path if self.call == 0 else f"{self.path}#{self.call + 1}"
-
-    @property
-    def channel_mean(self) -> NDArray[np.float64]:
-        """Mean over channels [h, w]: of the average over pictures where there is one, else of the one picture."""
-        values = self.maps if self.average is None else self.average.mean
-        mean: NDArray[np.float64] = np.asarray(values, np.float64).mean(0)
-        return mean
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of a layer in `shiftlens features --json`."""
@@ -91,8 +79,8 @@ class LayerMaps:
         return about | self.scores.to_dict() | average
 
 
-@dataclass(frozen=True)
-class FeatureRun:
+@dataclass(frozen=True, repr=False)
+class FeatureRun(Printed):
     """Maps and scores of every layer of a net.
 
     Attributes
@@ -170,7 +158,35 @@ class FeatureRun:
             "notes": list(self.notes),
         }
 
+    def lines(self) -> list[str]:
+        """The same for people: one line a layer, and where border artefacts start."""
+        head = ("layer", "kind", "shape", "energy", "reach", "px", "odd l/r", "odd u/d")
+        lines = aligned([head, *(_row(layer) for layer in self.layers)])
+        if self.start is not None:
+            lines += ["", f"borders leave their first marks at {self.start.name} ({self.start.kind})"]
+        elif self.is_empty:
+            lines += ["", f"no layer's map of the input {self.input} has marks of its borders"]
+        return [*lines, *(f"note: {note}" for note in self.notes)]
+
     def __repr__(self) -> str:
         seen = f"{self.input} at {self.size[0]}x{self.size[1]}"
         average = f", average over {self.n_images:,} of {self.data}" if self.n_images else ""
         return f"<FeatureRun {self.model} on {seen}{average}: {len(self)} layers>"
+
+
+def _row(layer: LayerMaps) -> tuple[str, ...]:
+    def text(value: float | Skipped, form: str) -> str:
+        return "-" if isinstance(value, Skipped) else f"{value:{form}}"
+
+    one = layer.scores
+    judged = one if layer.average is None else layer.average.scores
+    return (
+        layer.name,
+        layer.kind,
+        " x ".join(map(str, layer.maps.shape)),
+        text(judged.artefact_energy, ".2e"),
+        text(one.reach_cells, "d"),
+        text(one.reach_pixels, ".0f"),
+        text(judged.contrast_lr, ".2f"),
+        text(judged.contrast_ud, ".2f"),
+    )

@@ -115,9 +115,11 @@ def _range(graph: Graph, layers: str | None) -> tuple[Site | None, Site]:
 def _matrices(graph: Graph, first: Site | None, last: Site, override: Override | None) -> dict[int, list[Matrix]]:
     """Both axes of every site up to the last; sizes follow from the padding, which may not be the net's own."""
     found: dict[int, list[Matrix]] = {}
-    needed = _ancestors(graph, last)
-    for site in graph.sites[: last.index + 1]:
-        if site.index not in needed or (first is not None and site.index < first.index):
+    needed = {last.index}
+    for site in reversed(graph.sites[: last.index + 1]):
+        needed |= {source.index for source in site.sources if site.index in needed}
+    for site in graph.sites[0 if first is None else first.index : last.index + 1]:
+        if site.index not in needed:
             continue
         sizes = []
         for source in site.sources:
@@ -133,14 +135,3 @@ def _matrices(graph: Graph, first: Site | None, last: Site, override: Override |
         size = sizes[0] if sizes else site.in_size
         found[site.index] = [axis_matrix(site, axis, size[axis], override) for axis in (0, 1)]
     return found
-
-
-def _ancestors(graph: Graph, last: Site) -> set[int]:
-    seen: set[int] = set()
-    waiting = [last.index]
-    while waiting:
-        index = waiting.pop()
-        if index != PICTURE and index not in seen:
-            seen.add(index)
-            waiting += [source.index for source in graph.sites[index].sources]
-    return seen
