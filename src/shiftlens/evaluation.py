@@ -31,7 +31,8 @@ class Evaluation(Printed):
     """A model's accuracy and loss on `n` images under one shift.
 
     `accuracy` and `per_class` are shares from 0 to 1 (None for a class without images), intervals are 95 % (Wilson for
-    shares, Student's t for the loss; None for one image), `loss` is the mean cross-entropy in nats.
+    shares, Student's t for the loss; None for one image), `loss` is the mean cross-entropy in nats; `model` and `data`
+    name what was evaluated.
     """
 
     accuracy: float
@@ -42,6 +43,8 @@ class Evaluation(Printed):
     per_class: dict[str, float | None]
     shift: Shift
     fill: str
+    model: str
+    data: str
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `shiftlens evaluate --json`."""
@@ -58,7 +61,8 @@ class Evaluation(Printed):
         seen = {name: share for name, share in self.per_class.items() if share is not None}
         worst = min(seen, key=lambda name: seen[name])
         return [
-            f"accuracy {100 * self.accuracy:.2f} % [{low:.2f}, {high:.2f}], loss {self.loss:.4f} nats{spread} "
+            f"{self.model} on {self.data}: accuracy {100 * self.accuracy:.2f} % [{low:.2f}, {high:.2f}], "
+            f"loss {self.loss:.4f} nats{spread} "
             f"({self.n:,} images, shift ({self.shift.dx}, {self.shift.dy}), fill {self.fill})",
             f"weakest class: {worst} {100 * seen[worst]:.1f} %",
         ]
@@ -132,28 +136,26 @@ def evaluate(
     if len(odd):
         named = ", ".join(str(i) for i in odd[:10].tolist())
         raise ModelOutputError(f"the loss is not finite for images {named} (position in the source)")
-    return summarise(losses, right, images.labels, model.class_names or images.class_names, shift, parsed.name)
-
-
-def summarise(
-    losses: NDArray[np.float64],
-    right: NDArray[np.bool_],
-    labels: NDArray[np.int64],
-    class_names: tuple[str, ...],
-    shift: Shift,
-    fill: str,
-) -> Evaluation:
-    """Per-image losses (nats) and right answers [n] as an `Evaluation`."""
     n = len(losses)
     low, high = wilson(right.sum(), n)
     interval = None
     if n > 1:
         _, lower, upper, _ = mean_interval(losses.sum(), np.square(losses).sum(), n)
-        interval = (float(lower), float(upper))
-    of_class = {name: right[labels == k] for k, name in enumerate(class_names)}
+        interval = (max(float(lower), 0.0), float(upper))
+    class_names = model.class_names or images.class_names
+    of_class = {name: right[images.labels == k] for k, name in enumerate(class_names)}
     per_class = {name: float(values.mean()) if len(values) else None for name, values in of_class.items()}
     return Evaluation(
-        float(right.mean()), (float(low), float(high)), float(losses.mean()), interval, n, per_class, shift, fill
+        accuracy=float(right.mean()),
+        accuracy_interval=(float(low), float(high)),
+        loss=float(losses.mean()),
+        loss_interval=interval,
+        n=n,
+        per_class=per_class,
+        shift=shift,
+        fill=parsed.name,
+        model=model.name,
+        data=images.name,
     )
 
 

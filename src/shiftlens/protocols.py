@@ -61,6 +61,8 @@ class PairConsistency(Printed):
         What pads, for "zero-pad"; None for the others.
     seed
         Of the draws.
+    model, data
+        Names of what was measured.
     """
 
     protocol: str
@@ -70,6 +72,8 @@ class PairConsistency(Printed):
     offsets: tuple[int, int]
     fill: str | None
     seed: int
+    model: str
+    data: str
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `shiftlens consistency --json`."""
@@ -84,6 +88,8 @@ class PairConsistency(Printed):
             "fill": self.fill,
             "n": self.consistency.n,
             "seed": self.seed,
+            "model": self.model,
+            "data": self.data,
         }
 
     def lines(self) -> list[str]:
@@ -91,7 +97,8 @@ class PairConsistency(Printed):
         c, a = ((100 * e.value, 100 * e.lo, 100 * e.hi) for e in (self.consistency, self.accuracy))
         fill = "" if self.fill is None else f", fill {self.fill}"
         return [
-            f"consistency {c[0]:.2f} % [{c[1]:.2f}, {c[2]:.2f}], accuracy of the same views {a[0]:.2f} % "
+            f"{self.model} on {self.data}: consistency {c[0]:.2f} % [{c[1]:.2f}, {c[2]:.2f}], "
+            f"accuracy of the same views {a[0]:.2f} % "
             f"[{a[1]:.2f}, {a[2]:.2f}] ({self.consistency.n:,} images, {len(self.passes)} passes)",
             f"protocol {self.protocol}: {PROTOCOLS[self.protocol]}{fill}; one pair an image",
         ]
@@ -198,6 +205,8 @@ def consistency(
         views.offsets,
         constant.name if protocol == "zero-pad" else None,
         seed,
+        model.name,
+        images.name,
     )
 
 

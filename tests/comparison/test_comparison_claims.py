@@ -217,6 +217,20 @@ def test_the_map_says_where(found):
     assert f"better than 'a' at {found['b'].map.better.sum()} and worse at 0 of 441 shifts" in said
 
 
+def test_sentence_picture_and_interval_of_a_map_agree():
+    base, raised = plateau(5, edge=4), np.zeros((11, 11))
+    raised[5:7, 8:10] = 1
+    # With 0.35 a few shifts of these draws would leave the band, although no test of the comparison holds.
+    for seed, lift, holds in ((3, 0.35, False), (4, 0.35, False), (37, 0.35, False), (3, 1.5, True)):
+        made = pair_of(np.random.default_rng(seed), 300, [base, base + lift * raised])
+        found = compared(sources(made), n_resamples=300)
+        said, shown = found.findings.named("difference-map-1"), found["b"].map
+        assert shown.holds == holds
+        assert (shown.better | shown.worse).any() == holds
+        assert (not said.estimate.lo <= 0 <= said.estimate.hi) == holds
+        assert ("do not differ significantly at any single shift" in said.statement) != holds
+
+
 def test_remedies_are_commands_that_exist(planted):
     given = sources(planted[:3])
     paths = ["my zeros.zarr", "b.zarr", "c.zarr"]

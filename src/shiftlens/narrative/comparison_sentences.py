@@ -190,7 +190,10 @@ def _map(each: Against, comparison: Comparison, asked: str | None) -> Finding:
     elif made.holds:
         text = f"Shift by shift, {arm} and {base} differ somewhere, but at no shift significantly; most by {most}."
     else:
-        text = f"{arm} and {base} do not differ significantly at any single shift (simultaneous band); most by {most}."
+        text = (
+            f"{arm} and {base} do not differ significantly at any single shift, after correction for all "
+            f"{comparison.n_tests} tests; most by {most}."
+        )
     return Finding(
         "difference-map",
         text,
@@ -199,7 +202,8 @@ def _map(each: Against, comparison: Comparison, asked: str | None) -> Finding:
         _test(made.holm_p, made.holds, comparison),
         Action("See where", _plots(comparison, asked)) if made.holds else None,
         "Paired, image by image. Tested is any difference at all: Simes over "
-        f"{'exact McNemar tests' if metric.is_share else 'Student t tests'}.",
+        f"{'exact McNemar tests' if metric.is_share else 'Student t tests'}; where it does not hold, the band reaches "
+        "0.",
         "warn" if made.holds and made.worse.any() else "info",
         "D",
         "by-shift",

@@ -48,8 +48,7 @@ def _completeness(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
             severity="note",
         )
     if setting.half_width is not None and setting.n_population is not None:
-        shares = [each.called for each in metrics.sweep.metrics if each.is_share]
-        yield _adaptive(there, setting.n_population, setting.half_width, shares[0], setting)
+        yield _adaptive(metrics, setting.n_population, setting.half_width, setting)
     short = [f"{name} {n:,} of {n_all:,} images" for name, n in setting.n_controlled.items() if n < n_all]
     if short:
         yield Finding(
@@ -68,15 +67,21 @@ def _completeness(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
         )
 
 
-def _adaptive(n: int, n_all: int, half: float, share: str, setting: Setting) -> Finding:
+def _adaptive(metrics: Metrics, n_all: int, half: float, setting: Setting) -> Finding:
     quantity, estimate = Quantity("half-width of the confidence band"), number(half, "points")
+    share = next(each for each in metrics.profiles if each.metric.is_share)
+    n, others = metrics.sweep.n_images, ""
+    if not isinstance(share.map, Skipped):
+        made = share.map
+        wide = 100 * float(np.maximum(made.value - made.band_lo, made.band_hi - made.value).max())
+        others = f" Over other images of the same kind it is ±{number_text(wide, 'points')}."
     if not half:
-        text = f"All {n_all:,} images were measured: the confidence band of the adaptive sweep has no width left."
+        text = f"All {n_all:,} images were measured: over these images no {share.metric.called} is uncertain.{others}"
         return Finding("adaptive", text, quantity, estimate)
     return Finding(
         "adaptive",
         f"{n:,} of {n_all:,} images were measured: the simultaneous {100 * setting.level:g} % confidence band for "
-        f"{share} over all of them is ±{number_text(half, 'points')} at every shift.",
+        f"{share.metric.called} over all of them is ±{number_text(half, 'points')} at every shift.{others}",
         quantity,
         estimate,
         action=Action("Resume it for a narrower band", setting.sweep_command(narrower=True)),
