@@ -75,6 +75,10 @@ def run(
         tally, n_resumed = _fill(request, store, compute, progress, announce)
     seconds = time.perf_counter() - started
     plan, made = store.main.header.plan, Sweep(SweepStore(request.out))
+    others, known = None, store.main.half_width_reached
+    if known is not None:
+        share = next(each for each in made.metrics if each.is_share)
+        others = half_width_of_others(made.mean_of(share).to_numpy(), made.n_images)
     stats = SweepStats(
         out=str(request.out),
         n_images=len(request.images),
@@ -86,8 +90,8 @@ def run(
         peak_memory_bytes=peak_memory_bytes(),
         images_resumed=n_resumed,
         n_images_used=store.main.n_images,
-        half_width=(known := store.main.half_width_reached),
-        half_width_of_others=None if known is None else half_width_of_others(made.accuracy.to_numpy(), made.n_images),
+        half_width=known,
+        half_width_of_others=others,
     )
     return made, stats
 
