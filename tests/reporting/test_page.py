@@ -123,7 +123,7 @@ def test_discs_and_rings_are_means_over_shifts(seen: Page, one: Sweep) -> None:
 def test_the_first_screen_says_how_good_how_far_and_where_worst(made: Report, seen: Page, one: Sweep) -> None:
     assert len(made.verdict) == 3
     rest = 100 * float(one.accuracy.sel(dx=0, dy=0))
-    assert f"classifies {rest:.1f} % [" in made.verdict[0]
+    assert f"is {rest:.1f} % [" in made.verdict[0]
     strong = made.findings.named("retained-95")
     assert strong is not None
     # An area, not a promise for every shift of that length.

@@ -50,6 +50,9 @@ Fill = Annotated[
 Size = Annotated[str | None, typer.Option("--size", help="The input, H or HxW pixels (default: the model's own).")]
 Layers = Annotated[str | None, typer.Option("--layers", help="Only these layers: names, separated by commas.")]
 Partial = Annotated[bool, typer.Option("--partial", help="Accept an incomplete sweep and use the images it has.")]
+Metric = Annotated[
+    str | None, typer.Option("--metric", help="Metric of the sweep, by name (default: its task's, such as accuracy).")
+]
 Evidence = Annotated[bool, typer.Option("--evidence", help="Also print how each number was measured.")]
 Format = Annotated[str, typer.Option("--format", help="File format of the figures: png or svg.")]
 Pictures = Annotated[Path | None, typer.Option("--pictures", help="Directory for figures, made if missing.")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from shiftlens.analysis.arrays import from_sweep
 from shiftlens.analysis.summary import Metrics, all_metrics
 from shiftlens.arithmetic import Inspection
+from shiftlens.errors import InputError
 from shiftlens.lens.feature_run import FeatureRun
 from shiftlens.narrative.artefacts import artefacts
 from shiftlens.narrative.cause import cause
@@ -18,7 +19,7 @@ from shiftlens.stats import Skipped
 from shiftlens.sweeps.sweep_result import Sweep
 
 
-def findings(sweep: Sweep | FeatureRun | Inspection, *, seed: int = 0) -> Findings:
+def findings(sweep: Sweep | FeatureRun | Inspection, *, metric: str | None = None, seed: int = 0) -> Findings:
     """Return what a sweep, a feature run or layer arithmetic shows, and what can mislead in it.
 
     Parameters
@@ -26,6 +27,8 @@ def findings(sweep: Sweep | FeatureRun | Inspection, *, seed: int = 0) -> Findin
     sweep
         From `shiftlens.sweep` or `open_sweep` (of an incomplete one, opened with `partial=True`, the images that are
         whole), `shiftlens.features` or `shiftlens.inspect`.
+    metric
+        Of a sweep, what areas, sides, ripples and controls are about; by default its task's, such as "accuracy".
     seed
         Of the bootstrap behind some intervals.
 
@@ -37,6 +40,8 @@ def findings(sweep: Sweep | FeatureRun | Inspection, *, seed: int = 0) -> Findin
 
     Raises
     ------
+    InputError
+        A metric that the sweep does not have.
     StoreError
         No image is whole, or the file is damaged.
 
@@ -45,8 +50,10 @@ def findings(sweep: Sweep | FeatureRun | Inspection, *, seed: int = 0) -> Findin
     >>> print(findings(open_sweep("vgg.zarr")).with_severity("warn"))  # doctest: +SKIP
     """
     if isinstance(sweep, FeatureRun | Inspection):
+        if metric is not None:
+            raise InputError(f"a metric is of a sweep: expected none, got {metric!r}")
         return artefacts(sweep)
-    return diagnose(all_metrics(from_sweep(sweep), seed=seed), Setting.of(sweep))
+    return diagnose(all_metrics(from_sweep(sweep), metric=metric, seed=seed), Setting.of(sweep, metric))
 
 
 def diagnose(metrics: Metrics, setting: Setting) -> Findings:

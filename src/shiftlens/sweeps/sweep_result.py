@@ -16,6 +16,7 @@ from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.header import SweepHeader, sweep_exists
 from shiftlens.sweeps.reading import Cells, open_dataset
 from shiftlens.sweeps.sweep_store import SweepStore
+from shiftlens.tasks.task import Variable
 
 
 class Sweep:
@@ -126,6 +127,15 @@ class Sweep:
     def mean_loss(self) -> xr.DataArray:
         """Mean cross-entropy in nats, float64 (dy, dx); over the images written so far if incomplete."""
         return self._mean("mean_loss")
+
+    @property
+    def metrics(self) -> tuple[Variable, ...]:
+        """What maps, areas and tests can be made of, the default first."""
+        return tuple(self._group.means_of.values())
+
+    def mean_of(self, metric: Variable) -> xr.DataArray:
+        """Mean of one of the `metrics`, float64 (dy, dx); over the images written so far if incomplete."""
+        return self._mean(next(name for name, each in self._group.means_of.items() if each == metric))
 
     def _mean(self, name: str) -> xr.DataArray:
         stored = self.dataset[name]
