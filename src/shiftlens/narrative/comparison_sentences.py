@@ -202,8 +202,8 @@ def _map(each: Against, comparison: Comparison, asked: str | None) -> Finding:
         _test(made.holm_p, made.holds, comparison),
         Action("See where", _plots(comparison, asked)) if made.holds else None,
         "Paired, image by image. Tested is any difference at all: Simes over "
-        f"{'exact McNemar tests' if metric.is_share else 'Student t tests'}; where it does not hold, the band reaches "
-        "0.",
+        f"{'exact McNemar tests' if metric.is_share else 'Student t tests'}; where it does not hold, the band "
+        "reaches 0.",
         "warn" if made.holds and made.worse.any() else "info",
         "D",
         "by-shift",

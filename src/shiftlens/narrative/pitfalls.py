@@ -69,19 +69,18 @@ def _completeness(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
 
 def _adaptive(metrics: Metrics, n_all: int, half: float, setting: Setting) -> Finding:
     quantity, estimate = Quantity("half-width of the confidence band"), number(half, "points")
-    share = next(each for each in metrics.profiles if each.metric.is_share)
-    n, others = metrics.sweep.n_images, ""
-    if not isinstance(share.map, Skipped):
-        made = share.map
-        wide = 100 * float(np.maximum(made.value - made.band_lo, made.band_hi - made.value).max())
+    made = next(each for each in metrics.profiles if each.metric.is_share)
+    share, n, others = made.metric.called, metrics.sweep.n_images, ""
+    if not isinstance(made.map, Skipped):
+        wide = 100 * float(np.maximum(made.map.value - made.map.band_lo, made.map.band_hi - made.map.value).max())
         others = f" Over other images of the same kind it is ±{number_text(wide, 'points')}."
     if not half:
-        text = f"All {n_all:,} images were measured: over these images no {share.metric.called} is uncertain.{others}"
+        text = f"All {n_all:,} images were measured: over these images no {share} is uncertain.{others}"
         return Finding("adaptive", text, quantity, estimate)
     return Finding(
         "adaptive",
         f"{n:,} of {n_all:,} images were measured: the simultaneous {100 * setting.level:g} % confidence band for "
-        f"{share.metric.called} over all of them is ±{number_text(half, 'points')} at every shift.{others}",
+        f"{share} over all of them is ±{number_text(half, 'points')} at every shift.{others}",
         quantity,
         estimate,
         action=Action("Resume it for a narrower band", setting.sweep_command(narrower=True)),
