@@ -139,7 +139,7 @@ def timm_preprocessing(name: str, module: nn.Module) -> Preprocessing:
 def timm_pretrained(name: str) -> nn.Module:
     """A timm model with its pretrained weights; downloads them once."""
     timm = _timm_name(name)
-    hub = importlib.import_module("huggingface_hub.constants")
+    hub: Any = importlib.import_module("huggingface_hub.constants")
     was_offline = hub.HF_HUB_OFFLINE
     unreachable: OSError | None = None
     try:
