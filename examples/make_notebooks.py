@@ -101,10 +101,13 @@ def execute(made: nbformat.NotebookNode, where: Path, *, strict: bool = True) ->
         if cell.cell_type == "code":
             number += 1
             cell.execution_count = number
-            quiet = [output for output in cell.outputs if not output.get("text", "").startswith(BUSY)]
-            cell.outputs = _joined([_kept(output, number) for output in quiet])
+            cell.outputs = _joined([_kept(output, number) for output in cell.outputs if not _only_busy(output)])
     run.metadata = made.metadata
     return run
+
+
+def _only_busy(output: Any) -> bool:
+    return output.get("name") == "stderr" and all(line.startswith(BUSY) for line in output["text"].split("\n") if line)
 
 
 def _kept(output: Any, number: int) -> Any:
