@@ -1,4 +1,4 @@
-"""What each repair does to one trained net: the table of docs/repair.md.
+"""What each repair does to one trained net: the table of docs/benchmarks/repair-study.md.
 
     python benchmarks/repairs.py cures --data-root DATA --work repairs-work --out docs/benchmarks/repairs.json
     python benchmarks/repairs.py sizes --data-root DATA --work repairs-work --out docs/benchmarks/sizes.json

@@ -27,6 +27,9 @@ warnings.filterwarnings("default", module=r"(ipykernel|zmq|tornado|asyncio|jupyt
 """
 """Run before a notebook's own first cell, never kept."""
 
+BUSY = "how to compute was chosen before all ways were tried"
+"""The remark of a sweep on a busy machine; not kept."""
+
 
 def cells(script: str) -> list[tuple[str, str]]:
     """Kind (markdown or code) and text of each cell of a script.
@@ -98,9 +101,13 @@ def execute(made: nbformat.NotebookNode, where: Path, *, strict: bool = True) ->
         if cell.cell_type == "code":
             number += 1
             cell.execution_count = number
-            cell.outputs = _joined([_kept(output, number) for output in cell.outputs])
+            cell.outputs = _joined([_kept(output, number) for output in cell.outputs if not _only_busy(output)])
     run.metadata = made.metadata
     return run
+
+
+def _only_busy(output: Any) -> bool:
+    return output.get("name") == "stderr" and all(line.startswith(BUSY) for line in output["text"].split("\n") if line)
 
 
 def _kept(output: Any, number: int) -> Any:

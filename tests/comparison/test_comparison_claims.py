@@ -405,7 +405,7 @@ def test_a_region_that_touches_the_edge_has_an_open_difference(planted):
     assert isinstance(one, Difference)
     assert isinstance(one.estimate, Estimate)
     assert (one.verdict, one.estimate.hi, one.estimate.at_least) == ("better", np.inf, True)
-    assert found.rows[1].to_dict()["retained_at_least"] is True
+    assert found.to_dict()["rows"][1]["retained_at_least"] is True
     assert found["b"].to_dict()["differences"]["retained"]["interval"][1] is None
     assert (
         "px² or more (the grid ends before the region does)" in found.improved.named("difference-retained-1").statement
