@@ -154,7 +154,7 @@ def irregular(metrics: Metrics) -> plt.Figure:
     figure.colorbar(drawn, ax=left, label="loss (nats)", shrink=0.85)
     name_axes(left, short=True)
     right.plot([], [], color="0.75", label="along each ray")
-    found = metrics.irregular_loss.reversals
+    found = metrics.profile("loss").irregular.reversals
     if found:
         strongest = found[0]
         (ray,) = (each for each in rays(arrays) if each.name == strongest.ray)

@@ -16,14 +16,12 @@ from shiftlens.data.images import ImageSet
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.models.loading import Model, model_and_images
-from shiftlens.models.matching import check_labels, on_input_grid
-from shiftlens.models.probing import evaluating, scores_of
-from shiftlens.naming import Printed, one_line
+from shiftlens.models.matching import MAX_PIXELS, check_labels, on_input_grid, scores_for
+from shiftlens.models.probing import evaluating
+from shiftlens.naming import Printed
 from shiftlens.shifts import Fill, Shift, translate
 from shiftlens.stats import mean_interval, wilson
 
-MAX_PIXELS = 2**18
-"""Most pixels in one batch (256 pictures of 32 x 32)."""
 BATCH_TOLERANCE = 1e-3
 """Largest difference of logits, relative to the largest, between an image in a batch and by itself."""
 
@@ -47,15 +45,10 @@ class Evaluation(Printed):
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `shiftlens evaluate --json`."""
-        return {
-            "accuracy": self.accuracy,
+        return vars(self) | {
             "accuracy_interval": list(self.accuracy_interval),
-            "loss": self.loss,
             "loss_interval": None if self.loss_interval is None else list(self.loss_interval),
-            "n": self.n,
-            "per_class": self.per_class,
             "shift": [self.shift.dx, self.shift.dy],
-            "fill": self.fill,
         }
 
     def lines(self) -> list[str]:
@@ -124,7 +117,7 @@ def evaluate(
         for start in range(0, len(images), batch):
             positions = np.arange(start, min(start + batch, len(images)))
             x = model.preprocessing.normalise(torch.from_numpy(pictures.batch(positions)).to(target))
-            scores = _scores(model, _shifted(x, shift, parsed, model), images.index[positions])
+            scores = scores_for(model, _shifted(x, shift, parsed, model), images.index[positions])
             if start == 0 and len(x) > 1:
                 _refuse_batch_dependent(model, _shifted(x, shift, parsed, model), scores, images.index[positions])
             labels = torch.from_numpy(images.labels[positions]).to(target)
@@ -172,7 +165,7 @@ def _refuse_batch_dependent(model: Model, x: Tensor, scores: Tensor, index: NDAr
     """Compare the logits [n, k] of some images of a batch with those of each of them by itself."""
     for k in {0, len(x) // 2, len(x) - 1}:
         # Beside its own copy: some nets take no batch of one.
-        alone = _scores(model, x[[k, k]], index[[k, k]])[0]
+        alone = scores_for(model, x[[k, k]], index[[k, k]])[0]
         difference = float((scores[k] - alone).abs().max()) / max(float(alone.abs().max()), 1e-12)
         if difference > BATCH_TOLERANCE:
             raise InputError(
@@ -180,19 +173,3 @@ def _refuse_batch_dependent(model: Model, x: Tensor, scores: Tensor, index: NDAr
                 f"logits differ by {difference:.2g} of the largest): evaluate every image by itself (--batch-size 1, "
                 "batch_size=1), or make it independent of the batch"
             )
-
-
-def _scores(model: Model, x: Tensor, index: NDArray[np.int64]) -> Tensor:
-    try:
-        scores = scores_of(model.module(x)).float()
-    except ModelOutputError:
-        raise
-    except Exception as error:
-        raise ModelOutputError(
-            f"the model raised {type(error).__name__} on images {index[0]} to {index[-1]}: {one_line(error)}"
-        ) from error
-    bad = ~torch.isfinite(scores).all(dim=1).cpu().numpy()
-    if bad.any():
-        named = ", ".join(str(i) for i in index[bad][:10].tolist())
-        raise ModelOutputError(f"the model gave scores that are not finite for images {named} (position in the source)")
-    return scores

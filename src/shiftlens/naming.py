@@ -69,21 +69,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def unknown_name(kind: str, name: object, known: Iterable[str], *, hint: str | None = None) -> InputError:
     """Build the error for an unknown name: the nearest one, and the whole list while it is short.
 
-    Parameters
-    ----------
-    kind
-        What the name should have been, e.g. "padding mode".
-    name
-        What came.
-    known
-        Every accepted name.
-    hint
-        A name to suggest instead of the nearest by spelling.
-
-    Returns
-    -------
-    InputError
-        Not raised: the caller does that, so that readers see where control leaves.
+    `hint` is suggested in place of the nearest by spelling. Not raised here, so that readers see where control leaves.
 
     Examples
     --------

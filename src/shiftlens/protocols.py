@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from shiftlens.data.imageset import ImageSet
 from shiftlens.devices import resolve_device
-from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.errors import InputError
 from shiftlens.models.loading import Model, model_and_images
-from shiftlens.models.matching import check_labels, on_input_grid
-from shiftlens.models.probing import evaluating, scores_of
-from shiftlens.naming import Printed, one_line, unknown_name
+from shiftlens.models.matching import MAX_PIXELS, check_labels, on_input_grid, scores_for
+from shiftlens.models.probing import evaluating
+from shiftlens.naming import Printed, unknown_name
 from shiftlens.shifts import Fill, canvas
 from shiftlens.stats import Estimate, FloatArray, mean_estimate, wilson
 
@@ -39,8 +39,6 @@ MOST_PASSES = 10_000
 """Beyond, a number is a typing error."""
 
 N_PASSES = 5
-MAX_PIXELS = 2**18
-"""Most pixels in one batch (256 pictures of 32 x 32)."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -204,13 +202,7 @@ def consistency(
 
 
 def check_request(protocol: str, fill: str | float | Fill, n_passes: int) -> Fill:
-    """Refuse what no model or images are needed to refuse; return the fill.
-
-    Raises
-    ------
-    InputError
-        An unknown protocol, a fill that is not constant or that the protocol does not have, or no passes.
-    """
+    """Refuse what no model or images are needed to refuse; return the fill."""
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
     parsed = Fill.parse(fill)
@@ -268,19 +260,7 @@ def _cut(wide: Tensor, starts: NDArray[np.int64], h: int, w: int) -> Tensor:
 
 
 def _predicted(model: Model, x: Tensor, index: NDArray[np.int64]) -> NDArray[np.int64]:
-    try:
-        scores = scores_of(model.module(x)).float()
-    except ModelOutputError:
-        raise
-    except Exception as error:
-        raise ModelOutputError(
-            f"the model raised {type(error).__name__} on images {index[0]} to {index[-1]}: {one_line(error)}"
-        ) from error
-    bad = index[~torch.isfinite(scores).all(dim=1).cpu().numpy()]
-    if len(bad):
-        named = ", ".join(str(i) for i in bad[:10].tolist())
-        raise ModelOutputError(f"the model gave scores that are not finite for images {named} (position in the source)")
-    found: NDArray[np.int64] = scores.argmax(1).cpu().numpy()
+    found: NDArray[np.int64] = scores_for(model, x, index).argmax(1).cpu().numpy()
     return found
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from comparison.draws import claims, coverage, null_claims, quickly
-from comparison.pairs import axis, pair_of, plateau, sources
+from comparison.pairs import axis, pair_of, plateau, sources, with_header
 from narrative.commands import parse
 from shiftlens.analysis.arm_scores import Scores, score
 from shiftlens.analysis.arms import align
@@ -21,6 +21,7 @@ from shiftlens.narrative.comparing import compared
 from shiftlens.narrative.comparison_sentences import _difference
 from shiftlens.stats import Estimate, Skipped
 from shiftlens.tasks.classification import ACCURACY
+from sweeps.small_sweeps import PLAN
 
 REACH = 10
 HOSTILE = ("<script>alert(1)</script>", "\x1b[31mred", "$\\alpha_{", "[bold]x[/bold]")
@@ -219,7 +220,7 @@ def test_the_map_says_where(found):
 def test_remedies_are_commands_that_exist(planted):
     given = sources(planted[:3])
     paths = ["my zeros.zarr", "b.zarr", "c.zarr"]
-    given = [replace(each, facts=replace(each.facts, path=path)) for each, path in zip(given, paths, strict=True)]
+    given = [replace(each, path=path) for each, path in zip(given, paths, strict=True)]
     found = compared(given, baseline=1, n_resamples=100)
     commands = {each.action.command for each in found.findings if each.action}
     assert commands
@@ -242,15 +243,13 @@ def test_strange_names_stay_harmless(planted):
 
 def test_what_misleads_is_named_where_it_applies(planted):
     def said(*facts):
-        given = [
-            replace(each, facts=replace(each.facts, **f)) for each, f in zip(sources(planted), facts, strict=False)
-        ]
+        given = [with_header(each, **f) for each, f in zip(sources(planted), facts, strict=False)]
         return {each.id: each.statement for each in compared(given, n_resamples=2).findings if each.severity != "warn"}
 
     plain = said({}, {})
     assert "checkpoints" in plain
     assert not {"input-sizes", "other-view", "precision", "shifts-in-training", "same-model", "fill-space"} & set(plain)
-    assert "bfloat16" in said({}, {"dtype": "bfloat16"})["precision"]
+    assert "bfloat16" in said({}, {"plan": replace(PLAN, dtype="bfloat16")})["precision"]
     assert "'b' shift 2" in said({}, {"training": {"augmentation": {"shift": 2}}})["shifts-in-training"]
     same = {"model_digest": "sha256:same"}
     assert said(same, same)["same-model"].startswith("'b' and 'a' are of the same model")
@@ -258,9 +257,7 @@ def test_what_misleads_is_named_where_it_applies(planted):
 
 def test_digest_and_behaviour_are_held_against_each_other(planted):
     def said(*facts):
-        given = [
-            replace(each, facts=replace(each.facts, **f)) for each, f in zip(sources(planted), facts, strict=False)
-        ]
+        given = [with_header(each, **f) for each, f in zip(sources(planted), facts, strict=False)]
         return {each.id: each for each in compared(given, n_resamples=2).findings}
 
     def swept(digest, answer, **other):

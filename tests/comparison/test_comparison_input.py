@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import shiftlens as sl
-from comparison.pairs import pair_of, plateau, sources
+from comparison.pairs import pair_of, plateau, sources, with_header
 from shiftlens.analysis.arms import align
 from shiftlens.analysis.arrays import SweepArrays
 from shiftlens.data.preprocessing import Preprocessing
@@ -231,7 +231,7 @@ def test_numbers_as_class_names_say_nothing(made: list[SweepArrays]) -> None:
 def sized(made: list[SweepArrays], *sizes: int, **facts: object) -> list:
     given = sources(made, **facts)
     return [
-        replace(each, facts=replace(each.facts, image_size=(s, s)), arrays=replace(each.arrays, picture_size=(s, s)))
+        replace(with_header(each, image_size=(s, s)), arrays=replace(each.arrays, picture_size=(s, s)))
         for each, s in zip(given, sizes, strict=True)
     ]
 
@@ -276,7 +276,7 @@ def replace_cells(made: SweepArrays, rim: int) -> SweepArrays:
 def test_a_resize_before_the_cut_sets_the_scale(made: list[SweepArrays]) -> None:
     one, two = sized(made, 32, 32)
     resized = Preprocessing(size=(32, 32), resize=40)
-    two = replace(two, facts=replace(two.facts, preprocessing=resized, data_digest="sha256:x"))
+    two = with_header(two, preprocessing=resized, data_digest="sha256:x")
     found = compared([one, two], n_resamples=50)
     # The same images brought to 40 px and cut: a pixel of that net is 32 / 40 of one of the other.
     assert found.aligned.arms[1].scale == pytest.approx(0.8)

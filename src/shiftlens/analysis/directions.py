@@ -56,11 +56,6 @@ def directions(sweep: SweepArrays) -> Directions | Skipped:
 
     A direction is held against its opposite only: those two hold the same distances, shift for shift, while a sector
     around an axis and one around a diagonal do not. Shifts whose opposite is not on the grid are left out.
-
-    Parameters
-    ----------
-    sweep
-        The arrays.
     """
     site = "direction of the move"
     half = np.inf if sweep.picture_size is None else min(sweep.picture_size) / 2

@@ -37,13 +37,7 @@ class Discs:
 
 
 def discs(sweep: SweepArrays) -> Discs:
-    """Return all discs around (0, 0) that the grid holds whole, a step of the grid apart; at least that of (0, 0).
-
-    Parameters
-    ----------
-    sweep
-        The arrays.
-    """
+    """Return all discs around (0, 0) that the grid holds whole, a step of the grid apart; at least that of (0, 0)."""
     radius = np.arange(0, sweep.reach + 1, max(sweep.step), dtype=np.float64)
     distance = np.where(sweep.blank, np.inf, sweep.distance).ravel()
     order = np.argsort(distance, kind="stable")

@@ -50,17 +50,8 @@ class FolderPictures(EncodedPictures):
 def open_folder(root: Path, split: str) -> Source:
     """List the pictures of a folder in a fixed order: classes by name, then files by name, deeper folders included.
 
-    Parameters
-    ----------
-    root
-        A folder of class folders; or a folder of split folders (train, and test or val) that hold class folders.
-    split
-        `train` or `test`; without a test folder, the validation folder serves.
-
-    Raises
-    ------
-    InputError
-        No such folder, one that cannot be listed, no class folders, no pictures, or no folder for the split.
+    `root` holds class folders, or split folders (train, and test or val) of class folders; without a test folder, the
+    validation folder serves. `InputError`: no such folder, no class folders, no pictures, or no folder for the split.
     """
     kind = kind_of(root)
     if kind == "nothing":
@@ -95,13 +86,7 @@ def open_folder(root: Path, split: str) -> Source:
 
 
 def pick_split(there: Iterable[str], split: str, where: str) -> str:
-    """Which of a source's own splits serves: the asked one, validation for a missing test, train to be split further.
-
-    Raises
-    ------
-    InputError
-        Training was asked for and there are only pictures to test with.
-    """
+    """Which of a source's own splits serves: the asked one, validation for a missing test, else train, still whole."""
     names = set(there)
     if split in names:
         return split

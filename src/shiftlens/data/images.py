@@ -117,13 +117,7 @@ def load_images(
 
 
 def as_images(images: ImageSet | str, *, split: str = "test") -> ImageSet:
-    """What a public function takes for images, as an `ImageSet`: a spec is opened by `load_images`.
-
-    Raises
-    ------
-    InputError
-        Something else (`load_images` takes more), or what `load_images` refuses.
-    """
+    """An `ImageSet` as it is, or a spec opened by `load_images`; `InputError` for anything else."""
     if isinstance(images, str):
         return load_images(images, split=split)
     if not isinstance(images, ImageSet):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shiftlens.analysis.arrays import BoolArray, SweepArrays, matched_rows
-from shiftlens.analysis.estimated_maps import right_counts
 from shiftlens.figures.drawing import (
     COLOURS,
     DIVERGING,
@@ -51,7 +50,7 @@ def about(sweep: Sweep | SweepArrays, n: int | None = None) -> str:
 
 def share_right(correct: BoolArray) -> FloatArray:
     """Accuracy (dy, dx) in per cent."""
-    return 100 * right_counts(correct) / len(correct)
+    return np.asarray(100 * correct.sum(axis=0) / len(correct))
 
 
 def mean_loss(sweep: SweepArrays) -> FloatArray:

@@ -235,14 +235,9 @@ def _short(name: object) -> str:
 
 
 def refuse_non_finite(module: nn.Module, what: str) -> None:
-    """Refuse a net that is broken before it starts.
+    """Refuse a net that is broken before it starts, naming the tensor.
 
     Parameters must be finite; buffers must hold no NaN, and the statistics of a normalisation no infinity (a mask may).
-
-    Raises
-    ------
-    InputError
-        Names the first such tensor and how many of its numbers are broken.
     """
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     for name, value in module.state_dict().items():

@@ -16,13 +16,7 @@ from shiftlens.models.source_code import KNOWN, plain_source, without_addresses,
 
 
 def state_digest(state: Mapping[str, Any]) -> str:
-    """Digest of named tensors: name, dtype, shape and bytes of each, whatever their order or device.
-
-    Returns
-    -------
-    str
-        `sha256:` and 64 hexadecimal digits.
-    """
+    """`sha256:...` of named tensors: name, dtype, shape and bytes of each, whatever their order or device."""
     hasher = hashlib.sha256()
     for name in sorted(state):
         value = state[name]

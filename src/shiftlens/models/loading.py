@@ -117,7 +117,7 @@ def run_of(spec: str | Path) -> Path | None:
 
 
 def _shipped(name: str) -> Path:
-    """Directory of the shipped weights NAME; `InputError` that lists what is there when it is not."""
+    """Directory of the shipped weights NAME."""
     there = sorted(folder.name for folder in SHIPPED.glob("*") if kind_of(folder / MODEL_JSON) == "file")
     if name in there:
         return SHIPPED / name
@@ -208,25 +208,8 @@ def load_model(
 def as_model(model: Model | nn.Module | str | Path, images: ImageSet | None = None, *, device: str = "auto") -> Model:
     """What a public function takes for a model, as a `Model`: a spec is loaded, an `nn.Module` is wrapped.
 
-    Parameters
-    ----------
-    model
-        A `Model`, an `nn.Module`, or a spec as `load_model` takes it.
-    images
-        What the model will be shown: their size and channels count where the model declares none.
-    device
-        Where a loaded model goes.
-
-    Raises
-    ------
-    InputError
-        Anything else, or what `load_model` and `wrap` refuse.
-
-    Warns
-    -----
-    UserWarning
-        What a reader of the results must know of a model that is loaded or wrapped here, such as that it declares no
-        preprocessing: `load_model` and `wrap` take it.
+    The size and channels of `images` count where the model declares none. What a reader of the results must know of a
+    model that is loaded or wrapped here, such as that it declares no preprocessing, is a warning.
     """
     if isinstance(model, Model):
         return model

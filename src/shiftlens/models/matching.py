@@ -6,26 +6,26 @@ import warnings
 from collections import Counter
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from shiftlens.data.imageset import ImageSet
 from shiftlens.data.preprocessing import Preprocessing
-from shiftlens.errors import InputError
+from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.models.probing import scores_of
 from shiftlens.models.wrapping import Model
-from shiftlens.naming import printable
+from shiftlens.naming import one_line, printable
+
+MAX_PIXELS = 2**18
+"""Most pixels in one batch (256 pictures of 32 x 32)."""
 
 
 def on_input_grid(model: Model, images: ImageSet) -> tuple[ImageSet, tuple[int, int]]:
     """The images with the model's channels and input size, and that size `(h, w)` in pixels.
 
-    Raises
-    ------
-    InputError
-        No images, images of mixed sizes without a size to bring them to, or something that is no model or image set.
-
-    Warns
-    -----
-    UserWarning
-        The images are in colour and the model takes one channel: they are turned grey.
+    `InputError`: no images, images of mixed sizes without a size to bring them to, or no model or image set. Colour
+    that is turned grey for a model of one channel is a warning.
     """
     if not isinstance(model, Model):
         raise InputError(f"expected a Model (load_model, wrap), got {type(model).__name__}")
@@ -48,13 +48,7 @@ def on_input_grid(model: Model, images: ImageSet) -> tuple[ImageSet, tuple[int, 
 
 
 def shown_as(images: ImageSet, n_channels: int, rule: Preprocessing) -> ImageSet:
-    """The images as a model with this preprocessing sees them: its channels, its size where it names one.
-
-    Raises
-    ------
-    InputError
-        Images that cannot be brought to them.
-    """
+    """The images as a model with this preprocessing sees them: its channels, its size where it names one."""
     if images.n_channels != n_channels:
         images = images.with_channels(n_channels)
     if rule.size is None or (images.size == rule.size and rule.resize in (None, min(rule.size))):
@@ -65,16 +59,9 @@ def shown_as(images: ImageSet, n_channels: int, rule: Preprocessing) -> ImageSet
 def check_labels(model: Model, images: ImageSet) -> None:
     """Refuse images whose labels mean nothing to the model.
 
-    Raises
-    ------
-    InputError
-        A label that is no class of the model, or class names that both sides know under different numbers.
-
-    Warns
-    -----
-    UserWarning
-        Both sides were given names of their classes and have none in common: nothing then says that the labels mean the
-        same to both. Names of a model that are only the classes' numbers say nothing, and do not count as given.
+    `InputError`: a label that is no class of the model, or class names that both sides know under different numbers. A
+    warning: both sides were given names of their classes and have none in common, so nothing says that the labels mean
+    the same to both. Names of a model that are only the classes' numbers do not count as given.
     """
     labels, n_classes = images.labels, model.n_classes
     beyond = np.unique(labels[(labels < 0) | (labels >= n_classes)]).tolist()
@@ -101,6 +88,26 @@ def check_labels(model: Model, images: ImageSet) -> None:
             "(upper and lower case differ): label k is taken as the model's class k",
             stacklevel=3,
         )
+
+
+def scores_for(model: Model, x: Tensor, index: NDArray[np.int64]) -> Tensor:
+    """Finite float32 scores [n, k] of normalised images [n, c, h, w], whose positions in the source are `index` [n].
+
+    `ModelOutputError` names the images: the model raised, or gave scores that are not finite.
+    """
+    try:
+        scores = scores_of(model.module(x)).float()
+    except ModelOutputError:
+        raise
+    except Exception as error:
+        raise ModelOutputError(
+            f"the model raised {type(error).__name__} on images {index[0]} to {index[-1]}: {one_line(error)}"
+        ) from error
+    bad = index[~torch.isfinite(scores).all(dim=1).cpu().numpy()]
+    if len(bad):
+        named = ", ".join(str(i) for i in bad[:10].tolist())
+        raise ModelOutputError(f"the model gave scores that are not finite for images {named} (position in the source)")
+    return scores
 
 
 def _some(names: tuple[str, ...]) -> str:

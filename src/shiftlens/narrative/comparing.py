@@ -128,7 +128,7 @@ def compared(
         found[k] = made.without_cells()
     critical = critical_value(nulls, int(tested.sum()))
     base = found[baseline]
-    differences = {k: estimates(found[k], base, aligned, k) for k in aligned.others}
+    differences = {k: estimates(found[k], base) for k in aligned.others}
     maps = {k: map_p(counts[k], tested) for k in aligned.others}
     corrected = _corrected(differences, maps)
     n_tests = len(corrected)
@@ -186,12 +186,12 @@ def _row(aligned: Aligned, k: int, scores: Scores, differences: dict[Quantity, E
         name=arm.name,
         accuracy=scores.at_rest,
         near=scores.estimate("near"),
-        retained_area=kept if isinstance(kept, Skipped) else kept.area.scaled(arm.scale**2, "px^2"),
-        retained_radius=kept if isinstance(kept, Skipped) else kept.radius.scaled(arm.scale, "px"),
+        retained_area=kept if isinstance(kept, Skipped) else kept.area,
+        retained_radius=kept if isinstance(kept, Skipped) else kept.radius,
         worst_of_radius=scores.worst,
         asymmetry_lr=scores.estimate("side-x"),
         asymmetry_ud=scores.estimate("side-y"),
-        n_parameters=arm.facts.n_parameters,
-        n_macs=arm.facts.n_macs,
+        n_parameters=arm.header.n_parameters,
+        n_macs=arm.header.n_macs,
         difference=nothing if differences is None else differences["near"],
     )

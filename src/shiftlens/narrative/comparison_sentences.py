@@ -240,6 +240,6 @@ def _best(won: Winner | Skipped, comparison: Comparison) -> Finding:
 
 
 def _plots(comparison: Comparison) -> tuple[str, ...]:
-    paths = [arm.facts.path for arm in comparison.aligned.arms]
+    paths = [arm.path for arm in comparison.aligned.arms]
     base = paths.pop(comparison.baseline)
     return ("shiftlens", "compare", base, *paths, "--plots", "figures")

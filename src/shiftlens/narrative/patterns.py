@@ -116,11 +116,11 @@ def _which_side(made: Asymmetry, setting: Setting) -> Action:
 
 def irregularities(metrics: Metrics, setting: Setting) -> list[Finding]:
     """Losses of performance with a recovery at larger shifts, for accuracy and for loss."""
-    made = (
-        (metrics.irregular_accuracy, metrics.emptying_accuracy),
-        (metrics.irregular_loss, metrics.emptying_loss),
-    )
-    return [_irregularity(each, emptied, metrics, setting) for each, emptied in made if not isinstance(each, Skipped)]
+    return [
+        _irregularity(each.irregular, each.emptying, metrics, setting)
+        for each in metrics.profiles
+        if not isinstance(each.irregular, Skipped)
+    ]
 
 
 def _irregularity(

@@ -28,7 +28,7 @@ def tested(metrics: Metrics, name: str) -> Significance:
 
 def performance(metrics: Metrics, setting: Setting) -> list[Finding]:
     """Accuracy and loss unshifted, on average, at the worst shift, and by class."""
-    rest, loss, mean = metrics.accuracy_at_origin, metrics.loss_at_origin, metrics.mean_accuracy
+    rest, loss, mean = metrics.accuracy_at_origin, metrics.profile("loss").at_origin, metrics.mean
     origin = Quantity("accuracy", shift=(0, 0))
     found = [Finding("accuracy-at-rest", f"Unshifted, accuracy is {quoted(rest)}.", origin, rest)]
     if isinstance(loss, Estimate):

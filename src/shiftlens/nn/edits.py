@@ -73,13 +73,7 @@ class Edit:
 
     @staticmethod
     def from_dict(facts: Mapping[str, Any]) -> Edit:
-        """From plain JSON.
-
-        Raises
-        ------
-        InputError
-            Something is missing, of another type, or of an unknown kind.
-        """
+        """From plain JSON; `InputError` where something is missing, of another type, or of an unknown kind."""
         path, what = facts.get("path"), facts.get("what")
         if not isinstance(path, str):
             raise InputError(f"an edit needs a path, got {path!r:.80}")
@@ -221,24 +215,11 @@ def _replace(root: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 
 def carry_out(module: nn.Module, edits: Iterable[Edit | Mapping[str, Any]]) -> nn.Module:
-    """Change a net, in place, as the edits say, one after the other.
+    """Change a net, in place, as `Edit`s or the same as plain JSON say, one after the other.
 
-    Parameters
-    ----------
-    module
-        The net; changed. Parameters, buffers, flags, hooks and ties stay; layers used twice stay used twice.
-    edits
-        `Edit`s, or the same as plain JSON.
-
-    Returns
-    -------
-    nn.Module
-        The same object, or, where the net itself is one layer that is replaced, what took its place.
-
-    Raises
-    ------
-    InputError
-        An edit that cannot be carried out on this net; names the layer.
+    Parameters, buffers, flags, hooks and ties stay; layers used twice stay used twice. Returns the same object or,
+    where the net itself is one layer that is replaced, what took its place. `InputError` names the layer that an edit
+    does not fit.
     """
     for each in edits:
         edit = each if isinstance(each, Edit) else Edit.from_dict(each)

@@ -10,7 +10,6 @@ import numpy as np
 from shiftlens.analysis.arrays import IntArray, SweepArrays
 from shiftlens.analysis.asymmetry import Asymmetry
 from shiftlens.analysis.controls import ControlEffect
-from shiftlens.analysis.estimated_maps import right_counts
 from shiftlens.analysis.summary import Metrics
 from shiftlens.figures.drawing import COLOURS, DIVERGING, LOSS_COLOURS, balanced, mirrored
 from shiftlens.figures.heatmaps import LEAST_POINTS
@@ -91,7 +90,7 @@ def offered(metrics: Metrics) -> Offered:
         See `all_metrics`.
     """
     sweep, whole = metrics.sweep, "Whole set"
-    n, right = sweep.n_images, right_counts(sweep.correct)
+    n, right = sweep.n_images, sweep.correct.sum(axis=0)
     maps = [counted("accuracy", whole, "Accuracy", "Share of images predicted right.", right, n)]
     loss, consistency = metrics.loss, metrics.consistency
     if not isinstance(loss, Skipped):
@@ -142,7 +141,7 @@ def _classes(metrics: Metrics) -> tuple[list[Map], int]:
 def _controls(metrics: Metrics) -> list[Map]:
     sweep, maps = metrics.sweep, []
     for name, control in sweep.controls.items():
-        counts = right_counts(control.correct)
+        counts = control.correct.sum(axis=0)
         if name == "flip":
             turned = mirrored(counts, sweep.dxs, axis=1)
             if not np.isfinite(turned).all():
