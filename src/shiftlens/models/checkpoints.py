@@ -18,6 +18,7 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from shiftlens.errors import InputError
 from shiftlens.naming import one_line, printable
+from shiftlens.nn.repair_mark import without_mark
 from shiftlens.paths import kind_of
 
 StateDict = dict[str, Any]
@@ -204,7 +205,7 @@ def describe_misfit(own: Mapping[str, Tensor], state: StateDict, known: set[str]
     present = {id(own[name]) for name in own if name in state}
     missing = [
         name
-        for name, value in own.items()
+        for name, value in without_mark(own).items()
         if name not in state and id(value) not in present and not name.endswith("num_batches_tracked")
     ]
     unexpected = [name for name in state if name not in (own if known is None else known)]
