@@ -65,7 +65,7 @@ def _blank(run: FeatureRun) -> list[Finding]:
         f"{len(run)} layers at {run.size[0]}x{run.size[1]}, compared with the same net with circular padding, which "
         f"keeps a blank input constant at every layer. {OWN}"
     )
-    start, what = run.start, f"the feature map of a blank input ({run.input})"
+    start, what = run.start, f"the feature map of a {plain(run.shown)}"
     n_silent = len(run.silent)
     if n_silent == len(run):
         text = f"Border artefacts cannot be judged: {SILENT}."
@@ -92,7 +92,7 @@ def _blank(run: FeatureRun) -> list[Finding]:
             "artefact-energy",
             f"At layer {plain(worst.name)}, {_share(_energy(worst))} of the power of {what} is spatial variation that "
             "the image cannot explain, the largest share of all layers.",
-            Quantity("artefact energy", layer=worst.name),
+            Quantity("artefact energy", layer=worst.name, of=run.shown),
             number(_energy(worst), "share"),
         ),
         _reach(run, made),
@@ -164,18 +164,18 @@ def _average(run: FeatureRun) -> list[Finding]:
         if not isinstance(average.scores.artefact_energy, Skipped) and average.scores.noise
     ]
     clear = [row for row in rows if row[0] / row[1] >= CLEAR_OF_CHANCE]
-    quantity = Quantity("artefact energy of the average")
+    quantity = Quantity("artefact energy", of=run.averaged)
     if not clear:
-        text = "With content rolled evenly over the image, no layer's average varies over space beyond chance."
+        text = f"The {run.averaged}, with content everywhere alike, varies over space in no layer beyond chance."
         return [made("average-energy", text, quantity, note=evidence)]
     energy, noise, layer = max(clear, key=lambda row: row[0])
     text = (
-        f"With content rolled evenly over the image, {_share(energy)} of the power of the average map of layer "
-        f"{plain(layer.name)} is spatial variation ({energy / noise:,.0f} times what chance gives, {_share(noise)}): "
+        f"At layer {plain(layer.name)}, {_share(energy)} of the power of the {run.averaged}, with content everywhere "
+        f"alike, is spatial variation ({energy / noise:,.0f} times what chance gives, {_share(noise)}): "
         f"{len(clear)} of {len(rows)} layers exceed {CLEAR_OF_CHANCE:.0f} times chance."
     )
     note = f"{evidence} Rolled images have a seam where their opposite sides meet, everywhere alike."
-    quantity = Quantity("artefact energy of the average", layer=layer.name)
+    quantity = Quantity("artefact energy", layer=layer.name, of=run.averaged)
     return [made("average-energy", text, quantity, number(float(energy), "share"), note=note, severity="note")]
 
 
