@@ -305,7 +305,7 @@ def test_one_image_has_no_interval_and_no_verdict(made: list[SweepArrays]) -> No
     found = compared(sources([part(each, np.arange(1)) for each in made]))
     assert found["b"].undecided == ()
     assert found.to_dict()["rows"][1]["difference"] is None
-    assert found.rows[1].to_dict()["skipped"]["difference"] == "one image has no interval"
+    assert found.to_dict()["rows"][1]["skipped"]["difference"] == "one image has no interval"
     assert json.dumps(found.to_dict(), allow_nan=False)
 
 

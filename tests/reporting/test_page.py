@@ -130,7 +130,7 @@ def test_the_first_screen_says_how_good_how_far_and_where_worst(made: Report, se
     assert f"area as large as a circle with a radius of {np.sqrt(strong.value / np.pi):.1f}" in made.verdict[1]
     # The region's middle is at dx = 1.5: moves to the left are worse.
     assert "worse in one direction: for shifts to the left of at most 5 px" in made.verdict[2]
-    assert "lower than for shifts to the right" in made.verdict[2]
+    assert "worse than for shifts to the right" in made.verdict[2]
     assert "60 images of 32x32 px" in seen.visible
     assert all(sentence in seen.visible for sentence in made.verdict)
     assert all(each.statement in seen.visible for each in made.findings)

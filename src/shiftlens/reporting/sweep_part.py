@@ -146,7 +146,7 @@ def _cards(metrics: Metrics, way: Directions | Skipped) -> list[Data]:
     value, about = ("not measured", plain(rest.why)) if isinstance(rest, Skipped) else (quoted(rest), _meaning(metric))
     cards = [(f"{capital(metric.called)}, unshifted", value, about)]
     if isinstance(strong, Retained):
-        about = f"a circle as large as the area that keeps {_level(metrics)}. Straight: {_straight(metrics, strong)}"
+        about = f"a circle as large as the area retained at 95 %. Straight: {_straight(metrics, strong)}"
         cards.append(("Retained radius", quoted(strong.radius), about))
     else:
         cards.append(("Retained radius", "not measured", plain(strong.why)))
@@ -162,11 +162,6 @@ def _cards(metrics: Metrics, way: Directions | Skipped) -> list[Data]:
 def _meaning(metric: Variable) -> str:
     what = "share of images" if metric.is_share else "mean over images"
     return f"{what}: {metric.long_name or metric.called}{'' if metric.sign > 0 else '; lower is better'}"
-
-
-def _level(metrics: Metrics) -> str:
-    """What is kept, short: "95 %"."""
-    return " ".join(kept_text(metrics, 0.95).removeprefix("at or ").removesuffix(" of").split()[1:])
 
 
 def _straight(metrics: Metrics, strong: Retained) -> str:
