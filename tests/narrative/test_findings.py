@@ -18,9 +18,11 @@ from cuts import cut
 from narrative.commands import parse
 from narrative.diagnosed import said_of
 from shiftlens.data.preprocessing import Preprocessing
+from shiftlens.errors import InputError
 from shiftlens.narrative.finding import Finding, Findings
-from shiftlens.narrative.finding_parts import Action, Quantity, number
+from shiftlens.narrative.finding_parts import Action, Quantity, Significance, number
 from shiftlens.narrative.rendering import as_rich, as_text
+from shiftlens.narrative.thresholds import THRESHOLDS, checked_thresholds, weighed
 from shiftlens.narrative.words import quoted, size_of
 from shiftlens.stats import Estimate
 
@@ -137,6 +139,32 @@ def test_swapping_dx_and_dy_swaps_the_axes(leaning, found):
     assert "for shifts to the left than for shifts to the right" in other["asymmetry-x"].statement
     for name in ("retained-95", "agreement", "accuracy-mean"):
         assert found[name].value == pytest.approx(other[name].value)
+
+
+def test_what_is_significant_and_small_is_no_warning(found):
+    usual = found["asymmetry-x"]
+    assert usual.severity == "warn"
+    size = abs(usual.value)
+    for thresholds, severity in (({"points": size * 1.01}, "info"), ({"points": size * 0.99}, "warn"), ({}, "warn")):
+        (made,) = weighed([usual], checked_thresholds(thresholds))
+        assert made.severity == severity
+        assert ("no warning: it is smaller than" in made.note) == (severity == "info")
+        assert (made.statement, made.p_value) == (usual.statement, usual.p_value)
+
+
+def test_a_loss_that_recovers_by_a_twentieth_of_a_nat_is_no_warning():
+    """2.88 nats up and 0.05 down again, on so many images that it is certain."""
+    test = Significance(0.001, "all tests of the sweep", True)
+    for rise, severity in ((-0.05, "info"), (-0.11, "warn")):
+        estimate = Estimate(rise, rise - 0.01, rise + 0.01, "nats", 10_000, "max-t bootstrap over images")
+        made = Finding("irregular", "It falls again.", Quantity("loss"), estimate, test, severity="warn", which="loss")
+        assert weighed([made], THRESHOLDS)[0].severity == severity
+
+
+@pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf"), "1", True])
+def test_a_threshold_that_is_none_is_refused(wrong):
+    with pytest.raises(InputError, match="threshold of at least 0 points"):
+        checked_thresholds({"points": wrong})
 
 
 def test_a_ring_of_recovery_is_said_with_its_places():

@@ -201,6 +201,20 @@ def names(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",")]
 
 
+def numbers(text: str | None, what: str) -> dict[str, float] | None:
+    """`name=number,...` as a table; None where the option is not given.
+
+    Raises
+    ------
+    InputError
+        Anything else.
+    """
+    try:
+        return None if text is None else {k.strip(): float(v) for k, v in (each.split("=") for each in text.split(","))}
+    except ValueError:
+        raise InputError(f"{what} must be names with numbers, such as points=1,nats=0.1, got {text!r}") from None
+
+
 def wrote(*files: object) -> list[str]:
     """One line for each file that was written."""
     return [f"wrote {file}" for file in files]

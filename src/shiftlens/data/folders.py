@@ -67,11 +67,11 @@ def open_folder(root: Path, split: str) -> Source:
         # All splits together decide the numbering, or a class that one of them lacks would shift the others.
         classes = sorted({name for folder in splits.values() for name in _class_folders(root / folder)})
     if not classes:
-        pictures = [file.name for file in entries_of(part) if file.suffix.lower() in PICTURE_SUFFIXES]
-        named = ", ".join(printable(name) for name in pictures[:3]) + (", ..." if len(pictures) > 3 else "")
-        found = f"no folders, only pictures ({named})" if pictures else "no folders"
+        loose = [file.name for file in entries_of(part) if file.suffix.lower() in PICTURE_SUFFIXES]
+        named = ", ".join(printable(name) for name in loose[:3]) + (", ..." if len(loose) > 3 else "")
+        there = f"no folders, only pictures ({named})" if loose else "no folders"
         advice = f": put them into one folder a class, or load them as (images, labels) in Python; {WITHOUT_LABELS}"
-        raise InputError(f"{part} holds {found}; expected one folder a class{advice if pictures else ''}")
+        raise InputError(f"{part} holds {there}; expected one folder a class{advice if loose else ''}")
     files: list[str] = []
     labels: list[int] = []
     skipped: list[str] = []

@@ -27,6 +27,7 @@ from shiftlens.errors import InputError
 from shiftlens.narrative.comparison_result import Comparison
 from shiftlens.narrative.comparison_rows import Against, Row
 from shiftlens.narrative.comparison_sentences import sentences
+from shiftlens.narrative.thresholds import weighed
 from shiftlens.stats import Estimate, FloatArray, Skipped, holm
 from shiftlens.sweeps.sweep_result import Sweep
 from shiftlens.tasks.task import Variable
@@ -66,8 +67,8 @@ def compare(
     metric
         What is compared; the task's default by default, such as "accuracy".
     margin
-        How much worse a sweep may be and still count as non-inferior to the baseline: in points of a share (0.3 by
-        default), in the metric's unit of a number (by default that is not asked).
+        How much worse a sweep may be without a warning, and still count as non-inferior to the baseline: in points of a
+        share (0.3 by default), in the metric's unit of a number (by default that is not asked).
     partial
         Compare the images that all sweeps hold, instead of refusing incomplete ones and those of other images.
     seed
@@ -175,7 +176,9 @@ def compared(
         n_tests=n_tests,
         aligned=aligned,
     )
-    return replace(comparison, findings=sentences(comparison, metric))
+    # A sweep that is worse by less than the margin is no warning.
+    sizes = {} if margin is None else {measured.difference_unit: margin}
+    return replace(comparison, findings=weighed(sentences(comparison, metric), sizes))
 
 
 def _margin(metric: Variable, margin: float | None) -> float | None:
