@@ -115,7 +115,7 @@ def test_a_worker_gives_what_is_computed_here() -> None:
     answer = _asked(_packed(question), images)
     right = prepare(question.model, question.plan, GRID, question.fill)(images.batch(range(4)), images.labels.copy())
     for name in ("prediction", "loss", "confidence"):
-        np.testing.assert_array_equal(getattr(answer, name), getattr(right, name))
+        np.testing.assert_array_equal(answer[name], right[name])
 
 
 @pytest.mark.usefixtures("ref")
