@@ -35,6 +35,7 @@ from shiftlens.engine import on_device
 from shiftlens.engine.direct import DirectEvaluator, prepare_module
 from shiftlens.engine.fusing import can_fuse
 from shiftlens.engine.on_device import DeviceEvaluator, net_on_device
+from shiftlens.engine.outcomes import Chunk
 from shiftlens.engine.passes import with_passes
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.engine.window_evaluator import WindowEvaluator
@@ -326,7 +327,7 @@ def stage_rates(on: Setting, record: Record) -> None:
             def flowing() -> None:
                 pending = None
                 for _ in range(4):
-                    begun = run.begin_chunk(images[:n], labels[:n])
+                    begun = run.begin_chunk(Chunk(images[:n], labels[:n]))
                     if pending is not None:
                         pending()
                     pending = begun

@@ -258,7 +258,7 @@ def test_the_second_look_is_at_the_same_window(control: str | None) -> None:
     images, labels = images_of(2), np.array([0, 1])
     model = model_of(Net())
     evaluator = evaluator_for(model, plan_of(), GRID, FILL)
-    chunk = evaluator.chunk(images, labels, control)
+    chunk = evaluator.prepared(Chunk(images, labels, control))
     right = evaluator.begin(chunk, np.ones((2, GRID.n_shifts), dtype=np.bool_))()
 
     class Wrong(WindowEvaluator):

@@ -21,6 +21,7 @@ from shiftlens.engine.direct import DirectEvaluator
 from shiftlens.engine.evaluators import make_plan
 from shiftlens.engine.fusing import ConvolutionRelu, fuse_relu
 from shiftlens.engine.on_device import DeviceEvaluator
+from shiftlens.engine.outcomes import Chunk
 from shiftlens.engine.passes import with_passes
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.engine.window_evaluator import WindowEvaluator
@@ -128,7 +129,7 @@ def test_chunks_that_differ_in_length_and_are_begun_before_the_last_has_landed(m
     images, labels = pictures_of(7, 6, 8, 4)
     run, direct = (path(model, plan_of(), GRID, Fill.parse("black")) for path in (on_device_of, direct_of))
     parts = [slice(0, 3), slice(3, 4), slice(4, 7), slice(1, 6)]
-    finish = [run.begin_chunk(images[part], labels[part]) for part in parts]
+    finish = [run.begin_chunk(Chunk(images[part], labels[part])) for part in parts]
     for part, done in zip(parts, finish, strict=True):
         assert_close(done(), direct(images[part], labels[part]))
 

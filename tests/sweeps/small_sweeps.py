@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.engine.evaluators import prepare
+from shiftlens.engine.outcomes import Chunk
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps import runner
@@ -118,9 +119,9 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
 
         begin = evaluator.begin_chunk
 
-        def spied(images: Any, labels: Any, control: str | None, *task: Any) -> Any:
-            given.extend((control or "", picture.tobytes()) for picture in images)
-            return begin(images, labels, control, *task)
+        def spied(chunk: Chunk) -> Any:
+            given.extend((chunk.control or "", picture.tobytes()) for picture in chunk.images)
+            return begin(chunk)
 
         evaluator.begin_chunk = spied  # type: ignore[method-assign]
         return evaluator

@@ -75,7 +75,7 @@ def test_cells_are_those_of_the_images_that_are_written(tmp_path: Path, chunks: 
         group.finish()
     sweep = open_sweep(tmp_path / "s.zarr", partial=True)
     for name in ("prediction", "loss", "confidence"):
-        right, cells = getattr(result, name)[sweep.written], sweep.cells(name)
+        right, cells = result[name][sweep.written], sweep.cells(name)
         assert cells.shape == right.shape
         for part in (slice(None), slice(1, 3), slice(3, 99), slice(5, 5)):
             assert cells[part].dtype == cells.dtype == sweep.dataset[name].dtype

@@ -23,6 +23,7 @@ from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.header import software_versions
 from shiftlens.sweeps.jobs import check_result
+from shiftlens.tasks.classification import CLASSIFICATION
 from shiftlens.tasks.task import Task
 
 SAME = ("torch", "shiftlens")
@@ -38,7 +39,7 @@ class Question:
     grid: ShiftGrid
     fill: Fill
     n_classes: int
-    task: Task
+    task: Task = CLASSIFICATION
 
 
 @dataclass(frozen=True)

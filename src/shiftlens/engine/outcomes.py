@@ -25,13 +25,13 @@ class Chunk:
     """Images [n, c, h, w] that are evaluated under every shift.
 
     `targets` [n] are what the task measures against, `control` is how the images are changed beforehand, `state` is
-    what the task has prepared for each image (`WindowEvaluator.chunk`).
+    what the task has prepared for each image (`WindowEvaluator.prepared`).
     """
 
-    task: Task
     images: NDArray[np.uint8]
     targets: NDArray[np.int64]
     control: str | None = None
+    task: Task = CLASSIFICATION
     state: State = None
 
     def __len__(self) -> int:

@@ -16,17 +16,17 @@ from shiftlens.engine.on_device import DeviceEvaluator
 from shiftlens.engine.outcomes import Chunk, Outcomes, Places
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.shared.dedup import DedupEvaluator
-from shiftlens.engine.window_evaluator import EnginePath, Mask, WindowEvaluator, in_view
+from shiftlens.engine.window_evaluator import EnginePath, Mask, Pass, WindowEvaluator, in_view
 from shiftlens.errors import ModelOutputError
 from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
-from shiftlens.tasks.task import MARGIN, State, has_sums
+from shiftlens.tasks.task import MARGIN, has_sums
 
 SETTLING_BATCH = 256
 """Windows in a float32 batch that settles near ties on a GPU; given fewer at a time, it is mostly idle."""
 
 
-class BlankOnce(WindowEvaluator):
+class BlankOnce(Pass):
     """Evaluates the blank image once for each image size; all other windows go to the evaluator inside.
 
     Parameters
@@ -40,13 +40,10 @@ class BlankOnce(WindowEvaluator):
     def __init__(self, inside: WindowEvaluator, path: EnginePath) -> None:
         if path.values is None:
             raise ValueError(f"fill {path.fill.name} is no constant: no window is blank")
-        self._inside, self._path, self.grid = inside, path, inside.grid
+        super().__init__(inside)
+        self._path = path
         self._values = torch.tensor(path.values)[:, None, None]
         self._scores: dict[tuple[int, int], Tensor] = {}
-
-    def state(self, chunk: Chunk) -> State:
-        """See `WindowEvaluator`."""
-        return self._inside.state(chunk)
 
     def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
         """See `WindowEvaluator`."""
@@ -98,19 +95,16 @@ class BlankOnce(WindowEvaluator):
         return self._scores[h, w]
 
 
-class Settled(WindowEvaluator):
+class Settled(Pass):
     """Evaluates windows by one evaluator, and those whose margin is below `doubt` by an exact one as well."""
 
     def __init__(self, rounded: WindowEvaluator, exact: WindowEvaluator, doubt: float) -> None:
-        self._rounded, self._exact, self._doubt, self.grid = rounded, exact, doubt, rounded.grid
-
-    def state(self, chunk: Chunk) -> State:
-        """See `WindowEvaluator`."""
-        return self._rounded.state(chunk)
+        super().__init__(rounded)
+        self._exact, self._doubt = exact, doubt
 
     def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
         """See `WindowEvaluator`."""
-        finish = self._rounded.begin(chunk, wanted)
+        finish = self._inside.begin(chunk, wanted)
 
         def settled() -> Outcomes:
             found = finish()

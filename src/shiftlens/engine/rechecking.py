@@ -17,17 +17,16 @@ from shiftlens.devices import number_format
 from shiftlens.engine.direct import DirectEvaluator
 from shiftlens.engine.outcomes import Chunk, Outcomes
 from shiftlens.engine.plan import Plan
-from shiftlens.engine.window_evaluator import Mask, WindowEvaluator
+from shiftlens.engine.window_evaluator import Mask, Pass, WindowEvaluator
 from shiftlens.errors import ModelOutputError
 from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill
-from shiftlens.tasks.task import State
 
 TOLERANCES = {"float32": 1e-3, "float64": 1e-3, "bfloat16": 0.25, "tf32": 0.1}
 """Largest difference of a number, relative to 1 + the number, that the number format explains."""
 
 
-class Rechecked(WindowEvaluator):
+class Rechecked(Pass):
     """Compares one window of each chunk, drawn by the chunk's content, with the untouched module.
 
     Finishing a chunk raises `ModelOutputError` where its numbers are not the module's (`Task.disagreement`); it names
@@ -35,7 +34,8 @@ class Rechecked(WindowEvaluator):
     """
 
     def __init__(self, inside: WindowEvaluator, model: Model, plan: Plan, fill: Fill) -> None:
-        self._inside, self._model, self._plan, self._fill, self.grid = inside, model, plan, fill, inside.grid
+        super().__init__(inside)
+        self._model, self._plan, self._fill = model, plan, fill
 
     @cached_property
     def _alone(self) -> DirectEvaluator:
@@ -44,10 +44,6 @@ class Rechecked(WindowEvaluator):
         if self._plan.dtype == "float64":
             plain = replace(plain, dtype="float64")
         return DirectEvaluator(self._model, plain, self.grid, self._fill)
-
-    def state(self, chunk: Chunk) -> State:
-        """See `WindowEvaluator`."""
-        return self._inside.state(chunk)
 
     def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
         """See `WindowEvaluator`."""
@@ -65,7 +61,7 @@ class Rechecked(WindowEvaluator):
         image, shift = int(draw.integers(len(chunk))), int(draw.integers(self.grid.n_shifts))
         one = chunk.part(slice(image, image + 1))
         with number_format("float32", self._alone.device):
-            alone = self._alone.one(replace(one, state=self._alone.state(one)), shift)
+            alone = self._alone.one(self._alone.prepared(one), shift)
         exact = {name: values[0] for name, values in alone.windows.items()}
         rows = {name: found[name][image, shift] for name in exact}
         why = chunk.task.disagreement(rows, exact, TOLERANCES[self._plan.dtype])

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from shiftlens.engine.budget import Budget
 from shiftlens.engine.checking import spread_shifts
 from shiftlens.engine.direct import DirectEvaluator
+from shiftlens.engine.outcomes import Chunk
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.window_evaluator import WindowEvaluator
 from shiftlens.models.wrapping import Model
@@ -71,5 +72,5 @@ def margins_of(
     """Margins [n, shifts] of images [n, c, h, w] under some shifts, by their places in the grid."""
     wanted = np.zeros((len(images), evaluator.grid.n_shifts), dtype=np.bool_)
     wanted[:, shift] = True
-    chunk = evaluator.chunk(images, np.zeros(len(images), dtype=np.int64), None, task)
+    chunk = evaluator.prepared(Chunk(images, np.zeros(len(images), dtype=np.int64), task=task))
     return evaluator.begin(chunk, wanted)()[MARGIN][:, shift]

@@ -48,34 +48,21 @@ class WindowEvaluator(ABC):
 
     @abstractmethod
     def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
-        """Start on the wanted windows of a chunk with its state.
+        """Start on the wanted windows of a prepared chunk.
 
         The returned function waits for the outcomes [image, shift]; those of windows that are not wanted mean nothing.
         """
 
-    def chunk(
-        self,
-        images: NDArray[np.uint8],
-        labels: NDArray[np.int64],
-        control: str | None = None,
-        task: Task = CLASSIFICATION,
-    ) -> Chunk:
-        """Images [n, c, h, w] with labels [n], ready to be evaluated."""
-        chunk = Chunk(task, images, labels, control)
+    def prepared(self, chunk: Chunk) -> Chunk:
+        """The chunk with its state."""
         return replace(chunk, state=self.state(chunk))
 
-    def begin_chunk(
-        self,
-        images: NDArray[np.uint8],
-        labels: NDArray[np.int64],
-        control: str | None = None,
-        task: Task = CLASSIFICATION,
-    ) -> Callable[[], ChunkResult]:
+    def begin_chunk(self, chunk: Chunk) -> Callable[[], ChunkResult]:
         """Start on all windows of a chunk; the returned function waits for the result."""
-        if control not in self.controls:
-            raise InputError(f"unknown control {control!r}; expected {' or '.join(c for c in self.controls if c)}")
-        chunk = self.chunk(images, labels, control, task)
-        finish = self.begin(chunk, np.ones((len(images), self.grid.n_shifts), dtype=np.bool_))
+        if chunk.control not in self.controls:
+            known = " or ".join(control for control in self.controls if control)
+            raise InputError(f"unknown control {chunk.control!r}; expected {known}")
+        finish = self.begin(self.prepared(chunk), np.ones((len(chunk), self.grid.n_shifts), dtype=np.bool_))
         return lambda: finish().on_grid(self.grid.shape)
 
     def __call__(
@@ -92,7 +79,7 @@ class WindowEvaluator(ABC):
         ModelOutputError
             The model raised or gave non-finite scores; `.positions` are the images' places in the chunk.
         """
-        return self.begin_chunk(images, labels, control, task)()
+        return self.begin_chunk(Chunk(images, labels, control, task))()
 
     def outcomes(self, chunk: Chunk, outputs: Tensor, places: Places) -> Outcomes:
         """Rows of the outputs [window, ...] of the windows at some places (image, shift) of a chunk."""
@@ -107,6 +94,17 @@ class WindowEvaluator(ABC):
         """How far the content of the window of each shift is moved [shift, (dx, dy)]."""
         dy, dx = np.meshgrid(self.grid.dys, self.grid.dxs, indexing="ij")
         return np.stack([dx.ravel(), dy.ravel()], axis=1) * (chunk.control != "occlusion")
+
+
+class Pass(WindowEvaluator):
+    """Wrapped around another evaluator, which prepares the state."""
+
+    def __init__(self, inside: WindowEvaluator) -> None:
+        self._inside, self.grid = inside, inside.grid
+
+    def state(self, chunk: Chunk) -> State:
+        """See `WindowEvaluator`."""
+        return self._inside.state(chunk)
 
 
 class EnginePath(WindowEvaluator):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from shiftlens.data.imageset import ImageSet
 from shiftlens.devices import give_back, resolve_device, roomy_heap
 from shiftlens.engine.evaluators import check_controls, check_machine, make_plan, prepare
+from shiftlens.engine.outcomes import Chunk
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.engine.window_evaluator import WindowEvaluator
 from shiftlens.errors import ModelOutputError
@@ -134,16 +135,8 @@ def _created(request: Request, computer: Computer, announce: Announce) -> SweepS
     if request.half_width is not None:
         chunk_size = short_chunk(chunk_size, len(request.images))
         header = header.model_copy(update={"schedule": Schedule.declared(len(request.images), chunk_size)})
-    labels, index = request.images.labels, request.images.index
-    return SweepStore.create(
-        request.out,
-        header,
-        labels,
-        index,
-        chunk_size=chunk_size,
-        controls=request.controls,
-        n_objects=request.n_objects,
-    )
+    known = request.images.labels, request.images.index, request.n_objects
+    return SweepStore.create(request.out, header, *known, chunk_size=chunk_size, controls=request.controls)
 
 
 def _planned(request: Request, computer: Computer, announce: Announce) -> Plan:
@@ -239,8 +232,8 @@ class _Here:
             if self._evaluator is None:
                 self._evaluator = prepare(self._model, header.plan, header.grid, header.fill, tick)
             try:
-                finish = self._evaluator.begin_chunk(self._images.batch(job.span), job.labels, job.control, header.task)
-                begun.append((job, finish))
+                chunk = Chunk(self._images.batch(job.span), job.labels, job.control, header.task)
+                begun.append((job, self._evaluator.begin_chunk(chunk)))
             except ModelOutputError as error:
                 raise with_sources(error, job, self._images.name) from error
             if len(begun) > n_ahead:

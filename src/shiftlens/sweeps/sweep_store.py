@@ -37,10 +37,10 @@ class SweepStore:
         header: SweepHeader,
         labels: NDArray[np.int64],
         index: NDArray[np.int64],
+        n_objects: NDArray[np.int64] | None = None,
         *,
         chunk_size: int,
         controls: tuple[str, ...] = (),
-        n_objects: NDArray[np.int64] | None = None,
     ) -> SweepStore:
         """Make an empty sweep at `path`, where nothing is (see `sweep_exists`); the caller holds the lock.
 
@@ -52,12 +52,12 @@ class SweepStore:
             What the sweep is of.
         labels, index
             One for each image: its class and its position in the source.
+        n_objects
+            Objects of each image, where the task has numbers of objects.
         chunk_size
             Images in a chunk, at least 1.
         controls
             Names of the controls to make room for.
-        n_objects
-            Objects of each image, where the task has numbers of objects.
 
         Raises
         ------
