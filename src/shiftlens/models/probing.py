@@ -108,26 +108,13 @@ def channel_candidates(module: Classifier, *likely: int | None) -> tuple[int, ..
 
     What its first convolution takes is only a guess: that may be a gate on a single channel, or see coordinates beside
     the picture. So a net is asked (`probe`, `plausible_channels`), and where it takes several numbers the first is
-    meant.
-
-    Parameters
-    ----------
-    module
-        The net.
-    likely
-        What else is known, in order: the number of means, the channels of the images. None and 0 are left out.
+    meant. `likely` is what else is known, in order: the number of means, the channels of the images.
     """
     return tuple(dict.fromkeys(n for n in (*likely, 3, input_channels(module), 1) if n))
 
 
 def refuse_script(module: Classifier, name: str) -> None:
-    """Refuse TorchScript, whose layers can be neither watched nor copied.
-
-    Raises
-    ------
-    InputError
-        The module is, or holds, one that `torch.jit` made.
-    """
+    """Refuse TorchScript, whose layers can be neither watched nor copied."""
     if not isinstance(module, nn.Module):
         return
     for path, part in module.named_modules():
@@ -189,24 +176,10 @@ def probe(
     name: str,
     declared_size: tuple[int, int] | None = None,
 ) -> Probe:
-    """Run two blank pictures through a net, in evaluation mode and without gradients.
+    """Show two blank pictures of `size` (h, w) to a net, in evaluation mode and without gradients.
 
-    Parameters
-    ----------
-    module
-        An `nn.Module`, or any callable.
-    n_channels, size
-        Of the input: candidates, of which the first that the net takes counts; (h, w) in pixels.
-    name
-        Names the model in errors.
-    declared_size
-        The size that the model declares, for the error.
-
-    Raises
-    ------
-    InputError
-        The net does not take this input (names the layer, and both sizes as far as they are known), or what it
-        returns is no table of scores.
+    Of `n_channels`, the first number counts that the net takes. `InputError`: the net does not take this input (names
+    the layer, and both sizes, `declared_size` too, as far as they are known), or what it returns is no table of scores.
     """
     looks = []
     for n in n_channels:
@@ -231,11 +204,8 @@ def plausible_channels(module: Classifier, candidates: Sequence[int], size: tupl
     return next((look.n_channels for look in looks if not look.wants_other_channels), candidates[0])
 
 
-def _copied(module: Classifier) -> Classifier:
-    """A copy with the same weights: what a module sets at its first call is for the first image to set, not for a look.
-
-    A module that cannot be copied is looked at itself.
-    """
+def copied(module: Classifier) -> Classifier:
+    """A copy with the same weights, so that a look sets nothing; the module itself where it cannot be copied."""
     if not isinstance(module, nn.Module):
         return module
     try:
@@ -254,7 +224,7 @@ class _Look:
         self.watch = _Watch(size)
         self.output: Any = None
         self.error: Exception | None = None
-        self._module = module = _copied(module)
+        self._module = module = copied(module)
         x = torch.zeros(2, n_channels, *size, dtype=dtype)
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())

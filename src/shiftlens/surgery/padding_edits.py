@@ -20,13 +20,7 @@ _ITS_OWN = ("zeros", "partial", "full")
 
 
 def edit_padding(plan: Plan, mode: str) -> None:
-    """Give every chosen layer that pads another mode, on the plan's copy.
-
-    Raises
-    ------
-    InputError
-        A transposed convolution is among them.
-    """
+    """Give every chosen layer that pads another mode, on the plan's copy; refuses a transposed convolution."""
     refused = []
     for path, layer in [*plan.module.named_modules()]:
         if path not in plan.chosen:

@@ -17,7 +17,7 @@ from shiftlens.nn.downsample import stride_of
 from shiftlens.nn.edits import Edit
 from shiftlens.nn.pooling import PaddedPool2d
 from shiftlens.surgery.branches import leaders
-from shiftlens.surgery.repair_plan import Plan, where
+from shiftlens.surgery.repair_plan import Plan, where, within
 from shiftlens.surgery.subclasses import strides_as_it_says
 
 MOST_STRIDE = 4
@@ -36,23 +36,9 @@ class _Strided:
 
 
 def edit_strides(plan: Plan, kind: str, graph: Graph | None, filter_size: int) -> None:
-    """Make every chosen layer that strides dense, on the plan's copy, and let `kind` reduce its map.
+    """Make every chosen layer that strides dense, on the plan's copy, and let `kind` (of `REDUCERS`) reduce its map.
 
-    Parameters
-    ----------
-    plan
-        The repair, after its padding edits.
-    kind
-        A name of `REDUCERS`.
-    graph
-        The net as it was; `polyphase` reads from it which branches meet.
-    filter_size
-        Of the blur.
-
-    Raises
-    ------
-    InputError
-        `polyphase` without a graph, or branches that cannot share a grid.
+    `polyphase` reads from the graph, the net as it was, which branches meet.
     """
     if kind == "balanced":
         _balance(plan, graph)
@@ -66,7 +52,7 @@ def edit_strides(plan: Plan, kind: str, graph: Graph | None, filter_size: int) -
             raise InputError("polyphase needs to know which branches meet: say at which input size to look (size=)")
         follows = leaders(graph, [each.origin for each in todo])
     called = {} if graph is None else {site.path: k for k, site in reversed([*enumerate(graph)])}
-    order = {each.origin: min((k for p, k in called.items() if _within(p, each.origin)), default=0) for each in todo}
+    order = {each.origin: min((k for p, k in called.items() if within(p, each.origin)), default=0) for each in todo}
     now = {each.origin: each.path for each in todo}
     mode = _extension_mode(plan.module)
     for each in sorted(todo, key=lambda each: order[each.origin]):
@@ -111,10 +97,6 @@ def _over(site: Site) -> tuple[int, int]:
     return rows, columns
 
 
-def _within(path: str, outer: str) -> bool:
-    return path == outer or path.startswith(f"{outer}.")
-
-
 def _strided(plan: Plan) -> list[_Strided]:
     found: list[_Strided] = []
     wrapped = {
@@ -122,7 +104,7 @@ def _strided(plan: Plan) -> list[_Strided]:
     }
     for path, layer in [*plan.module.named_modules()]:
         # A padded pool stands for the pool in it.
-        inside = any(_within(path, each.path) for each in found)
+        inside = any(within(path, each.path) for each in found)
         if path in plan.chosen and not inside and _can_be_dense(plan, path, layer):
             found.append(_Strided(path, wrapped.get(path, path), layer))
     return found
