@@ -23,8 +23,8 @@ class CenterPoints(nn.Module):
     """A detector of centre points with stride 4.
 
     Called with images [n, in_channels, h, w] in evaluation mode, it gives a list with one
-    `{"boxes": [k, 4], "scores": [k], "labels": [k]}` an image: boxes (left, top, right, bottom) in pixels, clipped to the
-    image, best first, at most 50, none below a score of 0.05. In training mode it gives the maps of `maps`.
+    `{"boxes": [k, 4], "scores": [k], "labels": [k]}` an image: boxes (left, top, right, bottom) in pixels, clipped to
+    the image, best first, at most 50, none below a score of 0.05. In training mode it gives the maps of `maps`.
 
     Parameters
     ----------
@@ -51,7 +51,9 @@ class CenterPoints(nn.Module):
     def __init__(self, n_classes: int = 10, in_channels: int = 1, width: int = 16, padding: str = "zeros") -> None:
         super().__init__()
         if min(n_classes, in_channels, width) < 1:
-            raise InputError(f"n_classes, in_channels and width must be at least 1, got {n_classes}, {in_channels}, {width}")
+            raise InputError(
+                f"n_classes, in_channels and width must be at least 1, got {n_classes}, {in_channels}, {width}"
+            )
         if padding == "full":
             raise InputError("full padding makes larger maps, which no longer lie over the image")
         self.body = nn.Sequential(

@@ -26,7 +26,7 @@ def double_convolution(n_in: int, n_out: int, padding: str) -> nn.Sequential:
 
 
 class UNet(nn.Module):
-    """A U-Net of four levels with bilinear upsampling. Called with [n, in_channels, h, w], it gives [n, n_classes, h, w].
+    """A U-Net of four levels with bilinear upsampling: [n, in_channels, h, w] to [n, n_classes, h, w].
 
     Parameters
     ----------
@@ -53,7 +53,9 @@ class UNet(nn.Module):
     def __init__(self, n_classes: int = 11, in_channels: int = 1, width: int = 16, padding: str = "zeros") -> None:
         super().__init__()
         if min(n_classes, in_channels, width) < 1:
-            raise InputError(f"n_classes, in_channels and width must be at least 1, got {n_classes}, {in_channels}, {width}")
+            raise InputError(
+                f"n_classes, in_channels and width must be at least 1, got {n_classes}, {in_channels}, {width}"
+            )
         if padding == "full":
             raise InputError("full padding makes larger maps, which a U-Net cannot join")
         channels = [width * factor for factor in LEVELS]
