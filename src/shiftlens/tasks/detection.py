@@ -46,10 +46,9 @@ SHOWN = Variable("shown", "float64", long_name="objects in view, by the place of
 class Detection(Task):
     """Detections [window, rank, (left, top, right, bottom, score, class)] against boxes that move with the shift.
 
-    Targets are tables [image, object, (left, top, right, bottom, class)]; a class of -1 is no object. Of images without
-    boxes, the detections on the unshifted image with a score above the threshold stand in: all numbers are then
-    self-consistency. Objects move with the shift and are clipped; those with less than half of their area left in view
-    are ignored, and so is a detection that lies on one of them; a detection outside the frame is none. Each detection, from the best score down, takes the
+    Targets are tables [image, object, (left, top, right, bottom, class)]; a class of -1 is no object. Objects move with
+    the shift and are clipped; those with less than half of their area left in view are ignored, and so is a detection
+    that lies on one of them; a detection outside the frame is none. Each detection, from the best score down, takes the
     object of its class with the largest IoU of at least 0.5 that none has taken.
 
     Attributes
