@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shiftlens.tasks.dense import Dense, psnr
-from shiftlens.tasks.detection import NOTHING, Detection
+from shiftlens.tasks.detection import Detection
 from shiftlens.tasks.embedding import Embedding
 from shiftlens.tasks.moving import moved_maps
-from shiftlens.tasks.segmentation import IGNORED, Segmentation
+from shiftlens.tasks.segmentation import Segmentation
+from shiftlens.tasks.task import IGNORED_PIXEL, NO_OBJECT
 
 H, W = 9, 12
 SHIFTS = [(0, 0), (3, 0), (0, -4), (-5, 2), (11, 8), (-11, -8), (12, 0), (0, 9), (30, -30)]
@@ -35,7 +36,7 @@ def test_segmentation_counts_pixels(seed: int) -> None:
     k, task = 4, Segmentation(margin=2)
     reference = torch.from_numpy(draw.normal(size=(2, k, H, W)))
     masks = draw.integers(0, k + 1, (2, H, W))  # a class that the model does not know, too
-    masks[draw.random(masks.shape) < 0.2] = IGNORED
+    masks[draw.random(masks.shape) < 0.2] = IGNORED_PIXEL
     image = [int(draw.integers(2)) for _ in SHIFTS]
     outputs = torch.from_numpy(draw.normal(size=(len(SHIFTS), k, H, W)))
     state = for_windows(task.prepare(reference, torch.from_numpy(masks)), image)
@@ -56,7 +57,7 @@ def test_segmentation_counts_pixels(seed: int) -> None:
                 if all(2 <= p < size - 2 for p, size in ((y, H), (sy, H), (x, W), (sx, W))):
                     inner.append(agrees)
                 truth = masks[image[n], sy, sx]
-                if truth != IGNORED:
+                if truth != IGNORED_PIXEL:
                     right.append(guess == truth)
                     for c in {guess, truth}:
                         classes[c][0] += guess == truth
@@ -73,7 +74,7 @@ def test_a_segmenter_that_moves_along_agrees_everywhere() -> None:
     reference = torch.randn(1, 3, H, W)
     task = Segmentation(margin=0)
     moved, _ = moved_maps(reference.expand(len(SHIFTS), -1, -1, -1), torch.tensor(SHIFTS))
-    state = for_windows(task.prepare(reference, torch.full((1, H, W), IGNORED)), [0] * len(SHIFTS))
+    state = for_windows(task.prepare(reference, torch.full((1, H, W), IGNORED_PIXEL)), [0] * len(SHIFTS))
     rows = task.outcome(moved, torch.tensor(SHIFTS), state)
     assert rows["pixel_agreement"][:6].tolist() == [1.0] * 6
     assert rows["pixel_agreement"][6:].isnan().all(), "nothing is left in view"
@@ -155,7 +156,7 @@ def by_hand(objects: Any, found: Any, shift: tuple[int, int]) -> dict[str, Any]:
     false_alarms = 0
     for *box, score, label in sorted(found, key=lambda row: -row[4]):
         box = clipped(box)
-        if label == NOTHING or box[2] <= box[0] or box[3] <= box[1]:
+        if label == NO_OBJECT or box[2] <= box[0] or box[3] <= box[1]:
             continue
         alike = [row for row in rows if row["label"] == label]
         for row in alike:
@@ -194,11 +195,11 @@ def test_detections_are_matched_as_by_hand(seed: int) -> None:
     draw = np.random.default_rng(seed)
     task, most = Detection(size=(H, W)), 4
     counts = [int(draw.integers(0, most + 1)), most]
-    targets = np.full((2, most, 5), NOTHING)
+    targets = np.full((2, most, 5), NO_OBJECT)
     for k, count in enumerate(counts):
         targets[k, :count, :4], targets[k, :count, 4] = boxes_in(draw, count), draw.integers(0, 2, count)
     image = [int(draw.integers(2)) for _ in SHIFTS]
-    outputs = np.full((len(SHIFTS), 7, 6), NOTHING)
+    outputs = np.full((len(SHIFTS), 7, 6), NO_OBJECT)
     for n, (dx, dy) in enumerate(SHIFTS):
         near = targets[image[n]][: counts[image[n]]]
         some = near[draw.integers(0, max(len(near), 1), 5 if len(near) else 0)]

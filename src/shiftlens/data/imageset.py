@@ -19,6 +19,7 @@ from shiftlens.data.example_images import ArrayPictures, EncodedPictures, Pictur
 from shiftlens.data.image_items import item_pictures
 from shiftlens.data.preprocessing import INTERPOLATIONS
 from shiftlens.data.selection import stratified_order
+from shiftlens.data.targets import as_targets
 from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
 
@@ -56,7 +57,9 @@ class ImageSet:
         nearest of 256 levels. It is not copied: do not change it afterwards. Or a list of Pillow images, arrays or
         tensors, which may differ in size; or any lazy `Pictures`, as every kind of source opens them.
     labels
-        One whole number from 0 up for each picture. Classes without a picture are fine.
+        One whole number from 0 up for each picture (classes without a picture are fine); masks [n, h, w] of class
+        numbers, 255 for pixels that count for nothing; a list with `{"boxes": [k, 4], "labels": [k]}` for each picture,
+        boxes as (left, top, right, bottom) in pixels; or None.
     class_names
         One name for each class, no two alike; the numbers themselves if not given.
     name
@@ -67,7 +70,11 @@ class ImageSet:
     Attributes
     ----------
     labels
-        Class of each picture, int64, read-only.
+        Class of each picture, int64, read-only; zeros where there are none.
+    labelled
+        Whether there are classes.
+    targets
+        Masks or boxes (`data.targets.Targets`), or None.
     index
         Position of each picture in its source, int64, read-only.
     class_names, name, natural_flip
@@ -90,7 +97,7 @@ class ImageSet:
     def __init__(
         self,
         images: Any,
-        labels: Any,
+        labels: Any = None,
         *,
         class_names: Sequence[str] | None = None,
         name: str = "images",
@@ -102,6 +109,10 @@ class ImageSet:
         else:
             pictures = item_pictures(images) if isinstance(images, list | tuple) else ArrayPictures(images)
         self._pictures = pictures
+        self.targets = as_targets(labels, len(pictures), name)
+        self.labelled = labels is not None and self.targets is None
+        if not self.labelled:
+            labels = np.zeros(len(pictures), dtype=np.int64)
         self.labels = _read_only(as_labels(labels, len(pictures), f"labels of {name}"))
         self.index = _read_only(np.arange(len(self.labels), dtype=np.int64))
         if not len(self.labels):
@@ -241,6 +252,8 @@ class ImageSet:
             described = [DECODE_RULE, self.survey().content, self.class_names, self._rule, self.n_channels]
             total = hashlib.sha256(json.dumps(described).encode())
             total.update(self.labels.astype("<i8").tobytes())
+            if self.targets is not None:
+                total.update(self.targets.digest.encode())
             self._digest = "sha256:" + total.hexdigest()
         return self._digest
 
@@ -279,6 +292,7 @@ class ImageSet:
         other = self._copy()
         other._survey = None
         other.labels = _read_only(self.labels[chosen])
+        other.targets = None if self.targets is None else self.targets.at(chosen)
         other.index = _read_only(self.index[chosen])
         return other
 

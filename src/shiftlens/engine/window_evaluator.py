@@ -68,18 +68,18 @@ class WindowEvaluator(ABC):
     def __call__(
         self,
         images: NDArray[np.uint8],
-        labels: NDArray[np.int64],
+        targets: NDArray[Any],
         control: str | None = None,
         task: Task = CLASSIFICATION,
     ) -> ChunkResult:
-        """Evaluate images [n, c, h, w] with labels [n] under every shift of the grid.
+        """Evaluate images [n, c, h, w] with targets [n, ...] under every shift of the grid.
 
         Raises
         ------
         ModelOutputError
             The model raised or gave non-finite scores; `.positions` are the images' places in the chunk.
         """
-        return self.begin_chunk(Chunk(images, labels, control, task))()
+        return self.begin_chunk(Chunk(images, targets, control, task))()
 
     def outcomes(self, chunk: Chunk, outputs: Tensor, places: Places) -> Outcomes:
         """Rows of the outputs [window, ...] of the windows at some places (image, shift) of a chunk."""
@@ -135,7 +135,9 @@ class EnginePath(WindowEvaluator):
 
     def state(self, chunk: Chunk) -> State:
         """See `WindowEvaluator`; without a reference, on the host."""
-        targets = torch.from_numpy(np.array(chunk.targets, dtype=np.int64))
+        targets = torch.from_numpy(np.array(chunk.targets))
+        if chunk.control == "flip":
+            targets = chunk.task.mirrored(targets)
         if not chunk.task.needs_reference:
             return chunk.task.prepare(None, targets)
         with torch.no_grad():

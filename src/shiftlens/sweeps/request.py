@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,9 @@ from torch import nn
 
 from shiftlens.data.imageset import ImageSet
 from shiftlens.engine.evaluators import check_request
-from shiftlens.engine.plan import Plan
+from shiftlens.engine.plan import CONTROLS, Plan
 from shiftlens.errors import InputError, StoreError
+from shiftlens.models.adapting import adapted
 from shiftlens.models.loading import model_and_images
 from shiftlens.models.matching import LabelMap, labelled_for, on_input_grid
 from shiftlens.models.wrapping import Model
@@ -25,6 +27,7 @@ from shiftlens.sweeps.header import SweepHeader, describe
 from shiftlens.sweeps.layout import refuse_unfit
 from shiftlens.sweeps.looks import checked_half_width, in_fixed_order
 from shiftlens.sweeps.reuse import Reuse
+from shiftlens.tasks.classification import CLASSIFICATION
 from shiftlens.tasks.stored_form import known_task
 from shiftlens.tasks.task import Task, has_objects
 
@@ -94,7 +97,7 @@ class Request:
     @property
     def n_objects(self) -> NDArray[np.int64] | None:
         """Objects of each image; None where the task stores no numbers of objects."""
-        return self.task.n_objects(self.images.labels) if has_objects(self.task) else None
+        return self.task.n_objects(targets_of(self.images, self.task)) if has_objects(self.task) else None
 
     @property
     def chunk_size(self) -> int:
@@ -154,7 +157,11 @@ def resolve(
     model, images = model_and_images(model, images, device=device)
     images, size = on_input_grid(model, images)
     model = model.at(size)
-    images = labelled_for(model, images, label_map)
+    if task.name == CLASSIFICATION.name:
+        images = labelled_for(model, images, label_map)
+    else:
+        model, task = adapted(model, task, size)
+        refuse_unfit_targets(task, images, size, controls)
     refuse_unfit(task, adaptive=half_width is not None)
     if half_width is not None:
         half_width = checked_half_width(half_width)
@@ -178,6 +185,28 @@ def resolve(
     return Request(
         model, images, size, grid, fill, path, controls, engine, dtype, device, batch_size, half_width, reused, task
     )
+
+
+def targets_of(images: ImageSet, task: Task, positions: slice = slice(None)) -> NDArray[Any]:
+    """What the task measures some images against."""
+    values = None if images.targets is None else images.targets.values[positions]
+    return task.targets(images.labels[positions], values)
+
+
+def refuse_unfit_targets(task: Task, images: ImageSet, size: tuple[int, int], controls: Sequence[str]) -> None:
+    """Refuse masks or boxes that are none of these images, and controls that are not defined for the task.
+
+    Raises
+    ------
+    InputError
+        Names what does not fit.
+    """
+    if images.targets is not None:
+        images.targets.refuse_other_size(size if images.size in (size, None) else images.size, images.name)
+    targets_of(images, task, slice(1))
+    for name in (controls,) if isinstance(controls, str) else controls:
+        if name in CONTROLS and name not in task.controls:
+            raise InputError(f"the control {name} is not defined for {task.name}: only {', '.join(task.controls)} is")
 
 
 def refuse_wide_canvas(grid: ShiftGrid, size: tuple[int, int], n_channels: int, fill: Fill) -> None:

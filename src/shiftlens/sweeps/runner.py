@@ -28,7 +28,7 @@ from shiftlens.sweeps.integrity import restore_known
 from shiftlens.sweeps.jobs import Compute, Computer, Job, check_result, with_sources
 from shiftlens.sweeps.looks import Schedule, half_width_of_others, short_chunk
 from shiftlens.sweeps.progress import Progress, SweepStats, Tally, peak_memory_bytes
-from shiftlens.sweeps.request import Request
+from shiftlens.sweeps.request import Request, targets_of
 from shiftlens.sweeps.sweep_result import Sweep
 from shiftlens.sweeps.sweep_store import SweepStore
 from shiftlens.tasks.task import can_settle
@@ -232,7 +232,12 @@ class _Here:
             if self._evaluator is None:
                 self._evaluator = prepare(self._model, header.plan, header.grid, header.fill, tick)
             try:
-                chunk = Chunk(self._images.batch(job.span), job.labels, job.control, header.task)
+                chunk = Chunk(
+                    self._images.batch(job.span),
+                    targets_of(self._images, header.task, job.span),
+                    job.control,
+                    header.task,
+                )
                 begun.append((job, self._evaluator.begin_chunk(chunk)))
             except ModelOutputError as error:
                 raise with_sources(error, job, self._images.name) from error
@@ -244,7 +249,8 @@ class _Here:
     def _finished(self, job: Job, finish: Callable[[], ChunkResult]) -> tuple[Job, ChunkResult]:
         try:
             result = finish()
-            check_result(result, self._header.task, self._header.n_classes, job.labels)
+            task = self._header.task
+            check_result(result, task, self._header.n_classes, targets_of(self._images, task, job.span))
         except ModelOutputError as error:
             raise with_sources(error, job, self._images.name) from error
         return job, result

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shiftlens.tasks.moving import interior, mean_where, moved_maps
+from shiftlens.tasks.moving import interior, map_shape, mean_where, moved_maps, shaped
+from shiftlens.tasks.outputs import OutputForm
 from shiftlens.tasks.task import State, Task, Variable
 
 if TYPE_CHECKING:
@@ -39,22 +40,37 @@ class Dense(Task):
     Attributes
     ----------
     margin
-        Pixels from every border of either frame beyond which `interior_mae` begins.
+        Pixels from every border of either frame beyond which `interior_mae` begins; never more than a quarter of the
+        frame.
+    shape
+        [channel, h, w] of a window's outputs, which the engine hands over as one row; () where they come as they are.
     """
 
     margin: int = 8
+    shape: tuple[int, ...] = ()
     name: str = "dense"
     needs_reference: bool = True
     needs_shifts: bool = True
+    controls: tuple[str, ...] = ("flip",)
     variables: tuple[Variable, ...] = (MAE, MSE, INTERIOR_MAE, LOWEST, HIGHEST, ERROR, SEEN)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The margin."""
+        return {"margin": self.margin}
+
+    def fitted(self, form: OutputForm, size: tuple[int, int]) -> Dense:
+        """For a model with a map of numbers."""
+        return replace(self, shape=map_shape(form, size, self.name), margin=min(self.margin, min(size) // 4))
 
     def prepare(self, reference: Tensor, targets: Tensor) -> State:
         """The outputs for the unshifted images, in float32."""
-        return {"reference": reference.float()}
+        return {"reference": shaped(reference, self.shape).float()}
 
     def outcome(self, outputs: Tensor, shifts: Tensor | None, state: State) -> dict[str, Tensor]:
         """Rows of a batch of outputs; see the class."""
         assert shifts is not None
+        outputs = shaped(outputs, self.shape)
         reference, valid = moved_maps(state["reference"], shifts)
         off = (outputs - reference).abs().double()
         everywhere = state["reference"].flatten(1)

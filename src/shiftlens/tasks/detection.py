@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shiftlens.tasks.moving import box_area, box_overlap, clip_boxes, moved_boxes
-from shiftlens.tasks.task import OBJECT, State, Task, Variable
+from shiftlens.errors import InputError
+from shiftlens.tasks.moving import box_area, box_overlap, clip_boxes, moved_boxes, shaped
+from shiftlens.tasks.outputs import OutputForm
+from shiftlens.tasks.task import NO_OBJECT, OBJECT, State, Task, Variable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 LEFT_IN_VIEW = 0.5
 """Share of an object's area below which it is ignored: neither missed, nor is what matches it a false alarm."""
-NOTHING = -1.0
-"""Class of a row of a table of boxes that holds none."""
 
 
 def _share(name: str, long_name: str) -> Variable:
@@ -59,21 +59,48 @@ class Detection(Task):
         From which a detection matches.
     size
         (h, w) of the frame in pixels.
+    shape
+        Of a window's table, which the engine hands over as one row; () where it comes as it is.
     """
 
     size: tuple[int, int] = (0, 0)
+    shape: tuple[int, ...] = ()
     score_threshold: float = 0.5
     iou_threshold: float = 0.5
     name: str = "detection"
     needs_reference: bool = True
     needs_shifts: bool = True
+    controls: tuple[str, ...] = ("flip",)
     variables: tuple[Variable, ...] = (
         RECALL, CONFIDENCE, BOX_IOU, CENTER_ERROR, N_UNMATCHED, OBJECT_CONFIDENCE, FOUND, SHOWN,
     )  # fmt: skip
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Both thresholds."""
+        return {"score_threshold": self.score_threshold, "iou_threshold": self.iou_threshold}
+
+    def fitted(self, form: OutputForm, size: tuple[int, int]) -> Detection:
+        """For a model that returns boxes, scores and labels."""
+        if not form.is_detections:
+            raise InputError(f"detection needs lists of boxes, scores and labels, the model gives {form.said}")
+        return replace(self, shape=form.shape, size=size)
+
+    def targets(self, labels: NDArray[np.int64], values: NDArray[Any] | None) -> NDArray[Any]:
+        """The tables of boxes."""
+        if values is None or values.dtype == np.uint8:
+            raise InputError("detection needs images with boxes")
+        return values
+
+    def mirrored(self, targets: Tensor) -> Tensor:
+        """The boxes, mirrored."""
+        turned = targets.clone()
+        turned[..., [0, 2]] = self.size[1] - targets[..., [2, 0]]
+        return turned
+
     def n_objects(self, targets: NDArray[Any]) -> NDArray[np.int64]:
         """Rows of each table that hold a box."""
-        return np.asarray((targets[:, :, 4] != NOTHING).sum(axis=1), dtype=np.int64)
+        return np.asarray((targets[:, :, 4] != NO_OBJECT).sum(axis=1), dtype=np.int64)
 
     def prepare(self, reference: Tensor, targets: Tensor) -> State:
         """The tables of boxes."""
@@ -85,19 +112,19 @@ class Detection(Task):
 
         assert shifts is not None
         objects = state["objects"]
-        there = objects[:, :, 4] != NOTHING
+        there = objects[:, :, 4] != NO_OBJECT
         boxes, left = moved_boxes(objects[:, :, :4], shifts, self.size)
         shown, ignored = there & (left >= LEFT_IN_VIEW), there & (left < LEFT_IN_VIEW) & (left > 0)
-        found = outputs.double()
+        found = shaped(outputs, self.shape).double()
         detected = clip_boxes(found[:, :, :4], self.size)
         # A detection of which nothing is in the frame is none.
-        scores, classes = found[:, :, 4], torch.where(box_area(detected) > 0, found[:, :, 5], NOTHING)
+        scores, classes = found[:, :, 4], torch.where(box_area(detected) > 0, found[:, :, 5], NO_OBJECT)
         # [window, detection, object]
         iou, covered = box_overlap(detected[:, :, None], boxes[:, None])
-        same = (classes[:, :, None] == objects[:, None, :, 4]) & (classes != NOTHING)[:, :, None]
+        same = (classes[:, :, None] == objects[:, None, :, 4]) & (classes != NO_OBJECT)[:, :, None]
         reaching = same & (iou >= self.iou_threshold) & shown[:, None]
         confidence = torch.where(reaching, scores[:, :, None], 0.0).amax(1) if found.shape[1] else shown.double() * 0
-        counted = (scores >= self.score_threshold) & (classes != NOTHING)
+        counted = (scores >= self.score_threshold) & (classes != NO_OBJECT)
         taken = _matched(torch.where(same & shown[:, None], iou, -1.0), scores, counted, self.iou_threshold)
         excused = (same & (covered >= self.iou_threshold) & ignored[:, None]).any(2)
         n_shown, hit = shown.sum(1), taken.any(1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from shiftlens.errors import InputError
+from shiftlens.tasks.outputs import OutputForm
 from shiftlens.tasks.task import State, Task, Variable
 
 if TYPE_CHECKING:
@@ -22,6 +24,12 @@ class Embedding(Task):
     name: str = "embedding"
     needs_reference: bool = True
     variables: tuple[Variable, ...] = (COSINE,)
+
+    def fitted(self, form: OutputForm, size: tuple[int, int]) -> Embedding:
+        """For a model with a vector for each image."""
+        if form.is_detections or len(form.shape) != 1:
+            raise InputError(f"an embedding is a vector for each image, the model gives {form.said}")
+        return self
 
     def prepare(self, reference: Tensor, targets: Tensor) -> State:
         """The vectors of the unshifted images, of length 1."""

@@ -4,8 +4,34 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shiftlens.errors import InputError
+from shiftlens.tasks.outputs import OutputForm
+
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def map_shape(form: OutputForm, size: tuple[int, int], task: str) -> tuple[int, ...]:
+    """[channel, h, w] of a model's map over images of (h, w) pixels; smaller maps are brought to that size.
+
+    Raises
+    ------
+    InputError
+        No map, or one that is larger than the image.
+    """
+    shape = (1, *form.shape) if len(form.shape) == 2 else form.shape
+    if form.is_detections or len(shape) != 3:
+        raise InputError(f"{task} needs a map over the image, the model gives {form.said}")
+    if shape[1] > size[0] or shape[2] > size[1]:
+        raise InputError(
+            f"{task} takes maps of at most the image's size {size[0]}x{size[1]}, the model gives {form.said}"
+        )
+    return (shape[0], *size)
+
+
+def shaped(outputs: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Outputs that come as one row a window, in their own shape."""
+    return outputs.reshape(len(outputs), *shape) if shape else outputs
 
 
 def moved_maps(maps: Tensor, shifts: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from shiftlens.tasks.moving import interior, mean_where, moved_maps
-from shiftlens.tasks.task import State, Task, Variable
+import numpy as np
+from numpy.typing import NDArray
+
+from shiftlens.errors import InputError
+from shiftlens.tasks.moving import interior, map_shape, mean_where, moved_maps, shaped
+from shiftlens.tasks.outputs import OutputForm
+from shiftlens.tasks.task import IGNORED_PIXEL, State, Task, Variable
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-IGNORED = 255
-"""Mask value of pixels that count for nothing."""
 
 
 def _share(name: str, long_name: str) -> Variable:
@@ -37,14 +39,43 @@ class Segmentation(Task):
     Attributes
     ----------
     margin
-        Pixels from every border of either frame beyond which `interior_agreement` begins.
+        Pixels from every border of either frame beyond which `interior_agreement` begins; never more than a quarter of
+        the frame.
+    shape
+        [class, h, w] of a window's logits, which the engine hands over as one row; () where they come as they are.
     """
 
     margin: int = 8
+    shape: tuple[int, ...] = ()
     name: str = "segmentation"
     needs_reference: bool = True
     needs_shifts: bool = True
+    controls: tuple[str, ...] = ("flip",)
     variables: tuple[Variable, ...] = (MEAN_IOU, PIXEL_ACCURACY, MASK_AGREEMENT, INTERIOR_AGREEMENT, CHANGED, SEEN)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The margin."""
+        return {"margin": self.margin}
+
+    def fitted(self, form: OutputForm, size: tuple[int, int]) -> Segmentation:
+        """For a model with a map of logits of at least two classes."""
+        n_classes, *grid = map_shape(form, size, self.name)
+        if n_classes < 2:
+            raise InputError(
+                "segmentation needs logits of at least 2 classes, the model gives a single map of numbers"
+            )
+        return replace(self, shape=(n_classes, *grid), margin=min(self.margin, min(size) // 4))
+
+    def targets(self, labels: NDArray[np.int64], values: NDArray[Any] | None) -> NDArray[Any]:
+        """The masks; without any, masks of which no pixel counts."""
+        if values is not None and values.dtype == np.uint8:
+            return values
+        return np.full((len(labels), *self.shape[1:]), IGNORED_PIXEL, dtype=np.uint8)
+
+    def mirrored(self, targets: Tensor) -> Tensor:
+        """The masks, mirrored."""
+        return targets.flip(-1)
 
     def metrics(self, *, labelled: bool) -> tuple[Variable, ...]:
         """Mean IoU first where there are masks, else agreement with the unshifted image."""
@@ -56,15 +87,17 @@ class Segmentation(Task):
         import torch
 
         # Whole numbers of two bytes: these maps are copied for every window.
+        reference = shaped(reference, self.shape)
         return {"reference": reference.argmax(1).to(torch.int16), "mask": targets.to(torch.int16)}
 
     def outcome(self, outputs: Tensor, shifts: Tensor | None, state: State) -> dict[str, Tensor]:
         """Rows of a batch of logits; see the class."""
         assert shifts is not None
+        outputs = shaped(outputs, self.shape)
         predicted = outputs.argmax(1)
         reference, valid = moved_maps(state["reference"], shifts)
         mask, _ = moved_maps(state["mask"], shifts)
-        same, judged = predicted == reference, valid & (mask != IGNORED)
+        same, judged = predicted == reference, valid & (mask != IGNORED_PIXEL)
         return {
             "mean_iou": mean_iou(predicted, mask.long(), judged, outputs.shape[1]),
             "pixel_accuracy": mean_where(predicted == mask, judged),

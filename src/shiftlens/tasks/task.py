@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from shiftlens.tasks.outputs import OutputForm
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -21,6 +23,11 @@ Read = Callable[[str], NDArray[Any]]
 
 State = Any
 """What a task keeps of each image: a tensor [image, ...], or a dictionary of such tensors."""
+
+IGNORED_PIXEL = 255
+"""Value of a mask where a pixel counts for nothing."""
+NO_OBJECT = -1.0
+"""Class of a row of a table of boxes that holds none."""
 
 MARGIN = "margin"
 """A row that no task stores: how far the best answer of a window is from the second best (see `Task.has_margin`)."""
@@ -128,6 +135,8 @@ class Task:
     has_margin
         Whether `outcome` has a row `margin`, below which rounding may change the window's answer. A sweep in bfloat16
         evaluates such windows again in float32; a task without margins is computed in float32 unless asked otherwise.
+    controls
+        Those that are defined for it.
     """
 
     name: str
@@ -136,6 +145,26 @@ class Task:
     needs_reference: bool = False
     needs_shifts: bool = False
     has_margin: bool = False
+    controls: tuple[str, ...] = ("occlusion", "flip", "canvas")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a user may set, for the file: JSON values by name."""
+        return {}
+
+    def fitted(self, form: OutputForm, size: tuple[int, int]) -> Task:
+        """The same task for a model that returns outputs of a form for images of (h, w) pixels.
+
+        Raises
+        ------
+        InputError
+            Outputs that this task has no use for.
+        """
+        return self
+
+    def targets(self, labels: NDArray[np.int64], values: NDArray[Any] | None) -> NDArray[Any]:
+        """What some images are measured against: their classes, or the masks or boxes that they have."""
+        return labels
 
     def metrics(self, *, labelled: bool) -> tuple[Variable, ...]:
         """What maps, areas and tests can be made of, the default first; with or without labels."""
@@ -144,6 +173,10 @@ class Task:
     def n_objects(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many objects each image has; only asked where a variable is over `OBJECT`."""
         raise NotImplementedError(f"{self.name} does not tell how many objects an image has")
+
+    def mirrored(self, targets: Tensor) -> Tensor:
+        """The targets of images that are mirrored left to right."""
+        return targets
 
     def prepare(self, reference: Any, targets: Tensor) -> State:
         """Make what `outcome` needs of some images: their outputs without a shift (or None), and their targets."""
