@@ -300,7 +300,7 @@ class ImageSet:
         """The same images with other labels, one each, and other class names."""
         other = self._copy()
         other.labels = _read_only(as_labels(labels, len(self), f"labels of {self.name}"))
-        other.class_names, other._names_given = tuple(class_names), True
+        other.class_names, other._names_given, other.labelled = tuple(class_names), True, True
         return other
 
     def limit(self, n: int | None) -> ImageSet:

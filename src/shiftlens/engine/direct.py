@@ -147,10 +147,14 @@ class DirectEvaluator(EnginePath):
                 yield image[batch], shift[batch]
             start = end
 
-    def one(self, chunk: Chunk, shift: int) -> Outcomes:
-        """Outcome of the first image under one shift, by its place in the grid; its window is evaluated alone."""
+    def one(self, chunk: Chunk, shift: int, change: Callable[[Tensor], Tensor] | None = None) -> Outcomes:
+        """Outcome of the first image under one shift, by its place in the grid; its window is evaluated alone.
+
+        `change` is done to the window before.
+        """
         place = np.zeros(1, dtype=np.int64), np.array([shift])
-        return self.outcomes(chunk, self.alone(self._gather(chunk)(place)), place)
+        window = self._gather(chunk)(place)
+        return self.outcomes(chunk, self.alone(window if change is None else change(window)), place)
 
     def alone(self, window: Tensor) -> Float[Tensor, "1 k"]:
         """Scores of one normalised window [1, c, h, w] by itself."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from typing import Any
@@ -55,6 +56,8 @@ class TaskModel(Model):
 
     original: Model | None = None
     n_numbers: int = 2
+    compared: Callable[[Tensor], Tensor] | None = None
+    """Of numbers that rounding may put in another order, what is compared in their place: see `Task.compared`."""
 
     @cached_property
     def probed(self) -> Probe:
@@ -96,4 +99,6 @@ def adapted(model: Model, task: Task, size: tuple[int, int]) -> tuple[Model, Tas
         net = partial(_rows, model.module, form, of_size)  # it stays a plain callable
     known: dict[str, Any] = {each.name: getattr(model, each.name) for each in fields(Model)}
     known |= {"module": net, "class_names": None}
-    return TaskModel(**known, original=model, n_numbers=max(2, int(torch.Size(shape).numel()))), task
+    n_numbers = max(2, int(torch.Size(shape).numel()))
+    compared = task.compared if form.is_detections else None
+    return TaskModel(**known, original=model, n_numbers=n_numbers, compared=compared), task

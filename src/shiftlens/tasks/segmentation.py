@@ -62,9 +62,7 @@ class Segmentation(Task):
         """For a model with a map of logits of at least two classes."""
         n_classes, *grid = map_shape(form, size, self.name)
         if n_classes < 2:
-            raise InputError(
-                "segmentation needs logits of at least 2 classes, the model gives a single map of numbers"
-            )
+            raise InputError("segmentation needs logits of at least 2 classes, the model gives a single map of numbers")
         return replace(self, shape=(n_classes, *grid), margin=min(self.margin, min(size) // 4))
 
     def targets(self, labels: NDArray[np.int64], values: NDArray[Any] | None) -> NDArray[Any]:

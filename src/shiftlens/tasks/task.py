@@ -174,6 +174,13 @@ class Task:
         """How many objects each image has; only asked where a variable is over `OBJECT`."""
         raise NotImplementedError(f"{self.name} does not tell how many objects an image has")
 
+    def compared(self, outputs: Tensor) -> Tensor:
+        """Numbers [window, k] that are the same in two ways of computing whose outputs differ by rounding only.
+
+        For outputs that rounding may put in another order, such as boxes by score.
+        """
+        return outputs
+
     def mirrored(self, targets: Tensor) -> Tensor:
         """The targets of images that are mirrored left to right."""
         return targets
