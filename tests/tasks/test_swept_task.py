@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from shiftlens.data.imageset import ImageSet
 from shiftlens.devices import machine_kind
 from shiftlens.engine import tuning
-from shiftlens.engine.evaluators import evaluate_chunk
+from shiftlens.engine.evaluators import prepare
 from shiftlens.engine.on_device import DeviceEvaluator
 from shiftlens.engine.passes import with_passes
 from shiftlens.engine.plan import Plan
@@ -184,7 +184,11 @@ def test_a_sweep_has_the_numbers_of_a_plain_loop(
     assert result.header.task.name == "drift"
     assert result.dataset["n_objects"].values.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
     assert np.array_equal(np.isnan(result.dataset["score"].values), np.isnan(right["score"]))
-    np.testing.assert_array_equal(result.dataset["mean_near"], right["near"].mean(axis=0))
+    np.testing.assert_array_equal(result.mean("near"), right["near"].mean(axis=0))
+    np.testing.assert_allclose(result.mean("drift")[:, :-1], right["drift"].mean(axis=0)[:, :-1], atol=1e-5)
+    assert np.isnan(result.mean("drift")[:, -1]).all(), "no window has a value there"
+    with pytest.raises(InputError, match="unknown metric 'accuracy'; expected one of near, drift"):
+        result.accuracy  # noqa: B018
     assert verify_sweep(tmp_path / "s.zarr").ok
 
 
@@ -321,7 +325,7 @@ def test_classification_costs_no_other_forward_pass(tmp_path: Path) -> None:
     data, counts = images(3), {}
     for task in (CLASSIFICATION, DRIFT):
         model, Counts.seen = model_of(Counts()), 0
-        evaluate_chunk(model, data.batch(slice(0, 3)), data.labels, GRID, Fill.parse("edge"), plan, task=task)
+        prepare(model, plan, GRID, Fill.parse("edge"))(data.batch(slice(0, 3)), data.labels, task=task)
         counts[task.name] = Counts.seen
     one_again = 1
     assert counts["classification"] == 3 * GRID.n_shifts + one_again
