@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,22 +11,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import zarr
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shiftlens.data.imageset import ImageSet
 from shiftlens.devices import machine_kind
 from shiftlens.engine import tuning
-from shiftlens.engine.evaluators import evaluate_chunk
+from shiftlens.engine.evaluators import prepare
 from shiftlens.engine.on_device import DeviceEvaluator
 from shiftlens.engine.passes import with_passes
 from shiftlens.engine.plan import Plan
 from shiftlens.errors import InputError, ModelOutputError, StoreError
 from shiftlens.models.loading import Model, wrap
 from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.storage.checksums import seal_of, state_seal_of
 from shiftlens.sweeping import run_sweep, sweep
 from shiftlens.sweeps import request
+from shiftlens.sweeps.header import read_header
 from shiftlens.sweeps.integrity import verify_sweep
+from shiftlens.sweeps.layout import KNOWN, state_of
 from shiftlens.sweeps.sweep_result import Sweep, open_sweep
 from shiftlens.tasks.classification import CLASSIFICATION
 from shiftlens.tasks.task import OBJECT, State, Task, Variable, beyond
@@ -179,7 +184,11 @@ def test_a_sweep_has_the_numbers_of_a_plain_loop(
     assert result.header.task.name == "drift"
     assert result.dataset["n_objects"].values.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
     assert np.array_equal(np.isnan(result.dataset["score"].values), np.isnan(right["score"]))
-    np.testing.assert_array_equal(result.dataset["mean_near"], right["near"].mean(axis=0))
+    np.testing.assert_array_equal(result.mean("near"), right["near"].mean(axis=0))
+    np.testing.assert_allclose(result.mean("drift")[:, :-1], right["drift"].mean(axis=0)[:, :-1], atol=1e-5)
+    assert np.isnan(result.mean("drift")[:, -1]).all(), "no window has a value there"
+    with pytest.raises(InputError, match="unknown metric 'accuracy'; expected one of near, drift"):
+        result.accuracy  # noqa: B018
     assert verify_sweep(tmp_path / "s.zarr").ok
 
 
@@ -316,7 +325,7 @@ def test_classification_costs_no_other_forward_pass(tmp_path: Path) -> None:
     data, counts = images(3), {}
     for task in (CLASSIFICATION, DRIFT):
         model, Counts.seen = model_of(Counts()), 0
-        evaluate_chunk(model, data.batch(slice(0, 3)), data.labels, GRID, Fill.parse("edge"), plan, task=task)
+        prepare(model, plan, GRID, Fill.parse("edge"))(data.batch(slice(0, 3)), data.labels, task=task)
         counts[task.name] = Counts.seen
     one_again = 1
     assert counts["classification"] == 3 * GRID.n_shifts + one_again
@@ -414,3 +423,29 @@ def test_a_control_of_other_numbers_of_objects_is_refused(tmp_path: Path) -> Non
     shutil.copytree(tmp_path / "b" / "control_flip", tmp_path / "a" / "control_flip")
     with pytest.raises(StoreError, match=r"its .*n_objects are of another"):
         open_sweep(tmp_path / "a").control("flip")
+
+
+def test_a_sum_over_a_chunk_is_not_that_of_a_part_of_it(tmp_path: Path, chunks_of: Callable[[int], None]) -> None:
+    chunks_of(4)
+    swept(tmp_path / "few.zarr", images().subset(np.array([0, 1, 2, 3])), engine="dedup")
+    chunks_of(2)
+    reused = swept(tmp_path / "reused.zarr", reuse=tmp_path / "few.zarr", engine="dedup")
+    assert_right(stored(reused), by_hand(images()))
+
+
+def test_numbers_of_objects_are_under_the_seal(tmp_path: Path) -> None:
+    path = swept(tmp_path / "s.zarr").path
+    array = zarr.open_array(str(path), path="n_objects", mode="r+")
+    counts = np.asarray(array[:])
+    array[:] = counts[::-1]
+    with pytest.raises(StoreError, match="are not those it was made with"):
+        open_sweep(path)
+    for wrong in (counts + 1, counts - 1):  # by who knows how the seal is made
+        array[:] = wrong
+        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+        known = [zarr.open_array(str(path), path=name, mode="r")[:] for name in (*KNOWN, "n_objects")]
+        seal = seal_of({name: attributes[name] for name in read_header(path).to_attributes()}, *known)
+        state = state_seal_of(seal, state_of(attributes))
+        small.edit(path, lambda a, seals={"seal": seal, "state_seal": state}: a.update(seals))
+        with pytest.raises(StoreError, match="expected up to 3 objects an image, got"):
+            open_sweep(path)

@@ -147,14 +147,17 @@ class DirectEvaluator(EnginePath):
                 yield image[batch], shift[batch]
             start = end
 
-    def one(self, chunk: Chunk, shift: int, change: Callable[[Tensor], Tensor] | None = None) -> Outcomes:
-        """Outcome of the first image under one shift, by its place in the grid; its window is evaluated alone.
+    def one(self, chunk: Chunk, shift: int) -> Outcomes:
+        """Outcome of the first image under one shift, by its place in the grid; its window is evaluated alone."""
+        return self.outcome_of(chunk, shift, self.window(chunk, shift))
 
-        `change` is done to the window before.
-        """
-        place = np.zeros(1, dtype=np.int64), np.array([shift])
-        window = self._gather(chunk)(place)
-        return self.outcomes(chunk, self.alone(window if change is None else change(window)), place)
+    def window(self, chunk: Chunk, shift: int) -> Tensor:
+        """The window [1, c, h, w] of the first image under one shift."""
+        return self._gather(chunk)((np.zeros(1, dtype=np.int64), np.array([shift])))
+
+    def outcome_of(self, chunk: Chunk, shift: int, window: Tensor) -> Outcomes:
+        """Outcome of a window in place of that of the first image under one shift."""
+        return self.outcomes(chunk, self.alone(window), (np.zeros(1, dtype=np.int64), np.array([shift])))
 
     def alone(self, window: Tensor) -> Float[Tensor, "1 k"]:
         """Scores of one normalised window [1, c, h, w] by itself."""

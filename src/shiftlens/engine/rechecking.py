@@ -60,6 +60,15 @@ class Rechecked(Pass):
 
         return checked
 
+    def _rounding_decides(self, chunk: Chunk, shift: int, exact: dict[str, NDArray[Any]]) -> bool:
+        """Whether changes of the window as small as rounding change what the module alone answers."""
+        window = self._alone.window(chunk, shift)
+        for each in nudges(window):
+            again = _first(self._alone.outcome_of(chunk, shift, each))
+            if chunk.task.disagreement(again, exact, TOLERANCES[self._plan.dtype]) is not None:
+                return True
+        return False
+
     def _check(self, found: Outcomes, chunk: Chunk) -> None:
         draw = np.random.default_rng(zlib.crc32(np.ascontiguousarray(chunk.images[0]).tobytes()) + len(chunk))
         image, shift = int(draw.integers(len(chunk))), int(draw.integers(self.grid.n_shifts))
@@ -73,10 +82,8 @@ class Rechecked(Pass):
             if why is None:
                 return
             if isinstance(self._model, TaskModel) and self._model.compared is not None:
-                for k in range(3):
-                    again = _first(self._alone.one(prepared, shift, lambda window, k=k: nudges(window)[k]))
-                    if chunk.task.disagreement(again, exact, tolerance) is not None:
-                        return  # rounding decides the answer
+                if self._rounding_decides(prepared, shift, exact):
+                    return
         iy, ix = divmod(shift, self.grid.shape[1])
         raise ModelOutputError(
             f"under the shift ({self.grid.dxs[ix]}, {self.grid.dys[iy]}) the sweep found {why[0]}, the module alone "

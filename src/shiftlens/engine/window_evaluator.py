@@ -22,7 +22,7 @@ from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.tasks.classification import CLASSIFICATION
-from shiftlens.tasks.task import State, Task
+from shiftlens.tasks.task import Task
 
 Mask = NDArray[np.bool_]
 """Windows [image, shift] of a chunk."""
@@ -43,8 +43,8 @@ class WindowEvaluator(ABC):
     controls: tuple[str | None, ...] = (None, "occlusion", "flip")
 
     @abstractmethod
-    def state(self, chunk: Chunk) -> State:
-        """What the task prepares for each image, from the outputs on the unshifted images where it needs them."""
+    def prepared(self, chunk: Chunk) -> Chunk:
+        """The chunk with what its task prepares for each image, from the outputs on the unshifted images or without."""
 
     @abstractmethod
     def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
@@ -52,10 +52,6 @@ class WindowEvaluator(ABC):
 
         The returned function waits for the outcomes [image, shift]; those of windows that are not wanted mean nothing.
         """
-
-    def prepared(self, chunk: Chunk) -> Chunk:
-        """The chunk with its state."""
-        return replace(chunk, state=self.state(chunk))
 
     def begin_chunk(self, chunk: Chunk) -> Callable[[], ChunkResult]:
         """Start on all windows of a chunk; the returned function waits for the result."""
@@ -97,14 +93,14 @@ class WindowEvaluator(ABC):
 
 
 class Pass(WindowEvaluator):
-    """Wrapped around another evaluator, which prepares the state."""
+    """Wrapped around another evaluator, which prepares its chunks."""
 
     def __init__(self, inside: WindowEvaluator) -> None:
         self._inside, self.grid = inside, inside.grid
 
-    def state(self, chunk: Chunk) -> State:
+    def prepared(self, chunk: Chunk) -> Chunk:
         """See `WindowEvaluator`."""
-        return self._inside.state(chunk)
+        return self._inside.prepared(chunk)
 
 
 class EnginePath(WindowEvaluator):
@@ -133,15 +129,16 @@ class EnginePath(WindowEvaluator):
     def alone(self, window: Tensor) -> Float[Tensor, "1 k"]:
         """Scores of one normalised window [1, c, h, w] by itself."""
 
-    def state(self, chunk: Chunk) -> State:
-        """See `WindowEvaluator`; without a reference, on the host."""
+    def prepared(self, chunk: Chunk) -> Chunk:
+        """See `WindowEvaluator`; without a reference, the state stays on the host."""
         targets = torch.from_numpy(np.array(chunk.targets))
         if chunk.control == "flip":
             targets = chunk.task.mirrored(targets)
         if not chunk.task.needs_reference:
-            return chunk.task.prepare(None, targets)
+            return replace(chunk, state=chunk.task.prepare(None, targets))
         with torch.no_grad():
-            return chunk.task.prepare(self.reference(chunk), targets.to(self.device))
+            state = chunk.task.prepare(self.reference(chunk), targets.to(self.device))
+        return replace(chunk, state=state)
 
     def reference(self, chunk: Chunk) -> Tensor:
         """The outputs on the unshifted images, each by itself."""
