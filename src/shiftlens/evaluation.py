@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.models.loading import Model, model_and_images
 from shiftlens.models.matching import MAX_PIXELS, check_labels, on_input_grid, scores_for
 from shiftlens.models.probing import evaluating
-from shiftlens.naming import Printed
+from shiftlens.naming import Printed, of_source
 from shiftlens.shifts import Fill, Shift, translate
 from shiftlens.stats import mean_interval, wilson
 
@@ -32,6 +32,7 @@ class Evaluation(Printed):
 
     `accuracy` and `per_class` are shares from 0 to 1 (None for a class without images), intervals are 95 % (Wilson for
     shares, Student's t for the loss; None for one image), `loss` is the mean cross-entropy in nats.
+    `n_source` is how many images the source holds of which these are `n`.
     """
 
     accuracy: float
@@ -42,10 +43,12 @@ class Evaluation(Printed):
     per_class: dict[str, float | None]
     shift: Shift
     fill: str
+    n_source: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `shiftlens evaluate --json`."""
-        return vars(self) | {
+        facts = {name: value for name, value in vars(self).items() if name != "n_source"}
+        return facts | {
             "accuracy_interval": list(self.accuracy_interval),
             "loss_interval": None if self.loss_interval is None else list(self.loss_interval),
             "shift": [self.shift.dx, self.shift.dy],
@@ -59,7 +62,7 @@ class Evaluation(Printed):
         worst = min(seen, key=lambda name: seen[name])
         return [
             f"accuracy {100 * self.accuracy:.2f} % [{low:.2f}, {high:.2f}], loss {self.loss:.4f} nats{spread} "
-            f"({self.n:,} images, shift ({self.shift.dx}, {self.shift.dy}), fill {self.fill})",
+            f"({of_source(self.n, self.n_source)} images, shift ({self.shift.dx}, {self.shift.dy}), fill {self.fill})",
             f"weakest class: {worst} {100 * seen[worst]:.1f} %",
         ]
 
@@ -129,7 +132,8 @@ def evaluate(
     if len(odd):
         named = ", ".join(str(i) for i in odd[:10].tolist())
         raise ModelOutputError(f"the loss is not finite for images {named} (position in the source)")
-    return summarise(losses, right, images.labels, model.class_names or images.class_names, shift, parsed.name)
+    names = model.class_names or images.class_names
+    return replace(summarise(losses, right, images.labels, names, shift, parsed.name), n_source=images.n_source)
 
 
 def summarise(

@@ -27,7 +27,7 @@ from shiftlens.lens.map_scores import LEAVES, scores_of_average, scores_of_pictu
 from shiftlens.lens.moments import Moments
 from shiftlens.lens.repadding import Repadded
 from shiftlens.models.loading import Model, as_model
-from shiftlens.models.matching import on_input_grid
+from shiftlens.models.matching import held_out, on_input_grid
 from shiftlens.models.probing import evaluating
 from shiftlens.sweeps.header import software_versions
 
@@ -122,6 +122,7 @@ def features(
     module, asked = net_of(wanted), _controls(controls)
     target = resolve_device(device)
     if average is not None:
+        average = held_out(wanted, average)
         average, size = on_input_grid(wanted if size is None else _with_size(wanted, size), average)
     seen = shown(wanted, picture, size, seed)
     graph = graph_of(wanted, (int(seen.x.shape[2]), int(seen.x.shape[3])))

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from shiftlens.naming import of_source
+
 Progress = Callable[[int, int], None]
 """Told the evaluations (images x shifts, controls too) done so far and in all: at the start (what was there already),
 after every chunk, and about once a second inside a long one."""
@@ -96,10 +98,10 @@ class SweepStats:
     n_images_used: int
     half_width: float | None = None
 
-    def images_text(self) -> str:
-        """How many images, and how well an adaptive sweep knows their accuracies."""
+    def images_text(self, n_source: int | None = None) -> str:
+        """How many images of a source's, and how well an adaptive sweep knows their accuracies."""
         if self.half_width is None:
-            return f"{self.n_images:,} images"
+            return f"{of_source(self.n_images, n_source)} images"
         known = f"every accuracy is known to ±{self.half_width:.2f} points together, with 95 % confidence:"
         return f"{known} {self.n_images_used:,} of {self.n_images:,} images"
 
