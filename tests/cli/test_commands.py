@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import shiftlens as sl
@@ -169,6 +170,28 @@ def test_evaluate_agrees_with_the_sweep(net: Path, tmp_path: Path, capsys: pytes
         values = json.loads(capsys.readouterr().out)
         assert values["accuracy"] == pytest.approx(float(sweep.accuracy.sel(dx=dx, dy=dy)), abs=1e-9)
         assert values["loss"] == pytest.approx(float(sweep.mean_loss.sel(dx=dx, dy=dy)), abs=1e-5)
+
+
+def test_every_result_says_how_many_of_the_images_were_used(
+    net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for k in range(30):
+        place = tmp_path / "set" / f"class{k % 3}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (8 * k, 0, 0)).save(place / f"{k}.png")
+    base = ["--model", f"{net}:make", "--mean", "0", "--std", "1", "--data", f"folder:{tmp_path / 'set'}", "--quiet"]
+    sweep = ["sweep", "--max-shift", "1"]
+    for command in (["evaluate"], ["consistency"], sweep):
+        for extra, told in (
+            ([], "30 images"),
+            (["--split", "test"], "6 of 30 images"),
+            (["--limit", "9"], "9 of 30 im"),
+        ):
+            out = ["--out", str(tmp_path / f"{len(told)}.zarr")] if command is sweep else []
+            assert main([*command, *base, *extra, *out]) == 0
+            line = capsys.readouterr().out.splitlines()[0]
+            assert told in line
+            assert (" of 30" in line) == (" of 30" in told)
 
 
 def test_a_gpu_checkpoint_with_prefixes(net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,16 +63,12 @@ class Pictures(Protocol):
 
 
 class Source(NamedTuple):
-    """What a kind of source opens.
-
-    `labels` and `class_names` are of all its `pictures`; `chosen` are the positions of the split that was asked for,
-    None where the source has no splits of its own.
-    """
+    """What a kind of source opens: pictures of the split that was asked for, of all where it `has_splits` not."""
 
     pictures: Pictures
     labels: Int64[np.ndarray, " n"]
     class_names: list[str] | None
-    chosen: Int64[np.ndarray, " k"] | None = None
+    has_splits: bool = False
     natural_flip: bool = True
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Int64, UInt64
 
 from shiftlens.errors import InputError
 
-SPLITS = ("train", "test")
+SPLITS = ("train", "test", "all")
 
 # One stream each, so that the images picked by a limit do not depend on who was held out, and the other way round.
 _SPLIT_STREAM = 1

@@ -81,9 +81,9 @@ class Rechecked(Pass):
             why = chunk.task.disagreement(rows, exact, tolerance)
             if why is None:
                 return
-            if isinstance(self._model, TaskModel) and self._model.compared is not None:
-                if self._rounding_decides(prepared, shift, exact):
-                    return
+            reorders = isinstance(self._model, TaskModel) and self._model.compared is not None
+            if reorders and self._rounding_decides(prepared, shift, exact):
+                return
         iy, ix = divmod(shift, self.grid.shape[1])
         raise ModelOutputError(
             f"under the shift ({self.grid.dxs[ix]}, {self.grid.dys[iy]}) the sweep found {why[0]}, the module alone "

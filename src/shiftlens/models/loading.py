@@ -17,6 +17,7 @@ from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError
 from shiftlens.models.checkpoints import fit_weights, named_as, read_weights
 from shiftlens.models.factories import call_factory
+from shiftlens.models.matching import held_out
 from shiftlens.models.probing import Classifier, Probe, evaluating, scores_of
 from shiftlens.models.programs import refuse_program
 from shiftlens.models.runs import load_run
@@ -249,9 +250,10 @@ def as_model(model: Model | nn.Module | str | Path, images: ImageSet | None = No
 def model_and_images(
     model: Model | nn.Module | str | Path, images: ImageSet | str, *, device: str = "auto"
 ) -> tuple[Model, ImageSet]:
-    """Both arguments of a public function in their own form: see `as_model` and `as_images`."""
+    """Both arguments of a public function in their own form: see `as_model`, `as_images` and `held_out`."""
     images = as_images(images)
-    return as_model(model, images, device=device), images
+    model = as_model(model, images, device=device)
+    return model, held_out(model, images)
 
 
 def _load(name: str, weights: str | Path | None, key: str | None) -> Loaded:

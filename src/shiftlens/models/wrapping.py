@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from html import escape
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from shiftlens.models.probing import (
     refuse_script,
     scores_of,
 )
+from shiftlens.naming import printable
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +77,32 @@ class Model:
         size = "x".join(map(str, self.input_size or ())) or "any size"
         names = "" if self.class_names is None else f", {len(self.class_names)} classes"
         return f"<Model {self.name}: {self.n_parameters:,} parameters, input {size}{names}>"
+
+    def _repr_html_(self) -> str:
+        rows = {"network": type(self.module).__name__, "parameters": f"{self.n_parameters:,}"}
+        rows["input"] = "x".join(map(str, self.input_size or ())) or "any size"
+        if self.class_names is not None:
+            rows["classes"] = f"{len(self.class_names):,} ({', '.join(self.class_names[:3])}, ...)"
+        cells = "".join(f"<tr><th>{name}</th><td>{escape(printable(value))}</td></tr>" for name, value in rows.items())
+        return f"<table><caption>{escape(printable(self.name))}</caption>{cells}</table>"
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """Call the module, in the mode that it is in; see also `scores`."""
+        return self.module(*inputs, **options)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Index the module: `model[0][3]` is a layer of a chain of chains."""
+        return self.module[index]  # type: ignore[index]
+
+    def __len__(self) -> int:
+        """Length of the module."""
+        return len(self.module)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.module)  # type: ignore[call-overload, no-any-return]
+
+    def __bool__(self) -> bool:
+        return True  # whether or not the module has a length
 
     @property
     def is_module(self) -> bool:
@@ -237,7 +265,7 @@ def build_model(
         wrapped = isinstance(module, nn.Module) and (inner == "_orig_mod" or _is_parallel(module))
         if wrapped and isinstance(getattr(module, inner, None), nn.Module):
             module = getattr(module, inner)
-    if not callable(module):
+    if not callable(module) or isinstance(module, Model):
         raise InputError(f"model: expected an nn.Module or a callable, got {type(module).__name__}")
     said = list(notes)
     refuse_script(module, name)
