@@ -29,6 +29,7 @@ from shiftlens.lens.repadding import Repadded
 from shiftlens.models.loading import Model, as_model
 from shiftlens.models.matching import on_input_grid
 from shiftlens.models.probing import evaluating
+from shiftlens.models.zoo import declared_size
 from shiftlens.sweeps.header import software_versions
 
 MAX_PIXELS = 2**17
@@ -68,7 +69,8 @@ def features(
     Parameters
     ----------
     model
-        A `Model` or a spec; or a net (then with `size`, and taken to want normalised images).
+        A `Model` or a spec; or a net (with `size`, unless it declares one as timm's do; taken to want normalised
+        images).
     picture
         `zeros` (0 after normalisation, what the fill `mean` gives), `black`, `noise`, or an image file.
     average
@@ -120,7 +122,7 @@ def features(
         check_target(out)  # before any work is done
     average = None if average is None else as_images(average)
     if isinstance(model, nn.Module):  # any net: it need not be a classifier, as `wrap` asks
-        wanted = Model(model, Preprocessing(size=size), type(model).__name__)
+        wanted = Model(model, Preprocessing(size=size or declared_size(model)), type(model).__name__)
     else:
         wanted = as_model(model, average, device=device)
     module, asked, target = net_of(wanted), _controls(controls), resolve_device(device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -121,6 +121,13 @@ def timm_preprocessing(name: str, module: nn.Module) -> Preprocessing:
         interpolation=interpolation if interpolation in INTERPOLATIONS else "bilinear",
         declared=True,
     )
+
+
+def declared_size(module: nn.Module) -> tuple[int, int] | None:
+    """(h, w) that a net says itself, as those of timm do; None for others."""
+    config = getattr(module, "pretrained_cfg", None)
+    size = config.get("input_size") if isinstance(config, Mapping) else None
+    return (int(size[1]), int(size[2])) if isinstance(size, tuple | list) and len(size) == 3 else None
 
 
 def timm_pretrained(name: str) -> nn.Module:
