@@ -121,7 +121,7 @@ def _blank(run: FeatureRun) -> list[Finding]:
             "artefact-energy",
             f"At layer {plain(worst.name)}, {_share(_energy(worst))} of the power of {what} is spatial variation that "
             "the image cannot explain, the largest share of all layers.",
-            Quantity("artefact energy", layer=worst.name, of=run.shown),
+            Quantity("artefact energy", layer=worst.name, of=plain(run.shown)),
             number(_energy(worst), "share"),
             action=_robust(run),
         ),
