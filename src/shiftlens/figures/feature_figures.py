@@ -166,7 +166,7 @@ def overview(run: FeatureRun) -> Figure:
                 name = f"{_short(layer.name)}\n{values.shape[0]}x{values.shape[1]}"
                 axes.set_title(name, fontsize=7, parse_math=False)
             axes.set_xlabel(range_text(0.0 if constant else 100 * spread / top), fontsize=7)
-        grid[r][0].set_ylabel(row, fontsize=8)
+        grid[r][0].set_ylabel(row, fontsize=8, parse_math=False)
     kept = "" if len(layers) == len(run.layers) else f" ({len(layers)} of {len(run.layers)} layers)"
     about = "mean over channels, each map on its own scale; range is a share of its largest value"
     suptitle(figure, f"{run.model}: {about}{kept}", 10)
@@ -191,7 +191,7 @@ def depth(run: FeatureRun) -> Figure:
         _line(top, x, noise, "expected by chance", ":", "0.5")
     top.set_yscale("log")
     top.set_ylabel("artefact energy\n(1e-8 stands for constant)")
-    top.legend(fontsize=8, frameon=False)
+    _legend(top)
     _line(middle, x, [_number(s.reach_pixels) for s in scores], "from a border", "o-", "C0")
     middle.axhline(min(run.size) / 2, color="0.6", linestyle="--", linewidth=1)
     middle.set_ylabel("border reach (px)\n- - half the image")
@@ -201,7 +201,7 @@ def depth(run: FeatureRun) -> Figure:
     _line(bottom, x, [_number(s.contrast_ud) for s in of_average or scores], f"up/down, {down}", "^-", "C3")
     bottom.set_ylim(-0.03, 1.03)
     bottom.set_ylabel("odd share\nof the variation")
-    bottom.legend(fontsize=8, frameon=False)
+    _legend(bottom)
     step = max(1, len(names) // 40)
     bottom.set_xticks(x[::step], names[::step], rotation=90, fontsize=7)
     suptitle(figure, f"{run.model}: artefacts over depth", 11)
@@ -210,6 +210,11 @@ def depth(run: FeatureRun) -> Figure:
 
 def _number(value: float | Skipped) -> float:
     return float("nan") if isinstance(value, Skipped) else float(value)
+
+
+def _legend(axes: Axes) -> None:
+    for text in axes.legend(fontsize=8, frameon=False).get_texts():
+        text.set_parse_math(False)  # an image's name may come from anybody
 
 
 def _line(axes: Axes, x: FloatArray, y: list[float], label: str, style: str, colour: str) -> None:

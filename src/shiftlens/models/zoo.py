@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,13 @@ def timm_preprocessing(name: str, module: nn.Module) -> Preprocessing:
         interpolation=interpolation if interpolation in INTERPOLATIONS else "bilinear",
         declared=True,
     )
+
+
+def declared_size(module: nn.Module) -> tuple[int, int] | None:
+    """(h, w) that a net says itself, as those of timm do; None for others."""
+    config = getattr(module, "pretrained_cfg", None)
+    size = config.get("input_size") if isinstance(config, Mapping) else None
+    return (int(size[1]), int(size[2])) if isinstance(size, tuple | list) and len(size) == 3 else None
 
 
 def timm_pretrained(name: str) -> nn.Module:

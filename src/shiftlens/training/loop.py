@@ -181,14 +181,9 @@ class _Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             net = VGG(
-                s.arch,
                 n_classes=len(self.images.class_names),
                 in_channels=self.images.n_channels,
-                padding=s.padding,
-                downsample=s.downsample,
-                head=s.head,
-                size=s.size,
-                width=s.width,
+                **{name: getattr(s, name) for name in ("arch", "padding", "downsample", "head", "size", "width")},
             )
             initialise(net, self.recipe)
         # Channels last is the layout that convolutions are fastest in, on both kinds of device.
@@ -296,7 +291,9 @@ class _Run:
         if not all(bool(torch.isfinite(tensor).all()) for tensor in self.net.state_dict().values()):
             raise _diverged(out, "a weight is not finite", epoch, len(steps) - 1, self.kept)
         is_last = epoch == schedule.n_epochs - 1
-        n, accuracy = self._look(everything=is_last)
+        n, accuracy = 0, None
+        if self.validation is not None:
+            n, accuracy = self.validation.look(self.net, None if is_last else self.settings.glance)
         row = {"epoch": epoch + 1, "train_loss": total / len(steps), "accuracy": accuracy, "n": n}
         self.record["epochs"].append(row | {"seconds": time.perf_counter() - begin})
         if not is_last and time.perf_counter() - self.saved < _CHECKPOINT_PAUSE[self.device.type]:
@@ -305,15 +302,6 @@ class _Run:
         save_checkpoint(out, self.net.state_dict(), {} if is_last else self.optimiser.state(), self.record)
         save_record(out, self.record)
         self.saved, self.kept = time.perf_counter(), epoch + 1
-
-    def _look(self, *, everything: bool) -> tuple[int, float | None]:
-        """How many validation images were looked at, and the share of right answers."""
-        if self.validation is None:
-            return 0, None
-        if everything:
-            return len(self.validation), self.validation.accuracy(self.net)
-        n = min(len(self.validation), self.settings.glance)
-        return n, self.validation.glance(self.net, n) if n else None
 
     def _finish(self, out: Path, resumed: int) -> TrainResult:
         for part in self.net.modules():
