@@ -110,7 +110,7 @@ def page_of(notebook: dict[str, Any], name: str) -> tuple[str, dict[str, bytes]]
             if "image/png" in data:
                 picture = f"{name}-{len(pictures) + 1}.png"
                 pictures[picture] = base64.b64decode("".join(data["image/png"]))
-                parts.append(f"![Picture {len(pictures)} of this notebook]({picture})")
+                parts.append(f"![Figure {len(pictures)} of this notebook]({picture})")
             elif "text/html" in data:
                 parts.append(f"<div>\n{''.join(data['text/html']).strip()}\n</div>")
             else:

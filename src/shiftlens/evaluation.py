@@ -16,7 +16,7 @@ from shiftlens.data.images import ImageSet
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.models.loading import Model, model_and_images
-from shiftlens.models.matching import MAX_PIXELS, check_labels, on_input_grid, scores_for
+from shiftlens.models.matching import MAX_PIXELS, LabelMap, labelled_for, on_input_grid, scores_for
 from shiftlens.models.probing import evaluating
 from shiftlens.naming import Printed
 from shiftlens.shifts import Fill, Shift, translate
@@ -76,6 +76,7 @@ def evaluate(
     fill: str | float | Fill = "black",
     device: str = "auto",
     batch_size: int | None = None,
+    label_map: LabelMap | str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluate every image under one shift, in float32.
@@ -94,6 +95,8 @@ def evaluate(
     batch_size
         Images in a forward pass; by default as many as fit. A model whose answer depends on the other images of its
         batch is refused, unless every image is evaluated by itself: 1.
+    label_map
+        From the images' classes to the model's; see `models.matching.labelled_for`.
     progress
         Called with (images done, images in all).
 
@@ -107,9 +110,9 @@ def evaluate(
     """
     parsed, target = Fill.parse(fill), resolve_device(device)
     model, images = model_and_images(model, images, device=device)
-    pictures, (h, w) = on_input_grid(model, images)
+    images, (h, w) = on_input_grid(model, images)
     model = model.at((h, w))
-    check_labels(model, images)
+    images = labelled_for(model, images, label_map)
     losses = np.empty(len(images))
     right = np.empty(len(images), dtype=np.bool_)
     if batch_size is not None and batch_size < 1:
@@ -120,7 +123,7 @@ def evaluate(
     with evaluating(model.module), torch.no_grad():
         for start in range(0, len(images), batch):
             positions = np.arange(start, min(start + batch, len(images)))
-            x = model.preprocessing.normalise(torch.from_numpy(pictures.batch(positions)).to(target))
+            x = model.preprocessing.normalise(torch.from_numpy(images.batch(positions)).to(target))
             scores = scores_for(model, _shifted(x, shift, parsed, model), images.index[positions])
             if start == 0 and len(x) > 1:
                 _refuse_batch_dependent(model, _shifted(x, shift, parsed, model), scores, images.index[positions])

@@ -19,7 +19,7 @@ from shiftlens.data.imageset import ImageSet
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError
 from shiftlens.models.loading import Model, model_and_images
-from shiftlens.models.matching import MAX_PIXELS, check_labels, on_input_grid, scores_for
+from shiftlens.models.matching import MAX_PIXELS, labelled_for, on_input_grid, scores_for
 from shiftlens.models.probing import evaluating
 from shiftlens.naming import Printed, unknown_name
 from shiftlens.shifts import Fill, canvas
@@ -179,7 +179,7 @@ def consistency(
     target = resolve_device(device)
     h, w = views.size
     model = model.at(views.size)
-    check_labels(model, images)
+    images = labelled_for(model, images)
     starts = views.starts(_drawn(images.index, n_passes, views.offsets, seed))
     same = np.empty((len(images), n_passes), np.bool_)
     right = np.empty((len(images), n_passes, 2), np.bool_)

@@ -105,7 +105,7 @@ def test_an_incomplete_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main(["findings", path, "--partial", "--json"]) == 0
     found = {each["id"]: each for each in json.loads(capsys.readouterr().out)["findings"]}
     assert "4 of 7 images" in found["incomplete"]["statement"]
-    share = (result.prediction == small.labels(7)[:, None, None])[3:, 1, 2].mean()
+    share = (result["prediction"] == small.labels(7)[:, None, None])[3:, 1, 2].mean()
     assert found["accuracy-at-rest"]["value"] == pytest.approx(share)
     assert main(["findings", path, "--partial", "--map", "-q"]) == 0
     assert "4 images x 15 shifts" in capsys.readouterr().out

@@ -249,7 +249,7 @@ def test_other_input_sizes_are_compared_on_common_shifts_with_scaled_areas() -> 
     assert found.rows[1].retained_area.value == pytest.approx(same.rows[1].retained_area.value * scale**2)
     assert found.rows[1].retained_radius.hi == pytest.approx(same.rows[1].retained_radius.hi * scale)
     assert found.rows[0].retained_area == same.rows[0].retained_area
-    assert found.rows[1].at_rest == same.rows[1].at_rest
+    assert found.rows[1].unshifted == same.rows[1].unshifted
     assert found["b"].differences["near"].estimate == same["b"].differences["near"].estimate
     change = found["b"].differences["retained"].estimate.value
     assert change == pytest.approx(found.rows[1].retained_area.value - found.rows[0].retained_area.value)

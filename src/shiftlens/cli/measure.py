@@ -18,6 +18,7 @@ def evaluate(
     images: o.ImageOptions,
     shift: Annotated[tuple[int, int], typer.Option("--shift", help="DX DY in pixels: right, down.")] = (0, 0),
     fill: o.Fill = "black",
+    label_map: o.LabelMap = None,
     batch_size: o.BatchSize = None,
     seed: o.Seed = 0,
 ) -> o.Answer:
@@ -41,6 +42,7 @@ def evaluate(
             fill=fill,
             device=model.device,
             batch_size=batch_size,
+            label_map=label_map,
             progress=report,
         )
     return result.to_dict(), result.lines()
@@ -92,6 +94,7 @@ def sweep(
     ] = None,
     step: Annotated[int, typer.Option("--step", help="Distance between neighbouring shifts in pixels.")] = 1,
     fill: o.Fill = "black",
+    label_map: o.LabelMap = None,
     half_width: Annotated[
         float | None,
         typer.Option(
@@ -174,6 +177,7 @@ def sweep(
             cluster=cluster,
             half_width=half_width,
             reuse=reuse,
+            label_map=label_map,
             progress=report,
             announce=shell.say,
         )

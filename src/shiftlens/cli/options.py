@@ -31,12 +31,22 @@ ModelSpec = Annotated[
 Weights = Annotated[
     str | None, typer.Option("--weights", help="Weights file for a factory; 'random' for torchvision: or timm:.")
 ]
+WeightsKey = Annotated[
+    str | None, typer.Option("--weights-key", help="Key of the weights in a file that holds several tables: ema.")
+]
 InputSize = Annotated[str | None, typer.Option("--input-size", help="The model's input, H or HxW pixels.")]
 DATA = "digits, cifar10, folder:PATH, parquet:PATH or torchvision:NAME"
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder with data sets (else $SHIFTLENS_DATA, else downloaded).")
 ]
 Limit = Annotated[int | None, typer.Option("--limit", help="Use N images only, a fixed class-stratified subset.")]
+LabelMap = Annotated[
+    Path | None,
+    typer.Option(
+        "--label-map",
+        help='JSON file that names the model\'s class of each class: {"cat": "tabby", "dog": 207}.',
+    ),
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(
@@ -73,6 +83,7 @@ class ModelOptions(Options):
 
     model: ModelSpec
     weights: Weights = None
+    weights_key: WeightsKey = None
     mean: Annotated[
         str | None, typer.Option("--mean", help="Pixel means the model expects, range 0 to 1: 0.5,0.5,0.5")
     ] = None
@@ -89,6 +100,7 @@ class ModelOptions(Options):
         loaded = load_model(
             self.model,
             weights=self.weights,
+            weights_key=self.weights_key,
             mean=self.mean,
             std=self.std,
             input_size=size(self.input_size, "--input-size"),

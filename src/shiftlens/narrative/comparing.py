@@ -208,7 +208,7 @@ def _row(aligned: Aligned, k: int, scores: Scores, differences: dict[Quantity, E
     nothing = Estimate(0.0, 0.0, 0.0, aligned.metric.difference_unit, aligned.n_images, "the baseline itself")
     return Row(
         name=arm.name,
-        at_rest=scores.at_rest,
+        unshifted=scores.unshifted,
         near=scores.estimate("near"),
         retained_area=kept if isinstance(kept, Skipped) else kept.area,
         retained_radius=kept if isinstance(kept, Skipped) else kept.radius,

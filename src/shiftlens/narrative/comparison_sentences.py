@@ -29,7 +29,7 @@ MEANINGS: dict[Score, str] = {
     "agreement": MORE_CONSISTENT,
 }
 COLUMN_OF: dict[Score, str] = {
-    "at-rest": "at_rest",
+    "at-rest": "unshifted",
     "near": "near",
     "worst": "worst_of_radius",
     "retained": "retained_area",

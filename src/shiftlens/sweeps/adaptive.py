@@ -96,10 +96,10 @@ def _until(
         if missing:
             yield [Job(group, chunk) for chunk in missing]
         for values, *_ in group.metrics(chunks):
-            band.add(values.reshape(len(values), n_cells))
+            band.add(values.reshape(len(values), n_cells).astype(np.bool_))
         look = band.look()
         if missing:
-            announce(_described(look))
+            announce(_described(look, next(iter(group.means_of.values())).name))
         if look.half_width <= half_width:
             group.stop_at(stop)
             expect(stop)
@@ -142,10 +142,10 @@ def refuse_other_kind(stored: SweepHeader, path: Path, half_width: float | None)
         )
 
 
-def _described(look: Look) -> str:
+def _described(look: Look, metric: str) -> str:
     if look.n_images == look.n_population:
         return f"all {look.n_images:,} images are measured: no width is left"
     return (
-        f"after {look.n_images:,} of {look.n_population:,} images every accuracy is known to "
+        f"after {look.n_images:,} of {look.n_population:,} images every {metric} is known to "
         f"±{look.half_width:.2f} points"
     )

@@ -99,13 +99,13 @@ def checked_half_width(half_width: float) -> float:
     return float(half_width)
 
 
-def half_width_of_others(accuracy: NDArray[np.float64], n_images: int) -> float:
+def half_width_of_others(share: NDArray[np.float64], n_images: int) -> float:
     """Points by which accuracies may miss those over other images of the same kind: 95 %, all shifts together.
 
     Wilson's intervals, Bonferroni over the shifts (dy, dx), around shares of `n_images`.
     """
-    lo, hi = wilson(np.rint(accuracy * n_images), n_images, z_value(n_comparisons=accuracy.size))
-    return 100 * float(np.maximum(accuracy - lo, hi - accuracy).max())
+    lo, hi = wilson(np.rint(share * n_images), n_images, z_value(n_comparisons=share.size))
+    return 100 * float(np.maximum(share - lo, hi - share).max())
 
 
 def images_for_others(half_width: float, n_shifts: int) -> int:
