@@ -247,7 +247,9 @@ def test_the_stored_plan_is_kept(tmp_path: Path, model: Model, monkeypatch: pyte
         ({"grid": ShiftGrid(2)}, "another max-shift"),
         ({"grid": ShiftGrid((2, 3), 2)}, "another step"),
         ({"fill": "mean"}, "another fill: black, this run has mean"),
-        ({"images": pictures(6)}, "another data"),
+        ({"images": pictures(8)}, r"s\.zarr holds 7 images, 8 were requested: use --reuse .*s\.zarr .*or --overwrite"),
+        ({"images": pictures(4)}, r"s\.zarr holds 7 images, 4 were requested: choose another path or --overwrite"),
+        ({"images": ImageSet(np.zeros((N, 1, 6, 8), np.uint8), np.arange(N) % 3, name="noise")}, "another data"),
         ({"model": wrap(Net(4), mean=0.4, std=0.25, name="net")}, "another model"),
         (
             {"model": wrap(Net(), mean=0.3, std=0.25, name="net")},
@@ -265,6 +267,29 @@ def test_a_sweep_of_another_question_is_refused_and_left_alone(
     with pytest.raises(StoreError, match=says):
         sweep(**(first | options), out=tmp_path / "s.zarr")
     assert small.tree(tmp_path / "s.zarr") == before
+
+
+def test_a_user_may_overwrite_a_sweep_and_nothing_else(tmp_path: Path, model: Model) -> None:
+    out = tmp_path / "s.zarr"
+    sweep(model, pictures(), GRID, out=out, dtype="float32", controls=("flip",))
+    made = sweep(model, pictures(4), ShiftGrid(1), out=out, dtype="float32", overwrite=True)
+    assert (made.n_images, made.grid, made.controls, made.complete) == (4, ShiftGrid((1, 1)), (), True)
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".s.zarr.lock")] == ["s.zarr"]
+    # The place of a request that is refused stays as it was.
+    before = small.tree(out)
+    with pytest.raises(InputError):
+        sweep(model, pictures(4), GRID, out=out, engine="nonsense", overwrite=True)
+    assert small.tree(out) == before
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    with pytest.raises(StoreError):
+        sweep(model, pictures(4), GRID, out=tmp_path / "notes", overwrite=True)
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "mine"
+    sweep(model, pictures(), GRID, out=tmp_path / "c.zarr", dtype="float32", controls=("flip",))
+    before = small.tree(tmp_path / "c.zarr")
+    with pytest.raises(StoreError, match="holds a control of a sweep"):
+        sweep(model, pictures(), GRID, out=tmp_path / "c.zarr" / "control_flip", overwrite=True)
+    assert small.tree(tmp_path / "c.zarr") == before
 
 
 def test_another_torch_may_read_but_not_go_on(tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -419,4 +444,4 @@ def test_images_per_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     assert images_per_chunk(10_000, 4225, None, 3072) == 16
     assert images_per_chunk(10_000, 1089, 1_800_000_000, 150_528) == 7
     assert images_per_chunk(10_000, 4225, 10**15, 150_528) == 1
-    assert images_per_chunk(10_000, 9, None, 150_528) == 222
+    assert images_per_chunk(10_000, 9, None, 150_528) == 64

@@ -105,6 +105,9 @@ def sweep(
         Path | None,
         typer.Option("--reuse", help="Copy what this sweep of fewer of the same images holds; it is only read."),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the sweep at --out instead of resuming it.")
+    ] = False,
     control: Annotated[
         str | None, typer.Option("--control", help="Controls, separated by commas: occlusion,flip,canvas.")
     ] = None,
@@ -177,6 +180,7 @@ def sweep(
             cluster=cluster,
             half_width=half_width,
             reuse=reuse,
+            overwrite=overwrite,
             label_map=label_map,
             progress=report,
             announce=shell.say,

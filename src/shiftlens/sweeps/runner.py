@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -18,10 +20,10 @@ from shiftlens.engine.evaluators import check_controls, check_machine, make_plan
 from shiftlens.engine.outcomes import Chunk
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.engine.window_evaluator import WindowEvaluator
-from shiftlens.errors import ModelOutputError
+from shiftlens.errors import ModelOutputError, StoreError
 from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
-from shiftlens.storage.locking import clean_strays, disk_errors, output_lock
+from shiftlens.storage.locking import clean_strays, disk_errors, output_lock, set_aside
 from shiftlens.sweeps.adaptive import agree_on_width, refuse_other_kind, stages
 from shiftlens.sweeps.header import SweepHeader, read_header, sweep_exists
 from shiftlens.sweeps.integrity import restore_known
@@ -40,7 +42,13 @@ Announce = Callable[[str], None]
 
 
 def run(
-    request: Request, computer: Computer, *, progress: Progress | None, announce: Announce, started: float
+    request: Request,
+    computer: Computer,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None,
+    announce: Announce,
+    started: float,
 ) -> tuple[Sweep, SweepStats]:
     """Do what a resolved request asks for: open its store, fill it, and say how that went.
 
@@ -50,6 +58,8 @@ def run(
         From `request.resolve`.
     computer
         Where the chunks are computed.
+    overwrite
+        Begin anew in the place of a stored sweep, instead of resuming it.
     progress
         Called with the evaluations done and in all.
     announce
@@ -62,7 +72,7 @@ def run(
     with output_lock(request.out) as folder, roomy_heap(device), computer:
         with disk_errors(request.out, "clean up beside"):
             clean_strays(request.out)
-        if sweep_exists(request.out):
+        if sweep_exists(request.out) and not overwrite:
             store = _reopened(request, computer, announce)
         else:
             store = _created(request, computer, announce)
@@ -102,6 +112,7 @@ def _reopened(request: Request, computer: Computer, announce: Announce) -> Sweep
     path, stored = request.out, read_header(request.out)
     refuse_other_kind(stored, path, request.half_width)
     header = request.header(stored.plan)
+    _refuse_other_number(header, stored, request)
     header.refuse_other(stored, str(path))
     request.refuse_other_plan(stored.plan, path)
     if request.reuse is not None:
@@ -136,7 +147,29 @@ def _created(request: Request, computer: Computer, announce: Announce) -> SweepS
         chunk_size = short_chunk(chunk_size, len(request.images))
         header = header.model_copy(update={"schedule": Schedule.declared(len(request.images), chunk_size)})
     known = request.images.labels, request.images.index, request.n_objects
+    _make_room(request.out)
     return SweepStore.create(request.out, header, *known, chunk_size=chunk_size, controls=request.controls)
+
+
+def _refuse_other_number(header: SweepHeader, stored: SweepHeader, request: Request) -> None:
+    """Refuse a stored sweep of more or fewer images of the same data, with what to do about it."""
+    same = (header.model_digest, header.data, stored.control) == (stored.model_digest, stored.data, None)
+    there, here = SweepStore(request.out).main.n_population, len(request.images)
+    if same and header.data_digest != stored.data_digest and there != here:
+        reuse = f"use --reuse {request.out} (reuse=...) and another --out to keep its results, " if here > there else ""
+        raise StoreError(
+            f"{request.out} holds {there:,} images, {here:,} were requested: {reuse or 'choose another path '}or "
+            "--overwrite (overwrite=True) to replace it"
+        )
+
+
+def _make_room(path: Path) -> None:
+    """Remove the sweep at `path`; what else may lie there was refused before."""
+    if sweep_exists(path):
+        if read_header(path).control is not None:
+            raise StoreError(f"{path} holds a control of a sweep: expected the sweep itself to overwrite")
+        with disk_errors(path, "overwrite"):
+            shutil.rmtree(set_aside(path.resolve()))
 
 
 def _planned(request: Request, computer: Computer, announce: Announce) -> Plan:
