@@ -6,7 +6,6 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -67,7 +66,9 @@ def run(
     started
         `time.perf_counter()` when the call began.
     """
-    sweep_exists(request.out)  # before the lock, so that beside a foreign thing not even a lock file is made
+    # Before the lock, so that beside a foreign thing not even a lock file is made.
+    if sweep_exists(request.out) and overwrite and read_header(request.out).control is not None:
+        raise StoreError(f"{request.out} holds a control of a sweep: expected the sweep itself to overwrite")
     device = torch.device(computer.device(request.device))
     with output_lock(request.out) as folder, roomy_heap(device), computer:
         with disk_errors(request.out, "clean up beside"):
@@ -147,7 +148,9 @@ def _created(request: Request, computer: Computer, announce: Announce) -> SweepS
         chunk_size = short_chunk(chunk_size, len(request.images))
         header = header.model_copy(update={"schedule": Schedule.declared(len(request.images), chunk_size)})
     known = request.images.labels, request.images.index, request.n_objects
-    _make_room(request.out)
+    if sweep_exists(request.out):
+        with disk_errors(request.out, "overwrite"):
+            shutil.rmtree(set_aside(request.out.resolve()))
     return SweepStore.create(request.out, header, *known, chunk_size=chunk_size, controls=request.controls)
 
 
@@ -161,15 +164,6 @@ def _refuse_other_number(header: SweepHeader, stored: SweepHeader, request: Requ
             f"{request.out} holds {there:,} images, {here:,} were requested: {reuse or 'choose another path '}or "
             "--overwrite (overwrite=True) to replace it"
         )
-
-
-def _make_room(path: Path) -> None:
-    """Remove the sweep at `path`; what else may lie there was refused before."""
-    if sweep_exists(path):
-        if read_header(path).control is not None:
-            raise StoreError(f"{path} holds a control of a sweep: expected the sweep itself to overwrite")
-        with disk_errors(path, "overwrite"):
-            shutil.rmtree(set_aside(path.resolve()))
 
 
 def _planned(request: Request, computer: Computer, announce: Announce) -> Plan:
