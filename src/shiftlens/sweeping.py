@@ -14,6 +14,7 @@ from shiftlens.cluster.ray_workers import Cluster
 from shiftlens.data.imageset import ImageSet
 from shiftlens.models.matching import LabelMap
 from shiftlens.models.wrapping import Model
+from shiftlens.progress_bar import shows_progress
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.jobs import Computer
 from shiftlens.sweeps.progress import Progress, SweepStats
@@ -25,6 +26,7 @@ from shiftlens.tasks.task import Task
 logger = logging.getLogger(__name__)
 
 
+@shows_progress("sweeping", "evaluations")
 def sweep(
     model: Model | nn.Module | str | Path,
     images: ImageSet | str,
@@ -88,7 +90,7 @@ def sweep(
     overwrite
         Replace the sweep at `out` by a new one, instead of resuming it. Anything else at `out` is refused all the same.
     progress
-        Called with the evaluations done and in all.
+        Called with the evaluations done and in all. By default a bar on a terminal and in a notebook.
 
     Returns
     -------

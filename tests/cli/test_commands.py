@@ -405,9 +405,10 @@ def test_the_list_of_commands_cuts_no_summary(capsys: pytest.CaptureFixture[str]
 
 
 def test_progress_on_a_pipe_is_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from shiftlens import progress_bar
     from shiftlens.cli import console
 
-    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress_bar, "SECONDS_BETWEEN_LINES", 0.0)
     shell = console.Shell()
     with shell.progress("sweeping", "evaluations") as report:
         report(0, 10)

@@ -23,8 +23,9 @@ from shiftlens.shifts import ShiftGrid, translate
 from shiftlens.storage.locking import output_lock
 from shiftlens.sweeping import run_sweep, sweep
 from shiftlens.sweeps import header as attributes
-from shiftlens.sweeps import request, runner
+from shiftlens.sweeps import progress, request, runner
 from shiftlens.sweeps.group import SweepGroup
+from shiftlens.sweeps.progress import cost_text, duration
 from shiftlens.sweeps.request import default_grid, images_per_chunk
 from shiftlens.sweeps.sweep_result import open_sweep
 
@@ -433,6 +434,31 @@ def test_the_default_grid_is_the_pictures_size(tmp_path: Path) -> None:
     result = sweep(wrap(lambda x: x.mean(dim=(2, 3)), mean=0.5, std=0.5), pictures(2), out=tmp_path / "s.zarr")
     assert result.grid.shape == (13, 17)
     assert xr.open_zarr(tmp_path / "s.zarr", consolidated=False).dy.values[0] == -6
+
+
+def test_the_cost_is_said_before_the_work() -> None:
+    assert cost_text(99_999, None, 1) is None
+    assert cost_text(1000, 1000.0, 1) is None
+    long = cost_text(1_690_000, 2350.0, 2)
+    assert long is not None
+    assert long.startswith("1,690,000 evaluations, about 12 min at 2,350/s; cheaper: a step of 4 px")
+    assert cost_text(42_000_000, None, 1).startswith("42,000,000 evaluations; cheaper: a step of 2 px")
+    assert [duration(each) for each in (9.6, 99, 150, 5999, 36_000)] == ["10 s", "99 s", "2 min", "100 min", "10.0 h"]
+
+
+def test_a_long_sweep_says_its_cost_before_its_first_chunk(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LONG_SECONDS", 0.0)
+    said: list[str] = []
+    seen: list[int] = []
+    announce = lambda text: said.append(f"{text} ({len(seen)} reports)")  # noqa: E731
+    report = lambda done, total: seen.append(done)  # noqa: E731
+    run_sweep(model, pictures(), GRID, out=tmp_path / "s.zarr", announce=announce, progress=report)
+    (cost,) = [text for text in said if "evaluations, about" in text]
+    n = 7 * GRID.n_shifts
+    assert cost.startswith(f"{n:,} evaluations, about ")
+    assert cost.endswith("(0 reports)")
 
 
 def test_images_per_chunk(monkeypatch: pytest.MonkeyPatch) -> None:

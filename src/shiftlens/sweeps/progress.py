@@ -59,6 +59,32 @@ class Tally:
             self._last = time.monotonic()
 
 
+LONG_SECONDS = 10.0
+LONG_EVALUATIONS = 100_000
+"""From this on, the cost of a sweep is said before it begins."""
+
+
+def cost_text(n_evaluations: int, rate: float | None, step: int) -> str | None:
+    """What a sweep will cost, and what makes it cheaper; None where it is short.
+
+    `rate` is in evaluations a second, None where it was not measured.
+    """
+    if n_evaluations < LONG_EVALUATIONS if rate is None else n_evaluations < LONG_SECONDS * rate:
+        return None
+    time_needed = "" if rate is None else f", about {duration(n_evaluations / rate)} at {rate:,.0f}/s"
+    return (
+        f"{n_evaluations:,} evaluations{time_needed}; cheaper: a step of {2 * step} px (a quarter of them), a limit of "
+        "images, or a half-width (as many images as that needs)"
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time for people: seconds, minutes or hours."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
 @dataclass(frozen=True)
 class SweepStats:
     """How a sweep went.

@@ -28,7 +28,7 @@ from shiftlens.sweeps.header import SweepHeader, read_header, sweep_exists
 from shiftlens.sweeps.integrity import restore_known
 from shiftlens.sweeps.jobs import Compute, Computer, Job, check_result, with_sources
 from shiftlens.sweeps.looks import Schedule, half_width_of_others, short_chunk
-from shiftlens.sweeps.progress import Progress, SweepStats, Tally, peak_memory_bytes
+from shiftlens.sweeps.progress import LONG_EVALUATIONS, Progress, SweepStats, Tally, cost_text, peak_memory_bytes
 from shiftlens.sweeps.request import Request
 from shiftlens.sweeps.sweep_result import Sweep
 from shiftlens.sweeps.sweep_store import SweepStore
@@ -84,7 +84,7 @@ def run(
         if request.reuse is not None:
             announce(f"reusing the results of {request.reuse.n_images:,} images from {request.reuse.path}")
             compute = request.reuse.serving(compute)
-        tally, n_resumed = _fill(request, store, compute, progress, announce)
+        tally, n_resumed = _fill(request, store, compute, computer.rate, progress, announce)
     seconds = time.perf_counter() - started
     plan, made = store.main.header.plan, Sweep(SweepStore(request.out))
     others, known = None, store.main.half_width_reached
@@ -168,6 +168,9 @@ def _refuse_other_number(header: SweepHeader, stored: SweepHeader, request: Requ
 
 def _planned(request: Request, computer: Computer, announce: Announce) -> Plan:
     images = request.images
+    n_evaluations = len(images) * request.grid.n_shifts * (1 + len(request.controls))
+    if n_evaluations >= LONG_EVALUATIONS:
+        announce(f"measuring how to compute {n_evaluations:,} evaluations fastest")
     plan = computer.make_plan(
         request.model,
         images.batch(np.arange(min(PLAN_IMAGES, len(images)))),
@@ -192,7 +195,12 @@ def _planned(request: Request, computer: Computer, announce: Announce) -> Plan:
 
 
 def _fill(
-    request: Request, store: SweepStore, compute: Compute, progress: Progress | None, announce: Announce
+    request: Request,
+    store: SweepStore,
+    compute: Compute,
+    rate: float | None,
+    progress: Progress | None,
+    announce: Announce,
 ) -> tuple[Tally, int]:
     """Compute what is missing; returns the evaluations counted, and the images that were there already."""
     header = store.main.header
@@ -206,6 +214,9 @@ def _fill(
     n_done, n_total = sum(n_there) * n_shifts, n_each * store.main.n_images
     if half_width is None and 0 < n_done < n_total:
         announce(f"resuming {store.path}: {n_done:,} of {n_total:,} evaluations are there")
+    cost = cost_text(n_total - n_done, rate, header.grid.step)
+    if cost is not None:
+        announce(cost)
     tally = Tally(n_done, n_total, progress)
     for jobs in stages(groups, half_width, expect=lambda n: tally.expect(n * n_each), announce=announce):
         header.refuse_other_torch(str(store.path))
@@ -217,6 +228,9 @@ def _fill(
 
 class ThisProcess:
     """Computes chunks one after the other in this process; see `jobs.Computer`."""
+
+    def __init__(self) -> None:
+        self.rate: float | None = None
 
     def __enter__(self) -> ThisProcess:
         return self
@@ -234,7 +248,10 @@ class ThisProcess:
 
     def make_plan(self, model: Model, images: NDArray[np.uint8], grid: ShiftGrid, fill: Fill, **options: Any) -> Plan:
         """See `engine.evaluators.make_plan`."""
-        return make_plan(model, images, grid, fill, **options)
+        found: list[float] = []
+        plan = make_plan(model, images, grid, fill, told=found.append, **options)
+        self.rate = found[-1] if found else None
+        return plan
 
     def evaluator(self, model: Model, images: ImageSet, header: SweepHeader) -> Compute:
         """The function that computes the jobs of a sweep."""
