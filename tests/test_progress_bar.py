@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import shiftlens as sl
-from shiftlens.progress_bar import shows_progress
+from shiftlens.progress_bar import shows_progress, text_of
 
 
 class Terminal(io.StringIO):
@@ -32,6 +32,11 @@ def test_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == ("", "")
     own = lambda done, total: None  # noqa: E731
     assert counted(3, progress=own) is own
+
+
+def test_no_line_has_a_rate_of_nothing() -> None:
+    assert text_of("sweeping", "evaluations", 0, 10, 0.0) == "sweeping: 0 of 10 evaluations"
+    assert text_of("sweeping", "evaluations", 4, 10, 2.0) == "sweeping: 4 of 10 evaluations (2/s, 3 s left)"
 
 
 def test_a_terminal_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:

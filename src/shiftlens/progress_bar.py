@@ -44,8 +44,8 @@ class _Pace:
 
 def text_of(what: str, unit: str, done: int, total: int, rate: float) -> str:
     """One line: how much is done of how much there is, the rate, and the time left."""
-    left = f", {(total - done) / rate:,.0f} s left" if rate > 0 else ""
-    return f"{what}: {done:,} of {total:,} {unit} ({rate:,.0f}/s{left})"
+    pace = f" ({rate:,.0f}/s, {(total - done) / rate:,.0f} s left)" if rate > 0 else ""
+    return f"{what}: {done:,} of {total:,} {unit}{pace}"
 
 
 def lines(what: str, unit: str, say: Callable[[str], None]) -> Progress:
@@ -53,8 +53,9 @@ def lines(what: str, unit: str, say: Callable[[str], None]) -> Progress:
     pace = _Pace()
 
     def line(done: int, total: int) -> None:
+        rate = pace.rate(done)
         if pace.due(SECONDS_BETWEEN_LINES):
-            say(text_of(what, unit, done, total, pace.rate(done)))
+            say(text_of(what, unit, done, total, rate))
 
     return line
 
