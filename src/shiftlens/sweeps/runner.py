@@ -214,7 +214,9 @@ def _fill(
     n_done, n_total = sum(n_there) * n_shifts, n_each * store.main.n_images
     if half_width is None and 0 < n_done < n_total:
         announce(f"resuming {store.path}: {n_done:,} of {n_total:,} evaluations are there")
-    cost = cost_text(n_total - n_done, rate, header.grid.step)
+    there = dict(zip(request.controls, n_there[1:], strict=True))
+    n_canvas = n_shifts * (store.main.n_images - there["canvas"]) if "canvas" in there else 0
+    cost = cost_text(n_total - n_done, rate, header.grid.step, n_canvas=n_canvas, adaptive=half_width is not None)
     if cost is not None:
         announce(cost)
     tally = Tally(n_done, n_total, progress)
