@@ -6,7 +6,8 @@ import numpy as np
 
 from shiftlens.analysis.aliasing import Aliasing
 from shiftlens.analysis.asymmetry import Asymmetry
-from shiftlens.analysis.controls import ControlEffect, Emptying
+from shiftlens.analysis.controls import Emptying
+from shiftlens.analysis.differences import Effects
 from shiftlens.analysis.irregularity import FRAME, Irregularity, Reversal
 from shiftlens.analysis.summary import Metrics
 from shiftlens.narrative.finding import Finding
@@ -29,7 +30,7 @@ def other_padding(setting: Setting) -> Action:
     )
 
 
-def clearest(made: ControlEffect, metrics: Metrics) -> str:
+def clearest(made: Effects, metrics: Metrics) -> str:
     """The shift with the clearest effect of a control, for the note."""
     order = np.lexsort((-np.abs(made.effect).ravel(), made.p.ravel()))
     row, column = np.unravel_index(int(order[0]), made.effect.shape)
@@ -239,7 +240,7 @@ def controlled(metrics: Metrics, setting: Setting) -> list[Finding]:
     return found
 
 
-def _placement(made: ControlEffect, metrics: Metrics, setting: Setting) -> Finding:
+def _placement(made: Effects, metrics: Metrics, setting: Setting) -> Finding:
     test, moved, metric = tested(metrics, "placement overall"), made.overall, metrics.metric
     severity: Severity = "info"
     action = None

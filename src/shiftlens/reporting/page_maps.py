@@ -9,8 +9,7 @@ import numpy as np
 
 from shiftlens.analysis.arrays import IntArray, SweepArrays, Values
 from shiftlens.analysis.asymmetry import Asymmetry
-from shiftlens.analysis.controls import ControlEffect
-from shiftlens.analysis.differences import Differences
+from shiftlens.analysis.differences import Differences, Effects
 from shiftlens.analysis.summary import Metrics
 from shiftlens.figures.drawing import COLOURS, balanced, colours_of, diverging, least_of, limits_of, mirrored
 from shiftlens.narrative.performance import chosen_first
@@ -215,7 +214,7 @@ def _controls(metrics: Metrics) -> list[Map]:
         maps.append(of_metric(metric, f"control-{name}", "Controls", label, about, ends, control.n_images))
     padding = None if isinstance(metrics.padding, Skipped) else metrics.padding.effect
     for name, found in (("occlusion", metrics.placement), ("canvas", padding)):
-        if isinstance(found, ControlEffect):
+        if isinstance(found, Effects):
             label = f"Shifted minus control {name}"
             about = f"{label}; intervals hold for all shifts together. Red: better."
             # An effect is a cost: how much worse the shift is.
