@@ -41,7 +41,7 @@ def regions(metrics: Metrics) -> plt.Figure:
     arrays = metrics.sweep
     shifts = (arrays.dys, arrays.dxs)
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), width_ratios=(1, 1.25), layout="constrained")
-    drawn = heat_map(left, 100 * metrics.accuracy.value, shifts, (0.0, 100.0), COLOURS)
+    drawn = heat_map(left, 100 * metrics.profile("accuracy").map.value, shifts, (0.0, 100.0), COLOURS)
     for each, colour in zip(metrics.retained, ("white", "#ffb000", INK), strict=True):
         outline(left, each.region, shifts, colour)
         size = f"{each.area.value:,.0f} px², radius {each.radius.value:.1f}"
@@ -53,7 +53,7 @@ def regions(metrics: Metrics) -> plt.Figure:
     name_axes(left, short=True)
     figure.colorbar(drawn, ax=left, label="accuracy (%)", shrink=0.85)
     row = int(np.flatnonzero(arrays.dys == 0)[0])
-    accuracy = metrics.accuracy
+    accuracy = metrics.profile("accuracy").map
     right.fill_between(
         arrays.dxs,
         100 * accuracy.band_lo[row],
@@ -99,7 +99,7 @@ def sides(metrics: Metrics) -> plt.Figure:
     arrays = metrics.sweep
     found = metrics.asymmetry_x
     shifts = (arrays.dys, arrays.dxs)
-    accuracy = 100 * metrics.accuracy.value
+    accuracy = 100 * metrics.profile("accuracy").map.value
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
     drawn = heat_map(left, accuracy, shifts, (0.0, 100.0), COLOURS)
     k = int(np.argmax(np.abs(found.effect)))
@@ -137,7 +137,7 @@ def irregular(metrics: Metrics) -> plt.Figure:
     """Falls and recoveries: the rays and frames on the map of the loss, and the loss along them."""
     arrays = metrics.sweep
     shifts = (arrays.dys, arrays.dxs)
-    loss = metrics.loss.value
+    loss = metrics.profile("loss").map.value
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), width_ratios=(1, 1.25), layout="constrained")
     drawn = heat_map(left, loss, shifts, (0.0, float(loss.max())), NUMBER_COLOURS)
     for ray in rays(arrays):

@@ -22,6 +22,7 @@ FLOORS = {
     "devices": 0,
     "styling": 0,
     "paths": 1,
+    "progress_bar": 1,
     "sequential": 1,
     "shifts": 1,
     "nn": 1,

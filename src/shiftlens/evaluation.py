@@ -19,6 +19,7 @@ from shiftlens.models.loading import Model, model_and_images
 from shiftlens.models.matching import MAX_PIXELS, LabelMap, labelled_for, on_input_grid, scores_for
 from shiftlens.models.probing import evaluating
 from shiftlens.naming import Printed, of_source
+from shiftlens.progress_bar import shows_progress
 from shiftlens.shifts import Fill, Shift, translate
 from shiftlens.stats import mean_interval, wilson
 
@@ -70,6 +71,7 @@ class Evaluation(Printed):
         ]
 
 
+@shows_progress("evaluating", "images")
 def evaluate(
     model: Model | nn.Module | str | Path,
     images: ImageSet | str,

@@ -22,6 +22,7 @@ from shiftlens.models.loading import Model, model_and_images
 from shiftlens.models.matching import MAX_PIXELS, labelled_for, on_input_grid, scores_for
 from shiftlens.models.probing import evaluating
 from shiftlens.naming import Printed, of_source, unknown_name
+from shiftlens.progress_bar import shows_progress
 from shiftlens.shifts import Fill, canvas
 from shiftlens.stats import Estimate, FloatArray, mean_estimate, wilson
 
@@ -119,6 +120,7 @@ class _Views:
     starts: Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
 
+@shows_progress("measuring", "images")
 def consistency(
     model: Model | nn.Module | str | Path,
     images: ImageSet | str,

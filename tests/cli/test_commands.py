@@ -8,6 +8,7 @@ import pickle
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import nn
 
 import shiftlens as sl
 from shiftlens.cli import main
+from shiftlens.cli.app import app
 
 NET = """
 import torch
@@ -396,10 +398,40 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
     assert ("--seed" in text) == (command != "sweep")  # nothing in a sweep is drawn
 
 
+def test_help_is_grouped_by_subject_and_names_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "--help"]) == 0
+    out = capsys.readouterr().out
+    at = [out.index(f"\n{subject}:\n") for subject in ("Model", "Images", "Shifts", "Compute", "Output")]
+    assert at == sorted(at)
+    model, images, shifts, compute, output = (out[a:b] for a, b in pairwise([*at, len(out)]))
+    assert "--model SPEC" in model
+    assert "--limit N" in images
+    assert "--fill FILL" in shifts
+    assert "--device auto|cpu|cuda" in compute
+    assert "--engine auto|direct|dedup" in compute
+    assert "--out PATH" in output
+    # One's own model comes first.
+    assert out.index("--model net.py:make") < out.index("--model runs/vgg")
+
+
+@pytest.mark.parametrize("command", [str(each.callback.__name__) for each in app.registered_commands])
+def test_no_option_is_shown_by_its_type(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert not re.search("<[^>]*>", capsys.readouterr().out)
+
+
+def test_the_list_of_commands_cuts_no_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "..." not in out.split("Commands:")[1]
+    assert "an interrupted sweep is resumed by the same command." in out
+
+
 def test_progress_on_a_pipe_is_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from shiftlens import progress_bar
     from shiftlens.cli import console
 
-    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress_bar, "SECONDS_BETWEEN_LINES", 0.0)
     shell = console.Shell()
     with shell.progress("sweeping", "evaluations") as report:
         report(0, 10)

@@ -93,5 +93,5 @@ def asymmetry(values: Values, axis: Axis, flip: Values | None = None) -> Asymmet
         return Skipped(site, "no image changes between opposite shifts")
     dys, dxs = sweep.dys[plus // sweep.shape[1]], sweep.dxs[plus % sweep.shape[1]]
     return Asymmetry(
-        **found.effects(), axis=axis, dys=dys, dxs=dxs, without_data=flip is not None, metric=values.metric
+        **vars(found.effects()), axis=axis, dys=dys, dxs=dxs, without_data=flip is not None, metric=values.metric
     )

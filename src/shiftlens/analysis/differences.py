@@ -137,15 +137,14 @@ class Differences:
         p: FloatArray = 2 * sps.t.sf(np.abs(self.mean) / se, n - 1)
         return p
 
-    def effects(self, tested: BoolArray | None = None, shape: tuple[int, ...] = (-1,)) -> dict[str, Any]:
-        """The fields of `Effects`; some columns (all by default) are tested, and all are brought to a shape."""
+    def effects(self, tested: BoolArray | None = None, shape: tuple[int, ...] = (-1,)) -> Effects:
+        """The differences in all columns, brought to a shape; some of them (all by default) are tested."""
         chosen = np.ones(len(self.total), np.bool_) if tested is None else tested
         p, q = np.where(chosen, self.p_values(), 1.0), np.ones(len(chosen))
         q[chosen] = benjamini_hochberg(p[chosen])
         lo, hi = self.interval(z_value(n_comparisons=int(chosen.sum())))
-        maps = {"effect": self.value, "lo": lo, "hi": hi, "p": p, "q": q}
         overall = difference_of(self.metric, self.per_image / self.terms)
-        return {"overall": overall} | {name: each.reshape(shape) for name, each in maps.items()}
+        return Effects(overall, *(each.reshape(shape) for each in (self.value, lo, hi, p, q)))
 
 
 def mean_of(metric: Variable, values: FloatArray, site: str) -> Estimate | Skipped:

@@ -14,7 +14,6 @@ from shiftlens.analysis.asymmetry import Asymmetry, asymmetry
 from shiftlens.analysis.consistency import Consistency, consistency
 from shiftlens.analysis.controls import (
     Blank,
-    ControlEffect,
     Emptying,
     PaddingEffect,
     blank_limit,
@@ -22,7 +21,7 @@ from shiftlens.analysis.controls import (
     occlusion_effects,
     padding_effect,
 )
-from shiftlens.analysis.differences import mean_of
+from shiftlens.analysis.differences import Effects, mean_of
 from shiftlens.analysis.estimated_maps import ClassMaps, MapEstimate, Replicates, class_maps, estimated_map
 from shiftlens.analysis.irregularity import Irregularity, irregularity
 from shiftlens.analysis.regions import LEVELS, WORST_RADIUS, Centre, Retained, centre, retained, worst_of_radius
@@ -133,28 +132,13 @@ class Metrics:
     aliasing: tuple[Aliasing | Skipped, ...]
     consistency: Consistency | Skipped
     blank: Blank | Skipped
-    occlusion: ControlEffect | Skipped
-    placement: ControlEffect | Skipped
+    occlusion: Effects | Skipped
+    placement: Effects | Skipped
     padding: PaddingEffect | Skipped
 
     def profile(self, metric: str) -> Profile:
         """What is said of one metric."""
         return next(each for each in self.profiles if each.metric.name == metric)
-
-    @property
-    def accuracy_at_origin(self) -> Any:
-        """Accuracy at the shift (0, 0)."""
-        return self.profile("accuracy").at_origin
-
-    @property
-    def accuracy(self) -> Any:
-        """The map of accuracy."""
-        return self.profile("accuracy").map
-
-    @property
-    def loss(self) -> MapEstimate | Skipped:
-        """The map of loss."""
-        return self.profile("loss").map
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
@@ -274,7 +258,7 @@ def _profile(values: Values, weights: np.ndarray[Any, np.dtype[np.uint8]]) -> tu
     return Profile(metric, at_origin_estimate, made, reversals, emptied), sampled
 
 
-def _controlled(values: Values) -> tuple[Asymmetry | Skipped, ControlEffect | Skipped, ControlEffect | Skipped]:
+def _controlled(values: Values) -> tuple[Asymmetry | Skipped, Effects | Skipped, Effects | Skipped]:
     x_model: Asymmetry | Skipped = Skipped("asymmetry left/right without the data's own", "there is no flip control")
     if "flip" in values.sweep.controls:
         x_model = asymmetry(values, "x", values.of("flip"))

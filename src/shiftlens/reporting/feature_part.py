@@ -38,15 +38,7 @@ LARGEST_MAP = 64
 
 
 def feature_part(run: FeatureRun, number: int) -> Part:
-    """Lay out a feature run.
-
-    Parameters
-    ----------
-    run
-        Maps of one picture, with averages or without.
-    number
-        Of the run on the page, from 0.
-    """
+    """Lay out a feature run, with averages or without."""
     few = picked(run, MOST_LAYERS)
     average = any(layer.average is not None for layer in run.layers)
     input_name = f"{'blank input' if run.is_empty else 'image'} ({plain(run.input)})"

@@ -61,6 +61,9 @@ The second argument may be told how many evaluations of the current chunk are do
 class Computer(Protocol):
     """Where chunks are computed: this process (`runner.ThisProcess`) or a cluster. Never touches the store."""
 
+    rate: float | None
+    """Evaluations a second, where a plan was measured."""
+
     def __enter__(self) -> Computer: ...
 
     def __exit__(

@@ -25,7 +25,7 @@ from shiftlens.paths import output_path
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.header import SweepHeader, describe
 from shiftlens.sweeps.layout import refuse_unfit
-from shiftlens.sweeps.looks import checked_half_width, in_fixed_order
+from shiftlens.sweeps.looks import MOST_IMAGES, checked_half_width, in_fixed_order
 from shiftlens.sweeps.reuse import Reuse
 from shiftlens.tasks.classification import CLASSIFICATION
 from shiftlens.tasks.stored_form import known_task
@@ -254,4 +254,4 @@ def images_per_chunk(n_images: int, n_shifts: int, n_macs: int | None, image_byt
         Bytes of one image (uint8).
     """
     evaluations = min(CHUNK_EVALUATIONS, CHUNK_MACS // max(1, n_macs or 1))
-    return max(1, min(n_images, evaluations // n_shifts, CHUNK_PICTURE_BYTES // image_bytes))
+    return max(1, min(n_images, MOST_IMAGES, evaluations // n_shifts, CHUNK_PICTURE_BYTES // image_bytes))
