@@ -151,7 +151,7 @@ for name, changed in (("original", model), ("symmetric", padded), ("blur", blurr
 outcome = sl.compare(list(arms.values()), names=list(arms))
 for row in outcome.rows:
     kept = row.worst_of_radius.value
-    print(f"{row.name:10} unshifted {row.accuracy.value:.3f}, right under every shift within 4 px {kept:.3f}")
+    print(f"{row.name:10} unshifted {row.unshifted.value:.3f}, right under every shift within 4 px {kept:.3f}")
 
 # %%
 print("improved:", outcome.improved, sep="\n")

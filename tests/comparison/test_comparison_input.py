@@ -133,7 +133,7 @@ def test_incomplete_and_missing_ones_are_refused_and_partial_takes_what_all_hold
     assert found.findings.named("images-left-out").statement.startswith("All findings are about the 14 images")
     first = sl.open_sweep(whole).dataset["prediction"].values[:14]
     right = (first == sl.open_sweep(whole).dataset["label"].values[:14, None, None]).mean(axis=0)
-    assert np.allclose(found.accuracy[0], right)
+    assert np.allclose(found.means[0], right)
     assert sl.compare([whole, write(tmp_path / "short.zarr", n=20)], partial=True).n_images == 20
 
 
@@ -249,7 +249,7 @@ def test_other_input_sizes_are_compared_on_common_shifts_with_scaled_areas() -> 
     assert found.rows[1].retained_area.value == pytest.approx(same.rows[1].retained_area.value * scale**2)
     assert found.rows[1].retained_radius.hi == pytest.approx(same.rows[1].retained_radius.hi * scale)
     assert found.rows[0].retained_area == same.rows[0].retained_area
-    assert found.rows[1].accuracy == same.rows[1].accuracy
+    assert found.rows[1].unshifted == same.rows[1].unshifted
     assert found["b"].differences["near"].estimate == same["b"].differences["near"].estimate
     change = found["b"].differences["retained"].estimate.value
     assert change == pytest.approx(found.rows[1].retained_area.value - found.rows[0].retained_area.value)
@@ -304,8 +304,8 @@ def test_grids_without_a_common_shift() -> None:
 def test_one_image_has_no_interval_and_no_verdict(made: list[SweepArrays]) -> None:
     found = compared(sources([part(each, np.arange(1)) for each in made]))
     assert found["b"].undecided == ()
-    assert found.rows[1].to_dict()["difference"] is None
-    assert found.rows[1].to_dict()["skipped"]["difference"] == "one image has no interval"
+    assert found.to_dict()["rows"][1]["difference"] is None
+    assert found.to_dict()["rows"][1]["skipped"]["difference"] == "one image has no interval"
     assert json.dumps(found.to_dict(), allow_nan=False)
 
 
@@ -330,6 +330,6 @@ def test_nobody_right_anywhere(made: list[SweepArrays]) -> None:
     ]
     found = compared(sources(wrong))
     assert not found["b"].better + found["b"].worse
-    assert found.rows[0].to_dict()["skipped"]["retained_area"] == "no image is right at (0, 0)"
+    assert found.to_dict()["rows"][0]["skipped"]["retained_area"] == "no image is right at (0, 0)"
     assert json.dumps(found.to_dict(), allow_nan=False)
     assert len(found.plot()) == 3

@@ -78,7 +78,7 @@ class Scores:
         return replace(self, cells=self.cells[:0], replicates=None)
 
     @property
-    def at_rest(self) -> Estimate:
+    def unshifted(self) -> Estimate:
         """The metric at (0, 0); an interval of one image's number is NaN."""
         found = self.estimate("at-rest")
         if isinstance(found, Skipped):
@@ -151,10 +151,10 @@ def score(aligned: Aligned, which: int, *, n_resamples: int, seed: int = 0, chos
 def _means(values: Values) -> dict[Quantity, FloatArray | Skipped]:
     """Every quantity that is a mean over shifts."""
     grid = values.sweep
-    kept, at_rest = ~grid.blank, np.zeros(grid.shape, np.bool_)
-    at_rest[grid.origin] = True
+    kept, unshifted = ~grid.blank, np.zeros(grid.shape, np.bool_)
+    unshifted[grid.origin] = True
     out: dict[Quantity, FloatArray | Skipped] = {
-        "at-rest": values.per_image(at_rest),
+        "at-rest": values.per_image(unshifted),
         "near": values.per_image(kept & (grid.distance <= NEAR)),
         "everywhere": values.per_image(kept),
     }

@@ -108,6 +108,11 @@ class SweepArrays:
         return len(self.dys), len(self.dxs)
 
     @property
+    def shifts(self) -> tuple[IntArray, IntArray]:
+        """The dys and dxs."""
+        return self.dys, self.dxs
+
+    @property
     def origin(self) -> tuple[int, int]:
         """Cell of the shift (0, 0)."""
         return int(np.flatnonzero(self.dys == 0)[0]), int(np.flatnonzero(self.dxs == 0)[0])

@@ -72,7 +72,8 @@ class DifferenceMap:
     value, lo, hi
         (dy, dx) paired difference and the 95 % interval of each shift by itself.
     band_lo, band_hi
-        (dy, dx) wider: all shifts of all arms lie inside together with 95 %. For whoever searches the map.
+        (dy, dx) wider: all shifts of all arms lie inside together with 95 %. For whoever searches the map. Where the
+        map's corrected test does not hold, the band reaches 0 everywhere.
     tested
         (dy, dx) shifts that leave some of every net's picture.
     better, worse
@@ -154,6 +155,9 @@ def difference_map(
     """Put a map together once the critical value for all arms is known."""
     cells = (found.metric.factor * found.mean, *found.interval(z_value()), *found.interval(critical))
     value, lo, hi, band_lo, band_hi = (each.reshape(tested.shape) for each in cells)
+    if holm_p > FAMILY_ALPHA:
+        # One rule for sentence, picture and interval: what the corrected test leaves open, the band leaves open.
+        band_lo, band_hi = np.minimum(band_lo, 0), np.maximum(band_hi, 0)
     higher, lower = tested & (band_lo > 0), tested & (band_hi < 0)
     better, worse = (higher, lower) if found.metric.sign > 0 else (lower, higher)
     return DifferenceMap(value, lo, hi, band_lo, band_hi, tested, better, worse, p_value, holm_p, found.n_images)

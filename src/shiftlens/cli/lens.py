@@ -166,7 +166,9 @@ def kernels(
     from shiftlens.lens.kernels import kernels as measure
 
     # Preprocessing plays no part: with these numbers nobody is told that the model declares none.
-    run = measure(o.ModelOptions(model, weights, "0", "1", input_size, "cpu").load(shell), seed=seed)
+    run = measure(
+        o.ModelOptions(model, weights, mean="0", std="1", input_size=input_size, device="cpu").load(shell), seed=seed
+    )
     files: list[str] = []
     if picture is not None:
         from shiftlens.figures.path_figures import kernel_tiles

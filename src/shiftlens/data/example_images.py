@@ -18,6 +18,9 @@ from PIL import Image
 from shiftlens.data.decode import Pixels, decode, from_pil, read_header
 from shiftlens.errors import InputError
 
+WITHOUT_LABELS = "without labels, inspect, foveation, kernels and features --input IMAGE work; all else needs a class"
+"""What an error says of images whose classes nobody gives."""
+
 _FLOAT_SLACK = 1e-6  # what rounding in a user's arithmetic may add beyond 0 and 1
 _ROWS_AT_ONCE = 256
 
@@ -210,6 +213,8 @@ def to_eight_bits(array: np.ndarray[Any, np.dtype[Any]]) -> Pixels:
 
 def as_labels(labels: Any, n: int | None, where: str) -> Int64[np.ndarray, " n"]:
     """Class labels as int64; `InputError` unless they are one whole number from 0 up for each of the `n` pictures."""
+    if labels is None:
+        raise InputError(f"{where} must be one whole number for each picture, got None; {WITHOUT_LABELS}")
     if isinstance(labels, torch.Tensor):
         labels = labels.detach().cpu().numpy()
     array = np.asarray(labels)
@@ -222,5 +227,8 @@ def as_labels(labels: Any, n: int | None, where: str) -> Int64[np.ndarray, " n"]
     array = array.astype(np.int64)
     if len(array) and int(array.min()) < 0:
         first = int(np.argmax(array < 0))
-        raise InputError(f"{where} must be 0 or more, got {array[first]} for picture {first}: is this set unlabelled?")
+        raise InputError(
+            f"{where} must be 0 or more, got {array[first]} for picture {first}: is this set "
+            f"unlabelled? {WITHOUT_LABELS}"
+        )
     return array

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from shiftlens.data.decode import PICTURE_SUFFIXES
-from shiftlens.data.example_images import EncodedPictures, Source
+from shiftlens.data.example_images import WITHOUT_LABELS, EncodedPictures, Source
 from shiftlens.errors import InputError
+from shiftlens.naming import printable
 from shiftlens.paths import entries_of, kind_of, read_file
 
 SPLIT_FOLDERS = {
@@ -66,7 +67,11 @@ def open_folder(root: Path, split: str) -> Source:
         # All splits together decide the numbering, or a class that one of them lacks would shift the others.
         classes = sorted({name for folder in splits.values() for name in _class_folders(root / folder)})
     if not classes:
-        raise InputError(f"{part} holds no folders; expected one folder a class")
+        loose = [file.name for file in entries_of(part) if file.suffix.lower() in PICTURE_SUFFIXES]
+        named = ", ".join(printable(name) for name in loose[:3]) + (", ..." if len(loose) > 3 else "")
+        there = f"no folders, only pictures ({named})" if loose else "no folders"
+        advice = f": put them into one folder a class, or load them as (images, labels) in Python; {WITHOUT_LABELS}"
+        raise InputError(f"{part} holds {there}; expected one folder a class{advice if loose else ''}")
     files: list[str] = []
     labels: list[int] = []
     skipped: list[str] = []

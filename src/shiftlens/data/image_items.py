@@ -23,7 +23,7 @@ from torch.utils.data import (
 )
 
 from shiftlens.data.decode import Pixels
-from shiftlens.data.example_images import Fact, Source, as_labels, picture_of, pixel_fact
+from shiftlens.data.example_images import WITHOUT_LABELS, Fact, Source, as_labels, picture_of, pixel_fact
 from shiftlens.errors import InputError
 from shiftlens.naming import distinct, one_line
 
@@ -99,7 +99,10 @@ def read_item(dataset: Any, position: int, where: str) -> tuple[Any, int]:
     else:
         image = label = None
     if image is None or label is None:
-        raise InputError(f"{where}: expected an item (image, label), got {type(item).__name__}")
+        kind = type(item).__name__
+        raise InputError(
+            f"{where}: expected an item (image, label), got {kind}; give (images, labels); {WITHOUT_LABELS}"
+        )
     if isinstance(label, torch.Tensor | np.ndarray) and label.ndim == 0:
         label = label.item()
     if isinstance(label, bool) or not isinstance(label, int | np.integer):

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from shiftlens.data.example_images import EncodedPictures, Source
+from shiftlens.data.example_images import WITHOUT_LABELS, EncodedPictures, Source
 from shiftlens.data.folders import SPLIT_FOLDERS, pick_split
 from shiftlens.errors import InputError
 from shiftlens.naming import distinct, one_line
@@ -265,7 +265,7 @@ def _labels(reader: Any, file: Path) -> Int64[np.ndarray, " n"]:
 
     schema = reader.schema_arrow
     if "label" not in schema.names:
-        raise InputError(f"{file} has no column label, only {', '.join(schema.names)}")
+        raise InputError(f"{file} has no column label, only {', '.join(schema.names)}; {WITHOUT_LABELS}")
     kind = schema.field("label").type
     if not pa.types.is_integer(kind):
         raise InputError(f"column label of {file} must hold whole numbers, got {kind}")

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shiftlens.arithmetic import graph_of, net_of, plan
+from shiftlens.arithmetic import Unseen, graph_of, net_of, plan
 from shiftlens.data.images import ImageSet, as_images
 from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.devices import input_dtype, resolve_device, roomy_heap
@@ -127,7 +127,8 @@ def features(
     if average is not None:
         average, size = on_input_grid(_sized(wanted, size), average)
     seen = shown(_sized(wanted, size), picture, seed)
-    graph = graph_of(wanted, (int(seen.x.shape[2]), int(seen.x.shape[3])))
+    with Unseen(module) as unseen:
+        graph = graph_of(wanted, (int(seen.x.shape[2]), int(seen.x.shape[3])))
     sites = _chosen(graph, layers)
     module.to(target)
     maps, references = _maps_of_one(module, sites, seen, target, after)
@@ -140,7 +141,7 @@ def features(
     if average is not None:
         runs = _averages(wanted, sites, average, asked, after, batch, target, seed, progress)
         found = [replace(layer, average=runs[layer.index]) for layer in found]
-    notes = graph.notes
+    notes = (*graph.notes, *unseen.sentences())
     if tolerance > LEAVES:
         notes += (f"weights are {input_dtype(module)}: borders are seen from {100 * tolerance:.1f} % on",)
     run = FeatureRun(

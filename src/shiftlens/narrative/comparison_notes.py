@@ -43,7 +43,7 @@ def _images(aligned: Aligned) -> Iterator[Finding]:
             f"Adaptive sweeps measured images until their confidence band was narrow enough: {', '.join(adaptive)}. "
             f"Compared are the {n:,} that every sweep holds.",
             "info",
-            "The half-widths are of each sweep's own accuracies; differences are paired, image by image.",
+            "The half-widths are of each sweep's own values; differences are paired, image by image.",
         )
     control = aligned.arms[aligned.baseline].header.control
     if control is not None:

@@ -18,7 +18,7 @@ from shiftlens.data.images import ImageSet, as_images
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError
 from shiftlens.models.loading import Model, as_model
-from shiftlens.models.matching import check_labels, on_input_grid
+from shiftlens.models.matching import labelled_for, on_input_grid
 from shiftlens.models.probing import scores_of
 from shiftlens.naming import one_line, unknown_name
 from shiftlens.surgery.healing import Healing, Progress, copied
@@ -84,7 +84,7 @@ def check_classes(model: Model, images: ImageSet) -> None:
         raise InputError(
             f"class {k} is {ours[k]!r} in {images.name} and {theirs[k]!r} in {model.name}: not the same task"
         )
-    check_labels(model, images)
+    labelled_for(model, images)
 
 
 def finetune(
