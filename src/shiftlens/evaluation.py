@@ -160,6 +160,7 @@ def evaluate(
         fill=parsed.name,
         model=model.name,
         data=images.name,
+        n_source=images.n_source,
     )
 
 

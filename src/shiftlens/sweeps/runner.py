@@ -157,8 +157,10 @@ def _created(request: Request, computer: Computer, announce: Announce) -> SweepS
 def _refuse_other_number(header: SweepHeader, stored: SweepHeader, request: Request) -> None:
     """Refuse a stored sweep of more or fewer images of the same data, with what to do about it."""
     same = (header.model_digest, header.data, stored.control) == (stored.model_digest, stored.data, None)
+    if not same or header.data_digest == stored.data_digest:
+        return
     there, here = SweepStore(request.out).main.n_population, len(request.images)
-    if same and header.data_digest != stored.data_digest and there != here:
+    if there != here:
         reuse = f"use --reuse {request.out} (reuse=...) and another --out to keep its results, " if here > there else ""
         raise StoreError(
             f"{request.out} holds {there:,} images, {here:,} were requested: {reuse or 'choose another path '}or "
