@@ -289,10 +289,11 @@ def test_images_of_more_objects_widen_what_is_reused(tmp_path: Path, chunks_of: 
 
 def test_a_share_stops_an_adaptive_sweep(tmp_path: Path) -> None:
     said: list[str] = []
-    result, _ = run_sweep(
+    result, stats = run_sweep(
         model_of(), images(400), GRID, out=tmp_path / "s.zarr", half_width=20, task=DRIFT, announce=said.append
     )
     assert 0 < result.n_images < 400
+    assert stats.images_text().startswith("every near is known to ±")
     assert any("images every near is known to ±" in line for line in said)
     np.testing.assert_array_equal(result.dataset["n_objects"], images(400).labels[result.dataset["index"]])
     assert result.dataset["by_place"].values.sum() == result.dataset["near"].values.sum()

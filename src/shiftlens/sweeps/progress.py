@@ -82,6 +82,8 @@ class SweepStats:
         Images of the sweep (controls aside) that were there already.
     n_images_used, half_width
         Of an adaptive sweep: the images that it took, and the half-width there in points. All images, and None.
+    metric
+        What that half-width is of: the default metric of the task.
     """
 
     out: str
@@ -95,12 +97,13 @@ class SweepStats:
     images_resumed: int
     n_images_used: int
     half_width: float | None = None
+    metric: str = "accuracy"
 
     def images_text(self) -> str:
-        """How many images, and how well an adaptive sweep knows their accuracies."""
+        """How many images, and how well an adaptive sweep knows its metric under every shift."""
         if self.half_width is None:
             return f"{self.n_images:,} images"
-        known = f"every accuracy is known to ±{self.half_width:.2f} points together, with 95 % confidence:"
+        known = f"every {self.metric} is known to ±{self.half_width:.2f} points together, with 95 % confidence:"
         return f"{known} {self.n_images_used:,} of {self.n_images:,} images"
 
     def to_dict(self) -> dict[str, Any]:

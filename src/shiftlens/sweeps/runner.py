@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -88,6 +87,7 @@ def run(
         images_resumed=n_resumed,
         n_images_used=store.main.n_images,
         half_width=store.main.half_width_reached,
+        metric=store.main.metric.name,
     )
     return Sweep(SweepStore(request.out)), stats
 
@@ -183,14 +183,8 @@ def _fill(
     return tally, n_there[0]
 
 
-class ThisProcess:
+class ThisProcess(Computer):
     """Computes chunks one after the other in this process; see `jobs.Computer`."""
-
-    def __enter__(self) -> ThisProcess:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        pass
 
     def device(self, asked: str) -> str:
         """The device that `asked` stands for."""
