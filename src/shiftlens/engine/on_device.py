@@ -24,13 +24,14 @@ from torch import Tensor, nn
 from shiftlens.devices import number_format, resolve_device
 from shiftlens.engine.direct import prepare_module
 from shiftlens.engine.fusing import can_fuse, fuse_relu
-from shiftlens.engine.outcomes import Chunk, Outcomes, Places, checked_rows, each_of, tensors_of
+from shiftlens.engine.outcomes import Chunk, Outcomes, Places, each_of, rows_of, tensors_of
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.window_evaluator import EnginePath, Mask, finite, in_view, refuse_not_finite
 from shiftlens.errors import ModelOutputError
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid, canvas
+from shiftlens.tasks.task import row_types
 
 logger = logging.getLogger(__name__)
 
@@ -162,13 +163,12 @@ class _Track:
         self._at = torch.zeros(1, **whole)
         self._lane = torch.arange(self._size, **whole)
         self._found = {FINITE: torch.zeros(room, dtype=torch.bool, device=device)}
-        self._sums = {each.name for each in self._task.variables if each.is_accumulator}
-        for name, values in chunk.room(0).items():
+        self._shapes, self._sums = chunk.row_shapes(), chunk.room(0).sums
+        for name, kind in row_types(self._task).items():
             # Numbers of a float64 net are rounded on the host.
-            exact = dtype == torch.float64 and values.dtype == np.float32
-            shape = values.shape if name in self._sums else (room, *values.shape[2:])
-            kind = torch.float64 if exact else getattr(torch, values.dtype.name)
-            self._found[name] = torch.zeros(shape, dtype=kind, device=device)
+            kept = dtype if dtype == torch.float64 and kind == np.float32 else getattr(torch, kind.name)
+            shape = self._shapes[name] if name in self._sums else (room, *self._shapes[name])
+            self._found[name] = torch.zeros(shape, dtype=kept, device=device)
         if self._occluded:
             self._stays = tuple(
                 torch.from_numpy(in_view(shifts, size)).to(device)
@@ -258,8 +258,9 @@ class _Track:
         image, shift = window // self._n_shifts, window % self._n_shifts
         scores = self._owner.scores(self._gathered(image, shift))
         moved = None if self._moved is None else self._moved[shift]
-        rows = self._task.outcome(scores, moved, each_of(self._state, lambda values: values[image]))
-        for name, values in (FINITE, finite(scores)), *checked_rows(self._task, rows).items():
+        state = each_of(self._state, lambda values: values[image])
+        rows = rows_of(self._task, self._shapes, scores, state, moved)
+        for name, values in (FINITE, finite(scores)), *rows.items():
             room = self._found[name]
             if name in self._sums:
                 room += values.to(room.dtype)
@@ -291,11 +292,9 @@ class _Track:
         """
         on_gpu = self._at.is_cuda
         host = {}
-        for name, room in self._found.items():
-            values = room if name in self._sums else room[:n]
-            host[name] = torch.empty(values.shape, dtype=values.dtype, pin_memory=on_gpu).copy_(
-                values, non_blocking=True
-            )
+        for name, values in self._found.items():
+            rows = values if name in self._sums else values[:n]
+            host[name] = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=on_gpu).copy_(rows, non_blocking=True)
         arrived = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]  # torch says no types here
         if arrived is not None:
             arrived.record()

@@ -18,7 +18,7 @@ from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.header import SweepHeader
-from shiftlens.tasks.task import OBJECT, Task, beyond
+from shiftlens.tasks.task import OBJECT, Task, beyond, objects_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ def check_result(result: ChunkResult, task: Task, n_classes: int, targets: NDArr
             continue
         good = np.isfinite(values) | (each.optional & np.isnan(values))
         if each.dims == OBJECT:
-            good[beyond(task.n_objects(targets), values.shape[1])] = True
+            good[beyond(objects_of(task, targets), values.shape[1])] = True
         bad = () if each.is_accumulator else tuple(np.flatnonzero(~good.reshape(len(good), -1).all(axis=1)).tolist())
         if not good.all():
             raise ModelOutputError(f"the {each.name} is not finite", bad)
