@@ -22,7 +22,7 @@ from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.tasks.classification import CLASSIFICATION
-from shiftlens.tasks.task import Task
+from shiftlens.tasks.task import Task, has_objects, objects_of
 
 Mask = NDArray[np.bool_]
 """Windows [image, shift] of a chunk."""
@@ -84,7 +84,7 @@ class WindowEvaluator(ABC):
         shifts = None
         if chunk.task.needs_shifts:
             shifts = torch.from_numpy(self.moved(chunk)[places[1]]).to(outputs.device)
-        return Outcomes.of(outputs, state, chunk.task, shifts)
+        return Outcomes.of(chunk, outputs, state, shifts)
 
     def moved(self, chunk: Chunk) -> NDArray[np.int64]:
         """How far the content of the window of each shift is moved [shift, (dx, dy)]."""
@@ -131,14 +131,15 @@ class EnginePath(WindowEvaluator):
 
     def prepared(self, chunk: Chunk) -> Chunk:
         """See `WindowEvaluator`; without a reference, the state stays on the host."""
-        targets = torch.from_numpy(np.array(chunk.targets))
+        task, targets = chunk.task, torch.from_numpy(np.array(chunk.targets))
         if chunk.control == "flip":
-            targets = chunk.task.mirrored(targets)
-        if not chunk.task.needs_reference:
-            return replace(chunk, state=chunk.task.prepare(None, targets))
+            targets = task.mirrored(targets)
+        most = int(objects_of(task, chunk.targets).max()) if has_objects(task) else 0
+        if not task.needs_reference:
+            return replace(chunk, state=task.prepare(None, targets), most_objects=most)
         with torch.no_grad():
-            state = chunk.task.prepare(self.reference(chunk), targets.to(self.device))
-        return replace(chunk, state=state)
+            state = task.prepare(self.reference(chunk), targets.to(self.device))
+        return replace(chunk, state=state, most_objects=most)
 
     def reference(self, chunk: Chunk) -> Tensor:
         """The outputs on the unshifted images, each by itself."""

@@ -6,7 +6,6 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -104,6 +103,7 @@ def run(
         n_images_used=store.main.n_images,
         half_width=known,
         half_width_of_others=others,
+        metric=store.main.metric.name,
     )
     return made, stats
 
@@ -230,17 +230,11 @@ def _fill(
     return tally, n_there[0]
 
 
-class ThisProcess:
+class ThisProcess(Computer):
     """Computes chunks one after the other in this process; see `jobs.Computer`."""
 
     def __init__(self) -> None:
         self.rate: float | None = None
-
-    def __enter__(self) -> ThisProcess:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        pass
 
     def device(self, asked: str) -> str:
         """The device that `asked` stands for."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from shiftlens.errors import InputError
 from shiftlens.tasks.outputs import OutputForm
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ class Task:
         """What maps, areas and tests can be made of, the default first; with or without labels."""
         return tuple(each for each in self.variables if each.better and each.dims == WINDOW)
 
-    def n_objects(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
+    def n_objects(self, targets: NDArray[Any]) -> NDArray[np.int64]:
         """How many objects each image has; only asked where a variable is over `OBJECT`."""
         raise NotImplementedError(f"{self.name} does not tell how many objects an image has")
 
@@ -243,6 +244,22 @@ def has_sums(task: Task) -> bool:
 def has_objects(task: Task) -> bool:
     """Whether a variable is over the objects of an image."""
     return any(each.dims == OBJECT for each in task.variables)
+
+
+def objects_of(task: Task, targets: NDArray[Any]) -> NDArray[np.int64]:
+    """`Task.n_objects` of the images [n] with these targets.
+
+    Raises
+    ------
+    InputError
+        It is no number of objects for each image.
+    """
+    counts = np.asarray(task.n_objects(targets))
+    if counts.shape != targets.shape or counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise InputError(
+            f"{task.name} must tell how many objects each of {len(targets)} images has, got {counts!r:.80}"
+        )
+    return counts.astype(np.int64)
 
 
 def beyond(n_objects: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
