@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -143,6 +144,9 @@ def load_model(
     mean: Numbers | None = None,
     std: Numbers | None = None,
     input_size: Size | None = None,
+    resize: int | None = None,
+    crop: Size | None = None,
+    interpolation: str | None = None,
     picture_size: Size | None = None,
     picture_channels: int | None = None,
     device: str = "auto",
@@ -163,6 +167,9 @@ def load_model(
         Pixel range 0 to 1, one number or one a channel, in place of what the model declares.
     input_size
         H or HxW in pixels, in place of what the model declares.
+    resize, crop, interpolation
+        How images of another size come to it: their shorter side becomes `resize` pixels, by `nearest`, `bilinear`,
+        `bicubic`, `lanczos`, `box` or `hamming`, and `crop` (the input size by another name) is cut out of the middle.
     picture_size
         (h, w) of the pictures: the input size of a model that declares none.
     picture_channels
@@ -192,19 +199,20 @@ def load_model(
     name, run = str(spec), run_of(spec)
     if weights_key is not None and weights in (None, RANDOM):
         raise InputError(f"a weights key is of a file: give --weights FILE beside --weights-key {weights_key}")
+    said: dict[str, Any] = {"mean": mean, "std": std, "size": input_size}
+    said |= {"resize": resize, "crop": crop, "interpolation": interpolation}
     if run is not None:
         if weights is not None:
             raise InputError(f"{name} holds its own weights; omit --weights")
-        overrides = {"mean": mean, "std": std, "size": input_size}
-        overrides |= {"picture_size": picture_size, "picture_channels": picture_channels}
-        model = load_run(run, name=name, overrides=overrides)
+        pictures = {"picture_size": picture_size, "picture_channels": picture_channels}
+        model = load_run(run, name=name, overrides=said | pictures)
     else:
         loaded = _load(name, weights, weights_key)
         if isinstance(loaded.module, nn.Module):
             loaded.module.eval()
         model = build_model(
             loaded.module,
-            loaded.preprocessing.overridden(mean=mean, std=std, size=input_size),
+            loaded.preprocessing.overridden(**said),
             name,
             class_names=loaded.class_names,
             picture_size=picture_size,
@@ -229,7 +237,7 @@ def as_model(model: Model | nn.Module | str | Path, images: ImageSet | None = No
         size, channels = (None, None) if images is None else (images.size, images.n_channels)
         model = load_model(model, picture_size=size, picture_channels=channels, device=device)
     elif isinstance(model, nn.Module):
-        model = wrap(model)
+        model = build_model(model, Preprocessing(), type(model).__name__)
     else:
         raise InputError(
             "expected a Model (load_model, wrap), an nn.Module or a spec such as 'torchvision:resnet18', got "

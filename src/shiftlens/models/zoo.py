@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from shiftlens.data.preprocessing import INTERPOLATIONS, Preprocessing
+from shiftlens.data.transforms import preset_of
 from shiftlens.errors import InputError
 from shiftlens.models.checkpoints import StateDict, describe_misfit
 from shiftlens.naming import one_line, unknown_name
@@ -60,16 +61,7 @@ def torchvision_preprocessing(name: str) -> Preprocessing:
     entry = _torchvision_default(name)
     if entry is None:
         return Preprocessing()
-    transforms = entry.transforms()
-    crop = list(transforms.crop_size)
-    return Preprocessing(
-        mean=tuple(transforms.mean),
-        std=tuple(transforms.std),
-        size=(crop[0], crop[-1]),
-        resize=int(next(iter(transforms.resize_size))),
-        interpolation=str(transforms.interpolation.value),
-        declared=True,
-    )
+    return preset_of(entry.transforms())
 
 
 def torchvision_pretrained(name: str) -> tuple[nn.Module, tuple[str, ...] | None]:
