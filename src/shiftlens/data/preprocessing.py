@@ -53,13 +53,7 @@ def parse_size(size: Size) -> tuple[int, int]:
 
 
 def parse_numbers(what: str, numbers: Numbers) -> tuple[float, ...]:
-    """Read `--mean` or `--std`: one number, or one a channel (`0.5`, `"0.5"`, `"0.48,0.45,0.41"`).
-
-    Raises
-    ------
-    InputError
-        Text that is no number, or no number at all.
-    """
+    """Read `--mean` or `--std`: one number, or one a channel (`0.5`, `"0.5"`, `"0.48,0.45,0.41"`)."""
     parts: Sequence[object]
     if isinstance(numbers, str):
         parts = numbers.split(",")
@@ -128,13 +122,7 @@ class Preprocessing:
             raise unknown_name("interpolation", self.interpolation, INTERPOLATIONS)
 
     def for_channels(self, n_channels: int) -> Preprocessing:
-        """The same with one mean and one std for each of `n_channels`.
-
-        Raises
-        ------
-        InputError
-            It has another number of channels than that.
-        """
+        """The same with one mean and one std for each channel; `InputError` where it has another number of them."""
         if len(self.mean) == n_channels:
             return self
         if len(self.mean) != 1:
@@ -183,17 +171,9 @@ class Preprocessing:
         )
 
     def normalise(self, images: Shaped[Tensor, "*axes"]) -> Float[Tensor, "n c h w"]:
-        """Turn uint8 pictures [n, c, h, w] into the model's input, `(images / 255 - mean) / std`.
+        """Turn uint8 images [n, c, h, w] into the model's input, `(images / 255 - mean) / std`, float32, same device.
 
-        Returns
-        -------
-        Tensor
-            float32 [n, c, h, w], on the pictures' device.
-
-        Raises
-        ------
-        InputError
-            Not uint8 [n, c, h, w], or another number of channels than `mean` has.
+        `InputError`: not uint8 [n, c, h, w], or another number of channels than `mean` has.
         """
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise InputError(f"expected uint8 pictures [n, c, h, w], got {images.dtype} {list(images.shape)}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,20 +23,11 @@ from shiftlens.models.programs import refuse_program
 from shiftlens.models.runs import load_run
 from shiftlens.models.runspec import MODEL_JSON
 from shiftlens.models.wrapping import Model, build_model, wrap
-from shiftlens.models.zoo import (
-    classes_in,
-    timm_net,
-    timm_preprocessing,
-    timm_pretrained,
-    torchvision_net,
-    torchvision_preprocessing,
-    torchvision_pretrained,
-)
+from shiftlens.models.zoo import LIBRARIES, classes_in
 from shiftlens.naming import nearest, unknown_name
 from shiftlens.paths import kind_of
 
 __all__ = [
-    "MODEL_KINDS",
     "Classifier",
     "Model",
     "Preprocessing",
@@ -67,44 +57,23 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
 
-def _torchvision(name: str, weights: str | Path | None, key: str | None = None) -> Loaded:
-    preprocessing = torchvision_preprocessing(name)
+def _library_net(kind: str, name: str, weights: str | Path | None, key: str | None) -> Loaded:
+    library, spec = LIBRARIES[kind], f"{kind}:{name}"
     if weights is None:
-        module, names = torchvision_pretrained(name)
-        return Loaded(module, preprocessing, names)
-    return _library_net(f"torchvision:{name}", weights, key, lambda n: torchvision_net(name, n), preprocessing)
-
-
-def _timm(name: str, weights: str | Path | None, key: str | None = None) -> Loaded:
-    if weights is None:
-        module = timm_pretrained(name)
-        return Loaded(module, timm_preprocessing(name, module))
-    return _library_net(f"timm:{name}", weights, key, lambda n: timm_net(name, n), None)
-
-
-def _library_net(
-    spec: str,
-    weights: str | Path,
-    key: str | None,
-    build: Callable[[int | None], nn.Module],
-    preprocessing: Preprocessing | None,
-) -> Loaded:
-    module = build(None)
+        module, names = library.pretrained(name)
+        return Loaded(module, library.preprocessing(name, module), names)
+    module = library.net(name, None)
     notes: list[str] = []
     if weights != RANDOM:
         state = named_as(module, read_weights(weights, key, notes), notes)
         n_classes = classes_in(module, state)
         if n_classes is not None:
-            module = build(n_classes)
+            module = library.net(name, n_classes)
         fit_weights(module, state, f"{spec} (from {weights})", notes)
         notes.append(
             f"{spec}: preprocessing is that of its default weights; yours may differ (--mean, --std, --input-size)"
         )
-    return Loaded(module, preprocessing or timm_preprocessing(spec, module), None, tuple(notes))
-
-
-MODEL_KINDS: dict[str, Callable[..., Loaded]] = {"torchvision": _torchvision, "timm": _timm}
-"""Libraries whose nets are named `KIND:NAME`: of NAME, the weights and the key in their file."""
+    return Loaded(module, library.preprocessing(name, module), None, tuple(notes))
 
 
 def _own_code(spec: str, weights: str | Path | None, key: str | None) -> Loaded:
@@ -259,15 +228,15 @@ def model_and_images(
 
 def _load(name: str, weights: str | Path | None, key: str | None) -> Loaded:
     kind, _, rest = name.partition(":")
-    if kind in MODEL_KINDS and rest:
-        return MODEL_KINDS[kind](rest, weights, key)
+    if kind in LIBRARIES and rest:
+        return _library_net(kind, rest, weights, key)
     where, colon, factory = name.rpartition(":")
     if colon and factory.isidentifier():
         if where.endswith(".py") or re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", where):
-            best = nearest(where, [*MODEL_KINDS, "pretrained"])
+            best = nearest(where, [*LIBRARIES, "pretrained"])
             is_there = "." in where or kind_of(f"{where}.py") != "nothing" or importlib.util.find_spec(where)
             if best and not is_there:
-                raise unknown_name("model kind", where, [*MODEL_KINDS, "pretrained"], hint=best)
+                raise unknown_name("model kind", where, [*LIBRARIES, "pretrained"], hint=best)
             return _own_code(name, weights, key)
         raise InputError(f"model: {where} is neither a .py file nor a module name")
     if name.endswith(".py"):
