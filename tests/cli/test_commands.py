@@ -197,6 +197,28 @@ def test_every_result_says_how_many_of_the_images_were_used(
             assert (" of 30" in line) == (" of 30" in told)
 
 
+def test_resize_crop_and_interpolation_reach_the_images(
+    net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for k in range(4):
+        (tmp_path / "set" / f"class{k}").mkdir(parents=True)
+        pixels = rng.integers(0, 256, (40, 57, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "set" / f"class{k}" / "a.png")
+    base = ["evaluate", "--model", f"{net}:make", "--mean", "0", "--std", "1", "--data", f"folder:{tmp_path / 'set'}"]
+    losses = []
+    for kind in ("nearest", "bicubic"):
+        assert main([*base, "--resize", "36", "--crop", "32", "--interpolation", kind, "--json"]) == 0
+        losses.append(json.loads(capsys.readouterr().out)["loss"])
+        model = sl.load_model(f"{net}:make", mean=0, std=1, resize=36, crop=32, interpolation=kind)
+        assert losses[-1] == sl.evaluate(model, sl.load_images(f"folder:{tmp_path / 'set'}")).loss
+    assert losses[0] != losses[1]
+    assert "resize must be at least 32" in failing(capsys, *base, "--resize", "8", "--crop", "32")
+    assert "input size (32, 32) and crop (16, 16), give one" in failing(
+        capsys, *base, "--input-size", "32", "--crop", "16"
+    )
+
+
 def test_a_gpu_checkpoint_with_prefixes(net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(5)
     module = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, stride=4), nn.ReLU(), nn.Flatten(), nn.Linear(256, 10))

@@ -29,6 +29,8 @@ from shiftlens.models.matching import on_input_grid
 from shiftlens.models.runs import save_run
 from shiftlens.nn import VGG
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* declares no preprocessing")
+
 
 def net(seed: int = 0, **arguments: object) -> VGG:
     torch.manual_seed(seed)

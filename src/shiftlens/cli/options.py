@@ -95,6 +95,13 @@ class ModelOptions(Options):
         None
     )
     input_size: InputSize = None
+    resize: Annotated[
+        int | None, typer.Option("--resize", min=1, help="Shorter side of an image in pixels, before it is cropped.")
+    ] = None
+    crop: Annotated[str | None, typer.Option("--crop", help="What is cut out of the middle: the input size.")] = None
+    interpolation: Annotated[
+        str | None, typer.Option("--interpolation", help="nearest, bilinear, bicubic, lanczos, box or hamming.")
+    ] = None
     device: Device = "auto"
 
     def load(self, shell: Shell, images: ImageSet | None = None) -> Model:
@@ -108,6 +115,9 @@ class ModelOptions(Options):
             mean=self.mean,
             std=self.std,
             input_size=size(self.input_size, "--input-size"),
+            resize=self.resize,
+            crop=size(self.crop, "--crop"),
+            interpolation=self.interpolation,
             picture_size=None if images is None else images.size,
             picture_channels=None if images is None else images.n_channels,
             device=self.device,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 
@@ -43,10 +43,9 @@ class FolderPictures(EncodedPictures):
         """How an error names a picture."""
         return f"picture {position} ({self._root / self._files[position]})"
 
-    def encoded(self, positions: Iterable[int]) -> Iterator[bytes]:
-        """The bytes of each file."""
-        for position in positions:
-            yield read_file(self._root / self._files[position], self.where(position))
+    def encoded(self, position: int) -> bytes:
+        """The bytes of the file."""
+        return read_file(self._root / self._files[position], self.where(position))
 
 
 def open_folder(root: Path, split: str) -> Source:

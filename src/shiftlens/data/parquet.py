@@ -76,15 +76,14 @@ class ParquetPictures(EncodedPictures):
         file = int(np.searchsorted(self._file_starts, position, side="right")) - 1
         return f"picture {position} (row {position - self._file_starts[file]} of {self._files[file]})"
 
-    def encoded(self, positions: Iterable[int]) -> Iterator[bytes]:
-        """The `bytes` of each row's picture."""
-        for position in positions:
-            group = int(np.searchsorted(self._starts, position, side="right")) - 1
-            with self._lock:
-                data = self._rows(group)[position - int(self._starts[group])]
-            if data is None:
-                raise InputError(f"{self.where(position)} has no bytes, only a path or nothing: embed the pictures")
-            yield data
+    def encoded(self, position: int) -> bytes:
+        """The `bytes` of the row's picture."""
+        group = int(np.searchsorted(self._starts, position, side="right")) - 1
+        with self._lock:
+            data = self._rows(group)[position - int(self._starts[group])]
+        if data is None:
+            raise InputError(f"{self.where(position)} has no bytes, only a path or nothing: embed the pictures")
+        return data
 
     def _rows(self, group: int) -> _Rows:
         """All pictures of a row group, from the cache if they are there."""

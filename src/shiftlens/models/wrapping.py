@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from shiftlens.data.preprocessing import Numbers, Preprocessing, Size, parse_size
+from shiftlens.data.transforms import preprocessing_of
 from shiftlens.errors import InputError
 from shiftlens.models.checkpoints import refuse_non_finite
 from shiftlens.models.digests import model_digest
@@ -31,6 +33,10 @@ from shiftlens.models.probing import (
     scores_of,
 )
 from shiftlens.naming import printable
+
+_UNDECLARED = (
+    "{} declares no preprocessing: images enter with mean 0 and std 1 (set --mean and --std, or mean= and std= of wrap)"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,6 +216,7 @@ def wrap(
     mean: Numbers | None = None,
     std: Numbers | None = None,
     size: Size | None = None,
+    transform: Any = None,
     class_names: Sequence[str] | None = None,
     name: str | None = None,
 ) -> Model:
@@ -223,9 +230,12 @@ def wrap(
     module
         An `nn.Module`, or a callable from normalised float32 [n, c, h, w] to scores [n, k].
     mean, std
-        Pixel range 0 to 1, one number or one a channel. Without both: 0 and 1, and a note that says so.
+        Pixel range 0 to 1, one number or one a channel. Without both: 0 and 1, and a warning.
     size
         (h, w) or one number, pixels. Without: the pictures' own size.
+    transform
+        The torchvision transform that the net was evaluated with, in place of all these: `Resize(n)`, `CenterCrop`,
+        `ToTensor`, `Normalize`, or a preset of torchvision's weights. What is given beside it comes first.
     class_names
         One name a class.
     name
@@ -235,7 +245,12 @@ def wrap(
     ------
     InputError
         Nothing callable, weights that are NaN or infinite, numbers out of range, or (with `size`) a net that does not
-        take this size.
+        take this size; or a transform with another step.
+
+    Warns
+    -----
+    UserWarning
+        Neither a mean nor a std nor a transform is given.
 
     Examples
     --------
@@ -243,9 +258,13 @@ def wrap(
     >>> wrap(VGG("vgg6", width=4), mean=0.5, std=0.25, size=32).strides
     (2, 4, 8)
     """
-    preprocessing = Preprocessing().overridden(mean=mean, std=std, size=size)
+    declared = Preprocessing() if transform is None else preprocessing_of(transform)
+    preprocessing = declared.overridden(mean=mean, std=std, size=size)
     title = name or getattr(module, "__name__", None) or type(module).__name__
-    return build_model(module, preprocessing, title, class_names=class_names)
+    model = build_model(module, preprocessing, title, class_names=class_names, native_size=declared.size)
+    if not preprocessing.declared:
+        warnings.warn(_UNDECLARED.format(title), stacklevel=2)
+    return model
 
 
 def build_model(
@@ -279,10 +298,7 @@ def build_model(
             "fixed pictures"
         )
     if not preprocessing.declared:
-        said.append(
-            f"{name} declares no preprocessing: images enter with mean 0 and std 1 (set --mean and --std, or mean= and "
-            "std= of wrap)"
-        )
+        said.append(_UNDECLARED.format(name))
     names = None if class_names is None else tuple(str(n) for n in class_names)
     seen = _own_size(picture_size)
     facts = dict(training or {})
