@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shiftlens.data.images import ImageSet, as_images
+from shiftlens.data.imageset import Progress
 from shiftlens.devices import machine_kind, resolve_device
 from shiftlens.errors import InputError
 from shiftlens.models.runs import check_run_target, save_run
@@ -46,8 +47,6 @@ _TIMED_STEPS = 3
 _CHECKPOINT_PAUSE = {"cpu": 0.0, "cuda": 5.0}
 """Seconds between two checkpoints, at least: writing one takes as long as a fair part of an epoch on a GPU."""
 _BATCH_NORM_MOMENTUM = 0.1  # PyTorch's own, which a net that is built again has
-
-Progress = Callable[[int, int], None]
 
 
 def train(
