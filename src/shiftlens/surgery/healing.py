@@ -57,6 +57,11 @@ class Healing:
         """As plain JSON."""
         return {**asdict(self), "losses": list(self.losses)}
 
+    def __str__(self) -> str:
+        """For people."""
+        loss = f", loss {self.losses[0]:.3f} -> {self.losses[-1]:.3f}" if self.losses else ""
+        return f"{self.kind}: {self.n_images:,} images of {self.images}{loss}, {self.seconds:.1f} s"
+
 
 def reestimate(
     model: Model | nn.Module | str | Path,
