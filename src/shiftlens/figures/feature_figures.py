@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shiftlens.figures.drawing import COLOURS, check_format, new_figure, save, scale_of, suptitle
 from shiftlens.figures.gallery import Pictures
@@ -146,13 +147,14 @@ def _scores(scores: Scores, of: str) -> str:
 def overview(run: FeatureRun) -> Figure:
     """Mean over channels of every layer: of the one picture above, of the average over pictures (if any) below."""
     layers = picked(run, MOST_COLUMNS)
-    rows = [(run.shown, [np.asarray(layer.maps, np.float64).mean(0) for layer in layers])]
-    averages = [layer.average for layer in layers]
-    if all(average is not None for average in averages):
-        rows.append((f"average of {run.n_images:,} images", [a.mean.mean(0) for a in averages if a is not None]))
-        if all(a is not None and a.rolled is not None for a in averages):
-            rolled = [a.rolled.mean(0) for a in averages if a is not None and a.rolled is not None]
-            rows.append((run.averaged, rolled))
+    stacks: list[tuple[str, list[NDArray[Any]]]] = [(run.shown, [layer.maps for layer in layers])]
+    averages = [layer.average for layer in layers if layer.average is not None]
+    if averages:
+        stacks.append((f"average of {run.n_images:,} images", [average.mean for average in averages]))
+    rolled = [average.rolled for average in averages if average.rolled is not None]
+    if rolled:
+        stacks.append((run.averaged, rolled))
+    rows = [(name, [np.asarray(maps, np.float64).mean(0) for maps in of_layers]) for name, of_layers in stacks]
     figure = new_figure(1.25 * len(layers) + 0.8, 1.55 * len(rows) + 1.0)
     grid = figure.subplots(len(rows), len(layers), squeeze=False)
     for r, (row, maps) in enumerate(rows):

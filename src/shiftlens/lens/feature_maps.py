@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from shiftlens.arithmetic import Unseen, graph_of, net_of, plan
 from shiftlens.data.images import ImageSet, as_images
+from shiftlens.data.imageset import Progress
 from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.devices import input_dtype, resolve_device, roomy_heap
 from shiftlens.errors import InputError
@@ -38,7 +39,6 @@ _MAPS = ("conv", "transposed conv", "max pool", "average pool", "lp pool", "adap
 
 Control = Literal["rolled", "flipped"]
 CONTROLS: tuple[Control, ...] = ("rolled", "flipped")
-Progress = Callable[[int, int], None]
 
 
 def features(

@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from shiftlens.data.images import ImageSet, as_images
+from shiftlens.data.imageset import Progress
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError
 from shiftlens.models.loading import Model, as_model
 from shiftlens.models.matching import labelled_for, on_input_grid
 from shiftlens.models.probing import scores_of
 from shiftlens.naming import one_line, unknown_name
-from shiftlens.surgery.healing import Healing, Progress, copied
+from shiftlens.surgery.healing import Healing, copied
 from shiftlens.training.data import Batches, epoch_plan, pixels
 from shiftlens.training.machine import compute_dtype, tuned
 from shiftlens.training.recipe import DTYPES, Recipe
