@@ -29,6 +29,7 @@ from shiftlens.lens.repadding import Repadded
 from shiftlens.models.loading import Model, as_model
 from shiftlens.models.matching import on_input_grid
 from shiftlens.models.probing import evaluating
+from shiftlens.progress_bar import shows_progress
 from shiftlens.sweeps.header import software_versions
 
 MAX_PIXELS = 2**17
@@ -42,6 +43,7 @@ Progress = Callable[[int, int], None]
 Maps = dict[int, NDArray[np.float32]]
 
 
+@shows_progress("looking", "images")
 def features(
     model: Model | nn.Module | str | Path,
     picture: str | Path = "zeros",

@@ -29,6 +29,7 @@ from shiftlens.lens.samples import SIDES, Places, grouped, ks_distance, places
 from shiftlens.models.loading import Model, model_and_images
 from shiftlens.models.matching import on_input_grid
 from shiftlens.models.probing import evaluating, scores_of
+from shiftlens.progress_bar import shows_progress
 from shiftlens.stats import Skipped, benjamini_hochberg
 
 LEAST_DISTANCE = 0.5
@@ -46,6 +47,7 @@ LEAST_NULL = 128
 Progress = Callable[[int, int], None]
 
 
+@shows_progress("looking", "images")
 def neurons(
     model: Model | nn.Module | str | Path,
     images: ImageSet | str,
