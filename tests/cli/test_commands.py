@@ -273,7 +273,7 @@ def test_an_output_path_that_holds_something_else(
     capsys.readouterr()
     accuracy = np.asarray(sl.open_sweep(out).accuracy)
     for extra, word in (
-        (["--limit", "12"], "data"),
+        (["--limit", "12"], "s.zarr holds 10 images, 12 were requested: use --reuse"),
         (["--max-shift", "3"], "max-shift"),
         (["--mean", "0.1"], "preprocessing"),
         (["--fill", "mean"], "fill"),
