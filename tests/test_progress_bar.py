@@ -66,6 +66,6 @@ def test_a_notebook_has_one_line_that_changes(
 def test_the_public_functions_keep_their_signatures() -> None:
     import inspect
 
-    for function in (sl.sweep, sl.evaluate, sl.consistency):
+    for function in (sl.sweep, sl.evaluate, sl.consistency, sl.compare, sl.features, sl.neurons, sl.train, sl.report):
         assert "progress" in inspect.signature(function).parameters
         assert function.__doc__

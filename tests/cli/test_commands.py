@@ -319,7 +319,7 @@ def test_an_output_path_that_holds_something_else(
     capsys.readouterr()
     accuracy = np.asarray(sl.open_sweep(out).accuracy)
     for extra, word in (
-        (["--limit", "12"], "holds 10 images, 12 were requested"),
+        (["--limit", "12"], "s.zarr holds 10 images, 12 were requested: use --reuse"),
         (["--max-shift", "3"], "max-shift"),
         (["--mean", "0.1"], "preprocessing"),
         (["--fill", "mean"], "fill"),

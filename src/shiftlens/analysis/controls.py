@@ -76,7 +76,7 @@ def _tested_cells(sweep: SweepArrays, control: SweepArrays, site: str) -> tuple[
     return Skipped(site, f"{n} images are in both sweep and control" if n < 2 else "the grid holds no shift but (0, 0)")
 
 
-def occlusion_effects(values: Values, control: Values) -> tuple[Effects, Effects] | Skipped:
+def occlusion_effects(values: Values) -> tuple[Effects | Skipped, Effects | Skipped]:
     """Return the occlusion effect and the placement effect under each shift (dy, dx) [own].
 
     Occlusion is m(0, 0) - m(control), what losing the content costs; placement is m(control) - m(shift), what the move
@@ -84,9 +84,13 @@ def occlusion_effects(values: Values, control: Values) -> tuple[Effects, Effects
     differences are the other way round.
     """
     sweep = values.sweep
+    if "occlusion" not in sweep.controls:
+        why = "there is no occlusion control"
+        return Skipped("occlusion effect", why), Skipped("placement effect", why)
+    control = values.of("occlusion")
     found = _tested_cells(sweep, control.sweep, "occlusion and placement")
     if isinstance(found, Skipped):
-        return found
+        return found, found
     n, tested = found
     origin = sweep.origin_cell
     occlusion, placement = (Differences(values.metric, n, values.n_cells) for _ in range(2))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as sps
 
-from shiftlens.analysis.arrays import BoolArray, FloatArray, IntArray, row_means
+from shiftlens.analysis.arrays import BoolArray, FloatArray, IntArray, Values, image_slices, row_means
 from shiftlens.stats import (
     CONFIDENCE,
     Estimate,
@@ -145,6 +145,15 @@ class Differences:
         lo, hi = self.interval(z_value(n_comparisons=int(chosen.sum())))
         overall = difference_of(self.metric, self.per_image / self.terms)
         return Effects(overall, *(each.reshape(shape) for each in (self.value, lo, hi, p, q)))
+
+
+def sums_of(values: Values, rows: IntArray | None = None) -> Differences:
+    """Sum a metric over all images, or those of some rows: one column a shift."""
+    rows = np.arange(values.sweep.n_images) if rows is None else rows
+    found = Differences(values.metric, len(rows), values.n_cells)
+    for s in image_slices(len(rows), values.n_cells):
+        found.add(s, values.rows(rows[s]))
+    return found
 
 
 def mean_of(metric: Variable, values: FloatArray, site: str) -> Estimate | Skipped:

@@ -215,7 +215,7 @@ def all_metrics(
         if each == values.metric:
             spread = sampled
     del sampled  # as large as the maps of all samples
-    x_model, occlusion, placement = _controlled(values)
+    occlusion, placement = occlusion_effects(values)
     return Metrics(
         sweep=sweep,
         metric=values.metric,
@@ -227,7 +227,7 @@ def all_metrics(
         worst_of_radius=worst_of_radius(values, radius),
         asymmetry_x=asymmetry(values, "x"),
         asymmetry_y=asymmetry(values, "y"),
-        asymmetry_x_model=x_model,
+        asymmetry_x_model=asymmetry(values, "x", without_data=True),
         aliasing=aliasing(values),
         consistency=consistency(sweep),
         blank=blank_limit(sweep),
@@ -258,14 +258,3 @@ def _profile(values: Values, weights: np.ndarray[Any, np.dtype[np.uint8]]) -> tu
     if not n:
         at_origin = Skipped(f"{metric.name} at (0, 0)", f"no image has a {metric.called} there")
     return Profile(metric, at_origin, made, reversals, emptied), sampled
-
-
-def _controlled(values: Values) -> tuple[Asymmetry | Skipped, Effects | Skipped, Effects | Skipped]:
-    x_model: Asymmetry | Skipped = Skipped("asymmetry left/right without the data's own", "there is no flip control")
-    if "flip" in values.sweep.controls:
-        x_model = asymmetry(values, "x", values.of("flip"))
-    if "occlusion" not in values.sweep.controls:
-        why = "there is no occlusion control"
-        return x_model, Skipped("occlusion effect", why), Skipped("placement effect", why)
-    effects = occlusion_effects(values, values.of("occlusion"))
-    return (x_model, effects, effects) if isinstance(effects, Skipped) else (x_model, *effects)

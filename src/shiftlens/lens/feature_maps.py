@@ -30,6 +30,7 @@ from shiftlens.models.loading import Model, as_model
 from shiftlens.models.matching import held_out, on_input_grid
 from shiftlens.models.probing import evaluating
 from shiftlens.models.zoo import declared_size
+from shiftlens.progress_bar import shows_progress
 from shiftlens.sweeps.header import software_versions
 
 MAX_PIXELS = 2**17
@@ -41,6 +42,7 @@ Control = Literal["rolled", "flipped"]
 CONTROLS: tuple[Control, ...] = ("rolled", "flipped")
 
 
+@shows_progress("looking", "images")
 def features(
     model: Model | nn.Module | str | Path,
     picture: str | Path = "zeros",

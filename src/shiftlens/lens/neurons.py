@@ -30,6 +30,7 @@ from shiftlens.lens.samples import SIDES, Places, grouped, ks_distance, places
 from shiftlens.models.loading import Model, model_and_images
 from shiftlens.models.matching import on_input_grid
 from shiftlens.models.probing import evaluating, scores_of
+from shiftlens.progress_bar import shows_progress
 from shiftlens.stats import Skipped, benjamini_hochberg
 
 LEAST_DISTANCE = 0.5
@@ -45,6 +46,7 @@ LEAST_NULL = 128
 """Values of the null for each channel: with four sides to correct for, fewer could not flag a channel that is alone."""
 
 
+@shows_progress("looking", "images")
 def neurons(
     model: Model | nn.Module | str | Path,
     images: ImageSet | str,

@@ -30,6 +30,7 @@ from shiftlens.narrative.comparison_result import Comparison
 from shiftlens.narrative.comparison_rows import Against, Row
 from shiftlens.narrative.comparison_sentences import sentences
 from shiftlens.narrative.thresholds import weighed
+from shiftlens.progress_bar import shows_progress
 from shiftlens.stats import Estimate, FloatArray, Skipped, holm
 from shiftlens.sweeps.sweep_result import Sweep
 from shiftlens.tasks.task import Variable
@@ -40,6 +41,7 @@ MARGIN = 0.3
 N_RESAMPLES = 1000
 
 
+@shows_progress("comparing", "sweeps")
 def compare(
     sweeps: Sequence[Sweep | str | Path],
     baseline: int | str = 0,

@@ -168,9 +168,7 @@ def _map(each: Against, comparison: Comparison, asked: str | None) -> Finding:
     searched = np.where(clear if clear.any() else made.tested, np.abs(made.value), -1.0)
     row, column = np.unravel_index(int(np.argmax(searched)), searched.shape)
     value, lo, hi = (float(cells[row, column]) for cells in (made.value, made.band_lo, made.band_hi))
-    method = "adjusted Wald" if metric.is_share else "Student t"
-    method += ", simultaneous over all shifts of all sweeps (max-t bootstrap)"
-    estimate = Estimate(value, lo, hi, metric.difference_unit, made.n, method)
+    estimate = Estimate(value, lo, hi, made.unit, made.n, made.method)
     shift = int(comparison.dxs[column]), int(comparison.dys[row])
     most = f"{quoted(estimate)} at (dx, dy) = {shift}"
     if made.holds and clear.any():

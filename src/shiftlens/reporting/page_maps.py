@@ -9,7 +9,7 @@ import numpy as np
 
 from shiftlens.analysis.arrays import IntArray, SweepArrays, Values
 from shiftlens.analysis.asymmetry import Asymmetry
-from shiftlens.analysis.differences import Differences, Effects
+from shiftlens.analysis.differences import Effects, sums_of
 from shiftlens.analysis.summary import Metrics
 from shiftlens.figures.drawing import COLOURS, balanced, colours_of, diverging, least_of, limits_of, mirrored
 from shiftlens.narrative.performance import chosen_first
@@ -92,9 +92,7 @@ def difference(
 def mean_with_ends(values: Values) -> Ends:
     """Mean of each cell with its own interval: Wilson for a share, else Student's."""
     n, shape = values.sweep.n_images, values.sweep.shape
-    sums = Differences(values.metric, n, values.n_cells)
-    for s in values.sweep.slices():
-        sums.add(s, values[s])
+    sums = sums_of(values)
     lo, hi = wilson(sums.total, n) if values.metric.is_share else sums.interval_of_mean(z_value())
     return sums.mean.reshape(shape), lo.reshape(shape), hi.reshape(shape)
 

@@ -20,6 +20,7 @@ from shiftlens.devices import machine_kind, resolve_device
 from shiftlens.errors import InputError
 from shiftlens.models.runs import check_run_target, save_run
 from shiftlens.nn.vgg import VGG
+from shiftlens.progress_bar import shows_progress
 from shiftlens.storage.locking import output_lock
 from shiftlens.training.checkpoint import (
     CHECKPOINT,
@@ -49,6 +50,7 @@ _CHECKPOINT_PAUSE = {"cpu": 0.0, "cuda": 5.0}
 _BATCH_NORM_MOMENTUM = 0.1  # PyTorch's own, which a net that is built again has
 
 
+@shows_progress("training", "steps")
 def train(
     images: ImageSet | str,
     validation: ImageSet | str | None = None,
