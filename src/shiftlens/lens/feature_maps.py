@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from shiftlens.arithmetic import Unseen, graph_of, net_of, plan
 from shiftlens.data.images import ImageSet, as_images
-from shiftlens.data.imageset import Progress
 from shiftlens.data.preprocessing import Preprocessing
+from shiftlens.data.surveying import Progress
 from shiftlens.devices import input_dtype, resolve_device, roomy_heap
 from shiftlens.errors import InputError
 from shiftlens.graph import Graph, Site

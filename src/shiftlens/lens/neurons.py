@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from shiftlens.arithmetic import graph_of, net_of
 from shiftlens.data.images import ImageSet
-from shiftlens.data.imageset import Progress
+from shiftlens.data.surveying import Progress
 from shiftlens.errors import InputError
 from shiftlens.graph import Graph, OpKey, Site
 from shiftlens.graph.watching import Watch

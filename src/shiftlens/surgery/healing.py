@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from shiftlens.data.images import ImageSet, as_images
-from shiftlens.data.imageset import Progress
+from shiftlens.data.surveying import Progress
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError, NoEffectWarning
 from shiftlens.models.loading import Model, as_model

@@ -255,7 +255,7 @@ def objects_of(task: Task, targets: NDArray[Any]) -> NDArray[np.int64]:
         It is no number of objects for each image.
     """
     counts = np.asarray(task.n_objects(targets))
-    if counts.shape != targets.shape or counts.dtype.kind not in "iu" or (counts < 0).any():
+    if counts.shape != targets.shape[:1] or counts.dtype.kind not in "iu" or (counts < 0).any():
         raise InputError(
             f"{task.name} must tell how many objects each of {len(targets)} images has, got {counts!r:.80}"
         )

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shiftlens.data.images import ImageSet, as_images
-from shiftlens.data.imageset import Progress
+from shiftlens.data.surveying import Progress
 from shiftlens.devices import machine_kind, resolve_device
 from shiftlens.errors import InputError
 from shiftlens.models.runs import check_run_target, save_run
