@@ -187,6 +187,27 @@ def test_folder_errors_are_one_line(tmp_path: Path) -> None:
         assert str(tmp_path / name) in str(caught.value)
 
 
+def test_a_folder_of_pictures_without_class_folders_says_what_works(tmp_path: Path) -> None:
+    for name in ("b.png", "a.jpg", "notes.txt"):
+        write(tmp_path / "flat" / name, png(1))
+    write(tmp_path / "split" / "train" / "a.png", png(1))
+    write(tmp_path / "split" / "test" / "b.png", png(1))
+    told = r"; expected one folder a class: put them into one folder a class, or load them as \(images, labels\) in "
+    told += (
+        r"Python; without labels, inspect, foveation, kernels and features --input IMAGE work; all else needs a class$"
+    )
+    with pytest.raises(InputError, match=r"flat holds no folders, only pictures \(a\.jpg, b\.png\)" + told):
+        load_images(f"folder:{tmp_path / 'flat'}")
+    with pytest.raises(InputError, match=r"test holds no folders, only pictures \(b\.png\)" + told):
+        load_images(f"folder:{tmp_path / 'split'}")
+    # What the message advises.
+    both = [np.asarray(Image.open(io.BytesIO((tmp_path / "flat" / name).read_bytes()))) for name in ("a.jpg", "b.png")]
+    assert len(load_images((both, [0, 1]))) == 2
+    for name in ("cat/a.png", "cat/b.png", "dog/a.png", "dog/b.png"):
+        write(tmp_path / "flat" / name, png(1))
+    assert load_images(f"folder:{tmp_path / 'flat'}").class_names == ("cat", "dog")
+
+
 def test_unreadable_folder_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def denied(self: Path) -> None:
         raise PermissionError(13, "Permission denied", str(self))
@@ -345,10 +366,10 @@ def test_parquet_errors_are_one_line(tmp_path: Path) -> None:
         "text.parquet": "cannot be read as parquet",
         "columns.parquet": "no column img or image, only x, label",
         "plain.parquet": "must be a struct with bytes .* got binary",
-        "nolabel.parquet": "no column label, only img",
+        "nolabel.parquet": "no column label, only img; without labels, inspect",
         "words.parquet": "must hold whole numbers, got string",
         "gap.parquet": "row 1 of .* has no label",
-        "hidden-0.parquet": "unlabelled",
+        "hidden-0.parquet": r"is this set unlabelled\? without labels, inspect",
         "beyond.parquet": r"label 2 of picture 1 \(row 1 of .*beyond the 2 classes",
         "norows.parquet": "holds no pictures",
         "two": "holds several data sets",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import subprocess
 import sys
 import textwrap
+import time
 import urllib.error
 import warnings
 from collections.abc import Callable
@@ -555,7 +557,7 @@ def test_torchvision_default_weights_without_a_network(monkeypatch: pytest.Monke
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.download_url_to_file", no_network)
+    monkeypatch.setattr("socket.create_connection", no_network)
     with pytest.raises(
         InputError, match=r"could not be downloaded from https://.*no route to host.*--weights"
     ) as caught:
@@ -579,10 +581,39 @@ def test_timm_default_weights_without_a_network(monkeypatch: pytest.MonkeyPatch)
     def no_network(*arguments: object, **options: object) -> None:
         raise OSError("offline\nand more")
 
+    monkeypatch.setattr("socket.create_connection", lambda *_, **__: contextlib.nullcontext())
     monkeypatch.setattr(timm, "create_model", no_network)
     with pytest.raises(InputError, match=r"could not be downloaded \(OSError: offline\)") as caught:
         load_model("timm:test_resnet")
     one_line(caught)
+
+
+@pytest.mark.parametrize(
+    ("spec", "host"),
+    [("timm:test_resnet", "huggingface.co"), ("torchvision:squeezenet1_1", "download.pytorch.org")],
+)
+def test_offline_fails_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str], spec: str, host: str
+) -> None:
+    pytest.importorskip("timm")
+    tried = []
+
+    def no_network(address: tuple[str, int], *arguments: object, **options: object) -> None:
+        tried.append(address)
+        raise OSError(101, "Network is unreachable")
+
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("socket.create_connection", no_network)
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=rf"no connection to {host}: Network is unreachable") as caught:
+        load_model(spec)
+    one_line(caught)
+    assert time.monotonic() - begun < 10
+    assert tried == [(host, 443)]
+    assert capfd.readouterr().err == ""
 
 
 def test_timm_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

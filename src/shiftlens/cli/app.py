@@ -102,7 +102,7 @@ def _outcome(argv: Sequence[str] | None) -> int:
         _own_matplotlib()
         code = app(args=argv, prog_name="shiftlens", standalone_mode=False)
     except ShiftlensError as error:
-        error_line(str(error))
+        error_line(str(error), getattr(error, "__notes__", ()))
         return error.exit_code
     except SystemExit as error:
         # So Rich and Typer end when the reader of our output has gone: with 1, which no command gives.

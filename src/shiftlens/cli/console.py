@@ -9,7 +9,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -203,8 +203,8 @@ def flush_streams() -> OSError | None:
     return failed
 
 
-def error_line(text: str) -> None:
-    """One clear line on stderr; what a file or an argument puts into it cannot make it a page."""
+def error_line(text: str, notes: Sequence[str] = ()) -> None:
+    """One clear line on stderr, and an error's notes; what a file or an argument puts into it cannot make it a page."""
     line = printable(" ".join(text.split()))
     with suppress(OSError):  # the exit code still says it
         print(
@@ -212,3 +212,5 @@ def error_line(text: str) -> None:
             file=sys.stderr,
             flush=True,
         )
+        for note in "\n".join(notes).splitlines():
+            print(printable(note), file=sys.stderr, flush=True)

@@ -18,6 +18,9 @@ from PIL import Image
 from shiftlens.data.decode import Pixels, decode, from_pil, read_header
 from shiftlens.errors import InputError
 
+WITHOUT_LABELS = "without labels, inspect, foveation, kernels and features --input IMAGE work; all else needs a class"
+"""What an error says of images whose classes nobody gives."""
+
 _FLOAT_SLACK = 1e-6  # what rounding in a user's arithmetic may add beyond 0 and 1
 _ROWS_AT_ONCE = 256
 
@@ -33,16 +36,9 @@ class Fact:
 
 @runtime_checkable
 class Pictures(Protocol):
-    """A lazy sequence of 8-bit pictures.
+    """A lazy sequence of 8-bit pictures with 1 or 3 channels.
 
-    Attributes
-    ----------
-    n_channels
-        1 or 3.
-    size
-        `(h, w)` where all are known to share it without a look at each, else None.
-    notes
-        Facts about the source that a reader of results must know.
+    `size` is (h, w) where all are known to share it without a look at each; `notes` are facts that a reader must know.
     """
 
     n_channels: int
@@ -112,16 +108,7 @@ class EncodedPictures:
 class ArrayPictures:
     """Pictures of one size that are in memory already, or mapped from a file: kept as they are, converted when read.
 
-    Parameters
-    ----------
-    images
-        NumPy array or tensor: `(n, h, w)` for grey, or four axes of which the second or the last is the channels (1 or
-        3 of them; if both could be, the second is). uint8, or floating point from 0 to 1.
-
-    Raises
-    ------
-    InputError
-        Another shape or type, or values out of range (all are looked at, once).
+    `images` is as `ImageSet` takes it; all floating-point values are looked at once.
     """
 
     notes: tuple[str, ...] = ()
@@ -162,11 +149,6 @@ def picture_of(item: Any, where: str) -> Pixels:
     """8-bit pixels of one picture in memory: a Pillow image, or an array or tensor of two or three axes.
 
     Channels are on the first axis if that has 1 or 3 positions, else on the last. Grey stays one channel.
-
-    Raises
-    ------
-    InputError
-        Anything else, or values out of range.
     """
     if isinstance(item, Image.Image):
         return from_pil(item, where, keep_grey=True)
@@ -230,13 +212,9 @@ def to_eight_bits(array: np.ndarray[Any, np.dtype[Any]]) -> Pixels:
 
 
 def as_labels(labels: Any, n: int | None, where: str) -> Int64[np.ndarray, " n"]:
-    """Whole-number class labels as int64.
-
-    Raises
-    ------
-    InputError
-        Not one whole number from 0 up for each of the `n` pictures.
-    """
+    """Class labels as int64; `InputError` unless they are one whole number from 0 up for each of the `n` pictures."""
+    if labels is None:
+        raise InputError(f"{where} must be one whole number for each picture, got None; {WITHOUT_LABELS}")
     if isinstance(labels, torch.Tensor):
         labels = labels.detach().cpu().numpy()
     array = np.asarray(labels)
@@ -249,5 +227,8 @@ def as_labels(labels: Any, n: int | None, where: str) -> Int64[np.ndarray, " n"]
     array = array.astype(np.int64)
     if len(array) and int(array.min()) < 0:
         first = int(np.argmax(array < 0))
-        raise InputError(f"{where} must be 0 or more, got {array[first]} for picture {first}: is this set unlabelled?")
+        raise InputError(
+            f"{where} must be 0 or more, got {array[first]} for picture {first}: is this set "
+            f"unlabelled? {WITHOUT_LABELS}"
+        )
     return array

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from shiftlens.data.decode import PICTURE_SUFFIXES
-from shiftlens.data.example_images import EncodedPictures, Source
+from shiftlens.data.example_images import WITHOUT_LABELS, EncodedPictures, Source
 from shiftlens.errors import InputError
+from shiftlens.naming import printable
 from shiftlens.paths import entries_of, kind_of, read_file
 
 SPLIT_FOLDERS = {
@@ -50,17 +51,8 @@ class FolderPictures(EncodedPictures):
 def open_folder(root: Path, split: str) -> Source:
     """List the pictures of a folder in a fixed order: classes by name, then files by name, deeper folders included.
 
-    Parameters
-    ----------
-    root
-        A folder of class folders; or a folder of split folders (train, and test or val) that hold class folders.
-    split
-        `train` or `test`; without a test folder, the validation folder serves.
-
-    Raises
-    ------
-    InputError
-        No such folder, one that cannot be listed, no class folders, no pictures, or no folder for the split.
+    `root` holds class folders, or split folders (train, and test or val) of class folders; without a test folder, the
+    validation folder serves. `InputError`: no such folder, no class folders, no pictures, or no folder for the split.
     """
     kind = kind_of(root)
     if kind == "nothing":
@@ -75,7 +67,11 @@ def open_folder(root: Path, split: str) -> Source:
         # All splits together decide the numbering, or a class that one of them lacks would shift the others.
         classes = sorted({name for folder in splits.values() for name in _class_folders(root / folder)})
     if not classes:
-        raise InputError(f"{part} holds no folders; expected one folder a class")
+        loose = [file.name for file in entries_of(part) if file.suffix.lower() in PICTURE_SUFFIXES]
+        named = ", ".join(printable(name) for name in loose[:3]) + (", ..." if len(loose) > 3 else "")
+        there = f"no folders, only pictures ({named})" if loose else "no folders"
+        advice = f": put them into one folder a class, or load them as (images, labels) in Python; {WITHOUT_LABELS}"
+        raise InputError(f"{part} holds {there}; expected one folder a class{advice if loose else ''}")
     files: list[str] = []
     labels: list[int] = []
     skipped: list[str] = []
@@ -95,13 +91,7 @@ def open_folder(root: Path, split: str) -> Source:
 
 
 def pick_split(there: Iterable[str], split: str, where: str) -> str:
-    """Which of a source's own splits serves: the asked one, validation for a missing test, train to be split further.
-
-    Raises
-    ------
-    InputError
-        Training was asked for and there are only pictures to test with.
-    """
+    """Which of a source's own splits serves: the asked one, validation for a missing test, else train, still whole."""
     names = set(there)
     if split in names:
         return split

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from shiftlens.data.digits import open_digits
-from shiftlens.data.example_images import Source
+from shiftlens.data.example_images import WITHOUT_LABELS, Source
 from shiftlens.data.folders import open_folder
 from shiftlens.data.image_items import base_of, dataset_of, open_dataset
 from shiftlens.data.imageset import ImageSet
@@ -117,13 +119,7 @@ def load_images(
 
 
 def as_images(images: ImageSet | str, *, split: str = "test") -> ImageSet:
-    """What a public function takes for images, as an `ImageSet`: a spec is opened by `load_images`.
-
-    Raises
-    ------
-    InputError
-        Something else (`load_images` takes more), or what `load_images` refuses.
-    """
+    """An `ImageSet` as it is, or a spec opened by `load_images`; `InputError` for anything else."""
     if isinstance(images, str):
         return load_images(images, split=split)
     if not isinstance(images, ImageSet):
@@ -178,6 +174,8 @@ def _open_object(spec: Any) -> ImageSet:
         return ImageSet(*spec)
     if isinstance(spec, Path):
         raise InputError(f"expected folder:PATH or parquet:PATH, got the bare path {spec}")
+    if isinstance(spec, np.ndarray | torch.Tensor):
+        raise InputError(f"expected a pair (images, labels), got {type(spec).__name__} alone; {WITHOUT_LABELS}")
     dataset = dataset_of(spec) if isinstance(spec, DataLoader) else spec
     if isinstance(dataset, ImageSet):
         return dataset

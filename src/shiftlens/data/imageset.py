@@ -282,6 +282,13 @@ class ImageSet:
         other.index = _read_only(self.index[chosen])
         return other
 
+    def relabelled(self, labels: Any, class_names: Sequence[str]) -> ImageSet:
+        """The same images with other labels, one each, and other class names."""
+        other = self._copy()
+        other.labels = _read_only(as_labels(labels, len(self), f"labels of {self.name}"))
+        other.class_names, other._names_given = tuple(class_names), True
+        return other
+
     def limit(self, n: int | None) -> ImageSet:
         """The first `n` pictures of a fixed class-stratified order (seed 0); all, in their own order, if `n` is more.
 

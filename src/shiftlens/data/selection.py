@@ -48,23 +48,10 @@ def _ranks(labels: Int64[np.ndarray, " n"], keys: UInt64[np.ndarray, " n"]) -> t
 def stratified_order(
     labels: Int64[np.ndarray, " n"], index: Int64[np.ndarray, " n"], seed: int = 0
 ) -> Int64[np.ndarray, " n"]:
-    """An order of the images in which every beginning holds the classes in about their true shares.
+    """Positions 0 to n - 1 in an order of which every beginning holds the classes in about their true shares.
 
-    Image number `r` of the `m` of its class stands at `(r + 1/2) / m`; ties are broken by the shuffle.
-
-    Parameters
-    ----------
-    labels
-        Class of each image.
-    index
-        Position of each image in its source; decides the shuffle within a class.
-    seed
-        Which shuffle.
-
-    Returns
-    -------
-    Int64[np.ndarray, " n"]
-        Positions 0 to n - 1, each once.
+    Image number `r` of the `m` of its class stands at `(r + 1/2) / m`; ties are broken by the shuffle, which `seed` and
+    each image's position in its source (`index`) decide.
     """
     keys = scrambled(index, 2**32 * _LIMIT_STREAM + seed)
     rank, size = _ranks(labels, keys)
@@ -72,19 +59,9 @@ def stratified_order(
 
 
 def stratified_split(labels: Int64[np.ndarray, " n"], split: str, seed: int = 0) -> Int64[np.ndarray, " k"]:
-    """Positions of one part of a source that has no splits: of every class one fifth is `test`, the rest `train`.
+    """Ascending positions of one part of a source without splits: one fifth of every class is `test`, the rest `train`.
 
     A fifth is rounded to the nearest number of images, and is at least one where a class has two or more.
-
-    Returns
-    -------
-    Int64[np.ndarray, " k"]
-        Ascending positions.
-
-    Raises
-    ------
-    InputError
-        The part would be empty: no class has two images.
     """
     rank, size = _ranks(labels, scrambled(np.arange(len(labels), dtype=np.int64), 2**32 * _SPLIT_STREAM + seed))
     held_out = rank < np.where(size > 1, np.maximum((size + _TEST_PART // 2) // _TEST_PART, 1), 0)

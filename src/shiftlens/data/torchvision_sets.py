@@ -68,25 +68,8 @@ def find_cifar10(data_root: Path | None) -> tuple[str, Path] | None:
 def open_torchvision(name: str, split: str, data_root: Path | None, say: Say, *, root: Path | None = None) -> Source:
     """Open a torchvision set: from a data folder that holds it, else from the cache, downloaded if it is not there.
 
-    In a data folder it may lie directly, as torchvision itself puts it, or in a folder of its name in lower case.
-
-    Parameters
-    ----------
-    name
-        A key of `TORCHVISION_SETS`.
-    split
-        `train` or `test`.
-    data_root
-        Where to look first.
-    say
-        Told before anything is downloaded.
-    root
-        The one folder that holds the set: nothing else is tried and nothing is downloaded.
-
-    Raises
-    ------
-    InputError
-        An unknown set, damaged files, or a download that fails.
+    In a data folder it may lie directly, as torchvision itself puts it, or in a folder of its name in lower case. With
+    `root`, nothing else is tried and nothing is downloaded. `say` is told before a download.
     """
     if name not in TORCHVISION_SETS:
         raise unknown_name("torchvision set", name, TORCHVISION_SETS)

@@ -6,7 +6,7 @@ import importlib.util
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import nn
@@ -15,9 +15,10 @@ from shiftlens.data.images import ImageSet, as_images
 from shiftlens.data.preprocessing import Numbers, Preprocessing, Size
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError
-from shiftlens.models.checkpoints import fit_weights, read_weights
+from shiftlens.models.checkpoints import fit_weights, named_as, read_weights
 from shiftlens.models.factories import call_factory
 from shiftlens.models.probing import Classifier, Probe, evaluating, scores_of
+from shiftlens.models.programs import refuse_program
 from shiftlens.models.runs import load_run
 from shiftlens.models.runspec import MODEL_JSON
 from shiftlens.models.wrapping import Model, build_model, wrap
@@ -26,6 +27,7 @@ from shiftlens.models.zoo import (
     timm_net,
     timm_preprocessing,
     timm_pretrained,
+    torchvision_classes,
     torchvision_net,
     torchvision_preprocessing,
     torchvision_pretrained,
@@ -62,51 +64,62 @@ class Loaded:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    n_classes: int | None = None
+    """Where a library's net was built for another number of classes than the library's own."""
 
 
-def _torchvision(name: str, weights: str | Path | None) -> Loaded:
+def _torchvision(name: str, weights: str | Path | None, key: str | None = None) -> Loaded:
     preprocessing = torchvision_preprocessing(name)
     if weights is None:
         module, names = torchvision_pretrained(name)
         return Loaded(module, preprocessing, names)
-    return _library_net(f"torchvision:{name}", weights, lambda n: torchvision_net(name, n), preprocessing)
+    loaded = _library_net(f"torchvision:{name}", weights, key, lambda n: torchvision_net(name, n), preprocessing)
+    names = torchvision_classes(name)
+    # Weights in a file for as many classes are taken to be for the same ones; random ones know none.
+    return loaded if weights == RANDOM or loaded.n_classes else replace(loaded, class_names=names)
 
 
-def _timm(name: str, weights: str | Path | None) -> Loaded:
+def _timm(name: str, weights: str | Path | None, key: str | None = None) -> Loaded:
     if weights is None:
         module = timm_pretrained(name)
         return Loaded(module, timm_preprocessing(name, module))
-    return _library_net(f"timm:{name}", weights, lambda n: timm_net(name, n), None)
+    return _library_net(f"timm:{name}", weights, key, lambda n: timm_net(name, n), None)
 
 
 def _library_net(
-    spec: str, weights: str | Path, build: Callable[[int | None], nn.Module], preprocessing: Preprocessing | None
+    spec: str,
+    weights: str | Path,
+    key: str | None,
+    build: Callable[[int | None], nn.Module],
+    preprocessing: Preprocessing | None,
 ) -> Loaded:
     module = build(None)
-    notes: tuple[str, ...] = ()
+    notes: list[str] = []
+    n_classes = None
     if weights != RANDOM:
-        state = read_weights(weights)
+        state = named_as(module, read_weights(weights, key, notes), notes)
         n_classes = classes_in(module, state)
         if n_classes is not None:
             module = build(n_classes)
-        fit_weights(module, state, f"{spec} (from {weights})")
-        notes = (
-            f"{spec}: preprocessing is that of its default weights; yours may differ (--mean, --std, --input-size)",
+        fit_weights(module, state, f"{spec} (from {weights})", notes)
+        notes.append(
+            f"{spec}: preprocessing is that of its default weights; yours may differ (--mean, --std, --input-size)"
         )
-    return Loaded(module, preprocessing or timm_preprocessing(spec, module), None, notes)
+    return Loaded(module, preprocessing or timm_preprocessing(spec, module), None, tuple(notes), n_classes)
 
 
-MODEL_KINDS: dict[str, Callable[[str, str | Path | None], Loaded]] = {"torchvision": _torchvision, "timm": _timm}
-"""Libraries whose nets are named `KIND:NAME`."""
+MODEL_KINDS: dict[str, Callable[..., Loaded]] = {"torchvision": _torchvision, "timm": _timm}
+"""Libraries whose nets are named `KIND:NAME`: of NAME, the weights and the key in their file."""
 
 
-def _own_code(spec: str, weights: str | Path | None) -> Loaded:
+def _own_code(spec: str, weights: str | Path | None, key: str | None) -> Loaded:
     module = call_factory(spec)
+    notes: list[str] = []
     if weights is not None and weights != RANDOM:
         if not isinstance(module, nn.Module):
             raise InputError(f"model: {spec} returned {type(module).__name__}, which takes no weights; omit --weights")
-        fit_weights(module, read_weights(weights), f"{spec} (from {weights})")
-    return Loaded(module)
+        fit_weights(module, read_weights(weights, key, notes), f"{spec} (from {weights})", notes)
+    return Loaded(module, notes=tuple(notes))
 
 
 def run_of(spec: str | Path) -> Path | None:
@@ -117,7 +130,7 @@ def run_of(spec: str | Path) -> Path | None:
 
 
 def _shipped(name: str) -> Path:
-    """Directory of the shipped weights NAME; `InputError` that lists what is there when it is not."""
+    """Directory of the shipped weights NAME."""
     there = sorted(folder.name for folder in SHIPPED.glob("*") if kind_of(folder / MODEL_JSON) == "file")
     if name in there:
         return SHIPPED / name
@@ -132,6 +145,7 @@ def load_model(
     spec: str | Path,
     *,
     weights: str | Path | None = None,
+    weights_key: str | None = None,
     mean: Numbers | None = None,
     std: Numbers | None = None,
     input_size: Size | None = None,
@@ -149,6 +163,8 @@ def load_model(
     weights
         A safetensors or PyTorch file, or `"random"` (seed 0). Without: the library's default weights (downloaded once),
         or what the factory itself sets.
+    weights_key
+        Where the weights lie in a file that holds several tables of tensors, e.g. `"ema"` or `"ema.shadow"`.
     mean, std
         Pixel range 0 to 1, one number or one a channel, in place of what the model declares.
     input_size
@@ -180,6 +196,8 @@ def load_model(
     """
     target = resolve_device(device)
     name, run = str(spec), run_of(spec)
+    if weights_key is not None and weights in (None, RANDOM):
+        raise InputError(f"a weights key is of a file: give --weights FILE beside --weights-key {weights_key}")
     if run is not None:
         if weights is not None:
             raise InputError(f"{name} holds its own weights; omit --weights")
@@ -187,7 +205,7 @@ def load_model(
         overrides |= {"picture_size": picture_size, "picture_channels": picture_channels}
         model = load_run(run, name=name, overrides=overrides)
     else:
-        loaded = _load(name, weights)
+        loaded = _load(name, weights, weights_key)
         if isinstance(loaded.module, nn.Module):
             loaded.module.eval()
         model = build_model(
@@ -208,25 +226,8 @@ def load_model(
 def as_model(model: Model | nn.Module | str | Path, images: ImageSet | None = None, *, device: str = "auto") -> Model:
     """What a public function takes for a model, as a `Model`: a spec is loaded, an `nn.Module` is wrapped.
 
-    Parameters
-    ----------
-    model
-        A `Model`, an `nn.Module`, or a spec as `load_model` takes it.
-    images
-        What the model will be shown: their size and channels count where the model declares none.
-    device
-        Where a loaded model goes.
-
-    Raises
-    ------
-    InputError
-        Anything else, or what `load_model` and `wrap` refuse.
-
-    Warns
-    -----
-    UserWarning
-        What a reader of the results must know of a model that is loaded or wrapped here, such as that it declares no
-        preprocessing: `load_model` and `wrap` take it.
+    The size and channels of `images` count where the model declares none. What a reader of the results must know of a
+    model that is loaded or wrapped here, such as that it declares no preprocessing, is a warning.
     """
     if isinstance(model, Model):
         return model
@@ -253,10 +254,10 @@ def model_and_images(
     return as_model(model, images, device=device), images
 
 
-def _load(name: str, weights: str | Path | None) -> Loaded:
+def _load(name: str, weights: str | Path | None, key: str | None) -> Loaded:
     kind, _, rest = name.partition(":")
     if kind in MODEL_KINDS and rest:
-        return MODEL_KINDS[kind](rest, weights)
+        return MODEL_KINDS[kind](rest, weights, key)
     where, colon, factory = name.rpartition(":")
     if colon and factory.isidentifier():
         if where.endswith(".py") or re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", where):
@@ -264,11 +265,12 @@ def _load(name: str, weights: str | Path | None) -> Loaded:
             is_there = "." in where or kind_of(f"{where}.py") != "nothing" or importlib.util.find_spec(where)
             if best and not is_there:
                 raise unknown_name("model kind", where, [*MODEL_KINDS, "pretrained"], hint=best)
-            return _own_code(name, weights)
+            return _own_code(name, weights, key)
         raise InputError(f"model: {where} is neither a .py file nor a module name")
     if name.endswith(".py"):
         raise InputError(f"model: {name} needs a factory: {name}:NAME, a function in it that returns the model")
     if kind_of(name) == "file":
+        refuse_program(Path(name), "model")
         raise InputError(f"model: {name} is a file; name what builds the net (file.py:factory), and this as --weights")
     expected = (
         "a run directory, pretrained:NAME, torchvision:NAME, timm:NAME, file.py:factory or package.module:factory"

@@ -22,13 +22,7 @@ Net = nn.Module | Model
 
 
 def as_net(model: Net | str | Path, size: int | tuple[int, int] | None) -> tuple[Net, int | tuple[int, int]]:
-    """A net or a model, or the skeleton of a spec, and the input size to look at it with.
-
-    Raises
-    ------
-    InputError
-        What `load_skeleton` refuses, or no size where the model declares none.
-    """
+    """A net or a model, or the skeleton of a spec, and the input size to look at it with; `InputError` without one."""
     if isinstance(model, str | Path):
         model = load_skeleton(model)
     if size is None:
@@ -42,23 +36,9 @@ def as_net(model: Net | str | Path, size: int | tuple[int, int] | None) -> tuple
 def load_skeleton(spec: str | Path) -> Model:
     """Build a model by its spec without reading, drawing or downloading weights, where that can be done.
 
-    Parameters
-    ----------
-    spec
-        As in `load_model`. A factory of your own is called as always, and its weights are what it makes them.
-
-    Returns
-    -------
-    Model
-        With the preprocessing that the spec declares. Its tensors may be on torch's `meta` device: it has a shape, and
-        cannot be measured.
-
-    Raises
-    ------
-    InputError
-        An unknown spec or name, or code that raises.
-    StoreError
-        A run directory that is not as it was written.
+    A spec is as in `load_model`; a factory of your own is called as always, and its weights are what it makes them. The
+    model has the preprocessing that the spec declares. Its tensors may be on torch's `meta` device: it has a shape, and
+    cannot be measured.
 
     Examples
     --------

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +21,8 @@ from shiftlens.naming import one_line, unknown_name
 
 MOST_CLASSES = 100_000
 """Classes for which a library's net is built because a file's weights are."""
+
+_SECONDS_TO_CONNECT = 5.0
 
 
 @contextmanager
@@ -66,6 +72,12 @@ def torchvision_preprocessing(name: str) -> Preprocessing:
     )
 
 
+def torchvision_classes(name: str) -> tuple[str, ...] | None:
+    """Names of the classes of a torchvision classifier's default weights."""
+    categories = getattr(_torchvision_default(name), "meta", {}).get("categories")
+    return None if categories is None else tuple(categories)
+
+
 def torchvision_pretrained(name: str) -> tuple[nn.Module, tuple[str, ...] | None]:
     """A torchvision classifier with its default weights, and their class names; downloads them once."""
     import torchvision.models as zoo
@@ -74,14 +86,15 @@ def torchvision_pretrained(name: str) -> tuple[nn.Module, tuple[str, ...] | None
     if entry is None:
         raise InputError(f"torchvision:{name} has no default weights; use --weights random or a file")
     try:
+        if not (Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rpartition("/")[2]).exists():
+            _connect(entry.url)
         module = zoo.get_model(name, weights=entry, progress=False)
     except (OSError, RuntimeError) as error:
         raise InputError(
             f"torchvision:{name}: its weights are not in torch's cache and could not be downloaded from {entry.url}"
             f" ({one_line(error)}); use --weights random or a file"
         ) from None
-    categories = entry.meta.get("categories")
-    return module, None if categories is None else tuple(categories)
+    return module, torchvision_classes(name)
 
 
 def _timm() -> Any:
@@ -126,13 +139,35 @@ def timm_preprocessing(name: str, module: nn.Module) -> Preprocessing:
 def timm_pretrained(name: str) -> nn.Module:
     """A timm model with its pretrained weights; downloads them once."""
     timm = _timm_name(name)
+    hub: Any = importlib.import_module("huggingface_hub.constants")
+    was_offline = hub.HF_HUB_OFFLINE
+    unreachable: OSError | None = None
     try:
+        _connect(hub.ENDPOINT)
+    except OSError as error:
+        unreachable = error
+    try:
+        # Its client tries ten times, for a minute; without a connection, the cache is all that can serve.
+        hub.HF_HUB_OFFLINE = was_offline or unreachable is not None
         return timm.create_model(name, pretrained=True)  # type: ignore[no-any-return]
     except Exception as error:  # the hub's client raises some twenty kinds, none of which is a crash of ours
+        why = unreachable or error
         raise InputError(
             f"timm:{name}: its weights are not in the cache and could not be downloaded"
-            f" ({type(error).__name__}: {one_line(error)}); use --weights random or a file"
+            f" ({type(why).__name__}: {one_line(why)}); use --weights random or a file"
         ) from None
+    finally:
+        hub.HF_HUB_OFFLINE = was_offline
+
+
+def _connect(url: str) -> None:
+    """Find out within seconds whether a server, or the proxy in front of it, can be reached; `OSError` if not."""
+    target = urlsplit(getproxies().get(urlsplit(url).scheme) or url)
+    try:
+        with socket.create_connection((target.hostname or "", target.port or 443), timeout=_SECONDS_TO_CONNECT):
+            pass
+    except OSError as error:
+        raise OSError(f"no connection to {target.hostname}: {error.strerror or error}") from None
 
 
 def classes_in(module: nn.Module, state: StateDict) -> int | None:

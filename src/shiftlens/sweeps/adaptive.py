@@ -12,6 +12,7 @@ from shiftlens.sequential import Look, RunningBand
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.header import SweepHeader
 from shiftlens.sweeps.jobs import Job
+from shiftlens.sweeps.looks import images_for_others
 
 
 def agree_on_width(main: SweepGroup, half_width: float, announce: Callable[[str], None]) -> float:
@@ -74,6 +75,12 @@ def _until(
     if schedule is None:
         raise ValueError(f"{group.path} is no adaptive sweep")
     n_cells = group.header.grid.n_shifts
+    if half_width and len(schedule.looks) == 1:
+        n, needed = group.n_population, images_for_others(half_width, n_cells)
+        text = f"{n:,} images are too few to stop early: all are measured"
+        if needed > n:
+            text += f". They promise no ±{half_width:g} points over other images: that takes about {needed:,} of them"
+        announce(text)
     band = RunningBand(
         group.labels,
         group.index,

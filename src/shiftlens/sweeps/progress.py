@@ -82,8 +82,10 @@ class SweepStats:
         Images of the sweep (controls aside) that were there already.
     n_images_used, half_width
         Of an adaptive sweep: the images that it took, and the half-width there in points. All images, and None.
+    half_width_of_others
+        Of an adaptive sweep: points by which its metric may miss that over other images of the same kind; else None.
     metric
-        What that half-width is of: the default metric of the task.
+        What the half-widths are of: the default metric of the task.
     """
 
     out: str
@@ -97,14 +99,22 @@ class SweepStats:
     images_resumed: int
     n_images_used: int
     half_width: float | None = None
+    half_width_of_others: float | None = None
     metric: str = "accuracy"
 
     def images_text(self) -> str:
-        """How many images, and how well an adaptive sweep knows its metric under every shift."""
+        """How many images."""
+        return f"{'' if self.half_width is None else f'{self.n_images_used:,} of '}{self.n_images:,} images"
+
+    def known_lines(self) -> list[str]:
+        """How well an adaptive sweep knows its metric: over its own images, and over others of the same kind."""
         if self.half_width is None:
-            return f"{self.n_images:,} images"
-        known = f"every {self.metric} is known to ±{self.half_width:.2f} points together, with 95 % confidence:"
-        return f"{known} {self.n_images_used:,} of {self.n_images:,} images"
+            return []
+        known = f"known to ±{self.half_width:.2f} points together, with 95 % confidence"
+        these = f"over these {self.n_images:,} images every {self.metric} is {known}"
+        if not self.half_width:
+            these = f"all {self.n_images:,} images are measured: over these images no {self.metric} is uncertain"
+        return [f"{these}; over other images of the same kind, to ±{self.half_width_of_others:.1f} points"]
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `shiftlens sweep --json`."""

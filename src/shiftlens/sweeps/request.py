@@ -17,7 +17,7 @@ from shiftlens.engine.evaluators import check_request
 from shiftlens.engine.plan import Plan
 from shiftlens.errors import InputError, StoreError
 from shiftlens.models.loading import model_and_images
-from shiftlens.models.matching import check_labels, on_input_grid
+from shiftlens.models.matching import LabelMap, labelled_for, on_input_grid
 from shiftlens.models.wrapping import Model
 from shiftlens.paths import output_path
 from shiftlens.shifts import Fill, ShiftGrid
@@ -133,6 +133,7 @@ def resolve(
     batch_size: int | None = None,
     half_width: float | None = None,
     reuse: str | Path | None = None,
+    label_map: LabelMap | str | Path | None = None,
     task: Task | str = "classification",
     announce: Callable[[str], None] = logger.warning,
 ) -> Request:
@@ -149,7 +150,7 @@ def resolve(
     model, images = model_and_images(model, images, device=device)
     images, size = on_input_grid(model, images)
     model = model.at(size)
-    check_labels(model, images)
+    images = labelled_for(model, images, label_map)
     refuse_unfit(task, adaptive=half_width is not None)
     if half_width is not None:
         half_width = checked_half_width(half_width)

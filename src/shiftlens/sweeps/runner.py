@@ -25,7 +25,7 @@ from shiftlens.sweeps.adaptive import agree_on_width, refuse_other_kind, stages
 from shiftlens.sweeps.header import SweepHeader, read_header, sweep_exists
 from shiftlens.sweeps.integrity import restore_known
 from shiftlens.sweeps.jobs import Compute, Computer, Job, check_result, with_sources
-from shiftlens.sweeps.looks import Schedule, short_chunk
+from shiftlens.sweeps.looks import Schedule, half_width_of_others, short_chunk
 from shiftlens.sweeps.progress import Progress, SweepStats, Tally, peak_memory_bytes
 from shiftlens.sweeps.request import Request
 from shiftlens.sweeps.sweep_result import Sweep
@@ -74,7 +74,10 @@ def run(
             compute = request.reuse.serving(compute)
         tally, n_resumed = _fill(request, store, compute, progress, announce)
     seconds = time.perf_counter() - started
-    plan = store.main.header.plan
+    plan, made = store.main.header.plan, Sweep(SweepStore(request.out))
+    others, known = None, store.main.half_width_reached
+    if known is not None:
+        others = half_width_of_others(made.mean_of(store.main.metric).to_numpy(), made.n_images)
     stats = SweepStats(
         out=str(request.out),
         n_images=len(request.images),
@@ -86,10 +89,11 @@ def run(
         peak_memory_bytes=peak_memory_bytes(),
         images_resumed=n_resumed,
         n_images_used=store.main.n_images,
-        half_width=store.main.half_width_reached,
+        half_width=known,
+        half_width_of_others=others,
         metric=store.main.metric.name,
     )
-    return Sweep(SweepStore(request.out)), stats
+    return made, stats
 
 
 def _reopened(request: Request, computer: Computer, announce: Announce) -> SweepStore:

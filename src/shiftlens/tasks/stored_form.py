@@ -88,7 +88,7 @@ def _variable_from_table(table: Any) -> Variable:
         or made.better not in ("higher", "lower", None)
         or made.kind not in ("share", "number", None)
         or not isinstance(made.optional, bool)
-        or not all(isinstance(word, str) for word in words)
+        or not all(isinstance(word, str) and word.isprintable() for word in words)
         or (made.dims != WINDOW and dtype.kind != "f")
     ):
         raise InputError(f"expected a variable that can be stored, got {table!r:.80}")

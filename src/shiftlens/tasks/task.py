@@ -86,8 +86,19 @@ class Variable:
 
     @property
     def factor(self) -> float:
-        """What differences are multiplied by before they are said: shares become percentage points."""
+        """What values are multiplied by before they are shown: shares become per cent, their differences points."""
         return 100.0 if self.unit == "share" else 1.0
+
+    @property
+    def called(self) -> str:
+        """The name in a sentence; as the long name writes it where that is the same word ("MAE")."""
+        name = self.name.replace("_", " ")
+        return self.long_name if self.long_name.lower() == name else name
+
+    @property
+    def shown_unit(self) -> str:
+        """Unit of a value times `factor`: shares are shown in per cent."""
+        return "%" if self.unit == "share" else self.unit
 
     @property
     def difference_unit(self) -> str:
