@@ -185,9 +185,9 @@ def test_a_sweep_has_the_numbers_of_a_plain_loop(
     assert result.header.task.name == "drift"
     assert result.dataset["n_objects"].values.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
     assert np.array_equal(np.isnan(result.dataset["score"].values), np.isnan(right["score"]))
-    np.testing.assert_array_equal(result.mean("near"), right["near"].mean(axis=0))
-    np.testing.assert_allclose(result.mean("drift")[:, :-1], right["drift"].mean(axis=0)[:, :-1], atol=1e-5)
-    assert np.isnan(result.mean("drift")[:, -1]).all(), "no window has a value there"
+    np.testing.assert_array_equal(result.mean_of("near"), right["near"].mean(axis=0))
+    np.testing.assert_allclose(result.mean_of("drift")[:, :-1], right["drift"].mean(axis=0)[:, :-1], atol=1e-5)
+    assert np.isnan(result.mean_of("drift")[:, -1]).all(), "no window has a value there"
     with pytest.raises(InputError, match="unknown metric 'accuracy'; expected one of near, drift"):
         result.accuracy  # noqa: B018
     assert verify_sweep(tmp_path / "s.zarr").ok
@@ -306,7 +306,8 @@ def test_a_share_stops_an_adaptive_sweep(tmp_path: Path) -> None:
         model_of(), images(400), GRID, out=tmp_path / "s.zarr", half_width=20, task=DRIFT, announce=said.append
     )
     assert 0 < result.n_images < 400
-    assert "images every near is known to ±" in stats.known_lines()[0]
+    assert stats.metric == "near"
+    assert " images every near is known to ±" in stats.known_lines()[0]
     assert any("images every near is known to ±" in line for line in said)
     np.testing.assert_array_equal(result.dataset["n_objects"], images(400).labels[result.dataset["index"]])
     assert result.dataset["by_place"].values.sum() == result.dataset["near"].values.sum()

@@ -97,7 +97,7 @@ def _show_map(shell: Shell, sweep: Sweep, metric: str | None) -> None:
     from shiftlens.figures.terminal import text_map
 
     shown = next(each for each in sweep.metrics if metric in (None, each.name))
-    out, values = shell.stdout, np.asarray(sweep.mean(shown.name), np.float64)
+    out, values = shell.stdout, np.asarray(sweep.mean_of(shown), np.float64)
     colour = out.color_system is not None
     out.print(text_map(values, (sweep.grid.dys, sweep.grid.dxs), shown, colour=colour, width=out.width))
 

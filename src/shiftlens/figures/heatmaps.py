@@ -62,7 +62,7 @@ def metric_matrix(sweep: Sweep | SweepArrays, metric: Variable | None = None) ->
         values, shifts = shown_mean(sweep.values(metric)), sweep.shifts
     else:
         # A Sweep's own means are there already: no pass over its images.
-        values = metric.factor * np.asarray(sweep.mean(metric.name), np.float64)
+        values = metric.factor * np.asarray(sweep.mean_of(metric), np.float64)
         shifts = sweep.grid.dys, sweep.grid.dxs
     figure = new_figure(6.4, 5.4)
     axes = figure.add_subplot()

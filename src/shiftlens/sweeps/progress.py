@@ -118,9 +118,9 @@ class SweepStats:
     n_images_used, half_width
         Of an adaptive sweep: the images that it took, and the half-width there in points. All images, and None.
     half_width_of_others
-        Of an adaptive sweep: points by which an accuracy may miss that over other images of the same kind; else None.
+        Of an adaptive sweep: points by which its metric may miss that over other images of the same kind; else None.
     metric
-        What that half-width is of: the default metric of the task.
+        What the half-widths are of: the default metric of the task.
     """
 
     out: str

@@ -88,8 +88,7 @@ def run(
     plan, made = store.main.header.plan, Sweep(SweepStore(request.out))
     others, known = None, store.main.half_width_reached
     if known is not None:
-        share = next(each for each in made.metrics if each.is_share)
-        others = half_width_of_others(made.mean(share.name).to_numpy(), made.n_images)
+        others = half_width_of_others(made.mean_of(store.main.metric).to_numpy(), made.n_images)
     stats = SweepStats(
         out=str(request.out),
         n_images=len(request.images),
