@@ -21,8 +21,7 @@ import shiftlens as sl
 from shiftlens.analysis.arrays import SweepArrays, from_sweep
 from shiftlens.analysis.irregularity import FRAME, rays
 from shiftlens.analysis.summary import Metrics, all_metrics
-from shiftlens.figures.drawing import COLOURS, DIVERGING, LOSS_COLOURS, heat_map, name_axes, save
-from shiftlens.figures.heatmaps import share_right
+from shiftlens.figures.drawing import COLOURS, DIVERGING, NUMBER_COLOURS, heat_map, name_axes, save
 from shiftlens.figures.profile import SWEEP_COLOUR
 
 OUT = Path(__file__).parent / "images"
@@ -140,7 +139,7 @@ def irregular(metrics: Metrics) -> plt.Figure:
     shifts = (arrays.dys, arrays.dxs)
     loss = metrics.loss.value
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), width_ratios=(1, 1.25), layout="constrained")
-    drawn = heat_map(left, loss, shifts, (0.0, float(loss.max())), LOSS_COLOURS)
+    drawn = heat_map(left, loss, shifts, (0.0, float(loss.max())), NUMBER_COLOURS)
     for ray in rays(arrays):
         if ray.name == FRAME:
             for r in (8, 16, 24):
@@ -154,7 +153,7 @@ def irregular(metrics: Metrics) -> plt.Figure:
     figure.colorbar(drawn, ax=left, label="loss (nats)", shrink=0.85)
     name_axes(left, short=True)
     right.plot([], [], color="0.75", label="along each ray")
-    found = metrics.irregular_loss.reversals
+    found = metrics.profile("loss").irregular.reversals
     if found:
         strongest = found[0]
         (ray,) = (each for each in rays(arrays) if each.name == strongest.ray)
@@ -206,11 +205,11 @@ def agreement(mirrored: SweepArrays) -> plt.Figure:
     shifts = (mirrored.dys, mirrored.dxs)
     said = np.asarray(mirrored.prediction[slice(0, mirrored.n_images)])
     row, column = mirrored.origin
-    same = share_right(said == said[:, row, column][:, None, None])
+    same = 100 * (said == said[:, row, column][:, None, None]).mean(axis=0)
     figure, panels = plt.subplots(1, 2, figsize=(10, 4.3), layout="constrained")
     for axes, values, title in zip(
         panels,
-        (share_right(mirrored.correct), same),
+        (100 * mirrored.correct.mean(axis=0), same),
         ("Accuracy: right", "Agreement: the same as at (0, 0), right or wrong"),
         strict=True,
     ):
@@ -236,7 +235,7 @@ def swept(demo: Path) -> SweepArrays:
 
 def controls(arrays: SweepArrays) -> plt.Figure:
     """What the sweep and each control show the net at one shift, and the accuracy that results."""
-    maps = [share_right(each.correct) for each in (arrays, *(arrays.controls[name] for name in CONTROLS))]
+    maps = [100 * each.correct.mean(axis=0) for each in (arrays, *(arrays.controls[name] for name in CONTROLS))]
     images = sl.load_images("digits", split="test", limit=N_IMAGES)
     dx, dy, wide = 9, -4, 16
     picture = images.batch([1])[0]

@@ -31,7 +31,6 @@ FLOORS = {
     "storage": 3,
     "tasks": 3,
     "arithmetic": 4,
-    "capture": 4,
     "engine": 4,
     "evaluation": 4,
     "protocols": 4,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from shiftlens.data.images import ImageSet
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.models.loading import Model, model_and_images
-from shiftlens.models.matching import MAX_PIXELS, check_labels, on_input_grid, scores_for
+from shiftlens.models.matching import MAX_PIXELS, LabelMap, labelled_for, on_input_grid, scores_for
 from shiftlens.models.probing import evaluating
 from shiftlens.naming import Printed, of_source
 from shiftlens.shifts import Fill, Shift, translate
@@ -31,8 +31,8 @@ class Evaluation(Printed):
     """A model's accuracy and loss on `n` images under one shift.
 
     `accuracy` and `per_class` are shares from 0 to 1 (None for a class without images), intervals are 95 % (Wilson for
-    shares, Student's t for the loss; None for one image), `loss` is the mean cross-entropy in nats.
-    `n_source` is how many images the source holds of which these are `n`.
+    shares, Student's t for the loss; None for one image), `loss` is the mean cross-entropy in nats; `model` and `data`
+    name what was evaluated, and `n_source` is how many images the source holds.
     """
 
     accuracy: float
@@ -43,6 +43,8 @@ class Evaluation(Printed):
     per_class: dict[str, float | None]
     shift: Shift
     fill: str
+    model: str
+    data: str
     n_source: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,7 +63,8 @@ class Evaluation(Printed):
         seen = {name: share for name, share in self.per_class.items() if share is not None}
         worst = min(seen, key=lambda name: seen[name])
         return [
-            f"accuracy {100 * self.accuracy:.2f} % [{low:.2f}, {high:.2f}], loss {self.loss:.4f} nats{spread} "
+            f"{self.model} on {self.data}: accuracy {100 * self.accuracy:.2f} % [{low:.2f}, {high:.2f}], "
+            f"loss {self.loss:.4f} nats{spread} "
             f"({of_source(self.n, self.n_source)} images, shift ({self.shift.dx}, {self.shift.dy}), fill {self.fill})",
             f"weakest class: {worst} {100 * seen[worst]:.1f} %",
         ]
@@ -75,6 +78,7 @@ def evaluate(
     fill: str | float | Fill = "black",
     device: str = "auto",
     batch_size: int | None = None,
+    label_map: LabelMap | str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluate every image under one shift, in float32.
@@ -93,6 +97,8 @@ def evaluate(
     batch_size
         Images in a forward pass; by default as many as fit. A model whose answer depends on the other images of its
         batch is refused, unless every image is evaluated by itself: 1.
+    label_map
+        From the images' classes to the model's; see `models.matching.labelled_for`.
     progress
         Called with (images done, images in all).
 
@@ -106,9 +112,9 @@ def evaluate(
     """
     parsed, target = Fill.parse(fill), resolve_device(device)
     model, images = model_and_images(model, images, device=device)
-    pictures, (h, w) = on_input_grid(model, images)
+    images, (h, w) = on_input_grid(model, images)
     model = model.at((h, w))
-    check_labels(model, images)
+    images = labelled_for(model, images, label_map)
     losses = np.empty(len(images))
     right = np.empty(len(images), dtype=np.bool_)
     if batch_size is not None and batch_size < 1:
@@ -119,7 +125,7 @@ def evaluate(
     with evaluating(model.module), torch.no_grad():
         for start in range(0, len(images), batch):
             positions = np.arange(start, min(start + batch, len(images)))
-            x = model.preprocessing.normalise(torch.from_numpy(pictures.batch(positions)).to(target))
+            x = model.preprocessing.normalise(torch.from_numpy(images.batch(positions)).to(target))
             scores = scores_for(model, _shifted(x, shift, parsed, model), images.index[positions])
             if start == 0 and len(x) > 1:
                 _refuse_batch_dependent(model, _shifted(x, shift, parsed, model), scores, images.index[positions])
@@ -132,29 +138,27 @@ def evaluate(
     if len(odd):
         named = ", ".join(str(i) for i in odd[:10].tolist())
         raise ModelOutputError(f"the loss is not finite for images {named} (position in the source)")
-    names = model.class_names or images.class_names
-    return replace(summarise(losses, right, images.labels, names, shift, parsed.name), n_source=images.n_source)
-
-
-def summarise(
-    losses: NDArray[np.float64],
-    right: NDArray[np.bool_],
-    labels: NDArray[np.int64],
-    class_names: tuple[str, ...],
-    shift: Shift,
-    fill: str,
-) -> Evaluation:
-    """Per-image losses (nats) and right answers [n] as an `Evaluation`."""
     n = len(losses)
     low, high = wilson(right.sum(), n)
     interval = None
     if n > 1:
         _, lower, upper, _ = mean_interval(losses.sum(), np.square(losses).sum(), n)
-        interval = (float(lower), float(upper))
-    of_class = {name: right[labels == k] for k, name in enumerate(class_names)}
+        interval = (max(float(lower), 0.0), float(upper))
+    class_names = model.class_names or images.class_names
+    of_class = {name: right[images.labels == k] for k, name in enumerate(class_names)}
     per_class = {name: float(values.mean()) if len(values) else None for name, values in of_class.items()}
     return Evaluation(
-        float(right.mean()), (float(low), float(high)), float(losses.mean()), interval, n, per_class, shift, fill
+        accuracy=float(right.mean()),
+        accuracy_interval=(float(low), float(high)),
+        loss=float(losses.mean()),
+        loss_interval=interval,
+        n=n,
+        per_class=per_class,
+        shift=shift,
+        fill=parsed.name,
+        model=model.name,
+        data=images.name,
+        n_source=images.n_source,
     )
 
 

@@ -19,7 +19,7 @@ from shiftlens.data.imageset import ImageSet
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError
 from shiftlens.models.loading import Model, model_and_images
-from shiftlens.models.matching import MAX_PIXELS, check_labels, on_input_grid, scores_for
+from shiftlens.models.matching import MAX_PIXELS, labelled_for, on_input_grid, scores_for
 from shiftlens.models.probing import evaluating
 from shiftlens.naming import Printed, of_source, unknown_name
 from shiftlens.shifts import Fill, canvas
@@ -61,6 +61,8 @@ class PairConsistency(Printed):
         What pads, for "zero-pad"; None for the others.
     seed
         Of the draws.
+    model, data
+        Names of what was measured.
     n_source
         How many images the source holds.
     """
@@ -72,6 +74,8 @@ class PairConsistency(Printed):
     offsets: tuple[int, int]
     fill: str | None
     seed: int
+    model: str
+    data: str
     n_source: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -87,6 +91,8 @@ class PairConsistency(Printed):
             "fill": self.fill,
             "n": self.consistency.n,
             "seed": self.seed,
+            "model": self.model,
+            "data": self.data,
         }
 
     def lines(self) -> list[str]:
@@ -95,8 +101,8 @@ class PairConsistency(Printed):
         fill = "" if self.fill is None else f", fill {self.fill}"
         n = of_source(self.consistency.n, self.n_source)
         return [
-            f"consistency {c[0]:.2f} % [{c[1]:.2f}, {c[2]:.2f}], accuracy of the same views {a[0]:.2f} % "
-            f"[{a[1]:.2f}, {a[2]:.2f}] ({n} images, {len(self.passes)} passes)",
+            f"{self.model} on {self.data}: consistency {c[0]:.2f} % [{c[1]:.2f}, {c[2]:.2f}], "
+            f"accuracy of the same views {a[0]:.2f} % [{a[1]:.2f}, {a[2]:.2f}] ({n} images, {len(self.passes)} passes)",
             f"protocol {self.protocol}: {PROTOCOLS[self.protocol]}{fill}; one pair an image",
         ]
 
@@ -176,7 +182,7 @@ def consistency(
     target = resolve_device(device)
     h, w = views.size
     model = model.at(views.size)
-    check_labels(model, images)
+    images = labelled_for(model, images)
     starts = views.starts(_drawn(images.index, n_passes, views.offsets, seed))
     same = np.empty((len(images), n_passes), np.bool_)
     right = np.empty((len(images), n_passes, 2), np.bool_)
@@ -202,6 +208,8 @@ def consistency(
         views.offsets,
         constant.name if protocol == "zero-pad" else None,
         seed,
+        model.name,
+        images.name,
         images.n_source,
     )
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from shiftlens.cluster.ray_workers import Cluster
 from shiftlens.data.imageset import ImageSet
+from shiftlens.models.matching import LabelMap
 from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.jobs import Computer
@@ -19,6 +20,7 @@ from shiftlens.sweeps.progress import Progress, SweepStats
 from shiftlens.sweeps.request import resolve
 from shiftlens.sweeps.runner import ThisProcess, run
 from shiftlens.sweeps.sweep_result import Sweep
+from shiftlens.tasks.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,8 @@ def sweep(
     cluster: str | None = None,
     half_width: float | None = None,
     reuse: str | Path | None = None,
+    label_map: LabelMap | str | Path | None = None,
+    task: Task | str = "classification",
     progress: Progress | None = None,
 ) -> Sweep:
     """Evaluate a model on every image under every shift, into one Zarr group; an interrupted sweep is resumed.
@@ -75,6 +79,11 @@ def sweep(
     reuse
         A sweep of some of the same images, with the same model, grid and fill: what it holds is copied rather than
         computed again. Its images come first.
+    label_map
+        From the images' classes, by name, to the model's, by name or number: a mapping, or a JSON file of one. By
+        default classes are matched by name where the model knows every name; otherwise label k is the model's class k.
+    task
+        What is measured: the name of a task, or a `Task`.
     progress
         Called with the evaluations done and in all.
 

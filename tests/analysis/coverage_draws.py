@@ -53,8 +53,8 @@ def intervals(m: Metrics) -> dict[str, Interval]:
     same = m.consistency
     found: dict[str, object] = {
         "accuracy at origin": m.accuracy_at_origin,
-        "loss at origin": m.loss_at_origin,
-        "mean accuracy": m.mean_accuracy,
+        "loss at origin": m.profile("loss").at_origin,
+        "mean accuracy": m.mean,
         "worst of radius": m.worst_of_radius,
         "asymmetry x": m.asymmetry_x.overall,
         "asymmetry y": m.asymmetry_y.overall,

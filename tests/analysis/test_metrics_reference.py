@@ -53,8 +53,8 @@ def test_loss_map_and_intervals(sweep, metrics):
         cell = (metrics.loss.value[y, x], metrics.loss.lo[y, x], metrics.loss.hi[y, x])
         assert cell == pytest.approx((expected[0], max(expected[1], 0), expected[2]), rel=1e-5)
     origin = ref.t_interval(np.asarray(sweep.loss)[:, REACH, REACH].astype(float).tolist())
-    assert metrics.loss_at_origin.value == pytest.approx(origin[0], rel=1e-6)
-    assert metrics.loss_at_origin.hi == pytest.approx(origin[2], rel=1e-6)
+    assert metrics.profile("loss").at_origin.value == pytest.approx(origin[0], rel=1e-6)
+    assert metrics.profile("loss").at_origin.hi == pytest.approx(origin[2], rel=1e-6)
 
 
 def test_bootstrap_replicates_are_maps_of_repeated_images(sweep):
@@ -227,7 +227,7 @@ def test_blank_limit(sweep):
     pairs = set(zip(found.asymmetry_x.dys.tolist(), found.asymmetry_x.dxs.tolist(), strict=True))
     assert pairs == {(dy, dx) for dy in range(-4, 5) for dx in range(1, 4)}
     inside = sweep.correct[:, ~blank].mean()
-    assert found.mean_accuracy.value == pytest.approx(inside)
+    assert found.mean.value == pytest.approx(inside)
 
 
 def test_padding_effect(sweep):

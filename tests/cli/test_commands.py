@@ -116,6 +116,34 @@ def test_evaluate_json_keeps_its_contract(net: Path, capsys: pytest.CaptureFixtu
     assert "declares no preprocessing" in captured.err
 
 
+@pytest.mark.parametrize("command", ["evaluate", "consistency", "sweep"])
+def test_the_result_line_names_model_and_data(
+    command: str, net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --data it is the embedded digits: nobody should take that for their own images."""
+    arguments = [command, "--model", f"{net}:make", "--limit", "20"]
+    if command == "sweep":
+        arguments += ["--max-shift", "1", "--out", str(tmp_path / "s.zarr")]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.startswith(f"{net}:make on digits: ")
+
+
+def test_no_interval_of_a_loss_goes_below_zero() -> None:
+    def sure(x: torch.Tensor) -> torch.Tensor:
+        """Right without doubt but for one image."""
+        scores = torch.zeros(len(x), 2)
+        scores[:, 0] = 30
+        scores[x.amax((1, 2, 3)) > 0.99, 0] = 0
+        return scores
+
+    pixels = np.zeros((12, 4, 4, 3), np.uint8)
+    pixels[0] = 255
+    images = sl.ImageSet(pixels, np.zeros(12, np.int64), class_names=("a", "b"))
+    made = sl.evaluate(sl.wrap(sure, mean=(0, 0, 0), std=(1, 1, 1)), images)
+    assert made.loss_interval is not None
+    assert made.loss_interval[0] == 0 < made.loss < made.loss_interval[1]
+
+
 def test_sweep_then_resume(net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "s.zarr"
     command = ["sweep", "--model", f"{net}:make", "--limit", "20", "--max-shift", "4x6", "--step", "2", "--mean", "0"]
@@ -148,7 +176,7 @@ def test_every_result_says_how_many_of_the_images_were_used(
     net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for k in range(30):
-        place = tmp_path / "set" / f"class{k % 3}"
+        place = tmp_path / "set" / f"class{k % 10}"
         place.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (32, 32), (8 * k, 0, 0)).save(place / f"{k}.png")
     base = ["--model", f"{net}:make", "--mean", "0", "--std", "1", "--data", f"folder:{tmp_path / 'set'}", "--quiet"]
@@ -156,7 +184,7 @@ def test_every_result_says_how_many_of_the_images_were_used(
     for command in (["evaluate"], ["consistency"], sweep):
         for extra, told in (
             ([], "30 images"),
-            (["--split", "test"], "6 of 30 images"),
+            (["--split", "test"], "10 of 30 images"),
             (["--limit", "9"], "9 of 30 im"),
         ):
             out = ["--out", str(tmp_path / f"{len(told)}.zarr")] if command is sweep else []
@@ -170,7 +198,7 @@ def test_resize_crop_and_interpolation_reach_the_images(
     net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng = np.random.default_rng(0)
-    for k in range(4):
+    for k in range(10):
         (tmp_path / "set" / f"class{k}").mkdir(parents=True)
         pixels = rng.integers(0, 256, (40, 57, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "set" / f"class{k}" / "a.png")

@@ -25,8 +25,8 @@ def write(path: Path, keeps: int, seed: int, **changes: object) -> Path:
     result = small.numbers(N, (2 * REACH + 1, 2 * REACH + 1), seed=seed)
     d = np.arange(-REACH, REACH + 1)
     likely = np.where(np.hypot(d[:, None], d[None, :]) <= keeps, 0.95, 0.2)
-    right = rng.random((N, 1, 1)) * 0.3 + 0.7 * rng.random(result.prediction.shape) < likely
-    result.prediction[:] = np.where(right, group.labels[:, None, None], (group.labels[:, None, None] + 1) % 3)
+    right = rng.random((N, 1, 1)) * 0.3 + 0.7 * rng.random(result["prediction"].shape) < likely
+    result["prediction"][:] = np.where(right, group.labels[:, None, None], (group.labels[:, None, None] + 1) % 3)
     for chunk in range(group.n_chunks):
         group.write(chunk, small.cut(result, group.span(chunk)))
     group.finish()
@@ -65,14 +65,14 @@ def test_the_table_and_the_groups(paths: list[str], capsys: pytest.CaptureFixtur
     found = sl.compare(paths)
     d = found.rows[1].difference
     assert f"{d.value:+.2f} [{d.lo:+.2f}, {d.hi:+.2f}]" in row["symmetric"]
-    assert f"{100 * found.rows[1].accuracy.value:.1f}" in row["symmetric"]
+    assert f"{100 * found.rows[1].unshifted.value:.1f}" in row["symmetric"]
     assert f"{found.rows[1].retained_area.value:.0f}" in row["symmetric"]
     assert " 812 " in row["[red]x"]
     order = [out.index(f"\n{h}\n") for h in ("Improved", "Got worse", "Inconclusive", "Shift by shift", "Caveats")]
     assert order == sorted(order)
     improved = out[order[0] : order[1]]
     assert "'symmetric' exceeds 'zeros' in mean accuracy within 8 px" in improved
-    assert "'[red]x' is behind 'zeros'" in out[order[1] : order[2]]
+    assert "'[red]x' is below 'zeros'" in out[order[1] : order[2]]
     assert "interval: Student t over images. Paired, image by image" in out
     assert all(each.statement in out for each in found.findings)
     assert "\x1b" not in out
@@ -84,7 +84,7 @@ def test_names_and_pictures(paths: list[str], tmp_path: Path, capsys: pytest.Cap
     assert main(command) == 0
     out = capsys.readouterr().out
     assert "'new' exceeds 'old'" in out
-    files = [where / f"{name}.svg" for name in ("differences", "accuracies", "profiles")]
+    files = [where / f"{name}.svg" for name in ("differences", "maps", "profiles")]
     assert [line for line in out.splitlines() if line.startswith("wrote")] == [f"wrote {file}" for file in files]
     assert all(file.stat().st_size > 5000 for file in files)
     assert main([*command, "--json"]) == 0

@@ -86,7 +86,7 @@ def test_features_says_it_in_words(net: Path, tmp_path: Path, capsys: pytest.Cap
     lines = text.splitlines()
     assert lines[0].split() == ["layer", "kind", "shape", "energy", "reach", "px", "odd", "l/r", "odd", "u/d"]
     assert [line.split()[0] for line in lines[1:3]] == ["0.3", "1.3"]
-    assert any(line.startswith("borders leave their first marks at 0.3") for line in lines)
+    assert any(line.startswith("border artefacts start at layer 0.3") for line in lines)
     assert not sl.open_features(tmp_path / "f.zarr").after
 
 

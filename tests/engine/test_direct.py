@@ -80,14 +80,14 @@ def check_against_naive(
     shifts = [(int(dx), int(dy)) for dy in grid.dys for dx in grid.dxs]
     rule = "constant" if parsed.is_constant else fill
     scores, losses = reference.naive_sweep(net, normalised, labels, shifts, rule, values)
-    assert result.loss.shape == (n, *grid.shape)
-    np.testing.assert_allclose(result.loss.reshape(n, -1), losses, atol=1e-4)
-    got = result.prediction.reshape(n, -1)
+    assert result["loss"].shape == (n, *grid.shape)
+    np.testing.assert_allclose(result["loss"].reshape(n, -1), losses, atol=1e-4)
+    got = result["prediction"].reshape(n, -1)
     best = scores.max(-1)
     chosen = np.take_along_axis(scores, got[..., None], -1)[..., 0]
     assert (best - chosen).max() < 1e-4
     shares = np.exp(scores - best[..., None])
-    np.testing.assert_allclose(result.confidence.reshape(n, -1), 1 / shares.sum(-1), atol=2e-3)
+    np.testing.assert_allclose(result["confidence"].reshape(n, -1), 1 / shares.sum(-1), atol=2e-3)
 
 
 @pytest.mark.parametrize("fill", FILLS)
@@ -132,11 +132,11 @@ def test_occlusion_and_flip_on_any_shape(h: int, w: int, my: int, mx: int, step:
     plan = plan_of(channels_last=False, fold_batch_norm=False)
     occluded = evaluate_chunk(model, images, labels, grid, fill, plan, "occlusion")
     _, losses = reference.naive_sweep(net, normalised, labels, shifts, "constant", values, occlude=True)
-    np.testing.assert_allclose(occluded.loss.reshape(2, -1), losses, atol=1e-4)
+    np.testing.assert_allclose(occluded["loss"].reshape(2, -1), losses, atol=1e-4)
     flipped = evaluate_chunk(model, images, labels, grid, fill, plan, "flip")
     mirrored = np.ascontiguousarray(normalised[..., ::-1])
     _, losses = reference.naive_sweep(net, mirrored, labels, shifts, "constant", values)
-    np.testing.assert_allclose(flipped.loss.reshape(2, -1), losses, atol=1e-4)
+    np.testing.assert_allclose(flipped["loss"].reshape(2, -1), losses, atol=1e-4)
 
 
 def test_black_fill_is_the_same_number_as_a_black_pixel() -> None:
@@ -199,7 +199,7 @@ def test_a_background_that_is_fill_counts_as_no_content(control: str | None) -> 
     shifts = [(int(dx), int(dy)) for dy in grid.dys for dx in grid.dxs]
     occlude = control == "occlusion"
     _, losses = reference.naive_sweep(net, normalised, labels, shifts, "constant", values, occlude=occlude)
-    np.testing.assert_allclose(result.loss.reshape(3, -1), losses, atol=1e-4)
+    np.testing.assert_allclose(result["loss"].reshape(3, -1), losses, atol=1e-4)
 
 
 def test_blocks_of_large_pictures_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,8 +210,8 @@ def test_blocks_of_large_pictures_change_nothing(monkeypatch: pytest.MonkeyPatch
     whole = evaluate_chunk(*arguments)
     monkeypatch.setattr(direct, "MAX_CANVAS", 1)
     split = evaluate_chunk(*arguments)
-    np.testing.assert_array_equal(whole.prediction, split.prediction)
-    np.testing.assert_allclose(whole.loss, split.loss, atol=1e-6)
+    np.testing.assert_array_equal(whole["prediction"], split["prediction"])
+    np.testing.assert_allclose(whole["loss"], split["loss"], atol=1e-6)
 
 
 def test_a_score_that_is_not_finite_names_its_image(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,10 @@ import pytest
 from comparison.pairs import pair_of, plateau, sources
 from shiftlens.errors import InputError
 from shiftlens.figures import png_bytes
-from shiftlens.figures.comparison_figures import Drawable, accuracy_maps, difference_maps, plot_comparison, profiles
+from shiftlens.figures.comparison_figures import Drawable, difference_maps, metric_maps, plot_comparison, profiles
 from shiftlens.figures.profile import Profile, profile
 from shiftlens.narrative.comparing import compared
+from shiftlens.tasks.classification import ACCURACY
 
 REACH = 4
 D = np.arange(-REACH, REACH + 1)
@@ -26,15 +27,16 @@ def drawable(n: int = 3, marked: tuple[int, int] | None = (2, -3)) -> Drawable:
     difference[REACH - 3, REACH + 2] = 1.0
     if marked is not None:
         mark[REACH + marked[1], REACH + marked[0]] = 1
-    accuracy = np.stack([np.full((D.size, D.size), 0.1 * (k + 1)) for k in range(n)])
+    means = np.stack([np.full((D.size, D.size), 0.1 * (k + 1)) for k in range(n)])
     return Drawable(
         names=tuple(f"net {k}" for k in range(n)),
         baseline=0,
         dys=D,
         dxs=D,
+        metric=ACCURACY,
         about="2 images, fill black",
         profiles=(some,) * n,
-        accuracy=accuracy,
+        means=means,
         differences={k: 4 * k * difference for k in range(1, n)},
         marked=dict.fromkeys(range(1, n), mark),
         blank=np.zeros((D.size, D.size), np.bool_),
@@ -52,7 +54,7 @@ def test_difference_maps_share_one_symmetric_range():
     assert {image.get_clim() for image in drawn} == {(-12.0, 12.0)}
     assert {image.get_cmap().name for image in drawn} == {"RdBu_r"}
     assert [axes.get_title() for axes in figure.axes[:3]] == ["net 1", "net 2", "net 3"]
-    assert "range ±12.0; red: better than net 0, blue: worse" in figure.axes[-1].get_ylabel()
+    assert "range ±12; red: better than net 0, blue: worse" in figure.axes[-1].get_ylabel()
 
 
 def test_a_difference_is_drawn_where_its_shift_moves_the_picture_and_its_line_runs_around_it():
@@ -92,8 +94,8 @@ def test_blank_shifts_stay_grey_and_unmarked():
     assert axes.images[0].get_clim() == (-1.0, 1.0)
 
 
-def test_accuracy_maps_share_the_full_range():
-    figure = accuracy_maps(drawable(5))
+def test_metric_maps_share_the_full_range():
+    figure = metric_maps(drawable(5))
     drawn = images_of(figure)
     assert {image.get_clim() for image in drawn} == {(0.0, 100.0)}
     assert [round(float(image.get_array().mean())) for image in drawn] == [10, 20, 30, 40, 50]
@@ -109,7 +111,7 @@ def test_profiles_are_those_of_each_sweep_in_one_axes():
     lines = [line for line in figure.axes[0].lines if len(line.get_xdata())]
     assert [line.get_label() for line in lines] == ["a (baseline)", "b"]
     for line, arrays in zip(lines, made, strict=True):
-        expected = profile(arrays, of_loss=False)
+        expected = profile(arrays.values())
         assert np.allclose(line.get_xdata(), expected.radius)
         assert np.allclose(line.get_ydata(), expected.value)
     assert figure.axes[0].get_ylim() == (0, 102)
@@ -125,19 +127,19 @@ def test_many_arms_are_told_apart():
 def test_the_same_bytes_twice_and_strange_names(tmp_path):
     made = replace(drawable(), names=("$\\alpha_{", "<b>" + "x" * 80, "a\x1b[31mb"))
     first, second = (plot_comparison(made, tmp_path / name, format="svg") for name in ("one", "two"))
-    assert [path.name for path in first.files] == ["differences.svg", "accuracies.svg", "profiles.svg"]
+    assert [path.name for path in first.files] == ["differences.svg", "maps.svg", "profiles.svg"]
     for a, b in zip(first.files, second.files, strict=True):
         assert a.read_bytes() == b.read_bytes()
         assert b"\x1b" not in a.read_bytes()
     assert png_bytes(first["differences"]) == png_bytes(second["differences"])
-    assert set(plot_comparison(made)) == {"differences", "accuracies", "profiles"}
+    assert set(plot_comparison(made)) == {"differences", "maps", "profiles"}
     with pytest.raises(InputError, match="unknown picture format 'jpg'"):
         plot_comparison(made, tmp_path, format="jpg")
 
 
 @pytest.mark.parametrize(("n", "shape"), [(1, (1, 1)), (4, (1, 4)), (5, (2, 3)), (9, (3, 3))])
 def test_panels_fill_their_rows(n, shape):
-    figure = accuracy_maps(drawable(n))
+    figure = metric_maps(drawable(n))
     grid = figure.axes[0].get_gridspec()
     assert (grid.nrows, grid.ncols) == shape
     assert sum(axes.get_visible() for axes in figure.axes) == n + 1
@@ -158,4 +160,4 @@ def test_a_comparison_hands_its_own_numbers_to_the_pictures(monkeypatch):
     assert (given.marked[0] == -1).sum() == change.worse.sum() > 0
     # The baseline leans to the right: the other is better on the left.
     assert np.argwhere(given.marked[0] == 1)[:, 1].mean() < 6 < np.argwhere(given.marked[0] == -1)[:, 1].mean()
-    assert np.array_equal(given.accuracy, found.accuracy)
+    assert np.array_equal(given.means, found.means)

@@ -123,14 +123,14 @@ def test_discs_and_rings_are_means_over_shifts(seen: Page, one: Sweep) -> None:
 def test_the_first_screen_says_how_good_how_far_and_where_worst(made: Report, seen: Page, one: Sweep) -> None:
     assert len(made.verdict) == 3
     rest = 100 * float(one.accuracy.sel(dx=0, dy=0))
-    assert f"classifies {rest:.1f} % [" in made.verdict[0]
+    assert f"is {rest:.1f} % [" in made.verdict[0]
     strong = made.findings.named("retained-95")
     assert strong is not None
     # An area, not a promise for every shift of that length.
     assert f"area as large as a circle with a radius of {np.sqrt(strong.value / np.pi):.1f}" in made.verdict[1]
     # The region's middle is at dx = 1.5: moves to the left are worse.
     assert "worse in one direction: for shifts to the left of at most 5 px" in made.verdict[2]
-    assert "lower than for shifts to the right" in made.verdict[2]
+    assert "worse than for shifts to the right" in made.verdict[2]
     assert "60 images of 32x32 px" in seen.visible
     assert all(sentence in seen.visible for sentence in made.verdict)
     assert all(each.statement in seen.visible for each in made.findings)

@@ -85,7 +85,7 @@ def test_c_does_not_take_even_padding_for_an_answer(one: Sweep, part: SweepPart)
     assert even.is_even
     said = answers(questions(given([one, even]), [part], []))["C"]
     assert "use the same padding on opposite sides" in said
-    assert "Whether the padding costs accuracy is not measured here." in said
+    assert "What the padding costs is not measured here." in said
     assert "--control canvas" in said
     cause = Finding("padding-effect", "The padding costs 3 points.", severity="warn", question="C")
     told = answers(questions(given([one, even]), [with_findings(part, cause)], []))["C"]

@@ -252,12 +252,12 @@ def test_large_pictures_become_small_ones() -> None:
 def test_the_worst_direction_is_opposite_to_where_the_region_lies(centre: tuple[float, float], worst: str) -> None:
     rng = np.random.default_rng(0)
     d = np.arange(-8, 9.0)
-    found = directions(arrays(margins(rng, 200, trend(d, d, edge=5, centre=centre)), rng))
+    found = directions(arrays(margins(rng, 200, trend(d, d, edge=5, centre=centre)), rng).values())
     assert not isinstance(found, Skipped)
     assert found.names[found.worst] == worst
     assert found.differs
     assert (found.worst - found.opposite) % 4 == 0
-    gap = 100 * (found.accuracy[found.opposite].value - found.accuracy[found.worst].value)
+    gap = 100 * (found.means[found.opposite].value - found.means[found.worst].value)
     assert found.gap.value == pytest.approx(gap, rel=1e-6)
 
 
@@ -274,7 +274,7 @@ def test_directions_of_a_net_without_any_are_equal_and_of_odd_grids_are_skipped(
         ("a", "b"),
         picture_size=(32, 32),
     )
-    found = directions(made)
+    found = directions(made.values())
     assert not isinstance(found, Skipped)
     assert found.gap.value == 0
     assert not found.differs
@@ -287,7 +287,7 @@ def test_directions_of_a_net_without_any_are_equal_and_of_odd_grids_are_skipped(
                 d[5:],
                 np.array([0]),
                 ("a", "b"),
-            )
+            ).values()
         ).why
     )  # type: ignore[union-attr]
 

@@ -44,12 +44,7 @@ class Consistency:
 def pairwise_share(prediction: NDArray[np.integer], n_classes: int) -> FloatArray:
     """Return each image's share of equal predictions among all pairs of shifts, sum_k n_k (n_k - 1) / (m (m - 1)).
 
-    Parameters
-    ----------
-    prediction
-        (image, shift), m >= 2 shifts.
-    n_classes
-        Predictions are from 0 to n_classes - 1.
+    Predictions are (image, shift), m >= 2 shifts, from 0 to n_classes - 1.
     """
     n, m = prediction.shape
     if n_classes <= FEW_CLASSES:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shiftlens.analysis.arrays import SweepArrays
+from shiftlens.analysis.arrays import Values
+from shiftlens.analysis.differences import difference_of
 from shiftlens.stats import CONFIDENCE, Estimate, Skipped, mean_estimate
 
 NAMES = (
@@ -24,23 +25,24 @@ NAMES = (
 
 @dataclass(frozen=True)
 class Directions:
-    """Mean accuracy by direction of the move.
+    """Mean of a metric by direction of the move.
 
     Attributes
     ----------
     reach
         Shifts of at most so many px are counted.
-    names, accuracy
-        Which directions the grid has, and the mean accuracy in each; intervals hold for all of them together.
+    names, means
+        Which directions the grid has, and the mean in each; intervals hold for all of them together.
     worst, opposite
         Positions in these: the direction that is furthest behind its opposite, and that one.
     gap
-        Opposite minus worst in points, paired over images; its interval holds for all pairs of opposites together.
+        How much worse that is, in points or the metric's unit, paired over images; its interval holds for all pairs of
+        opposites together.
     """
 
     reach: float
     names: tuple[str, ...]
-    accuracy: tuple[Estimate, ...]
+    means: tuple[Estimate, ...]
     worst: int
     opposite: int
     gap: Estimate
@@ -51,18 +53,13 @@ class Directions:
         return self.gap.lo > 0
 
 
-def directions(sweep: SweepArrays) -> Directions | Skipped:
-    """Return the mean accuracy of the eight directions, out to half the picture or as far as all sides of the grid go.
+def directions(values: Values) -> Directions | Skipped:
+    """Return the mean in each of the eight directions, out to half the picture or as far as all sides of the grid go.
 
     A direction is held against its opposite only: those two hold the same distances, shift for shift, while a sector
     around an axis and one around a diagonal do not. Shifts whose opposite is not on the grid are left out.
-
-    Parameters
-    ----------
-    sweep
-        The arrays.
     """
-    site = "direction of the move"
+    sweep, metric, site = values.sweep, values.metric, "direction of the move"
     half = np.inf if sweep.picture_size is None else min(sweep.picture_size) / 2
     reach = float(min(sweep.reach, half))
     if sweep.n_images < 2:
@@ -74,17 +71,20 @@ def directions(sweep: SweepArrays) -> Directions | Skipped:
     cells = {k: chosen for k in range(8) if (chosen := inside & (sector == k)).any()}
     if not cells:
         return Skipped(site, "the grid holds no pair of opposite shifts")
-    there, values = list(cells), sweep.values("accuracy")
-    shares = [values.per_image(chosen) for chosen in cells.values()]
+    there = list(cells)
+    each = [values.per_image(chosen) for chosen in cells.values()]
+    if any(np.count_nonzero(~np.isnan(one)) < 2 for one in each):
+        return Skipped(site, "one image has no interval")
     together = 1 - (1 - CONFIDENCE) / len(there)
-    accuracy = [mean_estimate(share, "share", bounds=(0, 1), confidence=together) for share in shares]
+    means = [mean_estimate(one, metric.unit, bounds=metric.bounds, confidence=together) for one in each]
     # Opposite of sector k is sector k + 4: the one is there whenever the other is.
     pairs = [(there.index(k), there.index(k + 4)) for k in there if k < 4]
     for_all = 1 - (1 - CONFIDENCE) / len(pairs)
     gaps = []
     for one, other in pairs:
-        worst, best = (one, other) if accuracy[one].value <= accuracy[other].value else (other, one)
-        difference = 100 * (shares[best] - shares[worst])
-        gaps.append((mean_estimate(difference, "points", bounds=(-100, 100), confidence=for_all), worst, best))
-    gap, worst, best = max(gaps, key=lambda each: each[0].value)
-    return Directions(reach, tuple(NAMES[k] for k in there), tuple(accuracy), worst, best, gap)
+        first = metric.sign * means[one].value <= metric.sign * means[other].value
+        worst, best = (one, other) if first else (other, one)
+        gap = difference_of(metric, metric.sign * (each[best] - each[worst]), confidence=for_all)
+        gaps.append((gap, worst, best))
+    gap, worst, best = max(gaps, key=lambda found: found[0].value)
+    return Directions(reach, tuple(NAMES[k] for k in there), tuple(means), worst, best, gap)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as sps
 
-from shiftlens.analysis.arrays import BoolArray, IntArray, Values, image_slices
+from shiftlens.analysis.arrays import IntArray, Values
 from shiftlens.analysis.differences import Differences
 from shiftlens.stats import (
     CONFIDENCE,
@@ -114,23 +114,10 @@ def standard_error(resampled: FloatArray, n: int) -> FloatArray:
     return out
 
 
-def right_counts(correct: BoolArray) -> IntArray:
-    """Return how many images are right under each shift, shape (dy, dx)."""
-    total = np.zeros(correct.shape[1:], np.int64)
-    for s in image_slices(len(correct), total.size):
-        total += correct[s].sum(axis=0, dtype=np.int32)
-    return total
-
-
 def estimated_map(values: Values, weights: NDArray[np.uint8]) -> tuple[MapEstimate, Replicates] | Skipped:
     """Return the mean of a metric under each shift with intervals, and its bootstrap replicates, in one pass.
 
-    Parameters
-    ----------
-    values
-        Read once, a chunk of images at a time.
-    weights
-        (resample, image), see `stats.resample_weights`.
+    Weights are (resample, image), see `stats.resample_weights`.
     """
     metric, n, m = values.metric, values.sweep.n_images, values.n_cells
     if n < 2 and not metric.is_share:

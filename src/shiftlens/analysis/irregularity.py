@@ -57,7 +57,7 @@ class Reversal:
         Where lower is better, a fall of performance is positive. Intervals hold for all pairs together.
     p_value
         That neither is chance, corrected for every pair on every ray (max-t).
-    start_cells, dip_cells, recovery_cells
+    dip_cells, recovery_cells
         Flat cells, for measuring the same contrast on a control.
     """
 
@@ -68,7 +68,6 @@ class Reversal:
     fall: Estimate
     rise: Estimate
     p_value: float
-    start_cells: tuple[int, ...]
     dip_cells: tuple[int, ...]
     recovery_cells: tuple[int, ...]
 
@@ -136,7 +135,7 @@ def _ray(name: str, cells: list[IntArray], sweep: SweepArrays) -> Ray:
 
 
 @dataclass(frozen=True, eq=False)
-class _Profile:
+class _Contrasts:
     """t of the performance gained from point i to point j of a ray (upper triangle), and the largest null |t|."""
 
     change: FloatArray
@@ -148,7 +147,7 @@ class _Profile:
         return np.divide(self.change, self.se, out=np.zeros_like(self.change), where=self.se > 0)
 
 
-def _profile(ray: Ray, replicates: Replicates) -> _Profile:
+def _contrasts(ray: Ray, replicates: Replicates) -> _Contrasts:
     value = np.array([replicates.value[c].mean() for c in ray.cells])
     samples = np.stack([replicates.resampled[:, c].mean(axis=1) for c in ray.cells], axis=1)
     deviation = np.nan_to_num(samples - value)  # no image has a value there
@@ -163,19 +162,11 @@ def _profile(ray: Ray, replicates: Replicates) -> _Profile:
     for i in range(len(value) - 1):
         t = np.abs(deviation[:, i + 1 :] - deviation[:, i : i + 1]) * inverse[i, i + 1 :]
         np.maximum(null, t.max(axis=1), out=null)
-    return _Profile(value[None, :] - value[:, None], se, null)
+    return _Contrasts(value[None, :] - value[:, None], se, null)
 
 
 def irregularity(replicates: Replicates, sweep: SweepArrays) -> Irregularity | Skipped:
-    """Return the significant reversals of a metric.
-
-    Parameters
-    ----------
-    replicates
-        Of the metric's map.
-    sweep
-        For the grid.
-    """
+    """Return the significant reversals of a metric, from the replicates of its map."""
     metric = replicates.metric
     site = f"irregularities of {metric.name}"
     looked_at = rays(sweep)
@@ -183,15 +174,15 @@ def irregularity(replicates: Replicates, sweep: SweepArrays) -> Irregularity | S
         return Skipped(site, "the grid holds fewer than two shifts outward on every ray")
     if replicates.n < 2:
         return Skipped(site, "one image has no interval")
-    profiles = [_profile(ray, replicates) for ray in looked_at]
-    if not any((p.se > 0).any() for p in profiles):
+    contrasts = [_contrasts(ray, replicates) for ray in looked_at]
+    if not any((p.se > 0).any() for p in contrasts):
         return Skipped(site, "no image changes between any two shifts of a ray")
-    null = np.max([p.null for p in profiles], axis=0)
+    null = np.max([p.null for p in contrasts], axis=0)
     found = []
-    for ray, profile in zip(looked_at, profiles, strict=True):
-        best = _strongest(metric.sign * profile.t)
+    for ray, made in zip(looked_at, contrasts, strict=True):
+        best = _strongest(metric.sign * made.t)
         if best is not None:
-            found.append(_reversal(ray, profile, best, null, replicates))
+            found.append(_reversal(ray, made, best, null, replicates))
     found.sort(key=lambda r: (r.p_value, -abs(r.rise.value)))
     n_contrasts = sum(len(r.cells) * (len(r.cells) - 1) // 2 for r in looked_at)
     p = found[0].p_value if found else 1.0
@@ -211,29 +202,23 @@ def _strongest(gain: FloatArray) -> tuple[int, int, int] | None:
 
 
 def _reversal(
-    ray: Ray, profile: _Profile, where: tuple[int, int, int], null: FloatArray, replicates: Replicates
+    ray: Ray, made: _Contrasts, where: tuple[int, int, int], null: FloatArray, replicates: Replicates
 ) -> Reversal:
     start, dip, recovery = where
     crit, metric = float(np.quantile(null, CONFIDENCE)), replicates.metric
-    t = min(abs(profile.t[start, dip]), abs(profile.t[dip, recovery]))
+    t = min(abs(made.t[start, dip]), abs(made.t[dip, recovery]))
 
     def estimate(i: int, j: int) -> Estimate:
-        change, half = float(profile.change[i, j]), crit * float(profile.se[i, j])
-        p = exceedance_p(null, abs(float(profile.t[i, j])))
-        made = Estimate(change, change - half, change + half, "", replicates.n, "max-t bootstrap over images", p)
-        return made.scaled(metric.factor, metric.difference_unit)
+        change, half = float(made.change[i, j]), crit * float(made.se[i, j])
+        p = exceedance_p(null, abs(float(made.t[i, j])))
+        found = Estimate(change, change - half, change + half, "", replicates.n, "max-t bootstrap over images", p)
+        return found.scaled(metric.factor, metric.difference_unit)
 
-    points = [(int(ray.shifts[k][0]), int(ray.shifts[k][1])) for k in where]
-    cells = [tuple(int(c) for c in ray.cells[k]) for k in where]
+    def shift(k: int) -> tuple[int, int]:
+        return int(ray.shifts[k][0]), int(ray.shifts[k][1])
+
+    dip_cells, recovery_cells = (tuple(ray.cells[k].tolist()) for k in (dip, recovery))
+    changes = estimate(start, dip), estimate(dip, recovery)
     return Reversal(
-        ray.name,
-        points[0],
-        points[1],
-        points[2],
-        estimate(start, dip),
-        estimate(dip, recovery),
-        exceedance_p(null, t),
-        cells[0],
-        cells[1],
-        cells[2],
+        ray.name, shift(start), shift(dip), shift(recovery), *changes, exceedance_p(null, t), dip_cells, recovery_cells
     )

@@ -1,4 +1,4 @@
-"""What happens within every radius: mean accuracy over the disc, and the share of images that survive all of it."""
+"""What happens within every radius: the mean over the disc, and the mean of each image's worst shift in it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from shiftlens.analysis.arrays import SweepArrays
+from shiftlens.analysis.arrays import Values
 from shiftlens.stats import FloatArray, mean_interval, wilson
+from shiftlens.tasks.task import Variable
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,9 +22,10 @@ class Discs:
     n_shifts
         (disc,)
     mean, mean_lo, mean_hi
-        (disc,) share: accuracy over images and shifts, Student t over images; ends nan for a single image.
+        (disc,) over images and shifts, Student t over images; ends nan for a single image.
     every, every_lo, every_hi
-        (disc,) share of images that are right under every one of these shifts, Wilson.
+        (disc,) mean over images of the worst under these shifts: of a share, the images that have it under every one
+        of them (Wilson); else Student t.
     """
 
     radius: FloatArray
@@ -36,14 +38,9 @@ class Discs:
     every_hi: FloatArray
 
 
-def discs(sweep: SweepArrays) -> Discs:
-    """Return all discs around (0, 0) that the grid holds whole, a step of the grid apart; at least that of (0, 0).
-
-    Parameters
-    ----------
-    sweep
-        The arrays.
-    """
+def discs(values: Values) -> Discs:
+    """Return all discs around (0, 0) that the grid holds whole, a step of the grid apart; at least that of (0, 0)."""
+    sweep, metric = values.sweep, values.metric
     radius = np.arange(0, sweep.reach + 1, max(sweep.step), dtype=np.float64)
     distance = np.where(sweep.blank, np.inf, sweep.distance).ravel()
     order = np.argsort(distance, kind="stable")
@@ -52,21 +49,28 @@ def discs(sweep: SweepArrays) -> Discs:
     cells = order[: ends[-1]]
     starts = np.concatenate([[0], ends[:-1]])
     full = np.flatnonzero(ends > starts)  # a coarse grid has rings without a shift
-    n = sweep.n_images
-    per_image = np.empty((n, len(radius)))
-    survived = np.zeros(len(radius), np.int64)
+    mean, worst = (np.empty((sweep.n_images, len(radius))) for _ in range(2))
     for s in sweep.slices():
-        right = sweep.correct[s].reshape(-1, distance.size)[:, cells]
-        rings = np.zeros((len(right), len(radius)), np.int64)
-        rings[:, full] = np.add.reduceat(right, starts[full], axis=1, dtype=np.int32)
-        counted = rings.cumsum(axis=1)
-        survived += (counted == ends).sum(axis=0)
-        per_image[s] = counted / ends
-    mean = per_image.mean(axis=0)
-    nothing = np.full(len(radius), np.nan)
-    lo, hi = nothing, nothing
-    if n > 1:
-        _, low, high, _ = mean_interval(np.zeros(len(radius)), ((per_image - mean) ** 2).sum(axis=0), n)
-        lo, hi = np.clip(mean + low, 0, 1), np.clip(mean + high, 0, 1)
-    every_lo, every_hi = wilson(survived, n)
-    return Discs(radius, ends.astype(np.float64), mean, lo, hi, survived / n, every_lo, every_hi)
+        inside = metric.sign * np.asarray(values[s], np.float64)[:, cells]
+        sums, counts = (np.zeros((len(inside), len(radius))) for _ in range(2))
+        lowest = np.full(sums.shape, np.nan)
+        there = ~np.isnan(inside)
+        sums[:, full] = np.add.reduceat(np.where(there, inside, 0), starts[full], axis=1)
+        counts[:, full] = np.add.reduceat(there, starts[full], axis=1, dtype=np.int64)
+        lowest[:, full] = np.fmin.reduceat(inside, starts[full], axis=1)
+        sums, counts = sums.cumsum(axis=1), counts.cumsum(axis=1)
+        mean[s] = metric.sign * np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)
+        worst[s] = metric.sign * np.fmin.accumulate(lowest, axis=1)
+    every = _means(worst, metric)
+    if metric.is_share:
+        every = every[0], *wilson(np.rint(worst.sum(axis=0)), sweep.n_images)
+    return Discs(radius, ends.astype(np.float64), *_means(mean, metric), *every)
+
+
+def _means(per_image: FloatArray, metric: Variable) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Mean over images and its ends, one column a disc; NaN left out."""
+    counts = np.count_nonzero(~np.isnan(per_image), axis=0)
+    sums = np.nansum(per_image, axis=0)
+    mean = np.divide(sums, counts, out=np.full(len(sums), np.nan), where=counts > 0)
+    _, low, high, _ = mean_interval(np.zeros(len(sums)), np.nansum((per_image - mean) ** 2, axis=0), counts)
+    return mean, np.maximum(mean + low, metric.bounds[0]), np.minimum(mean + high, metric.bounds[1])

@@ -28,7 +28,11 @@ def compare(
     ] = None,
     plots: Annotated[Path | None, typer.Option("--plots", help="Directory for figures of the comparison.")] = None,
     format: o.Format = "png",  # noqa: A002
-    margin: Annotated[float, typer.Option("--margin", help="Non-inferiority margin in points.")] = 0.3,
+    metric: o.Metric = None,
+    margin: Annotated[
+        float | None,
+        typer.Option("--margin", help="Non-inferiority margin, in points (default: 0.3) or the unit of a number."),
+    ] = None,
     partial: Partial = False,
     evidence: o.Evidence = False,
     seed: o.Seed = 0,
@@ -43,7 +47,9 @@ def compare(
     check_format(format)
     called = None if names is None else names.split(",")
     with shell.progress("comparing", "sweeps") as report:
-        made = compare_sweeps(sweeps, names=called, margin=margin, partial=partial, seed=seed, progress=report)
+        made = compare_sweeps(
+            sweeps, names=called, metric=metric, margin=margin, partial=partial, seed=seed, progress=report
+        )
     files = () if plots is None else made.plot(plots, format=format).files
     if shell.as_json:
         return made.to_dict() | {"files": [str(path) for path in files]}, []
@@ -63,10 +69,11 @@ def _show(shell: Shell, made: Comparison, evidence: bool) -> None:
     # A table squeezed into 80 characters cannot be read: where there are fewer than it needs, lines run on.
     wide = Console(file=out.file, width=max(out.width, WIDEST), highlight=False)
     wide.print(_table(made))
-    whose = "the source picture" if made.unit == "source" else "the baseline's input"
+    whose, what = "the source picture" if made.unit == "source" else "the baseline's input", made.metric
     out.print(
-        f"acc.: accuracy at (0, 0), 4 px: right under every shift up to 4 px, in %; area, radius: retained at 95 %, px "
-        f"of {whose}, * at least; difference: mean accuracy within 8 px, points",
+        f"(0, 0): {what.called} unshifted, 4 px: at each image's worst shift up to 4 px, in {what.shown_unit or '1'}; "
+        f"area, radius: retained at 95 %, px of {whose}, * at least; difference: mean within 8 px, "
+        f"{what.difference_unit}",
         style="dim",
         markup=False,
     )
@@ -83,12 +90,21 @@ def _table(made: Comparison) -> Table:
     from rich.table import Table
     from rich.text import Text
 
+    from shiftlens.narrative.words import digits_of
     from shiftlens.stats import Estimate, Skipped
 
-    def number(value: Estimate | Skipped, digits: int, factor: float = 1, sign: str = "") -> str:
+    def number(value: Estimate | Skipped, sign: str = "") -> str:
         if isinstance(value, Skipped):
             return "-"
-        return f"{factor * value.value:{sign},.{digits}f}{'*' if value.at_least else ''}"
+        n = {"share": 1, "points": 1, "px": 1}.get(value.unit, digits_of(value.value, value.unit))
+        factor = 100 if value.unit == "share" else 1
+        return f"{factor * value.value:{sign},.{n}f}{'*' if value.at_least else ''}"
+
+    def apart(d: Estimate | Skipped) -> str:
+        if isinstance(d, Skipped):
+            return "-"
+        n = 2 if d.unit == "points" else digits_of((d.hi - d.lo) / 2, d.unit)
+        return f"{d.value:+.{n}f} [{d.lo:+.{n}f}, {d.hi:+.{n}f}]"
 
     def size(count: int | None) -> str:
         if count is None:
@@ -97,24 +113,15 @@ def _table(made: Comparison) -> Table:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("sweep", overflow="fold", max_width=30)
-    for head in ("acc.", "area", "radius", "4 px", "right\n-left", "down\n-up", "param.", "MACs"):
+    for head in ("(0, 0)", "area", "radius", "4 px", "right\n-left", "down\n-up", "param.", "MACs"):
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("difference", justify="right", no_wrap=True)
     for k, row in enumerate(made.rows):
-        against = "baseline"
-        if k != made.baseline:
-            d = row.difference
-            against = "-" if isinstance(d, Skipped) else f"{d.value:+.2f} [{d.lo:+.2f}, {d.hi:+.2f}]"
         table.add_row(
             Text(row.name),
-            number(row.accuracy, 1, 100),
-            number(row.retained_area, 0),
-            number(row.retained_radius, 1),
-            number(row.worst_of_radius, 1, 100),
-            number(row.asymmetry_lr, 1, sign="+"),
-            number(row.asymmetry_ud, 1, sign="+"),
-            size(row.n_parameters),
-            size(row.n_macs),
-            against,
+            *map(number, (row.unshifted, row.retained_area, row.retained_radius, row.worst_of_radius)),
+            *(number(each, "+") for each in (row.asymmetry_lr, row.asymmetry_ud)),
+            *map(size, (row.n_parameters, row.n_macs)),
+            "baseline" if k == made.baseline else apart(row.difference),
         )
     return table

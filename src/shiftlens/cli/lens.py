@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from shiftlens.cli import options as o
 from shiftlens.cli.console import Shell
-
-if TYPE_CHECKING:
-    from shiftlens.lens.feature_run import FeatureRun, LayerMaps
 
 
 def inspect(
@@ -88,40 +85,7 @@ def features(
         shell.say(f"drawing {len(run)} layers")
         files = [str(path) for path in plot_features(run, pictures, format=format).files]
     drawn = files if len(files) < 4 else [f"wrote {len(files)} figures in {Path(files[0]).parent}"]
-    return run.to_dict() | {"out": str(out), "files": files}, [*_table(run), *o.wrote(out), *drawn]
-
-
-def _table(run: FeatureRun) -> list[str]:
-    from shiftlens.stats import Skipped
-
-    def text(value: float | Skipped, form: str) -> str:
-        return "-" if isinstance(value, Skipped) else f"{value:{form}}"
-
-    def row(layer: LayerMaps) -> tuple[str, ...]:
-        one = layer.scores
-        judged = one if layer.average is None else layer.average.scores
-        c, h, w = layer.maps.shape
-        return (
-            layer.name,
-            layer.kind,
-            f"{c} x {h} x {w}",
-            text(judged.artefact_energy, ".2e"),
-            text(one.reach_cells, "d"),
-            text(one.reach_pixels, ".0f"),
-            text(judged.contrast_lr, ".2f"),
-            text(judged.contrast_ud, ".2f"),
-        )
-
-    head = ("layer", "kind", "shape", "energy", "reach", "px", "odd l/r", "odd u/d")
-    rows = [head, *(row(layer) for layer in run.layers)]
-    widths = [max(len(each[k]) for each in rows) for k in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(each, widths, strict=True)).rstrip() for each in rows]
-    start = run.start
-    if start is not None:
-        lines += ["", f"borders leave their first marks at {start.name} ({start.kind})"]
-    elif run.is_empty:
-        lines += ["", f"no layer's map of the input {run.input} has marks of its borders"]
-    return [*lines, *(f"note: {note}" for note in run.notes)]
+    return run.to_dict() | {"out": str(out), "files": files}, [*run.lines(), *o.wrote(out), *drawn]
 
 
 def foveation(

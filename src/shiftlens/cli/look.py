@@ -40,7 +40,15 @@ def findings(
     partial: Partial = False,
     evidence: o.Evidence = False,
     small_map: Annotated[
-        bool | None, typer.Option("--map/--no-map", help="Draw a small map of accuracy (default: on a terminal only).")
+        bool | None,
+        typer.Option("--map/--no-map", help="Draw a small map of the metric (default: on a terminal only)."),
+    ] = None,
+    metric: o.Metric = None,
+    thresholds: Annotated[
+        str | None,
+        typer.Option(
+            "--thresholds", help="Sizes from which a significant difference is a warning: points=1,nats=0.1,px=0.5."
+        ),
     ] = None,
     seed: o.Seed = 0,
 ) -> o.Answer | None:
@@ -49,44 +57,60 @@ def findings(
     Example: shiftlens findings vgg.zarr
     """
     from shiftlens.narrative.findings import findings as all_findings
+    from shiftlens.narrative.words import plain
+    from shiftlens.sweeps.sweep_result import Sweep
 
+    sizes = o.numbers(thresholds, "--thresholds")
     made = []
     with shell.progress("measuring", "results") as report:
         for number, path in enumerate(results):
             result = opened(path, partial)
             shell.say(f"measuring {path}")
-            made.append((path, result, all_findings(result, seed=seed)))
+            made.append((path, result, all_findings(result, metric=metric, thresholds=sizes, seed=seed)))
             report(number + 1, len(results))
     if shell.as_json:
-        return {"findings": [{**each.to_dict(), "sweep": str(path)} for path, _, found in made for each in found]}, []
+        rows = [
+            {**each.to_dict(), "sweep": str(path), "metric": _metric_name(result, metric)}
+            for path, result, found in made
+            for each in found
+        ]
+        return {"findings": rows}, []
+    small_map = shell.stdout.is_terminal if small_map is None else small_map
     for path, result, found in made:
-        _show(shell, path, result, found, evidence, shell.stdout.is_terminal if small_map is None else small_map)
+        shell.stdout.print(plain(f"{path}: {_about(result)}"), style="bold", markup=False)
+        if small_map and isinstance(result, Sweep):
+            _show_map(shell, result, metric)
+        _show(shell, found, evidence)
     return None
 
 
-def _show(
-    shell: Shell, path: Path, result: Sweep | FeatureRun, found: Findings, evidence: bool, small_map: bool
-) -> None:
+def _metric_name(result: Sweep | FeatureRun, metric: str | None) -> str | None:
+    """What its findings are about; None for a feature run."""
     from shiftlens.lens.feature_run import FeatureRun
+
+    return None if isinstance(result, FeatureRun) else metric or result.metrics[0].name
+
+
+def _show_map(shell: Shell, sweep: Sweep, metric: str | None) -> None:
+    import numpy as np
+
+    from shiftlens.figures.terminal import text_map
+
+    shown = next(each for each in sweep.metrics if metric in (None, each.name))
+    out, values = shell.stdout, np.asarray(sweep.mean_of(shown), np.float64)
+    colour = out.color_system is not None
+    out.print(text_map(values, (sweep.grid.dys, sweep.grid.dxs), shown, colour=colour, width=out.width))
+
+
+def _show(shell: Shell, found: Findings, evidence: bool) -> None:
     from shiftlens.narrative.finding_parts import SEVERITIES
     from shiftlens.narrative.rendering import as_rich
-    from shiftlens.narrative.words import plain
 
-    out = shell.stdout
-    out.print(plain(f"{path}: {_about(result)}"), style="bold", markup=False)
-    if small_map and not isinstance(result, FeatureRun):
-        import numpy as np
-
-        from shiftlens.figures.terminal import text_map
-
-        colour = out.color_system is not None
-        shifts = (result.grid.dys, result.grid.dxs)
-        out.print(text_map(np.asarray(result.accuracy, np.float64), shifts, colour=colour, width=out.width))
     for severity in SEVERITIES:
         for finding in found.with_severity(severity):
             action = None if severity == "info" else finding.action
-            out.print(as_rich(severity, finding.statement, action, finding.evidence if evidence else ""))
-    out.print(_table(found), soft_wrap=False)
+            shell.stdout.print(as_rich(severity, finding.statement, action, finding.evidence if evidence else ""))
+    shell.stdout.print(_table(found), soft_wrap=False)
 
 
 def _about(result: Sweep | FeatureRun) -> str:
@@ -120,13 +144,15 @@ def plot(
     result: Annotated[Path, typer.Argument(metavar="S.zarr", help="A sweep or a feature run.")],
     out: Annotated[Path, typer.Option("--out", help="Directory for the figures, made if missing.")],
     format: o.Format = "png",  # noqa: A002
+    metric: o.Metric = None,
     partial: Partial = False,
 ) -> o.Answer:
-    """Draw a sweep (accuracy, loss, classes, profile, sides, controls) or a feature run (overview, depth, each layer).
+    """Draw a sweep (each metric, classes, profile, sides, controls) or a feature run (overview, depth, each layer).
 
     Example: shiftlens plot vgg.zarr --out pictures --format svg
     """
     from shiftlens import figures
+    from shiftlens.errors import InputError
     from shiftlens.figures.feature_figures import plot_features
     from shiftlens.lens.feature_run import FeatureRun
 
@@ -134,8 +160,10 @@ def plot(
     shell.say(f"drawing {result}")
     found = opened(result, partial)
     if isinstance(found, FeatureRun):
+        if metric is not None:
+            raise InputError(f"a metric is of a sweep: expected none, got {metric!r}")
         made = plot_features(found, out, format=format)
     else:
-        made = figures.plot(found, out, format=format)
+        made = figures.plot(found, out, metric=metric, format=format)
     files = [str(path) for path in made.files]
-    return {"files": files}, o.wrote(*files)
+    return {"files": files, "metric": _metric_name(found, metric)}, o.wrote(*files)

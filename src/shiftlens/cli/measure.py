@@ -18,6 +18,7 @@ def evaluate(
     images: o.ImageOptions,
     shift: Annotated[tuple[int, int], typer.Option("--shift", help="DX DY in pixels: right, down.")] = (0, 0),
     fill: o.Fill = "black",
+    label_map: o.LabelMap = None,
     batch_size: o.BatchSize = None,
     seed: o.Seed = 0,
 ) -> o.Answer:
@@ -41,6 +42,7 @@ def evaluate(
             fill=fill,
             device=model.device,
             batch_size=batch_size,
+            label_map=label_map,
             progress=report,
         )
     return result.to_dict(), result.lines()
@@ -92,6 +94,7 @@ def sweep(
     ] = None,
     step: Annotated[int, typer.Option("--step", help="Distance between neighbouring shifts in pixels.")] = 1,
     fill: o.Fill = "black",
+    label_map: o.LabelMap = None,
     half_width: Annotated[
         float | None,
         typer.Option(
@@ -172,13 +175,16 @@ def sweep(
             cluster=cluster,
             half_width=half_width,
             reuse=reuse,
+            label_map=label_map,
             progress=report,
             announce=shell.say,
         )
     accuracy = result.accuracy
     worst = accuracy[accuracy.argmin(...)]
     return stats.to_dict(), [
-        f"{stats.images_text(shown.n_source)} x {stats.n_shifts:,} shifts in {stats.out}",
+        *stats.known_lines(),
+        f"{result.header.model} on {result.header.data}: {stats.images_text(shown.n_source)} x "
+        f"{stats.n_shifts:,} shifts in {stats.out}",
         f"accuracy {100 * float(accuracy.sel(dy=0, dx=0)):.2f} % at (0, 0), {100 * float(accuracy.mean()):.2f} % on "
         f"average, lowest {100 * float(worst):.2f} % at (dx, dy) = ({int(worst.dx)}, {int(worst.dy)})",
         f"{stats.seconds:.1f} s, {stats.shifts_per_second:,.0f} evaluations/s ({stats.engine}, {stats.dtype}), "

@@ -44,6 +44,13 @@ Split = Annotated[
     str | None,
     typer.Option("--split", help="train, test or all (default: test, or all where a source has no splits)."),
 ]
+LabelMap = Annotated[
+    Path | None,
+    typer.Option(
+        "--label-map",
+        help='JSON file that names the model\'s class of each class: {"cat": "tabby", "dog": 207}.',
+    ),
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(
@@ -57,6 +64,9 @@ Fill = Annotated[
 Size = Annotated[str | None, typer.Option("--size", help="The input, H or HxW pixels (default: the model's own).")]
 Layers = Annotated[str | None, typer.Option("--layers", help="Only these layers: names, separated by commas.")]
 Partial = Annotated[bool, typer.Option("--partial", help="Accept an incomplete sweep and use the images it has.")]
+Metric = Annotated[
+    str | None, typer.Option("--metric", help="Metric of the sweep, by name (default: its task's, such as accuracy).")
+]
 Evidence = Annotated[bool, typer.Option("--evidence", help="Also print how each number was measured.")]
 Format = Annotated[str, typer.Option("--format", help="File format of the figures: png or svg.")]
 Pictures = Annotated[Path | None, typer.Option("--pictures", help="Directory for figures, made if missing.")]
@@ -204,6 +214,20 @@ def size(text: str | None, what: str, least: int = 1, most: int = 999_999) -> tu
 def names(text: str | None) -> list[str] | None:
     """Names that are separated by commas; None where the option is not given."""
     return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def numbers(text: str | None, what: str) -> dict[str, float] | None:
+    """`name=number,...` as a table; None where the option is not given.
+
+    Raises
+    ------
+    InputError
+        Anything else.
+    """
+    try:
+        return None if text is None else {k.strip(): float(v) for k, v in (each.split("=") for each in text.split(","))}
+    except ValueError:
+        raise InputError(f"{what} must be names with numbers, such as points=1,nats=0.1, got {text!r}") from None
 
 
 def wrote(*files: object) -> list[str]:

@@ -28,6 +28,7 @@ def report(
         str | None, typer.Option("--model", help="Also report the layer arithmetic of this model, as inspect does.")
     ] = None,
     size: o.Size = None,
+    metric: o.Metric = None,
     seed: o.Seed = 0,
 ) -> o.Answer:
     """Write one self-contained HTML file: verdict, maps, findings, feature maps, layer arithmetic, comparison.
@@ -51,6 +52,6 @@ def report(
         everything.append(arithmetic.inspect(skeleton, pixels))
     with shell.progress("reporting", "parts") as step:
         made = reporting.report(
-            everything, out, title=title, images=data, data_root=data_root, seed=seed, progress=step
+            everything, out, title=title, images=data, data_root=data_root, metric=metric, seed=seed, progress=step
         )
     return made.to_dict(), made.lines()

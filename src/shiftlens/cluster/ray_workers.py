@@ -150,7 +150,7 @@ class Cluster:
 
     def _package(self, model: Model, header: SweepHeader) -> tuple[Any, str]:
         if self._sent is None or self._sent[0] is not header:
-            question = remote.Question(model, header.plan, header.grid, header.fill, header.n_classes)
+            question = remote.Question(model, header.plan, header.grid, header.fill, header.n_classes, header.task)
             package = _packed(question)
             self._sent = header, self._ray.put(package), package.digest
         return self._sent[1:]
@@ -215,7 +215,7 @@ def _why(error: Exception) -> str:
 
 
 def _result(answer: ChunkResult | remote.Trouble, job: Job, name: str) -> ChunkResult:
-    if isinstance(answer, ChunkResult):
+    if not isinstance(answer, remote.Trouble):
         return answer
     error = answer.error()
     raise with_sources(error, job, name) if isinstance(error, ModelOutputError) else error

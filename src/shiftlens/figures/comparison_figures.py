@@ -1,4 +1,4 @@
-"""Several sweeps side by side: difference maps on one range, accuracy maps on one range, profiles in one axes."""
+"""Several sweeps side by side: difference maps on one range, the metric's maps on one range, profiles in one axes."""
 
 from __future__ import annotations
 
@@ -12,22 +12,28 @@ from numpy.typing import NDArray
 
 from shiftlens.analysis.arrays import BoolArray, IntArray
 from shiftlens.figures.drawing import (
-    DIVERGING,
     balanced,
     check_format,
+    colours_of,
+    diverging,
     extent,
     heat_map,
+    label_of,
+    least_of,
+    limits_of,
     name_panels,
     new_figure,
     panels,
+    range_of,
     short,
     suptitle,
 )
 from shiftlens.figures.gallery import Pictures
-from shiftlens.figures.heatmaps import LEAST_POINTS
-from shiftlens.figures.profile import Profile, draw_profile, length_axis
+from shiftlens.figures.heatmaps import capital
+from shiftlens.figures.profile import Profile, draw_profile, length_axis, value_axis
 from shiftlens.stats import FloatArray
 from shiftlens.styling import default_style
+from shiftlens.tasks.task import Variable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,14 +55,16 @@ class Drawable:
         Of the sweeps, and which of them the others are compared with.
     dys, dxs
         Common shifts in px, ascending.
+    metric
+        What is compared.
     about
         Images and fill, for under a title.
     profiles
-        Of each sweep's accuracy; empty where there are no shifts.
-    accuracy
-        (sweep, dy, dx) share.
+        Of each sweep; empty where there are no shifts.
+    means
+        (sweep, dy, dx) in the metric's unit.
     differences
-        For each sweep but the baseline, by its position: (dy, dx) in points, that sweep minus the baseline.
+        For each sweep but the baseline, by its position: (dy, dx) that sweep minus the baseline, shares in points.
     marked
         For each of them (dy, dx): 1 where it is better and -1 where it is worse when all shifts are looked at together,
         0 elsewhere.
@@ -68,9 +76,10 @@ class Drawable:
     baseline: int
     dys: IntArray
     dxs: IntArray
+    metric: Variable
     about: str
     profiles: tuple[Profile, ...]
-    accuracy: FloatArray
+    means: FloatArray
     differences: Mapping[int, FloatArray]
     marked: Mapping[int, NDArray[np.int8]]
     blank: BoolArray
@@ -96,7 +105,7 @@ def plot_comparison(made: Drawable, out: str | Path | None = None, *, format: st
     Returns
     -------
     Pictures
-        `differences`, `accuracies` and, where there are shifts, `profiles`.
+        `differences`, `maps` and, where there are shifts, `profiles`.
 
     Raises
     ------
@@ -104,7 +113,7 @@ def plot_comparison(made: Drawable, out: str | Path | None = None, *, format: st
         Another format, or a directory that cannot be written.
     """
     kind = check_format(format)
-    figures = {"differences": difference_maps(made), "accuracies": accuracy_maps(made)}
+    figures = {"differences": difference_maps(made), "maps": metric_maps(made)}
     if made.profiles:
         figures["profiles"] = profiles(made)
     return Pictures(figures).saved(out, kind)
@@ -112,48 +121,51 @@ def plot_comparison(made: Drawable, out: str | Path | None = None, *, format: st
 
 @default_style()
 def difference_maps(made: Drawable) -> Figure:
-    """Accuracy of each sweep minus that of the baseline in points, one symmetric range for all.
+    """Each sweep minus the baseline, one symmetric range for all.
 
     A line surrounds the shifts whose difference stands when all shifts are looked at together.
     """
     shown = {k: np.where(made.blank, np.nan, values) for k, values in made.differences.items()}
-    low, high = balanced(np.stack(list(shown.values())), LEAST_POINTS)
+    metric, limits = made.metric, balanced(np.stack(list(shown.values())), least_of(made.metric))
     figure, every = _panels(len(shown))
     for axes, (k, values) in zip(every, shown.items(), strict=True):
-        heat_map(axes, values, made.shifts, (low, high), DIVERGING)
+        heat_map(axes, values, made.shifts, limits, diverging(metric))
         _outline(axes, np.where(made.blank, 0, made.marked[k]), made)
         axes.set_title(short(made.names[k], LONGEST_NAME), fontsize=11, parse_math=False)
     base = short(made.names[made.baseline], LONGEST_NAME)
     bar = figure.colorbar(every[0].images[0], ax=every, shrink=0.85)
-    bar.set_label(f"points, range ±{high:.1f}; red: better than {base}, blue: worse", parse_math=False)
+    better = f"red: better than {base}, blue: worse"
+    bar.set_label(f"{metric.difference_unit}, {range_of(limits)}; {better}", parse_math=False)
     marks = "Lines surround differences that are significant for all shifts simultaneously (95 %)"
-    suptitle(figure, f"Accuracy minus that of {base}. {made.about}\n{marks}", 11)
+    suptitle(figure, f"{capital(metric)} minus that of {base}. {made.about}\n{marks}", 11)
     return figure
 
 
 @default_style()
-def accuracy_maps(made: Drawable) -> Figure:
-    """Accuracy over (dx, dy) of every sweep in per cent, all on the range 0 to 100."""
+def metric_maps(made: Drawable) -> Figure:
+    """The metric over (dx, dy) of every sweep, all on one range."""
+    metric, means = made.metric, made.metric.factor * made.means
+    limits = limits_of(metric, means)
     figure, every = _panels(len(made.names))
-    for axes, accuracy, name in zip(every, made.accuracy, _labels(made), strict=True):
-        heat_map(axes, 100 * accuracy, made.shifts, (0.0, 100.0))
+    for axes, mean, name in zip(every, means, _labels(made), strict=True):
+        heat_map(axes, mean, made.shifts, limits, colours_of(metric))
         axes.set_title(name, fontsize=11, parse_math=False)
-    figure.colorbar(every[0].images[0], ax=every, label="accuracy (%), range 0 to 100", shrink=0.85)
-    suptitle(figure, f"Accuracy under every shift. {made.about}", 11)
+    bar = figure.colorbar(every[0].images[0], ax=every, shrink=0.85)
+    bar.set_label(f"{label_of(metric)}, {range_of(limits)}", parse_math=False)
+    suptitle(figure, f"{capital(metric)} under every shift. {made.about}", 11)
     return figure
 
 
 @default_style()
 def profiles(made: Drawable) -> Figure:
-    """Accuracy against the length of the shift, all sweeps in one axes, each with its band."""
+    """The metric against the length of the shift, all sweeps in one axes, each with its band."""
     figure = new_figure(7.6, 4.8)
     axes = figure.add_subplot()
     for k, (name, found) in enumerate(zip(_labels(made), made.profiles, strict=True)):
         style = {"linestyle": DASHES[k // len(LINES) % len(DASHES)], "markersize": 4}
         draw_profile(axes, found, name, LINES[k % len(LINES)], alpha=0.18, **style)
     length_axis(axes, "length of the shift (pixels of each net's input)")
-    axes.set_ylim(0, 102)
-    axes.set_ylabel("accuracy (%), range 0 to 100")
+    value_axis(axes, made.metric)
     for text in axes.legend(loc="best", frameon=False).get_texts():
         text.set_parse_math(False)
     bands = "Bands: 95 % for all lengths of one net. The same images: overlapping bands may still differ"

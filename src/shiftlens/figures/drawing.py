@@ -17,6 +17,7 @@ from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
 from shiftlens.stats import FloatArray
 from shiftlens.styling import default_style
+from shiftlens.tasks.task import Variable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,18 +27,57 @@ if TYPE_CHECKING:
 COLOURS = "viridis"
 """Perceptually uniform and safe for colour-blind readers."""
 
-LOSS_COLOURS = "magma"
-"""Perceptually uniform too; another, so that nobody takes a loss for an accuracy."""
+NUMBER_COLOURS = "magma"
+"""Perceptually uniform too; another, so that nobody takes a number for a share."""
 
 DIVERGING = "RdBu_r"
 """For differences: white is 0, red is more, blue is less."""
 
+LEAST_POINTS = 1.0
+"""Smallest half range of a difference in points: below it, colours would shout about nothing."""
+
 SUFFIXES = ("png", "svg")
 DPI = 120
 
-
 Shifts = tuple[IntArray, IntArray]
 """The grid's dys and dxs in px, ascending."""
+
+
+def label_of(metric: Variable) -> str:
+    """The metric with its unit for an axis or a colour bar, and which way is better where that is not up."""
+    unit = f" ({metric.shown_unit})" if metric.shown_unit else ""
+    return f"{metric.long_name or metric.called}{unit}{', lower is better' if metric.sign < 0 else ''}"
+
+
+def colours_of(metric: Variable) -> str:
+    """The colours of a metric's maps."""
+    return COLOURS if metric.unit == "share" else NUMBER_COLOURS
+
+
+def diverging(metric: Variable) -> str:
+    """The colours of a metric's differences: red is better."""
+    return DIVERGING if metric.sign > 0 else DIVERGING.removesuffix("_r")
+
+
+def least_of(metric: Variable) -> float:
+    """Smallest half range of a map of differences."""
+    return LEAST_POINTS if metric.unit == "share" else 1e-9
+
+
+def limits_of(metric: Variable, values: FloatArray) -> tuple[float, float]:
+    """The range of a metric's maps as they are shown: its bounds where it has them, else the ends of the values."""
+    finite = values[np.isfinite(values)]
+    ends = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+    low, high = (
+        metric.factor * bound if np.isfinite(bound) else end for bound, end in zip(metric.bounds, ends, strict=True)
+    )
+    return low, max(high, low + 1e-9)
+
+
+def range_of(limits: tuple[float, float]) -> str:
+    """A range in words."""
+    low, high = limits
+    return f"range ±{high:.3g}" if low == -high else f"range {low:.3g} to {high:.3g}"
 
 
 def extent(shifts: Shifts) -> tuple[float, float, float, float]:

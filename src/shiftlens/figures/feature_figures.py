@@ -11,6 +11,7 @@ import numpy as np
 from shiftlens.figures.drawing import COLOURS, check_format, new_figure, save, scale_of, suptitle
 from shiftlens.figures.gallery import Pictures
 from shiftlens.lens.feature_run import FeatureRun, LayerMaps
+from shiftlens.lens.map_scores import Scores
 from shiftlens.stats import FloatArray, Skipped
 from shiftlens.styling import default_style
 
@@ -105,8 +106,9 @@ def filters(run: FeatureRun, layer: LayerMaps) -> Figure:
     drawn = _map(right, mean, span, COLOURS)
     right.set_title(f"mean over {len(values)} channels", fontsize=10)
     figure.colorbar(drawn, ax=right, label=f"{mean.min():.4g} to {mean.max():.4g}", shrink=0.75)
+    seen = run.shown if layer.average is None else f"average of {run.n_images:,} images of {run.data}"
     count = "" if len(values) <= MOST_FILTERS else f" (first {MOST_FILTERS} of {len(values)} filters)"
-    suptitle(figure, f"{layer.name}: {layer.kind}, {_seen(run)}{count}\n{_verdict(layer)}", 11)
+    suptitle(figure, f"{layer.name}: {layer.kind}, {seen}{count}\n{_verdict(run, layer)}", 11)
     return figure
 
 
@@ -123,32 +125,34 @@ def mosaic(maps: FloatArray) -> FloatArray:
     return out
 
 
-def _seen(run: FeatureRun) -> str:
-    return f"average over {run.n_images:,} images of {run.data}" if run.n_images else f"input {run.input}"
+def _verdict(run: FeatureRun, layer: LayerMaps) -> str:
+    """Scores, each under the name that table and findings have for what it is of."""
+    lines = [_scores(layer.scores, run.shown)]
+    if layer.average is not None:
+        lines.append(_scores(layer.average.scores, run.averaged))
+    return "\n".join(filter(None, lines))
 
 
-def _verdict(layer: LayerMaps) -> str:
-    scores = layer.scores if layer.average is None else layer.average.scores
+def _scores(scores: Scores, of: str) -> str:
     parts = [] if isinstance(scores.artefact_energy, Skipped) else [f"artefact energy {scores.artefact_energy:.2g}"]
-    reach = layer.scores.reach_cells
-    if not isinstance(reach, Skipped):
-        parts.append(f"border reach {reach} cells ({layer.scores.reach_pixels:.0f} px)")
+    if not isinstance(scores.reach_cells, Skipped):
+        parts.append(f"border reach {scores.reach_cells} cells ({scores.reach_pixels:.0f} px)")
     if not isinstance(scores.contrast_lr, Skipped) and not isinstance(scores.contrast_ud, Skipped):
         parts.append(f"odd left/right {scores.contrast_lr:.2f}, up/down {scores.contrast_ud:.2f}")
-    return ", ".join(parts)
+    return f"{of}: {', '.join(parts)}" if parts else ""
 
 
 @default_style()
 def overview(run: FeatureRun) -> Figure:
     """Mean over channels of every layer: of the one picture above, of the average over pictures (if any) below."""
     layers = picked(run, MOST_COLUMNS)
-    rows = [(f"one image: {run.input}", [np.asarray(layer.maps, np.float64).mean(0) for layer in layers])]
+    rows = [(run.shown, [np.asarray(layer.maps, np.float64).mean(0) for layer in layers])]
     averages = [layer.average for layer in layers]
     if all(average is not None for average in averages):
-        rows.append((f"average of {run.n_images:,}", [a.mean.mean(0) for a in averages if a is not None]))
+        rows.append((f"average of {run.n_images:,} images", [a.mean.mean(0) for a in averages if a is not None]))
         if all(a is not None and a.rolled is not None for a in averages):
             rolled = [a.rolled.mean(0) for a in averages if a is not None and a.rolled is not None]
-            rows.append(("average, rolled", rolled))
+            rows.append((run.averaged, rolled))
     figure = new_figure(1.25 * len(layers) + 0.8, 1.55 * len(rows) + 1.0)
     grid = figure.subplots(len(rows), len(layers), squeeze=False)
     for r, (row, maps) in enumerate(rows):
@@ -179,11 +183,11 @@ def depth(run: FeatureRun) -> Figure:
     figure = new_figure(max(6.4, 0.24 * len(names) + 3.0), 7.2)
     top, middle, bottom = figure.subplots(3, 1, sharex=True)
     floor = 1e-8
-    _line(top, x, [max(_number(s.artefact_energy), floor) for s in scores], f"input {run.input}", "o-", "C0")
+    _line(top, x, [max(_number(s.artefact_energy), floor) for s in scores], run.shown, "o-", "C0")
     if any(a is not None for a in averages):
         energies = [np.nan if a is None else max(_number(a.artefact_energy), floor) for a in averages]
         noise = [np.nan if a is None or a.noise is None else max(a.noise, floor) for a in averages]
-        _line(top, x, energies, f"average of {run.n_images:,}, rolled", "s-", "C1")
+        _line(top, x, energies, run.averaged, "s-", "C1")
         _line(top, x, noise, "expected by chance", ":", "0.5")
     top.set_yscale("log")
     top.set_ylabel("artefact energy\n(1e-8 stands for constant)")
@@ -191,9 +195,10 @@ def depth(run: FeatureRun) -> Figure:
     _line(middle, x, [_number(s.reach_pixels) for s in scores], "from a border", "o-", "C0")
     middle.axhline(min(run.size) / 2, color="0.6", linestyle="--", linewidth=1)
     middle.set_ylabel("border reach (px)\n- - half the image")
-    which = scores if run.is_empty else [a for a in averages if a is not None] or scores
-    _line(bottom, x, [_number(s.contrast_lr) for s in which], "left/right", "o-", "C0")
-    _line(bottom, x, [_number(s.contrast_ud) for s in which], "up/down", "^-", "C3")
+    of_average = [a for a in averages if a is not None and not run.is_empty]
+    across, down = (run.mirrored, run.averaged) if of_average else (run.shown, run.shown)
+    _line(bottom, x, [_number(s.contrast_lr) for s in of_average or scores], f"left/right, {across}", "o-", "C0")
+    _line(bottom, x, [_number(s.contrast_ud) for s in of_average or scores], f"up/down, {down}", "^-", "C3")
     bottom.set_ylim(-0.03, 1.03)
     bottom.set_ylabel("odd share\nof the variation")
     bottom.legend(fontsize=8, frameon=False)

@@ -12,14 +12,7 @@ import numpy as np
 
 from shiftlens.analysis.arrays import SweepArrays, from_sweep, matched_rows
 from shiftlens.figures.drawing import check_format, png_bytes, save
-from shiftlens.figures.heatmaps import (
-    accuracy_matrix,
-    class_matrices,
-    control_matrices,
-    has_sides,
-    loss_matrix,
-    side_matrices,
-)
+from shiftlens.figures.heatmaps import class_matrices, control_matrices, has_sides, metric_matrix, side_matrices
 from shiftlens.figures.profile import radial_profile
 
 if TYPE_CHECKING:
@@ -65,59 +58,58 @@ def image_html(figure: Figure, name: str, dpi: int = NOTEBOOK_DPI) -> str:
     return f'<img alt="{escape(name)}" src="data:image/png;base64,{data}">'
 
 
-def draw(sweep: Sweep | SweepArrays) -> Pictures:
-    """Return every picture that this sweep has the numbers for.
-
-    Parameters
-    ----------
-    sweep
-        Of an incomplete one, the images that are whole.
-
-    Returns
-    -------
-    Pictures
-        `accuracy`, `loss`; `profile` and `sides` where there are shifts; `classes` for two classes or more;
-        `control-NAME` for each control.
-    """
+def draw(sweep: Sweep | SweepArrays, metric: str | None = None) -> Pictures:
+    """Return every picture that this sweep has the numbers for; see `plot`."""
     arrays = sweep if isinstance(sweep, SweepArrays) else from_sweep(sweep)
-    made = {"accuracy": accuracy_matrix(arrays), "loss": loss_matrix(arrays)}
+    values = arrays.values(metric)
+    metrics = dict.fromkeys((values.metric, *arrays.metrics))
+    made = {each.name: metric_matrix(arrays, each) for each in metrics}
     if arrays.shape != (1, 1):
-        made["profile"] = radial_profile(arrays)
+        made["profile"] = radial_profile(arrays, [*metrics])
     if has_sides(arrays):
-        made["sides"] = side_matrices(arrays)
+        made["sides"] = side_matrices(values)
     if len(np.unique(arrays.labels)) > 1:
-        made["classes"] = class_matrices(arrays)
+        made["classes"] = class_matrices(values)
     for name, control in arrays.controls.items():
         if len(matched_rows(arrays, control)[0]):
-            made[f"control-{name}"] = control_matrices(arrays, name)
+            made[f"control-{name}"] = control_matrices(values, name)
     return Pictures(made)
 
 
-def plot(sweep: Sweep | SweepArrays, out: str | Path | None = None, *, format: str = "png") -> Pictures:  # noqa: A002
+def plot(
+    sweep: Sweep | SweepArrays,
+    out: str | Path | None = None,
+    *,
+    metric: str | None = None,
+    format: str = "png",  # noqa: A002
+) -> Pictures:
     """Draw every picture of a sweep, and write them when told where.
 
     Parameters
     ----------
     sweep
-        From `shiftlens.sweep` or `open_sweep`.
+        From `shiftlens.sweep` or `open_sweep`; of an incomplete one, the images that are whole.
     out
         Directory, made if it is not there; None writes nothing.
+    metric
+        What `sides`, `classes` and the controls are of; the task's default by default.
     format
         "png" or "svg". The same sweep gives the same bytes.
 
     Returns
     -------
     Pictures
-        Figures by name: `plot(sweep)["accuracy"]`; `.files` says what was written.
+        Figures by name, `plot(sweep)["accuracy"]`: one for each metric; `profile` and `sides` where there are shifts;
+        `classes` for two classes or more; `control-NAME` for each control. `.files` says what was written.
 
     Raises
     ------
     InputError
-        Another format, or a directory that cannot be written.
+        A metric that the sweep does not have, another format, or a directory that cannot be written.
 
     Examples
     --------
     >>> plot(open_sweep("vgg.zarr"), out="pictures").files  # doctest: +SKIP
     """
     kind = check_format(format)
-    return draw(sweep).saved(out, kind)
+    return draw(sweep, metric).saved(out, kind)

@@ -1,4 +1,4 @@
-"""Matrices over (dx, dy): accuracy, loss, classes, a control beside the sweep, one side minus the other."""
+"""Matrices over (dx, dy): a metric, by class, a control beside the sweep, one side minus the other."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shiftlens.analysis.arrays import BoolArray, SweepArrays, matched_rows
-from shiftlens.analysis.estimated_maps import right_counts
+from shiftlens.analysis.arrays import IntArray, SweepArrays, Values, image_slices, matched_rows
+from shiftlens.analysis.differences import Differences
 from shiftlens.figures.drawing import (
-    COLOURS,
-    DIVERGING,
-    LOSS_COLOURS,
-    Shifts,
     balanced,
+    colours_of,
+    diverging,
     heat_map,
+    label_of,
+    least_of,
+    limits_of,
     mirrored,
     name_axes,
     name_panels,
     new_figure,
     panels,
+    range_of,
     short,
     suptitle,
 )
 from shiftlens.stats import FloatArray
 from shiftlens.styling import default_style
+from shiftlens.tasks.task import Variable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from shiftlens.sweeps.sweep_result import Sweep
-
-LEAST_POINTS = 1.0
-"""Smallest half range of a difference in points: below it, colours would shout about nothing."""
 
 MOST_CLASSES = 20
 LONGEST_TITLE = 18
@@ -49,64 +49,50 @@ def about(sweep: Sweep | SweepArrays, n: int | None = None) -> str:
     return f"{count}, fill {fill}"
 
 
-def share_right(correct: BoolArray) -> FloatArray:
-    """Accuracy (dy, dx) in per cent."""
-    return 100 * right_counts(correct) / len(correct)
+def shown_mean(values: Values, rows: IntArray | None = None) -> FloatArray:
+    """Mean (dy, dx) over some images, or all: shares in per cent."""
+    rows = np.arange(values.sweep.n_images) if rows is None else rows
+    sums = Differences(values.metric, len(rows), values.n_cells)
+    for s in image_slices(len(rows), values.n_cells):
+        sums.add(s, values.rows(rows[s]))
+    return values.metric.factor * sums.mean.reshape(values.sweep.shape)
 
 
-def mean_loss(sweep: SweepArrays) -> FloatArray:
-    """Mean cross-entropy (dy, dx) in nats."""
-    total = np.zeros(sweep.shape)
-    for s in sweep.slices():
-        total += np.asarray(sweep.loss[s]).sum(axis=0, dtype=np.float64)
-    out: FloatArray = total / sweep.n_images
-    return out
-
-
-def _shifts(sweep: Sweep | SweepArrays) -> Shifts:
-    return (sweep.dys, sweep.dxs) if isinstance(sweep, SweepArrays) else (sweep.grid.dys, sweep.grid.dxs)
-
-
-def _single(values: FloatArray, sweep: Sweep | SweepArrays, title: str, label: str, top: float, colours: str) -> Figure:
+@default_style()
+def metric_matrix(sweep: Sweep | SweepArrays, metric: Variable | None = None) -> Figure:
+    """A metric over (dx, dy), the default one by default: within its bounds where it has them, shares in per cent."""
+    metric = metric or sweep.metrics[0]
+    if isinstance(sweep, SweepArrays):
+        values, shifts = shown_mean(sweep.values(metric)), sweep.shifts
+    else:
+        # A Sweep's own means are there already: no pass over its images.
+        values = metric.factor * np.asarray(sweep.mean_of(metric), np.float64)
+        shifts = sweep.grid.dys, sweep.grid.dxs
     figure = new_figure(6.4, 5.4)
     axes = figure.add_subplot()
-    drawn = heat_map(axes, values, _shifts(sweep), (0.0, top), colours)
+    limits = limits_of(metric, values)
+    drawn = heat_map(axes, values, shifts, limits, colours_of(metric))
     name_axes(axes)
-    axes.set_title(f"{title}\n{about(sweep)}", parse_math=False)
-    figure.colorbar(drawn, ax=axes, label=label)
+    axes.set_title(f"{capital(metric)} under every shift\n{about(sweep)}", parse_math=False)
+    figure.colorbar(drawn, ax=axes).set_label(f"{label_of(metric)}, {range_of(limits)}", parse_math=False)
     return figure
 
 
-@default_style()
-def accuracy_matrix(sweep: Sweep | SweepArrays) -> Figure:
-    """Accuracy over (dx, dy) in per cent, on the fixed range 0 to 100."""
-    # A Sweep's own means are there already: no pass over its predictions.
-    if isinstance(sweep, SweepArrays):
-        values = share_right(sweep.correct)
-    else:
-        values = 100 * np.asarray(sweep.accuracy, np.float64)
-    return _single(values, sweep, "Accuracy under every shift", "accuracy (%), range 0 to 100", 100.0, COLOURS)
+def capital(metric: Variable) -> str:
+    """The metric's name as a title begins with it."""
+    return metric.called[:1].upper() + metric.called[1:]
 
 
 @default_style()
-def loss_matrix(sweep: Sweep | SweepArrays) -> Figure:
-    """Mean cross-entropy over (dx, dy) in nats, from 0 to the map's largest value."""
-    values = mean_loss(sweep) if isinstance(sweep, SweepArrays) else np.asarray(sweep.mean_loss, np.float64)
-    top = max(float(values[np.isfinite(values)].max(initial=0.0)), 1e-9)
-    label = f"cross-entropy (nats), range 0 to {top:.2f}"
-    return _single(values, sweep, "Mean loss under every shift", label, top, LOSS_COLOURS)
-
-
-@default_style()
-def control_matrices(sweep: SweepArrays, name: str) -> Figure:
-    """A control beside the sweep and their difference in points, over the images that both hold.
+def control_matrices(values: Values, name: str) -> Figure:
+    """A control beside the sweep and their difference, over the images that both hold.
 
     The flip control is drawn mirrored back, (dx, dy) from its (-dx, dy): a model without a preferred side gives two
     equal pictures.
     """
-    control = sweep.controls[name]
-    rows, control_rows = matched_rows(sweep, control)
-    moved, kept = share_right(sweep.correct[rows]), share_right(control.correct[control_rows])
+    sweep, metric, control = values.sweep, values.metric, values.of(name)
+    rows, control_rows = matched_rows(sweep, control.sweep)
+    moved, kept = shown_mean(values, rows), shown_mean(control, control_rows)
     words = {
         "occlusion": ("Same pixels lost, rest left in place", "What the move itself changes"),
         "canvas": ("No padding near the image", "What the padding changes"),
@@ -116,18 +102,20 @@ def control_matrices(sweep: SweepArrays, name: str) -> Figure:
     if name == "flip":
         kept = mirrored(kept, sweep.dxs, axis=1)
     difference = moved - kept
-    low, high = balanced(difference, LEAST_POINTS)
+    limits = balanced(difference, least_of(metric))
+    both = limits_of(metric, np.stack([moved, kept]))
     figure, every = panels(3, 3, (4.2, 4.3), (0, 0))
     left, middle, right = every
-    heat_map(left, moved, _shifts(sweep), (0.0, 100.0))
-    shared = heat_map(middle, kept, _shifts(sweep), (0.0, 100.0))
-    drawn = heat_map(right, difference, _shifts(sweep), (low, high), DIVERGING)
+    heat_map(left, moved, sweep.shifts, both, colours_of(metric))
+    shared = heat_map(middle, kept, sweep.shifts, both, colours_of(metric))
+    drawn = heat_map(right, difference, sweep.shifts, limits, diverging(metric))
     for axes, text in zip(every, ("Shifted", control_title, difference_title), strict=True):
         axes.set_title(text, fontsize=11)
     name_panels(every, 3)
-    figure.colorbar(shared, ax=[left, middle], label="accuracy (%), range 0 to 100", shrink=0.82)
-    label = f"shifted minus control (points), range ±{high:.1f}"
-    figure.colorbar(drawn, ax=right, label=label, shrink=0.82)
+    bar = figure.colorbar(shared, ax=[left, middle], shrink=0.82)
+    bar.set_label(f"{label_of(metric)}, {range_of(both)}", parse_math=False)
+    bar = figure.colorbar(drawn, ax=right, shrink=0.82)
+    bar.set_label(f"shifted minus control ({metric.difference_unit}), {range_of(limits)}", parse_math=False)
     suptitle(figure, f"Control: {name}. {about(sweep, len(rows))}")
     return figure
 
@@ -138,47 +126,49 @@ def has_sides(sweep: SweepArrays) -> bool:
 
 
 @default_style()
-def side_matrices(sweep: SweepArrays) -> Figure:
-    """Left against right and up against down: each shift's accuracy minus that of its mirror image, in points."""
-    values = share_right(sweep.correct)
-    values[sweep.blank] = np.nan
+def side_matrices(values: Values) -> Figure:
+    """Left against right and up against down: the metric at each shift minus that at its mirror image."""
+    sweep, metric, mean = values.sweep, values.metric, shown_mean(values)
+    mean[sweep.blank] = np.nan
     wanted = []
     for number, along, text in (
-        (1, sweep.dxs, "Left against right\naccuracy at (dx, dy) minus at (−dx, dy)"),
-        (0, sweep.dys, "Up against down\naccuracy at (dx, dy) minus at (dx, −dy)"),
+        (1, sweep.dxs, f"Left against right\n{metric.called} at (dx, dy) minus at (−dx, dy)"),
+        (0, sweep.dys, f"Up against down\n{metric.called} at (dx, dy) minus at (dx, −dy)"),
     ):
         if np.isin(-along[along > 0], along).any():
-            wanted.append((text, values - mirrored(values, along, axis=number)))
-    low, high = balanced(np.stack([difference for _, difference in wanted]), LEAST_POINTS)
+            wanted.append((text, mean - mirrored(mean, along, axis=number)))
+    limits = balanced(np.stack([difference for _, difference in wanted]), least_of(metric))
     figure, every = panels(len(wanted), len(wanted), (4.5, 5.4), (1.4, 0))
     for axes, (text, difference) in zip(every, wanted, strict=True):
-        heat_map(axes, difference, _shifts(sweep), (low, high), DIVERGING)
-        axes.set_title(text, fontsize=11)
+        heat_map(axes, difference, sweep.shifts, limits, diverging(metric))
+        axes.set_title(text, fontsize=11, parse_math=False)
     name_panels(every, len(every))
-    label = f"points, range ±{high:.1f}; red: better here than at the mirrored shift"
-    figure.colorbar(every[0].images[0], ax=every, label=label, shrink=0.85)
+    bar = figure.colorbar(every[0].images[0], ax=every, shrink=0.85)
+    better = "red: better here than at the mirrored shift"
+    bar.set_label(f"{metric.difference_unit}, {range_of(limits)}; {better}", parse_math=False)
     suptitle(figure, f"Is it the same on both sides? {about(sweep)}")
     return figure
 
 
 @default_style()
-def class_matrices(sweep: SweepArrays) -> Figure:
-    """Accuracy of each class, small multiples on the range 0 to 100; at most 20 classes, those with most images."""
-    counts = np.bincount(sweep.labels)
+def class_matrices(values: Values) -> Figure:
+    """A metric for each class on one range; at most 20 classes, those with most images."""
+    sweep, metric, counts = values.sweep, values.metric, np.bincount(values.sweep.labels)
     present = sorted(int(k) for k in np.argsort(-counts, kind="stable")[:MOST_CLASSES] if counts[k])
     n_columns = min(5, len(present))
+    means = [shown_mean(values, np.flatnonzero(sweep.labels == k)) for k in present]
+    limits = limits_of(metric, np.stack(means))
     figure, every = panels(len(present), n_columns, (2.2, 2.3), (1.6, 1.0), shared=True)
-    for position, (k, axes) in enumerate(zip(present, every, strict=True)):
-        chosen = np.flatnonzero(sweep.labels == k)
-        heat_map(axes, share_right(sweep.correct[chosen]), _shifts(sweep), (0.0, 100.0), n_ticks=4)
+    for position, (k, mean, axes) in enumerate(zip(present, means, every, strict=True)):
+        heat_map(axes, mean, sweep.shifts, limits, colours_of(metric), n_ticks=4)
         name = short(sweep.class_names[k] if k < len(sweep.class_names) else str(k), LONGEST_TITLE)
-        axes.set_title(f"{name} ({len(chosen):,})", fontsize=9.5, parse_math=False)
+        axes.set_title(f"{name} ({counts[k]:,})", fontsize=9.5, parse_math=False)
         axes.tick_params(labelbottom=position + n_columns >= len(present))
     name_panels(every, n_columns)
     left_out = int(np.count_nonzero(counts)) - len(present)
     more = f"; {left_out} classes with fewer images are left out" if left_out else ""
     shrink = min(1.0, 0.75 + 0.1 * -(-len(present) // n_columns))
-    label = "accuracy (%), range 0 to 100"
-    figure.colorbar(every[0].images[0], ax=figure.axes, label=label, shrink=shrink)
-    suptitle(figure, f"Accuracy by class (number of images){more}\n{about(sweep)}", 11)
+    bar = figure.colorbar(every[0].images[0], ax=figure.axes, shrink=shrink)
+    bar.set_label(f"{label_of(metric)}, {range_of(limits)}", parse_math=False)
+    suptitle(figure, f"{capital(metric)} by class (number of images){more}\n{about(sweep)}", 11)
     return figure

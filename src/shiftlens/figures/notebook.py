@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from shiftlens.figures.feature_figures import depth, overview
 from shiftlens.figures.gallery import image_html
-from shiftlens.figures.heatmaps import accuracy_matrix, loss_matrix
+from shiftlens.figures.heatmaps import metric_matrix
 
 if TYPE_CHECKING:
     from shiftlens.lens.feature_run import FeatureRun
@@ -27,18 +27,18 @@ def sweep_html(sweep: Sweep) -> str:
         ("classes", names or "not named"),
         ("file", str(sweep.path)),
     )
-    pictures = image_html(accuracy_matrix(sweep), "accuracy", 64) + image_html(loss_matrix(sweep), "loss", 64)
-    return f"{_table(rows)}<p>{pictures}</p>"
+    pictures = (image_html(metric_matrix(sweep, each), each.called, 64) for each in sweep.metrics[:2])
+    return f"{_table(rows)}<p>{''.join(pictures)}</p>"
 
 
 def features_html(run: FeatureRun) -> str:
     """A feature run as HTML; every text in it is escaped."""
-    start = run.start
+    start, nowhere = run.start, "no layer" if len(run.silent) < len(run) else "not known: every map is zero"
     rows = (
         ("model", run.model),
         ("shown", f"{run.input}, {run.size[0]}x{run.size[1]} px"),
         ("average", f"{run.n_images:,} images of {run.data}" if run.n_images else "none"),
-        ("first marks of the borders", "none" if start is None else f"{start.name} ({start.kind})"),
+        ("border artefacts start at", nowhere if start is None else f"{start.name} ({start.kind})"),
         ("layers", str(len(run))),
     )
     pictures = image_html(overview(run), "channel means of every layer", 64) + image_html(depth(run), "over depth", 64)

@@ -1,17 +1,19 @@
-"""Accuracy and loss against the length of the shift, with a band."""
+"""A metric against the length of the shift, with a band."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from shiftlens.analysis.arrays import BoolArray, SweepArrays
-from shiftlens.figures.drawing import new_figure, suptitle
+from shiftlens.analysis.arrays import BoolArray, SweepArrays, Values
+from shiftlens.figures.drawing import label_of, panels, range_of, suptitle
 from shiftlens.figures.heatmaps import about
 from shiftlens.stats import CONFIDENCE, FloatArray, mean_interval
 from shiftlens.styling import default_style
+from shiftlens.tasks.task import Variable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,55 +58,43 @@ def rings(sweep: SweepArrays) -> list[BoolArray]:
     return found
 
 
-def profile(sweep: SweepArrays, *, of_loss: bool) -> Profile:
-    """Return the mean accuracy (in per cent) or loss (in nats) of every ring.
+def profile(values: Values) -> Profile:
+    """Return the mean of a metric over every ring, shares in per cent.
 
     Parameters
     ----------
-    sweep
-        The arrays.
-    of_loss
-        Which of the two.
+    values
+        Of a sweep.
     """
+    sweep, metric = values.sweep, values.metric
     found = rings(sweep)
-    sizes = np.array([float(ring.sum()) for ring in found])
-    weights = np.stack([ring.ravel() / size for ring, size in zip(found, sizes, strict=True)], axis=1)
-    n_cells = weights.shape[0]
-    per_image = np.empty((sweep.n_images, len(found)))
-    for s in sweep.slices():
-        values = np.asarray(sweep.loss[s]) if of_loss else sweep.correct[s]
-        per_image[s] = values.reshape(-1, n_cells).astype(np.float64) @ weights
-    if not of_loss:
-        per_image *= 100
+    per_image = metric.factor * np.stack([values.per_image(ring) for ring in found], axis=1)
     radius = np.array([float(np.median(sweep.distance[ring])) for ring in found])
-    mean = per_image.mean(axis=0)
-    if sweep.n_images < 2:
-        nothing = np.full(len(found), np.nan)
-        return Profile(radius, mean, nothing, nothing, sizes)
-    centred = per_image - mean
+    sizes = np.array([float(ring.sum()) for ring in found])
+    there = ~np.isnan(per_image)
+    counts = there.sum(axis=0)
+    mean = np.divide(np.nansum(per_image, axis=0), counts, out=np.full(len(found), np.nan), where=counts > 0)
+    squares = np.nansum((per_image - mean) ** 2, axis=0)
     confidence = 1 - (1 - CONFIDENCE) / len(found)
-    _, low, high, _ = mean_interval(np.zeros(len(found)), (centred**2).sum(axis=0), sweep.n_images, confidence)
-    top = np.inf if of_loss else 100.0
-    return Profile(radius, mean, np.maximum(mean + low, 0), np.minimum(mean + high, top), sizes)
+    _, low, high, _ = mean_interval(np.zeros(len(found)), squares, counts, confidence)
+    bottom, top = (metric.factor * bound for bound in metric.bounds)
+    return Profile(radius, mean, np.maximum(mean + low, bottom), np.minimum(mean + high, top), sizes)
 
 
 @default_style()
-def radial_profile(sweep: SweepArrays) -> Figure:
-    """Accuracy and loss against distance from (0, 0), with bands, and the occlusion control where there is one."""
-    figure = new_figure(10.4, 4.4)
-    left, right = figure.subplots(1, 2)
+def radial_profile(sweep: SweepArrays, metrics: Sequence[Variable] = ()) -> Figure:
+    """Each metric against distance from (0, 0), with a band, and the occlusion control where there is one."""
+    metrics = metrics or sweep.metrics
+    figure, every = panels(len(metrics), min(len(metrics), 2), (5.2, 4.4), (0, 0), least=7.6)
     shown = [("shifted", sweep, SWEEP_COLOUR)]
     if "occlusion" in sweep.controls:
         shown.append(("same pixels lost, rest in place", sweep.controls["occlusion"], CONTROL_COLOUR))
-    for axes, of_loss in ((left, False), (right, True)):
+    for axes, metric in zip(every, metrics, strict=True):
         for name, arrays, colour in shown:
-            draw_profile(axes, profile(arrays, of_loss=of_loss), name, colour)
+            draw_profile(axes, profile(arrays.values(metric)), name, colour)
         length_axis(axes, "length of the shift (pixels)")
-    left.set_ylim(0, 102)
-    left.set_ylabel("accuracy (%), range 0 to 100")
-    right.set_ylim(bottom=0)
-    right.set_ylabel("cross-entropy (nats)")
-    left.legend(loc="best", frameon=False)
+        value_axis(axes, metric)
+    every[0].legend(loc="best", frameon=False)
     suptitle(figure, f"Mean over all directions, band: 95 % for all lengths together. {about(sweep)}")
     return figure
 
@@ -122,3 +112,13 @@ def length_axis(axes: Axes, label: str) -> None:
     axes.set_xlim(left=0)
     axes.grid(color="0.9")
     axes.set_axisbelow(True)
+
+
+def value_axis(axes: Axes, metric: Variable) -> None:
+    """The y axis of a profile, within the metric's bounds where it has them."""
+    low, high = (metric.factor * bound if np.isfinite(bound) else None for bound in metric.bounds)
+    text = label_of(metric)
+    if low is not None and high is not None:
+        text, high = f"{text}, {range_of((low, high))}", high + 0.02 * (high - low)
+    axes.set_ylim(low, high)
+    axes.set_ylabel(text, parse_math=False)

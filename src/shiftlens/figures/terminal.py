@@ -1,4 +1,4 @@
-"""A small map of accuracy for a terminal, in colours or, where there are none, in signs."""
+"""A small map of a metric for a terminal, in colours or, where there are none, in signs."""
 
 from __future__ import annotations
 
@@ -7,40 +7,48 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shiftlens.analysis.arrays import IntArray
-from shiftlens.figures.drawing import COLOURS, Shifts
+from shiftlens.figures.drawing import Shifts, colours_of, limits_of
 from shiftlens.stats import FloatArray
+from shiftlens.tasks.task import Variable
 
 if TYPE_CHECKING:
     from rich.text import Text
 
 SIGNS = " .:-=+*#%@"
-"""From an accuracy of 0 to one of 100 %, in steps of ten points."""
+"""From the lower end of the range to the upper one, in steps of a tenth."""
 
 
-def text_map(accuracy: FloatArray, shifts: Shifts, *, colour: bool, width: int = 80) -> Text:
-    """Return accuracy over (dx, dy) as text: dx to the right, dy downwards, the origin marked.
+def text_map(values: FloatArray, shifts: Shifts, metric: Variable, *, colour: bool, width: int = 80) -> Text:
+    """Return a metric over (dx, dy) as text: dx to the right, dy downwards, the origin marked.
 
     Parameters
     ----------
-    accuracy
-        (dy, dx), shares from 0 to 1.
+    values
+        (dy, dx), in the metric's unit.
     shifts
         The grid's dys and dxs.
+    metric
+        What is shown, within its bounds where it has them.
     colour
         Half blocks in colours, two rows of shifts a line; otherwise one sign a shift and every second row left out,
         since a character is twice as high as wide.
     width
         Characters that fit; a wider map leaves out shifts evenly, never the origin.
     """
-    every = max(1, -(-accuracy.shape[1] // max(width, 8)))
+    every = max(1, -(-values.shape[1] // max(width, 8)))
     columns = _around(shifts[1], every)
     rows = _around(shifts[0], every if colour else 2 * every)
-    values = np.nan_to_num(accuracy[np.ix_(rows, columns)])
+    low, high = limits_of(metric, metric.factor * values)
+    place = np.nan_to_num((metric.factor * values[np.ix_(rows, columns)] - low) / (high - low))
     centre = (int(np.flatnonzero(shifts[0][rows] == 0)[0]), int(np.flatnonzero(shifts[1][columns] == 0)[0]))
-    text = _colours(values, centre) if colour else _signs(values, centre)
+    text = _colours(place, centre, colours_of(metric)) if colour else _signs(place, centre)
     px = int(shifts[1][columns][1] - shifts[1][columns][0]) if len(columns) > 1 else 1
-    ends = "dark: 0 %, bright: 100 %" if colour else f"'{SIGNS[0]}' below 10 %, '{SIGNS[-1]}' 90 % and above"
-    text.append(f"accuracy, {ends}; X is (0, 0), right is dx > 0, down is dy > 0, {px} px a column")
+    unit, span = f" {metric.shown_unit}".rstrip(), high - low
+    ends = f"dark: {low:.3g}{unit}, bright: {high:.3g}{unit}"
+    if not colour:
+        below, above = (f"{low + part * span:.3g}{unit}" for part in (0.1, 0.9))
+        ends = f"'{SIGNS[0]}' below {below}, '{SIGNS[-1]}' {above} and above"
+    text.append(f"{metric.called}, {ends}; X is (0, 0), right is dx > 0, down is dy > 0, {px} px a column")
     return text
 
 
@@ -59,11 +67,11 @@ def _signs(values: FloatArray, centre: tuple[int, int]) -> Text:
     return Text("".join("".join(line) + "\n" for line in lines))
 
 
-def _colours(values: FloatArray, centre: tuple[int, int]) -> Text:
+def _colours(values: FloatArray, centre: tuple[int, int], colours: str) -> Text:
     from matplotlib import colormaps
     from rich.text import Text
 
-    rgb = (255 * np.asarray(colormaps[COLOURS](np.clip(values, 0, 1)))[..., :3]).round().astype(int)
+    rgb = (255 * np.asarray(colormaps[colours](np.clip(values, 0, 1)))[..., :3]).round().astype(int)
     text = Text()
     for top in range(0, len(values), 2):
         for column in range(values.shape[1]):

@@ -90,23 +90,19 @@ class Kernels(Printed):
         head = f"{'layer'.ljust(width)}  asymmetry left/right      p  asymmetry up/down      p"
         rows = [
             f"{layer.path.ljust(width)}  {_number(layer.asymmetry_lr):>8} {_way(layer.lean_x, 'right', 'left'):>11}"
-            f" {_p(layer.p_lr):>6}  {_number(layer.asymmetry_ud):>8} {_way(layer.lean_y, 'below', 'above'):>8}"
-            f" {_p(layer.p_ud):>6}"
+            f" {_number(layer.p_lr):>6}  {_number(layer.asymmetry_ud):>8} {_way(layer.lean_y, 'below', 'above'):>8}"
+            f" {_number(layer.p_ud):>6}"
             for layer in self.layers
         ]
         return [head, *rows, *(f"note: {note}" for note in self.notes)]
 
 
-def _number(value: float | Skipped) -> str:
-    return "-" if isinstance(value, Skipped) else f"{value:.3f}"
+def _number(value: float | Skipped | None) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else "-"
 
 
 def _way(lean: float, more: str, less: str) -> str:
     return "" if lean == 0 else f"({more if lean > 0 else less})"
-
-
-def _p(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def kernels(module: Net | str | Path, *, seed: int = 0) -> Kernels:

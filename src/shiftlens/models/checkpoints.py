@@ -19,6 +19,7 @@ from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 from shiftlens.errors import InputError
 from shiftlens.models.programs import refuse_program
 from shiftlens.naming import one_line, printable, unknown_name
+from shiftlens.nn.repair_mark import without_mark
 from shiftlens.paths import kind_of
 
 StateDict = dict[str, Any]
@@ -270,7 +271,7 @@ def _misfits(own: Mapping[str, Any], state: StateDict, known: set[str]) -> tuple
     present = {id(own[name]) for name in own if name in state}
     missing = [
         name
-        for name, value in own.items()
+        for name, value in without_mark(own).items()
         if name not in state and id(value) not in present and not name.endswith("num_batches_tracked")
     ]
     unexpected = [name for name in state if name not in known]

@@ -64,6 +64,7 @@ def _library_net(kind: str, name: str, weights: str | Path | None, key: str | No
         return Loaded(module, library.preprocessing(name, module), names)
     module = library.net(name, None)
     notes: list[str] = []
+    n_classes = None
     if weights != RANDOM:
         state = named_as(module, read_weights(weights, key, notes), notes)
         n_classes = classes_in(module, state)
@@ -73,7 +74,9 @@ def _library_net(kind: str, name: str, weights: str | Path | None, key: str | No
         notes.append(
             f"{spec}: preprocessing is that of its default weights; yours may differ (--mean, --std, --input-size)"
         )
-    return Loaded(module, library.preprocessing(name, module), None, tuple(notes))
+    # Weights in a file for as many classes are taken to be for the same ones; random ones know none.
+    names = None if weights == RANDOM or n_classes else library.class_names(name)
+    return Loaded(module, library.preprocessing(name, module), names, tuple(notes))
 
 
 def _own_code(spec: str, weights: str | Path | None, key: str | None) -> Loaded:

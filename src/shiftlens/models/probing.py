@@ -16,18 +16,17 @@ from torch import Tensor, nn
 
 from shiftlens.devices import input_dtype
 from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.graph import WINDOWED
+from shiftlens.graph.operators import kind_of
 from shiftlens.naming import one_line
 
 Classifier = Callable[[Tensor], Any]
 """Normalised float32 pictures [n, c, h, w] to scores [n, k], or to something that `scores_of` understands."""
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _OTHER_PRECISIONS = (torch.float16, torch.bfloat16, torch.float64)
 _PLAUSIBLE_SIZE = (64, 64)
 # As torch's convolutions say it, with numbers and on the meta device.
 _OTHER_CHANNELS = r"to have \d+ channels, but got|Invalid channel dimensions"
-_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
 
 
 @dataclass(frozen=True)
@@ -136,19 +135,20 @@ class _Watch:
         self.last_done = name
         if not inputs or not isinstance(inputs[0], Tensor) or not isinstance(output, Tensor):
             return
-        x = inputs[0]
-        if isinstance(part, _CONVOLUTIONS):
-            self.n_macs += output.numel() * part.in_channels // part.groups * math.prod(part.kernel_size)
-        elif isinstance(part, _TRANSPOSED):
-            self.n_macs += x.numel() * part.out_channels // part.groups * math.prod(part.kernel_size)
-        elif isinstance(part, nn.Linear):
-            self.n_macs += output.numel() * part.in_features
-        if isinstance(part, (nn.Conv2d, *_POOLS)) and x.ndim == 4 and output.ndim == 4:
-            self._follow(part, (x.shape[2], x.shape[3]), (output.shape[2], output.shape[3]))
+        x, kind = inputs[0], kind_of(part)
+        layer: Any = part
+        if kind == "conv":
+            self.n_macs += output.numel() * layer.in_channels // layer.groups * math.prod(layer.kernel_size)
+        elif kind == "transposed conv":
+            self.n_macs += x.numel() * layer.out_channels // layer.groups * math.prod(layer.kernel_size)
+        elif kind == "linear":
+            self.n_macs += output.numel() * layer.in_features
+        if kind in WINDOWED and x.ndim == 4 and output.ndim == 4:
+            self._follow(layer, (x.shape[2], x.shape[3]), (output.shape[2], output.shape[3]))
 
-    def _follow(self, part: nn.Module, size_in: tuple[int, int], size_out: tuple[int, int]) -> None:
+    def _follow(self, part: Any, size_in: tuple[int, int], size_out: tuple[int, int]) -> None:
         stride = part.stride if part.stride is not None else part.kernel_size
-        sy, sx = (int(stride),) * 2 if isinstance(stride, int) else tuple(int(s) for s in stride)  # type: ignore[union-attr]
+        sy, sx = (int(stride),) * 2 if isinstance(stride, int) else tuple(int(s) for s in stride)
         # Sizes that no hooked layer made (a functional pool before) are placed by their ratio to the input.
         guess = tuple(max(1, round(full / side)) for full, side in zip(self._size, size_in, strict=True))
         fy, fx = self._known.get(size_in, (guess[0], guess[1]))

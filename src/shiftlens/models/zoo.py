@@ -65,6 +65,12 @@ def _torchvision_preprocessing(name: str, _: nn.Module) -> Preprocessing:
     return preset_of(entry.transforms())
 
 
+def _torchvision_classes(name: str) -> tuple[str, ...] | None:
+    """Names of the classes of a torchvision classifier's default weights."""
+    categories = getattr(_torchvision_default(name), "meta", {}).get("categories")
+    return None if categories is None else tuple(categories)
+
+
 def _torchvision_pretrained(name: str) -> tuple[nn.Module, tuple[str, ...] | None]:
     """A torchvision classifier with its default weights, and their class names; downloads them once."""
     import torchvision.models as zoo
@@ -81,8 +87,7 @@ def _torchvision_pretrained(name: str) -> tuple[nn.Module, tuple[str, ...] | Non
             f"torchvision:{name}: its weights are not in torch's cache and could not be downloaded from {entry.url}"
             f" ({one_line(error)}); use --weights random or a file"
         ) from None
-    categories = entry.meta.get("categories")
-    return module, None if categories is None else tuple(categories)
+    return module, _torchvision_classes(name)
 
 
 def _timm() -> Any:
@@ -163,17 +168,18 @@ class Library:
     """Nets that are named `KIND:NAME`.
 
     `net` builds one by name, with random weights of seed 0 and so many classes (None: its own number), `pretrained` one
-    with its default weights and their class names; `preprocessing` is what these declare.
+    with its default weights and their class names; `class_names` and `preprocessing` are what these declare.
     """
 
     net: Callable[[str, int | None], nn.Module]
     pretrained: Callable[[str], tuple[nn.Module, tuple[str, ...] | None]]
+    class_names: Callable[[str], tuple[str, ...] | None]
     preprocessing: Callable[[str, nn.Module], Preprocessing]
 
 
 LIBRARIES: dict[str, Library] = {
-    "torchvision": Library(torchvision_net, _torchvision_pretrained, _torchvision_preprocessing),
-    "timm": Library(_timm_net, _timm_pretrained, _timm_preprocessing),
+    "torchvision": Library(torchvision_net, _torchvision_pretrained, _torchvision_classes, _torchvision_preprocessing),
+    "timm": Library(_timm_net, _timm_pretrained, lambda _: None, _timm_preprocessing),
 }
 
 

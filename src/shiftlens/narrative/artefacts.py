@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import partial
+from typing import Literal
 
 from shiftlens.arithmetic import Inspection
-from shiftlens.lens.feature_run import FeatureRun, LayerMaps
+from shiftlens.lens.feature_run import SILENT, FeatureRun, LayerMaps
 from shiftlens.lens.map_scores import CONSTANT, Borders
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import Action, Quantity, number
@@ -32,12 +34,15 @@ def artefacts(found: FeatureRun | Inspection) -> Findings:
         Nothing is tested here, so nothing warns: a number is there, or a note that must be known before it is quoted.
     """
     if isinstance(found, Inspection):
-        return Findings([_arithmetic(found)])
-    unseen = [
-        Finding("unseen", sentence(note), severity="note", question="B", which=f"{k}")
-        for k, note in enumerate(found.notes, 1)
+        return Findings([_arithmetic(found), *_unseen(found.unseen, "C")])
+    return Findings([*_blank(found), *_average(found), *_unseen(found.notes, "B")])
+
+
+def _unseen(notes: tuple[str, ...], question: Literal["B", "C"]) -> list[Finding]:
+    return [
+        Finding("unseen", sentence(note), severity="note", question=question, which=f"{k}")
+        for k, note in enumerate(notes, 1)
     ]
-    return Findings([*_blank(found), *_average(found), *unseen])
 
 
 def _share(value: float) -> str:
@@ -60,9 +65,18 @@ def _blank(run: FeatureRun) -> list[Finding]:
         f"{len(run)} layers at {run.size[0]}x{run.size[1]}, compared with the same net with circular padding, which "
         f"keeps a blank input constant at every layer. {OWN}"
     )
-    start, what = run.start, f"the feature map of a blank input ({run.input})"
+    start, what = run.start, f"the feature map of a {plain(run.shown)}"
+    n_silent = len(run.silent)
+    if n_silent == len(run):
+        text = f"Border artefacts cannot be judged: {SILENT}."
+        return [
+            Finding("artefact-start", text, Quantity("first artefact"), note=evidence, severity="note", question="B")
+        ]
+    if n_silent:
+        evidence += f" {n_silent} layers cannot be judged: their maps are zero everywhere."
     if start is None:
-        text = f"No layer shows border artefacts on {what}."
+        which = f"None of the {len(run) - n_silent} layers that were judged" if run.notes or n_silent else "No layer"
+        text = f"{which} shows border artefacts on {what}."
         more = " Reflect, replicate and circular padding never do: their bias shows in the average over images."
         return [Finding("artefact-start", text, Quantity("first artefact"), note=evidence + more, question="B")]
     made = partial(Finding, note=evidence, severity="note", question="B")
@@ -78,7 +92,7 @@ def _blank(run: FeatureRun) -> list[Finding]:
             "artefact-energy",
             f"At layer {plain(worst.name)}, {_share(_energy(worst))} of the power of {what} is spatial variation that "
             "the image cannot explain, the largest share of all layers.",
-            Quantity("artefact energy", layer=worst.name),
+            Quantity("artefact energy", layer=worst.name, of=run.shown),
             number(_energy(worst), "share"),
         ),
         _reach(run, made),
@@ -111,7 +125,8 @@ def _sides(run: FeatureRun, evidence: str) -> list[Finding]:
             continue
         value, layer = max(rows, key=lambda row: row[0])
         if value < 1e-6:
-            text = f"Border artefacts are equal at {names[0]} and {names[1]}, at every layer."
+            where = "every layer that was looked at" if run.notes else "every layer"
+            text = f"Border artefacts are equal at {names[0]} and {names[1]}, at {where}."
         else:
             text = f"Border artefacts differ between {names[0]} and {names[1]}: at layer {plain(layer.name)}, "
             text += f"{_share(value)} of their variation changes sign when the map is mirrored"
@@ -149,18 +164,18 @@ def _average(run: FeatureRun) -> list[Finding]:
         if not isinstance(average.scores.artefact_energy, Skipped) and average.scores.noise
     ]
     clear = [row for row in rows if row[0] / row[1] >= CLEAR_OF_CHANCE]
-    quantity = Quantity("artefact energy of the average")
+    quantity = Quantity("artefact energy", of=run.averaged)
     if not clear:
-        text = "With content rolled evenly over the image, no layer's average varies over space beyond chance."
+        text = f"The {run.averaged}, with content everywhere alike, varies over space in no layer beyond chance."
         return [made("average-energy", text, quantity, note=evidence)]
     energy, noise, layer = max(clear, key=lambda row: row[0])
     text = (
-        f"With content rolled evenly over the image, {_share(energy)} of the power of the average map of layer "
-        f"{plain(layer.name)} is spatial variation ({energy / noise:,.0f} times what chance gives, {_share(noise)}): "
+        f"At layer {plain(layer.name)}, {_share(energy)} of the power of the {run.averaged}, with content everywhere "
+        f"alike, is spatial variation ({energy / noise:,.0f} times what chance gives, {_share(noise)}): "
         f"{len(clear)} of {len(rows)} layers exceed {CLEAR_OF_CHANCE:.0f} times chance."
     )
     note = f"{evidence} Rolled images have a seam where their opposite sides meet, everywhere alike."
-    quantity = Quantity("artefact energy of the average", layer=layer.name)
+    quantity = Quantity("artefact energy", layer=layer.name, of=run.averaged)
     return [made("average-energy", text, quantity, number(float(energy), "share"), note=note, severity="note")]
 
 
@@ -173,6 +188,10 @@ def _arithmetic(found: Inspection) -> Finding:
         question="C",
         note="Layer arithmetic from one forward pass without numbers (arXiv 2010.02178, section 3).",
     )
+    if found.is_even and found.unseen:
+        kinds = ", ".join(f"{n} {plain(kind)}" for kind, n in Counter(layer.kind for layer in judged).items())
+        text = f"At {h}x{w}, the layers that were looked at ({kinds}) use the same padding on opposite sides."
+        return made("uneven-padding", f"{text} The rest of the net is not judged.", estimate=number(0.0, "layers"))
     if found.is_even:
         text = f"At {h}x{w}, all {len(judged)} layers use the same padding on opposite sides."
         return made("uneven-padding", text, estimate=number(0.0, "layers"))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from shiftlens.analysis.padding_effect import PaddingEffect
+from shiftlens.analysis.controls import PaddingEffect
 from shiftlens.analysis.summary import Metrics
 from shiftlens.narrative.finding import Finding
 from shiftlens.narrative.finding_parts import Action, Quantity, Severity
-from shiftlens.narrative.patterns import clearest, other_padding
+from shiftlens.narrative.patterns import clearest, other_padding, worse_by
 from shiftlens.narrative.performance import tested
 from shiftlens.narrative.setting import Setting
 from shiftlens.narrative.words import number_text, quoted, size_of
@@ -14,44 +14,43 @@ from shiftlens.stats import Skipped
 
 
 def cause(metrics: Metrics, setting: Setting) -> list[Finding]:
-    """How much of the accuracy, and of its loss under shifts, is due to the padding."""
+    """How much of the metric, and of its loss under shifts, is due to the padding."""
     made = metrics.padding
     return [] if isinstance(made, Skipped) else [_overall(made, metrics, setting), _fall(made, metrics, setting)]
 
 
 def _overall(made: PaddingEffect, metrics: Metrics, setting: Setting) -> Finding:
-    test, overall = tested(metrics, "padding overall"), made.effect.overall
+    test, overall, metric = tested(metrics, "padding overall"), made.effect.overall, metrics.metric
     severity: Severity = "info"
     action = None
+    statement = f"The padding {worse_by(metric, overall)} on average over all shifts: "
     if not test.holds:
-        statement = f"Replacing the padding by fill makes no significant difference to accuracy: {quoted(overall)}."
+        statement = f"Replacing the padding by fill makes no significant difference to {metric.called}: "
+        statement += f"{quoted(overall)}."
     elif overall.value > 0:
         severity, action = "warn", other_padding(setting)
-        statement = (
-            f"The padding costs {quoted(overall)} of accuracy on average over all shifts: the same weights are that "
-            "much better on a canvas of fill so large that padding never touches the image."
+        statement += (
+            "the same weights are that much better on a canvas of fill so large that padding never touches the image."
         )
     else:
         severity = "note"
-        statement = (
-            f"The padding helps, by {size_of(overall)} of accuracy on average over all shifts: the net was trained "
-            "with it and is worse when fill replaces it."
-        )
+        statement += "the net was trained with it and is worse when fill replaces it."
     return Finding(
         "padding-effect",
         statement,
-        Quantity("accuracy", of="canvas control", versus="sweep"),
+        Quantity(metric.name, of="canvas control", versus="sweep"),
         overall,
         test,
         action,
-        f"[own] acc(canvas control) - acc(shift), (0, 0) included. {clearest(made.effect, metrics)}",
+        f"[own] How much worse {metric.called} is in the sweep than with the canvas control, (0, 0) included. "
+        f"{clearest(made.effect, metrics)}",
         severity,
         "C",
     )
 
 
 def _fall(made: PaddingEffect, metrics: Metrics, setting: Setting) -> Finding:
-    test, part = tested(metrics, "padding fall"), made.fall_of_padding
+    test, part, metric = tested(metrics, "padding fall"), made.fall_of_padding, metrics.metric
     unshifted = float(made.effect.effect[metrics.sweep.origin])
     # Intervals of all cells together: (0, 0) is one of them.
     worse_unshifted = float(made.effect.hi[metrics.sweep.origin]) < 0
@@ -59,8 +58,8 @@ def _fall(made: PaddingEffect, metrics: Metrics, setting: Setting) -> Finding:
     if worse_unshifted:
         # A net that starts lower has less to lose: that is no merit of the canvas.
         conclusion = (
-            f"The two are not comparable: on the canvas, unshifted accuracy is already "
-            f"{number_text(-unshifted, 'points')} lower, so the net has less to lose."
+            f"The two are not comparable: on the canvas, unshifted {metric.called} is already "
+            f"{number_text(-unshifted, metric.difference_unit)} worse, so the net has less to lose."
         )
         if setting.fill != "mean":
             command = setting.sweep_command(control="canvas", fill="mean")
@@ -73,14 +72,14 @@ def _fall(made: PaddingEffect, metrics: Metrics, setting: Setting) -> Finding:
         conclusion = f"So the padding is not the cause: with it, shifts cost {size_of(part)} less."
     return Finding(
         "padding-position-effect",
-        f"Shifts cost {quoted(made.fall)} of accuracy on average; without padding, {quoted(made.fall_without)}. "
-        f"{conclusion}",
-        Quantity("accuracy lost by shifts", of="sweep", versus="canvas control"),
+        f"Shifts make {metric.called} worse by {quoted(made.fall)} on average; without padding, by "
+        f"{quoted(made.fall_without)}. {conclusion}",
+        Quantity(f"{metric.called} lost by shifts", of="sweep", versus="canvas control"),
         part,
         test,
         action,
-        "[own] acc(0, 0) minus the mean over all other shifts that leave part of the image in view, sweep minus canvas "
-        "control.",
+        f"[own] How much worse {metric.called} is than at (0, 0), mean over all other shifts that leave part of the "
+        "image in view, sweep minus canvas control.",
         "note" if test.holds or worse_unshifted else "info",
         "C",
     )

@@ -27,11 +27,13 @@ from shiftlens.errors import InputError
 from shiftlens.narrative.comparison_result import Comparison
 from shiftlens.narrative.comparison_rows import Against, Row
 from shiftlens.narrative.comparison_sentences import sentences
+from shiftlens.narrative.thresholds import weighed
 from shiftlens.stats import Estimate, FloatArray, Skipped, holm
 from shiftlens.sweeps.sweep_result import Sweep
+from shiftlens.tasks.task import Variable
 
 MARGIN = 0.3
-"""Points by which a sweep may be worse and still count as non-inferior."""
+"""Points by which a sweep may be worse and still count as non-inferior; a number has no such default."""
 
 N_RESAMPLES = 1000
 
@@ -41,7 +43,8 @@ def compare(
     baseline: int | str = 0,
     names: Sequence[str] | None = None,
     *,
-    margin: float = MARGIN,
+    metric: str | None = None,
+    margin: float | None = None,
     partial: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
@@ -61,8 +64,11 @@ def compare(
         The sweep that the others are compared with, by position or name.
     names
         One a sweep; the files' names by default.
+    metric
+        What is compared; the task's default by default, such as "accuracy".
     margin
-        Points by which a sweep may be worse and still count as non-inferior to the baseline.
+        How much worse a sweep may be without a warning, and still count as non-inferior to the baseline: in points of a
+        share (0.3 by default), in the metric's unit of a number (by default that is not asked).
     partial
         Compare the images that all sweeps hold, instead of refusing incomplete ones and those of other images.
     seed
@@ -78,7 +84,8 @@ def compare(
     Raises
     ------
     InputError
-        Fewer than two sweeps, or sweeps that differ in images, fill, classes or step; says which and what differs.
+        Fewer than two sweeps, sweeps that differ in images, fill, classes or step (says which and what differs), a
+        metric that they do not have, or a margin that cannot be.
     StoreError
         A sweep that is not there, damaged, or not complete.
 
@@ -86,18 +93,17 @@ def compare(
     --------
     >>> compare(["zeros.zarr", "symmetric.zarr"]).findings.with_severity("warn")  # doctest: +SKIP
     """
-    if not 0 < margin < 100:
-        raise InputError(f"expected a margin between 0 and 100 points, got {margin}")
     sources = opened(sweeps, names, partial=partial)
     which = position_of(baseline, [source.name for source in sources])
-    return compared(sources, which, margin=margin, partial=partial, seed=seed, progress=progress)
+    return compared(sources, which, metric=metric, margin=margin, partial=partial, seed=seed, progress=progress)
 
 
 def compared(
     sources: list[Source],
     baseline: int = 0,
     *,
-    margin: float = MARGIN,
+    metric: str | None = None,
+    margin: float | None = None,
     partial: bool = False,
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
@@ -115,7 +121,9 @@ def compared(
     n_resamples
         Bootstrap samples over images.
     """
-    aligned = align(sources, baseline, partial=partial, progress=progress)
+    measured = sources[baseline].arrays.values(metric).metric
+    margin = _margin(measured, margin)
+    aligned = align(sources, baseline, metric=metric, partial=partial, progress=progress)
     base = score(aligned, baseline, n_resamples=n_resamples, seed=seed)
     tested = aligned.tested
     found: dict[int, Scores] = {baseline: base.without_cells()}
@@ -128,7 +136,7 @@ def compared(
         found[k] = made.without_cells()
     critical = critical_value(nulls, int(tested.sum()))
     base = found[baseline]
-    differences = {k: estimates(found[k], base, aligned, k) for k in aligned.others}
+    differences = {k: estimates(found[k], base) for k in aligned.others}
     maps = {k: map_p(counts[k], tested) for k in aligned.others}
     corrected = _corrected(differences, maps)
     n_tests = len(corrected)
@@ -144,7 +152,12 @@ def compared(
                 for q, each in differences[k].items()
             },
             map=difference_map(counts[k], tested, critical, corrected[k, "map"], maps[k]),
-            as_good=tuple(non_inferiority(found[k], base, q, margin, len(aligned.others)) for q in wanted),
+            as_good=tuple(
+                Skipped("non-inferiority", f"no margin in {measured.unit} was given")
+                if margin is None
+                else non_inferiority(found[k], base, q, margin, len(aligned.others))
+                for q in wanted
+            ),
         )
         for k in aligned.others
     )
@@ -154,7 +167,7 @@ def compared(
         rows=tuple(_row(aligned, k, found[k], differences.get(k)) for k in range(len(aligned.arms))),
         against=against,
         winners=winners(aligned, seed),
-        accuracy=np.stack([found[k].map for k in range(len(aligned.arms))]),
+        means=np.stack([found[k].map for k in range(len(aligned.arms))]),
         dys=aligned.dys,
         dxs=aligned.dxs,
         blank=~tested,
@@ -163,7 +176,18 @@ def compared(
         n_tests=n_tests,
         aligned=aligned,
     )
-    return replace(comparison, findings=sentences(comparison))
+    # A sweep that is worse by less than the margin is no warning.
+    sizes = {} if margin is None else {measured.difference_unit: margin}
+    return replace(comparison, findings=weighed(sentences(comparison, metric), sizes))
+
+
+def _margin(metric: Variable, margin: float | None) -> float | None:
+    """Return the margin, in points of a share (0.3 by default) or the metric's unit."""
+    most = metric.factor * metric.difference_bounds[1]
+    if margin is not None and not 0 < margin < most:
+        between = f"between 0 and {most:g}" if np.isfinite(most) else "above 0"
+        raise InputError(f"expected a margin {between} {metric.difference_unit}, got {margin}")
+    return MARGIN if margin is None and metric.unit == "share" else margin
 
 
 def _corrected(
@@ -181,17 +205,17 @@ def _corrected(
 
 def _row(aligned: Aligned, k: int, scores: Scores, differences: dict[Quantity, Estimate | Skipped] | None) -> Row:
     arm, kept = aligned.arms[k], scores.retained
-    nothing = Estimate(0.0, 0.0, 0.0, "points", aligned.n_images, "the baseline itself")
+    nothing = Estimate(0.0, 0.0, 0.0, aligned.metric.difference_unit, aligned.n_images, "the baseline itself")
     return Row(
         name=arm.name,
-        accuracy=scores.at_rest,
+        unshifted=scores.unshifted,
         near=scores.estimate("near"),
-        retained_area=kept if isinstance(kept, Skipped) else kept.area.scaled(arm.scale**2, "px^2"),
-        retained_radius=kept if isinstance(kept, Skipped) else kept.radius.scaled(arm.scale, "px"),
+        retained_area=kept if isinstance(kept, Skipped) else kept.area,
+        retained_radius=kept if isinstance(kept, Skipped) else kept.radius,
         worst_of_radius=scores.worst,
         asymmetry_lr=scores.estimate("side-x"),
         asymmetry_ud=scores.estimate("side-y"),
-        n_parameters=arm.facts.n_parameters,
-        n_macs=arm.facts.n_macs,
+        n_parameters=arm.header.n_parameters,
+        n_macs=arm.header.n_macs,
         difference=nothing if differences is None else differences["near"],
     )

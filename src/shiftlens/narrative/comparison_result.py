@@ -15,9 +15,10 @@ from shiftlens.analysis.arrays import BoolArray, IntArray
 from shiftlens.analysis.winners import Winner
 from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
-from shiftlens.narrative.comparison_rows import HEADS, Against, Row, ends
+from shiftlens.narrative.comparison_rows import Against, Row, ends, heads
 from shiftlens.narrative.finding import Findings
 from shiftlens.stats import Estimate, FloatArray, Skipped
+from shiftlens.tasks.task import Variable
 
 if TYPE_CHECKING:
     from shiftlens.figures.gallery import Pictures
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 KIND = "comparison"
 """What the JSON of a comparison says it is."""
+
+METRIC_KEYS = ("name", "unit", "better", "kind", "long_name")
+"""What it says of its metric."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +47,8 @@ class Comparison:
         By several criteria, chosen on one half of the images and measured on the other.
     findings
         The same in sentences: what improved, what got worse, what is inconclusive, caveats.
-    accuracy
-        (sweep, dy, dx) share.
+    means
+        (sweep, dy, dx) of the metric, in its unit.
     dys, dxs
         Common shifts in px of each net's own input.
     blank
@@ -62,7 +66,7 @@ class Comparison:
     rows: tuple[Row, ...]
     against: tuple[Against, ...]
     winners: tuple[Winner | Skipped, ...]
-    accuracy: FloatArray
+    means: FloatArray
     dys: IntArray
     dxs: IntArray
     blank: BoolArray
@@ -92,6 +96,11 @@ class Comparison:
         raise unknown_name("sweep", name, [each.name for each in self.against])
 
     @property
+    def metric(self) -> Variable:
+        """What is compared."""
+        return self.aligned.metric
+
+    @property
     def improved(self) -> Findings:
         """What improved, corrected for every test of the comparison."""
         return self.findings.in_section("improved")
@@ -110,8 +119,9 @@ class Comparison:
         """The object of `shiftlens compare --json`."""
         return {
             "kind": KIND,
+            "metric": {key: getattr(self.metric, key) for key in METRIC_KEYS},
             "baseline": self.names[self.baseline],
-            "rows": [row.to_dict() for row in self.rows],
+            "rows": [row.to_dict(self.metric) for row in self.rows],
             "against": [each.to_dict() for each in self.against],
             "winners": [self._winner(each) for each in self.winners if isinstance(each, Winner)],
             "findings": [each.to_dict() for each in self.findings],
@@ -137,7 +147,7 @@ class Comparison:
         return found
 
     def plot(self, out: str | Path | None = None, *, format: str = "png") -> Pictures:  # noqa: A002
-        """Draw difference maps, the accuracy maps side by side, and all profiles in one axes.
+        """Draw difference maps, the maps side by side, and all profiles in one axes.
 
         Parameters
         ----------
@@ -156,18 +166,19 @@ class Comparison:
         from shiftlens.figures.profile import profile
 
         profiles = []
-        if self.accuracy[0].size > 1:
+        if self.means[0].size > 1:
             # One arm at a time: its answers, unpacked, are forgotten before the next.
-            profiles = [profile(self.aligned.arrays(k), of_loss=False) for k in range(len(self.names))]
+            profiles = [profile(self.aligned.arrays(k).values()) for k in range(len(self.names))]
         maps = [(each.which, each.map) for each in self.against]
         drawable = Drawable(
             names=self.names,
             baseline=self.baseline,
             dys=self.dys,
             dxs=self.dxs,
+            metric=self.metric,
             about=about(self.aligned.arrays(self.baseline)),
             profiles=tuple(profiles),
-            accuracy=self.accuracy,
+            means=self.means,
             differences={k: found.value for k, found in maps},
             marked={k: found.better.astype(np.int8) - found.worse.astype(np.int8) for k, found in maps},
             blank=self.blank,
@@ -179,5 +190,5 @@ class Comparison:
             return f"<tr>{''.join(f'<{tag} style=text-align:left>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
         body = "".join(line(row.cells(k == self.baseline), "td") for k, row in enumerate(self.rows))
-        table = f"<table><thead>{line(HEADS, 'th')}</thead><tbody>{body}</tbody></table>"
+        table = f"<table><thead>{line(heads(self.metric), 'th')}</thead><tbody>{body}</tbody></table>"
         return table + self.findings._repr_html_()

@@ -8,34 +8,46 @@ from typing import Any
 from shiftlens.analysis.arm_scores import Quantity
 from shiftlens.analysis.paired import Difference, DifferenceMap, NonInferiority
 from shiftlens.narrative.finding_parts import finite
+from shiftlens.narrative.performance import at_worst
 from shiftlens.narrative.words import plain, quoted
 from shiftlens.stats import Estimate, Skipped
-
-COLUMNS = {
-    "accuracy": ("accuracy", "share"),
-    "accuracy_within_8px": ("near", "share"),
-    "retained_area": ("retained_area", "px^2"),
-    "retained_radius": ("retained_radius", "px"),
-    "worst_of_radius": ("worst_of_radius", "share"),
-    "asymmetry_lr": ("asymmetry_lr", "points"),
-    "asymmetry_ud": ("asymmetry_ud", "points"),
-    "difference": ("difference", "points"),
-}
-"""The numbers of a row: key in the JSON, attribute, unit."""
+from shiftlens.tasks.task import Variable
 
 
-HEADS = (
-    "sweep",
-    "accuracy at (0, 0)",
-    "retained area",
-    "retained radius",
-    "right under all shifts to 4 px",
-    "right minus left",
-    "down minus up",
-    "parameters",
-    "multiply-adds",
-    "within 8 px, against the baseline",
-)
+def columns(metric: Variable) -> dict[str, tuple[str, str]]:
+    """The numbers of a row: key in the JSON, attribute, unit."""
+    unit, difference = metric.unit, metric.difference_unit
+    return {
+        metric.name: ("unshifted", unit),
+        f"{metric.name}_within_8px": ("near", unit),
+        "retained_area": ("retained_area", "px^2"),
+        "retained_radius": ("retained_radius", "px"),
+        "worst_of_radius": ("worst_of_radius", unit),
+        "asymmetry_lr": ("asymmetry_lr", difference),
+        "asymmetry_ud": ("asymmetry_ud", difference),
+        "difference": ("difference", difference),
+    }
+
+
+def interval_key(key: str) -> str:
+    """Where the JSON has a column's interval."""
+    return "interval" if key == "difference" else f"{key}_interval"
+
+
+def heads(metric: Variable) -> tuple[str, ...]:
+    """Over the cells of a row."""
+    return (
+        "sweep",
+        f"{metric.called} at (0, 0)",
+        "retained area",
+        "retained radius",
+        at_worst(metric, "to 4 px"),
+        "right minus left",
+        "down minus up",
+        "parameters",
+        "multiply-adds",
+        "within 8 px, against the baseline",
+    )
 
 
 @dataclass(frozen=True)
@@ -46,22 +58,23 @@ class Row:
     ----------
     name
         Of the sweep.
-    accuracy, near
-        Shares: at (0, 0), and the mean within 8 px.
+    unshifted, near
+        The metric at (0, 0), and its mean within 8 px.
     retained_area, retained_radius
         At 95 %, in px^2 and px of the comparison's unit.
     worst_of_radius
-        Share of images classified correctly under every shift within 4 px.
+        Mean over images of the worst under all shifts within 4 px: of a share, the images that have it under every one.
     asymmetry_lr, asymmetry_ud
-        Points: mean over dx > 0 of acc(dx, dy) - acc(-dx, dy); mean over dy > 0 of acc(dx, dy) - acc(dx, -dy).
+        Points, or the metric's unit: mean over dx > 0 of m(dx, dy) - m(-dx, dy); mean over dy > 0 of m(dx, dy) -
+        m(dx, -dy).
     n_parameters, n_macs
         None where not known.
     difference
-        Mean accuracy within 8 px against the baseline, points, paired; exactly 0 for the baseline itself.
+        `near` against the baseline in the same unit, paired; exactly 0 for the baseline itself.
     """
 
     name: str
-    accuracy: Estimate
+    unshifted: Estimate
     near: Estimate | Skipped
     retained_area: Estimate | Skipped
     retained_radius: Estimate | Skipped
@@ -73,22 +86,22 @@ class Row:
     difference: Estimate | Skipped
 
     def cells(self, is_baseline: bool) -> list[str]:
-        """The line as text under `HEADS`."""
+        """The line as text under the `heads`."""
         counts = ["-" if n is None else f"{n:,}" for n in (self.n_parameters, self.n_macs)]
-        estimates = (self.accuracy, self.retained_area, self.retained_radius, self.worst_of_radius)
+        estimates = (self.unshifted, self.retained_area, self.retained_radius, self.worst_of_radius)
         shown = [*map(_text, estimates), _text(self.asymmetry_lr), _text(self.asymmetry_ud), *counts]
         return [plain(self.name), *shown, "baseline" if is_baseline else _text(self.difference)]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, metric: Variable) -> dict[str, Any]:
         """One of the `rows` of `shiftlens compare --json`; what was not measured is None and has a reason in `skipped`.
 
         `NAME_interval` is the 95 % interval over images; an end beyond the grid is None.
         """
         out: dict[str, Any] = {"name": self.name}
         skipped = {}
-        for key, (attribute, _) in COLUMNS.items():
+        for key, (attribute, _) in columns(metric).items():
             made: Estimate | Skipped = getattr(self, attribute)
-            interval = "interval" if key == "difference" else f"{key}_interval"
+            interval = interval_key(key)
             if isinstance(made, Skipped):
                 out[key], out[interval] = None, None
                 skipped[key] = made.why
@@ -110,7 +123,7 @@ class Against:
     differences
         One for each quantity, in a fixed order; `Skipped` where the grid or the images do not give it.
     map
-        Difference of the accuracies under each shift.
+        Difference under each shift.
     as_good
         Non-inferiority at (0, 0) and within 8 px.
     """

@@ -12,46 +12,73 @@ from shiftlens.narrative.comparison_result import Comparison
 from shiftlens.narrative.comparison_rows import Against, Row
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import Action, Quantity, Section, Significance, number
-from shiftlens.narrative.performance import MORE_CONSISTENT
+from shiftlens.narrative.performance import MORE_CONSISTENT, at_worst
+from shiftlens.narrative.setting import metric_option
 from shiftlens.narrative.words import name_text, number_text, plain, quoted, with_interval
 from shiftlens.stats import Estimate, Skipped
+from shiftlens.tasks.task import Variable
 
-LABELS: dict[Score, str] = {
-    "at-rest": "accuracy at (0, 0)",
-    "near": "mean accuracy within 8 px",
-    "everywhere": "mean accuracy over all shifts",
-    "worst": "the share of images classified correctly under every shift within 4 px",
-    "retained": "the retained area (95 %)",
-    "side-x": "the size of the left/right asymmetry",
-    "side-y": "the size of the up/down asymmetry",
-    "agreement": "agreement with the prediction at (0, 0) within 8 px",
-}
+WITHIN = "within 4 px"
 MEANINGS: dict[Score, str] = {
     "everywhere": "Over the common shifts that leave part of every net's image in view. It depends on the grids' size.",
     "worst": "After arXiv 1712.02779, which takes a square of shifts: compare only equal shapes and steps.",
-    "retained": "[own] Shifts connected to (0, 0) with 95 % of the accuracy there: an area says how far a net keeps "
-    "its own level, not how high that is.",
+    "retained": "[own] Shifts connected to (0, 0) that keep the level there: an area says how far a net keeps its own "
+    "level, not how good that is.",
     "side-x": "[own] Right minus left, without its sign; includes the dataset bias.",
     "side-y": "[own] Down minus up, without its sign; includes the dataset bias.",
     "agreement": MORE_CONSISTENT,
 }
-BEST: dict[Criterion, str] = {
-    "at-rest": "the highest accuracy at (0, 0)",
-    "near": "the highest mean accuracy within 8 px",
-    "worst": "the largest share of images classified correctly under every shift within 4 px",
-    "retained": "the largest retained area",
-    "retained-as-accurate": "the largest retained area among those at least as accurate at (0, 0)",
+COLUMN_OF: dict[Score, str] = {
+    "at-rest": "unshifted",
+    "near": "near",
+    "worst": "worst_of_radius",
+    "retained": "retained_area",
+    "side-x": "asymmetry_lr",
+    "side-y": "asymmetry_ud",
 }
+"""Where the table has both values."""
 SECTION_OF: dict[Verdict, Section] = {"better": "improved", "worse": "worse", "undecided": "inconclusive"}
 
 
-def sentences(comparison: Comparison) -> Findings:
-    """Return all findings: differences first, sweep by sweep, then the best sweeps, then caveats."""
+def label(score: Score, metric: Variable) -> str:
+    """What a difference is in."""
+    what = metric.called
+    return {
+        "at-rest": f"{what} at (0, 0)",
+        "near": f"mean {what} within 8 px",
+        "everywhere": f"mean {what} over all shifts",
+        "worst": at_worst(metric, WITHIN),
+        "retained": "the retained area (95 %)",
+        "side-x": "the size of the left/right asymmetry",
+        "side-y": "the size of the up/down asymmetry",
+        "agreement": "agreement with the prediction at (0, 0) within 8 px",
+    }[score]
+
+
+def best(criterion: Criterion, metric: Variable) -> str:
+    """What a sweep was chosen for."""
+    if criterion == "retained-as-accurate":
+        return "the largest retained area among those at least as good at (0, 0)"
+    if criterion == "retained":
+        return "the largest retained area"
+    return f"the {'highest' if metric.sign > 0 else 'lowest'} {label(criterion, metric)}"
+
+
+def sentences(comparison: Comparison, asked: str | None = None) -> Findings:
+    """Return all findings: differences first, sweep by sweep, then the best sweeps, then caveats.
+
+    Parameters
+    ----------
+    comparison
+        What was measured.
+    asked
+        The metric that a command must name to show the same; None for the default.
+    """
     found: list[Finding] = []
     for each in comparison.against:
         found += [
-            *(_difference(score, made, each, comparison) for score, made in each.differences.items()),
-            _map(each, comparison),
+            *(_difference(score, made, each, comparison, asked) for score, made in each.differences.items()),
+            _map(each, comparison, asked),
             *(_non_inferiority(made, each, comparison) for made in each.as_good if isinstance(made, NonInferiority)),
         ]
     found += [_best(each, comparison) for each in comparison.winners]
@@ -70,14 +97,17 @@ def _test(p_value: float, holds: bool, comparison: Comparison) -> Significance:
     return Significance(p_value, f"all {comparison.n_tests} tests of the comparison", holds)
 
 
-def _difference(score: Score, made: Difference | Skipped, each: Against, comparison: Comparison) -> Finding:
+def _difference(
+    score: Score, made: Difference | Skipped, each: Against, comparison: Comparison, asked: str | None
+) -> Finding:
     arm, base = _names(each, comparison)
-    label, which = LABELS[score], f"{score}-{each.which}"
+    what, which = label(score, comparison.metric), f"{score}-{each.which}"
     if isinstance(made, Skipped):
-        text = f"Not measured: the difference of {arm} and {base} in {label}, since {plain(made.why)}."
+        text = f"Not measured: the difference of {arm} and {base} in {what}, since {plain(made.why)}."
         return Finding("skipped-difference", text, question="D", section="caveats", which=which)
     estimate, decided = made.estimate, made.verdict != "undecided"
-    what = f"{label}{_values(score, comparison.rows[each.which], comparison.rows[comparison.baseline])}"
+    quantity = _quantity(what, each, comparison)
+    what += f"{_values(score, comparison.rows[each.which], comparison.rows[comparison.baseline])}"
     can_find = ""
     if np.isfinite(made.detectable):
         can_find = (
@@ -85,12 +115,10 @@ def _difference(score: Score, made: Difference | Skipped, each: Against, compari
             f"{100 * POWER:.0f} % probability."
         )
     if decided:
-        # Better and worse say the direction in words: the number needs no sign.
+        # The direction is said in words: the number needs no sign.
         apart = _size(estimate if estimate.value > 0 else estimate.scaled(-1, estimate.unit))
-        verb = "Improved: {} exceeds {}" if made.verdict == "better" else "Got worse: {} is behind {}"
-        if score in ("side-x", "side-y"):
-            verb = "Improved: {} is below {}" if made.verdict == "better" else "Got worse: {} is above {}"
-        text = f"{verb.format(arm, base)} in {what}, by {apart}."
+        verb = "exceeds" if estimate.value > 0 else "is below"
+        text = f"{'Improved' if made.verdict == 'better' else 'Got worse'}: {arm} {verb} {base} in {what}, by {apart}."
     elif estimate.method == NO_IMAGE_DIFFERS:
         text = f"Inconclusive: {arm} and {base} do not differ on any image in {what}: {_size(estimate)}."
     else:
@@ -106,10 +134,10 @@ def _difference(score: Score, made: Difference | Skipped, each: Against, compari
     return Finding(
         "difference",
         text,
-        _quantity(label, each, comparison),
+        quantity,
         estimate,
         _test(made.holm_p, decided, comparison),
-        Action("See where", _plots(comparison)) if made.verdict == "worse" else None,
+        Action("See where", _plots(comparison, asked)) if made.verdict == "worse" else None,
         " ".join(part for part in note if part),
         "warn" if made.verdict == "worse" else "info",
         "D",
@@ -126,14 +154,7 @@ def _whose(comparison: Comparison) -> str:
 
 def _values(score: Score, row: Row, base: Row) -> str:
     """Both values in brackets, where the table has them."""
-    column = {
-        "at-rest": "accuracy",
-        "near": "near",
-        "worst": "worst_of_radius",
-        "retained": "retained_area",
-        "side-x": "asymmetry_lr",
-        "side-y": "asymmetry_ud",
-    }.get(score)
+    column = COLUMN_OF.get(score)
     pair = [getattr(each, column) for each in (row, base)] if column else []
     shown = [
         ("at least " if e.at_least else "") + number_text(e.value, e.unit) for e in pair if isinstance(e, Estimate)
@@ -149,15 +170,16 @@ def _size(estimate: Estimate) -> str:
     return f"{number_text(estimate.value, estimate.unit)} {end} (the grid ends before the region does)"
 
 
-def _map(each: Against, comparison: Comparison) -> Finding:
-    arm, base = _names(each, comparison)
+def _map(each: Against, comparison: Comparison, asked: str | None) -> Finding:
+    (arm, base), metric = _names(each, comparison), comparison.metric
     made, n_tested = each.map, int(each.map.tested.sum())
     clear = made.better | made.worse
     searched = np.where(clear if clear.any() else made.tested, np.abs(made.value), -1.0)
     row, column = np.unravel_index(int(np.argmax(searched)), searched.shape)
     value, lo, hi = (float(cells[row, column]) for cells in (made.value, made.band_lo, made.band_hi))
-    method = "adjusted Wald, simultaneous over all shifts of all sweeps (max-t bootstrap)"
-    estimate = Estimate(value, lo, hi, "points", made.n, method)
+    method = "adjusted Wald" if metric.is_share else "Student t"
+    method += ", simultaneous over all shifts of all sweeps (max-t bootstrap)"
+    estimate = Estimate(value, lo, hi, metric.difference_unit, made.n, method)
     shift = int(comparison.dxs[column]), int(comparison.dys[row])
     most = f"{quoted(estimate)} at (dx, dy) = {shift}"
     if made.holds and clear.any():
@@ -168,15 +190,20 @@ def _map(each: Against, comparison: Comparison) -> Finding:
     elif made.holds:
         text = f"Shift by shift, {arm} and {base} differ somewhere, but at no shift significantly; most by {most}."
     else:
-        text = f"{arm} and {base} do not differ significantly at any single shift (simultaneous band); most by {most}."
+        text = (
+            f"{arm} and {base} do not differ significantly at any single shift, after correction for all "
+            f"{comparison.n_tests} tests; most by {most}."
+        )
     return Finding(
         "difference-map",
         text,
-        _quantity("accuracy", each, comparison, shift),
+        _quantity(metric.name, each, comparison, shift),
         estimate,
         _test(made.holm_p, made.holds, comparison),
-        Action("See where", _plots(comparison)) if made.holds else None,
-        "Paired, image by image. Tested is any difference at all: Simes over exact McNemar tests.",
+        Action("See where", _plots(comparison, asked)) if made.holds else None,
+        "Paired, image by image. Tested is any difference at all: Simes over "
+        f"{'exact McNemar tests' if metric.is_share else 'Student t tests'}; where it does not hold, the band "
+        "reaches 0.",
         "warn" if made.holds and made.worse.any() else "info",
         "D",
         "by-shift",
@@ -185,24 +212,24 @@ def _map(each: Against, comparison: Comparison) -> Finding:
 
 
 def _non_inferiority(made: NonInferiority, each: Against, comparison: Comparison) -> Finding:
-    (arm, base), n = _names(each, comparison), len(comparison.against)
-    label, margin = LABELS[made.quantity], number_text(made.margin, "points")
-    bound = f"at worst it is {number_text(abs(made.lower), 'points')} {'behind' if made.lower < 0 else 'ahead'}"
-    text = f"Non-inferior: {arm} is at most {margin} behind {base} in {label}; {bound}."
+    (arm, base), n, unit = _names(each, comparison), len(comparison.against), comparison.metric.difference_unit
+    what, margin = label(made.quantity, comparison.metric), number_text(made.margin, unit)
+    bound = f"at worst it is {number_text(abs(made.lower), unit)} {'worse' if made.lower < 0 else 'better'}"
+    text = f"Non-inferior: {arm} is at most {margin} worse than {base} in {what}; {bound}."
     note = (
         f"The lower end of the 95 % interval{f', for all {n} sweeps together,' if n > 1 else ''} is compared with "
         f"-{margin}."
     )
     if not made.holds:
-        text = f"Inconclusive: {arm} is not shown to be non-inferior to {base} in {label}, up to {margin}; {bound}."
+        text = f"Inconclusive: {arm} is not shown to be non-inferior to {base} in {what}, up to {margin}; {bound}."
         note += (
             f" Without a true difference, about {made.n_needed:,} images show it with {100 * POWER:.0f} % probability."
         )
     return Finding(
         "as-good",
         text,
-        _quantity(label, each, comparison),
-        number(made.lower, "points"),
+        _quantity(what, each, comparison),
+        number(made.lower, unit),
         note=note,
         question="D",
         section="non-inferiority",
@@ -215,8 +242,9 @@ def _best(won: Winner | Skipped, comparison: Comparison) -> Finding:
         text = f"Not measured: {won.site}, since {plain(won.why)}."
         return Finding("skipped", text, question="D", section="caveats", which="winner")
     arm, base = name_text(comparison.names[won.which]), name_text(comparison.names[comparison.baseline])
+    what = best(won.criterion, comparison.metric)
     text = (
-        f"{arm} was chosen for {BEST[won.criterion]}; on the {won.n_stated:,} images not used for the choice it has "
+        f"{arm} was chosen for {what}; on the {won.n_stated:,} images not used for the choice it has "
         f"{quoted(won.stated)}"
     )
     if isinstance(won.difference, Estimate):
@@ -228,7 +256,7 @@ def _best(won: Winner | Skipped, comparison: Comparison) -> Finding:
     return Finding(
         "winner",
         f"{text}.",
-        Quantity(BEST[won.criterion], of=comparison.names[won.which]),
+        Quantity(what, of=comparison.names[won.which]),
         won.stated,
         note=f"Chosen on {won.n_chosen:,} images, a fixed half, where it had "
         f"{number_text(won.chosen_by, won.stated.unit)}: the best of several is overestimated on the images that chose "
@@ -239,7 +267,7 @@ def _best(won: Winner | Skipped, comparison: Comparison) -> Finding:
     )
 
 
-def _plots(comparison: Comparison) -> tuple[str, ...]:
-    paths = [arm.facts.path for arm in comparison.aligned.arms]
+def _plots(comparison: Comparison, asked: str | None) -> tuple[str, ...]:
+    paths = [arm.path for arm in comparison.aligned.arms]
     base = paths.pop(comparison.baseline)
-    return ("shiftlens", "compare", base, *paths, "--plots", "figures")
+    return ("shiftlens", "compare", base, *paths, *metric_option(asked), "--plots", "figures")

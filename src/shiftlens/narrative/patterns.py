@@ -11,10 +11,11 @@ from shiftlens.analysis.irregularity import FRAME, Irregularity, Reversal
 from shiftlens.analysis.summary import Metrics
 from shiftlens.narrative.finding import Finding
 from shiftlens.narrative.finding_parts import Action, Quantity, Severity, Significance, number
-from shiftlens.narrative.performance import tested
+from shiftlens.narrative.performance import chosen_first, tested
 from shiftlens.narrative.setting import Setting
-from shiftlens.narrative.words import number_text, p_text, quoted, size_of, way
+from shiftlens.narrative.words import capital, number_text, p_text, quoted, size_of, way
 from shiftlens.stats import Estimate, Skipped
+from shiftlens.tasks.task import Variable
 
 PAIRS_LEVEL = 0.05
 
@@ -33,7 +34,13 @@ def clearest(made: ControlEffect, metrics: Metrics) -> str:
     order = np.lexsort((-np.abs(made.effect).ravel(), made.p.ravel()))
     row, column = np.unravel_index(int(order[0]), made.effect.shape)
     shift = int(metrics.sweep.dxs[column]), int(metrics.sweep.dys[row])
-    return f"Clearest at (dx, dy) = {shift}: {number_text(float(made.effect[row, column]), 'points')}."
+    value = number_text(float(made.effect[row, column]), metrics.metric.difference_unit)
+    return f"Clearest at (dx, dy) = {shift}: {value}."
+
+
+def worse_by(metric: Variable, cost: Estimate) -> str:
+    """A cost in words: "makes accuracy 2.0 points [1.0, 3.0] worse", or better where it is negative."""
+    return f"makes {metric.called} {size_of(cost)} {'worse' if cost.value >= 0 else 'better'}"
 
 
 def sides(metrics: Metrics, setting: Setting) -> list[Finding]:
@@ -49,10 +56,8 @@ def sides(metrics: Metrics, setting: Setting) -> list[Finding]:
             found.append(
                 Finding(
                     "asymmetry",
-                    f"Without the dataset bias (flip control), {text}"
-                    if made.without_data
-                    else f"{text[:1].upper()}{text[1:]}",
-                    Quantity("accuracy", made.axis, shift, control="flip" if made.without_data else None),
+                    f"Without the dataset bias (flip control), {text}" if made.without_data else capital(text),
+                    Quantity(made.metric.name, made.axis, shift, control="flip" if made.without_data else None),
                     estimate,
                     test,
                     _which_side(made, setting) if test.holds else None,
@@ -69,15 +74,15 @@ _Measured = tuple[str, tuple[int, int] | None, Estimate, str]
 
 
 def _overall(made: Asymmetry, holds: bool) -> _Measured:
-    plus, minus = way(made.axis, 1), way(made.axis, -1)
-    better, worse = (plus, minus) if made.overall.value > 0 else (minus, plus)
+    plus, minus, what = way(made.axis, 1), way(made.axis, -1), made.metric.called
+    higher, lower = (plus, minus) if made.overall.value > 0 else (minus, plus)
     pairs = f"over {len(made.effect):,} pairs of opposite shifts"
-    text = f"accuracy does not differ significantly between shifts {plus} and {minus}: {quoted(made.overall)} {pairs}."
+    text = f"{what} does not differ significantly between shifts {plus} and {minus}: {quoted(made.overall)} {pairs}."
     if holds:
-        text = (
-            f"accuracy is {size_of(made.overall)} higher for shifts {better} than for shifts {worse}, averaged {pairs}."
-        )
-    note = f"[own] Accuracy {plus} minus accuracy {minus}: positive is better {plus}."
+        size = size_of(made.overall)
+        text = f"{what} is {size} higher for shifts {higher} than for shifts {lower}, averaged {pairs}."
+    better = "better" if made.metric.sign > 0 else "worse"
+    note = f"[own] {capital(what)} {plus} minus {what} {minus}: positive is {better} {plus}."
     if not made.without_data:
         note += " Includes the dataset bias between both sides."
     return text, None, made.overall, note
@@ -85,9 +90,10 @@ def _overall(made: Asymmetry, holds: bool) -> _Measured:
 
 def _pairs(made: Asymmetry, holds: bool) -> _Measured:
     """The clearest single pair: a mean of 0 may hide one corner that is better right, and another better left."""
-    k, method = made.strongest, "Student t" if made.without_data else "adjusted Wald"
+    k, metric = made.strongest, made.metric
+    method = "Student t" if made.without_data or not metric.is_share else "adjusted Wald"
     value, lo, hi = (float(each[k]) for each in (made.effect, made.lo, made.hi))
-    effect = Estimate(value, lo, hi, "points", made.n, f"{method}, all pairs together")
+    effect = Estimate(value, lo, hi, metric.difference_unit, made.n, f"{method}, all pairs together")
     shift = here = int(made.dxs[k]), int(made.dys[k])
     there = (-here[0], here[1]) if made.axis == "x" else (here[0], -here[1])
     if effect.value < 0:
@@ -96,13 +102,13 @@ def _pairs(made: Asymmetry, holds: bool) -> _Measured:
     if not holds:
         differ = f"no single pair of opposite shifts along {made.axis} differs significantly"
     passing = made.q <= PAIRS_LEVEL
-    plus, minus = (int(np.sum(passing & (sign * made.effect > 0))) for sign in (1, -1))
+    plus, minus = (int(np.sum(passing & (sign * metric.sign * made.effect > 0))) for sign in (1, -1))
     note = (
         f"[own] Of {len(made.effect):,} pairs, {plus:,} are better {way(made.axis, 1)} and {minus:,} better "
         f"{way(made.axis, -1)} (Benjamini-Hochberg at {100 * PAIRS_LEVEL:.0f} %). The value is that of the clearest "
-        f"pair, accuracy at {shift} minus its opposite."
+        f"pair, {metric.called} at {shift} minus its opposite."
     )
-    most = f"most clearly, accuracy at (dx, dy) = {here} is {size_of(effect)} higher than at {there}"
+    most = f"most clearly, {metric.called} at (dx, dy) = {here} is {size_of(effect)} higher than at {there}"
     return f"{differ}; {most}.", shift, effect, note
 
 
@@ -115,33 +121,39 @@ def _which_side(made: Asymmetry, setting: Setting) -> Action:
 
 
 def irregularities(metrics: Metrics, setting: Setting) -> list[Finding]:
-    """Losses of performance with a recovery at larger shifts, for accuracy and for loss."""
-    made = (
-        (metrics.irregular_accuracy, metrics.emptying_accuracy),
-        (metrics.irregular_loss, metrics.emptying_loss),
-    )
-    return [_irregularity(each, emptied, metrics, setting) for each, emptied in made if not isinstance(each, Skipped)]
+    """Losses of performance with a recovery at larger shifts, for every metric."""
+    return [
+        _irregularity(each.irregular, each.emptying, metrics, setting)
+        for each in chosen_first(metrics)
+        if not isinstance(each.irregular, Skipped)
+    ]
+
+
+def _turns(metric: Variable) -> tuple[str, str]:
+    """What a metric does where performance falls and then recovers."""
+    return ("falls", "rises") if metric.sign > 0 else ("rises", "falls")
 
 
 def _irregularity(
     made: Irregularity, emptied: tuple[Emptying | Skipped, ...], metrics: Metrics, setting: Setting
 ) -> Finding:
-    test, quantity = tested(metrics, f"irregular {made.quantity}"), Quantity(made.quantity)
+    metric = made.metric
+    test, quantity = tested(metrics, f"irregular {metric.name}"), Quantity(metric.name)
     looked = f"[own] {made.n_contrasts:,} pairs of shifts on rays and frames."
     if not (test.holds and made.reversals):
-        turn = "falls and then rises" if made.quantity == "accuracy" else "rises and then falls"
-        text = f"No irregularity of the {made.quantity} is significant: on no ray outward it {turn} beyond chance."
-        return Finding("irregular", text, quantity, test=test, note=looked, which=made.quantity)
+        turn = " and then ".join(_turns(metric))
+        text = f"No irregularity of {metric.called} is significant: on no ray outward it {turn} beyond chance."
+        return Finding("irregular", text, quantity, test=test, note=looked, which=metric.name)
     # Of those that share the smallest p-value, as many do, the largest recovery is what a reader cares about.
     smallest = [k for k, each in enumerate(made.reversals) if each.p_value <= made.p_value]
     first = max(smallest, key=lambda k: abs(made.reversals[k].rise.value))
     strongest, others = made.reversals[first], len(made.reversals) - 1
     share = abs(strongest.rise.value / strongest.fall.value)
-    note = f"{looked} The value is the recovery: {100 * share:.1f} % of the change before it."
+    note = f"{looked} The value is the recovery: {share:.3f} of the change before it."
     if others:
         note += f" {others} other ray{'s show' if others > 1 else ' shows'} one too."
     known = emptied[first] if first < len(emptied) else None
-    statement = _reversal_text(strongest, made.quantity)
+    statement = _reversal_text(strongest, metric)
     severity: Severity = "warn"
     action = Action("See where", setting.plot_command())
     if isinstance(known, Emptying) and known.shown:
@@ -152,18 +164,18 @@ def _irregularity(
     elif setting.fill_values is not None and "occlusion" not in setting.n_controlled:
         command = setting.sweep_command(control="occlusion")
         action = Action("Find out whether the image has only left the view", command)
-    return Finding("irregular", statement, quantity, strongest.rise, test, action, note, severity, which=made.quantity)
+    return Finding("irregular", statement, quantity, strongest.rise, test, action, note, severity, which=metric.name)
 
 
-def _reversal_text(found: Reversal, quantity: str) -> str:
-    first, then = ("falls", "rises") if quantity == "accuracy" else ("rises", "falls")
+def _reversal_text(found: Reversal, metric: Variable) -> str:
+    first, then = _turns(metric)
     places = (found.start, found.dip, found.recovery)
     if found.ray == FRAME:
         where, (start, dip, end) = "On square frames of shifts", (f"max(|dx|, |dy|) = {shift[0]}" for shift in places)
     else:
         where, (start, dip, end) = f"Shifting {found.ray}", (f"(dx, dy) = {shift}" for shift in places)
     return (
-        f"{where}, {quantity} {first} by {size_of(found.fall)} from {start} to {dip}, and then {then} again by "
+        f"{where}, {metric.called} {first} by {size_of(found.fall)} from {start} to {dip}, and then {then} again by "
         f"{size_of(found.rise)} to {end}."
     )
 
@@ -174,7 +186,7 @@ def ripples(metrics: Metrics, setting: Setting) -> list[Finding]:
 
 
 def _ripple(made: Aliasing, metrics: Metrics, setting: Setting) -> Finding:
-    test = tested(metrics, f"aliasing {made.stride} {made.axis}")
+    test, metric = tested(metrics, f"aliasing {made.stride} {made.axis}"), metrics.metric
     estimate, where, quarter = made.ripple, "at multiples of", made.quadrature
     if isinstance(quarter, Estimate) and abs(quarter.value) > abs(estimate.value):
         estimate, where = quarter, f"{made.stride / 4:g} px {way(made.axis, 1).removeprefix('to the ')} of multiples of"
@@ -182,20 +194,21 @@ def _ripple(made: Aliasing, metrics: Metrics, setting: Setting) -> Finding:
     if test.holds:
         side = "higher" if estimate.value > 0 else "lower"
         statement = (
-            f"Along {made.axis}, accuracy ripples with period {made.stride} px, a stride of the net: it is {side} "
-            f"{where} {made.stride} px, with an amplitude of {size_of(estimate)}."
+            f"Along {made.axis}, {metric.called} ripples with period {made.stride} px, a stride of the net: it is "
+            f"{side} {where} {made.stride} px, with an amplitude of {size_of(estimate)}."
         )
         command = setting.train_command(downsample="avg")
         action = Action("Train with average pooling where the net downsamples, and sweep that", command)
     else:
+        neighbour = number_text(made.neighbour, metric.difference_unit)
         statement = (
             f"Along {made.axis}, no ripple of period {made.stride} px (a stride of the net) stands out: "
-            f"{quoted(estimate)}, while neighbouring periods reach {number_text(made.neighbour, 'points')}."
+            f"{quoted(estimate)}, while neighbouring periods reach {neighbour}."
         )
     return Finding(
         "aliasing",
         statement,
-        Quantity("amplitude of the accuracy", made.axis),
+        Quantity(f"amplitude of the {metric.called}", made.axis),
         estimate,
         test,
         action,
@@ -208,18 +221,17 @@ def _ripple(made: Aliasing, metrics: Metrics, setting: Setting) -> Finding:
 
 def controlled(metrics: Metrics, setting: Setting) -> list[Finding]:
     """What losing the content costs, and what its position costs."""
-    found = []
+    found, metric = [], metrics.metric
     if not isinstance(metrics.occlusion, Skipped):
         lost = metrics.occlusion.overall
-        verb = "costs" if lost.value >= 0 else "gains"
         found.append(
             Finding(
                 "occlusion-effect",
-                f"Losing the pixels that a shift pushes out, with the rest left in place, {verb} {size_of(lost)} of "
-                "accuracy on average over all shifts.",
-                Quantity("accuracy", of="unshifted", versus="occlusion control"),
+                f"Losing the pixels that a shift pushes out, with the rest left in place, {worse_by(metric, lost)} on "
+                "average over all shifts.",
+                Quantity(metric.name, of="unshifted", versus="occlusion control"),
                 lost,
-                note="[own] acc(0, 0) - acc(occlusion control).",
+                note=f"[own] How much worse {metric.called} is with the occlusion control than at (0, 0).",
             )
         )
     if not isinstance(metrics.placement, Skipped):
@@ -228,7 +240,7 @@ def controlled(metrics: Metrics, setting: Setting) -> list[Finding]:
 
 
 def _placement(made: ControlEffect, metrics: Metrics, setting: Setting) -> Finding:
-    test, moved = tested(metrics, "placement overall"), made.overall
+    test, moved, metric = tested(metrics, "placement overall"), made.overall, metrics.metric
     severity: Severity = "info"
     action = None
     if not test.holds:
@@ -236,23 +248,24 @@ def _placement(made: ControlEffect, metrics: Metrics, setting: Setting) -> Findi
     elif moved.value > 0:
         severity, action = "warn", other_padding(setting)
         statement = (
-            f"Position itself costs {quoted(moved)} of accuracy on average, beyond the cost of the lost content: the "
-            "model depends on where things are."
+            f"Position itself {worse_by(metric, moved)} on average, beyond the cost of the lost content: the model "
+            "depends on where things are."
         )
     else:
         severity = "note"
         statement = (
-            f"Accuracy on shifted images is {size_of(moved)} higher than on unshifted images that lose the same "
-            "pixels: the control has its blank part on the other side."
+            f"{capital(metric.called)} on shifted images is {size_of(moved)} better than on unshifted images that lose "
+            "the same pixels: the control has its blank part on the other side."
         )
     return Finding(
         "placement-effect",
         statement,
-        Quantity("accuracy", of="occlusion control", versus="sweep"),
+        Quantity(metric.name, of="occlusion control", versus="sweep"),
         moved,
         test,
         action,
-        f"[own] acc(occlusion control) - acc(shift). {clearest(made, metrics)}",
+        f"[own] How much worse {metric.called} is under the shift than with the occlusion control. "
+        f"{clearest(made, metrics)}",
         severity,
     )
 

@@ -1,21 +1,21 @@
-"""How good, and how far: accuracy, loss, classes, the retained region, its centre, consistency."""
+"""How good, and how far: every metric, classes, the retained region, its centre, consistency."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from shiftlens.analysis.arrays import BoolArray
 from shiftlens.analysis.asymmetry import Axis
 from shiftlens.analysis.estimated_maps import MapEstimate
-from shiftlens.analysis.regions import Centre, Retained
-from shiftlens.analysis.summary import Metrics, Test
+from shiftlens.analysis.regions import WORST_RADIUS, Centre, Retained
+from shiftlens.analysis.summary import Metrics, Profile, Test
 from shiftlens.narrative.finding import Finding
 from shiftlens.narrative.finding_parts import Action, Quantity, Significance
 from shiftlens.narrative.setting import Setting
-from shiftlens.narrative.words import name_text, quoted, size_of, way
-from shiftlens.stats import CONFIDENCE, Estimate, FloatArray, Skipped, mean_estimate
+from shiftlens.narrative.words import capital, level_text, name_text, quoted, size_of, way
+from shiftlens.stats import CONFIDENCE, Estimate, Skipped, mean_estimate
+from shiftlens.tasks.task import Variable
 
-MORE_CONSISTENT = "More consistency is neither more accuracy nor adversarial robustness (arXiv 2103.02695)."
+MORE_CONSISTENT = "More consistency is neither better performance nor adversarial robustness (arXiv 2103.02695)."
 
 BESIDE = {"to the right": "to the right of", "to the left": "to the left of", "down": "below", "up": "above"}
 
@@ -26,29 +26,35 @@ def tested(metrics: Metrics, name: str) -> Significance:
     return Significance(test.holm_p, family, test.holds) if isinstance(test, Test) else Significance(None, family)
 
 
+def chosen_first(metrics: Metrics) -> list[Profile]:
+    """What is said of every metric, that of the sweep's findings first."""
+    return sorted(metrics.profiles, key=lambda each: each.metric != metrics.metric)
+
+
 def performance(metrics: Metrics, setting: Setting) -> list[Finding]:
-    """Accuracy and loss unshifted, on average, at the worst shift, and by class."""
-    rest, loss, mean = metrics.accuracy_at_origin, metrics.loss_at_origin, metrics.mean_accuracy
-    origin = Quantity("accuracy", shift=(0, 0))
-    found = [Finding("accuracy-at-rest", f"Unshifted, accuracy is {quoted(rest)}.", origin, rest)]
-    if isinstance(loss, Estimate):
-        origin = Quantity("loss", shift=(0, 0))
-        found.append(Finding("loss-at-rest", f"Unshifted, the mean loss is {quoted(loss)}.", origin, loss))
-    if isinstance(mean, Estimate):
-        text = f"Averaged over all shifts that leave part of the image in view, accuracy is {quoted(mean)}."
+    """Every metric unshifted and at its worst shift; the chosen one on average and by class."""
+    found, profiles = [], chosen_first(metrics)
+    for each in profiles:
+        if isinstance(each.at_origin, Estimate):
+            text = f"Unshifted, {each.metric.called} is {quoted(each.at_origin)}."
+            name = each.metric.name
+            found.append(Finding(f"{name}-at-rest", text, Quantity(name, shift=(0, 0)), each.at_origin))
+    if isinstance(metrics.mean, Estimate):
+        name, mean = metrics.metric.name, quoted(metrics.mean)
+        text = f"Averaged over all shifts that leave part of the image in view, {metrics.metric.called} is {mean}."
         note = "It depends on how far the grid reaches: compare it only with sweeps of the same grid."
-        found.append(Finding("accuracy-mean", text, Quantity("accuracy"), mean, note=note))
-    if metrics.accuracy.value.size > 1:
-        found.append(_worst(metrics, metrics.accuracy, setting, "accuracy"))
-        if not isinstance(metrics.loss, Skipped):
-            found.append(_worst(metrics, metrics.loss, setting, "loss"))
+        found.append(Finding(f"{name}-mean", text, Quantity(name), metrics.mean, note=note))
+    if metrics.sweep.shape != (1, 1):
+        found += [
+            _worst(metrics, each.map, setting, each.metric) for each in profiles if not isinstance(each.map, Skipped)
+        ]
     return [*found, *_classes(metrics)]
 
 
-def _worst(metrics: Metrics, of: MapEstimate, setting: Setting, what: str) -> Finding:
+def _worst(metrics: Metrics, of: MapEstimate, setting: Setting, metric: Variable) -> Finding:
     """The worst shift, with the simultaneous band: the map was searched for it."""
     sweep = metrics.sweep
-    worse = np.where(sweep.blank, -np.inf, of.value if what == "loss" else -of.value)
+    worse = np.where(sweep.blank | np.isnan(of.value), -np.inf, -metric.sign * of.value)
     cells = np.argwhere(worse == worse.max())
     row, column = cells[np.argmin([sweep.distance[tuple(cell)] for cell in cells])]
     value, lo, hi = (float(each[row, column]) for each in (of.value, of.band_lo, of.band_hi))
@@ -57,10 +63,11 @@ def _worst(metrics: Metrics, of: MapEstimate, setting: Setting, what: str) -> Fi
     place = f"at (dx, dy) = {shift}"
     if len(cells) > 1:
         place = f"at {len(cells):,} shifts; the nearest is (dx, dy) = {shift}"
+    end = "lowest" if metric.sign > 0 else "highest"
     return Finding(
-        f"{what}-worst",
-        f"{'Accuracy is lowest' if what == 'accuracy' else 'The mean loss is highest'}, {quoted(estimate)}, {place}.",
-        Quantity(what, shift=shift),
+        f"{metric.name}-worst",
+        f"{capital(metric.called)} is {end}, {quoted(estimate)}, {place}.",
+        Quantity(metric.name, shift=shift),
         estimate,
         action=Action("Measure this shift alone", setting.evaluate_command(*shift)),
         note="Shifts that leave nothing of the image in view are left out.",
@@ -68,72 +75,82 @@ def _worst(metrics: Metrics, of: MapEstimate, setting: Setting, what: str) -> Fi
 
 
 def _classes(metrics: Metrics) -> list[Finding]:
-    maps, kept = metrics.per_class, ~metrics.sweep.blank
-    if isinstance(maps, Skipped):
+    maps, kept, metric = metrics.per_class, ~metrics.sweep.blank, metrics.metric
+    if isinstance(maps, Skipped) or not kept.any():
         return []
-    labels, correct = metrics.sweep.labels, metrics.sweep.correct
     enough = [k for k in range(len(maps.names)) if maps.n[k] >= 2]
-    if len(enough) < 2 or not kept.any():
+    if len(enough) < 2:
         return []
     # The best and the worst of K classes are chosen by looking: their intervals hold for all K together.
     confidence = 1 - (1 - CONFIDENCE) / len(enough)
+    per_image, labels = metrics.sweep.values(metric).per_image(kept), metrics.sweep.labels
     means = {
-        k: mean_estimate(_share_right(correct, labels == k, kept), "share", bounds=(0, 1), confidence=confidence)
+        k: mean_estimate(per_image[labels == k], metric.unit, bounds=metric.bounds, confidence=confidence)
         for k in enough
     }
-    worst, best = min(enough, key=lambda k: means[k].value), max(enough, key=lambda k: means[k].value)
+    lowest, highest = (pick(enough, key=lambda k: means[k].value) for pick in (min, max))
     note = f"Intervals hold for all {len(enough)} classes together (Bonferroni)."
-    if not isinstance(metrics.blank, Skipped) and metrics.blank.predicted == maps.names[best]:
+    if not isinstance(metrics.blank, Skipped) and metrics.blank.predicted == maps.names[highest]:
         note += (
-            f" {name_text(maps.names[best])} is also the predicted class of a blank input: its accuracy at large "
-            "shifts is inflated."
+            f" {name_text(maps.names[highest])} is also the predicted class of a blank input: its {metric.called} at "
+            "large shifts is inflated."
         )
     statement = (
-        f"Averaged over all shifts, accuracy is lowest for class {name_text(maps.names[worst])}, "
-        f"{quoted(means[worst])}, and highest for class {name_text(maps.names[best])}, {quoted(means[best])}."
+        f"Averaged over all shifts, {metric.called} is lowest for class {name_text(maps.names[lowest])}, "
+        f"{quoted(means[lowest])}, and highest for class {name_text(maps.names[highest])}, {quoted(means[highest])}."
     )
-    return [Finding("classes", statement, Quantity("accuracy", class_name=maps.names[worst]), means[worst], note=note)]
-
-
-def _share_right(correct: BoolArray, chosen: BoolArray, kept: BoolArray) -> FloatArray:
-    """Each chosen image's share of shifts with a correct prediction, one image at a time: no copy of the whole."""
-    return np.array([correct[i][kept].mean() for i in np.flatnonzero(chosen)], np.float64)
+    quantity = Quantity(metric.name, class_name=maps.names[lowest])
+    return [Finding("classes", statement, quantity, means[lowest], note=note)]
 
 
 def region(metrics: Metrics, setting: Setting) -> list[Finding]:
     """How far the image may be shifted: retained area and radius, worst of radius, the centre of the region."""
-    found = [_retained(each, setting) for each in metrics.retained if not isinstance(each, Skipped)]
+    found = [_retained(each, metrics, setting) for each in metrics.retained if not isinstance(each, Skipped)]
     worst, middle = metrics.worst_of_radius, metrics.centre
     if isinstance(worst, Estimate):
-        text = f"{quoted(worst)} of the images are classified correctly under every shift of at most 4 px."
+        text = f"{capital(at_worst(metrics.metric))} is {quoted(worst)}."
         note = "After arXiv 1712.02779, which takes a square of shifts: compare only equal shapes and steps."
-        found.append(Finding("worst-of-radius", text, Quantity("accuracy under all shifts"), worst, note=note))
+        quantity = Quantity(f"{metrics.metric.called} at the worst shift")
+        found.append(Finding("worst-of-radius", text, quantity, worst, note=note))
     if not isinstance(middle, Skipped):
         found += [_centre(middle, "x", metrics, setting), _centre(middle, "y", metrics, setting)]
     return found
 
 
-def _retained(kept: Retained, setting: Setting) -> Finding:
-    level = f"{100 * kept.level:.0f}"
+def at_worst(metric: Variable, where: str = f"of at most {WORST_RADIUS:.0f} px") -> str:
+    """The metric at the worst shift of each image, in words."""
+    return f"{metric.called} at each image's worst shift {where}"
+
+
+def kept_text(metrics: Metrics, level: float) -> str:
+    """What bounds the retained region, before its unshifted value: "at or above 95 % of"."""
+    unshifted = metrics.profile(metrics.metric.name).at_origin
+    return level_text(metrics.metric, 0.0 if isinstance(unshifted, Skipped) else unshifted.value, level)
+
+
+def _retained(kept: Retained, metrics: Metrics, setting: Setting) -> Finding:
     note, action = "[own] Shifts connected to (0, 0); the region itself is not a circle.", None
     if kept.at_least:
         note += " The region touches the edge of the grid, so both numbers are lower limits."
         action = Action("Sweep larger shifts", setting.sweep_command(wider=True))
     return Finding(
         "retained",
-        f"Accuracy stays at or above {level} % of its unshifted value within {quoted(kept.area)} around (0, 0); a "
-        f"circle of this area has a radius of {quoted(kept.radius)}.",
+        f"{capital(metrics.metric.called)} stays {kept_text(metrics, kept.level)} its unshifted value within "
+        f"{quoted(kept.area)} around (0, 0); a circle of this area has a radius of {quoted(kept.radius)}.",
         Quantity("retained area"),
         kept.area,
         action=action,
         note=note,
-        which=level,
+        which=f"{100 * kept.level:.0f}",
     )
 
 
 def _centre(middle: Centre, axis: Axis, metrics: Metrics, setting: Setting) -> Finding:
     estimate, test = middle.x if axis == "x" else middle.y, tested(metrics, f"centre {axis}")
-    place = f"Along {axis}, the centre of the region that keeps {100 * middle.level:.0f} % of the unshifted accuracy"
+    place = (
+        f"Along {axis}, the centre of the region where {metrics.metric.called} stays "
+        f"{kept_text(metrics, middle.level)} its unshifted value"
+    )
     if test.holds:
         statement = f"{place} lies {size_of(estimate)} {BESIDE[way(axis, estimate.value)]} (0, 0)."
     else:
@@ -156,7 +173,7 @@ def consistency(metrics: Metrics) -> list[Finding]:
     made = metrics.consistency
     if isinstance(made, Skipped):
         return []
-    rows: tuple[tuple[str, str, Estimate | Skipped | None, str], ...] = (
+    rows: tuple[tuple[str, str, Estimate | Skipped, str], ...] = (
         (
             "agreement",
             "The prediction equals that at (0, 0) for {} of all shifted images.",
@@ -174,7 +191,7 @@ def consistency(metrics: Metrics) -> list[Finding]:
             "flip-rate",
             "An image that is classified correctly at (0, 0) gets another prediction under {} of all shifts.",
             made.flip_rate,
-            "[own use] Accuracy-controlled: images that are misclassified at (0, 0) are left out.",
+            "[own use] Images that are misclassified at (0, 0) are left out.",
         ),
         (
             "pairwise-consistency-right",

@@ -12,7 +12,7 @@ from shiftlens.narrative.finding import Finding
 from shiftlens.narrative.finding_parts import Action, Quantity, number
 from shiftlens.narrative.setting import Setting
 from shiftlens.narrative.words import name_text, number_text, plain, quoted, sentence
-from shiftlens.stats import Skipped
+from shiftlens.stats import Estimate, Skipped
 
 
 def pitfalls(metrics: Metrics, setting: Setting) -> list[Finding]:
@@ -26,7 +26,7 @@ def pitfalls(metrics: Metrics, setting: Setting) -> list[Finding]:
         *_notes(setting),
         Finding(
             "one-checkpoint",
-            f"Intervals are 95 % intervals over images ({metrics.accuracy_at_origin.n:,}), for this one checkpoint: "
+            f"Intervals are 95 % intervals over images ({metrics.sweep.n_images:,}), for this one checkpoint: "
             "another training run of the same recipe may differ by more.",
             note="For a recipe or a padding mode the unit is the training run: train several seeds.",
         ),
@@ -48,7 +48,7 @@ def _completeness(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
             severity="note",
         )
     if setting.half_width is not None and setting.n_population is not None:
-        yield _adaptive(there, setting.n_population, setting.half_width, setting)
+        yield _adaptive(metrics, setting.n_population, setting.half_width, setting)
     short = [f"{name} {n:,} of {n_all:,} images" for name, n in setting.n_controlled.items() if n < n_all]
     if short:
         yield Finding(
@@ -67,15 +67,20 @@ def _completeness(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
         )
 
 
-def _adaptive(n: int, n_all: int, half: float, setting: Setting) -> Finding:
+def _adaptive(metrics: Metrics, n_all: int, half: float, setting: Setting) -> Finding:
     quantity, estimate = Quantity("half-width of the confidence band"), number(half, "points")
+    made = next(each for each in metrics.profiles if each.metric.is_share)
+    share, n, others = made.metric.called, metrics.sweep.n_images, ""
+    if not isinstance(made.map, Skipped):
+        wide = 100 * float(np.maximum(made.map.value - made.map.band_lo, made.map.band_hi - made.map.value).max())
+        others = f" Over other images of the same kind it is ±{number_text(wide, 'points')}."
     if not half:
-        text = f"All {n_all:,} images were measured: the confidence band of the adaptive sweep has no width left."
+        text = f"All {n_all:,} images were measured: over these images no {share} is uncertain.{others}"
         return Finding("adaptive", text, quantity, estimate)
     return Finding(
         "adaptive",
-        f"{n:,} of {n_all:,} images were measured: the simultaneous {100 * setting.level:g} % confidence band for the "
-        f"accuracy over all of them is ±{number_text(half, 'points')} at every shift.",
+        f"{n:,} of {n_all:,} images were measured: the simultaneous {100 * setting.level:g} % confidence band for "
+        f"{share} over all of them is ±{number_text(half, 'points')} at every shift.{others}",
         quantity,
         estimate,
         action=Action("Resume it for a narrower band", setting.sweep_command(narrower=True)),
@@ -121,7 +126,7 @@ def _fill(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
 def _lost_content(metrics: Metrics, setting: Setting) -> Finding:
     kept = metrics.retained[0] if metrics.retained else Skipped("retained", "none")
     size, estimate = metrics.sweep.picture_size, None
-    text = "A shift also pushes content out of view, which costs accuracy at any position."
+    text = f"A shift also pushes content out of view, which makes {metrics.metric.called} worse at any position."
     if not isinstance(kept, Skipped) and size is not None and len(metrics.sweep.dxs) > 1:
         estimate = number(float(min(kept.radius.value / size[1], 1.0)), "share")
         text += (
@@ -150,22 +155,20 @@ def _blank(metrics: Metrics) -> Iterator[Finding]:
     blank = metrics.blank
     if isinstance(blank, Skipped):
         return
-    name, estimate = name_text(blank.predicted), None
-    text = (
-        f"Where a shift leaves nothing of the image in view ({blank.n_shifts:,} shifts of the grid), the predicted "
-        f"class is {name} in {number_text(blank.share, 'share')} of the cases"
-    )
-    if not isinstance(blank.loss, Skipped) and not isinstance(blank.accuracy, Skipped):
-        estimate = blank.loss
-        text += (
-            f", with a loss of {quoted(blank.loss)}. The accuracy there, {quoted(blank.accuracy)}, only says how often "
-            f"{name} is the label"
-        )
+    text = f"Where a shift leaves nothing of the image in view ({blank.n_shifts:,} shifts of the grid), "
+    known = {name: made for name, made in blank.metrics.items() if isinstance(made, Estimate)}
+    parts = [f"{metrics.profile(name).metric.called} is {quoted(made)}" for name, made in known.items()]
+    if blank.predicted:
+        share = number_text(blank.share, "share")
+        parts = [f"the predicted class is {name_text(blank.predicted)} in {share} of the cases", *parts]
+    text += f"{', '.join(parts) or 'nothing was measured'}: this says nothing about the images."
+    # A number says more than a share that only counts labels.
+    name = next((each.name for each in metrics.sweep.metrics if not each.is_share), metrics.metric.name)
     yield Finding(
         "blank-limit",
-        f"{text}.",
-        Quantity("loss", of="blank input"),
-        estimate,
+        text,
+        Quantity(name, of="blank input"),
+        known.get(name),
         note="[own] These shifts are left out of every test and every mean.",
         severity="note",
     )
@@ -244,8 +247,8 @@ def _notes(setting: Setting) -> Iterator[Finding]:
     for note in setting.header.data_notes:
         if "JPEG" in note:
             text = (
-                f"{sentence(note)} The artefacts of JPEG's blocks of 8 x 8 px move with the image, and accuracy may "
-                "differ from that on the originals."
+                f"{sentence(note)} The artefacts of JPEG's blocks of 8 x 8 px move with the image, and the numbers "
+                "may differ from those on the originals."
             )
             yield Finding("jpeg-copy", text, severity="note")
         else:

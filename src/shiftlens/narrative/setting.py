@@ -18,6 +18,11 @@ PACKAGE_MODELS = ("pretrained:", "torchvision:", "timm:")
 Command = tuple[str, ...]
 
 
+def metric_option(metric: str | None) -> Command:
+    """The option of a command that names a metric; nothing for the default."""
+    return () if metric is None else ("--metric", metric)
+
+
 @dataclass(frozen=True)
 class Setting:
     """What is known about a sweep besides its numbers.
@@ -35,7 +40,9 @@ class Setting:
     n_population
         Of an adaptive sweep: the images that it could take; None for others.
     half_width_asked, half_width
-        Of an adaptive sweep, in points: what was asked for; what is reached for all accuracies together, once complete.
+        Of an adaptive sweep, in points: what was asked for; what is reached for all shifts together, once complete.
+    metric
+        What was asked for; None for the default.
     """
 
     header: SweepHeader
@@ -45,9 +52,10 @@ class Setting:
     n_population: int | None = None
     half_width_asked: float | None = None
     half_width: float | None = None
+    metric: str | None = None
 
     @staticmethod
-    def of(sweep: Sweep) -> Setting:
+    def of(sweep: Sweep, metric: str | None = None) -> Setting:
         """Read it from a sweep."""
         return Setting(
             sweep.header,
@@ -57,6 +65,7 @@ class Setting:
             sweep.n_population if sweep.header.schedule else None,
             sweep.half_width_asked,
             sweep.half_width,
+            metric,
         )
 
     @property
@@ -146,7 +155,7 @@ class Setting:
 
     def plot_command(self) -> Command:
         """Draw the sweep."""
-        return ("shiftlens", "plot", str(self.path), "--out", "figures")
+        return ("shiftlens", "plot", str(self.path), *metric_option(self.metric), "--out", "figures")
 
     def _model_and_data(self, other: str = "") -> list[str]:
         header, words = self.header, ["--model", other or self.model, "--data", self.data]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from shiftlens.stats import Estimate
+from shiftlens.tasks.task import Variable
 
 LONGEST_NAME = 40
 WAYS = {"x": ("to the right", "to the left"), "y": ("down", "up")}
@@ -11,16 +14,15 @@ WAYS = {"x": ("to the right", "to the left"), "y": ("down", "up")}
 
 def number_text(value: float, unit: str, digits: int | None = None) -> str:
     """A number with its unit: shares in per cent."""
-    digits = _digits(value, unit) if digits is None else digits
+    digits = digits_of(value, unit) if digits is None else digits
     if unit == "share":
         return f"{100 * value:.{digits}f} %"
-    shown = {"points": " points", "nats": " nats", "px": " px", "px^2": " px²"}.get(unit, f" {unit}")
-    return f"{value:,.{digits}f}{shown}"
+    return f"{value:,.{digits}f} {unit.replace('px^2', 'px²')}".rstrip()
 
 
 def with_interval(value: float, lo: float, hi: float, unit: str) -> str:
     """A number with its unit and its interval in brackets, as many digits as the interval's width asks for."""
-    digits = max(_digits(value, unit), _digits((hi - lo) / 2, unit))
+    digits = max(digits_of(value, unit), digits_of((hi - lo) / 2, unit))
     factor = 100 if unit == "share" else 1
     return f"{number_text(value, unit, digits)} [{factor * lo:,.{digits}f}, {factor * hi:,.{digits}f}]"
 
@@ -41,10 +43,21 @@ def way(axis: str, value: float) -> str:
     return WAYS[axis][0 if value > 0 else 1]
 
 
+def capital(text: str) -> str:
+    """The text as a sentence begins with it."""
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+def level_text(metric: Variable, value: float, level: float) -> str:
+    """How far a metric may move from a value and still be kept at a level: "at or above 95 % of" the value."""
+    side = "above" if metric.sign > 0 else "below"
+    factor = level if metric.sign * value >= 0 else 2 - level
+    return f"at or {side} " + (f"{100 * factor:.0f} % of" if metric.unit == "share" else f"{factor:.3g} times")
+
+
 def sentence(text: str) -> str:
     """A text from outside as one line with a capital and a point."""
-    shown = plain(text).strip().rstrip(".")
-    return f"{shown[:1].upper()}{shown[1:]}."
+    return f"{capital(plain(text).strip().rstrip('.'))}."
 
 
 def p_text(p_value: float) -> str:
@@ -63,7 +76,7 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def _digits(value: float, unit: str) -> int:
+def digits_of(value: float, unit: str) -> int:
     """Digits after the point that a number of this size deserves."""
     size = abs(value)
     if unit == "share":
@@ -74,4 +87,6 @@ def _digits(value: float, unit: str) -> int:
         return 1 if size >= 1 or not size else 2 if size >= 0.1 else 3
     if unit == "nats":
         return 2 if size >= 0.1 or not size else 3
-    return 0
+    if unit == "px^2" or not math.isfinite(size) or size == round(size):
+        return 0
+    return min(max(0, 1 - math.floor(math.log10(size))), 9)

@@ -8,16 +8,15 @@ import numpy as np
 
 from shiftlens.analysis.comparable import opened, refuse_unlike
 from shiftlens.errors import InputError
-from shiftlens.figures.drawing import balanced
-from shiftlens.figures.heatmaps import LEAST_POINTS
+from shiftlens.figures.drawing import balanced, least_of
 from shiftlens.naming import one_line
 from shiftlens.narrative.comparing import compared
 from shiftlens.narrative.comparison_result import Comparison
-from shiftlens.narrative.comparison_rows import HEADS
-from shiftlens.narrative.words import plain
+from shiftlens.narrative.comparison_rows import heads
+from shiftlens.narrative.words import capital, plain
 from shiftlens.reporting.encoding import Data, figure_uri, packed
 from shiftlens.reporting.page_findings import sorted_out
-from shiftlens.reporting.page_maps import measured
+from shiftlens.reporting.page_maps import difference
 from shiftlens.reporting.saved_results import SavedComparison
 from shiftlens.reporting.sweep_part import Part, spaced_table
 from shiftlens.sweeps.sweep_result import Sweep
@@ -25,7 +24,9 @@ from shiftlens.sweeps.sweep_result import Sweep
 AnyComparison = Comparison | SavedComparison
 
 
-def comparisons(sweeps: Sequence[Sweep], names: Sequence[str], seed: int) -> tuple[list[Comparison], list[str]]:
+def comparisons(
+    sweeps: Sequence[Sweep], names: Sequence[str], seed: int, metric: str | None = None
+) -> tuple[list[Comparison], list[str]]:
     """Compare what asks the same question, each group against its first; and say why the rest is not compared.
 
     Parameters
@@ -34,6 +35,8 @@ def comparisons(sweeps: Sequence[Sweep], names: Sequence[str], seed: int) -> tup
         In the order given.
     seed
         Of the bootstrap.
+    metric
+        What is compared; None for the default.
     """
     if len(sweeps) < 2:
         return [], []
@@ -53,7 +56,7 @@ def comparisons(sweeps: Sequence[Sweep], names: Sequence[str], seed: int) -> tup
                 reasons.setdefault(other.name, f"{one_line(error, 400)}.")
         if len(group) > 1:
             try:
-                made.append(compared(group, partial=partial, seed=seed))
+                made.append(compared(group, metric=metric, partial=partial, seed=seed))
             except InputError as error:
                 names_of = ", ".join(each.name for each in group)
                 reasons.setdefault(names_of, f"{names_of} are not compared: {one_line(error, 400)}.")
@@ -78,7 +81,9 @@ def comparison_part(made: AnyComparison, number: int) -> Part:
         "names": [plain(name) for name in made.names],
         "n": made.n_images,
         "pixels_of": "the source image" if made.unit == "source" else "the baseline's input",
-        "heads": HEADS,
+        "metric": plain(made.metric.called),
+        "difference_unit": plain(made.metric.difference_unit),
+        "heads": heads(made.metric),
         "rows": [row.cells(k == made.baseline) for k, row in enumerate(made.rows)],
         "groups": [{"name": heading, "findings": sorted_out(found)} for heading, found in made.findings.by_section()],
     }
@@ -91,15 +96,15 @@ def comparison_part(made: AnyComparison, number: int) -> Part:
 
 def _looks(made: Comparison, base: str) -> tuple[Data, Data]:
     """Maps, pictures and tables of the differences: for the template and for the page's script."""
-    limits = balanced(np.stack([each.map.value for each in made.against]), LEAST_POINTS)
-    about = f"Accuracy, paired; interval of each shift by itself. Red: better than {base}."
+    limits = balanced(np.stack([each.map.value for each in made.against]), least_of(made.metric))
+    about = f"{capital(made.metric.called)}, paired; interval of each shift by itself. Red: better than {base}."
     maps, tables = [], []
     for each in made.against:
         name, label, found = f"against-{each.which}", f"{plain(each.name)} minus {base}", each.map
         values = (found.value, found.lo, found.hi)
-        shown = measured(name, "Differences", label, about, values, found.n, limits=limits)
+        shown = difference(made.metric, name, label, about, values, found.n, limits=limits)
         maps.append(shown.data | {"marked": packed(found.better | found.worse)})
-        tables.append({"label": label} | spaced_table(made.dys, made.dxs, *values))
+        tables.append({"label": label} | spaced_table(made.dys, made.dxs, values, made.metric.difference_unit))
     view: Data = {
         "n_shifts": len(made.dys) * len(made.dxs),
         "static": [{"name": name, "uri": figure_uri(figure)} for name, figure in made.plot().items()],

@@ -20,7 +20,7 @@ from shiftlens.storage.locking import disk_errors, locked, siblings
 SCRIPTS = ("vendor/plotly-cartesian.min.js", "heatmap.js", "report.js")
 STYLE = "report.css"
 TEMPLATE = "report.html.j2"
-COLOUR_SCALES = ("viridis", "magma", "RdBu_r")
+COLOUR_SCALES = ("viridis", "magma", "RdBu_r", "RdBu")
 ENDINGS = (".html", ".htm")
 
 

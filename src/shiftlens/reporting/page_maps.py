@@ -7,19 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from shiftlens.analysis.arrays import IntArray, SweepArrays
+from shiftlens.analysis.arrays import IntArray, SweepArrays, Values
 from shiftlens.analysis.asymmetry import Asymmetry
 from shiftlens.analysis.controls import ControlEffect
-from shiftlens.analysis.estimated_maps import right_counts
+from shiftlens.analysis.differences import Differences
 from shiftlens.analysis.summary import Metrics
-from shiftlens.figures.drawing import COLOURS, DIVERGING, LOSS_COLOURS, balanced, mirrored
-from shiftlens.figures.heatmaps import LEAST_POINTS
-from shiftlens.narrative.words import plain
+from shiftlens.figures.drawing import COLOURS, balanced, colours_of, diverging, least_of, limits_of, mirrored
+from shiftlens.narrative.performance import chosen_first
+from shiftlens.narrative.words import capital, plain
 from shiftlens.reporting.encoding import Data, coloured, enlarged, finite, packed, png_uri
-from shiftlens.stats import FloatArray, Skipped, mean_interval
+from shiftlens.stats import FloatArray, Skipped, mean_interval, z_value
+from shiftlens.tasks.classification import LOSS
+from shiftlens.tasks.task import Variable
 
 MOST_CLASSES = 40
 """Maps of more classes would make the file heavy; those with the most images are taken."""
+
+WHOLE = "Whole set"
+"""Group of the maps of all images."""
 
 CONTROL_LABELS = {
     "occlusion": "Same pixels lost, the rest left in place",
@@ -51,6 +56,10 @@ class Offered:
     n_classes_left_out: int
 
 
+Ends = tuple[FloatArray, FloatArray | None, FloatArray | None]
+"""Values, and the lower and upper ends of their intervals."""
+
+
 def counted(name: str, group: str, label: str, about: str, counts: IntArray, n: int, **words: str) -> Map:
     """A map of shares in per cent, given as counts out of `n`: the page computes the Wilson interval of a cell."""
     data = {"id": name, "group": group, "label": label, "about": about, "unit": "%", "kind": "count", "n": n}
@@ -63,52 +72,105 @@ def measured(
     group: str,
     label: str,
     about: str,
-    values: tuple[FloatArray, FloatArray | None, FloatArray | None],
+    values: Ends,
     n: int,
     *,
-    unit: str = "points",
-    limits: tuple[float, float] | None = None,
-    colours: str = DIVERGING,
+    unit: str,
+    limits: tuple[float, float],
+    colours: str,
     **words: str,
 ) -> Map:
-    """A map of means or differences with the interval of each cell; without one where the ends are None.
-
-    A difference has a scale that is the same on both sides of 0, unless `limits` says another.
-    """
-    low, high = balanced(values[0], LEAST_POINTS) if limits is None else limits
+    """A map of means or differences with the interval of each cell; without one where the ends are None."""
     data: Data = {"id": name, "group": group, "label": label, "about": about, "unit": unit, "kind": "mean", "n": n}
     arrays = {key: packed(each.astype(np.float64)) for key, each in zip(("value", "lo", "hi"), values, strict=True)
               if each is not None}  # fmt: skip
-    return Map(data | arrays | {"low": finite(low), "high": finite(high), "colours": colours} | words, values[0])
+    scale = {"low": finite(limits[0]), "high": finite(limits[1]), "colours": colours}
+    return Map(data | arrays | scale | words, values[0])
+
+
+def of_metric(metric: Variable, name: str, group: str, label: str, about: str, ends: Ends, n: int, **words: str) -> Map:
+    """A map of a metric, in its unit: of a share as counts, else as means within its bounds."""
+    words = {"short": metric.called} | words
+    if metric.is_share:
+        return counted(name, group, label, about, np.rint(ends[0] * n).astype(np.int64), n, **words)
+    lo, hi = (None if each is None else metric.factor * each for each in ends[1:])
+    value = metric.factor * ends[0]
+    scale: dict[str, Any] = {"unit": metric.shown_unit, "colours": colours_of(metric), **words}
+    return measured(name, group, label, about, (value, lo, hi), n, limits=limits_of(metric, value), **scale)
+
+
+def _ends(metrics: Metrics, metric: Variable) -> Ends:
+    made = metrics.profile(metric.name).map
+    if isinstance(made, Skipped):
+        return _mean_with_ends(metrics.sweep.values(metric))
+    return made.value, made.lo, made.hi
+
+
+def shown_ends(metrics: Metrics) -> Ends:
+    """The chosen metric under every shift with its intervals: shares in per cent."""
+    value, *both = _ends(metrics, metrics.metric)
+    lo, hi = (None if each is None else metrics.metric.factor * each for each in both)
+    return metrics.metric.factor * value, lo, hi
+
+
+def _mean_with_ends(values: Values) -> Ends:
+    """Mean of each cell; of a number with Student's interval."""
+    sums = Differences(values.metric, values.sweep.n_images, values.n_cells)
+    for s in values.sweep.slices():
+        sums.add(s, values[s])
+    shape = values.sweep.shape
+    if values.metric.is_share:
+        return sums.mean.reshape(shape), None, None
+    lo, hi = sums.interval_of_mean(z_value())
+    return sums.mean.reshape(shape), lo.reshape(shape), hi.reshape(shape)
+
+
+def difference(
+    metric: Variable, name: str, label: str, about: str, values: tuple[FloatArray, FloatArray, FloatArray], n: int,
+    *, limits: tuple[float, float] | None = None, **words: str,
+) -> Map:  # fmt: skip
+    """A map of differences of a metric, by default on a range of its own; red is better."""
+    limits = limits or balanced(values[0], least_of(metric))
+    scale: dict[str, Any] = {"unit": metric.difference_unit, "colours": diverging(metric), "short": "difference"}
+    return measured(name, "Differences", label, about, values, n, limits=limits, **scale, **words)
 
 
 def offered(metrics: Metrics) -> Offered:
-    """Return every map that this sweep has the numbers for; accuracy is the first.
+    """Return every map that this sweep has the numbers for; that of the chosen metric is the first.
 
     Parameters
     ----------
     metrics
         See `all_metrics`.
     """
-    sweep, whole = metrics.sweep, "Whole set"
-    n, right = sweep.n_images, right_counts(sweep.correct)
-    maps = [counted("accuracy", whole, "Accuracy", "Share of images predicted right.", right, n)]
-    loss, consistency = metrics.loss, metrics.consistency
-    if not isinstance(loss, Skipped):
-        about = "Mean cross-entropy; Student t over images."
-        scale: dict[str, Any] = {"limits": (0.0, max(float(loss.value.max()), 1e-9)), "colours": LOSS_COLOURS}
-        maps.append(measured("loss", whole, "Loss", about, (loss.value, loss.lo, loss.hi), n, unit="nats", **scale))
-    maps.append(_probability(sweep, whole))
+    sweep, consistency = metrics.sweep, metrics.consistency
+    maps = []
+    for each in chosen_first(metrics):
+        metric = each.metric
+        if isinstance(each.map, Skipped) and metric != metrics.metric:
+            continue
+        about = f"{capital(metric.long_name or metric.called)}: " + (
+            "share of images; Wilson." if metric.is_share else "mean over images; Student t over images."
+        )
+        better = "" if metric.sign > 0 else " Lower is better."
+        ends = _ends(metrics, metric)
+        label = capital(metric.called)
+        maps.append(of_metric(metric, metric.name, WHOLE, label, about + better, ends, sweep.n_images))
+    if LOSS in sweep.metrics:
+        maps.append(_probability(sweep))
     if not isinstance(consistency, Skipped):
-        same = np.rint(consistency.agreement.value * n).astype(np.int64)
-        about = "Share of images whose prediction is the same as at (0, 0), right or wrong."
+        same = np.rint(consistency.agreement.value * sweep.n_images).astype(np.int64)
+        about = (
+            "Share of images whose prediction is the same as at (0, 0), right or wrong. More of it is neither better "
+            "performance nor robustness."
+        )
         label = "Agreement with the unshifted prediction"
-        maps.append(counted("agreement", whole, label, about, same, n, short="agreement"))
+        maps.append(counted("agreement", WHOLE, label, about, same, sweep.n_images, short="agreement"))
     classes, left_out = _classes(metrics)
     return Offered([*maps, *classes, *_controls(metrics), *_sides(metrics)], left_out)
 
 
-def _probability(sweep: SweepArrays, group: str) -> Map:
+def _probability(sweep: SweepArrays) -> Map:
     """Mean of exp(-loss): the probability that the model gives to the true class."""
     n, shape = sweep.n_images, sweep.shape
     total, squares = np.zeros(shape), np.zeros(shape)
@@ -123,44 +185,47 @@ def _probability(sweep: SweepArrays, group: str) -> Map:
     about = "Mean of exp(-loss); Student t over images."
     scale: dict[str, Any] = {"unit": "%", "limits": (0.0, 100.0), "colours": COLOURS, "short": "probability"}
     label = "Probability of the true class"
-    return measured("probability", group, label, about, (100 * (total / n), lo, hi), n, **scale)
+    return measured("probability", WHOLE, label, about, (100 * (total / n), lo, hi), n, **scale)
 
 
 def _classes(metrics: Metrics) -> tuple[list[Map], int]:
-    found = metrics.per_class
+    found, what = metrics.per_class, metrics.metric.called
     if isinstance(found, Skipped):
         return [], 0
     there = [int(k) for k in np.argsort(-found.n, kind="stable") if found.n[k]]
-    about, maps = "Accuracy of the images of this class; the line is that of the whole set.", []
+    about, maps = f"{capital(what)} of the images of this class; the line is that of the whole set.", []
     for k in sorted(there[:MOST_CLASSES]):
         name, right = plain(found.names[k]), found.right[k].astype(np.int64)
-        said = f"accuracy of class {name}:"
-        maps.append(counted(f"class-{k}", "By class", f"Class {name}", about, right, int(found.n[k]), said=said))
+        words = {"said": f"{what} of class {name}:", "short": what}
+        maps.append(counted(f"class-{k}", "By class", f"Class {name}", about, right, int(found.n[k]), **words))
     return maps, len(there) - len(maps)
 
 
 def _controls(metrics: Metrics) -> list[Map]:
-    sweep, maps = metrics.sweep, []
+    sweep, metric, maps = metrics.sweep, metrics.metric, []
     for name, control in sweep.controls.items():
-        counts = right_counts(control.correct)
+        ends = _mean_with_ends(control.values(metric))
         if name == "flip":
-            turned = mirrored(counts, sweep.dxs, axis=1)
-            if not np.isfinite(turned).all():
+            value, lo, hi = (None if each is None else mirrored(each, sweep.dxs, axis=1) for each in ends)
+            if value is None or not np.isfinite(value).all():
                 continue  # a one-sided grid has no mirror image
-            counts = turned.astype(np.int64)
+            ends = value, lo, hi
         label = f"Control {name}: {CONTROL_LABELS.get(name, '')}".rstrip(": ")
-        maps.append(counted(f"control-{name}", "Controls", label, "Accuracy.", counts, control.n_images))
+        about = f"{capital(metric.called)}."
+        maps.append(of_metric(metric, f"control-{name}", "Controls", label, about, ends, control.n_images))
     padding = None if isinstance(metrics.padding, Skipped) else metrics.padding.effect
-    for name, made in (("occlusion", metrics.placement), ("canvas", padding)):
-        if isinstance(made, ControlEffect):
+    for name, found in (("occlusion", metrics.placement), ("canvas", padding)):
+        if isinstance(found, ControlEffect):
             label = f"Shifted minus control {name}"
             about = f"{label}; intervals hold for all shifts together. Red: better."
-            values = (-made.effect, -made.hi, -made.lo)
-            maps.append(measured(f"difference-{name}", "Differences", label, about, values, made.n))
+            # An effect is a cost: how much worse the shift is.
+            ends = (-found.effect, -found.hi, -found.lo) if metric.sign > 0 else (found.effect, found.lo, found.hi)
+            maps.append(difference(metric, f"difference-{name}", label, about, ends, found.n))
     return maps
 
 
 def _sides(metrics: Metrics) -> list[Map]:
+    metric = metrics.metric
     made = [
         (f"sides-{found.axis}", label, other, _spread(found, metrics.sweep), found.n)
         for label, other, found in (
@@ -169,11 +234,11 @@ def _sides(metrics: Metrics) -> list[Map]:
         )
         if isinstance(found, Asymmetry)
     ]
-    limits = balanced(np.stack([values[0] for *_, values, _ in made]), LEAST_POINTS) if made else None
-    about = "Accuracy minus that at {}; intervals hold for all pairs together. Red: better."
-    words = {"said": "accuracy minus that on the other side:", "missing": "no opposite shift"}
+    limits = balanced(np.stack([values[0] for *_, values, _ in made]), least_of(metric)) if made else None
+    about = f"{capital(metric.called)} minus that at {{}}; intervals hold for all pairs together. Red: better."
+    words = {"said": f"{metric.called} minus that on the other side:", "missing": "no opposite shift"}
     return [
-        measured(name, "Differences", label, about.format(other), values, n, limits=limits, **words)
+        difference(metric, name, label, about.format(other), values, n, limits=limits, **words)
         for name, label, other, values, n in made
     ]
 

@@ -102,9 +102,7 @@ def _cause(found: Given, sweeps: Sequence[SweepPart], setting: Setting | None, m
         return [*lines, *measured[:2]], where if found.inspections else ("Findings", "findings-sweep-0")
     if setting is not None and setting.header.control is None and setting.fill_values is not None:
         # Evenly used or not, padding may still be the cause: only a sweep without it tells.
-        text = (
-            "Whether the padding costs accuracy is not measured here. Sweep without it, and with nothing else changed"
-        )
+        text = "What the padding costs is not measured here. Sweep without it, and with nothing else changed"
         lines.append(Action(text, setting.sweep_command(control="canvas")))
     return lines, where
 

@@ -5,6 +5,7 @@ The files may come from strangers: models made from the dataclasses that wrote t
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,11 +21,14 @@ from shiftlens.graph import Sides
 from shiftlens.graph.sites import Pair
 from shiftlens.naming import one_line
 from shiftlens.narrative.comparison_result import KIND as COMPARISON
-from shiftlens.narrative.comparison_rows import COLUMNS, Row
+from shiftlens.narrative.comparison_result import METRIC_KEYS
+from shiftlens.narrative.comparison_rows import Row, columns, interval_key
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import Action, Quantity, Section, Significance
 from shiftlens.stats import Estimate, Skipped
 from shiftlens.storage.locking import disk_errors
+from shiftlens.tasks.classification import ACCURACY
+from shiftlens.tasks.task import Variable
 
 LARGEST = 64 * 2**20
 """Bytes of a file that is read: the arithmetic of a net of a thousand layers is below 1 MB."""
@@ -73,13 +77,25 @@ _Inspection = _model(
         "even_sizes": _model("even sizes", dict.fromkeys("hw", tuple[_Whole, ...])),
     },
 )
-_Row = _model(
-    "row",
-    dict.fromkeys(COLUMNS, FiniteFloat | None)
-    | {"interval" if key == "difference" else f"{key}_interval": _Ends | None for key in COLUMNS}
-    | {"name": str, "accuracy": FiniteFloat, "accuracy_interval": _Ends, "skipped": dict[str, str]}
-    | {"n_parameters": _Count | None, "n_macs": _Count | None, "retained_at_least": bool},
+_Word = Annotated[str, Field(max_length=100, pattern=r"^[^\p{C}]*$")]
+_Metric = _model(
+    "metric",
+    {key: _Word if kind is str else kind for key, kind in _fields(Variable).items() if key in METRIC_KEYS}
+    | {"name": Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,63}$")]},
 )
+
+
+def _row_model(metric: Variable) -> Any:
+    """Fields are called as in `Row`, keys of the JSON as the metric says."""
+    asked: dict[str, Any] = {}
+    for key, (attribute, _) in columns(metric).items():
+        number, ends = (FiniteFloat, _Ends) if attribute == "unshifted" else (FiniteFloat | None, _Ends | None)
+        asked[attribute] = Annotated[number, Field(alias=key)]
+        asked[f"{attribute}_interval"] = Annotated[ends, Field(alias=interval_key(key))]
+    counts = {"n_parameters": _Count | None, "n_macs": _Count | None, "retained_at_least": bool}
+    return _model("row", asked | {"name": str, "skipped": dict[str, str]} | counts)
+
+
 _Finding = _model(
     "finding",
     {key: kind for key, kind in _fields(Finding).items() if key in ("statement", "question", "severity")}
@@ -89,9 +105,10 @@ _Finding = _model(
 )
 _Comparison = _model(
     "comparison",
-    {"kind": Literal[COMPARISON], "baseline": str, "rows": _many(_Row, 1)}
+    {"kind": Literal[COMPARISON], "baseline": str, "rows": _many(dict[str, Any], 1), "metric": _Metric | None}
     | {"against": tuple[dict[str, Any], ...], "findings": _many(_Finding), "pixels_of": str}
     | {"n_images": _Count, "n_shifts": _Count},
+    metric=None,
 )
 
 
@@ -101,8 +118,8 @@ class SavedComparison:
 
     Attributes
     ----------
-    names, baseline, rows, findings, n_images, unit
-        As in `Comparison`.
+    names, baseline, rows, findings, n_images, unit, metric
+        As in `Comparison`; of the metric what its texts need.
     n_shifts
         Common to all sweeps.
     """
@@ -114,6 +131,7 @@ class SavedComparison:
     n_images: int
     n_shifts: int
     unit: str
+    metric: Variable
 
 
 def saved_result(path: Path) -> Inspection | SavedComparison:
@@ -159,24 +177,29 @@ def _layer(read: Any) -> Layer:
 
 
 def _comparison(read: Any) -> SavedComparison:
-    names = tuple(row.name for row in read.rows)
+    # A file of a version that compared nothing else says no metric.
+    metric = ACCURACY if read.metric is None else Variable(dtype="float64", **dict(read.metric))
+    model = _row_model(metric)
+    rows = [model.model_validate_json(json.dumps(row)) for row in read.rows]
+    names = tuple(row.name for row in rows)
     if len(set(names)) < len(names) or read.baseline not in names:
         raise ValueError("expected rows of different names, the baseline among them")
     return SavedComparison(
         names=names,
         baseline=names.index(read.baseline),
-        rows=tuple(_row(row, read.n_images) for row in read.rows),
+        rows=tuple(_row(row, metric, read.n_images) for row in rows),
         findings=Findings(_finding(each, read.n_images) for each in read.findings),
         n_images=read.n_images,
         n_shifts=read.n_shifts,
         unit=read.pixels_of,
+        metric=metric,
     )
 
 
-def _row(read: Any, n: int) -> Row:
+def _row(read: Any, metric: Variable, n: int) -> Row:
     made: dict[str, Any] = {}
-    for key, (attribute, unit) in COLUMNS.items():
-        value, interval = getattr(read, key), getattr(read, "interval" if key == "difference" else f"{key}_interval")
+    for key, (attribute, unit) in columns(metric).items():
+        value, interval = getattr(read, attribute), getattr(read, f"{attribute}_interval")
         if (key not in read.skipped) if value is None else interval is None:
             raise ValueError(f"expected a number with its interval, or why it was skipped: {key}")
         if value is None:

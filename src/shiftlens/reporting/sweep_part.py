@@ -13,17 +13,20 @@ from shiftlens.analysis.directions import Directions, directions
 from shiftlens.analysis.radii import discs
 from shiftlens.analysis.regions import Retained
 from shiftlens.analysis.summary import Metrics, all_metrics
+from shiftlens.figures.drawing import label_of
 from shiftlens.figures.profile import profile, rings
 from shiftlens.narrative.finding import Findings
 from shiftlens.narrative.findings import diagnose
+from shiftlens.narrative.performance import chosen_first, kept_text
 from shiftlens.narrative.setting import Setting
-from shiftlens.narrative.words import plain, quoted
+from shiftlens.narrative.words import capital, digits_of, plain, quoted
 from shiftlens.reporting.encoding import Data, figure_uri, finite, packed
 from shiftlens.reporting.page_findings import sorted_out
-from shiftlens.reporting.page_maps import offered
+from shiftlens.reporting.page_maps import Ends, offered, shown_ends
 from shiftlens.reporting.thumbnails import CHOICE, Source, gallery
 from shiftlens.reporting.verdict import verdict
-from shiftlens.stats import FloatArray, Skipped
+from shiftlens.stats import Skipped
+from shiftlens.tasks.task import Variable
 
 if TYPE_CHECKING:
     from shiftlens.sweeps.sweep_result import Sweep
@@ -57,7 +60,7 @@ class SweepPart(Part):
     note: str
 
 
-def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int) -> SweepPart:
+def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int, metric: str | None = None) -> SweepPart:
     """Measure a sweep and lay out what the page shows of it.
 
     Parameters
@@ -72,16 +75,19 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int) 
         Where the pictures of its images may come from.
     seed
         Of the bootstrap.
+    metric
+        What the page is about; None for the default.
     """
     arrays = from_sweep(sweep)
-    metrics = all_metrics(arrays, seed=seed)
-    found = diagnose(metrics, Setting.of(sweep))
-    way = directions(arrays)
-    header = sweep.header
+    metrics = all_metrics(arrays, metric=metric, seed=seed)
+    values = arrays.values(metrics.metric)
+    found = diagnose(metrics, Setting.of(sweep, metric))
+    way = directions(values)
+    header, chosen = sweep.header, [each.metric for each in chosen_first(metrics)]
     said = verdict(metrics, way, header.model, header.data)
     images, why = gallery(sweep, metrics, source)
     maps = offered(metrics)
-    circles, made, strong = discs(arrays), metrics.accuracy, metrics.retained[0]
+    circles, strong, called = discs(values), metrics.retained[0], plain(metrics.metric.called)
     view = {
         "number": number,
         "id": f"sweep-{number}",
@@ -96,31 +102,37 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int) 
         "control": header.control,
         "verdict": said,
         "cards": _cards(metrics, way),
-        "accuracy": figure_uri(figures.accuracy_matrix(arrays)),
-        "profile": figure_uri(figures.radial_profile(arrays)) if arrays.shape != (1, 1) else None,
+        "metric": called,
+        "title": capital(called),
+        "kept": kept_text(metrics, 0.95),
+        "map": figure_uri(figures.metric_matrix(arrays, metrics.metric)),
+        "profile": figure_uri(figures.radial_profile(arrays, chosen)) if arrays.shape != (1, 1) else None,
         "stills": [each.still() for each in maps.maps[1:]],
         "n_classes_left_out": maps.n_classes_left_out,
         "groups": _groups([each.data for each in maps.maps]),
         "reach": int(circles.radius[-1]),
         "radius": _first_radius(metrics, arrays),
         "step": max(arrays.step),
-        "table": spaced_table(arrays.dys, arrays.dxs, *(100 * each for each in (made.value, made.lo, made.hi))),
+        "table": spaced_table(arrays.dys, arrays.dxs, shown_ends(metrics), metrics.metric.unit),
+        "table_unit": plain(capital(label_of(metrics.metric))),
         "findings": sorted_out(found),
         "n_warn": len(found.with_severity("warn")),
-        "n_images_shown": images["n"],
-        "choice": CHOICE if images["n"] < arrays.n_images else "",
+        "n_images_shown": images["n"] if images else 0,
+        "choice": CHOICE if images and images["n"] < arrays.n_images else "",
         "without_pictures": plain(why),
         "provenance": provenance(sweep, arrays),
     }
     data = {
         "name": plain(name),
+        "metric": called,
+        "better": metrics.metric.better,
         "dys": arrays.dys.tolist(),
         "dxs": arrays.dxs.tolist(),
         "n": arrays.n_images,
         "blank": packed(arrays.blank),
         "region": packed(strong.region) if isinstance(strong, Retained) else None,
         "maps": [each.data for each in maps.maps],
-        "profile": _profiles(arrays),
+        "profile": _profiles(arrays, chosen),
         "discs": {name: [finite(value) for value in getattr(circles, name)] for name in circles.__dataclass_fields__},
         "images": images,
     }
@@ -129,10 +141,12 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int) 
 
 def _cards(metrics: Metrics, way: Directions | Skipped) -> list[Data]:
     """The numbers of the first screen: what, value with interval, and what the sentences beside do not say."""
-    strong = metrics.retained[0]
-    cards = [("Accuracy, unshifted", quoted(metrics.accuracy_at_origin), "share of images predicted right")]
+    strong, metric = metrics.retained[0], metrics.metric
+    rest = metrics.profile(metric.name).at_origin
+    value, about = ("not measured", plain(rest.why)) if isinstance(rest, Skipped) else (quoted(rest), _meaning(metric))
+    cards = [(f"{capital(metric.called)}, unshifted", value, about)]
     if isinstance(strong, Retained):
-        about = f"a circle as large as the area that keeps 95 %. Straight: {_straight(metrics, strong)}"
+        about = f"a circle as large as the area retained at 95 %. Straight: {_straight(metrics, strong)}"
         cards.append(("Retained radius", quoted(strong.radius), about))
     else:
         cards.append(("Retained radius", "not measured", plain(strong.why)))
@@ -143,6 +157,11 @@ def _cards(metrics: Metrics, way: Directions | Skipped) -> list[Data]:
     else:
         cards.append(("Worse side", "not measured", plain(way.why)))
     return [_card(*card) for card in cards]
+
+
+def _meaning(metric: Variable) -> str:
+    what = "share of images" if metric.is_share else "mean over images"
+    return f"{what}: {metric.long_name or metric.called}{'' if metric.sign > 0 else '; lower is better'}"
 
 
 def _straight(metrics: Metrics, strong: Retained) -> str:
@@ -170,10 +189,16 @@ def _card(title: str, value: str, about: str) -> Data:
     return {"title": title, "value": number, "interval": f"[{interval}" if bracket else "", "about": about}
 
 
-def spaced_table(dys: IntArray, dxs: IntArray, value: FloatArray, lo: FloatArray, hi: FloatArray) -> Data:
+def spaced_table(dys: IntArray, dxs: IntArray, ends: Ends, unit: str) -> Data:
     """A map (dy, dx) with its intervals at evenly spaced shifts, for readers who do not see it."""
-    rows, columns = _spaced(dys), _spaced(dxs)
-    cells = [[f"{value[r, c]:.1f} [{lo[r, c]:.1f}, {hi[r, c]:.1f}]" for c in columns] for r in rows]
+    rows, columns, (value, lo, hi) = _spaced(dys), _spaced(dxs), ends
+    n = 1 if unit in ("share", "points") else digits_of(float(np.nanmax(np.abs(value), initial=0.0)) / 10, unit)
+    cells = [[f"{value[r, c]:.{n}f}" for c in columns] for r in rows]
+    if lo is not None and hi is not None:
+        cells = [
+            [f"{text} [{lo[r, c]:.{n}f}, {hi[r, c]:.{n}f}]" for text, c in zip(row, columns, strict=True)]
+            for row, r in zip(cells, rows, strict=True)
+        ]
     return {"dys": [int(dys[r]) for r in rows], "dxs": [int(dxs[c]) for c in columns], "cells": cells}
 
 
@@ -184,19 +209,19 @@ def _spaced(axis: IntArray) -> list[int]:
     return [k for k in range(len(axis)) if (k - origin) % every == 0]
 
 
-def _profiles(arrays: SweepArrays) -> list[Data]:
-    """Accuracy and loss over rings with their bands, the occlusion control's beside."""
+def _profiles(arrays: SweepArrays, metrics: list[Variable]) -> list[Data]:
+    """Every metric over rings with their bands, the occlusion control's beside."""
     if arrays.shape == (1, 1):
         return []
     shown = [("shifted", arrays)]
     if "occlusion" in arrays.controls:
         shown.append(("same pixels lost, rest in place", arrays.controls["occlusion"]))
     made: list[Data] = []
-    for of_loss, name in ((False, "accuracy"), (True, "loss")):
+    for metric in metrics:
         for label, each in shown:
-            line = profile(each, of_loss=of_loss)
+            line = profile(each.values(metric))
             numbers = {key: [*map(finite, getattr(line, key))] for key in ("radius", "value", "lo", "hi")}
-            made.append({"map": name, "label": label} | numbers)
+            made.append({"map": metric.name, "label": label} | numbers)
     # (dy, dx) which ring a cell belongs to, counted from 1; 0 for none: the page averages other maps over them.
     made[0]["ring"] = packed(np.sum([k * ring for k, ring in enumerate(rings(arrays), start=1)], axis=0))
     return made

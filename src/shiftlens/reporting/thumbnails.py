@@ -75,8 +75,10 @@ def chosen(metrics: Metrics) -> IntArray:
     return np.unique(np.concatenate([fragile, even]))
 
 
-def gallery(sweep: Sweep, metrics: Metrics, source: Source) -> tuple[Data, str]:
+def gallery(sweep: Sweep, metrics: Metrics, source: Source) -> tuple[Data | None, str]:
     """Return the images behind the cells as data for the page, and a sentence on why they have no pictures, or "".
+
+    None where no class is predicted: nothing says then which images fail.
 
     Parameters
     ----------
@@ -87,6 +89,8 @@ def gallery(sweep: Sweep, metrics: Metrics, source: Source) -> tuple[Data, str]:
     source
         Where pictures may come from.
     """
+    if "prediction" not in metrics.sweep.variables or not len(metrics.sweep.labels):
+        return None, ""
     rows, arrays = chosen(metrics), metrics.sweep
     # A chunk at a time: the rows lie all over the file.
     chunks = ((s, rows[(rows >= s.start) & (rows < s.stop)] - s.start) for s in arrays.slices())

@@ -5,8 +5,10 @@ from __future__ import annotations
 from shiftlens.analysis.directions import Directions
 from shiftlens.analysis.regions import Retained
 from shiftlens.analysis.summary import Metrics
-from shiftlens.narrative.words import number_text, plain, quoted
+from shiftlens.narrative.performance import at_worst, kept_text
+from shiftlens.narrative.words import capital, number_text, plain, quoted
 from shiftlens.stats import Estimate, Skipped
+from shiftlens.tasks.task import Variable
 
 
 def verdict(metrics: Metrics, way: Directions | Skipped, model: str, data: str) -> tuple[str, str, str]:
@@ -21,46 +23,46 @@ def verdict(metrics: Metrics, way: Directions | Skipped, model: str, data: str) 
     model, data
         What they are called.
     """
-    return _good(metrics, plain(model), plain(data)), _far(metrics), _worst(way)
+    return _good(metrics, plain(model), plain(data)), _far(metrics), _worst(metrics.metric, way)
 
 
 def _good(metrics: Metrics, model: str, data: str) -> str:
-    rest = metrics.accuracy_at_origin
-    first = f"{model} classifies {quoted(rest)} of {rest.n:,} unshifted images of {data} correctly"
+    metric, rest = metrics.metric, metrics.profile(metrics.metric.name).at_origin
+    if isinstance(rest, Skipped):
+        return f"How good {model} is on {data} is not known: {plain(rest.why)}."
+    first = f"On {rest.n:,} unshifted images of {data}, {metric.called} of {model} is {quoted(rest)}"
     worst = metrics.worst_of_radius
-    if isinstance(worst, Estimate):
-        return f"{first}; {quoted(worst)} of the images are classified correctly under every shift of at most 4 px."
-    return f"{first}."
+    return f"{first}; {at_worst(metric)} is {quoted(worst)}." if isinstance(worst, Estimate) else f"{first}."
 
 
 def _far(metrics: Metrics) -> str:
     by_level = {round(100 * each.level): each for each in metrics.retained if isinstance(each, Retained)}
-    strong = by_level.get(95)
+    strong, half = by_level.get(95), by_level.get(50)
     if strong is None:
         why = next((each.why for each in metrics.retained if isinstance(each, Skipped)), "it was not measured")
         return f"How far the image may be shifted is not known: {plain(why)}."
     # Not "within": the region is no circle, and the slider beside shows what a circle would promise too much.
-    text = f"It keeps 95 % of that accuracy over an area as large as a circle with a radius of {quoted(strong.radius)}"
-    half = by_level.get(50)
+    text = (
+        f"{capital(metrics.metric.called)} stays {kept_text(metrics, strong.level)} that over an area as large as a "
+        f"circle with a radius of {quoted(strong.radius)}"
+    )
     if half is None:
         return f"{text}."
-    if half.at_least:
-        return f"{text}, and half of it to the edge of the grid."
-    return f"{text}; half of it, over one of {quoted(half.radius)}."
+    where = "to the edge of the grid" if half.at_least else f"over one of {quoted(half.radius)}"
+    return f"{text}, and {kept_text(metrics, half.level)} it {where}."
 
 
-def _worst(way: Directions | Skipped) -> str:
+def _worst(metric: Variable, way: Directions | Skipped) -> str:
     if isinstance(way, Skipped):
         return f"Whether one direction is worse than its opposite is not known: {plain(way.why)}."
-    low, high = way.accuracy[way.worst], way.accuracy[way.opposite]
-    reach = number_text(way.reach, "px", 0)
+    worst, other = quoted(way.means[way.worst]), quoted(way.means[way.opposite])
+    reach, gap = number_text(way.reach, "px", 0), quoted(way.gap)
     if way.differs:
         return (
-            f"It is worse in one direction: for shifts {way.names[way.worst]} of at most {reach}, accuracy averages "
-            f"{quoted(low)}, {quoted(way.gap)} lower than for shifts {way.names[way.opposite]} ({quoted(high)})."
+            f"It is worse in one direction: for shifts {way.names[way.worst]} of at most {reach}, {metric.called} "
+            f"averages {worst}, {gap} worse than for shifts {way.names[way.opposite]} ({other})."
         )
     return (
         f"No direction is significantly worse than its opposite: the largest difference, over shifts of at most "
-        f"{reach}, is {quoted(way.gap)}, {way.names[way.worst]} ({quoted(low)}) versus {way.names[way.opposite]} "
-        f"({quoted(high)})."
+        f"{reach}, is {gap}, {way.names[way.worst]} ({worst}) versus {way.names[way.opposite]} ({other})."
     )

@@ -18,6 +18,7 @@ from shiftlens.reporting.feature_part import feature_part
 from shiftlens.reporting.given_items import Given, Opened, given
 from shiftlens.reporting.inspection_part import inspection_view
 from shiftlens.reporting.page import render, written_whole
+from shiftlens.reporting.page_maps import WHOLE
 from shiftlens.reporting.questions import questions
 from shiftlens.reporting.sweep_part import Part, SweepPart, sweep_part
 from shiftlens.reporting.thumbnails import Source
@@ -72,6 +73,7 @@ def report(
     title: str | None = None,
     images: ImageSet | str | None = None,
     data_root: str | Path | None = None,
+    metric: str | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Report:
@@ -95,6 +97,8 @@ def report(
         only those of the embedded `digits` are shown. Pictures that are not those of the sweep are left out.
     data_root
         Folder in which `images` are looked for.
+    metric
+        What the sweeps' parts and comparisons are about; by default their task's, such as "accuracy".
     seed
         Of the bootstrap behind some intervals.
     progress
@@ -108,7 +112,8 @@ def report(
     Raises
     ------
     InputError
-        Nothing to report, something that is none of the kinds, or an output of another ending.
+        Nothing to report, something that is none of the kinds, a metric that a sweep does not have, or an output of
+        another ending.
     StoreError
         A file that is missing, damaged or foreign, or an output that cannot be written.
 
@@ -120,7 +125,7 @@ def report(
     source = Source(images, data_root)
     out = Path(out)
     with written_whole(out) as building:
-        view, data, parts = _laid_out(found, source, title, seed, progress)
+        view, data, parts = _laid_out(found, source, title, metric, seed, progress)
         page = render(view, data)
         with disk_errors(out, "write"):
             building.write_bytes(page)
@@ -134,7 +139,7 @@ def report(
 
 
 def _laid_out(
-    found: Given, source: Source, title: str | None, seed: int, progress: Progress | None
+    found: Given, source: Source, title: str | None, metric: str | None, seed: int, progress: Progress | None
 ) -> tuple[Data, Data, list[SweepPart]]:
     """Everything that the page holds, and the sweeps' parts."""
     total = len(found.sweeps) + len(found.runs) + 1
@@ -148,9 +153,9 @@ def _laid_out(
     names = distinct(printable(sweep.path.stem) or "sweep" for sweep in found.sweeps)
     parts, runs = [], []
     for number, (sweep, name) in enumerate(zip(found.sweeps, names, strict=True)):
-        parts.append(sweep_part(sweep, number, name, source, seed))
+        parts.append(sweep_part(sweep, number, name, source, seed, metric))
         step()
-    made, reasons = comparisons(found.sweeps, names, seed)
+    made, reasons = comparisons(found.sweeps, names, seed, metric)
     both = [*found.comparisons, *made]
     compared = [comparison_part(each, number) for number, each in enumerate(both)]
     step()
@@ -159,7 +164,9 @@ def _laid_out(
         step()
     without = dict.fromkeys(part.note for part in parts if part.note)
     sections: dict[str, Sequence[Part]] = {"sweeps": parts, "comparisons": compared, "runs": runs}
+    maps = [each for part in parts for each in part.data["maps"] if each["group"] == WHOLE]
     view: Data = {
+        "words": [*{each["short"]: each["about"] for each in maps}.items()],
         "title": plain(title) if title else _title(found),
         **{name: [part.view for part in section] for name, section in sections.items()},
         "inspections": [inspection_view(each, number) for number, each in enumerate(found.inspections)],

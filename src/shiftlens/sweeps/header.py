@@ -35,6 +35,7 @@ from shiftlens.storage.headers import (
 from shiftlens.sweeps.looks import Schedule
 from shiftlens.tasks.classification import CLASSIFICATION
 from shiftlens.tasks.stored_form import task_from_table, task_to_table
+from shiftlens.tasks.task import Task
 
 KIND = "sweep"
 SCHEMA_VERSION = 3
@@ -241,7 +242,7 @@ class SweepHeader(Header):
 
 
 def describe(
-    model: Model, images: ImageSet, size: tuple[int, int], grid: ShiftGrid, fill: Fill, plan: Plan
+    model: Model, images: ImageSet, size: tuple[int, int], grid: ShiftGrid, fill: Fill, plan: Plan, task: Task
 ) -> SweepHeader:
     """The header of a sweep of `model` on `images` (already on the model's input grid of `size` `(h, w)` pixels)."""
     software = software_versions()
@@ -267,6 +268,7 @@ def describe(
         training=dict(model.training),
         software=software,
         behaviour=behaviour_of(model, (images.n_channels, *size)),
+        task=task,
     )
 
 

@@ -17,6 +17,7 @@ from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.header import SweepHeader
+from shiftlens.tasks.task import OBJECT, Task, beyond
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,19 +84,26 @@ class Computer(Protocol):
         ...
 
 
-def check_result(result: ChunkResult, n_classes: int) -> None:
-    """Refuse a chunk with a missing number, which would count as unfinished for ever.
+def check_result(result: ChunkResult, task: Task, n_classes: int, targets: NDArray[np.int64]) -> None:
+    """Refuse a chunk of images with targets [n] that misses a number, which would count as unfinished for ever.
 
     Raises
     ------
     ModelOutputError
         Names the images' places in the chunk.
     """
-    bad = ~(np.isfinite(result.loss) & np.isfinite(result.confidence)).all(axis=(1, 2))
-    if bad.any():
-        raise ModelOutputError("the loss is not finite", tuple(np.flatnonzero(bad).tolist()))
-    if result.prediction.max() >= n_classes:
-        raise ModelOutputError(f"expected {n_classes} classes, got a prediction of class {result.prediction.max()}")
+    for each in task.variables:
+        values = result[each.name]
+        if np.dtype(each.dtype).kind != "f":
+            if each.name == "prediction" and values.max() >= n_classes:
+                raise ModelOutputError(f"expected {n_classes} classes, got a prediction of class {values.max()}")
+            continue
+        good = np.isfinite(values) | (each.optional & np.isnan(values))
+        if each.dims == OBJECT:
+            good[beyond(task.n_objects(targets), values.shape[1])] = True
+        bad = () if each.is_accumulator else tuple(np.flatnonzero(~good.reshape(len(good), -1).all(axis=1)).tolist())
+        if not good.all():
+            raise ModelOutputError(f"the {each.name} is not finite", bad)
 
 
 def with_sources(error: ModelOutputError, job: Job, name: str) -> ModelOutputError:

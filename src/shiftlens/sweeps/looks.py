@@ -7,11 +7,14 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from shiftlens.data.imageset import ImageSet
 from shiftlens.data.selection import stratified_order
 from shiftlens.errors import InputError
 from shiftlens.sequential import N_MULTIPLIERS, look_schedule
-from shiftlens.stats import CONFIDENCE
+from shiftlens.stats import CONFIDENCE, wilson, z_value
 
 LEAST_CHUNKS = 20
 MOST_IMAGES = 64
@@ -94,6 +97,20 @@ def checked_half_width(half_width: float) -> float:
     if not 0 <= half_width < 100:
         raise InputError(f"expected a half-width in points, from 0 (all images) to below 100, got {half_width:g}")
     return float(half_width)
+
+
+def half_width_of_others(share: NDArray[np.float64], n_images: int) -> float:
+    """Points by which accuracies may miss those over other images of the same kind: 95 %, all shifts together.
+
+    Wilson's intervals, Bonferroni over the shifts (dy, dx), around shares of `n_images`.
+    """
+    lo, hi = wilson(np.rint(share * n_images), n_images, z_value(n_comparisons=share.size))
+    return 100 * float(np.maximum(share - lo, hi - share).max())
+
+
+def images_for_others(half_width: float, n_shifts: int) -> int:
+    """About how many images make that as small as `half_width` points at an accuracy of 50 %, the hardest."""
+    return math.ceil((50 * z_value(n_comparisons=n_shifts) / half_width) ** 2)
 
 
 def in_fixed_order(images: ImageSet) -> ImageSet:

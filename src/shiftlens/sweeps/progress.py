@@ -84,6 +84,8 @@ class SweepStats:
         Images of the sweep (controls aside) that were there already.
     n_images_used, half_width
         Of an adaptive sweep: the images that it took, and the half-width there in points. All images, and None.
+    half_width_of_others
+        Of an adaptive sweep: points by which an accuracy may miss that over other images of the same kind; else None.
     """
 
     out: str
@@ -97,13 +99,23 @@ class SweepStats:
     images_resumed: int
     n_images_used: int
     half_width: float | None = None
+    half_width_of_others: float | None = None
 
     def images_text(self, n_source: int | None = None) -> str:
-        """How many images of a source's, and how well an adaptive sweep knows their accuracies."""
+        """How many images of a source's, or of those that an adaptive sweep may take."""
         if self.half_width is None:
             return f"{of_source(self.n_images, n_source)} images"
-        known = f"every accuracy is known to ±{self.half_width:.2f} points together, with 95 % confidence:"
-        return f"{known} {self.n_images_used:,} of {self.n_images:,} images"
+        return f"{self.n_images_used:,} of {self.n_images:,} images"
+
+    def known_lines(self) -> list[str]:
+        """How well an adaptive sweep knows the accuracies: over its own images, and over others of the same kind."""
+        if self.half_width is None:
+            return []
+        known = f"known to ±{self.half_width:.2f} points together, with 95 % confidence"
+        these = f"over these {self.n_images:,} images every accuracy is {known}"
+        if not self.half_width:
+            these = f"all {self.n_images:,} images are measured: over these images no accuracy is uncertain"
+        return [f"{these}; over other images of the same kind, to ±{self.half_width_of_others:.1f} points"]
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `shiftlens sweep --json`."""

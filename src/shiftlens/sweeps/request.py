@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from shiftlens.data.imageset import ImageSet
@@ -15,13 +17,16 @@ from shiftlens.engine.evaluators import check_request
 from shiftlens.engine.plan import Plan
 from shiftlens.errors import InputError, StoreError
 from shiftlens.models.loading import model_and_images
-from shiftlens.models.matching import check_labels, on_input_grid
+from shiftlens.models.matching import LabelMap, labelled_for, on_input_grid
 from shiftlens.models.wrapping import Model
 from shiftlens.paths import output_path
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.header import SweepHeader, describe
+from shiftlens.sweeps.layout import refuse_unfit
 from shiftlens.sweeps.looks import checked_half_width, in_fixed_order
 from shiftlens.sweeps.reuse import Reuse
+from shiftlens.tasks.stored_form import known_task
+from shiftlens.tasks.task import Task, has_objects
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +63,8 @@ class Request:
         In points, for an adaptive sweep.
     reuse
         The sweep whose results are copied.
+    task
+        What is measured.
     """
 
     model: Model
@@ -73,15 +80,21 @@ class Request:
     batch_size: int | None
     half_width: float | None
     reuse: Reuse | None
+    task: Task
 
     def header(self, plan: Plan) -> SweepHeader:
         """The header of the sweep, computed by `plan`."""
-        return describe(self.model, self.images, self.size, self.grid, self.fill, plan)
+        return describe(self.model, self.images, self.size, self.grid, self.fill, plan, self.task)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(c, h, w) of one image."""
         return (self.images.n_channels, *self.size)
+
+    @property
+    def n_objects(self) -> NDArray[np.int64] | None:
+        """Objects of each image; None where the task stores no numbers of objects."""
+        return self.task.n_objects(self.images.labels) if has_objects(self.task) else None
 
     @property
     def chunk_size(self) -> int:
@@ -124,6 +137,8 @@ def resolve(
     batch_size: int | None = None,
     half_width: float | None = None,
     reuse: str | Path | None = None,
+    label_map: LabelMap | str | Path | None = None,
+    task: Task | str = "classification",
     announce: Callable[[str], None] = logger.warning,
 ) -> Request:
     """Check every argument of a sweep and fill in the defaults; see `shiftlens.sweep` for each of them.
@@ -135,11 +150,12 @@ def resolve(
     StoreError
         `reuse` is no sweep of some of the same images.
     """
-    path = output_path(out)
+    path, task = output_path(out), known_task(task)
     model, images = model_and_images(model, images, device=device)
     images, size = on_input_grid(model, images)
     model = model.at(size)
-    check_labels(model, images)
+    images = labelled_for(model, images, label_map)
+    refuse_unfit(task, adaptive=half_width is not None)
     if half_width is not None:
         half_width = checked_half_width(half_width)
         images = in_fixed_order(images)
@@ -160,7 +176,7 @@ def resolve(
     if fill.is_constant:
         fill.normalised(model.preprocessing.mean, model.preprocessing.std)
     return Request(
-        model, images, size, grid, fill, path, controls, engine, dtype, device, batch_size, half_width, reused
+        model, images, size, grid, fill, path, controls, engine, dtype, device, batch_size, half_width, reused, task
     )
 
 

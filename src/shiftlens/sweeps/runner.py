@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from shiftlens.data.imageset import ImageSet
 from shiftlens.devices import give_back, resolve_device, roomy_heap
 from shiftlens.engine.evaluators import check_controls, check_machine, make_plan, prepare
+from shiftlens.engine.outcomes import Chunk
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.engine.window_evaluator import WindowEvaluator
 from shiftlens.errors import ModelOutputError
@@ -25,11 +26,12 @@ from shiftlens.sweeps.adaptive import agree_on_width, refuse_other_kind, stages
 from shiftlens.sweeps.header import SweepHeader, read_header, sweep_exists
 from shiftlens.sweeps.integrity import restore_known
 from shiftlens.sweeps.jobs import Compute, Computer, Job, check_result, with_sources
-from shiftlens.sweeps.looks import Schedule, short_chunk
+from shiftlens.sweeps.looks import Schedule, half_width_of_others, short_chunk
 from shiftlens.sweeps.progress import Progress, SweepStats, Tally, peak_memory_bytes
 from shiftlens.sweeps.request import Request
 from shiftlens.sweeps.sweep_result import Sweep
 from shiftlens.sweeps.sweep_store import SweepStore
+from shiftlens.tasks.task import can_settle
 
 PLAN_IMAGES = 64
 """Images that the plan is measured on."""
@@ -65,13 +67,19 @@ def run(
         else:
             store = _created(request, computer, announce)
             folder.take()
-        compute = computer.evaluator(request.model, request.images, store.main.header)
+        # What is read of a file does not tell how a task measures.
+        header = store.main.header.model_copy(update={"task": request.task})
+        compute = computer.evaluator(request.model, request.images, header)
         if request.reuse is not None:
             announce(f"reusing the results of {request.reuse.n_images:,} images from {request.reuse.path}")
             compute = request.reuse.serving(compute)
         tally, n_resumed = _fill(request, store, compute, progress, announce)
     seconds = time.perf_counter() - started
-    plan = store.main.header.plan
+    plan, made = store.main.header.plan, Sweep(SweepStore(request.out))
+    others, known = None, store.main.half_width_reached
+    if known is not None:
+        share = next(each for each in made.metrics if each.is_share)
+        others = half_width_of_others(made.mean_of(share).to_numpy(), made.n_images)
     stats = SweepStats(
         out=str(request.out),
         n_images=len(request.images),
@@ -83,9 +91,10 @@ def run(
         peak_memory_bytes=peak_memory_bytes(),
         images_resumed=n_resumed,
         n_images_used=store.main.n_images,
-        half_width=store.main.half_width_reached,
+        half_width=known,
+        half_width_of_others=others,
     )
-    return Sweep(SweepStore(request.out)), stats
+    return made, stats
 
 
 def _reopened(request: Request, computer: Computer, announce: Announce) -> SweepStore:
@@ -97,7 +106,7 @@ def _reopened(request: Request, computer: Computer, announce: Announce) -> Sweep
     request.refuse_other_plan(stored.plan, path)
     if request.reuse is not None:
         request.reuse.check(stored)
-    for name in restore_known(path, request.images.labels, request.images.index, request.grid):
+    for name in restore_known(path, request.images.labels, request.images.index, request.grid, request.n_objects):
         announce(f"{name} was torn: it is written again")
     store = SweepStore(path, writable=True)
     new = [control for control in request.controls if control not in store.controls]
@@ -126,8 +135,8 @@ def _created(request: Request, computer: Computer, announce: Announce) -> SweepS
     if request.half_width is not None:
         chunk_size = short_chunk(chunk_size, len(request.images))
         header = header.model_copy(update={"schedule": Schedule.declared(len(request.images), chunk_size)})
-    labels, index = request.images.labels, request.images.index
-    return SweepStore.create(request.out, header, labels, index, chunk_size=chunk_size, controls=request.controls)
+    known = request.images.labels, request.images.index, request.n_objects
+    return SweepStore.create(request.out, header, *known, chunk_size=chunk_size, controls=request.controls)
 
 
 def _planned(request: Request, computer: Computer, announce: Announce) -> Plan:
@@ -143,7 +152,10 @@ def _planned(request: Request, computer: Computer, announce: Announce) -> Plan:
         device=computer.device(request.device),
         batch_size=request.batch_size,
         n_groups=1 + len(request.controls),
+        task=request.task,
     )
+    if request.dtype == "auto" and not can_settle(request.task):
+        announce(f"the task {request.task.name} has no margins to settle near ties by: computed in float32")
     if plan.cut_short:
         announce(
             "how to compute was chosen before all ways were tried, as trying took too long: a faster one may have "
@@ -220,8 +232,8 @@ class _Here:
             if self._evaluator is None:
                 self._evaluator = prepare(self._model, header.plan, header.grid, header.fill, tick)
             try:
-                finish = self._evaluator.begin_chunk(self._images.batch(job.span), job.labels, job.control)
-                begun.append((job, finish))
+                chunk = Chunk(self._images.batch(job.span), job.labels, job.control, header.task)
+                begun.append((job, self._evaluator.begin_chunk(chunk)))
             except ModelOutputError as error:
                 raise with_sources(error, job, self._images.name) from error
             if len(begun) > n_ahead:
@@ -232,7 +244,7 @@ class _Here:
     def _finished(self, job: Job, finish: Callable[[], ChunkResult]) -> tuple[Job, ChunkResult]:
         try:
             result = finish()
-            check_result(result, self._header.n_classes)
+            check_result(result, self._header.task, self._header.n_classes, job.labels)
         except ModelOutputError as error:
             raise with_sources(error, job, self._images.name) from error
         return job, result

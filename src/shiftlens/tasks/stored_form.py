@@ -9,13 +9,34 @@ from typing import Any
 import numpy as np
 
 from shiftlens.errors import InputError
+from shiftlens.naming import unknown_name
 from shiftlens.tasks.classification import CLASSIFICATION
 from shiftlens.tasks.task import WINDOW, Stored, Task, Variable
 
 KNOWN_TASKS: dict[str, Task] = {CLASSIFICATION.name: CLASSIFICATION}
-"""Tasks whose metrics are made of more than one stored variable; of any other the metrics are its variables."""
+"""Tasks by name. Of one that is not here, a sweep can be made, and what is read of its file are its variables."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+def known_task(task: Task | str) -> Task:
+    """The task of a name, or a task as it is.
+
+    Raises
+    ------
+    InputError
+        An unknown name, or a task that cannot be stored.
+    """
+    if isinstance(task, str):
+        if task not in KNOWN_TASKS:
+            raise unknown_name("task", task, tuple(KNOWN_TASKS))
+        return KNOWN_TASKS[task]
+    if not isinstance(task, Task):
+        raise InputError(f"expected a task or the name of one ({', '.join(KNOWN_TASKS)}), got {type(task).__name__}")
+    if KNOWN_TASKS.get(task.name, task) != task:
+        raise InputError(f"{task.name} is the name of another task; give this one its own name")
+    task_from_table(task_to_table(task))
+    return task
 
 
 def task_to_table(task: Task) -> dict[str, Any]:
@@ -67,7 +88,7 @@ def _variable_from_table(table: Any) -> Variable:
         or made.better not in ("higher", "lower", None)
         or made.kind not in ("share", "number", None)
         or not isinstance(made.optional, bool)
-        or not all(isinstance(word, str) for word in words)
+        or not all(isinstance(word, str) and word.isprintable() for word in words)
         or (made.dims != WINDOW and dtype.kind != "f")
     ):
         raise InputError(f"expected a variable that can be stored, got {table!r:.80}")

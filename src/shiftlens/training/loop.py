@@ -157,7 +157,7 @@ class _Run:
         self.validation = None
         if validation is not None:
             shown = _fitted(validation, settings.size)
-            self.validation = Validation.of(shown, self.preprocessing, device, self.dtype)
+            self.validation = Validation(shown, self.preprocessing, device, self.dtype)
         self.net = self._fresh_net()
         self.optimiser = Optimiser(self.net, self.recipe, self.dtype)
         self.saved, self.kept = time.perf_counter(), 0

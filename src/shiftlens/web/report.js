@@ -3,7 +3,7 @@
 // What tests and other scripts may hold on to (N is the number of the sweep, comparison or feature run, from 0):
 //
 //   html[data-live="yes"]         set when the page comes alive; html[data-ready="yes"] when all of it is drawn
-//   #map-sweep-N                  select: which map (accuracy, loss, probability, agreement, class-K, control-NAME,
+//   #map-sweep-N                  select: which map (a metric by name, probability, agreement, class-K, control-NAME,
 //                                 difference-NAME, sides-x, sides-y); #map-comparison-N: against-K
 //   #heatmap-sweep-N canvas       the map: click, tap; arrow keys (Shift: 5 cells), Home, Enter or space
 //   #readout-sweep-N              the cell under the pointer: its text, and data-dx, data-dy, data-value, data-lo,
@@ -66,11 +66,20 @@
     return { ...map, values, interval: (k) => (lo && Number.isFinite(lo[k]) ? [lo[k], hi[k]] : null) };
   }
 
-  const digits = (unit, value) => (unit === "nats" ? (Math.abs(value) < 0.1 ? 3 : 2) : 1);
+  function digits(unit, value) {
+    const size = Math.abs(value);
+    if (["%", "points", "px"].includes(unit)) {
+      return 1;
+    }
+    if (unit === "nats") {
+      return size < 0.1 ? 3 : 2;
+    }
+    return size ? Math.min(Math.max(0, 2 - Math.floor(Math.log10(size))), 9) : 1;
+  }
 
   function number(value, unit, n) {
     const shown = minus(value.toFixed(n === undefined ? digits(unit, value) : n));
-    return unit === "%" ? `${shown} %` : `${shown} ${unit}`;
+    return `${shown} ${unit}`.trim();
   }
 
   function withInterval(value, ends, unit) {
@@ -169,8 +178,7 @@
   }
 
   function axisTitle(map) {
-    const what = map.short || { points: "difference", nats: "loss" }[map.unit] || "accuracy";
-    return `${what}, ${map.unit}`;
+    return map.unit ? `${map.short}, ${map.unit}` : map.short;
   }
 
   // ---- one map with its controls: a sweep's, or a comparison's
@@ -272,7 +280,7 @@
         low: map.low,
         high: map.high,
         palette,
-        outline: map.unit === "points" ? null : region,
+        outline: map.group === "Differences" ? null : region,
         marked: unpacked(map.marked),
       });
       scale(map, palette);
@@ -321,7 +329,7 @@
     const name = `sweep-${n}`;
     const nx = data.dxs.length;
     const slider = at(`radius-${name}`);
-    const gallery = images(name, data);
+    const gallery = data.images ? images(name, data) : () => {};
     let drawProfile = () => {};
 
     const made = explorer(name, data, {
@@ -369,30 +377,36 @@
       const radius = Number(slider.value);
       const discs = data.discs;
       const k = discs.radius.findIndex((each) => each >= radius);
-      const share = (value, lo, hi) =>
-        withInterval(100 * value, lo === null ? null : [100 * lo, 100 * hi], "%");
-      const accuracy = made.maps[0];
-      let lowest = { value: Infinity };
+      const shown = made.maps[0];
+      const factor = shown.unit === "%" ? 100 : 1;
+      const said = (value, lo, hi) =>
+        withInterval(factor * value, lo === null ? null : [factor * lo, factor * hi], shown.unit);
+      const worse = data.better === "lower" ? (a, b) => a > b : (a, b) => a < b;
+      let worst = null;
       const blank = unpacked(data.blank);
       data.dys.forEach((dy, row) => {
         data.dxs.forEach((dx, column) => {
-          const at = row * nx + column;
-          if (Math.hypot(dx, dy) <= radius && !blank[at] && accuracy.values[at] < lowest.value) {
-            lowest = { value: accuracy.values[at], dx, dy };
+          const value = shown.values[row * nx + column];
+          const counted = Math.hypot(dx, dy) <= radius && !blank[row * nx + column] && Number.isFinite(value);
+          if (counted && (worst === null || worse(value, worst.value))) {
+            worst = { value, dx, dy };
           }
         });
       });
       const text = at(`radius-text-${name}`);
       text.textContent =
-        `Within ${radius} px (${grouped(discs.n_shifts[k])} ${discs.n_shifts[k] === 1 ? "shift" : "shifts"}): accuracy averages ` +
-        `${share(discs.mean[k], discs.mean_lo[k], discs.mean_hi[k])}; ` +
-        `${share(discs.every[k], discs.every_lo[k], discs.every_hi[k])} of the images are right under every one of ` +
-        `them; the lowest is ${number(lowest.value, "%")} at dx ${signed(lowest.dx)}, dy ${signed(lowest.dy)}.`;
+        `Within ${radius} px (${grouped(discs.n_shifts[k])} ${discs.n_shifts[k] === 1 ? "shift" : "shifts"}): ${data.metric} averages ` +
+        `${said(discs.mean[k], discs.mean_lo[k], discs.mean_hi[k])}; at each image's worst of them, it is ` +
+        `${said(discs.every[k], discs.every_lo[k], discs.every_hi[k])}` +
+        (worst === null
+          ? "."
+          : `; the ${data.better === "lower" ? "highest" : "lowest"} mean is ${number(worst.value, shown.unit)} ` +
+            `at dx ${signed(worst.dx)}, dy ${signed(worst.dy)}.`);
       Object.assign(text.dataset, {
         radius,
         mean: discs.mean[k],
         every: discs.every[k],
-        lowest: lowest.value / 100,
+        lowest: worst === null ? "" : worst.value / factor,
       });
       at(`radius-value-${name}`).textContent = `${radius} px`;
       made.heatmap.circle(radius > 0 ? radius : null);
