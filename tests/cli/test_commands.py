@@ -179,7 +179,7 @@ def test_every_result_says_how_many_of_the_images_were_used(
     net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for k in range(30):
-        place = tmp_path / "set" / f"class{k % 3}"
+        place = tmp_path / "set" / f"class{k % 10}"
         place.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (32, 32), (8 * k, 0, 0)).save(place / f"{k}.png")
     base = ["--model", f"{net}:make", "--mean", "0", "--std", "1", "--data", f"folder:{tmp_path / 'set'}", "--quiet"]
@@ -187,7 +187,7 @@ def test_every_result_says_how_many_of_the_images_were_used(
     for command in (["evaluate"], ["consistency"], sweep):
         for extra, told in (
             ([], "30 images"),
-            (["--split", "test"], "6 of 30 images"),
+            (["--split", "test"], "10 of 30 images"),
             (["--limit", "9"], "9 of 30 im"),
         ):
             out = ["--out", str(tmp_path / f"{len(told)}.zarr")] if command is sweep else []
@@ -201,7 +201,7 @@ def test_resize_crop_and_interpolation_reach_the_images(
     net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rng = np.random.default_rng(0)
-    for k in range(4):
+    for k in range(10):
         (tmp_path / "set" / f"class{k}").mkdir(parents=True)
         pixels = rng.integers(0, 256, (40, 57, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "set" / f"class{k}" / "a.png")

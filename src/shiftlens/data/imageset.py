@@ -18,7 +18,7 @@ from shiftlens.data.decode import DECODE_RULE, fit, with_channels
 from shiftlens.data.example_images import ArrayPictures, EncodedPictures, Pictures, as_labels
 from shiftlens.data.image_items import item_pictures
 from shiftlens.data.preprocessing import INTERPOLATIONS
-from shiftlens.data.selection import stratified_order, stratified_split
+from shiftlens.data.selection import positions_in, stratified_order, stratified_split
 from shiftlens.data.surveying import Progress, Survey, surveyed
 from shiftlens.data.targets import as_targets
 from shiftlens.errors import InputError
@@ -166,7 +166,7 @@ class ImageSet:
         IndexError
             A position that is not there.
         """
-        source = self.index[self._positions(positions)]
+        source = self.index[positions_in(positions, len(self))]
         order = np.argsort(source, kind="stable")  # storage is read fastest from front to back
         out: UInt8[np.ndarray, "k c h w"] | None = None
         for k, pixels in zip(order, self._pictures.read(source[order].tolist()), strict=True):
@@ -194,20 +194,6 @@ class ImageSet:
     def __iter__(self) -> Iterator[tuple[UInt8[np.ndarray, "c h w"], int]]:
         """Each picture and its label; one picture in memory at a time."""
         return (self[k] for k in range(len(self)))
-
-    def _positions(self, positions: Any) -> Int64[np.ndarray, " k"]:
-        if isinstance(positions, slice):
-            return np.arange(len(self), dtype=np.int64)[positions]
-        asked = np.asarray(positions)
-        if asked.dtype == np.bool_ and asked.shape == (len(self),):
-            return np.flatnonzero(asked).astype(np.int64)
-        if asked.ndim != 1 or (asked.size and asked.dtype.kind not in "iu"):
-            raise InputError(f"positions must be a list of whole numbers, got shape {asked.shape} of {asked.dtype}")
-        asked = asked.astype(np.int64)
-        bad = (asked < -len(self)) | (asked >= len(self))
-        if bad.any():
-            raise IndexError(f"position {asked[bad][0]} of a set of {len(self)} pictures")
-        return np.where(asked < 0, asked + len(self), asked)
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -270,7 +256,7 @@ class ImageSet:
 
     def subset(self, positions: Positions) -> ImageSet:
         """The pictures at some positions of this set, in that order; at least one."""
-        chosen = self._positions(positions)
+        chosen = positions_in(positions, len(self))
         if not len(chosen):
             raise InputError(f"a subset of {self.name} needs at least 1 picture, got none")
         other = self._copy()
@@ -285,6 +271,7 @@ class ImageSet:
         other = self._copy()
         other.labels = _read_only(as_labels(labels, len(self), f"labels of {self.name}"))
         other.class_names, other._names_given, other.labelled = tuple(class_names), True, True
+        other._whole = None
         return other
 
     def unsplit(self) -> ImageSet:

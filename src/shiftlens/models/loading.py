@@ -69,7 +69,7 @@ def _library_net(kind: str, name: str, weights: str | Path | None, key: str | No
         state = named_as(module, read_weights(weights, key, notes), notes)
         n_classes = classes_in(module, state)
         # Weights for as many classes as the default ones are taken to be for the same; random ones know none.
-        names = library.classes(name) if n_classes is None else None
+        names = library.class_names(name) if n_classes is None else None
         if n_classes is not None:
             module = library.net(name, n_classes)
         fit_weights(module, state, f"{spec} (from {weights})", notes)

@@ -175,18 +175,18 @@ class Library:
     """Nets that are named `KIND:NAME`.
 
     `net` builds one by name, with random weights of seed 0 and so many classes (None: its own number), `pretrained` one
-    with its default weights and their class names; `preprocessing` and `classes` are what these declare.
+    with its default weights and their class names; `class_names` and `preprocessing` are what these declare.
     """
 
     net: Callable[[str, int | None], nn.Module]
     pretrained: Callable[[str], tuple[nn.Module, tuple[str, ...] | None]]
+    class_names: Callable[[str], tuple[str, ...] | None]
     preprocessing: Callable[[str, nn.Module], Preprocessing]
-    classes: Callable[[str], tuple[str, ...] | None] = lambda _: None
 
 
 LIBRARIES: dict[str, Library] = {
-    "torchvision": Library(torchvision_net, _torchvision_pretrained, _torchvision_preprocessing, _torchvision_classes),
-    "timm": Library(_timm_net, _timm_pretrained, _timm_preprocessing),
+    "torchvision": Library(torchvision_net, _torchvision_pretrained, _torchvision_classes, _torchvision_preprocessing),
+    "timm": Library(_timm_net, _timm_pretrained, lambda _: None, _timm_preprocessing),
 }
 
 
