@@ -139,9 +139,9 @@ def features(
     with Repadded(module, "circular"):
         references = _maps_of_one(module, sites, x, after)
     tolerance = max(LEAVES, 16 * torch.finfo(input_dtype(module)).eps)
-    found = []
+    found, jumps = [], _pixels_a_cell(graph)
     for site in sites:
-        values, jump = maps[site.name], _pixels_a_cell(graph, site)
+        values, jump = maps[site.name], jumps[site.index]
         scores = scores_of_picture(values, references[site.name], jump, is_empty=is_empty, tolerance=tolerance)
         found.append(LayerMaps(site.path, site.call, site.kind, site.index, site.activation, values, scores))
     if average is not None:
@@ -194,13 +194,18 @@ def _chosen(graph: Graph, layers: Sequence[str] | None) -> tuple[Site, ...]:
     return picked
 
 
-def _pixels_a_cell(graph: Graph, site: Site) -> float:
+def _pixels_a_cell(graph: Graph) -> list[float]:
+    """For each site, pixels of the picture from cell to cell."""
     try:
-        steps = [plan(graph, axis, graph.size[axis])[site.index] for axis in (0, 1)]
+        plans = [plan(graph, axis, graph.size[axis]) for axis in (0, 1)]
     except ValueError:
-        steps = []
-    known = [float(step.jump) for step in steps if step is not None and step.followed]
-    return max(known) if known else max(n / out for n, out in zip(graph.size, site.out_size, strict=True))
+        plans = []
+    jumps = []
+    for site in graph:
+        steps = [step for step in (steps[site.index] for steps in plans) if step is not None and step.followed]
+        ratios = (n / out for n, out in zip(graph.size, site.out_size, strict=True))
+        jumps.append(max((float(step.jump) for step in steps), default=max(ratios)))
+    return jumps
 
 
 def _maps_of_one(
