@@ -154,6 +154,10 @@ def loaded_after(code: str) -> set[str]:
 HEAVY = {"torch", "torchvision", "xarray", "zarr", "scipy", "matplotlib", "jinja2", "sklearn", "pyarrow", "timm", "ray"}
 
 
+def test_dir_lists_the_public_names_only() -> None:
+    assert sorted(dir(shiftlens)) == sorted([*shiftlens.__all__, "__version__"])
+
+
 def test_the_package_root_loads_nothing_heavy() -> None:
     assert not loaded_after("import shiftlens") & HEAVY
 

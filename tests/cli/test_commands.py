@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import shiftlens as sl
@@ -171,6 +172,50 @@ def test_evaluate_agrees_with_the_sweep(net: Path, tmp_path: Path, capsys: pytes
         values = json.loads(capsys.readouterr().out)
         assert values["accuracy"] == pytest.approx(float(sweep.accuracy.sel(dx=dx, dy=dy)), abs=1e-9)
         assert values["loss"] == pytest.approx(float(sweep.mean_loss.sel(dx=dx, dy=dy)), abs=1e-5)
+
+
+def test_every_result_says_how_many_of_the_images_were_used(
+    net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for k in range(30):
+        place = tmp_path / "set" / f"class{k % 10}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (8 * k, 0, 0)).save(place / f"{k}.png")
+    base = ["--model", f"{net}:make", "--mean", "0", "--std", "1", "--data", f"folder:{tmp_path / 'set'}", "--quiet"]
+    sweep = ["sweep", "--max-shift", "1"]
+    for command in (["evaluate"], ["consistency"], sweep):
+        for extra, told in (
+            ([], "30 images"),
+            (["--split", "test"], "10 of 30 images"),
+            (["--limit", "9"], "9 of 30 im"),
+        ):
+            out = ["--out", str(tmp_path / f"{len(told)}.zarr")] if command is sweep else []
+            assert main([*command, *base, *extra, *out]) == 0
+            line = capsys.readouterr().out.splitlines()[0]
+            assert told in line
+            assert (" of 30" in line) == (" of 30" in told)
+
+
+def test_resize_crop_and_interpolation_reach_the_images(
+    net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for k in range(10):
+        (tmp_path / "set" / f"class{k}").mkdir(parents=True)
+        pixels = rng.integers(0, 256, (40, 57, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "set" / f"class{k}" / "a.png")
+    base = ["evaluate", "--model", f"{net}:make", "--mean", "0", "--std", "1", "--data", f"folder:{tmp_path / 'set'}"]
+    losses = []
+    for kind in ("nearest", "bicubic"):
+        assert main([*base, "--resize", "36", "--crop", "32", "--interpolation", kind, "--json"]) == 0
+        losses.append(json.loads(capsys.readouterr().out)["loss"])
+        model = sl.load_model(f"{net}:make", mean=0, std=1, resize=36, crop=32, interpolation=kind)
+        assert losses[-1] == sl.evaluate(model, sl.load_images(f"folder:{tmp_path / 'set'}")).loss
+    assert losses[0] != losses[1]
+    assert "resize must be at least 32" in failing(capsys, *base, "--resize", "8", "--crop", "32")
+    assert "input size (32, 32) and crop (16, 16), give one" in failing(
+        capsys, *base, "--input-size", "32", "--crop", "16"
+    )
 
 
 def test_a_gpu_checkpoint_with_prefixes(net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,6 +50,7 @@ def features(
     format: o.Format = "png",  # noqa: A002
     limit: o.Limit = None,
     data_root: o.DataRoot = None,
+    split: o.Split = None,
     seed: o.Seed = 0,
 ) -> o.Answer:
     """Show what every layer makes of a blank input, and of the average over many images: border artefacts.
@@ -62,7 +63,7 @@ def features(
 
     check_format(format)
     check_target(out)
-    images = None if average is None else o.images_of(average, data_root, limit)
+    images = None if average is None else o.images_of(average, data_root, limit, split)
     loaded = model.load(shell, images)
     with shell.progress("looking", "images") as report:
         run = maps.features(
@@ -187,6 +188,7 @@ def neurons(
     ] = False,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Number of images; a few hundred are enough.")] = 256,
     data_root: o.DataRoot = None,
+    split: o.Split = None,
     seed: o.Seed = 0,
 ) -> o.Answer:
     """Find the channels that respond at a border as they never do inside, and what they do to the predictions.
@@ -195,7 +197,7 @@ def neurons(
     """
     from shiftlens.lens.neurons import neurons as measure
 
-    images = o.images_of(data, data_root, limit)
+    images = o.images_of(data, data_root, limit, split)
     loaded = model.load(shell, images)
     with shell.progress("looking", "images") as report:
         run = measure(loaded, images, layers=o.names(layers), impact=not no_impact, seed=seed, progress=report)

@@ -83,7 +83,7 @@ def repair(
     if finetune_shift is not None and not finetune_epochs:
         raise InputError("--finetune-shift needs --finetune-epochs: without them nothing is shown")
     check_run_target(out)
-    test = None if data is None else o.images_of(data, data_root, limit)
+    test = None if data is None else o.images_of(data, data_root, limit, "test" if adapts else None)
     loaded = model.load(shell, test)
     origin = surgery.origin_of(model.model, loaded)
     train = o.images_of(data, data_root, limit, "train") if data is not None and adapts else None

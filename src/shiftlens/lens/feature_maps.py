@@ -27,7 +27,7 @@ from shiftlens.lens.map_scores import LEAVES, scores_of_average, scores_of_pictu
 from shiftlens.lens.moments import Moments
 from shiftlens.lens.repadding import Repadded
 from shiftlens.models.loading import Model, as_model
-from shiftlens.models.matching import on_input_grid
+from shiftlens.models.matching import held_out, on_input_grid
 from shiftlens.models.probing import evaluating
 from shiftlens.progress_bar import shows_progress
 from shiftlens.sweeps.header import software_versions
@@ -127,6 +127,7 @@ def features(
         wanted = as_model(model, average, device=device)
     module, asked, target = net_of(wanted), _controls(controls), resolve_device(device)
     if average is not None:
+        average = held_out(wanted, average)
         average, size = on_input_grid(_sized(wanted, size), average)
     seen = shown(_sized(wanted, size), picture, seed)
     with Unseen(module) as unseen:

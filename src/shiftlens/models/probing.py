@@ -64,20 +64,10 @@ def evaluating(module: Classifier) -> Iterator[None]:
 
 
 def scores_of(output: Any) -> Float[Tensor, "n k"]:
-    """Find the scores in what a net returned.
+    """Find the scores in what a net returned: floating point, [n, k] with k at least 2; else `ModelOutputError`.
 
     Understood: a tensor; anything with `.logits`; a mapping with `logits`, else its first tensor; the first tensor of a
     tuple or list.
-
-    Returns
-    -------
-    Tensor
-        Floating point, [n, k] with k at least 2.
-
-    Raises
-    ------
-    ModelOutputError
-        Nothing like that.
     """
     found = output
     if not isinstance(found, Tensor) and isinstance(getattr(found, "logits", None), Tensor):

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from shiftlens.naming import of_source
+
 Progress = Callable[[int, int], None]
 """Told the evaluations (images x shifts, controls too) done so far and in all: at the start (what was there already),
 after every chunk, and about once a second inside a long one."""
@@ -132,9 +134,11 @@ class SweepStats:
     half_width: float | None = None
     half_width_of_others: float | None = None
 
-    def images_text(self) -> str:
-        """How many images."""
-        return f"{'' if self.half_width is None else f'{self.n_images_used:,} of '}{self.n_images:,} images"
+    def images_text(self, n_source: int | None = None) -> str:
+        """How many images of a source's, or of those that an adaptive sweep may take."""
+        if self.half_width is None:
+            return f"{of_source(self.n_images, n_source)} images"
+        return f"{self.n_images_used:,} of {self.n_images:,} images"
 
     def known_lines(self) -> list[str]:
         """How well an adaptive sweep knows the accuracies: over its own images, and over others of the same kind."""
