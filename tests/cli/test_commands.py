@@ -450,6 +450,16 @@ def test_the_list_of_commands_cuts_no_summary(capsys: pytest.CaptureFixture[str]
     assert "an interrupted sweep is resumed by the same command." in out
 
 
+@pytest.mark.parametrize(("typed", "completed"), [("swe", "sweep"), ("sweep --half", "--half-width")])
+def test_a_shell_completes_commands_and_options(typed: str, completed: str) -> None:
+    asked = {"_SHIFTLENS_COMPLETE": "complete_bash", "COMP_WORDS": f"shiftlens {typed}"}
+    asked["COMP_CWORD"] = str(len(typed.split()))
+    done = subprocess.run(
+        [sys.executable, "-m", "shiftlens"], env={**os.environ, **asked}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.split()) == (0, [completed]), done.stderr
+
+
 def test_progress_on_a_pipe_is_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     from shiftlens import progress_bar
     from shiftlens.cli import console

@@ -26,7 +26,6 @@ app = typer.Typer(
     name="shiftlens",
     cls=Group,
     help="Audit a vision model's spatial behaviour: evaluate it under every shift of the image.",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

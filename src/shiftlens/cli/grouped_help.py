@@ -34,6 +34,7 @@ PANELS: Mapping[str, tuple[str, ...]] = {
 PLACEHOLDERS: Mapping[str, str] = {
     "model": "SPEC",
     "weights": "FILE",
+    "weights_key": "KEY",
     "mean": "R,G,B",
     "std": "R,G,B",
     "input_size": "H|HxW",
@@ -41,6 +42,10 @@ PLACEHOLDERS: Mapping[str, str] = {
     "data": "SPEC",
     "average": "SPEC",
     "split": "train|test|all",
+    "resize": "PIXELS",
+    "crop": "H|HxW",
+    "interpolation": "NAME",
+    "label_map": "FILE",
     "shift": "DX DY",
     "max_shift": "N|YxX",
     "step": "PIXELS",

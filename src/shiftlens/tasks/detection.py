@@ -113,8 +113,9 @@ class Detection(Task):
         return np.asarray((targets[:, :, 4] != NO_OBJECT).sum(axis=1), dtype=np.int64)
 
     def prepare(self, reference: Tensor, targets: Tensor) -> State:
-        """The tables of boxes."""
-        return {"objects": targets.double()}
+        """The tables of boxes, with as many rows as the fullest of these images needs."""
+        most = int((targets[:, :, 4] != NO_OBJECT).sum(1).max())
+        return {"objects": targets[:, :most].double()}
 
     def outcome(self, outputs: Tensor, shifts: Tensor | None, state: State) -> dict[str, Tensor]:
         """Rows of a batch of detections; see the class."""
