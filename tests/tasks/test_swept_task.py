@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,10 @@ class Drift(Task):
 
 
 DRIFT = Drift()
+
+
+class InMetres(Drift):
+    variables = tuple(replace(each, unit="m") if each.name == "drift" else each for each in Drift.variables)
 
 
 class Net(nn.Module):
@@ -277,6 +282,10 @@ def test_an_interrupted_sweep_is_resumed_to_the_same_bytes(tmp_path: Path, chunk
     assert 0 < part.n_written <= N
     with pytest.raises(StoreError, match="another task: drift, this run has classification; choose another path"):
         swept(tmp_path / "part.zarr", task="classification")
+    with pytest.raises(
+        StoreError, match=r"with other variables of the task drift: .*'unit': 'px'.*, this run has .*'m'"
+    ):
+        swept(tmp_path / "part.zarr", task=InMetres())
     again = swept(tmp_path / "part.zarr", controls=("flip",))
     assert small.tree(again.path) == small.tree(whole.path)
 
