@@ -18,7 +18,8 @@ from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.models.loading import Model, model_and_images
 from shiftlens.models.matching import MAX_PIXELS, LabelMap, labelled_for, on_input_grid, scores_for
 from shiftlens.models.probing import evaluating
-from shiftlens.naming import Printed
+from shiftlens.naming import Printed, of_source
+from shiftlens.progress_bar import shows_progress
 from shiftlens.shifts import Fill, Shift, translate
 from shiftlens.stats import mean_interval, wilson
 
@@ -32,7 +33,7 @@ class Evaluation(Printed):
 
     `accuracy` and `per_class` are shares from 0 to 1 (None for a class without images), intervals are 95 % (Wilson for
     shares, Student's t for the loss; None for one image), `loss` is the mean cross-entropy in nats; `model` and `data`
-    name what was evaluated.
+    name what was evaluated, `n_source` is how many images the source holds of which these are `n`.
     """
 
     accuracy: float
@@ -45,10 +46,12 @@ class Evaluation(Printed):
     fill: str
     model: str
     data: str
+    n_source: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `shiftlens evaluate --json`."""
-        return vars(self) | {
+        facts = {name: value for name, value in vars(self).items() if name != "n_source"}
+        return facts | {
             "accuracy_interval": list(self.accuracy_interval),
             "loss_interval": None if self.loss_interval is None else list(self.loss_interval),
             "shift": [self.shift.dx, self.shift.dy],
@@ -62,12 +65,13 @@ class Evaluation(Printed):
         worst = min(seen, key=lambda name: seen[name])
         return [
             f"{self.model} on {self.data}: accuracy {100 * self.accuracy:.2f} % [{low:.2f}, {high:.2f}], "
-            f"loss {self.loss:.4f} nats{spread} "
-            f"({self.n:,} images, shift ({self.shift.dx}, {self.shift.dy}), fill {self.fill})",
+            f"loss {self.loss:.4f} nats{spread} ({of_source(self.n, self.n_source)} images, "
+            f"shift ({self.shift.dx}, {self.shift.dy}), fill {self.fill})",
             f"weakest class: {worst} {100 * seen[worst]:.1f} %",
         ]
 
 
+@shows_progress("evaluating", "images")
 def evaluate(
     model: Model | nn.Module | str | Path,
     images: ImageSet | str,
@@ -156,6 +160,7 @@ def evaluate(
         fill=parsed.name,
         model=model.name,
         data=images.name,
+        n_source=images.n_source,
     )
 
 

@@ -39,6 +39,11 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
+def of_source(n: int, n_source: int | None) -> str:
+    """How many images were used, and of how many where that is more: `6 of 30`."""
+    return f"{n:,}" if n_source in (None, n) else f"{n:,} of {n_source:,}"
+
+
 def distinct(names: Iterable[str]) -> list[str]:
     """The same names, the second and later of the same name numbered: some published sets name two classes alike.
 

@@ -21,7 +21,8 @@ from shiftlens.errors import InputError
 from shiftlens.models.loading import Model, model_and_images
 from shiftlens.models.matching import MAX_PIXELS, labelled_for, on_input_grid, scores_for
 from shiftlens.models.probing import evaluating
-from shiftlens.naming import Printed, unknown_name
+from shiftlens.naming import Printed, of_source, unknown_name
+from shiftlens.progress_bar import shows_progress
 from shiftlens.shifts import Fill, canvas
 from shiftlens.stats import Estimate, FloatArray, mean_estimate, wilson
 
@@ -63,6 +64,8 @@ class PairConsistency(Printed):
         Of the draws.
     model, data
         Names of what was measured.
+    n_source
+        How many images the source holds.
     """
 
     protocol: str
@@ -74,6 +77,7 @@ class PairConsistency(Printed):
     seed: int
     model: str
     data: str
+    n_source: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `shiftlens consistency --json`."""
@@ -96,10 +100,11 @@ class PairConsistency(Printed):
         """The same for people."""
         c, a = ((100 * e.value, 100 * e.lo, 100 * e.hi) for e in (self.consistency, self.accuracy))
         fill = "" if self.fill is None else f", fill {self.fill}"
+        n = of_source(self.consistency.n, self.n_source)
         return [
             f"{self.model} on {self.data}: consistency {c[0]:.2f} % [{c[1]:.2f}, {c[2]:.2f}], "
             f"accuracy of the same views {a[0]:.2f} % "
-            f"[{a[1]:.2f}, {a[2]:.2f}] ({self.consistency.n:,} images, {len(self.passes)} passes)",
+            f"[{a[1]:.2f}, {a[2]:.2f}] ({n} images, {len(self.passes)} passes)",
             f"protocol {self.protocol}: {PROTOCOLS[self.protocol]}{fill}; one pair an image",
         ]
 
@@ -115,6 +120,7 @@ class _Views:
     starts: Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
 
+@shows_progress("measuring", "images")
 def consistency(
     model: Model | nn.Module | str | Path,
     images: ImageSet | str,
@@ -207,6 +213,7 @@ def consistency(
         seed,
         model.name,
         images.name,
+        images.n_source,
     )
 
 

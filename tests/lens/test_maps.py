@@ -144,7 +144,7 @@ def test_inputs_by_name_and_file(tmp_path: Path) -> None:
     assert not run.is_empty
     for k in (1, 3):  # as many rows as a picture may have channels
         Image.fromarray(pixels[:k]).save(tmp_path / "low.png")
-        shown = pictures.shown(model, tmp_path / "low.png", 0).x[0]
+        shown = pictures.shown(model, str(tmp_path / "low.png"), 0)[0]
         expected = fit(pixels[:k], (32, 32), None, "bilinear", lambda: "here").transpose(2, 0, 1)
         back = shown * 0.25 + torch.tensor([0.5, 0.4, 0.3])[:, None, None]
         assert np.array_equal((255 * back).round().byte().numpy(), expected)

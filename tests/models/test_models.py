@@ -29,6 +29,8 @@ from shiftlens.models.matching import on_input_grid
 from shiftlens.models.runs import save_run
 from shiftlens.nn import VGG
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* declares no preprocessing")
+
 
 def net(seed: int = 0, **arguments: object) -> VGG:
     torch.manual_seed(seed)
@@ -180,7 +182,7 @@ def test_what_is_no_table_of_scores(output: object, message: str) -> None:
     with pytest.raises(ModelOutputError, match=message):
         scores_of(output)
     with pytest.raises(InputError, match=f"is no classifier for two pictures.*{message}"):
-        wrap(lambda x: output, size=8)
+        _ = wrap(lambda x: output, size=8).n_classes
 
 
 def test_one_row_for_two_pictures() -> None:
@@ -693,3 +695,51 @@ def test_a_look_at_a_net_leaves_what_its_first_call_sets_to_the_first_image() ->
     model = wrap(net, mean=0.5, std=0.5, size=8)
     assert (model.n_classes, model.n_channels) == (4, 3)
     assert net.scale is None
+
+
+# ---- a model is used like its module
+
+
+def test_a_model_is_called_indexed_and_iterated_like_its_module() -> None:
+    module = VGG("vgg6", width=2, n_classes=3).eval()
+    model = wrap(module, mean=0.5, std=0.25, size=32)
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.equal(model(x), module(x))
+    assert model[0][3] is module[0][3]
+    assert isinstance(model[:2], nn.Sequential)
+    assert len(model) == len(module) == 4
+    assert [*model] == [*module]
+    module.train()
+    assert model(x).requires_grad  # in the module's own mode
+
+
+def test_a_model_without_a_length_raises_what_its_module_does() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1)
+
+    model = wrap(Net(), mean=0, std=1)
+    assert model
+    for use in (lambda it: it[0], len, iter):
+        with pytest.raises(TypeError) as theirs:
+            use(model.module)
+        with pytest.raises(TypeError) as ours:
+            use(model)
+        assert str(ours.value) == str(theirs.value)
+
+
+def test_a_model_is_no_module() -> None:
+    with pytest.raises(InputError, match=r"expected an nn\.Module or a callable, got Model"):
+        wrap(wrap(net()))  # type: ignore[arg-type]
+
+
+def test_a_model_shows_itself_in_a_notebook() -> None:
+    names = ["<b>cat</b>", "dog", "emu"]
+    model = wrap(VGG("vgg6", width=2, n_classes=3), mean=0.5, std=0.25, size=32, class_names=names, name="<script>")
+    shown = model._repr_html_()
+    assert "<script>" not in shown
+    assert "<b>" not in shown
+    for text in ("&lt;script&gt;", "<th>network</th><td>VGG</td>", "32x32", "3 (&lt;b&gt;cat&lt;/b&gt;, dog, emu"):
+        assert text in shown
+    assert len(repr(model)) < 100
+    assert "\n" not in repr(model)

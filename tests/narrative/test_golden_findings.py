@@ -96,7 +96,7 @@ def others_said() -> dict[str, Callable[[], Any]]:
         made[1] = with_header(made[1], plan=replace(PLAN, dtype="bfloat16"))
         return compared(made, n_resamples=FEW).findings
 
-    images = load_images("digits", limit=30)
+    images = load_images("digits", split="test", limit=30)
     net = VGG("vgg6", width=2, downsample="stride")
     return {
         "comparison": compare,

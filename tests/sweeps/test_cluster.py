@@ -70,7 +70,7 @@ def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_gpu_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected device auto or cpu, got cuda"):
-        sweep(wrap(darkest), pictures(), GRID, out=tmp_path / "s.zarr", cluster="local", device="cuda")
+        sweep(wrap(darkest, mean=0, std=1), pictures(), GRID, out=tmp_path / "s.zarr", cluster="local", device="cuda")
 
 
 def test_nobody_at_the_address_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

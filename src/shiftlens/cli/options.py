@@ -47,6 +47,10 @@ LabelMap = Annotated[
         help='JSON file that names the model\'s class of each class: {"cat": "tabby", "dog": 207}.',
     ),
 ]
+Split = Annotated[
+    str | None,
+    typer.Option("--split", help="train, test or all (default: test, or all where a source has no splits)."),
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(
@@ -91,6 +95,13 @@ class ModelOptions(Options):
         None
     )
     input_size: InputSize = None
+    resize: Annotated[
+        int | None, typer.Option("--resize", min=1, help="Shorter side of an image in pixels, before it is cropped.")
+    ] = None
+    crop: Annotated[str | None, typer.Option("--crop", help="What is cut out of the middle: the input size.")] = None
+    interpolation: Annotated[
+        str | None, typer.Option("--interpolation", help="nearest, bilinear, bicubic, lanczos, box or hamming.")
+    ] = None
     device: Device = "auto"
 
     def load(self, shell: Shell, images: ImageSet | None = None) -> Model:
@@ -104,6 +115,9 @@ class ModelOptions(Options):
             mean=self.mean,
             std=self.std,
             input_size=size(self.input_size, "--input-size"),
+            resize=self.resize,
+            crop=size(self.crop, "--crop"),
+            interpolation=self.interpolation,
             picture_size=None if images is None else images.size,
             picture_channels=None if images is None else images.n_channels,
             device=self.device,
@@ -120,16 +134,17 @@ class ImageOptions(Options):
     data: Annotated[str, typer.Option("--data", help=f"{DATA}.")] = "digits"
     limit: Limit = None
     data_root: DataRoot = None
+    split: Split = None
 
-    def load(self, shell: Shell, *, split: str = "test") -> ImageSet:
+    def load(self, shell: Shell) -> ImageSet:
         """Open the images; what they note (such as JPEG compression) is printed."""
-        images = images_of(self.data, self.data_root, self.limit, split)
+        images = images_of(self.data, self.data_root, self.limit, self.split)
         for note in images.notes:
             shell.say(f"note: {note}")
         return images
 
 
-def images_of(spec: str, data_root: Path | None, limit: int | None = None, split: str = "test") -> ImageSet:
+def images_of(spec: str, data_root: Path | None, limit: int | None = None, split: str | None = None) -> ImageSet:
     """Open images by what the options say; a download is announced."""
     from shiftlens.data.images import load_images
 

@@ -63,16 +63,12 @@ class Pictures(Protocol):
 
 
 class Source(NamedTuple):
-    """What a kind of source opens.
-
-    `labels` and `class_names` are of all its `pictures`; `chosen` are the positions of the split that was asked for,
-    None where the source has no splits of its own.
-    """
+    """What a kind of source opens: pictures of the split that was asked for, of all where it `has_splits` not."""
 
     pictures: Pictures
     labels: Int64[np.ndarray, " n"]
     class_names: list[str] | None
-    chosen: Int64[np.ndarray, " k"] | None = None
+    has_splits: bool = False
     natural_flip: bool = True
 
 
@@ -83,8 +79,8 @@ class EncodedPictures:
     size: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
 
-    def encoded(self, positions: Iterable[int]) -> Iterator[bytes]:
-        """The bytes of each picture's file, one after the other."""
+    def encoded(self, position: int) -> bytes:
+        """The bytes of a picture's file."""
         raise NotImplementedError
 
     def where(self, position: int) -> str:
@@ -93,14 +89,12 @@ class EncodedPictures:
 
     def read(self, positions: Iterable[int]) -> Iterator[Pixels]:
         """Decoded pixels at each position."""
-        wanted = list(positions)
-        for position, data in zip(wanted, self.encoded(wanted), strict=True):
-            yield decode(data, self.where(position))
+        return (decode(self.encoded(position), self.where(position)) for position in positions)
 
     def facts(self, positions: Iterable[int]) -> Iterator[Fact]:
         """Checksum of the file's bytes, size and kind from its header; pixels are not decoded."""
-        wanted = list(positions)
-        for position, data in zip(wanted, self.encoded(wanted), strict=True):
+        for position in positions:
+            data = self.encoded(position)
             header = read_header(data, self.where(position))
             yield Fact(hashlib.sha256(data).digest(), header.size, header.is_jpeg)
 
@@ -131,8 +125,7 @@ class ArrayPictures:
 
     def read(self, positions: Iterable[int]) -> Iterator[Pixels]:
         """Pixels at each position."""
-        for position in positions:
-            yield to_eight_bits(self._nhwc[position])
+        return (to_eight_bits(self._nhwc[position]) for position in positions)
 
     def facts(self, positions: Iterable[int]) -> Iterator[Fact]:
         """Checksum of the 8-bit pixels."""

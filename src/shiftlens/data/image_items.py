@@ -113,10 +113,7 @@ def read_item(dataset: Any, position: int, where: str) -> tuple[Any, int]:
 def dataset_of(loader: DataLoader[Any]) -> Any:
     """The dataset behind a loader. Its batches are not used: pictures are taken one by one, each once, in order.
 
-    Warns
-    -----
-    UserWarning
-        What the loader itself does to pictures, or which ones it picks, is therefore lost.
+    What the loader itself does to pictures, or which ones it picks, is therefore lost, and a warning says so.
     """
     lost = []
     if loader.collate_fn not in (default_collate, default_convert):

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from shiftlens.data.example_images import WITHOUT_LABELS, EncodedPictures, Source
-from shiftlens.data.folders import SPLIT_FOLDERS, pick_split
+from shiftlens.data.folders import SPLIT_FOLDERS, pick_splits
 from shiftlens.errors import InputError
 from shiftlens.naming import distinct, one_line
 from shiftlens.paths import entries_of, kind_of
@@ -76,15 +76,14 @@ class ParquetPictures(EncodedPictures):
         file = int(np.searchsorted(self._file_starts, position, side="right")) - 1
         return f"picture {position} (row {position - self._file_starts[file]} of {self._files[file]})"
 
-    def encoded(self, positions: Iterable[int]) -> Iterator[bytes]:
-        """The `bytes` of each row's picture."""
-        for position in positions:
-            group = int(np.searchsorted(self._starts, position, side="right")) - 1
-            with self._lock:
-                data = self._rows(group)[position - int(self._starts[group])]
-            if data is None:
-                raise InputError(f"{self.where(position)} has no bytes, only a path or nothing: embed the pictures")
-            yield data
+    def encoded(self, position: int) -> bytes:
+        """The `bytes` of the row's picture."""
+        group = int(np.searchsorted(self._starts, position, side="right")) - 1
+        with self._lock:
+            data = self._rows(group)[position - int(self._starts[group])]
+        if data is None:
+            raise InputError(f"{self.where(position)} has no bytes, only a path or nothing: embed the pictures")
+        return data
 
     def _rows(self, group: int) -> _Rows:
         """All pictures of a row group, from the cache if they are there."""
@@ -204,8 +203,7 @@ def open_parquet(path: Path, split: str) -> Source:
         except (OSError, ValueError, NotImplementedError) as error:
             raise InputError(f"{file} cannot be read as parquet: {one_line(error)}") from error
     everything = np.concatenate(labels)
-    chosen = np.arange(len(everything), dtype=np.int64) if whole else None
-    return Source(ParquetPictures(files, column, group_rows), everything, names, chosen)
+    return Source(ParquetPictures(files, column, group_rows), everything, names, whole)
 
 
 def _parquet_files(folder: Path) -> list[Path]:
@@ -227,7 +225,7 @@ def _files_of_split(path: Path, split: str) -> tuple[list[Path], bool]:
             by_split.setdefault(name, []).append(file)
     whole = bool(by_split) and set(by_split) != {"train"}
     if by_split:
-        files = by_split[pick_split(by_split, split, str(path))]
+        files = sorted(file for name in pick_splits(by_split, split, str(path)) for file in by_split[name])
     sets = sorted({_folder_of_set(file) for file in files})
     if len(sets) > 1:
         raise InputError(f"{path} holds several data sets, name one of them: {', '.join(map(str, sets[:4]))}")

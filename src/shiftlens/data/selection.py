@@ -6,17 +6,36 @@ library can change: the same images on every machine, with every NumPy version.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Int64, UInt64
 
 from shiftlens.errors import InputError
 
-SPLITS = ("train", "test")
+SPLITS = ("train", "test", "all")
 
 # One stream each, so that the images picked by a limit do not depend on who was held out, and the other way round.
 _SPLIT_STREAM = 1
 _LIMIT_STREAM = 2
 _TEST_PART = 5  # one in five is held out
+
+
+def positions_in(asked: Any, n: int) -> Int64[np.ndarray, " k"]:
+    """Positions in a set of `n` images: whole numbers, negative ones from the end, a slice, or one truth value each."""
+    if isinstance(asked, slice):
+        return np.arange(n, dtype=np.int64)[asked]
+    positions = np.asarray(asked)
+    if positions.dtype == np.bool_ and positions.shape == (n,):
+        return np.flatnonzero(positions).astype(np.int64)
+    if positions.ndim != 1 or (positions.size and positions.dtype.kind not in "iu"):
+        found = f"shape {positions.shape} of {positions.dtype}"
+        raise InputError(f"positions must be a list of whole numbers, got {found}")
+    positions = positions.astype(np.int64)
+    bad = (positions < -n) | (positions >= n)
+    if bad.any():
+        raise IndexError(f"position {positions[bad][0]} of a set of {n} pictures")
+    return np.where(positions < 0, positions + n, positions)
 
 
 def scrambled(positions: Int64[np.ndarray, " n"], seed: int) -> UInt64[np.ndarray, " n"]:

@@ -26,6 +26,7 @@ from shiftlens.engine.shared.dedup import DedupEvaluator
 from shiftlens.engine.window_evaluator import raw_scores
 from shiftlens.engine.workers import Net
 from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.models.adapting import TaskModel
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid, translate
@@ -110,6 +111,7 @@ class Check:
         self._values = fill.normalised(model.preprocessing.mean, model.preprocessing.std) if fill.is_constant else fill
         self._places = self._spread()
         self._copies = 1
+        self._compared = model.compared if isinstance(model, TaskModel) else None
         self._exact = self._reference()
         self._tolerance = TOLERANCE
         if len(self._exact):
@@ -180,7 +182,8 @@ class Check:
         """Logits of each window by itself, as many as there is time for; `_places` are then those that have any.
 
         A window on which the module raises, or gives numbers that are not finite, is left out: the images at hand may
-        have none like it. Where it raises on all, that is an error.
+        have none like it. Where it raises on all, that is an error. Of outputs that come in an order, windows in which
+        rounding decides it are left out too.
         """
         begin = self._clock()
         net = self._net()
@@ -195,7 +198,8 @@ class Check:
             except ModelOutputError as error:
                 failure = failure or error
                 continue
-            if torch.isfinite(scores).all() and (not found or scores.shape == found[0].shape):
+            fits = torch.isfinite(scores).all() and (not found or scores.shape == found[0].shape)
+            if fits and self._holds_still(net, place, scores):
                 found.append(scores)
                 places.append(place)
         if failure is not None and not found:
@@ -219,12 +223,11 @@ class Check:
             self._copies = 2
             return scores
 
-    @staticmethod
-    def _forward(net: Net, batch: Tensor) -> Tensor:
+    def _forward(self, net: Net, batch: Tensor) -> Tensor:
         scores = raw_scores(net, batch)
         if len(scores) != len(batch):
             raise ModelOutputError(f"the model gave {len(scores)} rows of logits for a batch of {len(batch)}")
-        return kept(scores)
+        return kept(scores if self._compared is None else self._compared(scores))
 
     def _refuse_unsteady(self) -> None:
         """Alone against in a batch, in another order and with other neighbours, by another copy of the module."""
@@ -260,12 +263,20 @@ class Check:
         """How far a change of the input as small as rounding moves the logits."""
         net = self._net()
         noise = torch.Generator().manual_seed(0)
-        found = []
-        for place in self._places[:FEWEST]:
-            window = self._window_at(place)
-            change = torch.randn(window.shape, generator=noise, dtype=window.dtype).to(window.device)
-            found.append(self._alone(net, window * (1 + ROUNDING * change)))
+        found = [self._nudged(net, place, noise) for place in self._places[:FEWEST]]
         return distance(self._exact[: len(found)], torch.cat(found))
+
+    def _holds_still(self, net: Net, place: tuple[int, int], scores: Tensor) -> bool:
+        """Whether the order of a window's outputs is not decided by rounding; True where they have none."""
+        if self._compared is None:
+            return True
+        window = self._window_at(place)
+        return all(distance(scores, self._alone(net, each)) <= TOLERANCE for each in nudges(window))
+
+    def _nudged(self, net: Net, place: tuple[int, int], noise: torch.Generator) -> Tensor:
+        """Logits of a window whose pixels are changed as little as rounding does."""
+        window = self._window_at(place)
+        return self._alone(net, nudged(window, noise, ROUNDING))
 
     def _difference(self, plan: Plan, tolerance: float) -> str:
         try:
@@ -325,6 +336,18 @@ class Check:
             shift = np.array([self._places[k][1] for k in which[-1]])
             found.append(evaluator.scores(self._pictures[picture], shift))
         return torch.cat(found), torch.from_numpy(np.concatenate(which))
+
+
+def nudged(window: Tensor, noise: torch.Generator, size: float) -> Tensor:
+    """A window whose pixels are changed at random by a share of themselves."""
+    change = torch.randn(window.shape, generator=noise, dtype=window.dtype).to(window.device)
+    return window * (1 + size * change)
+
+
+def nudges(window: Tensor) -> list[Tensor]:
+    """A window with some changes of ten times what rounding does."""
+    noise = torch.Generator().manual_seed(0)
+    return [nudged(window, noise, 10 * ROUNDING) for _ in range(3)]
 
 
 def most_windows(model: Model, h: int, w: int) -> int:

@@ -6,6 +6,7 @@ so that a resume on another day computes the same numbers. `prepare` turns a pla
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -87,6 +88,7 @@ def make_plan(
     batch_size: int | None = None,
     n_groups: int = 1,
     task: Task = CLASSIFICATION,
+    told: Callable[[float], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Plan:
     """Choose how a sweep is computed.
@@ -114,6 +116,8 @@ def make_plan(
         1 + the number of controls.
     task
         What will be measured; without margins (`can_settle`), `auto` takes no bfloat16.
+    told
+        Told how many evaluations a second the plan reached, where that was measured.
     clock
         Seconds from any moment on.
 
@@ -134,7 +138,7 @@ def make_plan(
         check = Check(model, images, grid, fill, dtype=dtype, device=target, batch_size=batch_size, clock=clock)
     search = tuning.Search(model, images, grid, fill, n_evaluations, dtype, batch_size, check, budget)
     if target.type != "cpu" and engine != "dedup":
-        plan = device_plan.choose(search)
+        best = device_plan.choose(search)
     else:
         direct = best = tuning.choose(search)
         # Looking for the best cut takes as long as some images do.
@@ -143,7 +147,9 @@ def make_plan(
             best = with_cut(search, direct, required=engine == "dedup")
         if engine != "dedup":
             best = tuning.compiled(search, best, direct)
-        plan = best[1]
+    plan = best[1]
+    if told is not None and 0 < best[0] < math.inf:
+        told(best[0])
     plan = replace(plan, cut_short=budget.cut_short)
     # Who asks for bfloat16 by name gets that and nothing else.
     if dtype == "auto" and plan.dtype == "bfloat16":

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from shiftlens.errors import InputError
-from shiftlens.graph import Graph, OpKey, Site
+from shiftlens.graph import OpKey, Site
 from shiftlens.graph.flow import tensors_in
 from shiftlens.graph.watching import Watch
 from shiftlens.models.probing import evaluating
@@ -130,26 +130,9 @@ def capture(module: nn.Module, sites: Iterable[Site], visit: Visit, *, after: bo
 
 
 def maps_of(
-    module: nn.Module, graph: Graph, x: Float[Tensor, "n c h w"], *, after: bool = True
+    module: nn.Module, sites: Iterable[Site], x: Float[Tensor, "n c h w"], *, after: bool = True
 ) -> dict[str, Float[Tensor, "n c h w"]]:
-    """Copies of every site's map for some pictures, by site name, in call order.
-
-    Parameters
-    ----------
-    module
-        The net, run in evaluation mode and without gradients.
-    graph
-        Its sites.
-    x
-        The net's input: normalised pictures.
-    after
-        See `capture`.
-
-    Raises
-    ------
-    InputError
-        An empty batch.
-    """
+    """Copies of the sites' maps for some normalised pictures, by site name, in the order of `sites`; see `capture`."""
     if len(x) == 0:
         raise InputError("expected at least one picture, got an empty batch")
     found: dict[str, Tensor] = {}
@@ -157,6 +140,7 @@ def maps_of(
     def keep(site: Site, made: Tensor) -> None:
         found[site.name] = made.clone()
 
-    with torch.no_grad(), evaluating(module), capture(module, graph, keep, after=after):
+    sites = tuple(sites)
+    with torch.no_grad(), evaluating(module), capture(module, sites, keep, after=after):
         module(x)
-    return {site.name: found[site.name] for site in graph if site.name in found}
+    return {site.name: found[site.name] for site in sites if site.name in found}

@@ -149,7 +149,7 @@ class FeatureRun(Printed):
     @property
     def shown(self) -> str:
         """What the one image was: the name that table, findings and figures give its scores."""
-        return f"blank input ({self.input})" if self.is_empty else f"image {self.input}"
+        return f"{'blank input' if self.is_empty else 'image'} ({self.input})"
 
     @property
     def averaged(self) -> str:

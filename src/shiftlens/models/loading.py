@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 import re
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -17,26 +17,17 @@ from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError
 from shiftlens.models.checkpoints import fit_weights, named_as, read_weights
 from shiftlens.models.factories import call_factory
+from shiftlens.models.matching import held_out
 from shiftlens.models.probing import Classifier, Probe, evaluating, scores_of
 from shiftlens.models.programs import refuse_program
 from shiftlens.models.runs import load_run
 from shiftlens.models.runspec import MODEL_JSON
 from shiftlens.models.wrapping import Model, build_model, wrap
-from shiftlens.models.zoo import (
-    classes_in,
-    timm_net,
-    timm_preprocessing,
-    timm_pretrained,
-    torchvision_classes,
-    torchvision_net,
-    torchvision_preprocessing,
-    torchvision_pretrained,
-)
+from shiftlens.models.zoo import LIBRARIES, classes_in
 from shiftlens.naming import nearest, unknown_name
 from shiftlens.paths import kind_of
 
 __all__ = [
-    "MODEL_KINDS",
     "Classifier",
     "Model",
     "Preprocessing",
@@ -64,52 +55,28 @@ class Loaded:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
-    n_classes: int | None = None
-    """Where a library's net was built for another number of classes than the library's own."""
 
 
-def _torchvision(name: str, weights: str | Path | None, key: str | None = None) -> Loaded:
-    preprocessing = torchvision_preprocessing(name)
+def _library_net(kind: str, name: str, weights: str | Path | None, key: str | None) -> Loaded:
+    library, spec = LIBRARIES[kind], f"{kind}:{name}"
     if weights is None:
-        module, names = torchvision_pretrained(name)
-        return Loaded(module, preprocessing, names)
-    loaded = _library_net(f"torchvision:{name}", weights, key, lambda n: torchvision_net(name, n), preprocessing)
-    names = torchvision_classes(name)
-    # Weights in a file for as many classes are taken to be for the same ones; random ones know none.
-    return loaded if weights == RANDOM or loaded.n_classes else replace(loaded, class_names=names)
-
-
-def _timm(name: str, weights: str | Path | None, key: str | None = None) -> Loaded:
-    if weights is None:
-        module = timm_pretrained(name)
-        return Loaded(module, timm_preprocessing(name, module))
-    return _library_net(f"timm:{name}", weights, key, lambda n: timm_net(name, n), None)
-
-
-def _library_net(
-    spec: str,
-    weights: str | Path,
-    key: str | None,
-    build: Callable[[int | None], nn.Module],
-    preprocessing: Preprocessing | None,
-) -> Loaded:
-    module = build(None)
+        module, names = library.pretrained(name)
+        return Loaded(module, library.preprocessing(name, module), names)
+    module = library.net(name, None)
     notes: list[str] = []
-    n_classes = None
+    names = None
     if weights != RANDOM:
         state = named_as(module, read_weights(weights, key, notes), notes)
         n_classes = classes_in(module, state)
+        # Weights for as many classes as the default ones are taken to be for the same; random ones know none.
+        names = library.class_names(name) if n_classes is None else None
         if n_classes is not None:
-            module = build(n_classes)
+            module = library.net(name, n_classes)
         fit_weights(module, state, f"{spec} (from {weights})", notes)
         notes.append(
             f"{spec}: preprocessing is that of its default weights; yours may differ (--mean, --std, --input-size)"
         )
-    return Loaded(module, preprocessing or timm_preprocessing(spec, module), None, tuple(notes), n_classes)
-
-
-MODEL_KINDS: dict[str, Callable[..., Loaded]] = {"torchvision": _torchvision, "timm": _timm}
-"""Libraries whose nets are named `KIND:NAME`: of NAME, the weights and the key in their file."""
+    return Loaded(module, library.preprocessing(name, module), names, tuple(notes))
 
 
 def _own_code(spec: str, weights: str | Path | None, key: str | None) -> Loaded:
@@ -149,6 +116,9 @@ def load_model(
     mean: Numbers | None = None,
     std: Numbers | None = None,
     input_size: Size | None = None,
+    resize: int | None = None,
+    crop: Size | None = None,
+    interpolation: str | None = None,
     picture_size: Size | None = None,
     picture_channels: int | None = None,
     device: str = "auto",
@@ -169,6 +139,9 @@ def load_model(
         Pixel range 0 to 1, one number or one a channel, in place of what the model declares.
     input_size
         H or HxW in pixels, in place of what the model declares.
+    resize, crop, interpolation
+        How images of another size come to it: their shorter side becomes `resize` pixels, by `nearest`, `bilinear`,
+        `bicubic`, `lanczos`, `box` or `hamming`, and `crop` (the input size by another name) is cut out of the middle.
     picture_size
         (h, w) of the pictures: the input size of a model that declares none.
     picture_channels
@@ -198,19 +171,20 @@ def load_model(
     name, run = str(spec), run_of(spec)
     if weights_key is not None and weights in (None, RANDOM):
         raise InputError(f"a weights key is of a file: give --weights FILE beside --weights-key {weights_key}")
+    said: dict[str, Any] = {"mean": mean, "std": std, "size": input_size}
+    said |= {"resize": resize, "crop": crop, "interpolation": interpolation}
     if run is not None:
         if weights is not None:
             raise InputError(f"{name} holds its own weights; omit --weights")
-        overrides = {"mean": mean, "std": std, "size": input_size}
-        overrides |= {"picture_size": picture_size, "picture_channels": picture_channels}
-        model = load_run(run, name=name, overrides=overrides)
+        pictures = {"picture_size": picture_size, "picture_channels": picture_channels}
+        model = load_run(run, name=name, overrides=said | pictures)
     else:
         loaded = _load(name, weights, weights_key)
         if isinstance(loaded.module, nn.Module):
             loaded.module.eval()
         model = build_model(
             loaded.module,
-            loaded.preprocessing.overridden(mean=mean, std=std, size=input_size),
+            loaded.preprocessing.overridden(**said),
             name,
             class_names=loaded.class_names,
             picture_size=picture_size,
@@ -235,7 +209,7 @@ def as_model(model: Model | nn.Module | str | Path, images: ImageSet | None = No
         size, channels = (None, None) if images is None else (images.size, images.n_channels)
         model = load_model(model, picture_size=size, picture_channels=channels, device=device)
     elif isinstance(model, nn.Module):
-        model = wrap(model)
+        model = build_model(model, Preprocessing(), type(model).__name__)
     else:
         raise InputError(
             "expected a Model (load_model, wrap), an nn.Module or a spec such as 'torchvision:resnet18', got "
@@ -249,22 +223,23 @@ def as_model(model: Model | nn.Module | str | Path, images: ImageSet | None = No
 def model_and_images(
     model: Model | nn.Module | str | Path, images: ImageSet | str, *, device: str = "auto"
 ) -> tuple[Model, ImageSet]:
-    """Both arguments of a public function in their own form: see `as_model` and `as_images`."""
+    """Both arguments of a public function in their own form: see `as_model`, `as_images` and `held_out`."""
     images = as_images(images)
-    return as_model(model, images, device=device), images
+    model = as_model(model, images, device=device)
+    return model, held_out(model, images)
 
 
 def _load(name: str, weights: str | Path | None, key: str | None) -> Loaded:
     kind, _, rest = name.partition(":")
-    if kind in MODEL_KINDS and rest:
-        return MODEL_KINDS[kind](rest, weights, key)
+    if kind in LIBRARIES and rest:
+        return _library_net(kind, rest, weights, key)
     where, colon, factory = name.rpartition(":")
     if colon and factory.isidentifier():
         if where.endswith(".py") or re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", where):
-            best = nearest(where, [*MODEL_KINDS, "pretrained"])
+            best = nearest(where, [*LIBRARIES, "pretrained"])
             is_there = "." in where or kind_of(f"{where}.py") != "nothing" or importlib.util.find_spec(where)
             if best and not is_there:
-                raise unknown_name("model kind", where, [*MODEL_KINDS, "pretrained"], hint=best)
+                raise unknown_name("model kind", where, [*LIBRARIES, "pretrained"], hint=best)
             return _own_code(name, weights, key)
         raise InputError(f"model: {where} is neither a .py file nor a module name")
     if name.endswith(".py"):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import re
 import warnings
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.models.probing import scores_of
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line, printable, unknown_name
+
+_log = logging.getLogger(__name__)
 
 MAX_PIXELS = 2**18
 """Most pixels in one batch (256 pictures of 32 x 32)."""
@@ -62,6 +66,26 @@ def shown_as(images: ImageSet, n_channels: int, rule: Preprocessing) -> ImageSet
     return images.fitted(rule.size, rule.resize, rule.interpolation)
 
 
+def held_out(model: Model, images: ImageSet) -> ImageSet:
+    """The part of a source without splits that was left out when this model was trained on it; else the same images."""
+    asked, healed = model.training.get("asked"), model.training.get("healed")
+    tables = [asked, *(healed if isinstance(healed, list | tuple) else ())]
+    keys = ("images", "validation", "digest")
+    learnt = {str(table[key]) for table in tables if isinstance(table, Mapping) for key in keys if key in table}
+    test = None
+    with suppress(InputError):  # no class twice: nobody can have trained on a part of them
+        parts = [images.part(split, limited=False) for split in ("train", "test")] if learnt else []
+        if learnt & {images.name, *(part.digest for part in parts if part is not None)}:
+            test = images.part("test")
+    if test is None:
+        return images
+    _log.info(
+        f"{model.name} was trained on a part of {images.name}: {len(test):,} of {images.n_source:,} images, those that "
+        "were held out then are used (--split all for all)"
+    )
+    return test
+
+
 LabelMap = Mapping[str, str | int]
 """From each class of the images, by name, to the model's class, by name or number."""
 
@@ -93,6 +117,11 @@ def labelled_for(model: Model, images: ImageSet, label_map: LabelMap | str | Pat
         model, without names to match: nothing then says that the labels mean the same to both. Names of a model that
         are only the classes' numbers say nothing, and do not count as given.
     """
+    if not images.labelled:
+        but = "" if images.targets is None else f" but {images.targets.kind}"
+        raise InputError(
+            f"{images.name} has no class labels{but}: classification needs one for each image, other tasks none"
+        )
     known = tuple(model.class_names or ())
     known = () if known == _numbers(len(known)) else known
     if label_map is not None:

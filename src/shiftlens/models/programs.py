@@ -40,13 +40,7 @@ FACTORIES = {"TorchScript program": _TORCHSCRIPT, "torch.export program": _EXPOR
 
 
 def refuse_program(path: Path, what: str) -> None:
-    """Refuse a program where a `what` file is expected; the error's note is a factory that serves it as a model.
-
-    Raises
-    ------
-    InputError
-        The file is a TorchScript or `torch.export` program, or an ONNX model.
-    """
+    """Refuse a program where a `what` file is expected; the error's note is a factory that serves it as a model."""
     kind = _kind_of_program(path)
     if kind is None:
         return

@@ -37,7 +37,7 @@ from shiftlens.models.runspec import (
     read_spec,
 )
 from shiftlens.models.wrapping import Model, build_model
-from shiftlens.models.zoo import timm_net, torchvision_net
+from shiftlens.models.zoo import LIBRARIES
 from shiftlens.naming import one_line, unknown_name
 from shiftlens.nn.edits import carry_out
 from shiftlens.nn.vgg import VGG
@@ -75,8 +75,8 @@ class Factory:
 
 FACTORIES: dict[str, Factory] = {
     "shiftlens.nn.vgg:VGG": Factory(VGGArguments, lambda _, arguments: VGG(**arguments.model_dump())),
-    "torchvision:": Factory(LibraryArguments, lambda name, arguments: torchvision_net(name, arguments.num_classes)),
-    "timm:": Factory(LibraryArguments, lambda name, arguments: timm_net(name, arguments.num_classes)),
+    "torchvision:": Factory(LibraryArguments, lambda name, a: LIBRARIES["torchvision"].net(name, a.num_classes)),
+    "timm:": Factory(LibraryArguments, lambda name, a: LIBRARIES["timm"].net(name, a.num_classes)),
 }
 """Everything that a run directory can build. A key that ends with a colon is followed by a name of that library."""
 

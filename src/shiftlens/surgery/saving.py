@@ -10,10 +10,11 @@ from typing import Any
 from torch import nn
 
 from shiftlens.errors import InputError
-from shiftlens.models.loading import MODEL_KINDS, run_of
+from shiftlens.models.loading import run_of
 from shiftlens.models.runs import save_run
 from shiftlens.models.runspec import read_spec
 from shiftlens.models.wrapping import Model
+from shiftlens.models.zoo import LIBRARIES
 from shiftlens.nn.edits import Edit
 from shiftlens.surgery.healing import Healing
 
@@ -57,7 +58,7 @@ def origin_of(spec: str | Path, model: Model) -> Origin:
     if path is not None:
         stored = read_spec(path)
         return Origin(stored.build.model_dump(), tuple(stored.edits), (*stored.parents, model.digest))
-    if kind in MODEL_KINDS and rest:
+    if kind in LIBRARIES and rest:
         return Origin({"factory": name, "kwargs": {"num_classes": model.n_classes}}, (), (model.digest,))
     raise InputError(
         f"{name} is built by code of yours, which a run directory never runs: repair it in Python (shiftlens.repair)"

@@ -62,6 +62,9 @@ The second argument may be told how many evaluations of the current chunk are do
 class Computer(AbstractContextManager["Computer"]):
     """Where chunks are computed: this process (`runner.ThisProcess`) or a cluster. Never touches the store."""
 
+    rate: float | None
+    """Evaluations a second, where a plan was measured."""
+
     def __exit__(self, *error: object) -> None:
         """Let go of what was taken for the sweep."""
 
@@ -82,7 +85,7 @@ class Computer(AbstractContextManager["Computer"]):
         """The function that computes the jobs of a sweep."""
 
 
-def check_result(result: ChunkResult, task: Task, n_classes: int, targets: NDArray[np.int64]) -> None:
+def check_result(result: ChunkResult, task: Task, n_classes: int, targets: NDArray[Any]) -> None:
     """Refuse a chunk of images with targets [n] that misses a number, which would count as unfinished for ever.
 
     Raises

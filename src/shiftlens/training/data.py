@@ -21,6 +21,8 @@ DECODED_AT_ONCE = 1024
 
 def check_images(images: ImageSet) -> None:
     """Refuse images of one class only, of a class without images, or of different sizes."""
+    if not images.labelled:
+        raise InputError(f"training needs class labels, {images.name} has none")
     counts = np.bincount(images.labels, minlength=len(images.class_names))
     present = np.flatnonzero(counts)
     if len(present) < 2:
