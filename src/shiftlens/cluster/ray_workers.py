@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.header import SweepHeader
-from shiftlens.sweeps.jobs import Compute, Job, with_sources
+from shiftlens.sweeps.jobs import Compute, Computer, Job, with_sources
 
 CORES_EACH = 1
 """Cores that Ray gives a chunk; it computes on one of them."""
@@ -41,7 +40,7 @@ SECONDS_BETWEEN_LOOKS = 2.0
 """How often the cluster is asked who is there."""
 
 
-class Cluster:
+class Cluster(Computer):
     """The workers of a sweep; joined when first needed, left at the end of the `with`.
 
     Parameters
@@ -64,13 +63,10 @@ class Cluster:
         self._leave: Callable[[], None] = lambda: None
         self._nodes: dict[str, tuple[str, int]] = {}
         self._looked = 0.0
-        self.rate: float | None = None  # a plan is measured on one core of a worker
         self._sent: tuple[SweepHeader, Any, str] | None = None
 
-    def __enter__(self) -> Cluster:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
+        """Leave the cluster."""
         self._sent = None
         self._leave()
 

@@ -1,8 +1,7 @@
 """The engine's door: what to compute for a chunk of images, and which path computes it.
 
 `make_plan` decides once how a sweep is computed (by measuring, where it matters); the plan is stored with the sweep,
-so that a resume on another day computes the same numbers. `prepare` turns a plan into a `WindowEvaluator`, and
-`evaluate_chunk` is the same as one pure function.
+so that a resume on another day computes the same numbers. `prepare` turns a plan into a `WindowEvaluator`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from shiftlens.engine.checking import Check
 from shiftlens.engine.cutting import with_cut
 from shiftlens.engine.outcomes import Chunk, Outcomes
 from shiftlens.engine.passes import evaluator_for
-from shiftlens.engine.plan import CONTROLS, DTYPES, ENGINES, ChunkResult, Plan
+from shiftlens.engine.plan import CONTROLS, DTYPES, ENGINES, Plan
 from shiftlens.engine.rechecking import Rechecked
 from shiftlens.engine.settling import doubtful_margin
 from shiftlens.engine.shared.dedup import CanvasEvaluator
@@ -33,7 +32,7 @@ from shiftlens.models.wrapping import Model
 from shiftlens.naming import unknown_name
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.tasks.classification import CLASSIFICATION
-from shiftlens.tasks.task import State, Task, can_settle
+from shiftlens.tasks.task import Task, can_settle
 
 WORTH_CUTTING = 20.0
 """Seconds of sweep above which sharing computation is worth the look for where to cut the net."""
@@ -200,9 +199,9 @@ class ByControl(WindowEvaluator):
     def _for(self, chunk: Chunk) -> WindowEvaluator:
         return self._make_canvas() if chunk.control == "canvas" else self._path
 
-    def state(self, chunk: Chunk) -> State:
+    def prepared(self, chunk: Chunk) -> Chunk:
         """See `WindowEvaluator`."""
-        return self._for(chunk).state(chunk)
+        return self._for(chunk).prepared(chunk)
 
     def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
         """See `WindowEvaluator`."""
@@ -224,17 +223,3 @@ def prepare(
     check_machine(plan)
     evaluator = Rechecked(evaluator_for(model, plan, grid, fill, tick), model, plan, fill)
     return ByControl(evaluator, lambda: CanvasEvaluator(model, plan, grid, fill, tick))
-
-
-def evaluate_chunk(
-    model: Model,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    grid: ShiftGrid,
-    fill: Fill,
-    plan: Plan,
-    control: str | None = None,
-    task: Task = CLASSIFICATION,
-) -> ChunkResult:
-    """Every image under every shift: a pure function of its arguments (see `WindowEvaluator`)."""
-    return prepare(model, plan, grid, fill)(images, labels, control, task)

@@ -118,7 +118,9 @@ class SweepStats:
     n_images_used, half_width
         Of an adaptive sweep: the images that it took, and the half-width there in points. All images, and None.
     half_width_of_others
-        Of an adaptive sweep: points by which an accuracy may miss that over other images of the same kind; else None.
+        Of an adaptive sweep: points by which its metric may miss that over other images of the same kind; else None.
+    metric
+        What the half-widths are of: the default metric of the task.
     """
 
     out: str
@@ -133,6 +135,7 @@ class SweepStats:
     n_images_used: int
     half_width: float | None = None
     half_width_of_others: float | None = None
+    metric: str = "accuracy"
 
     def images_text(self, n_source: int | None = None) -> str:
         """How many images of a source's, or of those that an adaptive sweep may take."""
@@ -141,13 +144,13 @@ class SweepStats:
         return f"{self.n_images_used:,} of {self.n_images:,} images"
 
     def known_lines(self) -> list[str]:
-        """How well an adaptive sweep knows the accuracies: over its own images, and over others of the same kind."""
+        """How well an adaptive sweep knows its metric: over its own images, and over others of the same kind."""
         if self.half_width is None:
             return []
         known = f"known to ±{self.half_width:.2f} points together, with 95 % confidence"
-        these = f"over these {self.n_images:,} images every accuracy is {known}"
+        these = f"over these {self.n_images:,} images every {self.metric} is {known}"
         if not self.half_width:
-            these = f"all {self.n_images:,} images are measured: over these images no accuracy is uncertain"
+            these = f"all {self.n_images:,} images are measured: over these images no {self.metric} is uncertain"
         return [f"{these}; over other images of the same kind, to ±{self.half_width_of_others:.1f} points"]
 
     def to_dict(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from shiftlens.sweeps.layout import refuse_unfit
 from shiftlens.sweeps.looks import MOST_IMAGES, checked_half_width, in_fixed_order
 from shiftlens.sweeps.reuse import Reuse
 from shiftlens.tasks.stored_form import known_task
-from shiftlens.tasks.task import Task, has_objects
+from shiftlens.tasks.task import Task, has_objects, objects_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +63,8 @@ class Request:
         In points, for an adaptive sweep.
     reuse
         The sweep whose results are copied.
-    task
-        What is measured.
+    task, n_objects
+        What is measured; objects of each image, where the task stores numbers of objects.
     """
 
     model: Model
@@ -81,6 +81,7 @@ class Request:
     half_width: float | None
     reuse: Reuse | None
     task: Task
+    n_objects: NDArray[np.int64] | None
 
     def header(self, plan: Plan) -> SweepHeader:
         """The header of the sweep, computed by `plan`."""
@@ -90,11 +91,6 @@ class Request:
     def image_shape(self) -> tuple[int, int, int]:
         """(c, h, w) of one image."""
         return (self.images.n_channels, *self.size)
-
-    @property
-    def n_objects(self) -> NDArray[np.int64] | None:
-        """Objects of each image; None where the task stores no numbers of objects."""
-        return self.task.n_objects(self.images.labels) if has_objects(self.task) else None
 
     @property
     def chunk_size(self) -> int:
@@ -170,13 +166,28 @@ def resolve(
     if grid is None:
         grid = default_grid(size, announce)
     fill = Fill.parse(fill)
+    n_objects = objects_of(task, images.labels) if has_objects(task) else None
     controls = (controls,) if isinstance(controls, str) else tuple(dict.fromkeys(controls))
     check_request(grid, fill, engine, dtype, controls, batch_size)
     refuse_wide_canvas(grid, size, images.n_channels, fill)
     if fill.is_constant:
         fill.normalised(model.preprocessing.mean, model.preprocessing.std)
     return Request(
-        model, images, size, grid, fill, path, controls, engine, dtype, device, batch_size, half_width, reused, task
+        model=model,
+        images=images,
+        size=size,
+        grid=grid,
+        fill=fill,
+        out=path,
+        controls=controls,
+        engine=engine,
+        dtype=dtype,
+        device=device,
+        batch_size=batch_size,
+        half_width=half_width,
+        reuse=reused,
+        task=task,
+        n_objects=n_objects,
     )
 
 

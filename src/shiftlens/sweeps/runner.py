@@ -6,7 +6,6 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -89,8 +88,7 @@ def run(
     plan, made = store.main.header.plan, Sweep(SweepStore(request.out))
     others, known = None, store.main.half_width_reached
     if known is not None:
-        share = next(each for each in made.metrics if each.is_share)
-        others = half_width_of_others(made.mean_of(share).to_numpy(), made.n_images)
+        others = half_width_of_others(made.mean_of(store.main.metric).to_numpy(), made.n_images)
     stats = SweepStats(
         out=str(request.out),
         n_images=len(request.images),
@@ -104,6 +102,7 @@ def run(
         n_images_used=store.main.n_images,
         half_width=known,
         half_width_of_others=others,
+        metric=store.main.metric.name,
     )
     return made, stats
 
@@ -228,17 +227,8 @@ def _fill(
     return tally, n_there[0]
 
 
-class ThisProcess:
+class ThisProcess(Computer):
     """Computes chunks one after the other in this process; see `jobs.Computer`."""
-
-    def __init__(self) -> None:
-        self.rate: float | None = None
-
-    def __enter__(self) -> ThisProcess:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        pass
 
     def device(self, asked: str) -> str:
         """The device that `asked` stands for."""

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from shiftlens.errors import InputError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -203,6 +205,22 @@ def has_sums(task: Task) -> bool:
 def has_objects(task: Task) -> bool:
     """Whether a variable is over the objects of an image."""
     return any(each.dims == OBJECT for each in task.variables)
+
+
+def objects_of(task: Task, targets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`Task.n_objects` of the images [n] with these targets.
+
+    Raises
+    ------
+    InputError
+        It is no number of objects for each image.
+    """
+    counts = np.asarray(task.n_objects(targets))
+    if counts.shape != targets.shape or counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise InputError(
+            f"{task.name} must tell how many objects each of {len(targets)} images has, got {counts!r:.80}"
+        )
+    return counts.astype(np.int64)
 
 
 def beyond(n_objects: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
