@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/metrics.md: `make demo`, then `python docs/draw_metrics.py [demo-out]`.
+"""Draw the figures of docs/metrics.md: `make demo`, then `python docs/draw_metrics.py [demo-out]`.
 
 All are of the demo's own net and sweep; controls are swept here, on a few images.
 """
@@ -31,13 +31,13 @@ INK = "#d1003f"
 
 
 def bare(axes: Axes) -> None:
-    """No frame where nothing is measured."""
+    """No frame where there is no measurement."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
 
 def regions(metrics: Metrics) -> plt.Figure:
-    """How far the picture may move: the three retained regions; a cell's interval and the band along one row."""
+    """How far an image may shift: the three retained regions; a cell's interval and the band along one row."""
     arrays = metrics.sweep
     shifts = (arrays.dys, arrays.dxs)
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), width_ratios=(1, 1.25), layout="constrained")
@@ -234,22 +234,22 @@ def swept(demo: Path) -> SweepArrays:
 
 
 def controls(arrays: SweepArrays) -> plt.Figure:
-    """What the sweep and each control show the net at one shift, and the accuracy that results."""
+    """The input of the sweep and of each control at one shift, and the accuracy that results."""
     maps = [100 * each.correct.mean(axis=0) for each in (arrays, *(arrays.controls[name] for name in CONTROLS))]
     images = sl.load_images("digits", split="test", limit=N_IMAGES)
     dx, dy, wide = 9, -4, 16
-    picture = images.batch([1])[0]
-    moved = sl.translate(picture[None], dx, dy)[0]
-    blanked = picture.copy()
+    image = images.batch([1])[0]
+    moved = sl.translate(image[None], dx, dy)[0]
+    blanked = image.copy()
     blanked[:, :, -dx:] = 0
     blanked[:, :-dy] = 0
-    mirrored = sl.translate(picture[None, :, :, ::-1].copy(), dx, dy)[0]
+    mirrored = sl.translate(image[None, :, :, ::-1].copy(), dx, dy)[0]
     around = np.pad(moved, ((0, 0), (wide, wide), (wide, wide)))
     shown = (
-        ("Sweep: moved by (9, -4)", moved, "padding begins at the frame"),
-        ("Occlusion: the same pixels\nlost, the rest in place", blanked, "nothing moves"),
-        ("Flip: mirrored, then moved", mirrored, "takes the data's own sides out"),
-        ("Canvas: the same picture,\nits surround made of fill", around, "padding is out of sight"),
+        ("Sweep: shifted by (9, -4)", moved, "padding starts at the frame"),
+        ("Occlusion: the same pixels\nlost, the rest in place", blanked, "no shift"),
+        ("Flip: mirrored, then shifted", mirrored, "removes the dataset bias"),
+        ("Canvas: the same image,\nsurrounded by fill", around, "padding is out of reach"),
     )
     figure, panels = plt.subplots(2, 4, figsize=(12, 6), layout="constrained")
     for k, (title, pixels, note) in enumerate(shown):
@@ -272,7 +272,7 @@ def controls(arrays: SweepArrays) -> plt.Figure:
 
 
 def main() -> None:
-    """Write the pictures."""
+    """Write the figures."""
     demo = Path(sys.argv[1] if len(sys.argv) > 1 else "demo-out")
     metrics = all_metrics(from_sweep(sl.open_sweep(demo / "digits.zarr")))
     arrays = swept(demo)

@@ -30,7 +30,7 @@ FLOORS = {
     "graph": 2,
     "models": 3,
     "storage": 3,
-    "tasks": 3,
+    "tasks": 1,
     "arithmetic": 4,
     "engine": 4,
     "evaluation": 4,

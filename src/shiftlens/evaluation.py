@@ -33,7 +33,7 @@ class Evaluation(Printed):
 
     `accuracy` and `per_class` are shares from 0 to 1 (None for a class without images), intervals are 95 % (Wilson for
     shares, Student's t for the loss; None for one image), `loss` is the mean cross-entropy in nats; `model` and `data`
-    name what was evaluated, and `n_source` is how many images the source holds.
+    name what was evaluated, `n_source` is how many images the source holds of which these are `n`.
     """
 
     accuracy: float
@@ -65,8 +65,8 @@ class Evaluation(Printed):
         worst = min(seen, key=lambda name: seen[name])
         return [
             f"{self.model} on {self.data}: accuracy {100 * self.accuracy:.2f} % [{low:.2f}, {high:.2f}], "
-            f"loss {self.loss:.4f} nats{spread} "
-            f"({of_source(self.n, self.n_source)} images, shift ({self.shift.dx}, {self.shift.dy}), fill {self.fill})",
+            f"loss {self.loss:.4f} nats{spread} ({of_source(self.n, self.n_source)} images, "
+            f"shift ({self.shift.dx}, {self.shift.dy}), fill {self.fill})",
             f"weakest class: {worst} {100 * seen[worst]:.1f} %",
         ]
 

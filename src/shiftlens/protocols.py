@@ -103,7 +103,8 @@ class PairConsistency(Printed):
         n = of_source(self.consistency.n, self.n_source)
         return [
             f"{self.model} on {self.data}: consistency {c[0]:.2f} % [{c[1]:.2f}, {c[2]:.2f}], "
-            f"accuracy of the same views {a[0]:.2f} % [{a[1]:.2f}, {a[2]:.2f}] ({n} images, {len(self.passes)} passes)",
+            f"accuracy of the same views {a[0]:.2f} % "
+            f"[{a[1]:.2f}, {a[2]:.2f}] ({n} images, {len(self.passes)} passes)",
             f"protocol {self.protocol}: {PROTOCOLS[self.protocol]}{fill}; one pair an image",
         ]
 

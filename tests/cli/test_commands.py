@@ -174,6 +174,7 @@ def test_evaluate_agrees_with_the_sweep(net: Path, tmp_path: Path, capsys: pytes
         assert values["loss"] == pytest.approx(float(sweep.mean_loss.sel(dx=dx, dy=dy)), abs=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*label k is taken as the model's class k")
 def test_every_result_says_how_many_of_the_images_were_used(
     net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

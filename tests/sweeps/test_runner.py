@@ -356,11 +356,21 @@ def test_shifts_far_beyond_the_images_are_blank_or_refused(tmp_path: Path, model
     sweep(model, images, ShiftGrid((60, 80), step=20), out=tmp_path / "ten.zarr", fill="wrap", engine="direct")
 
 
-def test_class_names_in_another_order_are_refused(tmp_path: Path) -> None:
+def test_class_names_in_another_order_are_matched(tmp_path: Path) -> None:
     images = ImageSet(np.zeros((2, 1, 6, 8), np.uint8), [0, 1], class_names=("cat", "dog"))
     model = wrap(Net(), mean=0.5, std=0.5, class_names=("ant", "dog", "cat"), name="zoo")
-    with pytest.raises(InputError, match="class 'cat' has number 0 in images and number 2 in zoo"):
-        sweep(model, images, GRID, out=tmp_path / "s.zarr")
+    with pytest.warns(UserWarning, match=r"matched by name: cat is class 2 \(cat\), dog is class 1 \(dog\)"):
+        made = sweep(model, images, GRID, out=tmp_path / "s.zarr")
+    assert made.dataset.label.values.tolist() == [2, 1]
+    assert made.header.class_names == ("ant", "dog", "cat")
+
+
+def test_images_without_labels_are_refused_for_classification(tmp_path: Path, model: Model) -> None:
+    with pytest.raises(InputError, match="images has no class labels: classification needs one for each image"):
+        sweep(model, ImageSet(np.zeros((2, 1, 6, 8), np.uint8)), GRID, out=tmp_path / "s.zarr")
+    masks = ImageSet(np.zeros((2, 1, 6, 8), np.uint8), np.zeros((2, 6, 8), np.uint8))
+    with pytest.raises(InputError, match="images has no class labels but masks"):
+        sweep(model, masks, GRID, out=tmp_path / "s.zarr")
 
 
 def test_pictures_of_mixed_sizes_need_a_size(tmp_path: Path, model: Model) -> None:

@@ -138,6 +138,8 @@ def estimated_map(values: Values, weights: NDArray[np.uint8]) -> tuple[MapEstima
         resampled += weight @ some
     if not (np.isfinite(total).all() and np.isfinite(squares).all()):
         return Skipped(metric.name, f"the sweep holds a {metric.name} that is not finite")
+    if not counts.any():
+        return Skipped(metric.name, f"no image has a {metric.called}")
     if metric.is_share:
         sampled = Replicates(total / n, resampled.astype(np.float64) / n, n, metric)
         return share_map(total.reshape(values.sweep.shape).astype(np.int64), n, sampled), sampled

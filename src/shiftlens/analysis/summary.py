@@ -241,9 +241,9 @@ def _profile(values: Values, weights: np.ndarray[Any, np.dtype[np.uint8]]) -> tu
     metric, sweep = values.metric, values.sweep
     found = estimated_map(values, weights)
     if isinstance(found, Skipped):
-        at_origin = Skipped(f"{metric.name} at (0, 0)", found.why)
+        skipped = Skipped(f"{metric.name} at (0, 0)", found.why)
         irregular = Skipped(f"irregularities of {metric.name}", f"there is no {metric.name} with an interval")
-        return Profile(metric, at_origin, found, irregular, ()), found
+        return Profile(metric, skipped, found, irregular, ()), found
     made, sampled = found
     value, lo, hi = (float(cells[sweep.origin]) for cells in (made.value, made.lo, made.hi))
     n = made.n if made.n_each is None else int(made.n_each[sweep.origin])
@@ -254,5 +254,7 @@ def _profile(values: Values, weights: np.ndarray[Any, np.dtype[np.uint8]]) -> tu
         nothing = Skipped("emptying", "there is no occlusion control")
         has_control = "occlusion" in sweep.controls
         emptied = tuple(emptying(r, values.of("occlusion")) if has_control else nothing for r in reversals.reversals)
-    at_origin_estimate = Estimate(value, lo, hi, metric.unit, n, method)
-    return Profile(metric, at_origin_estimate, made, reversals, emptied), sampled
+    at_origin: Estimate | Skipped = Estimate(value, lo, hi, metric.unit, n, method)
+    if not n:
+        at_origin = Skipped(f"{metric.name} at (0, 0)", f"no image has a {metric.called} there")
+    return Profile(metric, at_origin, made, reversals, emptied), sampled

@@ -189,8 +189,8 @@ def sweep(
     worst = accuracy[accuracy.argmin(...)]
     return stats.to_dict(), [
         *stats.known_lines(),
-        f"{result.header.model} on {result.header.data}: {stats.images_text(shown.n_source)} x "
-        f"{stats.n_shifts:,} shifts in {stats.out}",
+        f"{result.header.model} on {result.header.data}: {stats.images_text(shown.n_source)} x {stats.n_shifts:,} "
+        f"shifts in {stats.out}",
         f"accuracy {100 * float(accuracy.sel(dy=0, dx=0)):.2f} % at (0, 0), {100 * float(accuracy.mean()):.2f} % on "
         f"average, lowest {100 * float(worst):.2f} % at (dx, dy) = ({int(worst.dx)}, {int(worst.dy)})",
         f"{stats.seconds:.1f} s, {stats.shifts_per_second:,.0f} evaluations/s ({stats.engine}, {stats.dtype}), "

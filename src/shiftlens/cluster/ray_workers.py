@@ -29,6 +29,7 @@ from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.header import SweepHeader
 from shiftlens.sweeps.jobs import Compute, Computer, Job, with_sources
+from shiftlens.sweeps.request import targets_of
 
 CORES_EACH = 1
 """Cores that Ray gives a chunk; it computes on one of them."""
@@ -123,9 +124,9 @@ class Cluster(Computer):
                     job, n_lost = lost.popleft() if lost else (next(ahead, None), 0)
                     if job is None:
                         break
-                    pictures = images.batch(job.span)
+                    pictures, targets = images.batch(job.span), targets_of(images, header.task, job.span)
                     sent = evaluate.remote(
-                        [package], digest, pictures, remote.digest_of(pictures), job.labels, job.control
+                        [package], digest, pictures, remote.digest_of(pictures), targets, job.control
                     )
                     running[sent] = job, n_lost
                 if not running:

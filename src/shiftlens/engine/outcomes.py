@@ -30,7 +30,7 @@ class Chunk:
     """
 
     images: NDArray[np.uint8]
-    targets: NDArray[np.int64]
+    targets: NDArray[Any]
     control: str | None = None
     task: Task = CLASSIFICATION
     state: State = None

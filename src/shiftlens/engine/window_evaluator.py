@@ -64,18 +64,18 @@ class WindowEvaluator(ABC):
     def __call__(
         self,
         images: NDArray[np.uint8],
-        labels: NDArray[np.int64],
+        targets: NDArray[Any],
         control: str | None = None,
         task: Task = CLASSIFICATION,
     ) -> ChunkResult:
-        """Evaluate images [n, c, h, w] with labels [n] under every shift of the grid.
+        """Evaluate images [n, c, h, w] with targets [n, ...] under every shift of the grid.
 
         Raises
         ------
         ModelOutputError
             The model raised or gave non-finite scores; `.positions` are the images' places in the chunk.
         """
-        return self.begin_chunk(Chunk(images, labels, control, task))()
+        return self.begin_chunk(Chunk(images, targets, control, task))()
 
     def outcomes(self, chunk: Chunk, outputs: Tensor, places: Places) -> Outcomes:
         """Rows of the outputs [window, ...] of the windows at some places (image, shift) of a chunk."""
@@ -131,7 +131,9 @@ class EnginePath(WindowEvaluator):
 
     def prepared(self, chunk: Chunk) -> Chunk:
         """See `WindowEvaluator`; without a reference, the state stays on the host."""
-        task, targets = chunk.task, torch.from_numpy(np.array(chunk.targets, dtype=np.int64))
+        task, targets = chunk.task, torch.from_numpy(np.array(chunk.targets))
+        if chunk.control == "flip":
+            targets = task.mirrored(targets)
         most = int(objects_of(task, chunk.targets).max()) if has_objects(task) else 0
         if not task.needs_reference:
             return replace(chunk, state=task.prepare(None, targets), most_objects=most)

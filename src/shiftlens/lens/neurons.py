@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from shiftlens.arithmetic import graph_of, net_of
 from shiftlens.data.images import ImageSet
+from shiftlens.data.surveying import Progress
 from shiftlens.errors import InputError
 from shiftlens.graph import Graph, OpKey, Site
 from shiftlens.graph.watching import Watch
@@ -43,8 +44,6 @@ OTHER = "reflect"
 
 LEAST_NULL = 128
 """Values of the null for each channel: with four sides to correct for, fewer could not flag a channel that is alone."""
-
-Progress = Callable[[int, int], None]
 
 
 @shows_progress("looking", "images")

@@ -85,7 +85,7 @@ class Computer(AbstractContextManager["Computer"]):
         """The function that computes the jobs of a sweep."""
 
 
-def check_result(result: ChunkResult, task: Task, n_classes: int, targets: NDArray[np.int64]) -> None:
+def check_result(result: ChunkResult, task: Task, n_classes: int, targets: NDArray[Any]) -> None:
     """Refuse a chunk of images with targets [n] that misses a number, which would count as unfinished for ever.
 
     Raises

@@ -138,7 +138,7 @@ class SweepStats:
     metric: str = "accuracy"
 
     def images_text(self, n_source: int | None = None) -> str:
-        """How many images of a source's, or of those that an adaptive sweep may take."""
+        """How many images, and of how many."""
         if self.half_width is None:
             return f"{of_source(self.n_images, n_source)} images"
         return f"{self.n_images_used:,} of {self.n_images:,} images"

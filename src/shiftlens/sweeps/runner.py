@@ -28,7 +28,7 @@ from shiftlens.sweeps.integrity import restore_known
 from shiftlens.sweeps.jobs import Compute, Computer, Job, check_result, with_sources
 from shiftlens.sweeps.looks import Schedule, half_width_of_others, short_chunk
 from shiftlens.sweeps.progress import LONG_EVALUATIONS, Progress, SweepStats, Tally, cost_text, peak_memory_bytes
-from shiftlens.sweeps.request import Request
+from shiftlens.sweeps.request import Request, targets_of
 from shiftlens.sweeps.sweep_result import Sweep
 from shiftlens.sweeps.sweep_store import SweepStore
 from shiftlens.tasks.task import can_settle
@@ -156,8 +156,10 @@ def _created(request: Request, computer: Computer, announce: Announce) -> SweepS
 def _refuse_other_number(header: SweepHeader, stored: SweepHeader, request: Request) -> None:
     """Refuse a stored sweep of more or fewer images of the same data, with what to do about it."""
     same = (header.model_digest, header.data, stored.control) == (stored.model_digest, stored.data, None)
+    if not same or header.data_digest == stored.data_digest:
+        return
     there, here = SweepStore(request.out).main.n_population, len(request.images)
-    if same and header.data_digest != stored.data_digest and there != here:
+    if there != here:
         reuse = f"use --reuse {request.out} (reuse=...) and another --out to keep its results, " if here > there else ""
         raise StoreError(
             f"{request.out} holds {there:,} images, {here:,} were requested: {reuse or 'choose another path '}or "
@@ -268,7 +270,12 @@ class _Here:
             if self._evaluator is None:
                 self._evaluator = prepare(self._model, header.plan, header.grid, header.fill, tick)
             try:
-                chunk = Chunk(self._images.batch(job.span), job.labels, job.control, header.task)
+                chunk = Chunk(
+                    self._images.batch(job.span),
+                    targets_of(self._images, header.task, job.span),
+                    job.control,
+                    header.task,
+                )
                 begun.append((job, self._evaluator.begin_chunk(chunk)))
             except ModelOutputError as error:
                 raise with_sources(error, job, self._images.name) from error
@@ -280,7 +287,8 @@ class _Here:
     def _finished(self, job: Job, finish: Callable[[], ChunkResult]) -> tuple[Job, ChunkResult]:
         try:
             result = finish()
-            check_result(result, self._header.task, self._header.n_classes, job.labels)
+            task = self._header.task
+            check_result(result, task, self._header.n_classes, targets_of(self._images, task, job.span))
         except ModelOutputError as error:
             raise with_sources(error, job, self._images.name) from error
         return job, result
