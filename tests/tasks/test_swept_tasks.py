@@ -146,6 +146,8 @@ def test_findings_plots_and_the_report_take_every_task(name: str, tmp_path: Path
     assert open_sweep(tmp_path / "s.zarr").header.task == made.header.task
     text = str(sl.findings(made))
     assert "nan" not in text
+    assert ("The confidence of the same object swings by" in text) == (name == "detection")
+    assert ("px of a border and" in text) == (name != "embedding")
     assert sl.plot(made)
     assert sl.report([made], tmp_path / "r.html").path.exists()
 
