@@ -191,6 +191,8 @@ class SweepHeader(Header):
 
         if self.task.name != stored.task.name:
             raise other("of another task", stored.task.name, self.task.name)
+        if self.task.settings != stored.task.settings:
+            raise other(f"with other settings of the task {self.task.name}", stored.task.settings, self.task.settings)
         for theirs, own in zip_longest(*(task_to_table(h.task)["variables"] for h in (stored, self))):
             if theirs != own:
                 raise other(f"with other variables of the task {self.task.name}", theirs, own)
