@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -361,3 +362,11 @@ def test_moments_do_not_mind_how_a_batch_lies_in_memory() -> None:
     np.testing.assert_allclose(turned.variance, plain.variance, rtol=1e-6)
     with pytest.raises(InputError, match="changed their shape"):
         plain.update(torch.zeros(2, 3, 4, 6))
+
+
+def test_what_a_run_prints_cannot_steer_a_terminal() -> None:
+    run = features(stack("zeros"), size=(20, 20))
+    layers = (replace(run.layers[0], path="a\x1b[2J"), *run.layers[1:])
+    hostile = replace(run, model="\x1b]0;m\x07", input="\x1bi", notes=("\x1b[1m",), layers=layers)
+    assert all(line.isprintable() for line in (*hostile.lines(), repr(hostile)))
+    assert "a\\x1b[2J" in str(hostile)

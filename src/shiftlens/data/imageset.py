@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import operator
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, Integer, UInt8
 
 from shiftlens.data.decode import DECODE_RULE, fit, with_channels
-from shiftlens.data.example_images import ArrayPictures, EncodedPictures, Pictures, as_labels
+from shiftlens.data.example_images import ArrayPictures, EncodedPictures, Pictures, as_class_names, as_labels
 from shiftlens.data.image_items import item_pictures
 from shiftlens.data.preprocessing import INTERPOLATIONS
 from shiftlens.data.selection import positions_in, stratified_order, stratified_split
@@ -23,8 +22,6 @@ from shiftlens.data.surveying import Progress, Survey, surveyed
 from shiftlens.data.targets import as_targets
 from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
-
-_MOST_UNNAMED_CLASSES = 100_000  # beyond, a label is rather an identity number by mistake
 
 Positions = Sequence[int] | Integer[np.ndarray, " _"] | Bool[np.ndarray, " _"] | slice
 
@@ -108,28 +105,8 @@ class ImageSet:
         self.index = _read_only(np.arange(len(self.labels), dtype=np.int64))
         if not len(self.labels):
             raise InputError(f"{name} holds no pictures; expected at least 1")
-        highest = int(self.labels.max())
         self._names_given = class_names is not None
-        if class_names is None:
-            if highest >= _MOST_UNNAMED_CLASSES:
-                raise InputError(
-                    f"label {highest} of {name} would mean {highest + 1} classes; expected classes counted from 0, "
-                    f"at most {_MOST_UNNAMED_CLASSES} without names"
-                )
-            class_names = [str(k) for k in range(highest + 1)]
-        if highest >= len(class_names):
-            first = int(np.argmax(self.labels >= len(class_names)))
-            raise InputError(
-                f"label {self.labels[first]} of {pictures.where(first)} is beyond the "
-                f"{len(class_names)} classes of {name}"
-            )
-        self.class_names = tuple(str(c) for c in class_names)
-        twice = next((c for c, n in Counter(self.class_names).items() if n > 1), None)
-        if twice is not None:
-            places = [k for k, c in enumerate(self.class_names) if c == twice]
-            raise InputError(
-                f"class names of {name} must differ, got {twice!r} for the classes {', '.join(map(str, places[:5]))}"
-            )
+        self.class_names = as_class_names(class_names, self.labels, pictures.where, name)
         self.name = name
         self.natural_flip = natural_flip
         self.n_channels = pictures.n_channels

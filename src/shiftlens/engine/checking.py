@@ -23,6 +23,7 @@ from shiftlens.engine.direct import prepare_module, prepare_nets
 from shiftlens.engine.logit_distance import TOLERANCE, TOLERANCES, disagreement, distance, kept
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.shared.dedup import DedupEvaluator
+from shiftlens.engine.trial_windows import ROUNDING, most_windows, nudged, nudges, spread_shifts, varied_images
 from shiftlens.engine.window_evaluator import raw_scores
 from shiftlens.engine.workers import Net
 from shiftlens.errors import InputError, ModelOutputError
@@ -31,8 +32,6 @@ from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid, translate
 
-ROUNDING = 1e-6
-"""Relative change of the input that shows how much rounding moves the logits of this net."""
 MOST_ROUNDING = 1e-3
 """A net that such a change moves by more is not called a victim of rounding."""
 WINDOWS = 24
@@ -43,13 +42,6 @@ SECONDS = 0.4
 """For the reference, and for computation that is shared; a slow net is checked on fewer windows."""
 SECONDS_FULL = 2.0
 """For a candidate on full batches; a net that takes longer is checked on smaller ones."""
-IMAGES = 4
-"""Of the images at hand, beside noise and a gradient."""
-MAX_PIXELS = 2**18
-"""Most pixels in one batch: bounds the memory of the widest layer (64 channels: 64 MB in float32, for each worker)."""
-
-MAX_LOGITS = 2**22
-"""Most logits in one batch: a net with a million classes must not fill the memory with them."""
 
 
 class Check:
@@ -107,7 +99,7 @@ class Check:
         self._coarse = ShiftGrid(
             (grid.max_y, grid.max_x), grid.step * (max(grid.max_y, grid.max_x) // (8 * grid.step) | 1)
         )
-        self._pictures = model.preprocessing.normalise(torch.from_numpy(_varied(images))).to(self._device)
+        self._pictures = model.preprocessing.normalise(torch.from_numpy(varied_images(images))).to(self._device)
         self._values = fill.normalised(model.preprocessing.mean, model.preprocessing.std) if fill.is_constant else fill
         self._places = self._spread()
         self._copies = 1
@@ -336,38 +328,3 @@ class Check:
             shift = np.array([self._places[k][1] for k in which[-1]])
             found.append(evaluator.scores(self._pictures[picture], shift))
         return torch.cat(found), torch.from_numpy(np.concatenate(which))
-
-
-def nudged(window: Tensor, noise: torch.Generator, size: float) -> Tensor:
-    """A window whose pixels are changed at random by a share of themselves."""
-    change = torch.randn(window.shape, generator=noise, dtype=window.dtype).to(window.device)
-    return window * (1 + size * change)
-
-
-def nudges(window: Tensor) -> list[Tensor]:
-    """A window with some changes of ten times what rounding does."""
-    noise = torch.Generator().manual_seed(0)
-    return [nudged(window, noise, 10 * ROUNDING) for _ in range(3)]
-
-
-def most_windows(model: Model, h: int, w: int) -> int:
-    """Windows of (h, w) pixels in one batch, at most: bounds the memory of the widest layer and of the logits."""
-    model = model if model.input_size == (h, w) else model.at((h, w))
-    return max(1, min(MAX_PIXELS // (h * w), MAX_LOGITS // model.n_classes))
-
-
-def spread_shifts(grid: ShiftGrid, size: tuple[int, int], n: int) -> NDArray[np.int64]:
-    """Places in the grid of about `n` shifts, spread over those that leave something of the picture in view."""
-    inside = (np.abs(grid.dys) < size[0])[:, None] & (np.abs(grid.dxs) < size[1])[None, :]
-    places = np.flatnonzero(inside)
-    return places[np.unique(np.linspace(0, len(places) - 1, n).astype(np.int64))]
-
-
-def _varied(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Noise, a gradient, and some of the images: uint8 [n, c, h, w]."""
-    _, c, h, w = images.shape
-    noise = np.random.default_rng(0).integers(0, 256, (c, h, w), dtype=np.uint8)
-    ramp = np.linspace(0, 255, h)[:, None] * 0.7 + np.linspace(0, 76, w)[None, :]
-    gradient = np.stack([np.roll(ramp, k, axis=1) for k in range(c)]).astype(np.uint8)
-    chosen = images[np.unique(np.linspace(0, len(images) - 1, IMAGES).astype(np.int64))]
-    return np.concatenate([noise[None], gradient[None], chosen])

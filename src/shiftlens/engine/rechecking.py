@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shiftlens.devices import number_format
-from shiftlens.engine.checking import nudges
 from shiftlens.engine.direct import DirectEvaluator
 from shiftlens.engine.outcomes import Chunk, Outcomes
 from shiftlens.engine.plan import Plan
+from shiftlens.engine.trial_windows import nudges
 from shiftlens.engine.window_evaluator import Mask, Pass, WindowEvaluator
 from shiftlens.errors import ModelOutputError
 from shiftlens.models.adapting import TaskModel

@@ -96,24 +96,9 @@ class _Recorder(Watch):
 def capture(module: nn.Module, sites: Iterable[Site], visit: Visit, *, after: bool = True) -> Iterator[None]:
     """Show a visitor the maps of some sites, in every forward pass inside a `with`.
 
-    Hooks are off again afterwards, also after an exception; the net computes what it always does.
-
-    Parameters
-    ----------
-    module
-        The net that the sites were traced in.
-    sites
-        From `Graph`.
-    visit
-        Called with each site and its map, in call order.
-    after
-        Whether maps are shown after the site's activation (or normalisation, where no activation follows directly), or
-        as the layer itself gives them.
-
-    Raises
-    ------
-    InputError
-        A site that the last forward pass did not come by: the net decides its way by its numbers.
+    Hooks are off again afterwards, also after an exception; the net computes what it always does. Maps are shown in
+    call order, `after` the site's activation (or normalisation, where no activation follows directly), or as the layer
+    itself gives them. `InputError` names a site that the last forward pass did not come by.
     """
     wanted: dict[OpKey, list[Site]] = {}
     layouts: dict[OpKey, bool] = {}
