@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -313,3 +313,9 @@ class Stored(Task):
     variables: tuple[Variable, ...]
     name: str = "stored"
     needs_labels: bool = False
+    stored_settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As the file has them."""
+        return self.stored_settings
