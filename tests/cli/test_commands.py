@@ -182,7 +182,14 @@ def test_every_result_says_how_many_of_the_images_were_used(
         place = tmp_path / "set" / f"class{k % 10}"
         place.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (32, 32), (8 * k, 0, 0)).save(place / f"{k}.png")
-    base = ["--model", f"{net}:make", "--mean", "0", "--std", "1", "--data", f"folder:{tmp_path / 'set'}", "--quiet"]
+    model = ["--model", f"{net}:make", "--mean", "0", "--std", "1", "--quiet"]
+    source = f"folder:{tmp_path / 'set'}"
+    base = [*model, "--data", source]
+    assert main(["neurons", *base, "--split", "test", "--no-impact"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"{net}:make on 10 of 30 images of {source}"
+    features = ["features", *model, "--average", source, "--no-controls", "--input-size", "32"]
+    assert main([*features, "--limit", "6", "--out", str(tmp_path / "f.zarr")]) == 0
+    assert f"average over 6 of 30 images of {source}" in capsys.readouterr().out.splitlines()
     sweep = ["sweep", "--max-shift", "1"]
     for command in (["evaluate"], ["consistency"], sweep):
         for extra, told in (

@@ -70,3 +70,11 @@ def test_bad_requests_are_one_line(
     assert captured.err.count("\n") == 1, captured.err
     assert expected in captured.err
     assert not (tmp_path / "run" / "model.json").exists()
+
+
+def test_what_is_learnt_from_validates_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert main(["train", *SMALL, "--split", "all", "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["accuracy"] is None
+    assert main(["train", *SMALL, "--split", "tset", "--out", str(tmp_path / "other"), "--json"]) == 2
+    assert "unknown split 'tset'; did you mean 'test'? (known: train, test, all)" in capsys.readouterr().err

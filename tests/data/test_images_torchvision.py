@@ -111,6 +111,11 @@ def test_cifar10_is_fetched_once_and_said(
     train = load_images("cifar10", split="train", say=said.append)
     assert len(train) == 5 * PER_BATCH
     assert load_images("torchvision:CIFAR10").digest == images.digest
+    both = load_images("cifar10", split="all")
+    assert (len(both), both.n_source) == (6 * PER_BATCH, 6 * PER_BATCH)
+    assert both.batch([-1]).tolist() == images.batch([-1]).tolist()
+    assert both.batch([0]).tolist() == train.batch([0]).tolist()
+    assert images.part("test") is None
     assert (len(said), len(server.requests)) == (1, n_requests)
 
 

@@ -160,7 +160,7 @@ def test_another_setting_of_a_task_is_another_sweep(tmp_path: Path) -> None:
     images = ImageSet(PIXELS, BOXES)
     sweep(wrapped(detector()), images, GRID, out=tmp_path / "s.zarr", task=Detection(score_threshold=0.4))
     with pytest.raises(
-        StoreError, match=r"of another task, detection with other settings: .*0\.4.*, this run has .*0\.5"
+        StoreError, match=r"detection with other settings: .*0\.4.*, this run has .*0\.5"
     ):
         sweep(wrapped(detector()), images, GRID, out=tmp_path / "s.zarr", task="detection")
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from shiftlens.data.images import ImageSet
+from shiftlens.data.images import ImageSet, load_images
 from shiftlens.errors import InputError, StoreError
 from shiftlens.evaluation import evaluate
 from shiftlens.models.loading import load_model
@@ -360,3 +360,15 @@ def test_runs_that_do_not_know_of_cutout_are_gone_on_with(tmp_path):
         train(bars(), out=tmp_path / "run", settings=QUICK, progress=stop_at(8))
     assert not {"cutout", "cutmix"} & load_checkpoint(tmp_path / "run").record["asked"]["settings"]["recipe"].keys()
     assert train(bars(), out=tmp_path / "run", settings=QUICK).resumed_epochs == 1
+
+
+def test_of_a_source_without_splits_a_part_is_learnt_and_the_other_validates(tmp_path):
+    whole = load_images("digits", limit=40)
+    train(whole, "digits", out=tmp_path / "run", settings=settings(epochs=1))
+    asked = json.loads((tmp_path / "run" / RECORD).read_text())["asked"]
+    assert asked["images"] == load_images("digits", split="train", limit=40).digest
+    assert asked["validation"] == load_images("digits", split="test").digest
+    run = load_model(tmp_path / "run")
+    assert evaluate(run, whole) == evaluate(run, load_images("digits", split="test", limit=40))
+    assert evaluate(run, "digits").n == 359
+    assert evaluate(run, load_images("digits", split="all")).n == 1797

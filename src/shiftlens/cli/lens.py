@@ -105,7 +105,8 @@ def features(
         shell.say(f"drawing {len(run)} layers")
         files = [str(path) for path in plot_features(run, pictures, format=format).files]
     drawn = files if len(files) < 4 else [f"wrote {len(files)} figures in {Path(files[0]).parent}"]
-    return run.to_dict() | {"out": str(out), "files": files}, [*run.lines(), *o.wrote(out), *drawn]
+    used = [] if images is None else [f"average over {o.used(run.n_images, images)}"]
+    return run.to_dict() | {"out": str(out), "files": files}, [*run.lines(), *used, *o.wrote(out), *drawn]
 
 
 def foveation(
@@ -216,4 +217,4 @@ def neurons(
     loaded = model.load(shell, images)
     with shell.progress("looking", "images") as report:
         run = measure(loaded, images, layers=o.names(layers), impact=not no_impact, seed=seed, progress=report)
-    return run.to_dict(), run.lines()
+    return run.to_dict(), [f"{run.model} on {o.used(run.n_images, images)}", *run.lines()]

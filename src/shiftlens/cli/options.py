@@ -13,6 +13,7 @@ import typer
 
 from shiftlens.cli.console import Shell, remarks
 from shiftlens.errors import InputError
+from shiftlens.naming import of_source
 
 if TYPE_CHECKING:
     from shiftlens.data.images import ImageSet
@@ -209,6 +210,11 @@ def size(text: str | None, what: str, least: int = 1, most: int = 999_999) -> tu
     if max(h, w) > most:
         raise InputError(f"{what} must be at most {most} pixels, got {text!r}")
     return h, w
+
+
+def used(n: int, images: ImageSet) -> str:
+    """How many of a source's images a result is of: `6 of 30 images of folder:x`."""
+    return f"{of_source(n, images.n_source)} images of {images.name}"
 
 
 def names(text: str | None) -> list[str] | None:

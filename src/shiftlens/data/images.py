@@ -121,12 +121,16 @@ def load_images(
 
 
 def as_images(images: ImageSet | str, *, split: str | None = None) -> ImageSet:
-    """An `ImageSet` as it is, or a spec opened by `load_images`; `InputError` for anything else."""
+    """An `ImageSet` as it is, or a spec opened by `load_images`; `InputError` for anything else.
+
+    Of an `ImageSet` that is a source without splits, of which nobody has asked for a part, `split` takes that part.
+    """
     if isinstance(images, str):
         return load_images(images, split=split)
     if not isinstance(images, ImageSet):
         raise InputError(f"expected an ImageSet (load_images) or a spec such as 'digits', got {type(images).__name__}")
-    return images
+    part = None if split is None else images.part(split)
+    return images if part is None else part
 
 
 def _open_named(spec: str, split: str | None, data_root: Path | None, say: Say) -> ImageSet:

@@ -79,24 +79,17 @@ class _Folded(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         left, right, top, bottom, circular = ctx.how
-        h, w = ctx.size
-
-        def folded(part: Tensor, axis: int) -> Tensor:
-            return part if circular else part.flip(axis)
-
-        rows = gradient[..., top : top + h, :].clone()
-        if top:
-            onto = slice(h - top, h) if circular else slice(0, top)
-            rows[..., onto, :] += folded(gradient[..., :top, :], -2)
-        if bottom:
-            onto = slice(0, bottom) if circular else slice(h - bottom, h)
-            rows[..., onto, :] += folded(gradient[..., top + h :, :], -2)
-        inner = rows[..., left : left + w].clone()
-        if left:
-            inner[..., slice(w - left, w) if circular else slice(0, left)] += folded(rows[..., :left], -1)
-        if right:
-            inner[..., slice(0, right) if circular else slice(w - right, w)] += folded(rows[..., left + w :], -1)
-        return inner, None, None, None, None, None
+        for axis, n, before, after in zip((-2, -1), ctx.size, (top, left), (bottom, right), strict=True):
+            inner = gradient.narrow(axis, before, n).clone()
+            # Each margin, and where what it shows begins.
+            for start, width, onto in ((0, before, n - before), (before + n, after, 0)):
+                if width:
+                    margin = gradient.narrow(axis, start, width)
+                    inner.narrow(axis, onto if circular else n - width - onto, width).add_(
+                        margin if circular else margin.flip(axis)
+                    )
+            gradient = inner
+        return gradient, None, None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor, *_: Any) -> Tensor:

@@ -109,7 +109,7 @@ def train(
     if seed < 0:
         raise InputError(f"seed must be at least 0, got {seed}")
     images = as_images(images, split="train")
-    validation = None if validation is None else as_images(validation)
+    validation = None if validation is None else as_images(validation, split="test")
     check_images(images)
     if validation is not None and validation.class_names != images.class_names:
         raise InputError(
