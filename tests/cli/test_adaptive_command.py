@@ -60,7 +60,7 @@ def test_few_images_promise_nothing_about_others(
         "6 images are too few to stop early: all are measured. They promise no ±5 points over other images: that"
         in said.err
     )
-    wide = float(re.search(r"of the same kind, to ±([0-9.]+) points", said.out)[1])
+    wide = float(re.search(r"of the same kind, each is known to ±([0-9.]+) points", said.out)[1])
     # Nine shifts, Bonferroni: z = 2.77. At 3 right of 6, Wilson's interval is ±0.378.
     assert 37.8 <= wide <= 57
     assert main(["findings", str(tmp_path / "s.zarr"), "--no-map"]) == 0
@@ -68,7 +68,7 @@ def test_few_images_promise_nothing_about_others(
     # 359 images promise more than 6, and less than for themselves.
     assert main([*command[:-1], str(tmp_path / "more.zarr"), "--half-width", "5"]) == 0
     more = capsys.readouterr().out
-    assert float(re.search(r"of the same kind, to ±([0-9.]+) points", more)[1]) > 5
+    assert float(re.search(r"of the same kind, each is known to ±([0-9.]+) points", more)[1]) > 5
 
 
 def test_a_wrong_width_is_one_line_before_anything_is_loaded(

@@ -144,7 +144,7 @@ def refuse_other_kind(stored: SweepHeader, path: Path, half_width: float | None)
 
 def _described(look: Look, metric: str) -> str:
     if look.n_images == look.n_population:
-        return f"all {look.n_images:,} images are measured: no width is left"
+        return f"all {look.n_images:,} images are measured"
     return (
         f"after {look.n_images:,} of {look.n_population:,} images every {metric} is known to "
         f"±{look.half_width:.2f} points"

@@ -151,7 +151,9 @@ class SweepStats:
         these = f"over these {self.n_images:,} images every {self.metric} is {known}"
         if not self.half_width:
             these = f"all {self.n_images:,} images are measured: over these images no {self.metric} is uncertain"
-        return [f"{these}; over other images of the same kind, to ±{self.half_width_of_others:.1f} points"]
+        return [
+            f"{these}; over other images of the same kind, each is known to ±{self.half_width_of_others:.1f} points"
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `shiftlens sweep --json`."""
