@@ -9,7 +9,7 @@ from shiftlens.lens.feature_run import FeatureRun, LayerMaps
 from shiftlens.lens.map_scores import CONSTANT, Borders
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import Action, Quantity, number
-from shiftlens.narrative.words import plain, sentence
+from shiftlens.narrative.words import per_cent, plain, sentence
 from shiftlens.stats import Skipped
 
 CLEAR_OF_CHANCE = 3.0
@@ -21,15 +21,7 @@ OWN = "Scores are this project's own definition."
 def artefacts(found: FeatureRun | Inspection) -> Findings:
     """Return what a feature run (question B) or layer arithmetic (question C) shows.
 
-    Parameters
-    ----------
-    found
-        From `shiftlens.features` or `shiftlens.inspect`.
-
-    Returns
-    -------
-    Findings
-        Nothing is tested here, so nothing warns: a number is there, or a note that must be known before it is quoted.
+    Nothing is tested here, so nothing warns: a number is there, or a note that must be known before it is quoted.
     """
     if isinstance(found, Inspection):
         return Findings([_arithmetic(found)])
@@ -38,10 +30,6 @@ def artefacts(found: FeatureRun | Inspection) -> Findings:
         for k, note in enumerate(found.notes, 1)
     ]
     return Findings([*_blank(found), *_average(found), *unseen])
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.1f} %" if value >= 0.001 else f"{100 * value:.2g} %"
 
 
 def _energy(layer: LayerMaps) -> float:
@@ -56,34 +44,27 @@ def _inspect(model: str, size: tuple[int, int]) -> tuple[str, ...]:
 def _blank(run: FeatureRun) -> list[Finding]:
     if not run.is_empty:
         return []
-    evidence = (
+    note = (
         f"{len(run)} layers at {run.size[0]}x{run.size[1]}, compared with the same net with circular padding, which "
         f"keeps a blank input constant at every layer. {OWN}"
     )
     start, what = run.start, f"the feature map of a blank input ({run.input})"
     if start is None:
         text = f"No layer shows border artefacts on {what}."
-        more = " Reflect, replicate and circular padding never do: their bias shows in the average over images."
-        return [Finding("artefact-start", text, Quantity("first artefact"), note=evidence + more, question="B")]
-    made = partial(Finding, note=evidence, severity="note", question="B")
+        note += " Reflect, replicate and circular padding never do: their bias shows in the average over images."
+        return [Finding("artefact-start", text, Quantity("first artefact"), note=note, question="B")]
+    made = partial(Finding, note=note, severity="note", question="B")
     worst = max(run.layers, key=_energy)
-    return [
-        made(
-            "artefact-start",
-            f"Border artefacts on {what} start at layer {plain(start.name)} ({start.kind}).",
-            Quantity("first artefact", layer=start.name),
-            action=Action("See how much padding each layer uses", _inspect(run.model, run.size)),
-        ),
-        made(
-            "artefact-energy",
-            f"At layer {plain(worst.name)}, {_share(_energy(worst))} of the power of {what} is spatial variation that "
-            "the image cannot explain, the largest share of all layers.",
-            Quantity("artefact energy", layer=worst.name),
-            number(_energy(worst), "share"),
-        ),
-        _reach(run, made),
-        *_sides(run, evidence),
-    ]
+    text = f"Border artefacts on {what} start at layer {plain(start.name)} ({start.kind})."
+    action = Action("See how much padding each layer uses", _inspect(run.model, run.size))
+    first = made("artefact-start", text, Quantity("first artefact", layer=start.name), action=action)
+    text = (
+        f"At layer {plain(worst.name)}, {per_cent(_energy(worst))} of the power of {what} is spatial variation that "
+        "the image cannot explain, the largest share of all layers."
+    )
+    quantity = Quantity("artefact energy", layer=worst.name)
+    most = made("artefact-energy", text, quantity, number(_energy(worst), "share"))
+    return [first, most, _reach(run, made), *_sides(run, note)]
 
 
 def _reach(run: FeatureRun, made: partial[Finding]) -> Finding:
@@ -98,7 +79,7 @@ def _reach(run: FeatureRun, made: partial[Finding]) -> Finding:
     return made("artefact-reach", text, Quantity("artefact reach", layer=layer.name), number(float(far), "px"))
 
 
-def _sides(run: FeatureRun, evidence: str) -> list[Finding]:
+def _sides(run: FeatureRun, note: str) -> list[Finding]:
     made = []
     for axis, contrast, names in (("x", "contrast_lr", ("left", "right")), ("y", "contrast_ud", ("top", "bottom"))):
         # Where next to nothing varies, the odd share of it says nothing.
@@ -110,72 +91,68 @@ def _sides(run: FeatureRun, evidence: str) -> list[Finding]:
         if not rows:
             continue
         value, layer = max(rows, key=lambda row: row[0])
+        borders = layer.scores.borders
         if value < 1e-6:
             text = f"Border artefacts are equal at {names[0]} and {names[1]}, at every layer."
         else:
-            text = f"Border artefacts differ between {names[0]} and {names[1]}: at layer {plain(layer.name)}, "
-            text += f"{_share(value)} of their variation changes sign when the map is mirrored"
-            if isinstance(layer.scores.borders, Borders):
-                text += f" (compared with the net without borders, {_which(layer.scores.borders, names)})"
-            text += "."
+            compared = ""
+            if isinstance(borders, Borders):
+                sides = ", ".join(_side(name, getattr(borders, name)) for name in names)
+                compared = f" (compared with the net without borders, {sides})"
+            text = (
+                f"Border artefacts differ between {names[0]} and {names[1]}: at layer {plain(layer.name)}, "
+                f"{per_cent(value)} of their variation changes sign when the map is mirrored{compared}."
+            )
         quantity = Quantity("odd share of the artefacts", axis, layer=layer.name)
         estimate = number(float(value), "share")
-        made.append(Finding("artefact-sides", text, quantity, estimate, note=evidence, question="B", which=axis))
+        made.append(Finding("artefact-sides", text, quantity, estimate, note=note, question="B", which=axis))
     return made
 
 
-def _which(borders: Borders, names: tuple[str, str]) -> str:
-    values = [(name, getattr(borders, name)) for name in names]
-    return ", ".join(
-        f"{name} {'excited' if value > 0 else 'suppressed'} by {_share(abs(value))}" for name, value in values
-    )
+def _side(name: str, value: float) -> str:
+    return f"{name} {'excited' if value > 0 else 'suppressed'} by {per_cent(abs(value))}"
 
 
 def _average(run: FeatureRun) -> list[Finding]:
     averages = [(layer, layer.average) for layer in run.layers if layer.average is not None]
     if not averages:
         return []
-    made = partial(Finding, question="B")
-    evidence = f"Mean over {run.n_images:,} images of {plain(run.data or '')}. {OWN}"
+    note = f"Mean over {run.n_images:,} images of {plain(run.data or '')}. {OWN}"
     if any(average.rolled is None for _, average in averages):
         text = (
             "The average over images has no control for their content: photographs are centred, so the content itself "
             "varies over space."
         )
-        return [made("average-content", text, note=evidence, severity="note")]
+        return [Finding("average-content", text, note=note, severity="note", question="B")]
     rows = [
         (average.scores.artefact_energy, average.scores.noise, layer)
         for layer, average in averages
         if not isinstance(average.scores.artefact_energy, Skipped) and average.scores.noise
     ]
     clear = [row for row in rows if row[0] / row[1] >= CLEAR_OF_CHANCE]
-    quantity = Quantity("artefact energy of the average")
+    what = "artefact energy of the average"
     if not clear:
         text = "With content rolled evenly over the image, no layer's average varies over space beyond chance."
-        return [made("average-energy", text, quantity, note=evidence)]
+        return [Finding("average-energy", text, Quantity(what), note=note, question="B")]
     energy, noise, layer = max(clear, key=lambda row: row[0])
     text = (
-        f"With content rolled evenly over the image, {_share(energy)} of the power of the average map of layer "
-        f"{plain(layer.name)} is spatial variation ({energy / noise:,.0f} times what chance gives, {_share(noise)}): "
+        f"With content rolled evenly over the image, {per_cent(energy)} of the power of the average map of layer "
+        f"{plain(layer.name)} is spatial variation ({energy / noise:,.0f} times what chance gives, {per_cent(noise)}): "
         f"{len(clear)} of {len(rows)} layers exceed {CLEAR_OF_CHANCE:.0f} times chance."
     )
-    note = f"{evidence} Rolled images have a seam where their opposite sides meet, everywhere alike."
-    quantity = Quantity("artefact energy of the average", layer=layer.name)
-    return [made("average-energy", text, quantity, number(float(energy), "share"), note=note, severity="note")]
+    note += " Rolled images have a seam where their opposite sides meet, everywhere alike."
+    quantity, estimate = Quantity(what, layer=layer.name), number(float(energy), "share")
+    return [Finding("average-energy", text, quantity, estimate, note=note, severity="note", question="B")]
 
 
 def _arithmetic(found: Inspection) -> Finding:
     (h, w), n_uneven = found.size, len(found.uneven)
     judged = [layer for layer in found.layers if not isinstance(layer.used, Skipped) and not layer.merged]
-    made = partial(
-        Finding,
-        quantity=Quantity("layers that pad unevenly"),
-        question="C",
-        note="Layer arithmetic from one forward pass without numbers (arXiv 2010.02178, section 3).",
-    )
+    note = "Layer arithmetic from one forward pass without numbers (arXiv 2010.02178, section 3)."
+    quantity, count = Quantity("layers that pad unevenly"), number(float(n_uneven), "layers")
     if found.is_even:
         text = f"At {h}x{w}, all {len(judged)} layers use the same padding on opposite sides."
-        return made("uneven-padding", text, estimate=number(0.0, "layers"))
+        return Finding("uneven-padding", text, quantity, number(0.0, "layers"), note=note, question="C")
     names = ", ".join(plain(layer.name) for layer in found.uneven[:3])
     more = f" and {n_uneven - 3} more" if n_uneven > 3 else ""
     height, width = (_nearest(n, found.even_sizes[axis]) for axis, n in (("h", h), ("w", w)))
@@ -183,13 +160,8 @@ def _arithmetic(found: Inspection) -> Finding:
     if height is not None and width is not None:
         text = f"Use images of {height}x{width} px, which every layer pads evenly"
         action = Action(text, _inspect(found.model, (height, width)))
-    return made(
-        "uneven-padding",
-        f"At {h}x{w}, {n_uneven} of {len(judged)} layers use different padding on opposite sides: {names}{more}.",
-        estimate=number(float(n_uneven), "layers"),
-        action=action,
-        severity="note",
-    )
+    text = f"At {h}x{w}, {n_uneven} of {len(judged)} layers use different padding on opposite sides: {names}{more}."
+    return Finding("uneven-padding", text, quantity, count, action=action, note=note, severity="note", question="C")
 
 
 def _nearest(n: int, sizes: tuple[int, ...]) -> int | None:

@@ -27,6 +27,11 @@ def with_interval(value: float, lo: float, hi: float, unit: str) -> str:
     return f"{number_text(value, unit, digits)} [{factor * lo:,.{digits}f}, {factor * hi:,.{digits}f}]"
 
 
+def per_cent(share: float) -> str:
+    """A share without an interval, in per cent with two digits."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
 def quoted(estimate: Estimate) -> str:
     """Number, unit and 95 % interval; with "at least" where the grid ends before the truth does."""
     text = with_interval(estimate.value, estimate.lo, estimate.hi, estimate.unit)
