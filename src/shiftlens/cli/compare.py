@@ -70,10 +70,10 @@ def _show(shell: Shell, made: Comparison, evidence: bool) -> None:
     wide = Console(file=out.file, width=max(out.width, WIDEST), highlight=False)
     wide.print(_table(made))
     whose, what = "the source picture" if made.unit == "source" else "the baseline's input", made.metric
+    units = f" in {what.shown_unit}, differences in {what.difference_unit}" if what.shown_unit else ""
     out.print(
-        f"(0, 0): {what.called} unshifted, 4 px: at each image's worst shift up to 4 px, in {what.shown_unit or '1'}; "
-        f"area, radius: retained at 95 %, px of {whose}, * at least; difference: mean within 8 px, "
-        f"{what.difference_unit}",
+        f"{what.called}{units}; 4 px: at each image's worst shift up to 4 px; area, radius: retained at 95 %, px of "
+        f"{whose}, * at least; difference: mean within 8 px",
         style="dim",
         markup=False,
     )

@@ -174,7 +174,7 @@ def _card(title: str, value: str, about: str) -> Data:
 def spaced_table(dys: IntArray, dxs: IntArray, ends: Ends, unit: str) -> Data:
     """A map (dy, dx) with its intervals at evenly spaced shifts, for readers who do not see it."""
     rows, columns, (value, lo, hi) = _spaced(dys), _spaced(dxs), ends
-    n = 1 if unit in ("%", "points") else digits_of(float(np.nanmax(np.abs(value), initial=0.0)) / 10, unit)
+    n = 1 if unit in ("%", "points") else digits_of(float(np.nanmax(np.abs(value), initial=0.0)), unit)
     cells = [[f"{value[r, c]:.{n}f} [{lo[r, c]:.{n}f}, {hi[r, c]:.{n}f}]" for c in columns] for r in rows]
     return {"dys": [int(dys[r]) for r in rows], "dxs": [int(dxs[c]) for c in columns], "cells": cells}
 
