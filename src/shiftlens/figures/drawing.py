@@ -88,13 +88,6 @@ def colour_bar(
     figure.colorbar(drawn, ax=axes, **how).set_label(what, parse_math=False)
 
 
-def metric_bar(
-    figure: Figure, drawn: AxesImage, axes: Any, metric: Variable, limits: tuple[float, float], **how: Any
-) -> None:
-    """The colour bar of a metric's maps."""
-    colour_bar(figure, drawn, axes, label_of(metric), limits, **how)
-
-
 def extent(shifts: Shifts) -> tuple[float, float, float, float]:
     """Left, right, bottom, top of the matrix in px: dx to the right, dy downwards, as the picture moves."""
     dys, dxs = shifts

@@ -60,7 +60,6 @@ def feature_part(run: FeatureRun, number: int) -> Part:
         "depth": figure_uri(depth(run)),
         "rows": [_row(layer) for layer in run.layers],
         "findings": sorted_out(artefacts(run)),
-        "start": None if run.start is None else plain(run.start.name),
         "provenance": _provenance(run),
         "first": next((k for k, layer in enumerate(few) if layer is run.start), 0),
     }

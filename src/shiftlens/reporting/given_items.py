@@ -48,12 +48,9 @@ def given(items: Any) -> Given:
     if not listed:
         raise InputError(f"nothing to report: expected at least one of {EXPECTED}")
     opened = [_opened(each) for each in listed]
-    return Given(
-        sweeps=tuple(each for each in opened if isinstance(each, Sweep)),
-        runs=tuple(each for each in opened if isinstance(each, FeatureRun)),
-        inspections=tuple(each for each in opened if isinstance(each, Inspection)),
-        comparisons=tuple(each for each in opened if isinstance(each, Comparison | SavedComparison)),
-    )
+    kinds = (Sweep, FeatureRun, Inspection, Comparison | SavedComparison)
+    sorted_by: list[Any] = [tuple(each for each in opened if isinstance(each, kind)) for kind in kinds]
+    return Given(*sorted_by)
 
 
 def _opened(each: Any) -> Opened:

@@ -94,14 +94,13 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int, 
         "profile": figure_uri(figures.radial_profile(arrays, chosen)) if arrays.shape != (1, 1) else None,
         "stills": [each.still() for each in maps[1:]],
         "n_classes_left_out": n_classes_left_out,
-        "groups": _groups([each.data for each in maps]),
+        "maps": [each.data for each in maps],
         "reach": int(circles.radius[-1]),
         "radius": _first_radius(metrics, arrays),
         "step": max(arrays.step),
         "table": spaced_table(arrays.dys, arrays.dxs, (value, lo, hi), metrics.metric.shown_unit),
         "table_unit": plain(capital(label_of(metrics.metric))),
         "findings": sorted_out(found),
-        "n_warn": len(found.with_severity("warn")),
         "n_images_shown": images["n"] if images else 0,
         "choice": CHOICE if images and images["n"] < arrays.n_images else "",
         "without_pictures": plain(why),
@@ -202,12 +201,6 @@ def _profiles(arrays: SweepArrays, metrics: list[Variable]) -> list[Data]:
     # (dy, dx) which ring a cell belongs to, counted from 1; 0 for none: the page averages other maps over them.
     made[0]["ring"] = packed(np.sum([k * ring for k, ring in enumerate(rings(arrays), start=1)], axis=0))
     return made
-
-
-def _groups(maps: list[Data]) -> list[Data]:
-    """The maps by group for the list to choose from, in order."""
-    names = dict.fromkeys(each["group"] for each in maps)
-    return [{"name": name, "maps": [each for each in maps if each["group"] == name]} for name in names]
 
 
 def _first_radius(metrics: Metrics, arrays: SweepArrays) -> int:
