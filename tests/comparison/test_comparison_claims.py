@@ -200,7 +200,7 @@ def test_what_cannot_be_told_does_not_contradict_its_own_interval(found, lo, cle
     seen = each.differences["near"]
     estimate = replace(seen.estimate, value=4.7, lo=lo, hi=6.5)
     made = replace(seen, estimate=estimate, verdict="undecided", holm_p=0.06, detectable=3.7)
-    text = _difference("near", made, each, found).statement
+    text = _difference("near", made, each, found, None).statement
     assert f"is 4.7 points [{lo:.1f}, 6.5]" in text
     assert (f"which is not significant after correction for all {found.n_tests} tests." in text) == clear
     # What could be found is said of the truth, in a sentence of its own: not of the number seen here.
@@ -394,7 +394,7 @@ def test_a_region_that_touches_the_edge_has_an_open_difference(planted):
     assert isinstance(one, Difference)
     assert isinstance(one.estimate, Estimate)
     assert (one.verdict, one.estimate.hi, one.estimate.at_least) == ("better", np.inf, True)
-    assert found.rows[1].to_dict()["retained_at_least"] is True
+    assert found.to_dict()["rows"][1]["retained_at_least"] is True
     assert found["b"].to_dict()["differences"]["retained"]["interval"][1] is None
     assert (
         "px² or more (the grid ends before the region does)" in found.improved.named("difference-retained-1").statement
