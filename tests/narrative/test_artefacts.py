@@ -15,7 +15,6 @@ from shiftlens.data.images import ImageSet, load_images
 from shiftlens.lens.feature_maps import features
 from shiftlens.models.loading import wrap
 from shiftlens.narrative.artefacts import artefacts
-from shiftlens.narrative.words import per_cent
 from shiftlens.nn import conv2d
 from shiftlens.nn.vgg import VGG
 
@@ -39,7 +38,7 @@ def test_zeros_are_named_with_layer_reach_and_side() -> None:
     assert "3 px into the image, at layer 6" in reach.statement
     energy = found.named("artefact-energy")
     assert energy.value == max(layer.scores.artefact_energy for layer in run)
-    assert f" {per_cent(energy.value)} of the power" in energy.statement
+    assert f"{100 * energy.value:.1f} %" in energy.statement
     side = found.named("artefact-sides-x")
     assert " of their variation changes sign when the map is mirrored (compared with the net without" in side.statement
     assert re.search(r"left (excited|suppressed) by [0-9.]+ %, right (excited|suppressed) by", side.statement)

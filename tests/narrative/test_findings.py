@@ -191,7 +191,7 @@ def test_controls_are_said():
     truth = 100 * (kept.correct.mean() - moved.correct.mean())
     assert said["placement-effect"].severity == "warn"
     assert said["placement-effect"].value == pytest.approx(truth, abs=1)
-    assert said["placement-effect"].statement.startswith("Position itself makes accuracy ")
+    assert said["placement-effect"].statement.startswith("Position itself costs ")
     assert "Losing the pixels" in said["occlusion-effect"].statement
     assert said["lost-content"].severity == "info"
     other = replace(kept, controls={"occlusion": moved}, labels=moved.labels)
@@ -211,11 +211,11 @@ def test_what_the_padding_does_is_said():
     assert said["padding-effect"].severity == "warn"
     assert said["padding-effect"].question == "C"
     assert said["padding-effect"].value == pytest.approx(truth, abs=0.1)
-    assert said["padding-effect"].statement.startswith("The padding makes accuracy ")
+    assert said["padding-effect"].statement.startswith("The padding costs ")
     assert "of this loss are due to the padding" in said["padding-position-effect"].statement
     other = replace(kept, controls={"canvas": moved}, labels=moved.labels)
     helped = by_id(said_of(other))
-    assert "] better on average" in helped["padding-effect"].statement
+    assert helped["padding-effect"].statement.startswith("The padding gains ")
     assert "the padding is not the cause" in helped["padding-position-effect"].statement
     rest = moved.origin
     blinded = kept.prediction.copy()

@@ -59,7 +59,7 @@ def test_findings_are_in_the_metrics_name_unit_and_direction(one: Sweep) -> None
     for name in ("asymmetry-x", "placement-effect", "padding-effect"):
         assert (said[name].severity, said[name].unit) == ("warn", "mm")
         assert said[name].value > 0
-    assert " worse on average" in said["padding-effect"].statement
+    assert said["padding-effect"].statement.startswith("The padding raises MAE by 0.0")
     assert {each.quantity.metric for each in found if each.id.startswith(("asymmetry", "placement"))} == {"mae"}
 
 

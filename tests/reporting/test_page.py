@@ -21,6 +21,7 @@ from shiftlens.data.images import load_images
 from shiftlens.lens.feature_maps import features
 from shiftlens.models.loading import wrap
 from shiftlens.narrative.comparing import compare
+from shiftlens.narrative.words import per_cent
 from shiftlens.nn.vgg import VGG
 from shiftlens.reporting import Report, report
 from shiftlens.reporting.page import web
@@ -221,9 +222,7 @@ def test_features_arithmetic_and_comparison_are_there(seen: Page, items: list[An
         ("empty", last.scores, ""),
         ("average", last.average.scores, "content taken out (rolled evenly, mirrored for left/right): "),
     ):
-        energy = 100 * scores.artefact_energy
-        said = f"{energy:.0f}" if energy >= 10 else f"{energy:.2g}"
-        assert shown[which]["scores"].startswith(f"{before}artefact energy {said} %, ")
+        assert shown[which]["scores"].startswith(f"{before}artefact energy {per_cent(scores.artefact_energy)}, ")
     assert "the first layer cannot see a border in it" in seen.visible
     names = [layer.name for layer in arithmetic.layers]
     assert all(name in seen.said for name in names)

@@ -32,8 +32,8 @@ def with_interval(value: float, lo: float, hi: float, unit: str) -> str:
 
 
 def per_cent(share: float) -> str:
-    """A share without an interval, in per cent with two digits."""
-    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+    """A share without an interval."""
+    return f"{100 * share:.1f} %" if share >= 0.001 else f"{100 * share:.2g} %"
 
 
 def quoted(estimate: Estimate) -> str:
