@@ -67,7 +67,9 @@ def test_the_script_gets_the_metric(seen: Page, paths: list[Path]) -> None:
 
 
 def test_another_metric_and_an_unknown_one(paths: list[Path], tmp_path: Path) -> None:
-    made = Page(sl.report(paths[0], tmp_path / "r.html", metric="signed_bias").path)
+    found = sl.report(paths[0], tmp_path / "r.html", metric="signed_bias")
+    assert found.to_dict()["metric"] == "signed_bias"
+    made = Page(found.path)
     assert made.data["sweeps"][0]["maps"][0]["id"] == "signed_bias"
     assert "Signed bias, unshifted" in made.visible
     with pytest.raises(InputError, match="unknown metric 'mse'; did you mean 'mae'"):

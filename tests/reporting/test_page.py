@@ -21,11 +21,10 @@ from shiftlens.data.images import load_images
 from shiftlens.lens.feature_maps import features
 from shiftlens.models.loading import wrap
 from shiftlens.narrative.comparing import compare
-from shiftlens.narrative.words import per_cent
 from shiftlens.nn.vgg import VGG
 from shiftlens.reporting import Report, report
 from shiftlens.reporting.page import web
-from shiftlens.stats import wilson
+from shiftlens.stats import per_cent, wilson
 from shiftlens.sweeps.sweep_result import Sweep, open_sweep
 from shiftlens.sweeps.sweep_store import SweepStore
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import warnings
 from collections.abc import Iterator
@@ -222,6 +223,11 @@ def png_bytes(figure: Figure, dpi: int = DPI) -> bytes:
     with _fixed():
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": "shiftlens"})
     return buffer.getvalue()
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG as a data URI."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 def check_format(name: str) -> str:

@@ -11,7 +11,8 @@ import numpy as np
 from shiftlens.figures.drawing import COLOURS, check_format, new_figure, save, scale_of, suptitle
 from shiftlens.figures.gallery import Pictures
 from shiftlens.lens.feature_run import FeatureRun, LayerMaps
-from shiftlens.stats import FloatArray, Skipped
+from shiftlens.lens.map_scores import Scores
+from shiftlens.stats import FloatArray, Skipped, per_cent
 from shiftlens.styling import default_style
 
 if TYPE_CHECKING:
@@ -105,8 +106,9 @@ def filters(run: FeatureRun, layer: LayerMaps) -> Figure:
     drawn = _map(right, mean, span, COLOURS)
     right.set_title(f"mean over {len(values)} channels", fontsize=10)
     figure.colorbar(drawn, ax=right, label=f"{mean.min():.4g} to {mean.max():.4g}", shrink=0.75)
+    scores = layer.scores if layer.average is None else layer.average.scores
     count = "" if len(values) <= MOST_FILTERS else f" (first {MOST_FILTERS} of {len(values)} filters)"
-    suptitle(figure, f"{layer.name}: {layer.kind}, {_seen(run)}{count}\n{_verdict(layer)}", 11)
+    suptitle(figure, f"{layer.name}: {layer.kind}, {_seen(run)}{count}\n{scores_text(scores, layer.scores)}", 11)
     return figure
 
 
@@ -127,28 +129,37 @@ def _seen(run: FeatureRun) -> str:
     return f"average over {run.n_images:,} images of {run.data}" if run.n_images else f"input {run.input}"
 
 
-def _verdict(layer: LayerMaps) -> str:
-    scores = layer.scores if layer.average is None else layer.average.scores
-    parts = [] if isinstance(scores.artefact_energy, Skipped) else [f"artefact energy {scores.artefact_energy:.2g}"]
-    reach = layer.scores.reach_cells
-    if not isinstance(reach, Skipped):
-        parts.append(f"border reach {reach} cells ({layer.scores.reach_pixels:.0f} px)")
+def scores_text(scores: Scores, reach: Scores) -> str:
+    """Artefact energy, how far borders reach, and the odd share of both axes; what was not measured is left out."""
+    made = (
+        [] if isinstance(scores.artefact_energy, Skipped) else [f"artefact energy {per_cent(scores.artefact_energy)}"]
+    )
+    if not isinstance(reach.reach_cells, Skipped) and not isinstance(reach.reach_pixels, Skipped):
+        cells = "1 cell" if reach.reach_cells == 1 else f"{reach.reach_cells} cells"
+        made.append(f"borders reach {cells} ({reach.reach_pixels:.0f} px)")
     if not isinstance(scores.contrast_lr, Skipped) and not isinstance(scores.contrast_ud, Skipped):
-        parts.append(f"odd left/right {scores.contrast_lr:.2f}, up/down {scores.contrast_ud:.2f}")
-    return ", ".join(parts)
+        made.append(f"odd share left/right {per_cent(scores.contrast_lr)}, up/down {per_cent(scores.contrast_ud)}")
+    return ", ".join(made)
+
+
+def stacks(layer: LayerMaps) -> list[FloatArray]:
+    """Maps [c, h, w] of the one image, and where there are, of the average and of the average of rolled images."""
+    average = layer.average
+    found = [layer.maps] if average is None else [layer.maps, average.mean, average.rolled]
+    return [np.asarray(each, np.float64) for each in found if each is not None]
+
+
+def stack_names(run: FeatureRun) -> list[str]:
+    """What they are of, as far as every layer has them."""
+    names = ["blank input" if run.is_empty else "one image", f"average of {run.n_images:,}", "average, rolled evenly"]
+    return names[: min(len(stacks(layer)) for layer in run.layers)]
 
 
 @default_style()
 def overview(run: FeatureRun) -> Figure:
     """Mean over channels of every layer: of the one picture above, of the average over pictures (if any) below."""
     layers = picked(run, MOST_COLUMNS)
-    rows = [(f"one image: {run.input}", [np.asarray(layer.maps, np.float64).mean(0) for layer in layers])]
-    averages = [layer.average for layer in layers]
-    if all(average is not None for average in averages):
-        rows.append((f"average of {run.n_images:,}", [a.mean.mean(0) for a in averages if a is not None]))
-        if all(a is not None and a.rolled is not None for a in averages):
-            rolled = [a.rolled.mean(0) for a in averages if a is not None and a.rolled is not None]
-            rows.append(("average, rolled", rolled))
+    rows = [(name, [stacks(layer)[k].mean(0) for layer in layers]) for k, name in enumerate(stack_names(run))]
     figure = new_figure(1.25 * len(layers) + 0.8, 1.55 * len(rows) + 1.0)
     grid = figure.subplots(len(rows), len(layers), squeeze=False)
     for r, (row, maps) in enumerate(rows):

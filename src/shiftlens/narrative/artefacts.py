@@ -9,8 +9,8 @@ from shiftlens.lens.feature_run import FeatureRun, LayerMaps
 from shiftlens.lens.map_scores import CONSTANT, Borders
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import Action, Quantity, number
-from shiftlens.narrative.words import per_cent, plain, sentence
-from shiftlens.stats import Skipped
+from shiftlens.narrative.words import plain, sentence
+from shiftlens.stats import Skipped, per_cent
 
 CLEAR_OF_CHANCE = 3.0
 """An average's artefact energy is named when it is this many times what chance gives."""

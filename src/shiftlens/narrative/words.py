@@ -31,11 +31,6 @@ def with_interval(value: float, lo: float, hi: float, unit: str) -> str:
     return f"{number_text(value, unit, digits)} [{factor * lo:,.{digits}f}, {factor * hi:,.{digits}f}]"
 
 
-def per_cent(share: float) -> str:
-    """A share without an interval."""
-    return f"{100 * share:.1f} %" if share >= 0.001 else f"{100 * share:.2g} %"
-
-
 def quoted(estimate: Estimate) -> str:
     """Number, unit and 95 % interval; with "at least" where the grid ends before the truth does."""
     text = with_interval(estimate.value, estimate.lo, estimate.hi, estimate.unit)

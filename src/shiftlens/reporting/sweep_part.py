@@ -58,6 +58,7 @@ class SweepPart(Part):
     verdict: tuple[str, str, str]
     findings: Findings
     note: str
+    metric: str
 
 
 def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int, metric: str | None = None) -> SweepPart:
@@ -120,7 +121,7 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int, 
         "discs": {name: [finite(value) for value in getattr(circles, name)] for name in circles.__dataclass_fields__},
         "images": images,
     }
-    return SweepPart(view, data, said, found, why)
+    return SweepPart(view, data, said, found, why, metrics.metric.name)
 
 
 def _cards(metrics: Metrics, way: Directions | Skipped) -> list[Data]:
