@@ -12,7 +12,8 @@ import shiftlens as sl
 from narrative import millimetres as mm
 from reporting.planted import Page, unpacked
 from shiftlens.errors import InputError
-from shiftlens.reporting.saved_results import SavedComparison, saved_result
+from shiftlens.narrative.comparison_result import Compared
+from shiftlens.reporting.saved_results import saved_result
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +81,7 @@ def test_a_saved_comparison_is_read_in_its_unit(paths: list[Path], tmp_path: Pat
     made, file = sl.compare(paths), tmp_path / "c.json"
     file.write_text(json.dumps(made.to_dict()))
     read = saved_result(file)
-    assert isinstance(read, SavedComparison)
+    assert isinstance(read, Compared)
     assert (read.metric.called, read.metric.unit, read.metric.better) == ("MAE", "mm", "lower")
     assert [row.cells(False) for row in read.rows] == [row.cells(False) for row in made.rows]
     shown = Page(sl.report(file, tmp_path / "r.html").path)

@@ -63,8 +63,7 @@ def _show(shell: Shell, made: Comparison, evidence: bool) -> None:
     from shiftlens.narrative.words import plain
 
     out = shell.stdout
-    n_shifts = len(made.dys) * len(made.dxs)
-    title = f"{len(made.names)} sweeps on the same {made.n_images:,} images x {n_shifts:,} shifts"
+    title = f"{len(made.names)} sweeps on the same {made.n_images:,} images x {made.n_shifts:,} shifts"
     out.print(title, style="bold", markup=False)
     # A table squeezed into 80 characters cannot be read: where there are fewer than it needs, lines run on.
     wide = Console(file=out.file, width=max(out.width, WIDEST), highlight=False)
