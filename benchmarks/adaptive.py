@@ -218,12 +218,13 @@ def table(result: dict[str, Any]) -> str:
         f"`{result['command']}` on {of_machine(result['machine'])}.",
         f"The real sweep: {result['images']:,} images x {ny} x {nx} shifts.",
         "",
-        "## How often the band holds under the stopping",
+        "## How often the band holds where the sweep stops",
         "",
-        "Asked for is at least 94 % of draws; 95 % is promised for all looks of a run together, so one look errs less.",
+        "The band must hold in at least 94 % of draws. 95 % is promised for all looks of a run together, so one look "
+        "errs less.",
         "",
-        "| population | images | cells | asked for | band held | images used, median (least to most) | width there | "
-        "error over width, median, 95 %, largest |",
+        "| population | images | cells | half-width requested | band held | images used, median (least to most) | "
+        "half-width reached | error over width, median, 95 %, largest |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in result["coverage"]:
@@ -234,18 +235,18 @@ def table(result: dict[str, Any]) -> str:
             f"| **{100 * row['coverage']:.1f} %** of {row['draws']:,} | {middle:,} ({low:,} to {high:,}) "
             f"| ±{row['reached']:.2f} | {ratios} |"
         )
-    lines += ["", "## How many images a width takes", ""]
+    lines += ["", "## How many images a half-width takes", ""]
     for each in result["widths"]:
         n = each["n_population"]
         lines += [
             f"Of {n:,} images, {ny * nx:,} cells at once, in the fixed order. Bookkeeping takes "
             f"{1000 * each['seconds_per_image']:.1f} ms an image.",
             "",
-            "| asked for | images | share of all | |",
+            "| half-width | images | share of all | |",
             "|---|---|---|---|",
         ]
         for width, needed in each["needed"].items():
-            how = "measured" if needed["measured"] else "expected from the last width measured"
+            how = "measured" if needed["measured"] else "extrapolated from the last width measured"
             lines.append(f"| ±{width} | {needed['images']:,} | {100 * needed['images'] / n:.1f} % | {how} |")
         lines += ["", "| look after | half-width | if it were the only look |", "|---|---|---|"]
         lines += [f"| {r['images']:,} | ±{r['half_width']:.2f} | ±{r['one_look']:.2f} |" for r in each["rows"]]

@@ -35,6 +35,7 @@ from shiftlens.engine import on_device
 from shiftlens.engine.direct import DirectEvaluator, prepare_module
 from shiftlens.engine.fusing import can_fuse
 from shiftlens.engine.on_device import DeviceEvaluator, net_on_device
+from shiftlens.engine.outcomes import Chunk
 from shiftlens.engine.passes import with_passes
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.engine.window_evaluator import WindowEvaluator
@@ -197,13 +198,13 @@ def nets(on: Setting) -> dict[str, tuple[Model, int, sl.ShiftGrid]]:
 
 
 def compared(found: ChunkResult, exact: ChunkResult) -> dict[str, Any]:
-    differ = found.prediction != exact.prediction
+    differ = found["prediction"] != exact["prediction"]
     return {
         "windows": int(differ.size),
         "other_predictions": int(differ.sum()),
-        "largest_difference_of_loss": float(np.abs(found.loss - exact.loss).max()),
+        "largest_difference_of_loss": float(np.abs(found["loss"] - exact["loss"]).max()),
         "largest_difference_of_confidence": float(
-            np.abs(found.confidence.astype(np.float64) - exact.confidence.astype(np.float64)).max()
+            np.abs(found["confidence"].astype(np.float64) - exact["confidence"].astype(np.float64)).max()
         ),
     }
 
@@ -260,7 +261,7 @@ def dedup_agreement(
         run = with_passes(path, model)
         found = compared(run(images, labels), exact)
         taken = seconds_of(lambda: run(images, labels), on.device)
-    return found | {"windows_per_second": exact.loss.size / taken}
+    return found | {"windows_per_second": exact["loss"].size / taken}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -326,7 +327,7 @@ def stage_rates(on: Setting, record: Record) -> None:
             def flowing() -> None:
                 pending = None
                 for _ in range(4):
-                    begun = run.begin_chunk(images[:n], labels[:n])
+                    begun = run.begin_chunk(Chunk(images[:n], labels[:n]))
                     if pending is not None:
                         pending()
                     pending = begun

@@ -1,4 +1,4 @@
-"""What each repair does to one trained net: the table of docs/repair.md.
+"""What each repair does to one trained net: the table of docs/benchmarks/repair-study.md.
 
     python benchmarks/repairs.py cures --data-root DATA --work repairs-work --out docs/benchmarks/repairs.json
     python benchmarks/repairs.py sizes --data-root DATA --work repairs-work --out docs/benchmarks/sizes.json
@@ -35,9 +35,9 @@ from shiftlens.training import TrainSettings, train
 
 GRID = sl.ShiftGrid(8, step=2)
 TITLES = {
-    "cures": "Cures of one net",
+    "cures": "Repairs of one net",
     "sizes": "Input sizes",
-    "habits": "One net, other habits",
+    "habits": "One net, other methods",
     "confirm": "Fresh images",
 }
 CURES: dict[str, tuple[str | None, str | None]] = {
@@ -88,7 +88,7 @@ def cure(model: Model, stage: str, name: str, images: ImageSet, out: Path) -> Mo
 
 
 def marks_of_nothing(model: Model) -> float | None:
-    """Artefact energy of the last map of an empty picture; None where that map is 0 or a single cell."""
+    """Artefact energy of the last map of a blank input; None where that map is 0 or a single cell."""
     found = sl.features(model).layers[-1].scores.artefact_energy
     return None if isinstance(found, Skipped) else float(found)
 
@@ -225,7 +225,7 @@ def verdict(arm: dict[str, Any], quantity: str) -> str:
     text = shown(found["value"], found["interval"])
     if found["verdict"] in ("better", "worse"):
         return f"**{text}** {found['verdict']}"
-    return f"{text}, seen from {found['detectable']:.1f} on" if found["detectable"] is not None else text
+    return f"{text}, detectable {found['detectable']:.1f}" if found["detectable"] is not None else text
 
 
 def table(result: dict[str, Any]) -> str:
@@ -235,9 +235,9 @@ def table(result: dict[str, Any]) -> str:
         f"# {TITLES[result['study']]}",
         "",
         f"`{result['command']}` on {of_machine(result['machine'])}. {result['n_images']:,} test images "
-        f"(JPEG-compressed copies) under shifts of up to {grid['max_shift']} px in steps of {grid['step']}; trainings "
-        f"saw {result['n_training_images']:,} images. Brackets: 95 % over images, not over trainings. Bold: holds "
-        "after correction for all tests of its table; else the smallest difference that would have been seen.",
+        f"(JPEG-compressed copies) under shifts of up to {grid['max_shift']} px in steps of {grid['step']}; training "
+        f"used {result['n_training_images']:,} images. Brackets: 95 % over images, not over trainings. Bold: holds "
+        "after correction for all tests of its table; else the smallest detectable difference.",
     ]
     marks = result.get("empty_energy", {})
     for each in result["comparisons"]:
@@ -247,8 +247,8 @@ def table(result: dict[str, Any]) -> str:
             f"Against `{base}` ({each['n_images']:,} images x {each['n_shifts']} shifts; {each['n_tests']} tests; "
             f"areas in pixels of the {each['pixels_of']}):",
             "",
-            "| net | accuracy at (0, 0), % | against | mean within 8 px, % | against | 95 % kept within, px² | "
-            "against | right under all shifts of 4 px, % | against | marks in an empty picture, % |",
+            "| net | accuracy at (0, 0), % | against | mean within 8 px, % | against | 95 % retained within, px² | "
+            "against | right under all shifts of 4 px, % | against | artefact energy, blank input, % |",
             "|---|---|---|---|---|---|---|---|---|---|",
         ]
         against = {arm["name"]: arm for arm in each["against"]}

@@ -25,7 +25,6 @@ from playwright.sync_api import sync_playwright
 
 import shiftlens as sl
 from header import header
-from shiftlens.engine.plan import ChunkResult
 from shiftlens.sweeps.sweep_store import SweepStore
 
 CHUNK = 250
@@ -43,13 +42,18 @@ def enlarged(source: Path, n: int, out: Path, *, controls: bool) -> None:
     large = SweepStore.create(out, about, labels[times], np.arange(n), chunk_size=CHUNK, controls=names)
     for control in (None, *names):
         read, group = small.group(control), large.group(control)
-        arrays = [read.array(name) for name in ("prediction", "loss", "confidence")]
+        arrays = {name: read.array(name) for name in read.measured[:-1]}
         for chunk in range(group.n_chunks):
             span = group.span(chunk)
             # Runs of neighbours: one read each.
             pieces = np.split(times[span], np.flatnonzero(np.diff(times[span]) != 1) + 1)
-            got = [np.concatenate([array[int(p[0]) : int(p[-1]) + 1] for p in pieces]) for array in arrays]
-            group.write(chunk, ChunkResult(*got))
+            group.write(
+                chunk,
+                {
+                    name: np.concatenate([array[int(p[0]) : int(p[-1]) + 1] for p in pieces])
+                    for name, array in arrays.items()
+                },
+            )
         group.finish()
 
 

@@ -79,19 +79,20 @@ def main() -> None:
     }
     args.out.write_text(json.dumps(result, indent=1) + "\n")
     lines = [
-        "# What a sweep costs as one thing grows",
+        "# Cost of a sweep as one factor grows",
         "",
         f"`{result['command']}` on {of_machine(result['machine'])}; bfloat16; "
         f"median of {args.repeats} (least to most), milliseconds for one image and all its shifts.",
         "",
-        "| grows | picture | shifts | images | direct | dedup | direct / dedup | multiply-adds fewer by |",
+        "| factor | image size, px | shifts | images | direct | dedup | direct / dedup | multiply-adds fewer by |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         times = [milliseconds(row.get(engine)) for engine in ("direct", "dedup")]
         ratio = f"{row['direct']['median'] / row['dedup']['median']:.2f}" if "direct" in row else ""
         lines.append(
-            f"| {row['factor']} | {row['picture']} | {row['shifts'][0]} x {row['shifts'][1]} | {row['images']:,} | "
+            f"| {row['factor'].replace('picture', 'image size')} | {row['picture']} | "
+            f"{row['shifts'][0]} x {row['shifts'][1]} | {row['images']:,} | "
             f"{times[0]} | {times[1]} | {ratio} | {row['fewer']:.2f} x |"
         )
     args.out.with_suffix(".md").write_text("\n".join(lines) + "\n")

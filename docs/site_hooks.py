@@ -19,7 +19,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = {"CHANGELOG.md": "CHANGELOG.md", "CONTRIBUTING.md": "CONTRIBUTING.md"}
+PAGES = {name: name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")}
 """A file in the project's folder, and the page made of it."""
 
 NOTEBOOKS = {f"examples/{name}.ipynb": f"examples/{name}.md" for name in ("course", "own-model")}
@@ -96,7 +96,7 @@ def relinked(markdown: str, source: str, uri: str) -> str:
 
 
 def page_of(notebook: dict[str, Any], name: str) -> tuple[str, dict[str, bytes]]:
-    """A notebook as text for the site, and its pictures by file name."""
+    """A notebook as text for the site, and its figures by file name."""
     parts: list[str] = []
     pictures: dict[str, bytes] = {}
     for cell in notebook["cells"]:
@@ -110,7 +110,7 @@ def page_of(notebook: dict[str, Any], name: str) -> tuple[str, dict[str, bytes]]
             if "image/png" in data:
                 picture = f"{name}-{len(pictures) + 1}.png"
                 pictures[picture] = base64.b64decode("".join(data["image/png"]))
-                parts.append(f"![Picture {len(pictures)} of this notebook]({picture})")
+                parts.append(f"![Figure {len(pictures)} of this notebook]({picture})")
             elif "text/html" in data:
                 parts.append(f"<div>\n{''.join(data['text/html']).strip()}\n</div>")
             else:

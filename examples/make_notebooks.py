@@ -1,7 +1,7 @@
-"""Make the example notebooks out of the plain scripts beside them: `python examples/make_notebooks.py [NAME ...]`.
+"""Make the example notebooks from the scripts beside them: `python examples/make_notebooks.py [NAME ...]`.
 
-A script is cut at `# %%` (code) and `# %% [markdown]` (text). The notebook is executed in an empty directory; what it
-prints and draws is kept, times and the machine's own facts are not, so that the same code gives the same file.
+`# %%` starts a code cell, `# %% [markdown]` a text cell. The notebook runs in an empty directory. Its output is stored
+without times and facts of the machine, so the same code gives the same file.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ warnings.filterwarnings("default", module=r"(ipykernel|zmq|tornado|asyncio|jupyt
 """
 """Run before a notebook's own first cell, never kept."""
 
+BUSY = "how to compute was chosen before all ways were tried"
+"""The remark of a sweep on a busy machine; not kept."""
+
 
 def cells(script: str) -> list[tuple[str, str]]:
     """Kind (markdown or code) and text of each cell of a script.
@@ -34,7 +37,7 @@ def cells(script: str) -> list[tuple[str, str]]:
     Raises
     ------
     ValueError
-        Something stands before the first mark, or a line of a text cell is no comment.
+        Text before the first mark, or a line of a text cell that is no comment.
     """
     before, *parts = MARK.split(script)
     if before.strip():
@@ -67,7 +70,7 @@ def notebook(script: Path) -> nbformat.NotebookNode:
 
 
 def execute(made: nbformat.NotebookNode, where: Path, *, strict: bool = True) -> nbformat.NotebookNode:
-    """Execute in a directory and keep what is the same each time.
+    """Execute in a directory and keep the output that is the same each time.
 
     Parameters
     ----------
@@ -83,7 +86,7 @@ def execute(made: nbformat.NotebookNode, where: Path, *, strict: bool = True) ->
     run = nbformat.from_dict(made)
     if strict:
         run.cells.insert(0, new_code_cell(WARNINGS_ARE_ERRORS))
-    # Set by test runners and shells, and stronger than `%matplotlib inline`'s own setting in the kernel.
+    # Test runners and shells set this; it overrides `%matplotlib inline` in the kernel.
     backend = os.environ.pop("MPLBACKEND", None)
     try:
         NotebookClient(run, timeout=600, resources={"metadata": {"path": str(where)}}).execute()
@@ -98,9 +101,13 @@ def execute(made: nbformat.NotebookNode, where: Path, *, strict: bool = True) ->
         if cell.cell_type == "code":
             number += 1
             cell.execution_count = number
-            cell.outputs = _joined([_kept(output, number) for output in cell.outputs])
+            cell.outputs = _joined([_kept(output, number) for output in cell.outputs if not _only_busy(output)])
     run.metadata = made.metadata
     return run
+
+
+def _only_busy(output: Any) -> bool:
+    return output.get("name") == "stderr" and all(line.startswith(BUSY) for line in output["text"].split("\n") if line)
 
 
 def _kept(output: Any, number: int) -> Any:
@@ -113,7 +120,7 @@ def _kept(output: Any, number: int) -> Any:
 
 
 def _joined(outputs: list[Any]) -> list[Any]:
-    """Outputs with what was printed in one go as one: how it came in pieces is the moment's own."""
+    """Outputs with consecutive prints joined: how they are split differs from run to run."""
     joined: list[Any] = []
     for output in outputs:
         if output["output_type"] == "stream" and joined and joined[-1].get("name") == output["name"]:

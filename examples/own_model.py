@@ -1,9 +1,9 @@
 # %% [markdown]
 # # My own model, my own data
 #
-# What you need: a module that takes normalised pictures and gives scores, and a data set of `(picture, label)` pairs.
-# Here both are made from scratch in plain PyTorch. The rest is five calls: `wrap`, `load_images`, `sweep`,
-# `findings`, and, if there is something to mend, `repair` and `compare`.
+# You need a module that maps normalised images to logits, and a data set of `(image, label)` pairs. Here both are
+# made in plain PyTorch. The rest is five calls: `wrap`, `load_images`, `sweep`, `findings`, and, if there is
+# something to repair, `repair` and `compare`.
 
 # %%
 # %matplotlib inline
@@ -19,8 +19,8 @@ from shiftlens import surgery
 # %% [markdown]
 # ## The data set
 #
-# Scikit-learn's digits, 8 x 8, doubled and laid in the middle of 24 x 24. Any data set serves whose items are a
-# picture (a tensor `[c, h, w]` of bytes or of floats from 0 to 1, an array, or a Pillow image) and a number.
+# Scikit-learn's digits, 8 x 8, doubled and placed in the middle of 24 x 24. Any data set works whose items are an
+# image (a tensor `[c, h, w]` of bytes or of floats from 0 to 1, an array, or a Pillow image) and a number.
 
 
 # %%
@@ -32,14 +32,14 @@ class Digits(Dataset):
         chosen = (np.arange(len(labels)) % 5 == 0) != train
         small = torch.from_numpy(pixels[chosen]).float().reshape(-1, 1, 8, 8) / 16
         large = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
-        self.pictures = nn.functional.pad(large, (4, 4, 4, 4))
+        self.images = nn.functional.pad(large, (4, 4, 4, 4))
         self.labels = labels[chosen]
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, k: int) -> tuple[torch.Tensor, int]:
-        return self.pictures[k], int(self.labels[k])
+        return self.images[k], int(self.labels[k])
 
 
 train, test = Digits(train=True), Digits(train=False)
@@ -48,7 +48,7 @@ print(len(train), len(test), tuple(train[0][0].shape))
 # %% [markdown]
 # ## The model, and its training
 #
-# Nothing of this knows about shiftlens. The pictures stay where they are: this network never sees one that is moved.
+# Nothing here uses shiftlens. Training shows no shifted images.
 
 # %%
 MEAN, STD = 0.15, 0.3
@@ -76,8 +76,8 @@ n_epochs, n_batches = 10, -(-len(train) // 64)
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.01, total_steps=n_epochs * n_batches)
 for _epoch in range(n_epochs):
     for batch in torch.randperm(len(train)).split(64):
-        scores = net((train.pictures[batch] - MEAN) / STD)
-        loss = nn.functional.cross_entropy(scores, torch.from_numpy(train.labels)[batch])
+        logits = net((train.images[batch] - MEAN) / STD)
+        loss = nn.functional.cross_entropy(logits, torch.from_numpy(train.labels)[batch])
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -85,14 +85,13 @@ for _epoch in range(n_epochs):
 net = net.eval()
 
 # %% [markdown]
-# ## Wrap both, and look
+# ## Wrap both, and measure
 #
-# `wrap` is told what the module expects: mean and standard deviation in the pixel range 0 to 1, and the size.
-# `evaluate` is there to check that nothing went wrong on the way: if this accuracy is not the one you know, stop
-# here.
+# `wrap` takes what the module expects: mean and standard deviation in the pixel range 0 to 1, and the size.
+# `evaluate` checks the setup: if this accuracy is not the one you know, stop here.
 #
-# The sweep below takes every shift of up to 5 pixels; a digit is 16 pixels large, so up to 4 it stays whole. Steps of
-# 2 would be quicker and wrong: the network halves its maps three times, and odd shifts are hardest on it.
+# The sweep takes every shift of up to 5 pixels; a digit is 16 pixels large, so up to 4 it stays whole. Steps of 2
+# would be faster and misleading: the network halves its maps three times, and odd shifts are hardest for it.
 
 # %%
 model = sl.wrap(net, mean=MEAN, std=STD, size=24, name="my net")
@@ -112,14 +111,14 @@ for name in ("accuracy-at-rest", "retained-95", "worst-of-radius", "asymmetry-x"
 # %% [markdown]
 # ## Is the padding the cause?
 #
-# The control `canvas` runs the same weights with no padding near the picture, and nothing else changed.
+# The control `canvas` runs the same weights with no padding near the image, and nothing else changed.
 
 # %%
 print(found.named("padding-effect"))
 print(found.named("padding-position-effect"))
 
 # %% [markdown]
-# And what do the layers make of a picture in which there is nothing?
+# What do the layers make of a blank input?
 
 # %%
 maps = sl.features(model, "zeros")
@@ -129,9 +128,9 @@ for finding in sl.findings(maps):
 # %% [markdown]
 # ## Repair, and measure again
 #
-# There are marks of the borders in every map, so the padding is the first suspect, whatever the canvas said. The
-# second is the pooling: it keeps every second cell, and which content falls on those changes with every odd shift.
-# `repair` makes a copy with one thing changed; the weights stay, and every change is listed.
+# Every map shows border artefacts, so padding is the first suspect, whatever the canvas control says. The second is
+# the pooling: it keeps every second cell, and every odd shift changes which content these cells hold. `repair` makes
+# a copy with one change; the weights stay, and every edit is listed.
 
 # %%
 padded, edits = sl.repair(model, padding="symmetric")
@@ -140,20 +139,19 @@ for edit in [*edits, *more_edits]:
     print(edit)
 
 # %% [markdown]
-# A network expects what it was trained with, so the batch norm of a copy is measured again on the training pictures;
-# no weight changes by that. The original gets the same treatment: otherwise nobody could tell which of the two steps
-# made the difference.
+# A network expects what it was trained with, so the batch norm of a copy is re-estimated on the training images; this
+# changes no weight. The original gets the same treatment: otherwise the comparison would mix two changes.
 
 # %%
 arms = {}
 for name, changed in (("original", model), ("symmetric", padded), ("blur", blurred)):
-    healed, _ = surgery.reestimate(changed, sl.load_images(train))
-    arms[name] = sl.sweep(healed, images, grid, out=f"{name}.zarr", dtype="float32")
+    adapted, _ = surgery.reestimate(changed, sl.load_images(train))
+    arms[name] = sl.sweep(adapted, images, grid, out=f"{name}.zarr", dtype="float32")
 
 outcome = sl.compare(list(arms.values()), names=list(arms))
 for row in outcome.rows:
     kept = row.worst_of_radius.value
-    print(f"{row.name:10} at rest {row.at_rest.value:.3f}, right under every shift within 4 px {kept:.3f}")
+    print(f"{row.name:10} unshifted {row.unshifted.value:.3f}, right under every shift within 4 px {kept:.3f}")
 
 # %%
 print("improved:", outcome.improved, sep="\n")
@@ -163,11 +161,11 @@ print("got worse:", outcome.got_worse, sep="\n")
 outcome.plot()["differences"]
 
 # %% [markdown]
-# Here the mirror at the border is no cure, and the blur before the pooling is: without any training, more than twice
-# as many images are right under *every* shift that leaves the digit whole. The price is what it loses at rest, if
-# anything.
+# Here mirror padding does not help, and the blur before the pooling does: without any training, more than twice as
+# many images are right under *every* shift that leaves the digit whole. The cost is the accuracy that it loses
+# unshifted, if any.
 #
-# Every difference is paired, image by image, and all of them are corrected together; `outcome.cannot_be_told` holds
-# the rest, with the smallest difference that would have been found. What is learnt from this is about this one
-# network. If it matters, train several, fine-tune the repaired ones, and give the originals the same extra training
-# before you compare ([how](../docs/repair.md)).
+# Every difference is paired, image by image, and all are corrected together; `outcome.cannot_be_told` holds the
+# inconclusive ones, each with the smallest detectable difference. This is about one network. Before you rely on it,
+# train several, fine-tune the repaired ones, and give the originals the same extra training
+# ([how](../docs/repair.md)).

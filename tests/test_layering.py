@@ -22,6 +22,7 @@ FLOORS = {
     "devices": 0,
     "styling": 0,
     "paths": 1,
+    "progress_bar": 1,
     "sequential": 1,
     "shifts": 1,
     "nn": 1,
@@ -29,9 +30,8 @@ FLOORS = {
     "graph": 2,
     "models": 3,
     "storage": 3,
-    "tasks": 3,
+    "tasks": 1,
     "arithmetic": 4,
-    "capture": 4,
     "engine": 4,
     "evaluation": 4,
     "protocols": 4,
@@ -152,6 +152,10 @@ def loaded_after(code: str) -> set[str]:
 
 
 HEAVY = {"torch", "torchvision", "xarray", "zarr", "scipy", "matplotlib", "jinja2", "sklearn", "pyarrow", "timm", "ray"}
+
+
+def test_dir_lists_the_public_names_only() -> None:
+    assert sorted(dir(shiftlens)) == sorted([*shiftlens.__all__, "__version__"])
 
 
 def test_the_package_root_loads_nothing_heavy() -> None:

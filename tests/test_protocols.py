@@ -287,13 +287,13 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     said = json.loads(capsys.readouterr().out)
     assert set(said) == {
         *("protocol", "consistency", "consistency_interval", "accuracy", "accuracy_interval", "passes", "offsets"),
-        *("fill", "n", "seed"),
+        *("fill", "n", "seed", "model", "data"),
     }
     assert (said["n"], said["fill"], len(said["passes"]), said["offsets"]) == (40, "black", 2, [-3, 2])
     assert said["consistency_interval"][0] <= said["consistency"] <= said["consistency_interval"][1]
     assert main([*command, "--protocol", "roll"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("consistency ")
+    assert lines[0].startswith(f"{source}:make on digits: consistency ")
     assert lines[1].startswith("protocol roll: two circular shifts by -3 to 2 px")
     assert main([*command, "--protocol", "rol"]) == 2
     assert capsys.readouterr().err == (

@@ -181,6 +181,6 @@ def test_a_notebook_becomes_a_page(hooks: ModuleType) -> None:
     text, pictures = hooks.page_of(json.loads(json.dumps({"cells": cells})), "mine")
     assert text == (
         "# Title\ntext\n\n```python\nprint(1)\n```\n\n```text\n1\n```\n\n"
-        "![Picture 1 of this notebook](mine-1.png)\n\n<div>\n<b>x</b>\n</div>\n\n```text\ny\n```\n"
+        "![Figure 1 of this notebook](mine-1.png)\n\n<div>\n<b>x</b>\n</div>\n\n```text\ny\n```\n"
     )
     assert pictures == {"mine-1.png": b"\x89PNG\r\n\x1a\n"}

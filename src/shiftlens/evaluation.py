@@ -16,14 +16,13 @@ from shiftlens.data.images import ImageSet
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.models.loading import Model, model_and_images
-from shiftlens.models.matching import check_labels, on_input_grid
-from shiftlens.models.probing import evaluating, scores_of
-from shiftlens.naming import Printed, one_line
+from shiftlens.models.matching import MAX_PIXELS, LabelMap, labelled_for, on_input_grid, scores_for
+from shiftlens.models.probing import evaluating
+from shiftlens.naming import Printed, of_source
+from shiftlens.progress_bar import shows_progress
 from shiftlens.shifts import Fill, Shift, translate
 from shiftlens.stats import mean_interval, wilson
 
-MAX_PIXELS = 2**18
-"""Most pixels in one batch (256 pictures of 32 x 32)."""
 BATCH_TOLERANCE = 1e-3
 """Largest difference of logits, relative to the largest, between an image in a batch and by itself."""
 
@@ -33,7 +32,8 @@ class Evaluation(Printed):
     """A model's accuracy and loss on `n` images under one shift.
 
     `accuracy` and `per_class` are shares from 0 to 1 (None for a class without images), intervals are 95 % (Wilson for
-    shares, Student's t for the loss; None for one image), `loss` is the mean cross-entropy in nats.
+    shares, Student's t for the loss; None for one image), `loss` is the mean cross-entropy in nats; `model` and `data`
+    name what was evaluated, `n_source` is how many images the source holds of which these are `n`.
     """
 
     accuracy: float
@@ -44,18 +44,17 @@ class Evaluation(Printed):
     per_class: dict[str, float | None]
     shift: Shift
     fill: str
+    model: str
+    data: str
+    n_source: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `shiftlens evaluate --json`."""
-        return {
-            "accuracy": self.accuracy,
+        facts = {name: value for name, value in vars(self).items() if name != "n_source"}
+        return facts | {
             "accuracy_interval": list(self.accuracy_interval),
-            "loss": self.loss,
             "loss_interval": None if self.loss_interval is None else list(self.loss_interval),
-            "n": self.n,
-            "per_class": self.per_class,
             "shift": [self.shift.dx, self.shift.dy],
-            "fill": self.fill,
         }
 
     def lines(self) -> list[str]:
@@ -65,12 +64,14 @@ class Evaluation(Printed):
         seen = {name: share for name, share in self.per_class.items() if share is not None}
         worst = min(seen, key=lambda name: seen[name])
         return [
-            f"accuracy {100 * self.accuracy:.2f} % [{low:.2f}, {high:.2f}], loss {self.loss:.4f} nats{spread} "
-            f"({self.n:,} images, shift ({self.shift.dx}, {self.shift.dy}), fill {self.fill})",
+            f"{self.model} on {self.data}: accuracy {100 * self.accuracy:.2f} % [{low:.2f}, {high:.2f}], "
+            f"loss {self.loss:.4f} nats{spread} ({of_source(self.n, self.n_source)} images, "
+            f"shift ({self.shift.dx}, {self.shift.dy}), fill {self.fill})",
             f"weakest class: {worst} {100 * seen[worst]:.1f} %",
         ]
 
 
+@shows_progress("evaluating", "images")
 def evaluate(
     model: Model | nn.Module | str | Path,
     images: ImageSet | str,
@@ -79,6 +80,7 @@ def evaluate(
     fill: str | float | Fill = "black",
     device: str = "auto",
     batch_size: int | None = None,
+    label_map: LabelMap | str | Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Evaluate every image under one shift, in float32.
@@ -97,6 +99,8 @@ def evaluate(
     batch_size
         Images in a forward pass; by default as many as fit. A model whose answer depends on the other images of its
         batch is refused, unless every image is evaluated by itself: 1.
+    label_map
+        From the images' classes to the model's; see `models.matching.labelled_for`.
     progress
         Called with (images done, images in all).
 
@@ -110,9 +114,9 @@ def evaluate(
     """
     parsed, target = Fill.parse(fill), resolve_device(device)
     model, images = model_and_images(model, images, device=device)
-    pictures, (h, w) = on_input_grid(model, images)
+    images, (h, w) = on_input_grid(model, images)
     model = model.at((h, w))
-    check_labels(model, images)
+    images = labelled_for(model, images, label_map)
     losses = np.empty(len(images))
     right = np.empty(len(images), dtype=np.bool_)
     if batch_size is not None and batch_size < 1:
@@ -123,8 +127,8 @@ def evaluate(
     with evaluating(model.module), torch.no_grad():
         for start in range(0, len(images), batch):
             positions = np.arange(start, min(start + batch, len(images)))
-            x = model.preprocessing.normalise(torch.from_numpy(pictures.batch(positions)).to(target))
-            scores = _scores(model, _shifted(x, shift, parsed, model), images.index[positions])
+            x = model.preprocessing.normalise(torch.from_numpy(images.batch(positions)).to(target))
+            scores = scores_for(model, _shifted(x, shift, parsed, model), images.index[positions])
             if start == 0 and len(x) > 1:
                 _refuse_batch_dependent(model, _shifted(x, shift, parsed, model), scores, images.index[positions])
             labels = torch.from_numpy(images.labels[positions]).to(target)
@@ -136,28 +140,27 @@ def evaluate(
     if len(odd):
         named = ", ".join(str(i) for i in odd[:10].tolist())
         raise ModelOutputError(f"the loss is not finite for images {named} (position in the source)")
-    return summarise(losses, right, images.labels, model.class_names or images.class_names, shift, parsed.name)
-
-
-def summarise(
-    losses: NDArray[np.float64],
-    right: NDArray[np.bool_],
-    labels: NDArray[np.int64],
-    class_names: tuple[str, ...],
-    shift: Shift,
-    fill: str,
-) -> Evaluation:
-    """Per-image losses (nats) and right answers [n] as an `Evaluation`."""
     n = len(losses)
     low, high = wilson(right.sum(), n)
     interval = None
     if n > 1:
         _, lower, upper, _ = mean_interval(losses.sum(), np.square(losses).sum(), n)
-        interval = (float(lower), float(upper))
-    of_class = {name: right[labels == k] for k, name in enumerate(class_names)}
+        interval = (max(float(lower), 0.0), float(upper))
+    class_names = model.class_names or images.class_names
+    of_class = {name: right[images.labels == k] for k, name in enumerate(class_names)}
     per_class = {name: float(values.mean()) if len(values) else None for name, values in of_class.items()}
     return Evaluation(
-        float(right.mean()), (float(low), float(high)), float(losses.mean()), interval, n, per_class, shift, fill
+        accuracy=float(right.mean()),
+        accuracy_interval=(float(low), float(high)),
+        loss=float(losses.mean()),
+        loss_interval=interval,
+        n=n,
+        per_class=per_class,
+        shift=shift,
+        fill=parsed.name,
+        model=model.name,
+        data=images.name,
+        n_source=images.n_source,
     )
 
 
@@ -172,7 +175,7 @@ def _refuse_batch_dependent(model: Model, x: Tensor, scores: Tensor, index: NDAr
     """Compare the logits [n, k] of some images of a batch with those of each of them by itself."""
     for k in {0, len(x) // 2, len(x) - 1}:
         # Beside its own copy: some nets take no batch of one.
-        alone = _scores(model, x[[k, k]], index[[k, k]])[0]
+        alone = scores_for(model, x[[k, k]], index[[k, k]])[0]
         difference = float((scores[k] - alone).abs().max()) / max(float(alone.abs().max()), 1e-12)
         if difference > BATCH_TOLERANCE:
             raise InputError(
@@ -180,19 +183,3 @@ def _refuse_batch_dependent(model: Model, x: Tensor, scores: Tensor, index: NDAr
                 f"logits differ by {difference:.2g} of the largest): evaluate every image by itself (--batch-size 1, "
                 "batch_size=1), or make it independent of the batch"
             )
-
-
-def _scores(model: Model, x: Tensor, index: NDArray[np.int64]) -> Tensor:
-    try:
-        scores = scores_of(model.module(x)).float()
-    except ModelOutputError:
-        raise
-    except Exception as error:
-        raise ModelOutputError(
-            f"the model raised {type(error).__name__} on images {index[0]} to {index[-1]}: {one_line(error)}"
-        ) from error
-    bad = ~torch.isfinite(scores).all(dim=1).cpu().numpy()
-    if bad.any():
-        named = ", ".join(str(i) for i in index[bad][:10].tolist())
-        raise ModelOutputError(f"the model gave scores that are not finite for images {named} (position in the source)")
-    return scores

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from shiftlens.errors import InputError
 
@@ -31,6 +31,17 @@ class Printed:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}: {self.lines()[0]}>"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of cells as lines of text with aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def of_source(n: int, n_source: int | None) -> str:
+    """How many images were used, and of how many where that is more: `6 of 30`."""
+    return f"{n:,}" if n_source in (None, n) else f"{n:,} of {n_source:,}"
 
 
 def distinct(names: Iterable[str]) -> list[str]:
@@ -63,21 +74,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def unknown_name(kind: str, name: object, known: Iterable[str], *, hint: str | None = None) -> InputError:
     """Build the error for an unknown name: the nearest one, and the whole list while it is short.
 
-    Parameters
-    ----------
-    kind
-        What the name should have been, e.g. "padding mode".
-    name
-        What came.
-    known
-        Every accepted name.
-    hint
-        A name to suggest instead of the nearest by spelling.
-
-    Returns
-    -------
-    InputError
-        Not raised: the caller does that, so that readers see where control leaves.
+    `hint` is suggested in place of the nearest by spelling. Not raised here, so that readers see where control leaves.
 
     Examples
     --------

@@ -15,12 +15,8 @@ from shiftlens.naming import printable
 def kind_of(path: str | Path) -> Literal["file", "folder", "nothing"]:
     """Whether a file, a folder or nothing lies at a path, links followed. Pipes and devices count as nothing.
 
-    `Path.exists` and its kin answer the same, but raise for names that the system refuses to look up.
-
-    Raises
-    ------
-    InputError
-        The system refuses: a folder on the way that is closed to this user, a name that is too long.
+    `Path.exists` and its kin answer the same, but raise for names that the system refuses to look up: `InputError`
+    here.
     """
     try:
         mode = Path(path).stat().st_mode
@@ -42,17 +38,7 @@ MOST_BYTES = 2**30
 def read_file(path: Path, where: str) -> bytes:
     """The bytes of a file that is not too large; a pipe or a device is never waited for.
 
-    Parameters
-    ----------
-    path
-        The file; links are followed.
-    where
-        How an error names it.
-
-    Raises
-    ------
-    InputError
-        It cannot be read, is no file, or has more than `MOST_BYTES`.
+    `InputError` names it by `where`: it cannot be read, is no file, or has more than `MOST_BYTES`.
     """
     try:
         with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:  # noqa: PTH123
@@ -67,13 +53,7 @@ def read_file(path: Path, where: str) -> bytes:
 
 
 def entries_of(folder: Path) -> list[Path]:
-    """What lies in a folder, by name.
-
-    Raises
-    ------
-    InputError
-        The folder cannot be listed.
-    """
+    """What lies in a folder, by name."""
     try:
         return sorted(folder.iterdir())
     except OSError as error:
@@ -88,13 +68,7 @@ def output_path(out: str | Path) -> Path:
 
 
 def with_home(path: str | Path) -> Path:
-    """The path with `~` replaced by a home folder.
-
-    Raises
-    ------
-    InputError
-        Nobody of that name has one.
-    """
+    """The path with `~` replaced by a home folder; `InputError` where nobody of that name has one."""
     try:
         return Path(path).expanduser()
     except RuntimeError:

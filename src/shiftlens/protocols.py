@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from shiftlens.data.imageset import ImageSet
 from shiftlens.devices import resolve_device
-from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.errors import InputError
 from shiftlens.models.loading import Model, model_and_images
-from shiftlens.models.matching import check_labels, on_input_grid
-from shiftlens.models.probing import evaluating, scores_of
-from shiftlens.naming import Printed, one_line, unknown_name
+from shiftlens.models.matching import MAX_PIXELS, labelled_for, on_input_grid, scores_for
+from shiftlens.models.probing import evaluating
+from shiftlens.naming import Printed, of_source, unknown_name
+from shiftlens.progress_bar import shows_progress
 from shiftlens.shifts import Fill, canvas
 from shiftlens.stats import Estimate, FloatArray, mean_estimate, wilson
 
@@ -39,8 +40,6 @@ MOST_PASSES = 10_000
 """Beyond, a number is a typing error."""
 
 N_PASSES = 5
-MAX_PIXELS = 2**18
-"""Most pixels in one batch (256 pictures of 32 x 32)."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -63,6 +62,10 @@ class PairConsistency(Printed):
         What pads, for "zero-pad"; None for the others.
     seed
         Of the draws.
+    model, data
+        Names of what was measured.
+    n_source
+        How many images the source holds.
     """
 
     protocol: str
@@ -72,6 +75,9 @@ class PairConsistency(Printed):
     offsets: tuple[int, int]
     fill: str | None
     seed: int
+    model: str
+    data: str
+    n_source: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `shiftlens consistency --json`."""
@@ -86,15 +92,19 @@ class PairConsistency(Printed):
             "fill": self.fill,
             "n": self.consistency.n,
             "seed": self.seed,
+            "model": self.model,
+            "data": self.data,
         }
 
     def lines(self) -> list[str]:
         """The same for people."""
         c, a = ((100 * e.value, 100 * e.lo, 100 * e.hi) for e in (self.consistency, self.accuracy))
         fill = "" if self.fill is None else f", fill {self.fill}"
+        n = of_source(self.consistency.n, self.n_source)
         return [
-            f"consistency {c[0]:.2f} % [{c[1]:.2f}, {c[2]:.2f}], accuracy of the same views {a[0]:.2f} % "
-            f"[{a[1]:.2f}, {a[2]:.2f}] ({self.consistency.n:,} images, {len(self.passes)} passes)",
+            f"{self.model} on {self.data}: consistency {c[0]:.2f} % [{c[1]:.2f}, {c[2]:.2f}], "
+            f"accuracy of the same views {a[0]:.2f} % "
+            f"[{a[1]:.2f}, {a[2]:.2f}] ({n} images, {len(self.passes)} passes)",
             f"protocol {self.protocol}: {PROTOCOLS[self.protocol]}{fill}; one pair an image",
         ]
 
@@ -110,6 +120,7 @@ class _Views:
     starts: Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
 
+@shows_progress("measuring", "images")
 def consistency(
     model: Model | nn.Module | str | Path,
     images: ImageSet | str,
@@ -174,7 +185,7 @@ def consistency(
     target = resolve_device(device)
     h, w = views.size
     model = model.at(views.size)
-    check_labels(model, images)
+    images = labelled_for(model, images)
     starts = views.starts(_drawn(images.index, n_passes, views.offsets, seed))
     same = np.empty((len(images), n_passes), np.bool_)
     right = np.empty((len(images), n_passes, 2), np.bool_)
@@ -200,17 +211,14 @@ def consistency(
         views.offsets,
         constant.name if protocol == "zero-pad" else None,
         seed,
+        model.name,
+        images.name,
+        images.n_source,
     )
 
 
 def check_request(protocol: str, fill: str | float | Fill, n_passes: int) -> Fill:
-    """Refuse what no model or images are needed to refuse; return the fill.
-
-    Raises
-    ------
-    InputError
-        An unknown protocol, a fill that is not constant or that the protocol does not have, or no passes.
-    """
+    """Refuse what no model or images are needed to refuse; return the fill."""
     if protocol not in PROTOCOLS:
         raise unknown_name("protocol", protocol, PROTOCOLS)
     parsed = Fill.parse(fill)
@@ -268,19 +276,7 @@ def _cut(wide: Tensor, starts: NDArray[np.int64], h: int, w: int) -> Tensor:
 
 
 def _predicted(model: Model, x: Tensor, index: NDArray[np.int64]) -> NDArray[np.int64]:
-    try:
-        scores = scores_of(model.module(x)).float()
-    except ModelOutputError:
-        raise
-    except Exception as error:
-        raise ModelOutputError(
-            f"the model raised {type(error).__name__} on images {index[0]} to {index[-1]}: {one_line(error)}"
-        ) from error
-    bad = index[~torch.isfinite(scores).all(dim=1).cpu().numpy()]
-    if len(bad):
-        named = ", ".join(str(i) for i in bad[:10].tolist())
-        raise ModelOutputError(f"the model gave scores that are not finite for images {named} (position in the source)")
-    found: NDArray[np.int64] = scores.argmax(1).cpu().numpy()
+    found: NDArray[np.int64] = scores_for(model, x, index).argmax(1).cpu().numpy()
     return found
 
 

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from shiftlens.errors import InputError
-from shiftlens.indexing import FILL_RULES, OUTSIDE, source_index
+from shiftlens.indexing import FILL_RULES, source_index
 from shiftlens.naming import unknown_name
 
 ArrayOrTensor = TypeVar("ArrayOrTensor", NDArray[np.generic], torch.Tensor)
@@ -69,8 +69,6 @@ class ShiftGrid:
             object.__setattr__(self, "max_shift", int(self.max_shift))
         elif isinstance(self.max_shift, list):
             object.__setattr__(self, "max_shift", tuple(self.max_shift))
-        if isinstance(self.max_shift, bool) or not isinstance(self.max_shift, int | tuple):
-            raise InputError(f"max-shift must be whole pixels, one number or (y, x); got {self.max_shift!r}")
         pair = self.max_shift if isinstance(self.max_shift, tuple) else (self.max_shift, self.max_shift)
         if len(pair) != 2 or any(isinstance(m, bool) or not isinstance(m, int) for m in pair):
             raise InputError(f"max-shift must be whole pixels, one number or (y, x); got {self.max_shift!r}")
@@ -93,12 +91,12 @@ class ShiftGrid:
     @property
     def max_y(self) -> int:
         """Largest `|dy|` allowed, in pixels."""
-        return self.max_shift[0] if isinstance(self.max_shift, tuple) else self.max_shift
+        return self.max_shift if isinstance(self.max_shift, int) else self.max_shift[0]
 
     @property
     def max_x(self) -> int:
         """Largest `|dx|` allowed, in pixels."""
-        return self.max_shift[1] if isinstance(self.max_shift, tuple) else self.max_shift
+        return self.max_shift if isinstance(self.max_shift, int) else self.max_shift[1]
 
     @cached_property
     def dys(self) -> NDArray[np.int64]:
@@ -231,26 +229,11 @@ class Fill:
 def canvas(
     images: torch.Tensor, max_y: int, max_x: int, rule: str | None, values: Sequence[float] | None
 ) -> torch.Tensor:
-    """The pictures with all that can enter under shifts up to `max_y`, `max_x` around them.
+    """The images [..., c, h, w] with all that can enter under shifts up to `max_y`, `max_x` pixels around them.
 
-    The picture shifted by `(dx, dy)` is the window of the picture's size that starts at row `max_y - dy`, column
-    `max_x - dx`.
-
-    Parameters
-    ----------
-    images
-        Tensor [..., c, h, w] of any dtype on any device.
-    max_y, max_x
-        Rows and columns to add on each side, in pixels, at least 0.
-    rule
-        An index rule of `indexing.RULES`, or None for a constant.
-    values
-        One number a channel in the tensor's own unit, when `rule` is None.
-
-    Returns
-    -------
-    torch.Tensor
-        [..., c, h + 2 max_y, w + 2 max_x], same dtype and device.
+    The image shifted by `(dx, dy)` is the window of its size that starts at row `max_y - dy`, column `max_x - dx`. What
+    enters is by an index rule of `indexing.RULES` or, where `rule` is None, `values`, one number a channel in the
+    tensor's own unit. Returns [..., c, h + 2 max_y, w + 2 max_x], same dtype and device.
     """
     h, w = images.shape[-2:]
     if rule is None:
@@ -318,12 +301,10 @@ def translate(
             raise InputError(f"a shift is whole pixels (at most 2^31), got {name}={pixels!r:.40}")
     rule, constants = _own_unit(fill)
     h, w = (int(n) for n in images.shape[-2:])
-    positions = (np.arange(h) - int(dy), np.arange(w) - int(dx))
+    dx, dy = int(dx), int(dy)
     if rule is not None:
-        rows, columns = (source_index(p, n, rule) for p, n in zip(positions, (h, w), strict=True))
+        rows, columns = source_index(np.arange(h) - dy, h, rule), source_index(np.arange(w) - dx, w, rule)
         return images[..., rows, :][..., columns]
-    rows, columns = (source_index(p, n, "zeros") for p, n in zip(positions, (h, w), strict=True))
-    seen_y, seen_x = np.flatnonzero(rows != OUTSIDE), np.flatnonzero(columns != OUTSIDE)
     n_channels = int(images.shape[-3]) if images.ndim > 2 else 1
     if isinstance(images, torch.Tensor):
         np_dtype = torch.zeros((), dtype=images.dtype).numpy().dtype if images.dtype != torch.bfloat16 else np.float32
@@ -334,15 +315,10 @@ def translate(
         numbers = _constants(constants, n_channels, images.dtype)
         out = np.empty_like(images)
         out[...] = numbers[:, None, None] if images.ndim > 2 else numbers[0]
-    if len(seen_y) and len(seen_x):
-        # Seen positions are one run per axis, so slices move them: no gather, no copy in between.
-        target = (..., slice(seen_y[0], seen_y[-1] + 1), slice(seen_x[0], seen_x[-1] + 1))
-        origin = (
-            ...,
-            slice(rows[seen_y[0]], rows[seen_y[-1]] + 1),
-            slice(columns[seen_x[0]], columns[seen_x[-1]] + 1),
-        )
-        out[target] = images[origin]
+    if abs(dy) < h and abs(dx) < w:
+        # What stays in view is one run per axis, so slices move it: no gather, no copy in between.
+        seen = images[..., max(0, -dy) : min(h, h - dy), max(0, -dx) : min(w, w - dx)]
+        out[..., max(0, dy) : min(h, h + dy), max(0, dx) : min(w, w + dx)] = seen
     return out
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tracemalloc
 from dataclasses import replace
 from types import SimpleNamespace
@@ -15,7 +14,9 @@ from planted import N_CLASSES, sweep
 from shiftlens.analysis.arrays import SweepArrays, from_sweep
 from shiftlens.analysis.summary import all_metrics
 from shiftlens.errors import InputError, StoreError
+from shiftlens.shifts import Fill
 from shiftlens.stats import Skipped
+from sweeps.small_sweeps import header
 
 
 def tiny(prediction, labels=None, **more):
@@ -39,30 +40,30 @@ def why(metrics):
 
 def test_one_image():
     m = all_metrics(tiny(np.zeros((1, 5, 5))), n_resamples=10)
-    assert m.accuracy.value.min() == 1
-    assert 0 < m.accuracy.lo.max() < 0.3
+    assert m.profile("accuracy").map.value.min() == 1
+    assert 0 < m.profile("accuracy").map.lo.max() < 0.3
     assert m.tests == ()
-    for name in (
-        "loss",
-        "asymmetry_x",
-        "centre",
-        "irregular_accuracy",
-        "irregular_loss",
-        "consistency",
-        "mean_accuracy",
-    ):
-        value = getattr(m, name)
-        assert isinstance(value, Skipped), name
+    measured = (
+        m.profile("loss").map,
+        m.asymmetry_x,
+        m.centre,
+        *(each.irregular for each in m.profiles),
+        m.consistency,
+        m.mean,
+    )
+    assert len(measured) == 7
+    for value in measured:
+        assert isinstance(value, Skipped)
         assert "one image" in value.why or "no loss" in value.why
 
 
 @pytest.mark.parametrize("predicted", [0, 1])
 def test_all_right_and_all_wrong(predicted):
     m = all_metrics(tiny(np.full((6, 13, 13), predicted)), n_resamples=10)
-    assert m.accuracy_at_origin.value == 1 - predicted
+    assert m.profile("accuracy").at_origin.value == 1 - predicted
     assert m.consistency.pairwise.value == 1
-    for name in ("asymmetry_x", "asymmetry_y", "irregular_accuracy"):
-        assert "no image changes" in getattr(m, name).why
+    for value in (m.asymmetry_x, m.asymmetry_y, m.profile("accuracy").irregular):
+        assert "no image changes" in value.why
     assert all(isinstance(a, Skipped) for a in m.aliasing)
     if predicted:
         assert all(r.why == "no image is right at (0, 0)" for r in m.retained)
@@ -80,9 +81,9 @@ def test_one_class():
 
 def test_one_shift():
     m = all_metrics(tiny(np.zeros((4, 1, 1))), n_resamples=10)
-    assert m.accuracy_at_origin.value == 1
+    assert m.profile("accuracy").at_origin.value == 1
     assert isinstance(m.retained[0], Skipped)
-    assert "fewer than two shifts" in m.irregular_accuracy.why
+    assert "fewer than two shifts" in m.profile("accuracy").irregular.why
     assert "reaches 0 px" in m.worst_of_radius.why
 
 
@@ -107,7 +108,7 @@ def test_a_coarse_grid():
     assert "fewer than 5 periods" in sites["aliasing at stride 5 along x"]
     three = replace(made, variables={k: v[:, 7:10, 7:10] for k, v in made.variables.items()},
                     dys=made.dys[7:10], dxs=made.dxs[7:10])  # fmt: skip
-    assert "fewer than two shifts outward" in all_metrics(three, n_resamples=20).irregular_accuracy.why
+    assert "fewer than two shifts outward" in all_metrics(three, n_resamples=20).profile("accuracy").irregular.why
 
 
 def test_without_controls_and_without_size():
@@ -129,8 +130,8 @@ def test_a_loss_that_is_not_finite_is_not_averaged():
     loss[3, 2, 2] = np.inf
     with np.errstate(invalid="ignore"):
         m = all_metrics(replace(made, variables={**made.variables, "loss": loss}), n_resamples=20)
-    assert "not finite" in m.loss.why
-    assert isinstance(m.irregular_loss, Skipped)
+    assert "not finite" in m.profile("loss").map.why
+    assert isinstance(m.profile("loss").irregular, Skipped)
 
 
 @pytest.mark.parametrize(
@@ -174,9 +175,8 @@ class OnDisk:
         )
         dataset.to_zarr(path, consolidated=False, zarr_format=3, encoding={"prediction": {"chunks": (8, *made.shape)}})
         self.dataset = xr.open_zarr(path, consolidated=False, chunks=None)
-        names = json.dumps([f"class {k}" for k in range(N_CLASSES)])
-        self.attrs = {"image_size": [9, 9], "strides": "[2, 4]", "class_names": names}
-        self.fill = SimpleNamespace(name="black", is_constant=True)
+        names = tuple(f"class {k}" for k in range(N_CLASSES))
+        self.header = header(image_size=(9, 9), strides=(2, 4), class_names=names, fill=Fill("black"))
         self.complete = not missing
         self._controls = dict(controls)
         self.controls = tuple(self._controls)
@@ -202,7 +202,7 @@ def test_a_sweep_on_disk_gives_the_same_as_its_arrays(tmp_path, made):
     one, other = all_metrics(read, n_resamples=30), all_metrics(here, n_resamples=30)
     assert one.retained[0].area == other.retained[0].area
     assert one.asymmetry_x.overall == other.asymmetry_x.overall
-    assert one.loss.value == pytest.approx(other.loss.value)
+    assert one.profile("loss").map.value == pytest.approx(other.profile("loss").map.value)
     assert one.placement.effect.any() == np.False_
 
 
@@ -215,7 +215,7 @@ def test_an_incomplete_sweep_is_measured_on_what_is_whole(tmp_path, made):
     assert (read.n_images, read.n_missing, tuple(read.controls)) == (31, 9, ("occlusion",))
     assert np.array_equal(read.correct, made.correct[keep])
     m = all_metrics(read, n_resamples=20)
-    assert m.accuracy.value == pytest.approx(made.correct[keep].mean(axis=0))
+    assert m.profile("accuracy").map.value == pytest.approx(made.correct[keep].mean(axis=0))
     assert m.placement.n == 19
     assert not m.placement.effect.any()
     with pytest.raises(StoreError, match="at least 1 image"):
@@ -223,7 +223,8 @@ def test_an_incomplete_sweep_is_measured_on_what_is_whole(tmp_path, made):
 
 
 def test_a_foreign_group_is_refused():
-    foreign = SimpleNamespace(dataset=xr.Dataset({"temperature": ("t", [1.0])}), complete=True)
+    data = xr.Dataset({"temperature": ("t", [1.0])})
+    foreign = SimpleNamespace(dataset=data, complete=True, header=header())
     with pytest.raises(
         StoreError, match="expected a sweep with prediction, loss, label, dy, dx, got one with temperature"
     ):

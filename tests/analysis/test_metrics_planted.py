@@ -49,8 +49,8 @@ def test_a_ring_of_recovery():
     made = sweep(2, N, REACH, mean=mean)
     m = all_metrics(made)
     assert {"irregular accuracy", "irregular loss"} <= names(m)
-    assert len(m.irregular_accuracy.reversals) == 9
-    for found in m.irregular_accuracy.reversals:
+    assert len(m.profile("accuracy").irregular.reversals) == 9
+    for found in m.profile("accuracy").irregular.reversals:
         if found.ray == "frame":
             continue
         radii = [np.hypot(*shift) for shift in (found.start, found.dip, found.recovery)]
@@ -58,13 +58,13 @@ def test_a_ring_of_recovery():
         rise = truth.ravel()[list(found.recovery_cells)].mean() - truth.ravel()[list(found.dip_cells)].mean()
         assert found.rise.lo <= rise <= found.rise.hi
         assert found.fall.hi < 0 < found.rise.lo
-    assert all(r.fall.lo > 0 > r.rise.hi for r in m.irregular_loss.reversals)
-    assert all(isinstance(e, Skipped) for e in m.emptying_accuracy)
+    assert all(r.fall.lo > 0 > r.rise.hi for r in m.profile("loss").irregular.reversals)
+    assert all(isinstance(e, Skipped) for e in m.profile("accuracy").emptying)
     # A control with the same ring says emptying; one without it says place.
     ring, flat = made, sweep(3, N, REACH, mean=lambda y, x: trend(y, x, edge=30))
-    assert emptying(m.irregular_accuracy.reversals[0], ring.values("accuracy")).shown
-    assert not emptying(m.irregular_accuracy.reversals[0], flat.values("accuracy")).shown
-    assert emptying(m.irregular_loss.reversals[0], ring.values("loss")).shown
+    assert emptying(m.profile("accuracy").irregular.reversals[0], ring.values("accuracy")).shown
+    assert not emptying(m.profile("accuracy").irregular.reversals[0], flat.values("accuracy")).shown
+    assert emptying(m.profile("loss").irregular.reversals[0], ring.values("loss")).shown
 
 
 @pytest.mark.parametrize(("stride", "sign"), [(2, 1), (4, 1), (4, -1)])
@@ -89,7 +89,7 @@ def test_a_shifted_centre():
     # A rise from (0, 0) to the centre and a fall behind it is no recovery.
     assert not {"irregular accuracy", "irregular loss"} & names(m)
     far = all_metrics(sweep(4, N, REACH, mean=lambda y, x: trend(y, x, edge=5, soft=1.5, centre=(5, 0))))
-    assert far.accuracy.value[REACH, REACH + 5] - far.accuracy.value[REACH, REACH] > 0.2
+    assert far.profile("accuracy").map.value[REACH, REACH + 5] - far.profile("accuracy").map.value[REACH, REACH] > 0.2
     assert not {"irregular accuracy", "irregular loss"} & names(far)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 import shiftlens as sl
 from shiftlens.data.preprocessing import Preprocessing
-from shiftlens.engine.plan import ChunkResult, Plan
+from shiftlens.engine.plan import Plan
 from shiftlens.reporting import report
 from shiftlens.sweeps.header import SweepHeader, software_versions
 from shiftlens.sweeps.sweep_store import SweepStore
@@ -200,7 +200,7 @@ def build_full(folder: Path) -> Built:
             wrong = random.random((len(own), 65, 65)) < far / 40
             prediction = np.where(wrong, (own + random.integers(1, 10, wrong.shape)) % 10, own)
             loss = np.where(wrong, 2.5, 0.1) * random.uniform(0.5, 1.5, wrong.shape)
-            group.write(chunk, ChunkResult(prediction, loss.astype(np.float32), np.full(wrong.shape, 0.5, np.float16)))
+            group.write(chunk, {"prediction": prediction, "loss": loss, "confidence": np.full(wrong.shape, 0.5)})
         group.finish()
     maps = sl.features(model, "zeros", average=images, out=folder / "features.zarr")
     report([folder / "a.zarr", maps, sl.inspect(model, 33)], folder / "report.html")

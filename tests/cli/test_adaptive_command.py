@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ def make():
 def command(tmp_path: Path) -> list[str]:
     (tmp_path / "net.py").write_text(NET)
     model = f"{tmp_path / 'net.py'}:make"
-    grid = ["--max-shift", "1", "--engine", "direct", "--dtype", "float32"]
+    grid = ["--split", "test", "--max-shift", "1", "--engine", "direct", "--dtype", "float32"]
     return ["sweep", "--model", model, "--mean", "0", "--std", "1", *grid, "--out", str(tmp_path / "s.zarr")]
 
 
@@ -45,6 +46,29 @@ def test_it_stops_says_so_and_goes_on_to_a_narrower_one(
     assert values["images_resumed"] == sweep.n_images
     assert main([*command, "--quiet"]) == 2
     assert "adaptive sweep" in capsys.readouterr().err
+
+
+def test_few_images_promise_nothing_about_others(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Six images are soon all measured: that says nothing about any seventh."""
+    assert main([*command, "--half-width", "5", "--limit", "6"]) == 0
+    said = capsys.readouterr()
+    assert "±0.00" not in said.out + said.err
+    assert "all 6 images are measured: over these images no accuracy is uncertain; over other images" in said.out
+    assert (
+        "6 images are too few to stop early: all are measured. They promise no ±5 points over other images: that"
+        in said.err
+    )
+    wide = float(re.search(r"of the same kind, to ±([0-9.]+) points", said.out)[1])
+    # Nine shifts, Bonferroni: z = 2.77. At 3 right of 6, Wilson's interval is ±0.378.
+    assert 37.8 <= wide <= 57
+    assert main(["findings", str(tmp_path / "s.zarr"), "--no-map"]) == 0
+    assert "over these images no accuracy is uncertain. Over other images of the same kind" in capsys.readouterr().out
+    # 359 images promise more than 6, and less than for themselves.
+    assert main([*command[:-1], str(tmp_path / "more.zarr"), "--half-width", "5"]) == 0
+    more = capsys.readouterr().out
+    assert float(re.search(r"of the same kind, to ±([0-9.]+) points", more)[1]) > 5
 
 
 def test_a_wrong_width_is_one_line_before_anything_is_loaded(

@@ -8,15 +8,18 @@ import pickle
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import shiftlens as sl
 from shiftlens.cli import main
+from shiftlens.cli.app import app
 
 NET = """
 import torch
@@ -115,6 +118,34 @@ def test_evaluate_json_keeps_its_contract(net: Path, capsys: pytest.CaptureFixtu
     assert "declares no preprocessing" in captured.err
 
 
+@pytest.mark.parametrize("command", ["evaluate", "consistency", "sweep"])
+def test_the_result_line_names_model_and_data(
+    command: str, net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without --data it is the embedded digits: nobody should take that for their own images."""
+    arguments = [command, "--model", f"{net}:make", "--limit", "20"]
+    if command == "sweep":
+        arguments += ["--max-shift", "1", "--out", str(tmp_path / "s.zarr")]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.startswith(f"{net}:make on digits: ")
+
+
+def test_no_interval_of_a_loss_goes_below_zero() -> None:
+    def sure(x: torch.Tensor) -> torch.Tensor:
+        """Right without doubt but for one image."""
+        scores = torch.zeros(len(x), 2)
+        scores[:, 0] = 30
+        scores[x.amax((1, 2, 3)) > 0.99, 0] = 0
+        return scores
+
+    pixels = np.zeros((12, 4, 4, 3), np.uint8)
+    pixels[0] = 255
+    images = sl.ImageSet(pixels, np.zeros(12, np.int64), class_names=("a", "b"))
+    made = sl.evaluate(sl.wrap(sure, mean=(0, 0, 0), std=(1, 1, 1)), images)
+    assert made.loss_interval is not None
+    assert made.loss_interval[0] == 0 < made.loss < made.loss_interval[1]
+
+
 def test_sweep_then_resume(net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "s.zarr"
     command = ["sweep", "--model", f"{net}:make", "--limit", "20", "--max-shift", "4x6", "--step", "2", "--mean", "0"]
@@ -141,6 +172,51 @@ def test_evaluate_agrees_with_the_sweep(net: Path, tmp_path: Path, capsys: pytes
         values = json.loads(capsys.readouterr().out)
         assert values["accuracy"] == pytest.approx(float(sweep.accuracy.sel(dx=dx, dy=dy)), abs=1e-9)
         assert values["loss"] == pytest.approx(float(sweep.mean_loss.sel(dx=dx, dy=dy)), abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*label k is taken as the model's class k")
+def test_every_result_says_how_many_of_the_images_were_used(
+    net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for k in range(30):
+        place = tmp_path / "set" / f"class{k % 10}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (8 * k, 0, 0)).save(place / f"{k}.png")
+    base = ["--model", f"{net}:make", "--mean", "0", "--std", "1", "--data", f"folder:{tmp_path / 'set'}", "--quiet"]
+    sweep = ["sweep", "--max-shift", "1"]
+    for command in (["evaluate"], ["consistency"], sweep):
+        for extra, told in (
+            ([], "30 images"),
+            (["--split", "test"], "10 of 30 images"),
+            (["--limit", "9"], "9 of 30 im"),
+        ):
+            out = ["--out", str(tmp_path / f"{len(told)}.zarr")] if command is sweep else []
+            assert main([*command, *base, *extra, *out]) == 0
+            line = capsys.readouterr().out.splitlines()[0]
+            assert told in line
+            assert (" of 30" in line) == (" of 30" in told)
+
+
+def test_resize_crop_and_interpolation_reach_the_images(
+    net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for k in range(10):
+        (tmp_path / "set" / f"class{k}").mkdir(parents=True)
+        pixels = rng.integers(0, 256, (40, 57, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "set" / f"class{k}" / "a.png")
+    base = ["evaluate", "--model", f"{net}:make", "--mean", "0", "--std", "1", "--data", f"folder:{tmp_path / 'set'}"]
+    losses = []
+    for kind in ("nearest", "bicubic"):
+        assert main([*base, "--resize", "36", "--crop", "32", "--interpolation", kind, "--json"]) == 0
+        losses.append(json.loads(capsys.readouterr().out)["loss"])
+        model = sl.load_model(f"{net}:make", mean=0, std=1, resize=36, crop=32, interpolation=kind)
+        assert losses[-1] == sl.evaluate(model, sl.load_images(f"folder:{tmp_path / 'set'}")).loss
+    assert losses[0] != losses[1]
+    assert "resize must be at least 32" in failing(capsys, *base, "--resize", "8", "--crop", "32")
+    assert "input size (32, 32) and crop (16, 16), give one" in failing(
+        capsys, *base, "--input-size", "32", "--crop", "16"
+    )
 
 
 def test_a_gpu_checkpoint_with_prefixes(net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -243,7 +319,7 @@ def test_an_output_path_that_holds_something_else(
     capsys.readouterr()
     accuracy = np.asarray(sl.open_sweep(out).accuracy)
     for extra, word in (
-        (["--limit", "12"], "data"),
+        (["--limit", "12"], "s.zarr holds 10 images, 12 were requested: use --reuse"),
         (["--max-shift", "3"], "max-shift"),
         (["--mean", "0.1"], "preprocessing"),
         (["--fill", "mean"], "fill"),
@@ -345,10 +421,50 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
     assert ("--seed" in text) == (command != "sweep")  # nothing in a sweep is drawn
 
 
+def test_help_is_grouped_by_subject_and_names_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "--help"]) == 0
+    out = capsys.readouterr().out
+    at = [out.index(f"\n{subject}:\n") for subject in ("Model", "Images", "Shifts", "Compute", "Output")]
+    assert at == sorted(at)
+    model, images, shifts, compute, output = (out[a:b] for a, b in pairwise([*at, len(out)]))
+    assert "--model SPEC" in model
+    assert "--limit N" in images
+    assert "--fill FILL" in shifts
+    assert "--device auto|cpu|cuda" in compute
+    assert "--engine auto|direct|dedup" in compute
+    assert "--out PATH" in output
+    # One's own model comes first.
+    assert out.index("--model net.py:make") < out.index("--model runs/vgg")
+
+
+@pytest.mark.parametrize("command", [str(each.callback.__name__) for each in app.registered_commands])
+def test_no_option_is_shown_by_its_type(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert not re.search("<[^>]*>", capsys.readouterr().out)
+
+
+def test_the_list_of_commands_cuts_no_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "..." not in out.split("Commands:")[1]
+    assert "an interrupted sweep is resumed by the same command." in out
+
+
+@pytest.mark.parametrize(("typed", "completed"), [("swe", "sweep"), ("sweep --half", "--half-width")])
+def test_a_shell_completes_commands_and_options(typed: str, completed: str) -> None:
+    asked = {"_SHIFTLENS_COMPLETE": "complete_bash", "COMP_WORDS": f"shiftlens {typed}"}
+    asked["COMP_CWORD"] = str(len(typed.split()))
+    done = subprocess.run(
+        [sys.executable, "-m", "shiftlens"], env={**os.environ, **asked}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.split()) == (0, [completed]), done.stderr
+
+
 def test_progress_on_a_pipe_is_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from shiftlens import progress_bar
     from shiftlens.cli import console
 
-    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress_bar, "SECONDS_BETWEEN_LINES", 0.0)
     shell = console.Shell()
     with shell.progress("sweeping", "evaluations") as report:
         report(0, 10)

@@ -25,8 +25,8 @@ def write(path: Path, keeps: int, seed: int, **changes: object) -> Path:
     result = small.numbers(N, (2 * REACH + 1, 2 * REACH + 1), seed=seed)
     d = np.arange(-REACH, REACH + 1)
     likely = np.where(np.hypot(d[:, None], d[None, :]) <= keeps, 0.95, 0.2)
-    right = rng.random((N, 1, 1)) * 0.3 + 0.7 * rng.random(result.prediction.shape) < likely
-    result.prediction[:] = np.where(right, group.labels[:, None, None], (group.labels[:, None, None] + 1) % 3)
+    right = rng.random((N, 1, 1)) * 0.3 + 0.7 * rng.random(result["prediction"].shape) < likely
+    result["prediction"][:] = np.where(right, group.labels[:, None, None], (group.labels[:, None, None] + 1) % 3)
     for chunk in range(group.n_chunks):
         group.write(chunk, small.cut(result, group.span(chunk)))
     group.finish()
@@ -65,7 +65,7 @@ def test_the_table_and_the_groups(paths: list[str], capsys: pytest.CaptureFixtur
     found = sl.compare(paths)
     d = found.rows[1].difference
     assert f"{d.value:+.2f} [{d.lo:+.2f}, {d.hi:+.2f}]" in row["symmetric"]
-    assert f"{100 * found.rows[1].at_rest.value:.1f}" in row["symmetric"]
+    assert f"{100 * found.rows[1].unshifted.value:.1f}" in row["symmetric"]
     assert f"{found.rows[1].retained_area.value:.0f}" in row["symmetric"]
     assert " 812 " in row["[red]x"]
     order = [out.index(f"\n{h}\n") for h in ("Improved", "Got worse", "Inconclusive", "Shift by shift", "Caveats")]

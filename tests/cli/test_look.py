@@ -47,6 +47,17 @@ def test_findings_json_keeps_its_contract(store: SweepStore, capsys: pytest.Capt
     assert [each["interval"] for each in again] != [each["interval"] for each in found[:half]]
 
 
+def test_sizes_that_matter_are_settable(store: SweepStore, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["findings", str(store.path), "--thresholds", "points=100, nats=100,px=100", "--json", "-q"]) == 0
+    assert not [each for each in json.loads(capsys.readouterr().out)["findings"] if each["severity"] == "warn"]
+    assert "names with numbers, such as points=1,nats=0.1" in failing(
+        capsys, "findings", str(store.path), "--thresholds", "points", "-q"
+    )
+    assert "threshold of at least 0 points, got -1" in failing(
+        capsys, "findings", str(store.path), "--thresholds", "points=-1", "-q"
+    )
+
+
 def test_findings_are_sentences_and_a_table(store: SweepStore, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["findings", str(store.path)]) == 0
     out = capsys.readouterr().out
@@ -94,7 +105,7 @@ def test_an_incomplete_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main(["findings", path, "--partial", "--json"]) == 0
     found = {each["id"]: each for each in json.loads(capsys.readouterr().out)["findings"]}
     assert "4 of 7 images" in found["incomplete"]["statement"]
-    share = (result.prediction == small.labels(7)[:, None, None])[3:, 1, 2].mean()
+    share = (result["prediction"] == small.labels(7)[:, None, None])[3:, 1, 2].mean()
     assert found["accuracy-at-rest"]["value"] == pytest.approx(share)
     assert main(["findings", path, "--partial", "--map", "-q"]) == 0
     assert "4 images x 15 shifts" in capsys.readouterr().out

@@ -25,6 +25,20 @@ def test_train_evaluate_and_refuse_other_settings(tmp_path: Path, capsys: pytest
     evaluated = json.loads(capsys.readouterr().out)
     assert evaluated["accuracy"] == pytest.approx(result["accuracy"], abs=1e-9)
 
+    # Of a source without splits, a model is shown what it did not learn from, unless the user says otherwise.
+    note = f"{out} was trained on a part of digits: 359 of 1,797 images, those that were held out then are used"
+    for extra, count, noted in (([], "359 of 1,797 images", True), (["--split", "all"], "1,797 images", False)):
+        assert main(["evaluate", "--model", str(out), "--data", "digits", *extra]) == 0
+        told = capsys.readouterr()
+        assert f"({count}, shift" in told.out
+        assert (note in told.err) == noted
+    assert main(["evaluate", "--model", str(out), "--data", "digits", "--limit", "50", "--json"]) == 0
+    few = json.loads(capsys.readouterr().out)
+    assert (
+        main(["evaluate", "--model", str(out), "--data", "digits", "--limit", "50", "--split", "test", "--json"]) == 0
+    )
+    assert json.loads(capsys.readouterr().out) == few
+
     before = (out / "model.safetensors").read_bytes()
     assert main(["train", *SMALL, "--out", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["accuracy"] == result["accuracy"]

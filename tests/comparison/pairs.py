@@ -9,7 +9,10 @@ import numpy as np
 
 from analysis.planted import Field, arrays, margins, trend
 from shiftlens.analysis.arrays import SweepArrays
-from shiftlens.analysis.comparable import Facts, Source
+from shiftlens.analysis.comparable import Source
+from shiftlens.data.preprocessing import Preprocessing
+from shiftlens.shifts import Fill
+from sweeps.small_sweeps import header
 
 SHARED = 0.8
 """Correlation of two arms' margins on one image, about that of two trainings of one net."""
@@ -35,6 +38,29 @@ def pair_of(rng: np.random.Generator, n: int, means: list[Field], *, shared: flo
     return [replace(each, picture_size=(64, 64)) for each in made]
 
 
-def sources(made: list[SweepArrays], names: str = "abcdefgh", **facts: Any) -> list[Source]:
-    given = Facts(**({"n_classes": 5, "image_size": (64, 64)} | facts))
-    return [Source(name, each, given) for name, each in zip(names, made, strict=False)]
+PLAIN: dict[str, Any] = {
+    "model": "MODEL",
+    "model_digest": "",
+    "data": "DATA",
+    "data_digest": "",
+    "n_classes": 5,
+    "image_size": (64, 64),
+    "fill": Fill("black"),
+    "preprocessing": Preprocessing(),
+    "training": {},
+    "n_parameters": None,
+}
+
+
+def sources(made: list[SweepArrays], names: str = "abcdefgh", **known: Any) -> list[Source]:
+    """Sweeps to compare; `known` is what their headers say."""
+    said = header(**(PLAIN | known))
+    return [
+        Source(name, each, said, "SWEEP.zarr", each.n_images, each.n_images)
+        for name, each in zip(names, made, strict=False)
+    ]
+
+
+def with_header(source: Source, **changes: Any) -> Source:
+    """The same sweep, whose header says something else."""
+    return replace(source, header=source.header.model_copy(update=changes))

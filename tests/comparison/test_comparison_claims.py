@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from comparison.draws import claims, coverage, null_claims, quickly
-from comparison.pairs import axis, pair_of, plateau, sources
+from comparison.pairs import axis, pair_of, plateau, sources, with_header
 from narrative.commands import parse
 from shiftlens.analysis.arm_scores import Scores, score
 from shiftlens.analysis.arms import align
@@ -21,6 +21,7 @@ from shiftlens.narrative.comparing import compared
 from shiftlens.narrative.comparison_sentences import _difference
 from shiftlens.stats import Estimate, Skipped
 from shiftlens.tasks.classification import ACCURACY
+from sweeps.small_sweeps import PLAN
 
 REACH = 10
 HOSTILE = ("<script>alert(1)</script>", "\x1b[31mred", "$\\alpha_{", "[bold]x[/bold]")
@@ -216,10 +217,33 @@ def test_the_map_says_where(found):
     assert f"better than 'a' at {found['b'].map.better.sum()} and worse at 0 of 441 shifts" in said
 
 
+def test_worse_by_less_than_the_margin_is_no_warning(planted):
+    usual, lenient = (compared(sources(planted[:2]), 1, margin=margin, n_resamples=300) for margin in (0.3, 90.0))
+    for found, severity in ((usual, "warn"), (lenient, "info")):
+        near = found.findings.named("difference-near-0")
+        assert found["a"].differences["near"].verdict == "worse"
+        assert near.severity == severity
+        assert near.section == "worse"
+
+
+def test_sentence_picture_and_interval_of_a_map_agree():
+    base, raised = plateau(5, edge=4), np.zeros((11, 11))
+    raised[5:7, 8:10] = 1
+    # With 0.35 a few shifts of these draws would leave the band, although no test of the comparison holds.
+    for seed, lift, holds in ((3, 0.35, False), (4, 0.35, False), (37, 0.35, False), (3, 1.5, True)):
+        made = pair_of(np.random.default_rng(seed), 300, [base, base + lift * raised])
+        found = compared(sources(made), n_resamples=300)
+        said, shown = found.findings.named("difference-map-1"), found["b"].map
+        assert shown.holds == holds
+        assert (shown.better | shown.worse).any() == holds
+        assert (not said.estimate.lo <= 0 <= said.estimate.hi) == holds
+        assert ("do not differ significantly at any single shift" in said.statement) != holds
+
+
 def test_remedies_are_commands_that_exist(planted):
     given = sources(planted[:3])
     paths = ["my zeros.zarr", "b.zarr", "c.zarr"]
-    given = [replace(each, facts=replace(each.facts, path=path)) for each, path in zip(given, paths, strict=True)]
+    given = [replace(each, path=path) for each, path in zip(given, paths, strict=True)]
     found = compared(given, baseline=1, n_resamples=100)
     commands = {each.action.command for each in found.findings if each.action}
     assert commands
@@ -242,15 +266,13 @@ def test_strange_names_stay_harmless(planted):
 
 def test_what_misleads_is_named_where_it_applies(planted):
     def said(*facts):
-        given = [
-            replace(each, facts=replace(each.facts, **f)) for each, f in zip(sources(planted), facts, strict=False)
-        ]
+        given = [with_header(each, **f) for each, f in zip(sources(planted), facts, strict=False)]
         return {each.id: each.statement for each in compared(given, n_resamples=2).findings if each.severity != "warn"}
 
     plain = said({}, {})
     assert "checkpoints" in plain
     assert not {"input-sizes", "other-view", "precision", "shifts-in-training", "same-model", "fill-space"} & set(plain)
-    assert "bfloat16" in said({}, {"dtype": "bfloat16"})["precision"]
+    assert "bfloat16" in said({}, {"plan": replace(PLAN, dtype="bfloat16")})["precision"]
     assert "'b' shift 2" in said({}, {"training": {"augmentation": {"shift": 2}}})["shifts-in-training"]
     same = {"model_digest": "sha256:same"}
     assert said(same, same)["same-model"].startswith("'b' and 'a' are of the same model")
@@ -258,9 +280,7 @@ def test_what_misleads_is_named_where_it_applies(planted):
 
 def test_digest_and_behaviour_are_held_against_each_other(planted):
     def said(*facts):
-        given = [
-            replace(each, facts=replace(each.facts, **f)) for each, f in zip(sources(planted), facts, strict=False)
-        ]
+        given = [with_header(each, **f) for each, f in zip(sources(planted), facts, strict=False)]
         return {each.id: each for each in compared(given, n_resamples=2).findings}
 
     def swept(digest, answer, **other):

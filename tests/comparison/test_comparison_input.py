@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import shiftlens as sl
-from comparison.pairs import pair_of, plateau, sources
+from comparison.pairs import pair_of, plateau, sources, with_header
 from shiftlens.analysis.arms import align
 from shiftlens.analysis.arrays import SweepArrays
 from shiftlens.data.preprocessing import Preprocessing
@@ -231,7 +231,7 @@ def test_numbers_as_class_names_say_nothing(made: list[SweepArrays]) -> None:
 def sized(made: list[SweepArrays], *sizes: int, **facts: object) -> list:
     given = sources(made, **facts)
     return [
-        replace(each, facts=replace(each.facts, image_size=(s, s)), arrays=replace(each.arrays, picture_size=(s, s)))
+        replace(with_header(each, image_size=(s, s)), arrays=replace(each.arrays, picture_size=(s, s)))
         for each, s in zip(given, sizes, strict=True)
     ]
 
@@ -249,7 +249,7 @@ def test_other_input_sizes_are_compared_on_common_shifts_with_scaled_areas() -> 
     assert found.rows[1].retained_area.value == pytest.approx(same.rows[1].retained_area.value * scale**2)
     assert found.rows[1].retained_radius.hi == pytest.approx(same.rows[1].retained_radius.hi * scale)
     assert found.rows[0].retained_area == same.rows[0].retained_area
-    assert found.rows[1].at_rest == same.rows[1].at_rest
+    assert found.rows[1].unshifted == same.rows[1].unshifted
     assert found["b"].differences["near"].estimate == same["b"].differences["near"].estimate
     change = found["b"].differences["retained"].estimate.value
     assert change == pytest.approx(found.rows[1].retained_area.value - found.rows[0].retained_area.value)
@@ -276,7 +276,7 @@ def replace_cells(made: SweepArrays, rim: int) -> SweepArrays:
 def test_a_resize_before_the_cut_sets_the_scale(made: list[SweepArrays]) -> None:
     one, two = sized(made, 32, 32)
     resized = Preprocessing(size=(32, 32), resize=40)
-    two = replace(two, facts=replace(two.facts, preprocessing=resized, data_digest="sha256:x"))
+    two = with_header(two, preprocessing=resized, data_digest="sha256:x")
     found = compared([one, two], n_resamples=50)
     # The same images brought to 40 px and cut: a pixel of that net is 32 / 40 of one of the other.
     assert found.aligned.arms[1].scale == pytest.approx(0.8)

@@ -94,7 +94,7 @@ def test_sizes_of_asymmetries(found, truth, which, quantity):
 
 def test_the_table(found, truth):
     for row, arm in zip(found.rows, truth, strict=True):
-        assert row.at_rest.value == pytest.approx(np.mean(arm["at-rest"]))
+        assert row.unshifted.value == pytest.approx(np.mean(arm["at-rest"]))
         assert row.near.value == pytest.approx(np.mean(arm["near"]))
         assert row.worst_of_radius.value == pytest.approx(np.mean(arm["worst"]))
         assert row.retained_area.value == pytest.approx(arm["area"])

@@ -79,7 +79,7 @@ def test_registry_lists_every_kind_once() -> None:
 
 
 def test_digits_are_centred_on_black_and_split_once() -> None:
-    test, train = load_images("digits"), load_images("digits", split="train")
+    test, train = load_images("digits", split="test"), load_images("digits", split="train")
     assert len(test) + len(train) == 1797
     assert not set(test.index) & set(train.index)
     assert test.size == (32, 32)
@@ -111,7 +111,10 @@ def test_digits_are_enlarged_as_scipy_would() -> None:
 
 
 def test_digits_digest_is_the_same_everywhere() -> None:
-    assert load_images("digits").digest == "sha256:cf880dc6af339664ddb01961d5631a142f9e6c4e67ddb67fbdb03ae933e90bcb"
+    assert (
+        load_images("digits", split="test").digest
+        == "sha256:cf880dc6af339664ddb01961d5631a142f9e6c4e67ddb67fbdb03ae933e90bcb"
+    )
 
 
 # ---- folders
@@ -126,7 +129,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_folder_classes_are_sorted_and_split(folder: Path) -> None:
-    test, train = load_images(f"folder:{folder}"), load_images(f"folder:{folder}", split="train")
+    test, train = (load_images(f"folder:{folder}", split=split) for split in ("test", "train"))
     assert test.class_names == ("ant", "bee", "zebra")
     assert (len(test), len(train)) == (3, 12)
     assert sorted([*test.index, *train.index]) == list(range(15))
@@ -164,9 +167,9 @@ def test_folder_details_nested_hidden_links_and_strangers(folder: Path, tmp_path
     write(tmp_path / "elsewhere" / "z.png", png(88))
     (folder / "bee" / "link").symlink_to(tmp_path / "elsewhere")
     (folder / "bee" / "loop").symlink_to(folder / "bee")
-    images = load_images(f"folder:{folder}", split="train")
+    images, test = (load_images(f"folder:{folder}", split=split) for split in ("train", "test"))
     assert images.class_names == ("ant", "bee", "zebra")
-    both = [*images.batch(slice(None))[:, 0, 0, 0], *load_images(f"folder:{folder}").batch(slice(None))[:, 0, 0, 0]]
+    both = [*images.batch(slice(None))[:, 0, 0, 0], *test.batch(slice(None))[:, 0, 0, 0]]
     assert sorted(both) == sorted([*range(5), *range(10, 15), *range(20, 25), 77, 88])
     assert images.notes == ("skipped files that are no pictures by name: 1 (first: bee/readme.txt)",)
 
@@ -185,6 +188,61 @@ def test_folder_errors_are_one_line(tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message) as caught:
             load_images(f"folder:{tmp_path / name}")
         assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet"])
+def test_a_source_without_splits_is_used_whole_unless_a_part_is_asked_for(tmp_path: Path, kind: str) -> None:
+    if kind == "folder":
+        for k in range(30):
+            write(tmp_path / "set" / ("cat", "dog", "emu")[k % 3] / f"{k:02}.png", png(k))
+    else:
+        write_parquet(tmp_path / "set" / "all.parquet", [png(k) for k in range(30)], [k % 3 for k in range(30)])
+    spec = f"{kind}:{tmp_path / 'set'}"
+    whole, test, train = (load_images(spec, split=split) for split in (None, "test", "train"))
+    assert (len(whole), len(test), len(train)) == (30, 6, 24)
+    assert (whole.n_source, test.n_source, train.n_source) == (30, 30, 30)
+    assert load_images(spec, split="all").digest == whole.digest
+    # What training leaves out is known of the whole, and a limit holds for it; a chosen part has no parts.
+    assert whole.part("test").digest == test.digest
+    assert whole.limit(3).part("test").digest == test.limit(3).digest
+    assert load_images(spec, limit=3).part("test").digest == test.limit(3).digest
+    assert test.part("test") is load_images(spec, split="all").part("test") is whole.subset([0]).part("test") is None
+    with pytest.raises(InputError, match="unknown split 'tset'; did you mean 'test'"):
+        load_images(spec, split="tset")
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet"])
+def test_all_splits_of_a_source_are_one_set(tmp_path: Path, kind: str) -> None:
+    for split, value in (("train", 1), ("test", 2), ("val", 3)):
+        if kind == "folder":
+            write(tmp_path / split / "cat" / "a.png", png(value))
+        else:
+            write_parquet(tmp_path / f"{split}-0.parquet", [png(value)], [0])
+    images = load_images(f"{kind}:{tmp_path}", split="all")
+    assert sorted(images.batch(slice(None))[:, 0, 0, 0].tolist()) == [1, 2, 3]
+    assert (len(load_images(f"{kind}:{tmp_path}")), images.n_source) == (1, 3)
+    assert load_images(f"{kind}:{tmp_path}").part("test") is None
+
+
+def test_a_folder_of_pictures_without_class_folders_says_what_works(tmp_path: Path) -> None:
+    for name in ("b.png", "a.jpg", "notes.txt"):
+        write(tmp_path / "flat" / name, png(1))
+    write(tmp_path / "split" / "train" / "a.png", png(1))
+    write(tmp_path / "split" / "test" / "b.png", png(1))
+    told = r"; expected one folder a class: put them into one folder a class, or load them as \(images, labels\) in "
+    told += (
+        r"Python; without labels, inspect, foveation, kernels and features --input IMAGE work; all else needs a class$"
+    )
+    with pytest.raises(InputError, match=r"flat holds no folders, only pictures \(a\.jpg, b\.png\)" + told):
+        load_images(f"folder:{tmp_path / 'flat'}")
+    with pytest.raises(InputError, match=r"test holds no folders, only pictures \(b\.png\)" + told):
+        load_images(f"folder:{tmp_path / 'split'}")
+    # What the message advises.
+    both = [np.asarray(Image.open(io.BytesIO((tmp_path / "flat" / name).read_bytes()))) for name in ("a.jpg", "b.png")]
+    assert len(load_images((both, [0, 1]))) == 2
+    for name in ("cat/a.png", "cat/b.png", "dog/a.png", "dog/b.png"):
+        write(tmp_path / "flat" / name, png(1))
+    assert load_images(f"folder:{tmp_path / 'flat'}").class_names == ("cat", "dog")
 
 
 def test_unreadable_folder_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,7 +355,7 @@ def test_named_cifar10_is_found_in_a_data_folder(parquet_folder: Path, monkeypat
 
 def test_parquet_without_splits_is_split(tmp_path: Path) -> None:
     write_parquet(tmp_path / "all.parquet", [png(k) for k in range(10)], [0] * 5 + [1] * 5, column="image")
-    test = load_images(f"parquet:{tmp_path / 'all.parquet'}")
+    test = load_images(f"parquet:{tmp_path / 'all.parquet'}", split="test")
     train = load_images(f"parquet:{tmp_path}", split="train")
     assert (len(test), len(train)) == (2, 8)
     assert test.class_names == ("0", "1")
@@ -345,10 +403,10 @@ def test_parquet_errors_are_one_line(tmp_path: Path) -> None:
         "text.parquet": "cannot be read as parquet",
         "columns.parquet": "no column img or image, only x, label",
         "plain.parquet": "must be a struct with bytes .* got binary",
-        "nolabel.parquet": "no column label, only img",
+        "nolabel.parquet": "no column label, only img; without labels, inspect",
         "words.parquet": "must hold whole numbers, got string",
         "gap.parquet": "row 1 of .* has no label",
-        "hidden-0.parquet": "unlabelled",
+        "hidden-0.parquet": r"is this set unlabelled\? without labels, inspect",
         "beyond.parquet": r"label 2 of picture 1 \(row 1 of .*beyond the 2 classes",
         "norows.parquet": "holds no pictures",
         "two": "holds several data sets",

@@ -157,7 +157,7 @@ class Broken(Dataset):
             ValueError("no such\x1b[31m file\nin it"),
             r"the dataset raised ValueError: no such\\x1b\[31m file$",
         ),
-        (np.zeros((2, 2)), r"expected an item \(image, label\), got ndarray"),
+        (np.zeros((2, 2)), r"expected an item \(image, label\), got ndarray; give \(images, labels\)"),
         ((np.zeros((2, 2)),), r"expected an item \(image, label\), got tuple"),
         (({"boxes": 1}, 0), "must be a NumPy array, a tensor or a Pillow image, got dict"),
         ((np.zeros((2, 2)), "cat"), "expected a whole number as label, got str"),
@@ -182,6 +182,14 @@ def test_what_cannot_be_a_set() -> None:
     for spec, message in (
         (Stream(), "cannot be read by position"),
         (7, "int cannot be read by position"),
+        (
+            np.zeros((4, 8, 8)),
+            r"expected a pair \(images, labels\), got ndarray alone; without labels, inspect, foveation",
+        ),
+        (
+            torch.zeros(4, 8, 8),
+            r"expected a pair \(images, labels\), got Tensor alone; without labels, inspect, foveation",
+        ),
         ((1, 2, 3), "pair .images, labels., got 3"),
         (TensorDataset(torch.zeros(0, 3, 2, 2), torch.zeros(0, dtype=torch.long)), "holds no pictures"),
     ):

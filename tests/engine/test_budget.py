@@ -102,7 +102,7 @@ def planned(model: Model, world: World, n_images: int, engine: str = "auto", dty
     plan = make(model, world, n_images, engine, dtype)
     images, labels = np.zeros((1, 3, 16, 16), dtype=np.uint8), np.zeros(1, dtype=np.int64)
     images[0, 0, 8, 8] = 200
-    assert np.isfinite(prepare(model, plan, GRID, Fill.parse("black"))(images, labels).loss).all()
+    assert np.isfinite(prepare(model, plan, GRID, Fill.parse("black"))(images, labels)["loss"]).all()
     return plan
 
 

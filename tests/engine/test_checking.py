@@ -19,7 +19,7 @@ from shiftlens.engine import tuning
 from shiftlens.engine.checking import Check
 from shiftlens.engine.evaluators import make_plan, prepare
 from shiftlens.engine.logit_distance import distance
-from shiftlens.engine.outcomes import Outcomes
+from shiftlens.engine.outcomes import Chunk, Outcomes
 from shiftlens.engine.passes import evaluator_for
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.rechecking import Rechecked
@@ -32,6 +32,7 @@ from shiftlens.models.loading import Model, wrap
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeping import sweep
 from shiftlens.sweeps.sweep_result import Sweep
+from shiftlens.tasks.classification import CLASSIFICATION
 
 GRID, FILL = ShiftGrid(4), Fill.parse("black")
 BLACK = np.zeros((1, 3, 8, 8), dtype=np.uint8)
@@ -189,10 +190,10 @@ def assert_naive(net: Net, plan: Plan, images: np.ndarray, labels: np.ndarray) -
     values = list(FILL.normalised(MEAN, STD))
     scores, losses = reference.naive_sweep(net.eval(), pictures, labels, shifts, "constant", values)
     tolerance = 0.05 if plan.dtype == "bfloat16" else 1e-4
-    np.testing.assert_allclose(found.loss.reshape(losses.shape), losses, atol=tolerance)
+    np.testing.assert_allclose(found["loss"].reshape(losses.shape), losses, atol=tolerance)
     ordered = np.sort(scores, axis=-1)
     clear = ordered[..., -1] - ordered[..., -2] > 2 * tolerance
-    np.testing.assert_array_equal(found.prediction.reshape(losses.shape)[clear], scores.argmax(-1)[clear])
+    np.testing.assert_array_equal(found["prediction"].reshape(losses.shape)[clear], scores.argmax(-1)[clear])
 
 
 @pytest.mark.parametrize("net", [BatchMaximum, BatchNormOfTheBatch])
@@ -257,15 +258,19 @@ def test_the_second_look_is_at_the_same_window(control: str | None) -> None:
     images, labels = images_of(2), np.array([0, 1])
     model = model_of(Net())
     evaluator = evaluator_for(model, plan_of(), GRID, FILL)
-    right = evaluator.begin(images, labels, control, np.ones((2, GRID.n_shifts), dtype=np.bool_))()
+    chunk = evaluator.prepared(Chunk(images, labels, control))
+    right = evaluator.begin(chunk, np.ones((2, GRID.n_shifts), dtype=np.bool_))()
 
     class Wrong(WindowEvaluator):
         grid, place = GRID, (0, 0)
 
+        def prepared(self, chunk: Chunk) -> Chunk:
+            return evaluator.prepared(chunk)
+
         def begin(self, *_: Any) -> Callable[[], Outcomes]:
             loss = right["loss"].copy()
             loss[self.place] += 0.5
-            return lambda: Outcomes(right | {"loss": loss})
+            return lambda: Outcomes(CLASSIFICATION, right | {"loss": loss})
 
     wrong = Wrong()
     rechecked = Rechecked(wrong, model, plan_of(), FILL)

@@ -159,10 +159,10 @@ def check_against_direct(net: nn.Module, grid: ShiftGrid, fill: str, control: st
     plan = plan_of(n_served, "float32")
     found = prepare(model, plan, grid, Fill.parse(fill))(images, labels, control)
     wanted = DirectEvaluator(model, replace(plan, engine="direct"), grid, Fill.parse(fill))(images, labels, control)
-    np.testing.assert_allclose(found.loss, wanted.loss, atol=1e-4)
-    np.testing.assert_allclose(found.confidence, wanted.confidence, atol=2e-3)
+    np.testing.assert_allclose(found["loss"], wanted["loss"], atol=1e-4)
+    np.testing.assert_allclose(found["confidence"], wanted["confidence"], atol=2e-3)
     # Where they disagree the two classes must be as likely as each other: then so are their losses under either label.
-    assert (found.prediction != wanted.prediction).mean() < 1e-3
+    assert (found["prediction"] != wanted["prediction"]).mean() < 1e-3
 
 
 @pytest.mark.parametrize("fill", FILLS)
@@ -269,7 +269,7 @@ def test_the_plan_finds_a_cut_that_agrees_and_says_what_it_saves() -> None:
     found = prepare(model, plan, ShiftGrid(32, 2), Fill.parse("black"))(images, labels)
     direct = replace(plan, engine="direct", cut=0)
     wanted = prepare(model, direct, ShiftGrid(32, 2), Fill.parse("black"))(images, labels)
-    np.testing.assert_allclose(found.loss, wanted.loss, atol=1e-4)
+    np.testing.assert_allclose(found["loss"], wanted["loss"], atol=1e-4)
 
 
 def test_asked_for_by_name_it_says_what_it_cannot_serve() -> None:
@@ -489,8 +489,8 @@ def test_the_canvas_control_is_the_trunk_on_a_canvas(options: dict[str, str]) ->
         picture = model.preprocessing.normalise(torch.from_numpy(images[k : k + 1]))[0].double()
         scores = slow(every_window(picture, grid, fill, values), double[3])
         loss = torch.nn.functional.cross_entropy(scores, torch.full((len(scores),), int(labels[k])), reduction="none")
-        np.testing.assert_allclose(found.loss[k].reshape(-1), loss.numpy(), atol=1e-5)
-        np.testing.assert_array_equal(found.prediction[k].reshape(-1), scores.argmax(1).numpy())
+        np.testing.assert_allclose(found["loss"][k].reshape(-1), loss.numpy(), atol=1e-5)
+        np.testing.assert_array_equal(found["prediction"][k].reshape(-1), scores.argmax(1).numpy())
 
 
 def test_without_padding_the_canvas_control_is_the_sweep() -> None:
@@ -501,7 +501,9 @@ def test_without_padding_the_canvas_control_is_the_sweep() -> None:
     model = wrap(net, mean=MEAN, std=STD, size=32)
     images, labels = pictures_of(2)
     evaluator = prepare(model, plan_of(5, "float64"), ShiftGrid(32, 8), Fill.parse("black"))
-    np.testing.assert_allclose(evaluator(images, labels, "canvas").loss, evaluator(images, labels).loss, atol=1e-6)
+    np.testing.assert_allclose(
+        evaluator(images, labels, "canvas")["loss"], evaluator(images, labels)["loss"], atol=1e-6
+    )
 
 
 def test_a_canvas_needs_a_trunk_and_a_constant_fill(tmp_path: Any) -> None:

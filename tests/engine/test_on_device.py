@@ -21,6 +21,7 @@ from shiftlens.engine.direct import DirectEvaluator
 from shiftlens.engine.evaluators import make_plan
 from shiftlens.engine.fusing import ConvolutionRelu, fuse_relu
 from shiftlens.engine.on_device import DeviceEvaluator
+from shiftlens.engine.outcomes import Chunk
 from shiftlens.engine.passes import with_passes
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.engine.window_evaluator import WindowEvaluator
@@ -55,10 +56,10 @@ def both(
 
 
 def assert_close(a: ChunkResult, b: ChunkResult, atol: float = 1e-5) -> None:
-    assert (a.prediction.dtype, a.loss.dtype, a.confidence.dtype) == (np.int64, np.float32, np.float16)
-    np.testing.assert_array_equal(a.prediction, b.prediction)
-    np.testing.assert_allclose(a.loss, b.loss, rtol=0, atol=atol)
-    np.testing.assert_allclose(a.confidence.astype(float), b.confidence.astype(float), rtol=0, atol=1e-3)
+    assert (a["prediction"].dtype, a["loss"].dtype, a["confidence"].dtype) == (np.int64, np.float32, np.float16)
+    np.testing.assert_array_equal(a["prediction"], b["prediction"])
+    np.testing.assert_allclose(a["loss"], b["loss"], rtol=0, atol=atol)
+    np.testing.assert_allclose(a["confidence"].astype(float), b["confidence"].astype(float), rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +84,8 @@ def test_it_equals_a_naive_loop_to_the_last_digits_of_float64(fill: str) -> None
     rule = "constant" if parsed.is_constant else fill
     scores, losses = reference.naive_sweep(net, normalised, labels, shifts, rule, values)
     # Kept in float32: equal to half a unit of its last place.
-    np.testing.assert_allclose(found.loss.reshape(2, -1), losses, rtol=6e-8, atol=1e-7)
-    np.testing.assert_array_equal(found.prediction.reshape(2, -1), scores.argmax(-1))
+    np.testing.assert_allclose(found["loss"].reshape(2, -1), losses, rtol=6e-8, atol=1e-7)
+    np.testing.assert_array_equal(found["prediction"].reshape(2, -1), scores.argmax(-1))
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64, 10_000])
@@ -128,7 +129,7 @@ def test_chunks_that_differ_in_length_and_are_begun_before_the_last_has_landed(m
     images, labels = pictures_of(7, 6, 8, 4)
     run, direct = (path(model, plan_of(), GRID, Fill.parse("black")) for path in (on_device_of, direct_of))
     parts = [slice(0, 3), slice(3, 4), slice(4, 7), slice(1, 6)]
-    finish = [run.begin_chunk(images[part], labels[part]) for part in parts]
+    finish = [run.begin_chunk(Chunk(images[part], labels[part])) for part in parts]
     for part, done in zip(parts, finish, strict=True):
         assert_close(done(), direct(images[part], labels[part]))
 
@@ -154,12 +155,12 @@ def test_near_ties_are_settled_in_float32(deep: Model, control: str | None) -> N
         on_device_of(deep, p, grid, black)(images, labels, control)
         for p in (plan, replace(plan, settle=0.02), replace(plan, settle=1e9), plan.in_float32())
     )
-    np.testing.assert_array_equal(everything.prediction, exact.prediction)
-    np.testing.assert_allclose(everything.loss, exact.loss, rtol=0, atol=1e-5)
-    settled = some.loss != rounded.loss
+    np.testing.assert_array_equal(everything["prediction"], exact["prediction"])
+    np.testing.assert_allclose(everything["loss"], exact["loss"], rtol=0, atol=1e-5)
+    settled = some["loss"] != rounded["loss"]
     assert 0.01 < settled.mean() < 0.9
-    np.testing.assert_allclose(some.loss[settled], exact.loss[settled], rtol=0, atol=1e-5)
-    np.testing.assert_array_equal(some.prediction[settled], exact.prediction[settled])
+    np.testing.assert_allclose(some["loss"][settled], exact["loss"][settled], rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(some["prediction"][settled], exact["prediction"][settled])
 
 
 def test_scores_that_are_not_finite_name_the_image() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ def result_of(model: Model, plan: Plan, control: str | None = None, n: int = 3) 
 
 def assert_same(a: ChunkResult, b: ChunkResult, where: np.ndarray | slice = np.s_[:]) -> None:
     for name in ("prediction", "loss", "confidence"):
-        np.testing.assert_array_equal(getattr(a, name)[where], getattr(b, name)[where])
+        np.testing.assert_array_equal(a[name][where], b[name][where])
 
 
 PATHS = [plan_of("bfloat16", batch_size=64), plan_of("bfloat16", batch_size=50, engine="dedup", cut=4)]
@@ -55,16 +56,16 @@ def test_what_is_in_doubt_gets_what_float32_says_and_nothing_else_does(
     exact = result_of(model, plan.in_float32(), control)
     everything = result_of(model, replace(plan, settle=ALL), control)
     # One batch of float32 is not the other one's in the last bit, as it holds other windows.
-    np.testing.assert_array_equal(everything.prediction, exact.prediction)
-    np.testing.assert_allclose(everything.loss, exact.loss, rtol=0, atol=1e-5)
-    assert (rounded.loss != exact.loss).mean() > 0.9, "or this would show nothing"
+    np.testing.assert_array_equal(everything["prediction"], exact["prediction"])
+    np.testing.assert_allclose(everything["loss"], exact["loss"], rtol=0, atol=1e-5)
+    assert (rounded["loss"] != exact["loss"]).mean() > 0.9, "or this would show nothing"
     some = result_of(model, replace(plan, settle=0.02), control)
-    settled = some.loss != rounded.loss
+    settled = some["loss"] != rounded["loss"]
     assert 0.01 < settled.mean() < 0.9
     assert_same(some, rounded, ~settled)
-    np.testing.assert_allclose(some.loss[settled], exact.loss[settled], rtol=0, atol=1e-5)
-    np.testing.assert_array_equal(some.prediction[settled], exact.prediction[settled])
-    assert (some.prediction != exact.prediction).sum() <= (rounded.prediction != exact.prediction).sum()
+    np.testing.assert_allclose(some["loss"][settled], exact["loss"][settled], rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(some["prediction"][settled], exact["prediction"][settled])
+    assert (some["prediction"] != exact["prediction"]).sum() <= (rounded["prediction"] != exact["prediction"]).sum()
 
 
 def test_an_image_is_settled_by_itself(model: Model) -> None:
@@ -74,7 +75,7 @@ def test_an_image_is_settled_by_itself(model: Model) -> None:
     for k in range(3):
         alone = evaluate(images[k : k + 1], labels[k : k + 1])
         for name in ("prediction", "loss", "confidence"):
-            np.testing.assert_array_equal(getattr(alone, name)[0], getattr(together, name)[k])
+            np.testing.assert_array_equal(alone[name][0], together[name][k])
 
 
 def test_the_doubt_is_that_of_the_two_best_scores(model: Model) -> None:
@@ -102,7 +103,7 @@ def test_the_empty_picture_is_float32s(model: Model) -> None:
     results = [
         prepare(model, p, grid, BLACK)(images, labels) for p in (plan, replace(plan, settle=1e-30), plan.in_float32())
     ]
-    rounded, settled, exact = (result.loss[:, 0, 0] for result in results)
+    rounded, settled, exact = (result["loss"][:, 0, 0] for result in results)
     np.testing.assert_array_equal(settled, exact)
     assert (settled != rounded).all()
 
@@ -112,7 +113,7 @@ def test_windows_beyond_the_canvas_stay_the_empty_picture(model: Model) -> None:
     plan = plan_of("bfloat16", settle=ALL)
     settled, exact = (prepare(model, p, grid, BLACK)(images, labels) for p in (plan, plan.in_float32()))
     outside = (np.abs(grid.dys) >= 16)[:, None] | (np.abs(grid.dxs) >= 16)[None, :]
-    np.testing.assert_array_equal(settled.loss[:, outside], exact.loss[:, outside])
+    np.testing.assert_array_equal(settled["loss"][:, outside], exact["loss"][:, outside])
 
 
 def test_the_canvas_control_is_left_alone(model: Model) -> None:
@@ -146,9 +147,9 @@ def test_a_net_that_tells_nothing_apart_is_not_evaluated_twice(model: Model, mon
 def test_time_that_is_over_leaves_one_picture_to_look_at(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at: list[int] = []
 
-    def margins(evaluator: DirectEvaluator, images: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    def margins(evaluator: DirectEvaluator, images: np.ndarray, *rest: Any) -> np.ndarray:
         looked_at.append(len(images))
-        return margins_of(evaluator, images, shift)
+        return margins_of(evaluator, images, *rest)
 
     monkeypatch.setattr(settling, "margins_of", margins)
     now = iter([0.0, 1e6, 1e6, 1e6])

@@ -86,6 +86,6 @@ def test_a_chunk_has_the_same_bits_whatever_the_workers(control: str | None, mon
     monkeypatch.setattr(direct, "replicas", lambda net, n: original(net, 3))
     together = DirectEvaluator(*arguments, ticks.append)(images, labels, control)
     for name in ("prediction", "loss", "confidence"):
-        np.testing.assert_array_equal(getattr(alone, name), getattr(together, name))
+        np.testing.assert_array_equal(alone[name], together[name])
     assert ticks == sorted(ticks)
     assert len(ticks) > 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from shiftlens.lens.feature_run import FeatureRun
 from shiftlens.lens.foveation import foveation
 from shiftlens.lens.kernels import kernels
 from shiftlens.models.loading import wrap
+from shiftlens.narrative.artefacts import artefacts
 from shiftlens.nn.vgg import VGG
 
 
@@ -133,3 +135,35 @@ def test_kernel_tiles_are_signed_and_marked() -> None:
     assert (low, high) == (-2.0, 2.0)
     assert "lr 1.00*" in tiles[0].get_xlabel()
     assert "ud 0.00\n" in tiles[0].get_xlabel()
+
+
+def test_every_number_has_one_name_in_table_findings_and_titles(run: FeatureRun) -> None:
+    blank, rolled = "blank input (zeros)", "average of 8 rolled images"
+    assert (run.shown, run.averaged) == (blank, rolled)
+    layer = run["2.6"]
+    assert layer.average is not None
+    title = filters(run, layer).get_suptitle()
+    assert f"{blank}: artefact energy {layer.scores.artefact_energy:.2g}" in title
+    assert f"{rolled}: artefact energy {layer.average.scores.artefact_energy:.2g}" in title
+    row = next(line.split() for line in run.lines() if line.startswith("2.6 "))
+    assert f"{layer.scores.artefact_energy:.2e}" in row
+    assert f"{layer.average.scores.artefact_energy:.2e}" in row
+    assert f"energy, reach, odd: of the {blank}" in run.lines()
+    assert any(line.startswith(f"avg energy, avg u/d: of the {rolled}; avg l/r: of the ") for line in run.lines())
+    found = artefacts(run)
+    assert found.named("artefact-energy").quantity.of == blank
+    assert found.named("average-energy").quantity.of == rolled
+    assert blank in found.named("artefact-energy").statement
+    assert rolled in found.named("average-energy").statement
+    assert {blank, rolled} <= set(depth(run).axes[0].get_legend_handles_labels()[1])
+    # Without that control nothing is called rolled.
+    bare = features(VGG("vgg6", width=3), size=(32, 32), average=load_images("digits", limit=8), controls=())
+    assert bare.averaged == "average of 8 images"
+    names = [label for axes in depth(bare).axes for label in axes.get_legend_handles_labels()[1]]
+    assert not any("rolled" in text for text in [*names, *bare.lines(), filters(bare, bare.layers[0]).get_suptitle()])
+
+
+def test_the_name_of_an_image_is_no_formula(run: FeatureRun) -> None:
+    hostile = replace(run, input=r"$\nofunction{$")
+    for figure in (overview(hostile), depth(hostile), filters(hostile, hostile.layers[0])):
+        assert len(png_bytes(figure)) > 5000

@@ -18,7 +18,7 @@ from shiftlens.errors import StoreError
 from shiftlens.lens.feature_store import open_features
 from shiftlens.lens.inputs import shown
 from shiftlens.models.loading import load_model
-from shiftlens.models.matching import check_labels, on_input_grid
+from shiftlens.models.matching import labelled_for, on_input_grid
 from shiftlens.models.skeletons import load_skeleton
 from shiftlens.models.wrapping import Model
 from shiftlens.narrative.comparing import compare
@@ -37,13 +37,13 @@ def _model(run: Path) -> Model:
 
 
 def _picture(ground: Ground, path: str) -> None:
-    shown(_model(ground.run), path, None, 0)
+    shown(_model(ground.run), path, 0)
 
 
 def _measured(ground: Ground, spec: str) -> None:
     images = load_images(spec, split="test")
     model = _model(ground.run)
-    check_labels(model, images)
+    labelled_for(model, images)
     fitted, _ = on_input_grid(model, images)
     fitted.batch(np.arange(len(fitted)))
 

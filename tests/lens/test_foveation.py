@@ -282,3 +282,21 @@ def test_what_hangs_over_the_end_is_not_mirrored() -> None:
     asked = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AvgPool2d(3, 2, 1, ceil_mode=True), nn.Conv2d(4, 2, 1))
     built = nn.Sequential(nn.Conv2d(3, 4, 1), Padded(), nn.Conv2d(4, 2, 1))
     np.testing.assert_allclose(foveation(asked, 8, "circular"), gradient_of_ones(built, (8, 8)), rtol=1e-10)
+
+
+def test_paths_that_end_before_attention_are_said_to() -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Conv2d(3, 8, 4, 4)
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.embed(x).flatten(2).transpose(1, 2)
+            return self.attention(x, x, x, need_weights=False)[0]  # type: ignore[no-any-return]
+
+    with pytest.warns(UserWarning, match="up to embed of Attending only; not looked at: attention in attention"):
+        found = foveation(Attending(), 16)
+    assert (found == 3).all()
+    # Nothing is said where the user names the layers.
+    assert np.array_equal(foveation(Attending(), 16, layers=":embed"), found)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from shiftlens.arithmetic import graph_of
-from shiftlens.capture import maps_of
+from shiftlens.lens.capture import maps_of
 from shiftlens.lens.feature_maps import features
 from shiftlens.lens.repadding import Repadded
 

@@ -20,7 +20,10 @@ def net() -> nn.Module:
 
 
 def test_a_net_and_a_spec_give_what_a_model_and_images_give(net: nn.Module) -> None:
-    model, images = sl.wrap(net), sl.load_images("digits")
+    images = sl.load_images("digits")
+    with pytest.warns(UserWarning, match="VGG declares no preprocessing: images enter with mean 0 and std 1") as warned:
+        model = sl.wrap(net)
+    assert Path(warned[0].filename) == Path(__file__)
     with pytest.warns(UserWarning, match="declares no preprocessing"):
         found = sl.evaluate(net, "digits")
     assert found == sl.evaluate(model, images)
@@ -68,7 +71,8 @@ def test_the_current_directory_is_no_place_for_a_result(
     net: nn.Module, out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for work in (lambda: sl.sweep(sl.wrap(net), "digits", out=out), lambda: sl.features(net, size=(8, 8), out=out)):
+    model = sl.wrap(net, mean=0, std=1)
+    for work in (lambda: sl.sweep(model, "digits", out=out), lambda: sl.features(net, size=(8, 8), out=out)):
         with pytest.raises(sl.InputError, match=r"out must name the result.*the current directory"):
             work()
     assert list(tmp_path.iterdir()) == []

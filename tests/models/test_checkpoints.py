@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
+import shutil
+import sys
+import types
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -14,6 +19,9 @@ from torch import nn
 
 from shiftlens.errors import InputError
 from shiftlens.models.checkpoints import fit_weights, read_weights, refuse_non_finite
+from shiftlens.models.loading import load_model
+from shiftlens.models.programs import FACTORIES
+from shiftlens.models.zoo import torchvision_net
 from shiftlens.nn import VGG
 
 
@@ -255,3 +263,169 @@ def test_a_mask_may_hold_minus_infinity() -> None:
     masked.mask[0] = float("nan")
     with pytest.raises(InputError, match="in mask are NaN"):
         refuse_non_finite(masked, "net")
+
+
+def fitted(path: Path, key: str | None = None) -> tuple[nn.Module, list[str]]:
+    """A net with the weights of a file, and what is said of them."""
+    target, notes = net(2), []
+    fit_weights(target, read_weights(path, key, notes), "net", notes)
+    return target, notes
+
+
+OPTIMISER = {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(2)}}, "param_groups": [{"lr": 0.1}]}
+
+
+@pytest.mark.parametrize("key", ["net", "ema", "ema.shadow"])
+def test_a_lone_table_of_tensors_is_found_under_any_key(tmp_path: Path, key: str) -> None:
+    content = net(1).state_dict()
+    for name in reversed(key.split(".")):
+        content = {name: content, "decay": 0.99}
+    torch.save({**content, "optimizer": OPTIMISER, "epoch": 3}, tmp_path / "w.pt")
+    target, notes = fitted(tmp_path / "w.pt")
+    assert_same(target, net(1))
+    assert notes == [f"weights: {tmp_path / 'w.pt'}: taken from the key {key}"]
+
+
+def test_of_several_tables_the_user_names_one(tmp_path: Path) -> None:
+    torch.save({"net": net(3).state_dict(), "ema": {"shadow": net(1).state_dict()}}, tmp_path / "w.pt")
+    with pytest.raises(
+        InputError, match=r"several tables of tensors \(net, ema.shadow\): name one \(--weights-key KEY"
+    ):
+        read_weights(tmp_path / "w.pt")
+    target, notes = fitted(tmp_path / "w.pt", "ema.shadow")
+    assert_same(target, net(1))
+    assert notes == []
+    with pytest.raises(InputError, match=r"unknown weights key in .* 'ema.shade'; did you mean 'ema.shadow'\?"):
+        read_weights(tmp_path / "w.pt", "ema.shade")
+    # A key is also how to take other weights than those under a usual key.
+    torch.save({"state_dict": net(3).state_dict(), "ema": net(1).state_dict()}, tmp_path / "w.pt")
+    assert_same(fitted(tmp_path / "w.pt")[0], net(3))
+    assert_same(fitted(tmp_path / "w.pt", "ema")[0], net(1))
+
+
+@pytest.mark.parametrize("prefix", ["model.", "backbone.", "model.net.", "module.model.", "model.module."])
+def test_a_common_prefix_is_taken_off_where_all_names_then_match(tmp_path: Path, prefix: str) -> None:
+    torch.save({f"{prefix}{name}": value for name, value in net(1).state_dict().items()}, tmp_path / "w.pt")
+    target, notes = fitted(tmp_path / "w.pt")
+    assert_same(target, net(1))
+    assert notes == [f"weights: {prefix.removeprefix('module.')} is taken off every name"]
+
+
+def test_a_prefix_stays_where_the_names_do_not_match_without_it(tmp_path: Path) -> None:
+    state = {f"model.{name}": value for name, value in net(1).state_dict().items()}
+    state.pop("model.0.0.weight")
+    with pytest.raises(InputError, match=r"unexpected \(first: model\.0"):
+        fit_weights(net(2), state, "net")
+
+
+def lightning(path: Path, settings: object) -> None:
+    """A checkpoint as Lightning writes it: the weights under the module's attribute, and whatever it was made with."""
+    state = {f"model.{name}": value for name, value in net(1).state_dict().items()}
+    content = {"epoch": 3, "pytorch-lightning_version": "2.5.0", "state_dict": state, "hyper_parameters": settings}
+    torch.save(content, path)
+
+
+class Settings:
+    """What a user's own hyper-parameters are; reading it would run `__setstate__`."""
+
+    def __init__(self) -> None:
+        self.width = 2
+
+    def __setstate__(self, state: dict) -> None:
+        raise AssertionError("foreign code was run")
+
+
+def test_a_lightning_checkpoint_is_read_without_its_settings(tmp_path: Path) -> None:
+    lightning(tmp_path / "last.ckpt", {"args": argparse.Namespace(lr=0.1), "own": Settings(), "root": tmp_path})
+    target, notes = fitted(tmp_path / "last.ckpt")
+    assert_same(target, net(1))
+    assert "holds settings of Lightning (argparse.Namespace" in notes[0]
+    assert notes[1:] == ["weights: model. is taken off every name"]
+    # The same settings in a file that is not Lightning's are refused as ever.
+    torch.save({"state_dict": net(1).state_dict(), "own": Settings()}, tmp_path / "own.pt")
+    with pytest.raises(InputError, match="would run code"):
+        read_weights(tmp_path / "own.pt")
+
+
+def test_code_in_a_lightning_checkpoint_is_never_run(tmp_path: Path) -> None:
+    witness = tmp_path / "witness"
+
+    class Evil:
+        def __init__(self, function: object, *arguments: object) -> None:
+            self.call = (function, arguments)
+
+        def __reduce__(self) -> tuple:
+            return self.call
+
+    lightning(tmp_path / "mkdir.ckpt", Evil(os.mkdir, str(witness)))
+    with pytest.raises(InputError, match="would run code"):
+        read_weights(tmp_path / "mkdir.ckpt")
+    lightning(tmp_path / "touch.ckpt", Evil(shutil.copyfile, __file__, str(witness)))
+    assert_same(fitted(tmp_path / "touch.ckpt")[0], net(1))
+    assert not witness.exists()
+
+
+def written_program(kind: str, folder: Path) -> tuple[Path, nn.Module]:
+    """A program of this kind, and the net that it was made of."""
+    source = net(1).eval()
+    path = folder / {"TorchScript program": "a.pt", "torch.export program": "a.pt2", "ONNX model": "a.onnx"}[kind]
+    if kind == "TorchScript program":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.jit.trace(source, torch.zeros(1, 3, 32, 32)).save(str(path))
+    elif kind == "torch.export program":
+        torch.export.save(torch.export.export(source, (torch.zeros(1, 3, 32, 32),)), path)
+    else:
+        path.write_bytes(b"\x08\x08\x12\x07pytorch")
+    return path, source
+
+
+class Session:
+    """What `onnxruntime.InferenceSession` is to its user, around the net itself."""
+
+    def __init__(self, path: str) -> None:
+        assert path.endswith("a.onnx")
+
+    def get_inputs(self) -> list:
+        return [types.SimpleNamespace(name="input")]
+
+    def run(self, outputs: None, feed: dict) -> list:
+        with torch.no_grad():
+            return [net(1).eval()(torch.from_numpy(feed["input"])).numpy()]
+
+
+@pytest.mark.parametrize("kind", FACTORIES)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_program_is_refused_with_a_factory_that_serves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path, source = written_program(kind, tmp_path)
+    for refuse in (lambda: read_weights(path), lambda: load_model(str(path))):
+        with pytest.raises(InputError, match=rf"a\.\w+ is a {kind}, expected weights .* --model net.py:make") as caught:
+            refuse()
+        assert "\n" not in str(caught.value)
+    if kind == "ONNX model":
+        monkeypatch.setitem(sys.modules, "onnxruntime", types.SimpleNamespace(InferenceSession=Session))
+    (factory,) = caught.value.__notes__
+    assert sum(bool(line.strip()) for line in factory.splitlines()) <= 6
+    (tmp_path / "net.py").write_text(factory)
+    model = load_model(f"{tmp_path / 'net.py'}:make", mean=0.5, std=0.25, input_size=32)
+    x = torch.rand(3, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(model.scores(x), source(x), atol=1e-5)
+
+
+def test_a_key_needs_a_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="give --weights FILE beside --weights-key ema"):
+        load_model("torchvision:resnet18", weights="random", weights_key="ema")
+
+
+def test_a_prefix_is_found_before_the_number_of_classes(tmp_path: Path) -> None:
+    state = torchvision_net("squeezenet1_1", 3).state_dict()
+    torch.save({"net": {f"model.{name}": value for name, value in state.items()}}, tmp_path / "w.pt")
+    model = load_model("torchvision:squeezenet1_1", weights=tmp_path / "w.pt", input_size=64)
+    assert model.n_classes == 3
+    assert model.notes[:2] == (
+        f"weights: {tmp_path / 'w.pt'}: taken from the key net",
+        "weights: model. is taken off every name",
+    )

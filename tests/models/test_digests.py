@@ -20,6 +20,8 @@ from shiftlens.models.wrapping import build_model
 from shiftlens.models.zoo import torchvision_net
 from shiftlens.nn import VGG
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* declares no preprocessing")
+
 
 class Scale(nn.Module):
     def __init__(self, by: Any) -> None:

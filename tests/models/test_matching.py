@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from torch import nn
 from shiftlens.data.images import load_images
 from shiftlens.data.imageset import ImageSet
 from shiftlens.errors import InputError
-from shiftlens.models.matching import check_labels
+from shiftlens.models.matching import labelled_for
 from shiftlens.models.wrapping import Model, wrap
 
 
@@ -27,18 +28,79 @@ def images(names: tuple[str, ...] | None) -> ImageSet:
 
 def test_names_that_share_nothing_are_said() -> None:
     with pytest.warns(UserWarning, match="share no class name") as caught:
-        check_labels(model(("cat", "dog", "horse", "ship"), 4), images(("Cat", "Dog")))
+        labelled_for(model(("cat", "dog", "horse", "ship"), 4), images(("lynx", "wolf")))
     assert [str(w.message) for w in caught] == [
-        "pictures (Cat, Dog) and net (cat, dog, horse, ...) share no class name (upper and lower case differ): "
-        "label k is taken as the model's class k"
+        "pictures (lynx, wolf) and net (cat, dog, horse, ...) share no class name: label k is taken as the model's "
+        "class k; a label map says otherwise (--label-map)"
     ]
+
+
+def test_classes_are_matched_by_name() -> None:
+    with pytest.warns(UserWarning, match=r"Dog is class 1 \(dog\), sea_lion is class 3 \(sea lion, Z\)"):
+        matched = labelled_for(model(("cat", "dog", "horse", "sea lion, Z"), 4), images(("Dog", "sea_lion")))
+    assert matched.labels.tolist() == [1, 3]
+    assert matched.class_names == ("cat", "dog", "horse", "sea lion, Z")
+    assert matched.digest != images(("Dog", "sea_lion")).digest
+
+
+def test_names_that_differ_in_case_only_mean_the_same() -> None:
+    assert labelled_for(model(("cat", "dog", "ship"), 3), images(("Cat", "DOG"))).class_names == ("Cat", "DOG")
+
+
+def test_folders_named_by_synsets_meet_imagenet_classes() -> None:
+    pytest.importorskip("timm")
+    names = tuple(f"class {k}" for k in range(1000))
+    with pytest.warns(UserWarning, match="matched by name: n01443537 is class 1"):
+        matched = labelled_for(model(names, 1000), images(("n01443537", "n02123045")))
+    assert matched.labels.tolist() == [1, 281]
+
+
+def test_few_classes_and_a_model_of_many_without_names_are_said() -> None:
+    with pytest.warns(UserWarning, match="pictures has 2 classes and net 1000 without names"):
+        labelled_for(model(None, 1000), images(("cat", "dog")))
+
+
+def test_a_label_map_says_which_class_is_meant(tmp_path: Path) -> None:
+    net, shown = model(("tabby", "lynx", "collie", "pug"), 4), images(("cat", "dog"))
+    file = tmp_path / "map.json"
+    file.write_text('{"cat": "lynx", "dog": 3}')
+    for given in (file, str(file), {"cat": "lynx", "dog": 3}):
+        matched = labelled_for(net, shown, given)
+        assert matched.labels.tolist() == [1, 3]
+        assert matched.class_names == net.class_names
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"cat": 0}, "class in the label map 'dog'"),
+        ({"cat": 0, "dog": 4}, "4 .for 'dog'. is no class of net, of 4"),
+        ({"cat": 0, "dog": -1}, "-1 .for 'dog'. is no class of net"),
+        ({"cat": 0, "dog": True}, "True .for 'dog'. is no class of net"),
+        ({"cat": 0, "dog": "wolf"}, "'wolf' .for 'dog'. is no class of net"),
+        ({"cat": 0, "dog": "crane"}, "'crane' .for 'dog'. is several of its classes"),
+    ],
+)
+def test_a_label_map_that_says_too_little_or_nonsense_is_refused(given: dict[str, str | int], why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        labelled_for(model(("tabby", "crane", "crane", "pug"), 4), images(("cat", "dog")), given)
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", '{"cat": 1.5}', '{"cat": null}', "[" * 100_000])
+def test_a_label_map_that_is_no_map_is_refused(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "map.json"
+    file.write_text(content)
+    with pytest.raises(InputError, match=r"label map .*map\.json"):
+        labelled_for(model(None, 4), images(("cat", "dog")), file)
+    with pytest.raises(InputError, match=r"label map .*missing\.json cannot be read"):
+        labelled_for(model(None, 4), images(("cat", "dog")), tmp_path / "missing.json")
 
 
 def test_digits_and_a_model_of_animals_are_said() -> None:
     digits = load_images("digits", limit=20)
     assert digits.names_given
     with pytest.warns(UserWarning, match="label k is taken as the model's class k"):
-        check_labels(model(tuple(f"animal {k}" for k in range(10))), digits)
+        labelled_for(model(tuple(f"animal {k}" for k in range(10))), digits)
 
 
 @pytest.mark.parametrize(
@@ -54,16 +116,16 @@ def test_digits_and_a_model_of_animals_are_said() -> None:
 def test_names_that_say_nothing_are_passed_over(known: tuple[str, ...] | None, given: tuple[str, ...] | None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_labels(model(known, 2), images(given))
+        labelled_for(model(known, 2), images(given))
 
 
-def test_the_same_name_under_another_number_is_still_refused() -> None:
+def test_the_same_name_under_another_number_beside_a_name_that_is_not_known_is_refused() -> None:
     with pytest.raises(InputError, match="class 'dog' has number 0 in pictures and number 1 in net"):
-        check_labels(model(("cat", "dog"), 2), images(("dog", "cat")))
+        labelled_for(model(("cat", "dog"), 2), images(("dog", "wolf")))
 
 
 def test_a_name_that_the_model_has_twice_decides_nothing() -> None:
-    check_labels(model(("crane", "drake", "crane"), 3), images(("crane", "drake")))
+    labelled_for(model(("crane", "drake", "crane"), 3), images(("crane", "drake")))
 
 
 def test_whether_names_were_given_is_remembered() -> None:

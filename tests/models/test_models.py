@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import subprocess
 import sys
 import textwrap
+import time
 import urllib.error
 import warnings
 from collections.abc import Callable
@@ -26,6 +28,8 @@ from shiftlens.models.loading import load_model, scores_of, wrap
 from shiftlens.models.matching import on_input_grid
 from shiftlens.models.runs import save_run
 from shiftlens.nn import VGG
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* declares no preprocessing")
 
 
 def net(seed: int = 0, **arguments: object) -> VGG:
@@ -178,7 +182,7 @@ def test_what_is_no_table_of_scores(output: object, message: str) -> None:
     with pytest.raises(ModelOutputError, match=message):
         scores_of(output)
     with pytest.raises(InputError, match=f"is no classifier for two pictures.*{message}"):
-        wrap(lambda x: output, size=8)
+        _ = wrap(lambda x: output, size=8).n_classes
 
 
 def test_one_row_for_two_pictures() -> None:
@@ -555,7 +559,7 @@ def test_torchvision_default_weights_without_a_network(monkeypatch: pytest.Monke
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.download_url_to_file", no_network)
+    monkeypatch.setattr("socket.create_connection", no_network)
     with pytest.raises(
         InputError, match=r"could not be downloaded from https://.*no route to host.*--weights"
     ) as caught:
@@ -579,10 +583,39 @@ def test_timm_default_weights_without_a_network(monkeypatch: pytest.MonkeyPatch)
     def no_network(*arguments: object, **options: object) -> None:
         raise OSError("offline\nand more")
 
+    monkeypatch.setattr("socket.create_connection", lambda *_, **__: contextlib.nullcontext())
     monkeypatch.setattr(timm, "create_model", no_network)
     with pytest.raises(InputError, match=r"could not be downloaded \(OSError: offline\)") as caught:
         load_model("timm:test_resnet")
     one_line(caught)
+
+
+@pytest.mark.parametrize(
+    ("spec", "host"),
+    [("timm:test_resnet", "huggingface.co"), ("torchvision:squeezenet1_1", "download.pytorch.org")],
+)
+def test_offline_fails_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str], spec: str, host: str
+) -> None:
+    pytest.importorskip("timm")
+    tried = []
+
+    def no_network(address: tuple[str, int], *arguments: object, **options: object) -> None:
+        tried.append(address)
+        raise OSError(101, "Network is unreachable")
+
+    for name in ("http_proxy", "https_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("socket.create_connection", no_network)
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=rf"no connection to {host}: Network is unreachable") as caught:
+        load_model(spec)
+    one_line(caught)
+    assert time.monotonic() - begun < 10
+    assert tried == [(host, 443)]
+    assert capfd.readouterr().err == ""
 
 
 def test_timm_missing_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -662,3 +695,51 @@ def test_a_look_at_a_net_leaves_what_its_first_call_sets_to_the_first_image() ->
     model = wrap(net, mean=0.5, std=0.5, size=8)
     assert (model.n_classes, model.n_channels) == (4, 3)
     assert net.scale is None
+
+
+# ---- a model is used like its module
+
+
+def test_a_model_is_called_indexed_and_iterated_like_its_module() -> None:
+    module = VGG("vgg6", width=2, n_classes=3).eval()
+    model = wrap(module, mean=0.5, std=0.25, size=32)
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.equal(model(x), module(x))
+    assert model[0][3] is module[0][3]
+    assert isinstance(model[:2], nn.Sequential)
+    assert len(model) == len(module) == 4
+    assert [*model] == [*module]
+    module.train()
+    assert model(x).requires_grad  # in the module's own mode
+
+
+def test_a_model_without_a_length_raises_what_its_module_does() -> None:
+    class Net(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.flatten(1)
+
+    model = wrap(Net(), mean=0, std=1)
+    assert model
+    for use in (lambda it: it[0], len, iter):
+        with pytest.raises(TypeError) as theirs:
+            use(model.module)
+        with pytest.raises(TypeError) as ours:
+            use(model)
+        assert str(ours.value) == str(theirs.value)
+
+
+def test_a_model_is_no_module() -> None:
+    with pytest.raises(InputError, match=r"expected an nn\.Module or a callable, got Model"):
+        wrap(wrap(net()))  # type: ignore[arg-type]
+
+
+def test_a_model_shows_itself_in_a_notebook() -> None:
+    names = ["<b>cat</b>", "dog", "emu"]
+    model = wrap(VGG("vgg6", width=2, n_classes=3), mean=0.5, std=0.25, size=32, class_names=names, name="<script>")
+    shown = model._repr_html_()
+    assert "<script>" not in shown
+    assert "<b>" not in shown
+    for text in ("&lt;script&gt;", "<th>network</th><td>VGG</td>", "32x32", "3 (&lt;b&gt;cat&lt;/b&gt;, dog, emu"):
+        assert text in shown
+    assert len(repr(model)) < 100
+    assert "\n" not in repr(model)

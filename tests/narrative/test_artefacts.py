@@ -71,6 +71,23 @@ def test_no_marks_and_no_claim() -> None:
     assert artefacts(features(stack("zeros"), "noise", size=(20, 20))) == []
 
 
+def test_maps_that_are_zero_everywhere_reassure_nobody() -> None:
+    net = stack("zeros")
+    for part in net:
+        if isinstance(part, nn.Conv2d):
+            nn.init.zeros_(part.bias)
+    run = features(net, size=(20, 20))
+    [only] = artefacts(run)
+    assert only.statement.startswith("Border artefacts cannot be judged: every map of the blank input is zero")
+    assert only.severity == "note"
+    assert any(line.startswith("border artefacts cannot be judged") for line in run.lines())
+    assert "no border artefacts" not in str(run)
+    nn.init.ones_(net[4].bias)
+    some = features(net, size=(20, 20))
+    assert "2 layers cannot be judged: their maps are zero everywhere" in some.lines()
+    assert "2 layers cannot be judged" in artefacts(some).named("artefact-start").evidence
+
+
 @pytest.fixture(scope="module")
 def many() -> ImageSet:
     pixels = load_images("digits", limit=40).batch(np.arange(40))
@@ -100,6 +117,68 @@ def test_arithmetic_in_a_sentence() -> None:
     assert "all 10 layers" in even[0].statement
     [known] = artefacts(inspect(net, 32, name="torchvision:resnet18"))
     assert parse(known.action.command)[1]["model"] == "torchvision:resnet18"
+
+
+def patches(attends: bool) -> nn.Module:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Conv2d(3, 8, 4, 4)
+            self.places = nn.Parameter(torch.zeros(1, 16, 8))
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+            self.head = nn.Linear(8, 5)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.embed(x)
+            if not attends:
+                return self.head(x.mean((2, 3)))  # type: ignore[no-any-return]
+            x = x.flatten(2).transpose(1, 2) + self.places
+            x = self.attention(x, x, x, need_weights=False)[0].roll(1, 1)
+            return self.head(x).mean(1)  # type: ignore[no-any-return]
+
+    return Attending().eval()
+
+
+def test_a_transformer_gets_no_all_clear() -> None:
+    net = patches(attends=True)
+    even, *rest = artefacts(inspect(net, 16))
+    assert even.statement == (
+        "At 16x16, the layers that were looked at (1 conv) use the same padding on opposite sides. "
+        "The rest of the net is not judged."
+    )
+    said = " ".join(each.statement for each in rest)
+    for what in ("attention in attention:", "position embeddings in places:", "tokens in head:", "calls in roll()"):
+        assert what in said
+    assert all(each.severity == "note" for each in rest)
+    assert "all 1 layers" not in "\n".join(inspect(net, 16).lines())
+    run = artefacts(features(net, size=(16, 16)))
+    assert run.named("artefact-start").statement.startswith("None of the 1 layers that were judged")
+    assert run.named("unseen-1").statement.startswith("Not looked at: attention in attention")
+    # A net whose every layer has a window is judged whole.
+    assert [each.id for each in artefacts(inspect(patches(attends=False), 16))] == ["uneven-padding"]
+
+
+def test_remedies_act_on_the_users_net_and_fit_the_cause(many: ImageSet) -> None:
+    strided = wrap(VGG("vgg6", width=2), mean=0.2, std=0.5, name="net.py:make")
+    found = artefacts(features(strided, average=many))
+    actions = [each.action for each in found if each.action is not None]
+    name, options = parse(actions[1].command)
+    assert name == "repair"
+    assert options["model"] == "net.py:make"
+    assert (options["downsample"], options["padding"]) == ("blur", None)
+    assert (options["finetune_epochs"], options["finetune_shift"], options["data"]) == (2, 4, "DATA")
+    # Other padding comes after it, as an experiment.
+    assert parse(actions[2].command)[1]["padding"] == "reflect"
+    assert actions[2].text.startswith("As an experiment")
+    assert [parse(each.command)[0] for each in actions] == ["inspect", "repair", "repair"]
+    # A net without strides has nothing to blur; a net that was only an object is not called by its class.
+    dense = artefacts(features(stack("zeros"), size=(20, 20))).named("artefact-energy")
+    assert "--downsample" not in dense.action.command
+    assert parse(dense.action.command)[1]["model"] == "MODEL"
+    # Nothing is advised where there are no artefacts, and nothing about padding where all layers are even.
+    assert all(each.action is None for each in artefacts(features(stack("symmetric"), size=(20, 20))))
+    assert all(each.action is None for each in artefacts(inspect(VGG("vgg6", width=2), 32)))
+    assert not any("train" in each.command for each in actions)
 
 
 def test_what_could_not_be_seen_is_a_note() -> None:

@@ -18,9 +18,11 @@ from cuts import cut
 from narrative.commands import parse
 from narrative.diagnosed import said_of
 from shiftlens.data.preprocessing import Preprocessing
+from shiftlens.errors import InputError
 from shiftlens.narrative.finding import Finding, Findings
-from shiftlens.narrative.finding_parts import Action, Quantity, number
+from shiftlens.narrative.finding_parts import Action, Quantity, Significance, number
 from shiftlens.narrative.rendering import as_rich, as_text
+from shiftlens.narrative.thresholds import THRESHOLDS, checked_thresholds, weighed
 from shiftlens.narrative.words import quoted, size_of
 from shiftlens.stats import Estimate
 
@@ -139,6 +141,32 @@ def test_swapping_dx_and_dy_swaps_the_axes(leaning, found):
         assert found[name].value == pytest.approx(other[name].value)
 
 
+def test_what_is_significant_and_small_is_no_warning(found):
+    usual = found["asymmetry-x"]
+    assert usual.severity == "warn"
+    size = abs(usual.value)
+    for thresholds, severity in (({"points": size * 1.01}, "info"), ({"points": size * 0.99}, "warn"), ({}, "warn")):
+        (made,) = weighed([usual], checked_thresholds(thresholds))
+        assert made.severity == severity
+        assert ("no warning: it is smaller than" in made.note) == (severity == "info")
+        assert (made.statement, made.p_value) == (usual.statement, usual.p_value)
+
+
+def test_a_loss_that_recovers_by_a_twentieth_of_a_nat_is_no_warning():
+    """2.88 nats up and 0.05 down again, on so many images that it is certain."""
+    test = Significance(0.001, "all tests of the sweep", True)
+    for rise, severity in ((-0.05, "info"), (-0.11, "warn")):
+        estimate = Estimate(rise, rise - 0.01, rise + 0.01, "nats", 10_000, "max-t bootstrap over images")
+        made = Finding("irregular", "It falls again.", Quantity("loss"), estimate, test, severity="warn", which="loss")
+        assert weighed([made], THRESHOLDS)[0].severity == severity
+
+
+@pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf"), "1", True])
+def test_a_threshold_that_is_none_is_refused(wrong):
+    with pytest.raises(InputError, match="threshold of at least 0 points"):
+        checked_thresholds({"points": wrong})
+
+
 def test_a_ring_of_recovery_is_said_with_its_places():
     def mean(dys, dxs):
         r = np.hypot(dys[:, None], dxs[None, :])
@@ -191,7 +219,7 @@ def test_controls_are_said():
     truth = 100 * (kept.correct.mean() - moved.correct.mean())
     assert said["placement-effect"].severity == "warn"
     assert said["placement-effect"].value == pytest.approx(truth, abs=1)
-    assert said["placement-effect"].statement.startswith("Position itself costs ")
+    assert said["placement-effect"].statement.startswith("Position itself makes accuracy ")
     assert "Losing the pixels" in said["occlusion-effect"].statement
     assert said["lost-content"].severity == "info"
     other = replace(kept, controls={"occlusion": moved}, labels=moved.labels)
@@ -211,11 +239,11 @@ def test_what_the_padding_does_is_said():
     assert said["padding-effect"].severity == "warn"
     assert said["padding-effect"].question == "C"
     assert said["padding-effect"].value == pytest.approx(truth, abs=0.1)
-    assert said["padding-effect"].statement.startswith("The padding costs ")
+    assert said["padding-effect"].statement.startswith("The padding makes accuracy ")
     assert "of this loss are due to the padding" in said["padding-position-effect"].statement
     other = replace(kept, controls={"canvas": moved}, labels=moved.labels)
     helped = by_id(said_of(other))
-    assert helped["padding-effect"].statement.startswith("The padding gains ")
+    assert "] better on average" in helped["padding-effect"].statement
     assert "the padding is not the cause" in helped["padding-position-effect"].statement
     rest = moved.origin
     blinded = kept.prediction.copy()

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from analysis.planted import arrays, margins, predicting, sweep, trend
-from comparison.pairs import pair_of, plateau, sources
+from comparison.pairs import pair_of, plateau, sources, with_header
 from narrative.diagnosed import said_of
 from shiftlens.analysis.arrays import SweepArrays
 from shiftlens.arithmetic import inspect
@@ -27,6 +27,7 @@ from shiftlens.narrative.comparing import compared
 from shiftlens.narrative.findings import findings
 from shiftlens.nn import conv2d
 from shiftlens.nn.vgg import VGG
+from sweeps.small_sweeps import PLAN
 
 GOLDEN = Path(__file__).with_name("golden_findings.json")
 FEW = 50
@@ -92,10 +93,10 @@ def others_said() -> dict[str, Callable[[], Any]]:
 
     def compare() -> Any:
         made = sources(pair_of(np.random.default_rng(4), 300, means))
-        made[1] = replace(made[1], facts=replace(made[1].facts, dtype="bfloat16"))
+        made[1] = with_header(made[1], plan=replace(PLAN, dtype="bfloat16"))
         return compared(made, n_resamples=FEW).findings
 
-    images = load_images("digits", limit=30)
+    images = load_images("digits", split="test", limit=30)
     net = VGG("vgg6", width=2, downsample="stride")
     return {
         "comparison": compare,

@@ -13,7 +13,6 @@ import numpy as np
 from analysis.planted import margins, trend
 from shiftlens.data.images import load_images
 from shiftlens.data.preprocessing import Preprocessing
-from shiftlens.engine.plan import ChunkResult
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.sweep_result import Sweep, open_sweep
 from sweeps import small_sweeps as small
@@ -32,7 +31,7 @@ def sweep(
     **changes: Any,
 ) -> Sweep:
     """A sweep of `n` test digits, shuffled, with planted answers: right around `centre` (x, y), up to `edge` px."""
-    images = load_images("digits", limit=n).subset(np.random.default_rng(5).permutation(n))
+    images = load_images("digits", split="test", limit=n).subset(np.random.default_rng(5).permutation(n))
     header = {
         "n_classes": 10,
         "class_names": images.class_names,
@@ -60,7 +59,7 @@ def sweep(
             s = group.span(chunk)
             prediction = np.where(margin[s] > 0, labels[s, None, None], wrong[s, None, None])
             loss = np.logaddexp(0, -2 * margin[s]).astype(np.float32)
-            group.write(chunk, ChunkResult(prediction, loss, np.full(loss.shape, 0.5, np.float16)))
+            group.write(chunk, {"prediction": prediction, "loss": loss, "confidence": np.full(loss.shape, 0.5)})
         group.finish()
     return open_sweep(path)
 

@@ -166,7 +166,7 @@ def test_images_behind_the_cells(seen: Page, one: Sweep) -> None:
     sprite = images["sprite"]
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(sprite["uri"].partition(",")[2]))).convert("RGB"))
     h, w = sprite["size"]
-    digits = load_images("digits", limit=60)
+    digits = load_images("digits", split="test", limit=60)
     for k in (0, 9, 59):
         top, left = k // sprite["columns"] * h, k % sprite["columns"] * w
         truth = digits.batch([digits.index.tolist().index(images["position"][k])])[0].transpose(1, 2, 0)
@@ -223,6 +223,9 @@ def test_features_arithmetic_and_comparison_are_there(seen: Page, items: list[An
     ):
         assert shown[which]["scores"].startswith(f"{before}artefact energy {per_cent(scores.artefact_energy)}, ")
     assert "the first layer cannot see a border in it" in seen.visible
+    # Each energy under the name that tables, findings and figures give it.
+    for of in (run.shown, run.averaged):
+        assert f"artefact energy of the {of}" in seen.visible
     names = [layer.name for layer in arithmetic.layers]
     assert all(name in seen.said for name in names)
     assert seen.visible.count(" uneven") >= len(arithmetic.uneven) > 0

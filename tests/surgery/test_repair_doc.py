@@ -33,6 +33,6 @@ def test_the_python_runs() -> None:
     space: dict[str, Any] = {}
     for block in re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL):
         exec(compile(block, "repair.md", "exec"), space)
-    assert space["scores"].shape == (1, 10)
+    assert space["logits"].shape == (1, 10)
     assert str(space["edits"][0]) == "0.0: padding zeros -> reflect"
     assert "0.6: downsample stride 2 -> blur" in [str(edit) for edit in space["edits"]]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from shiftlens.data.images import load_images
@@ -18,6 +23,7 @@ from shiftlens.models.runs import load_run, save_run
 from shiftlens.models.wrapping import build_model
 from shiftlens.nn import VGG
 from shiftlens.nn.padding import PADDING_MODES
+from shiftlens.nn.repair_mark import MARK, without_mark
 from shiftlens.shifts import ShiftGrid
 from shiftlens.surgery import repair
 from shiftlens.sweeping import sweep
@@ -105,3 +111,44 @@ def test_edits_that_do_not_lead_to_the_net_are_not_saved(tmp_path: Path) -> None
     with pytest.raises(InputError, match="and 5 edits gives another net"):
         save_run(tmp_path / "run", fixed, build=build, preprocessing=PREPROCESSING, edits=told)
     assert not (tmp_path / "run").exists()
+
+
+def test_repaired_weights_do_not_load_into_the_net_as_it_was(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = VGG("vgg6", n_classes=3, width=2).eval()
+    fixed = saved(tmp_path / "run", plain, padding="reflect")
+    x = torch.randn(2, 3, 32, 32)
+    # From memory, from the run's file, and as a part of another net.
+    weights = load_file(tmp_path / "run" / "model.safetensors")
+    for net, state in (
+        (plain, fixed.state_dict()),
+        (plain, weights),
+        (nn.Sequential(plain), nn.Sequential(fixed).state_dict()),
+    ):
+        with pytest.raises(RuntimeError, match=re.escape(MARK)):
+            net.load_state_dict(state)
+    file = tmp_path / "net.py"
+    file.write_text("from shiftlens.nn import VGG\ndef make():\n    return VGG('vgg6', n_classes=3, width=2)\n")
+    with pytest.raises(InputError, match="repaired by shiftlens"):
+        load_model(f"{file}:make", weights=tmp_path / "run" / "model.safetensors")
+    # The repaired net, a copy of it and the same repair again take them, with the mark and without.
+    for again in (copy.deepcopy(fixed), repair(plain, padding="reflect")[0], pickle.loads(pickle.dumps(fixed))):
+        for state in (weights, without_mark(weights)):
+            for value in again.parameters():
+                nn.init.zeros_(value)
+            again.load_state_dict(state)
+            assert torch.equal(again(x), fixed(x))
+        assert sum(name.endswith(MARK) for name in again.state_dict()) == 1
+
+
+def test_a_repaired_run_written_before_the_mark_is_read(tmp_path: Path) -> None:
+    fixed = saved(tmp_path / "run", VGG("vgg6", n_classes=3, width=2).eval(), padding="reflect")
+    new = load_run(tmp_path / "run")
+    file = tmp_path / "run" / "model.safetensors"
+    with safe_open(file, framework="pt") as opened:
+        about = opened.metadata()
+    save_file(without_mark(load_file(file)), file, about)
+    old = load_run(tmp_path / "run")
+    assert old.digest == new.digest
+    x = torch.randn(2, 3, 32, 32)
+    assert torch.equal(old.scores(x), fixed(x))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.engine.evaluators import prepare
+from shiftlens.engine.outcomes import Chunk
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps import runner
@@ -52,15 +53,15 @@ def header(**changes: Any) -> SweepHeader:
 def numbers(n: int, shape: tuple[int, int] = (3, 5), n_classes: int = 3, seed: int = 0) -> ChunkResult:
     """Random but lawful results of `n` images."""
     random = np.random.default_rng(seed)
-    return ChunkResult(
-        random.integers(0, n_classes, (n, *shape)),
-        random.exponential(size=(n, *shape)).astype(np.float32),
-        random.uniform(0.1, 1, (n, *shape)).astype(np.float16),
-    )
+    return {
+        "prediction": random.integers(0, n_classes, (n, *shape)),
+        "loss": random.exponential(size=(n, *shape)).astype(np.float32),
+        "confidence": random.uniform(0.1, 1, (n, *shape)).astype(np.float16),
+    }
 
 
 def cut(result: ChunkResult, span: slice) -> ChunkResult:
-    return ChunkResult(result.prediction[span], result.loss[span], result.confidence[span])
+    return {name: values[span] for name, values in result.items()}
 
 
 def labels(n: int) -> NDArray[np.int64]:
@@ -118,9 +119,9 @@ def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bytes]]:
 
         begin = evaluator.begin_chunk
 
-        def spied(images: Any, labels: Any, control: str | None = None) -> Any:
-            given.extend((control or "", picture.tobytes()) for picture in images)
-            return begin(images, labels, control)
+        def spied(chunk: Chunk) -> Any:
+            given.extend((chunk.control or "", picture.tobytes()) for picture in chunk.images)
+            return begin(chunk)
 
         evaluator.begin_chunk = spied  # type: ignore[method-assign]
         return evaluator

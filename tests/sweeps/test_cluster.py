@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from shiftlens.models.loading import load_model
 from shiftlens.models.wrapping import wrap
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeping import sweep
+from shiftlens.tasks.task import OBJECT, Task, Variable
 
 GRID = ShiftGrid(1)
 
@@ -68,7 +70,7 @@ def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_gpu_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected device auto or cpu, got cuda"):
-        sweep(wrap(darkest), pictures(), GRID, out=tmp_path / "s.zarr", cluster="local", device="cuda")
+        sweep(wrap(darkest, mean=0, std=1), pictures(), GRID, out=tmp_path / "s.zarr", cluster="local", device="cuda")
 
 
 def test_nobody_at_the_address_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +117,52 @@ def test_a_worker_gives_what_is_computed_here() -> None:
     answer = _asked(_packed(question), images)
     right = prepare(question.model, question.plan, GRID, question.fill)(images.batch(range(4)), images.labels.copy())
     for name in ("prediction", "loss", "confidence"):
-        np.testing.assert_array_equal(getattr(answer, name), getattr(right, name))
+        np.testing.assert_array_equal(answer[name], right[name])
+
+
+class Brightest(Task):
+    """A task that no worker has installed."""
+
+    name = "brightest"
+    variables = (
+        Variable("channel", "uint8"),
+        Variable("range", "float32", "nats", "higher", "number"),
+        Variable("of_object", "float32", dims=OBJECT),
+    )
+
+    def n_objects(self, targets: np.ndarray) -> np.ndarray:
+        return targets
+
+    def prepare(self, reference: None, targets: torch.Tensor) -> torch.Tensor:
+        return targets[:, None].repeat(1, int(targets.max()))
+
+    def outcome(self, outputs: torch.Tensor, shifts: torch.Tensor | None, state: Any) -> dict[str, torch.Tensor]:
+        spread = outputs.amax(1) - outputs.amin(1)
+        return {"channel": outputs.argmax(1), "range": spread, "of_object": outputs[:, : state.shape[1]] * state}
+
+
+@pytest.mark.usefixtures("ref")
+def test_a_task_travels_with_its_code() -> None:
+    question, images = _question()
+    answer = _asked(_packed(replace(question, task=Brightest())), images)
+    batch, labels = images.batch(range(4)), images.labels.copy()
+    right = prepare(question.model, question.plan, GRID, question.fill)(batch, labels, task=Brightest())
+    assert list(answer) == list(right) == ["channel", "range", "of_object"]
+    for name in right:
+        np.testing.assert_array_equal(answer[name], right[name])
+    assert answer["of_object"].shape == (4, 2, 3, 3)
+
+
+@pytest.mark.usefixtures("ref")
+def test_numbers_that_a_worker_must_not_give_name_the_image() -> None:
+    class Infinite(Brightest):
+        def outcome(self, outputs: torch.Tensor, shifts: torch.Tensor | None, state: Any) -> dict[str, torch.Tensor]:
+            rows = super().outcome(outputs, shifts, state)
+            return rows | {"of_object": torch.where(state == 2, torch.inf, rows["of_object"])}
+
+    question, images = _question()
+    answer = _asked(_packed(replace(question, task=Infinite())), images)
+    assert (answer.kind, answer.message, answer.positions) == ("model", "the of_object is not finite", (2,))
 
 
 @pytest.mark.usefixtures("ref")

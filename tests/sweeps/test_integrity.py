@@ -274,23 +274,23 @@ def test_nothing_there_is_no_sweep_to_verify(tmp_path: Path) -> None:
 
 def test_a_checksum_belongs_to_place_seal_and_every_array() -> None:
     result = small.numbers(3)
-    prediction = result.prediction.astype(np.uint8)
+    prediction = result["prediction"].astype(np.uint8)
     seal = "sha256:" + "ab" * 32
-    base = checksums(seal, slice(3, 6), prediction, result.loss, result.confidence)
+    base = checksums(seal, slice(3, 6), prediction, result["loss"], result["confidence"])
     assert base.dtype == np.uint64
     assert len(set(base.tolist())) == 3
     assert (base != 0).all()
     others = [
-        checksums("sha256:" + "ac" * 32, slice(3, 6), prediction, result.loss, result.confidence),
-        checksums(seal, slice(0, 3), prediction, result.loss, result.confidence),
-        checksums(seal, slice(3, 6), 2 - prediction, result.loss, result.confidence),
-        checksums(seal, slice(3, 6), prediction, result.loss + 1, result.confidence),
-        checksums(seal, slice(3, 6), prediction, result.loss, result.confidence / 2),
+        checksums("sha256:" + "ac" * 32, slice(3, 6), prediction, result["loss"], result["confidence"]),
+        checksums(seal, slice(0, 3), prediction, result["loss"], result["confidence"]),
+        checksums(seal, slice(3, 6), 2 - prediction, result["loss"], result["confidence"]),
+        checksums(seal, slice(3, 6), prediction, result["loss"] + 1, result["confidence"]),
+        checksums(seal, slice(3, 6), prediction, result["loss"], result["confidence"] / 2),
     ]
     assert all((other != base).all() for other in others)
-    one = checksums(seal, slice(4, 5), prediction[1:2], result.loss[1:2], result.confidence[1:2])
+    one = checksums(seal, slice(4, 5), prediction[1:2], result["loss"][1:2], result["confidence"][1:2])
     assert one == base[1], "an image's checksum depends on how the images are cut into chunks"
-    big_endian = checksums(seal, slice(3, 6), prediction, result.loss.astype(">f4"), result.confidence)
+    big_endian = checksums(seal, slice(3, 6), prediction, result["loss"].astype(">f4"), result["confidence"])
     np.testing.assert_array_equal(big_endian, base)
 
 

@@ -20,7 +20,7 @@ from shiftlens.sweeps.sweep_result import open_sweep
 def test_a_complete_sweep_gives_its_numbers(tmp_path: Path) -> None:
     result = small.fill(small.create(tmp_path / "s.zarr"))
     sweep = open_sweep(str(tmp_path / "s.zarr"))
-    right = result.prediction == small.labels(7)[:, None, None]
+    right = result["prediction"] == small.labels(7)[:, None, None]
     assert sweep.complete
     assert (sweep.n_images, sweep.n_written) == (7, 7)
     assert sweep.written.all()
@@ -32,7 +32,7 @@ def test_a_complete_sweep_gives_its_numbers(tmp_path: Path) -> None:
     assert sweep.path == tmp_path / "s.zarr"
     assert sweep.accuracy.dims == sweep.mean_loss.dims == ("dy", "dx")
     np.testing.assert_array_equal(sweep.accuracy, right.mean(axis=0))
-    np.testing.assert_allclose(sweep.mean_loss, result.loss.astype(np.float64).mean(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(sweep.mean_loss, result["loss"].astype(np.float64).mean(axis=0), rtol=1e-14)
     assert float(sweep.accuracy.sel(dy=2, dx=-4)) == right[:, 2, 0].mean()
     assert repr(sweep) == "<Sweep of net.py:factory on digits: 7 images x 3 x 5 shifts>"
 
@@ -57,9 +57,9 @@ def test_an_incomplete_sweep_says_how_much_is_there(tmp_path: Path) -> None:
     assert not sweep.complete
     assert sweep.n_written == 4
     assert sweep.written.tolist() == [False] * 3 + [True] * 4
-    right = (result.prediction == small.labels(7)[:, None, None])[3:]
+    right = (result["prediction"] == small.labels(7)[:, None, None])[3:]
     np.testing.assert_array_equal(sweep.accuracy, right.mean(axis=0))
-    np.testing.assert_allclose(sweep.mean_loss, result.loss[3:].astype(np.float64).mean(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(sweep.mean_loss, result["loss"][3:].astype(np.float64).mean(axis=0), rtol=1e-14)
     assert np.isnan(sweep.dataset.accuracy).all()
     assert (sweep.dataset.prediction[:3] == 255).all()
     assert "4 of 7 images so far" in repr(sweep)
@@ -75,7 +75,7 @@ def test_cells_are_those_of_the_images_that_are_written(tmp_path: Path, chunks: 
         group.finish()
     sweep = open_sweep(tmp_path / "s.zarr", partial=True)
     for name in ("prediction", "loss", "confidence"):
-        right, cells = getattr(result, name)[sweep.written], sweep.cells(name)
+        right, cells = result[name][sweep.written], sweep.cells(name)
         assert cells.shape == right.shape
         for part in (slice(None), slice(1, 3), slice(3, 99), slice(5, 5)):
             assert cells[part].dtype == cells.dtype == sweep.dataset[name].dtype
@@ -107,7 +107,7 @@ def test_controls(tmp_path: Path) -> None:
     sweep = open_sweep(tmp_path / "s.zarr")
     assert sweep.controls == ("occlusion", "flip")
     occlusion = sweep.control("occlusion")
-    np.testing.assert_array_equal(occlusion.dataset.prediction, result.prediction)
+    np.testing.assert_array_equal(occlusion.dataset.prediction, result["prediction"])
     assert occlusion.header.control == "occlusion"
     assert occlusion.controls == ()
     assert repr(occlusion).startswith("<Sweep control=occlusion of")

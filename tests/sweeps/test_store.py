@@ -19,7 +19,6 @@ from PIL import Image
 from shiftlens.data.images import load_images
 from shiftlens.data.imageset import ImageSet
 from shiftlens.data.preprocessing import Preprocessing
-from shiftlens.engine.plan import ChunkResult
 from shiftlens.errors import StoreError
 from shiftlens.models.wrapping import wrap
 from shiftlens.shifts import Fill, ShiftGrid
@@ -30,6 +29,7 @@ from shiftlens.sweeps.header import SweepHeader, describe, sweep_exists
 from shiftlens.sweeps.layout import prediction_dtype
 from shiftlens.sweeps.sweep_result import open_sweep
 from shiftlens.sweeps.sweep_store import SweepStore
+from shiftlens.tasks.classification import CLASSIFICATION
 
 # ---- layout
 
@@ -54,9 +54,9 @@ def test_the_group_is_what_the_contract_says_and_xarray_opens_it_silently(tmp_pa
     assert set(data.coords) == {"dy", "dx"}
     assert data.dy.values.tolist() == [-2, 0, 2]
     assert data.dx.values.tolist() == [-4, -2, 0, 2, 4]
-    np.testing.assert_array_equal(data.prediction, result.prediction)
-    np.testing.assert_array_equal(data.loss, result.loss)
-    np.testing.assert_array_equal(data.confidence, result.confidence)
+    np.testing.assert_array_equal(data.prediction, result["prediction"])
+    np.testing.assert_array_equal(data.loss, result["loss"])
+    np.testing.assert_array_equal(data.confidence, result["confidence"])
     np.testing.assert_array_equal(data["index"], np.arange(7) * 10)
     assert data.prediction.encoding["chunks"] == (3, 3, 5)
     flip = xr.open_zarr(tmp_path / "s.zarr", group="control_flip", consolidated=False)
@@ -144,7 +144,7 @@ def test_a_chunk_is_finished_when_it_is_whole_and_only_then(tmp_path: Path) -> N
 def test_numbers_that_equal_zarrs_usual_fill_value_are_written(tmp_path: Path) -> None:
     group = small.create(tmp_path / "s.zarr").main
     zeros = np.zeros((3, 3, 5))
-    group.write(0, ChunkResult(zeros.astype(np.int64), zeros.astype(np.float32), zeros.astype(np.float16)))
+    group.write(0, dict.fromkeys(("prediction", "loss", "confidence"), zeros))
     assert SweepGroup(tmp_path / "s.zarr").finished().tolist() == [True, False, False]
 
 
@@ -210,7 +210,7 @@ def test_a_part_of_a_chunk_is_refused(tmp_path: Path, n: int) -> None:
 def test_a_prediction_that_means_not_written_is_refused(tmp_path: Path) -> None:
     group = small.create(tmp_path / "s.zarr").main
     result = small.numbers(3)
-    result.prediction[1, 1, 1] = 255
+    result["prediction"][1, 1, 1] = 255
     with pytest.raises(ValueError, match="between 0 and 254"):
         group.write(0, result)
 
@@ -226,8 +226,8 @@ def test_means_equal_a_plain_loop_for_any_chunking(tmp_path: Path, chunk_size: i
     label = small.labels(7)
     for iy in range(3):
         for ix in range(5):
-            right = sum(int(result.prediction[k, iy, ix]) == label[k] for k in range(7))
-            loss = sum(float(result.loss[k, iy, ix]) for k in range(7)) / 7
+            right = sum(int(result["prediction"][k, iy, ix]) == label[k] for k in range(7))
+            loss = sum(float(result["loss"][k, iy, ix]) for k in range(7)) / 7
             assert data.accuracy.values[iy, ix] == right / 7
             assert data.mean_loss.values[iy, ix] == pytest.approx(loss, rel=1e-14)
     assert data.attrs["complete"] is True
@@ -556,7 +556,9 @@ def test_pillow_is_named_where_it_makes_the_pixels_and_only_there(tmp_path: Path
     arrays, files = ImageSet(pixels, [0, 1]), load_images(f"folder:{tmp_path}")
     model = wrap(small.Net(), mean=0.5, std=0.25).at((6, 8))
     for images, named in ((arrays, False), (arrays.fitted((5, 5)), True), (files, True)):
-        software = describe(model, images, (6, 7), ShiftGrid((1, 1)), Fill.parse("black"), small.PLAN).software
+        header = describe(model, images, (6, 7), ShiftGrid((1, 1)), Fill.parse("black"), small.PLAN, CLASSIFICATION)
+        software = header.software
+
         assert ("pillow" in software) == named
 
 
@@ -578,7 +580,7 @@ def test_a_path_is_a_path_whatever_it_looks_like(name: str, tmp_path: Path, monk
         store.main.finish()
     sweep = open_sweep(path)
     assert sweep.header.model == "net.py:factory"
-    np.testing.assert_array_equal(sweep.dataset.loss.values, result.loss)
+    np.testing.assert_array_equal(sweep.dataset.loss.values, result["loss"])
     assert (here / name / "s.zarr" / "zarr.json").is_file()
     assert sorted(p.name for p in home.iterdir()) == ["s.zarr"]
     assert sweep.attrs["model"] == "net.py:factory"

@@ -168,10 +168,12 @@ def test_a_strange_variable_is_refused(change: dict[str, object]) -> None:
         task_from_table(table)
 
 
-def test_numbers_of_objects_are_not_stored_yet(tmp_path: Path) -> None:
-    task = Stored((ERROR, Variable("score", "float16", "share", "higher", "number", dims=OBJECT)), "finding")
-    with pytest.raises(StoreError, match="score"):
-        small.create(tmp_path / "s.zarr", task=task)
+@pytest.mark.parametrize("name", ["label", "dx", "n_objects", "checksum", "mean_error"])
+def test_a_variable_of_a_name_that_the_file_needs_is_refused(tmp_path: Path, name: str) -> None:
+    score = Variable("score", "float16", "share", "higher", "number", dims=OBJECT)
+    with pytest.raises(InputError, match=f"variables of the task finding need other names than {name}"):
+        small.create(tmp_path / "s.zarr", task=Stored((ERROR, score, Variable(name, "float32")), "finding"))
+    assert not (tmp_path / "s.zarr").exists()
 
 
 def test_a_number_does_not_stop_a_sweep_early(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from shiftlens.data.images import ImageSet
 from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.errors import InputError
 from shiftlens.training import Recipe
-from shiftlens.training.data import Batches, check_images, epoch_plan, pixels, preprocessing_of
+from shiftlens.training.data import Batches, EpochPlan, check_images, epoch_plan, pixels, preprocessing_of
 
 PLAIN = Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, declared=True)
 
@@ -22,9 +22,8 @@ def batches(shown, crop=2):
 
 
 def one(shown, mirrored, dy, dx):
-    x, _ = batches(shown).batch(
-        torch.tensor([0]), torch.tensor([mirrored]), torch.tensor([dy]), torch.tensor([dx]), tuple(shown.shape[2:])
-    )
+    plan = EpochPlan(torch.tensor([0]), torch.tensor([mirrored]), torch.tensor([dy]), torch.tensor([dx]))
+    x, _ = batches(shown).batch(plan, plan.order, tuple(shown.shape[2:]))
     return (x[0] * 255).round().to(torch.uint8)
 
 

@@ -205,9 +205,9 @@ def wrong(found: ChunkResult, exact: Tensor, labels: np.ndarray) -> str:
     losses = (log_total - exact.gather(-1, targets)[..., 0]).numpy()
     best = exact.topk(2, dim=-1)
     margin = (best.values[..., 0] - best.values[..., 1]).numpy()
-    differs = (found.prediction != best.indices[..., 0].numpy()) & (margin >= LOSS)
-    off = float(np.abs(found.loss - losses).max())
-    sure = np.abs(found.confidence.astype(np.float64) - torch.exp(best.values[..., 0] - log_total).numpy()).max()
+    differs = (found["prediction"] != best.indices[..., 0].numpy()) & (margin >= LOSS)
+    off = float(np.abs(found["loss"] - losses).max())
+    sure = np.abs(found["confidence"].astype(np.float64) - torch.exp(best.values[..., 0] - log_total).numpy()).max()
     if off <= LOSS and not differs.any() and sure <= 1e-3:
         return ""
     return f"losses off by up to {off:.3g}, {differs.sum()} of {differs.size} predictions differ, confidence {sure:.2g}"

@@ -54,16 +54,8 @@ def line_weights(n_points: int, lag: int, frequency: float) -> tuple[FloatArray,
     """Return the weights over a line of points that give the cosine and the sine amplitude at one frequency.
 
     The second difference c(d) - (c(d - lag) + c(d + lag)) / 2 takes the trend away; a Hann window keeps what is left of
-    it from leaking; both gains are divided out, so that a ripple A cos(2 pi f d) gives A.
-
-    Parameters
-    ----------
-    n_points
-        Points of the line; the phase is 0 at point 0 (the caller multiplies the origin's phase in).
-    lag
-        In points.
-    frequency
-        In cycles a point, above 0 and at most 0.5.
+    it from leaking; both gains are divided out, so that a ripple A cos(2 pi f d) gives A. `lag` is in points,
+    `frequency` in cycles a point, above 0 and at most 0.5. The phase is 0 at point 0.
     """
     inner = np.arange(lag, n_points - lag)
     window = np.sin(np.pi * (np.arange(len(inner)) + 1) / (len(inner) + 1)) ** 2
@@ -83,15 +75,13 @@ def line_weights(n_points: int, lag: int, frequency: float) -> tuple[FloatArray,
     return out[0], out[1]
 
 
-def _line(sweep: SweepArrays, axis: Axis) -> tuple[slice, slice]:
+def _not_blank(sweep: SweepArrays) -> tuple[slice, slice]:
     """Return rows and columns of the rectangle of shifts that is not blank."""
-    spans = [slice(0, n) for n in sweep.shape]
-    for which, name in enumerate(("y", "x")):
-        # Blank cells are whole rows and columns at the far ends: the origin's row and column show where they start.
-        blank = sweep.blank[:, sweep.origin[1]] if name == "y" else sweep.blank[sweep.origin[0], :]
-        inside = np.flatnonzero(~blank)
-        spans[which] = slice(int(inside[0]), int(inside[-1]) + 1)
-    return spans[0], spans[1]
+    # Blank cells are whole rows and columns at the far ends: the origin's row and column show where they start.
+    row, column = sweep.origin
+    ends = (np.flatnonzero(~line)[[0, -1]] for line in (sweep.blank[:, column], sweep.blank[row, :]))
+    rows, columns = (slice(int(first), int(last) + 1) for first, last in ends)
+    return rows, columns
 
 
 def functionals(sweep: SweepArrays, axis: Axis, stride: int) -> FloatArray | Skipped:
@@ -102,7 +92,7 @@ def functionals(sweep: SweepArrays, axis: Axis, stride: int) -> FloatArray | Ski
     """
     site = f"aliasing at stride {stride} along {axis}"
     step = sweep.step[1] if axis == "x" else sweep.step[0]
-    rows, columns = _line(sweep, axis)
+    rows, columns = _not_blank(sweep)
     span, origin = (columns, sweep.origin[1]) if axis == "x" else (rows, sweep.origin[0])
     n_points, start = span.stop - span.start, origin - span.start
     if gcd(step, stride) > 1:
@@ -143,20 +133,16 @@ def aliasing(values: Values) -> tuple[Aliasing | Skipped, ...]:
         return (Skipped("aliasing", "the sweep names no stride larger than 1"),)
     if sweep.n_images < 2:
         return (Skipped("aliasing", "one image has no interval"),)
-    wanted: list[tuple[Axis, int, FloatArray | Skipped]] = [
-        (axis, stride, functionals(sweep, axis, stride)) for axis in ("x", "y") for stride in strides
-    ]
-    columns = [w.reshape(len(w), -1) for _, _, w in wanted if not isinstance(w, Skipped)]
-    sums = _weighted_sums(values, np.concatenate(columns).T) if columns else np.zeros((sweep.n_images, 0))
-    out: list[Aliasing | Skipped] = []
-    at = 0
-    for axis, stride, weights in wanted:
-        if isinstance(weights, Skipped):
-            out.append(weights)
-            continue
-        out.append(_ripple(sums[:, at : at + len(weights)], axis, stride, values.metric))
-        at += len(weights)
-    return tuple(out)
+    axes: tuple[Axis, Axis] = ("x", "y")
+    wanted = {(axis, stride): functionals(sweep, axis, stride) for axis in axes for stride in strides}
+    weights = [made.reshape(len(made), -1) for made in wanted.values() if not isinstance(made, Skipped)]
+    # One pass over the values for all of them; each takes its columns.
+    sums = _weighted_sums(values, np.concatenate(weights).T) if weights else np.zeros((sweep.n_images, 0))
+    parts = iter(np.split(sums, np.cumsum([len(each) for each in weights])[:-1], axis=1))
+    return tuple(
+        made if isinstance(made, Skipped) else _ripple(next(parts), *which, values.metric)
+        for which, made in wanted.items()
+    )
 
 
 def _weighted_sums(values: Values, weights: FloatArray) -> FloatArray:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from shiftlens.analysis.arms import NEAR, Aligned
 from shiftlens.analysis.arrays import BoolArray, FloatArray, Values, row_means
 from shiftlens.analysis.asymmetry import Axis, opposite_pairs
-from shiftlens.analysis.estimated_maps import Replicates, estimated_map, mean_map
+from shiftlens.analysis.differences import difference_of, mean_of, sums_of
+from shiftlens.analysis.estimated_maps import Replicates, estimated_map
 from shiftlens.analysis.regions import (
     N_CALIBRATION,
     WORST_RADIUS,
@@ -22,7 +23,7 @@ from shiftlens.analysis.regions import (
     worst_of_radius,
     worst_per_image,
 )
-from shiftlens.stats import Estimate, Skipped, mean_estimate, resample_weights
+from shiftlens.stats import Estimate, Skipped, resample_weights
 from shiftlens.tasks.classification import AGREEMENT
 from shiftlens.tasks.task import Variable
 
@@ -51,7 +52,7 @@ class Scores:
         Cells in the region connected to (0, 0) where performance is 95 % of that at (0, 0) or more, times the step
         squared and the scale squared: px^2.
     retained
-        The same with its interval, in the px of the net's own input; `Skipped` where none was asked for.
+        The same with its interval; `Skipped` where none was asked for.
     areas
         (resample,) retained cells of bootstrap samples that all arms share; empty where none were asked for.
     replicates
@@ -77,7 +78,7 @@ class Scores:
         return replace(self, cells=self.cells[:0], replicates=None)
 
     @property
-    def at_rest(self) -> Estimate:
+    def unshifted(self) -> Estimate:
         """The metric at (0, 0); an interval of one image's number is NaN."""
         found = self.estimate("at-rest")
         if isinstance(found, Skipped):
@@ -104,7 +105,7 @@ class Scores:
         return self.measured(quantity).sign * float(np.nanmean(found))
 
     def estimate(self, quantity: Quantity) -> Estimate | Skipped:
-        """A quantity with its interval, in the metric's unit (sides of a share in points); areas in own px^2."""
+        """A quantity with its interval, in the metric's unit (sides of a share in points)."""
         if quantity == "worst":
             return self.worst
         if quantity == "retained":
@@ -114,29 +115,14 @@ class Scores:
             return found
         if quantity == "at-rest" and metric.is_share:
             return share_estimate(found)
-        if np.count_nonzero(~np.isnan(found)) < 2:
-            return Skipped(quantity, "one image has no interval")
-        if quantity in ("side-x", "side-y"):
-            made = mean_estimate(found, metric.unit, bounds=metric.difference_bounds)
-            return made.scaled(metric.factor, metric.difference_unit)
-        return mean_estimate(found, metric.unit, bounds=metric.bounds)
+        made = mean_of(metric, found, quantity)
+        return difference_of(metric, found) if quantity in ("side-x", "side-y") and isinstance(made, Estimate) else made
 
 
 def score(aligned: Aligned, which: int, *, n_resamples: int, seed: int = 0, chosen: BoolArray | None = None) -> Scores:
-    """Return what one arm reaches.
+    """Return what one arm reaches on all images, or on those `chosen`, (image,).
 
-    Parameters
-    ----------
-    aligned
-        All arms.
-    which
-        Position of the arm.
-    n_resamples
-        Bootstrap samples over images; 0 leaves out what needs them.
-    seed
-        Of the bootstrap; with the same seed, all arms draw the same images.
-    chosen
-        (image,) which images; all by default.
+    0 resamples leave out what needs them; with the same seed, all arms draw the same images.
     """
     arm, grid = aligned.arms[which], aligned.arrays(which, chosen)
     values, metric, origin = grid.values(), aligned.metric, grid.origin
@@ -148,9 +134,11 @@ def score(aligned: Aligned, which: int, *, n_resamples: int, seed: int = 0, chos
     elif made is not None:
         replicates = made[1]
         kept = retained(replicates, grid, LEVEL)
+        if not isinstance(kept, Skipped):
+            kept = replace(kept, area=kept.area.scaled(arm.scale**2, "px^2"))
         samples = metric.sign * replicates.resampled[:N_CALIBRATION].reshape(-1, *grid.shape)
         areas = connected_region(samples, LEVEL, origin).sum(axis=(1, 2)).astype(np.float64)
-    mean = mean_map(values)
+    mean = sums_of(values).mean.reshape(grid.shape)
     cell = grid.step[0] * grid.step[1] * arm.scale**2
     area = float(connected_region(metric.sign * mean, LEVEL, origin).sum()) * cell
     per_image, worst, same = _means(values), worst_of_radius(values), arm.agreement
@@ -163,10 +151,10 @@ def score(aligned: Aligned, which: int, *, n_resamples: int, seed: int = 0, chos
 def _means(values: Values) -> dict[Quantity, FloatArray | Skipped]:
     """Every quantity that is a mean over shifts."""
     grid = values.sweep
-    kept, at_rest = ~grid.blank, np.zeros(grid.shape, np.bool_)
-    at_rest[grid.origin] = True
+    kept, unshifted = ~grid.blank, np.zeros(grid.shape, np.bool_)
+    unshifted[grid.origin] = True
     out: dict[Quantity, FloatArray | Skipped] = {
-        "at-rest": values.per_image(at_rest),
+        "at-rest": values.per_image(unshifted),
         "near": values.per_image(kept & (grid.distance <= NEAR)),
         "everywhere": values.per_image(kept),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shiftlens.analysis.arrays import BoolArray, FloatArray, IntArray, SweepArrays
-from shiftlens.analysis.comparable import SOURCE_SIDES, Facts, Source, refuse_unlike
+from shiftlens.analysis.comparable import SOURCE_SIDES, Source, refuse_unlike
 from shiftlens.errors import InputError
 from shiftlens.stats import Skipped
 from shiftlens.tasks.task import Stored, Variable
@@ -44,28 +44,22 @@ class Packed:
 
 
 @dataclass(frozen=True, eq=False)
-class Arm:
+class Arm(Source):
     """One sweep of a comparison, on the common images and shifts.
 
     Attributes
     ----------
-    name
-        As the comparison calls it.
     cells
         (image, dy, dx) its values: one bit each of a share, four bytes of a number.
     agreement
         (image,) share of the shifts within 8 px (without (0, 0)) whose prediction is that of (0, 0).
     scale
         px of the source picture (or, where its size is not known, of the baseline's input) for one px of this input.
-    facts
-        What the sweep says of itself.
     """
 
-    name: str
-    cells: Packed | NDArray[np.float32]
-    agreement: FloatArray | Skipped
-    scale: float
-    facts: Facts
+    cells: Packed | NDArray[np.float32] = field(kw_only=True)
+    agreement: FloatArray | Skipped = field(kw_only=True)
+    scale: float = field(kw_only=True)
 
     def of(self, chosen: BoolArray | None = None) -> NDArray[Any]:
         """The values of all images, or of the chosen ones, (image, dy, dx)."""
@@ -132,7 +126,7 @@ class Aligned:
             dys=self.dys,
             dxs=self.dxs,
             task=Stored((self.metric,)),
-            fill=self.arms[self.baseline].facts.fill.name,
+            fill=self.arms[self.baseline].header.fill.name,
             fill_is_constant=self.fill_is_constant,
             picture_size=self.picture_size,
             index=self.index if chosen is None else self.index[chosen],
@@ -149,18 +143,8 @@ def align(
 ) -> Aligned:
     """Read every sweep once, a chunk of images at a time, onto the common images and shifts.
 
-    Parameters
-    ----------
-    sources
-        At least two.
-    baseline
-        Which of them.
-    metric
-        What is compared; the task's default by default.
-    partial
-        Compare the images that all hold, instead of refusing sweeps of other images.
-    progress
-        Called with sweeps read and sweeps in all.
+    `metric` is the task's default by default; with `partial` the images that all hold are compared, instead of refusing
+    sweeps of other images; `progress` is called with sweeps read and sweeps in all.
 
     Raises
     ------
@@ -178,15 +162,15 @@ def align(
     if len(dys) == len(dxs) == 1 and max(np.prod(each.arrays.shape) for each in sources) > 1:
         grids = ", ".join(f"{each.name} every {max(each.arrays.step)} px" for each in sources)
         raise InputError(f"expected shifts that all sweeps have, got none but (0, 0): {grids}")
-    sides = [SOURCE_SIDES.get(each.facts.data) for each in sources]
+    sides = [SOURCE_SIDES.get(each.header.data) for each in sources]
     known = sides[baseline] is not None
-    reference = sides[baseline] or base.facts.side
-    sizes = np.array([each.facts.image_size for each in sources]).min(axis=0)
+    reference = sides[baseline] or base.side
+    sizes = np.array([each.header.image_size for each in sources]).min(axis=0)
     blank_from = (int(sizes[0]), int(sizes[1]))
     arms, measured = [], base.arrays.values(metric).metric
     for number, each in enumerate(sources):
         cells, agreement = _read(each.arrays, measured, index, dys, dxs, blank_from)
-        arms.append(Arm(each.name, cells, agreement, reference / each.facts.side, each.facts))
+        arms.append(Arm(**vars(each), cells=cells, agreement=agreement, scale=reference / each.side))
         if progress is not None:
             progress(number + 1, len(sources))
     return Aligned(

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -275,82 +274,72 @@ def _whole_images(cells: Cells, *, optional: bool = False) -> IntArray:
     return np.flatnonzero(whole)
 
 
-def from_sweep(
-    sweep: Any,
-    *,
-    task: Task | None = None,
-    picture_size: tuple[int, int] | None = None,
-    strides: tuple[int, ...] | None = None,
-) -> SweepArrays:
+def from_sweep(sweep: Any) -> SweepArrays:
     """Return the arrays of a sweep, read lazily; of an incomplete one, the images that are whole.
 
     Parameters
     ----------
     sweep
-        Anything with the attributes of a `Sweep`: `dataset`, `attrs`, `fill`, `complete`, `controls`,
-        `control(name, partial=True)`.
-    task
-        What its variables mean; by default what its header says.
-    picture_size, strides
-        By default the sweep's attributes `image_size`, (height, width), and `strides`.
+        A `Sweep`, or what has its `dataset`, `header`, `complete`, `controls` and `control(name, partial=True)`.
 
     Raises
     ------
     StoreError
         If a variable is missing or no image is whole.
     """
-    data = sweep.dataset
-    task = cast("Task", task or getattr(getattr(sweep, "header", None), "task", CLASSIFICATION))
-    labelled = task.needs_labels or "label" in data.variables
-    names = dict.fromkeys(name for each in task.metrics(labelled=labelled) for name in each.needs or (each.name,))
-    needed = [*names, *(["label"] if task.needs_labels else []), "dy", "dx"]
+    data, header = sweep.dataset, sweep.header
+    names, sure, optional = _stored_names(sweep)
+    needed = [*names, *(["label"] if header.task.needs_labels else []), "dy", "dx"]
     lacking = [name for name in needed if name not in data.variables]
     if lacking:
         there = ", ".join(sorted(map(str, data.variables))) or "nothing"
         raise StoreError(f"expected a sweep with {', '.join(lacking)}, got one with {there}")
     stored = {name: data[name].variable for name in names}
-    optional = {each.name for each in task.variables if each.optional}
-    sure = next((name for name in names if name not in optional), next(iter(names)))
-    n = next(iter(stored.values())).shape[0]
+    n = stored[sure].shape[0]
     keep = np.arange(n)
     if not sweep.complete:
-        keep = _whole_images(stored[sure], optional=sure in optional)
+        keep = _whole_images(stored[sure], optional=optional)
         if not len(keep):
             raise StoreError("expected at least 1 image with all its shifts written, got none")
         stored = {name: cells.isel(image=keep) for name, cells in stored.items()}
     labels = np.asarray(data["label"].values if "label" in data.variables else np.zeros(0), np.int64)
     index = np.asarray(data["index"].values, np.int64) if "index" in data.variables else np.arange(n)
-    # What is nested is one string of JSON in the file.
-    wanted = {name: sweep.attrs.get(name) for name in ("image_size", "strides", "class_names")}
-    attrs = {name: json.loads(value) if isinstance(value, str) else value for name, value in wanted.items()}
-    size = picture_size or attrs.get("image_size")
-    found = strides if strides is not None else attrs.get("strides") or ()
-    class_names = attrs.get("class_names") or range(int(labels.max(initial=-1)) + 1)
     return SweepArrays(
         variables=stored,
         labels=labels[keep] if len(labels) else labels,
         dys=np.asarray(data["dy"].values, np.int64),
         dxs=np.asarray(data["dx"].values, np.int64),
-        class_names=tuple(str(name) for name in class_names),
-        task=task,
-        fill=str(sweep.fill.name),
-        fill_is_constant=bool(sweep.fill.is_constant),
-        picture_size=None if size is None else (int(size[0]), int(size[1])),
-        strides=tuple(int(s) for s in found),
+        class_names=header.class_names or tuple(map(str, range(int(labels.max(initial=-1)) + 1))),
+        task=header.task,
+        fill=header.fill.name,
+        fill_is_constant=header.fill.is_constant,
+        picture_size=header.image_size,
+        strides=header.strides,
         index=index[keep],
-        controls=_controls(sweep, task, sure, sure in optional, size, found),
+        controls=_controls(sweep),
         n_missing=n - len(keep),
     )
 
 
-def _controls(sweep: Any, task: Task, sure: str, optional: bool, size: Any, strides: Any) -> dict[str, SweepArrays]:
+def _stored_names(sweep: Any) -> tuple[tuple[str, ...], str, bool]:
+    """What the metrics are made from, which of it tells whether an image is there, and whether that is optional."""
+    task = sweep.header.task
+    metrics = task.metrics(labelled=task.needs_labels or "label" in sweep.dataset.variables)
+    names = tuple(dict.fromkeys(name for each in metrics for name in each.needs or (each.name,)))
+    optional = {each.name for each in task.variables if each.optional}
+    sure = next((name for name in names if name not in optional), names[0])
+    return names, sure, sure in optional
+
+
+def _controls(sweep: Any) -> dict[str, SweepArrays]:
     """Return the controls of which at least one image is whole."""
-    out = {}
-    for name in sweep.controls:
-        control = sweep.control(name, partial=True)
-        if control.complete or len(_whole_images(control.dataset[sure].variable, optional=optional)):
-            out[name] = from_sweep(control, task=task, picture_size=size, strides=strides)
-    return out
+    _, sure, optional = _stored_names(sweep)
+    opened = {name: sweep.control(name, partial=True) for name in sweep.controls}
+    return {
+        name: from_sweep(control)
+        for name, control in opened.items()
+        if control.complete or len(_whole_images(control.dataset[sure].variable, optional=optional))
+    }
 
 
 def matched_rows(sweep: SweepArrays, control: SweepArrays) -> tuple[IntArray, IntArray]:

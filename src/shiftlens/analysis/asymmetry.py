@@ -7,9 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from shiftlens.analysis.arrays import FloatArray, IntArray, SweepArrays, Values, image_slices, matched_rows
-from shiftlens.analysis.differences import Differences
-from shiftlens.stats import Estimate, Skipped, benjamini_hochberg, z_value
+from shiftlens.analysis.arrays import IntArray, SweepArrays, Values, image_slices, matched_rows
+from shiftlens.analysis.differences import Differences, Effects
+from shiftlens.stats import Skipped
 from shiftlens.tasks.task import Variable
 
 Axis = Literal["x", "y"]
@@ -17,24 +17,15 @@ SIDES: dict[Axis, tuple[str, str]] = {"x": ("right", "left"), "y": ("down", "up"
 
 
 @dataclass(frozen=True, eq=False)
-class Asymmetry:
+class Asymmetry(Effects):
     """A metric on the positive side minus that on the negative side, each pair of opposite shifts once.
 
     Attributes
     ----------
     axis
         "x": (dx, dy) against (-dx, dy), positive is right. "y": (dx, dy) against (dx, -dy), positive is down.
-    overall
-        Mean over all pairs, interval and p-value over images; points for a share, else the metric's unit.
     dys, dxs
         (pair,) the positive member of each pair.
-    effect, lo, hi
-        (pair,) in the same unit; the intervals hold for all pairs together (Bonferroni).
-    p, q
-        (pair,) p-value (McNemar exact for a share; Student t for a number, or with the flip control) and its
-        Benjamini-Hochberg adjustment.
-    n
-        Number of images.
     without_data
         Whether the data's own asymmetry is taken out by the flip control.
     metric
@@ -42,15 +33,8 @@ class Asymmetry:
     """
 
     axis: Axis
-    overall: Estimate
     dys: IntArray
     dxs: IntArray
-    effect: FloatArray
-    lo: FloatArray
-    hi: FloatArray
-    p: FloatArray
-    q: FloatArray
-    n: int
     without_data: bool
     metric: Variable
 
@@ -74,20 +58,15 @@ class Asymmetry:
 
 def opposite_pairs(sweep: SweepArrays, axis: Axis) -> tuple[IntArray, IntArray]:
     """Return the flat cells (positive member, negative member) of every pair that is on the grid and not blank."""
-    ny, nx = sweep.shape
-    rows, columns = np.meshgrid(np.arange(ny), np.arange(nx), indexing="ij")
-    along = sweep.dxs if axis == "x" else sweep.dys
-    place = {int(d): k for k, d in enumerate(along)}
-    partner = np.array([place.get(-int(d), -1) for d in along])
-    where = columns if axis == "x" else rows
-    other = partner[where]
-    keep = (along[where] > 0) & (other >= 0) & ~sweep.blank
-    plus = (rows * nx + columns)[keep]
-    minus = (rows * nx + other)[keep] if axis == "x" else (other * nx + columns)[keep]
-    return plus, minus
+    cells = np.arange(sweep.blank.size).reshape(sweep.shape)
+    along, which = (sweep.dxs, 1) if axis == "x" else (sweep.dys, 0)
+    positive = along[(along > 0) & np.isin(-along, along)]
+    here, there = np.searchsorted(along, positive), np.searchsorted(along, -positive)
+    keep = ~sweep.blank.take(here, which)
+    return cells.take(here, which)[keep], cells.take(there, which)[keep]
 
 
-def asymmetry(values: Values, axis: Axis, flip: Values | None = None) -> Asymmetry | Skipped:
+def asymmetry(values: Values, axis: Axis, *, without_data: bool = False) -> Asymmetry | Skipped:
     """Return the asymmetry along one axis: as it is, or the model's own, by the sweep of the mirrored pictures.
 
     For a model without a preferred side, acc(+d, x) = acc(-d, flip x). Half the difference of acc(+d, x) - acc(-d,
@@ -95,6 +74,9 @@ def asymmetry(values: Values, axis: Axis, flip: Values | None = None) -> Asymmet
     cancels, and so does what the model finds harder about mirrored pictures in general.
     """
     sweep = values.sweep
+    if without_data and "flip" not in sweep.controls:
+        return Skipped("asymmetry left/right without the data's own", "there is no flip control")
+    flip = values.of("flip") if without_data else None
     plus, minus = opposite_pairs(sweep, axis)
     rows, flip_rows = matched_rows(sweep, sweep if flip is None else flip.sweep)
     n, site = len(rows), f"asymmetry {'left/right' if axis == 'x' else 'up/down'}"
@@ -112,19 +94,7 @@ def asymmetry(values: Values, axis: Axis, flip: Values | None = None) -> Asymmet
         found.add(s, sides)
     if not found.squares.any():
         return Skipped(site, "no image changes between opposite shifts")
-    lo, hi = found.interval(z_value(n_comparisons=len(plus)))
-    p, overall, (down, across) = found.p_values(), found.overall(), np.divmod(plus, sweep.shape[1])
+    dys, dxs = sweep.dys[plus // sweep.shape[1]], sweep.dxs[plus % sweep.shape[1]]
     return Asymmetry(
-        axis=axis,
-        overall=overall,
-        dys=sweep.dys[down],
-        dxs=sweep.dxs[across],
-        effect=found.value,
-        lo=lo,
-        hi=hi,
-        p=p,
-        q=benjamini_hochberg(p),
-        n=overall.n,
-        without_data=flip is not None,
-        metric=values.metric,
+        **vars(found.effects()), axis=axis, dys=dys, dxs=dxs, without_data=without_data, metric=values.metric
     )

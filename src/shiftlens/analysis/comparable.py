@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,59 +11,46 @@ import numpy as np
 
 from shiftlens.analysis.arrays import SweepArrays, from_sweep
 from shiftlens.data.digits import CANVAS
-from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.errors import InputError, StoreError
-from shiftlens.models.behaviour import Behaviour
 from shiftlens.naming import distinct, printable, unknown_name
 from shiftlens.shifts import Fill
+from shiftlens.sweeps.header import SweepHeader
 from shiftlens.sweeps.sweep_result import Sweep, open_sweep
 
 SOURCE_SIDES = {"cifar10": 32, "digits": CANVAS}
 """Shorter side in px of the pictures of the data sets whose size is part of their name."""
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What a sweep says of itself besides its numbers, as far as a comparison must know it.
+@dataclass(frozen=True, eq=False)
+class Source:
+    """One sweep to compare.
 
-    `path`, `model`, `data` are for people; `image_size` is (h, w) px of the net's input; `n_macs` and `n_parameters`
-    are None where they are not known. `n_images` are measured of the `n_population` that could be; `half_width`
-    (points) is where an adaptive sweep has stopped, None for others; `behaviour` None where an older shiftlens swept.
+    Attributes
+    ----------
+    name
+        As the comparison calls it.
+    arrays
+        Read lazily; without controls.
+    header, path
+        Of the sweep.
+    n_images, n_population
+        Images that are measured, of those that could be.
+    half_width
+        Points at which an adaptive sweep has stopped, None for others.
     """
 
-    path: str = "SWEEP.zarr"
-    model: str = "MODEL"
-    model_digest: str = ""
-    data: str = "DATA"
-    data_digest: str = ""
-    image_size: tuple[int, int] = (32, 32)
-    n_classes: int = 2
-    fill: Fill = field(default_factory=lambda: Fill("black"))
-    dtype: str = "float32"
-    engine: str = "direct"
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    training: Mapping[str, Any] = field(default_factory=dict)
-    n_parameters: int | None = None
-    n_macs: int | None = None
-    control: str | None = None
-    n_images: int | None = None
-    n_population: int | None = None
+    name: str
+    arrays: SweepArrays
+    header: SweepHeader
+    path: str
+    n_images: int
+    n_population: int
     half_width: float | None = None
-    behaviour: Behaviour | None = None
 
     @property
     def side(self) -> int:
         """Length in px to which the shorter side of a source picture is brought before the net sees it."""
-        return self.preprocessing.resize or min(self.image_size)
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """One sweep to compare: its name here, its arrays (read lazily), its facts."""
-
-    name: str
-    arrays: SweepArrays
-    facts: Facts
+        return self.header.preprocessing.resize or min(self.header.image_size)
 
 
 def opened(sweeps: Sequence[Sweep | str | Path], names: Sequence[str] | None, *, partial: bool) -> list[Source]:
@@ -82,9 +69,7 @@ def opened(sweeps: Sequence[Sweep | str | Path], names: Sequence[str] | None, *,
     if len(given) < 2:
         raise InputError(f"expected at least 2 sweeps to compare, got {len(given)}")
     ready = [_opened(each, partial) for each in given]
-    return [
-        Source(name, _arrays(sweep), _facts(sweep)) for name, sweep in zip(_names(ready, names), ready, strict=True)
-    ]
+    return list(map(_source, _names(ready, names), ready))
 
 
 def _opened(each: Any, partial: bool) -> Sweep:
@@ -102,34 +87,10 @@ def _opened(each: Any, partial: bool) -> Sweep:
     return sweep
 
 
-def _arrays(sweep: Sweep) -> SweepArrays:
+def _source(name: str, sweep: Sweep) -> Source:
     # A control has no part in a comparison: it is not even looked at.
-    return replace(from_sweep(sweep), controls={})
-
-
-def _facts(sweep: Sweep) -> Facts:
-    header = sweep.header
-    return Facts(
-        path=str(sweep.path),
-        model=header.model,
-        model_digest=header.model_digest,
-        data=header.data,
-        data_digest=header.data_digest,
-        image_size=header.image_size,
-        n_classes=header.n_classes,
-        fill=header.fill,
-        dtype=header.plan.dtype,
-        engine=header.plan.engine,
-        preprocessing=header.preprocessing,
-        training=header.training,
-        n_parameters=header.n_parameters,
-        n_macs=header.n_macs,
-        control=header.control,
-        n_images=sweep.n_written,
-        n_population=sweep.n_population,
-        half_width=sweep.half_width,
-        behaviour=header.behaviour,
-    )
+    arrays = replace(from_sweep(sweep), controls={})
+    return Source(name, arrays, sweep.header, str(sweep.path), sweep.n_written, sweep.n_population, sweep.half_width)
 
 
 def _names(sweeps: list[Sweep], names: Sequence[str] | None) -> list[str]:
@@ -144,13 +105,7 @@ def _names(sweeps: list[Sweep], names: Sequence[str] | None) -> list[str]:
 
 
 def position_of(baseline: int | str, names: Sequence[str]) -> int:
-    """Which sweep is the baseline, by position or by name.
-
-    Raises
-    ------
-    InputError
-        There is no such sweep.
-    """
+    """Which sweep is the baseline, by position or by name; `InputError` where there is none."""
     if isinstance(baseline, str):
         if baseline not in names:
             raise unknown_name("baseline", baseline, names)
@@ -163,12 +118,8 @@ def position_of(baseline: int | str, names: Sequence[str]) -> int:
 def refuse_unlike(base: Source, other: Source, *, partial: bool) -> None:
     """Refuse a sweep that cannot be compared with the baseline, and say what differs.
 
-    Parameters
-    ----------
-    base, other
-        The baseline and another.
-    partial
-        Other images are no reason: those that both hold are compared. Nor are they where an adaptive sweep stopped.
+    With `partial` other images are no reason: those that both hold are compared. Nor are they where an adaptive sweep
+    stopped.
 
     Raises
     ------
@@ -181,7 +132,7 @@ def refuse_unlike(base: Source, other: Source, *, partial: bool) -> None:
             f"{other.name} cannot be compared with {base.name}: expected the same {what}, {expected}, got {got}"
         )
 
-    a, b = base.facts, other.facts
+    a, b = base.header, other.header
     if a.control != b.control:
         raise differs("kind of result", _kind(a), _kind(b))
     if base.arrays.metrics != other.arrays.metrics:
@@ -204,9 +155,9 @@ def refuse_unlike(base: Source, other: Source, *, partial: bool) -> None:
 
 
 def _refuse_other_images(base: Source, other: Source, differs: Any, partial: bool) -> None:
-    a, b = base.facts, other.facts
+    a, b = base.header, other.header
     n_a, n_b = base.arrays.n_images, other.arrays.n_images
-    partial = partial or a.half_width is not None or b.half_width is not None
+    partial = partial or base.half_width is not None or other.half_width is not None
     if a.data != b.data:
         raise differs("images", printable(a.data), printable(b.data))
     common, at_a, at_b = np.intersect1d(
@@ -224,7 +175,7 @@ def _refuse_other_images(base: Source, other: Source, differs: Any, partial: boo
     same_view = _view(a) == _view(b) and len(common) == n_a == n_b
     complete = not (base.arrays.n_missing or other.arrays.n_missing)
     # A digest is of all images that could be measured, in their order.
-    alike = a.n_population == b.n_population and np.array_equal(base.arrays.positions, other.arrays.positions)
+    alike = base.n_population == other.n_population and np.array_equal(base.arrays.positions, other.arrays.positions)
     if same_view and complete and alike and a.data_digest != b.data_digest:
         raise differs("images", f"{printable(a.data)} ({a.data_digest[:19]})", f"others ({b.data_digest[:19]})")
 
@@ -240,9 +191,9 @@ def _refuse_other_labels(base: Source, other: Source, differs: Any, common: Any,
         )
 
 
-def _view(facts: Facts) -> tuple[Any, ...]:
-    p = facts.preprocessing
-    return facts.image_size, p.resize, p.interpolation, len(p.mean)
+def _view(header: SweepHeader) -> tuple[Any, ...]:
+    p = header.preprocessing
+    return header.image_size, p.resize, p.interpolation, len(p.mean)
 
 
 def _numbered(arrays: SweepArrays) -> bool:
@@ -250,8 +201,8 @@ def _numbered(arrays: SweepArrays) -> bool:
     return arrays.class_names == tuple(str(k) for k in range(len(arrays.class_names)))
 
 
-def _kind(facts: Facts) -> str:
-    return "a sweep" if facts.control is None else f"the control {facts.control}"
+def _kind(header: SweepHeader) -> str:
+    return "a sweep" if header.control is None else f"the control {header.control}"
 
 
 def _fill(fill: Fill) -> str:

@@ -2,50 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shiftlens.analysis.arrays import BoolArray, FloatArray, SweepArrays, Values, image_slices, matched_rows, row_means
-from shiftlens.analysis.differences import Differences, difference_of
+from shiftlens.analysis.arrays import BoolArray, SweepArrays, Values, image_slices, matched_rows, row_means
+from shiftlens.analysis.differences import Differences, Effects, difference_of, mean_of
 from shiftlens.analysis.irregularity import Reversal
-from shiftlens.stats import CONFIDENCE, Estimate, Skipped, benjamini_hochberg, mean_estimate, z_value
-
-Name = Literal["occlusion", "placement", "padding"]
+from shiftlens.stats import CONFIDENCE, Estimate, Skipped
 
 
 @dataclass(frozen=True, eq=False)
-class ControlEffect:
-    """What something costs under each shift, as a paired difference [own]: points of a share, else the metric's unit.
+class PaddingEffect:
+    """What changes when the picture's surroundings are fill all the way, and no padding is near [own].
 
     Attributes
     ----------
-    name
-        "occlusion": m(0, 0) - m(control), what losing the content costs. "placement": m(control) - m(shift), what the
-        move itself costs; it may be negative, since the control has its blank on the other side. "padding": m(canvas
-        control) - m(shift), what the padding costs. Where lower is better the differences are the other way round.
-    overall
-        Mean over all shifts but (0, 0) that leave some of the picture ("padding": (0, 0) among them).
-    effect, lo, hi
-        (dy, dx); intervals hold for all cells together (Bonferroni). Blank cells included.
-    p, q
-        (dy, dx) McNemar exact (Student t for a number) and Benjamini-Hochberg over the tested cells; 1 in cells left
-        out.
-    n
-        Number of images in both.
+    effect
+        m(canvas control) - m(shift) under each shift that leaves some of the picture, (0, 0) among them.
+    fall, fall_without
+        m(0, 0) minus the mean over all other such shifts: in the sweep, and on the canvas. This is the position effect:
+        what moving the picture costs, lost content included. All in points of a share, else in the metric's unit.
+    fall_of_padding
+        The first minus the second, paired: the part of the position effect that is the padding's.
     """
 
-    name: Name
-    overall: Estimate
-    effect: FloatArray
-    lo: FloatArray
-    hi: FloatArray
-    p: FloatArray
-    q: FloatArray
-    n: int
+    effect: Effects
+    fall: Estimate
+    fall_without: Estimate
+    fall_of_padding: Estimate
 
 
 @dataclass(frozen=True)
@@ -66,21 +54,11 @@ class Blank:
 
     predicted: str
     share: float
-    metrics: tuple[tuple[str, Estimate | Skipped], ...]
+    metrics: Mapping[str, Estimate | Skipped]
     n_shifts: int
 
-    @property
-    def accuracy(self) -> Estimate | Skipped:
-        """Mean accuracy over these shifts."""
-        return dict(self.metrics)["accuracy"]
 
-    @property
-    def loss(self) -> Estimate | Skipped:
-        """Mean loss over these shifts."""
-        return dict(self.metrics)["loss"]
-
-
-def in_both(values: Values, control: Values) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
+def _in_both(values: Values, control: Values) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
     """Yield, for the images that both hold, a slice of them and their values, (image, cell); higher is better."""
     rows, control_rows = matched_rows(values.sweep, control.sweep)
     sign = values.metric.sign
@@ -89,7 +67,7 @@ def in_both(values: Values, control: Values) -> Iterator[tuple[slice, NDArray[An
         yield (s, moved, kept) if sign > 0 else (s, -moved, -kept)
 
 
-def tested_cells(sweep: SweepArrays, control: SweepArrays, site: str) -> tuple[int, BoolArray] | Skipped:
+def _tested_cells(sweep: SweepArrays, control: SweepArrays, site: str) -> tuple[int, BoolArray] | Skipped:
     """Return how many images both hold, and which cells but (0, 0) leave some of the picture."""
     n, others = len(matched_rows(sweep, control)[0]), ~sweep.blank.ravel()
     others[sweep.origin_cell] = False
@@ -98,31 +76,52 @@ def tested_cells(sweep: SweepArrays, control: SweepArrays, site: str) -> tuple[i
     return Skipped(site, f"{n} images are in both sweep and control" if n < 2 else "the grid holds no shift but (0, 0)")
 
 
-def occlusion_effects(values: Values, control: Values) -> tuple[ControlEffect, ControlEffect] | Skipped:
-    """Return the occlusion effect and the placement effect, from a sweep and its occlusion control."""
+def occlusion_effects(values: Values) -> tuple[Effects | Skipped, Effects | Skipped]:
+    """Return the occlusion effect and the placement effect under each shift (dy, dx) [own].
+
+    Occlusion is m(0, 0) - m(control), what losing the content costs; placement is m(control) - m(shift), what the move
+    itself costs. It may be negative, since the control has its blank on the other side. Where lower is better the
+    differences are the other way round.
+    """
     sweep = values.sweep
-    found = tested_cells(sweep, control.sweep, "occlusion and placement")
+    if "occlusion" not in sweep.controls:
+        why = "there is no occlusion control"
+        return Skipped("occlusion effect", why), Skipped("placement effect", why)
+    control = values.of("occlusion")
+    found = _tested_cells(sweep, control.sweep, "occlusion and placement")
     if isinstance(found, Skipped):
-        return found
+        return found, found
     n, tested = found
     origin = sweep.origin_cell
     occlusion, placement = (Differences(values.metric, n, values.n_cells) for _ in range(2))
-    for s, moved, kept in in_both(values, control):
+    for s, moved, kept in _in_both(values, control):
         occlusion.add(s, moved[:, origin : origin + 1] - kept, tested)
         placement.add(s, kept - moved, tested)
-    return effect_of("occlusion", occlusion, tested, sweep.shape), effect_of(
-        "placement", placement, tested, sweep.shape
+    return occlusion.effects(tested, sweep.shape), placement.effects(tested, sweep.shape)
+
+
+def padding_effect(values: Values) -> PaddingEffect | Skipped:
+    """Return what the padding costs, from a sweep with its canvas control."""
+    sweep, metric, site = values.sweep, values.metric, "padding effect"
+    if "canvas" not in sweep.controls:
+        return Skipped(site, "there is no canvas control")
+    control = values.of("canvas")
+    found = _tested_cells(sweep, control.sweep, site)
+    if isinstance(found, Skipped):
+        return found
+    n, others = found
+    padding, tested, origin = Differences(metric, n, values.n_cells), ~sweep.blank.ravel(), sweep.origin_cell
+    falls = np.zeros((2, n))
+    for s, moved, kept in _in_both(values, control):
+        padding.add(s, kept - moved, tested)
+        for k, each in enumerate((moved, kept)):
+            falls[k, s] = each[:, origin] - row_means(each[:, others])
+    return PaddingEffect(
+        padding.effects(tested, sweep.shape),
+        difference_of(metric, falls[0]),
+        difference_of(metric, falls[1]),
+        difference_of(metric, falls[0] - falls[1], widest=2),
     )
-
-
-def effect_of(name: Name, found: Differences, tested: BoolArray, shape: tuple[int, int]) -> ControlEffect:
-    """Assemble an effect from the differences in all cells, of which some are tested, (cell,)."""
-    lo, hi = found.interval(z_value(n_comparisons=int(tested.sum())))
-    p, q = np.where(tested, found.p_values(), 1.0), np.ones(tested.size)
-    q[tested] = benjamini_hochberg(p[tested])
-    maps = [a.reshape(shape) for a in (found.value, lo, hi, p, q)]
-    overall = found.overall()
-    return ControlEffect(name, overall, maps[0], maps[1], maps[2], maps[3], maps[4], overall.n)
 
 
 @dataclass(frozen=True)
@@ -166,13 +165,8 @@ def blank_limit(sweep: SweepArrays) -> Blank | Skipped:
     blank = sweep.blank
     if not blank.any():
         return Skipped("blank limit", "no shift of the grid reaches the picture's size")
-    alone, metrics = Skipped("blank limit", "one image has no interval"), []
-    for metric in sweep.metrics:
-        found = sweep.values(metric).per_image(blank)
-        several = np.count_nonzero(~np.isnan(found)) > 1
-        made = mean_estimate(found, metric.unit, bounds=metric.bounds) if several else alone
-        metrics.append((metric.name, made))
-    return Blank(*_most_predicted(sweep), tuple(metrics), int(blank.sum()))
+    made = {each.name: mean_of(each, sweep.values(each).per_image(blank), "blank limit") for each in sweep.metrics}
+    return Blank(*_most_predicted(sweep), made, int(blank.sum()))
 
 
 def _most_predicted(sweep: SweepArrays) -> tuple[str, float]:

@@ -2,23 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as sps
 
-from shiftlens.analysis.arrays import BoolArray, FloatArray, IntArray, row_means
+from shiftlens.analysis.arrays import BoolArray, FloatArray, IntArray, Values, image_slices, row_means
 from shiftlens.stats import (
     CONFIDENCE,
     Estimate,
+    Skipped,
+    benjamini_hochberg,
     mcnemar_exact,
     mean_estimate,
     mean_interval,
     paired_share_interval,
     t_p_value,
+    z_value,
 )
 from shiftlens.tasks.task import Variable
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """A paired difference in each of many columns (cells, or pairs of them): points of a share, else the metric's unit.
+
+    Attributes
+    ----------
+    overall
+        Mean over the tested columns, with interval and p-value over images.
+    effect, lo, hi
+        Of each column; the intervals hold for all tested columns together (Bonferroni).
+    p, q
+        McNemar exact (Student t for a number, or where two differences are added) and its Benjamini-Hochberg
+        adjustment over the tested columns; 1 for the others.
+    """
+
+    overall: Estimate
+    effect: FloatArray
+    lo: FloatArray
+    hi: FloatArray
+    p: FloatArray
+    q: FloatArray
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return self.overall.n
 
 
 class Differences:
@@ -26,10 +58,8 @@ class Differences:
 
     Parameters
     ----------
-    metric
-        What is compared.
-    n_images, n_columns
-        How many images and pairs are to come.
+    metric, n_images, n_columns
+        What is compared, and how many images and pairs are to come.
     terms
         Differences that each value is the sum of: 2 where the same pair is also seen on a control. The mean is taken.
     """
@@ -107,24 +137,36 @@ class Differences:
         p: FloatArray = 2 * sps.t.sf(np.abs(self.mean) / se, n - 1)
         return p
 
-    def overall(self) -> Estimate:
-        """The mean over images of their own means."""
-        return difference_of(self.metric, self.per_image / self.terms)
+    def effects(self, tested: BoolArray | None = None, shape: tuple[int, ...] = (-1,)) -> Effects:
+        """The differences in all columns, brought to a shape; some of them (all by default) are tested."""
+        chosen = np.ones(len(self.total), np.bool_) if tested is None else tested
+        p, q = np.where(chosen, self.p_values(), 1.0), np.ones(len(chosen))
+        q[chosen] = benjamini_hochberg(p[chosen])
+        lo, hi = self.interval(z_value(n_comparisons=int(chosen.sum())))
+        overall = difference_of(self.metric, self.per_image / self.terms)
+        return Effects(overall, *(each.reshape(shape) for each in (self.value, lo, hi, p, q)))
+
+
+def sums_of(values: Values, rows: IntArray | None = None) -> Differences:
+    """Sum a metric over all images, or those of some rows: one column a shift."""
+    rows = np.arange(values.sweep.n_images) if rows is None else rows
+    found = Differences(values.metric, len(rows), values.n_cells)
+    for s in image_slices(len(rows), values.n_cells):
+        found.add(s, values.rows(rows[s]))
+    return found
+
+
+def mean_of(metric: Variable, values: FloatArray, site: str) -> Estimate | Skipped:
+    """Return the mean of a metric, one value an image (NaN left out), with Student's interval."""
+    if np.count_nonzero(~np.isnan(values)) < 2:
+        return Skipped(site, "one image has no interval")
+    return mean_estimate(values, metric.unit, bounds=metric.bounds)
 
 
 def difference_of(metric: Variable, values: FloatArray, widest: int = 1, confidence: float = CONFIDENCE) -> Estimate:
     """Return the mean of one difference an image (NaN left out), in the unit in which differences are said.
 
-    Parameters
-    ----------
-    metric
-        What it is a difference of.
-    values
-        (image,).
-    widest
-        How many differences a value is the sum of: its bounds are that many times as wide.
-    confidence
-        Two-sided.
+    The bounds are `widest` times as wide where a value is the sum of that many differences.
     """
     lo, hi = (widest * bound for bound in metric.difference_bounds)
     estimate = mean_estimate(values, metric.unit, bounds=(lo, hi), confidence=confidence)

@@ -58,11 +58,6 @@ def directions(values: Values) -> Directions | Skipped:
 
     A direction is held against its opposite only: those two hold the same distances, shift for shift, while a sector
     around an axis and one around a diagonal do not. Shifts whose opposite is not on the grid are left out.
-
-    Parameters
-    ----------
-    values
-        Of a sweep.
     """
     sweep, metric, site = values.sweep, values.metric, "direction of the move"
     half = np.inf if sweep.picture_size is None else min(sweep.picture_size) / 2

@@ -32,13 +32,13 @@ class Ray:
     name
         A direction of `COMPASS`, or "frame": the mean over all shifts with max(|dx|, |dy|) = r.
     shifts
-        (point, 2) the shift (dx, dy) of each point; for frames (r, 0).
+        The shift (dx, dy) of each point; for frames (r, 0).
     cells
         Flat cells of each point.
     """
 
     name: str
-    shifts: IntArray
+    shifts: tuple[tuple[int, int], ...]
     cells: tuple[IntArray, ...]
 
 
@@ -57,7 +57,7 @@ class Reversal:
         Where lower is better, a fall of performance is positive. Intervals hold for all pairs together.
     p_value
         That neither is chance, corrected for every pair on every ray (max-t).
-    start_cells, dip_cells, recovery_cells
+    dip_cells, recovery_cells
         Flat cells, for measuring the same contrast on a control.
     """
 
@@ -68,7 +68,6 @@ class Reversal:
     fall: Estimate
     rise: Estimate
     p_value: float
-    start_cells: tuple[int, ...]
     dip_cells: tuple[int, ...]
     recovery_cells: tuple[int, ...]
 
@@ -102,41 +101,30 @@ class Irregularity:
 
 def rays(sweep: SweepArrays) -> tuple[Ray, ...]:
     """Return the eight compass rays and the frames, each cut where the picture is gone, of three points or more."""
-    ny, nx = sweep.shape
-    y0, x0 = sweep.origin
-    flat_blank = sweep.blank.ravel()
+    (ny, nx), (y0, x0) = sweep.shape, sweep.origin
     found = []
     for name, (ux, uy) in COMPASS.items():
-        cells = []
+        points = []
         for k in range(max(ny, nx)):
             row, column = y0 + k * uy, x0 + k * ux
-            if not (0 <= row < ny and 0 <= column < nx) or flat_blank[row * nx + column]:
+            if not (0 <= row < ny and 0 <= column < nx) or sweep.blank[row, column]:
                 break
-            cells.append(row * nx + column)
-        found.append(_ray(name, [np.array([c]) for c in cells], sweep))
+            points.append((row, column))
+        shifts = tuple((int(sweep.dxs[column]), int(sweep.dys[row])) for row, column in points)
+        found.append(Ray(name, shifts, tuple(np.array([row * nx + column]) for row, column in points)))
     frame = np.maximum(*np.broadcast_arrays(np.abs(np.arange(ny) - y0)[:, None], np.abs(np.arange(nx) - x0)[None, :]))
     rings = []
     for k in range(1 + min(y0, x0, ny - 1 - y0, nx - 1 - x0)):
-        ring = np.flatnonzero(frame.ravel() == k)
-        if flat_blank[ring].any():
+        if sweep.blank[frame == k].any():
             break
-        rings.append(ring)
+        rings.append(np.flatnonzero(frame.ravel() == k))
     if sweep.step[0] == sweep.step[1]:
-        found.append(_ray(FRAME, rings, sweep))
+        found.append(Ray(FRAME, tuple((k * sweep.step[1], 0) for k in range(len(rings))), tuple(rings)))
     return tuple(ray for ray in found if len(ray.cells) >= FEWEST_POINTS)
 
 
-def _ray(name: str, cells: list[IntArray], sweep: SweepArrays) -> Ray:
-    if name == FRAME:
-        shifts = [(k * sweep.step[1], 0) for k in range(len(cells))]
-    else:
-        pairs = [divmod(int(c[0]), sweep.shape[1]) for c in cells]
-        shifts = [(int(sweep.dxs[column]), int(sweep.dys[row])) for row, column in pairs]
-    return Ray(name, np.array(shifts, np.int64).reshape(-1, 2), tuple(cells))
-
-
 @dataclass(frozen=True, eq=False)
-class _Profile:
+class _Contrasts:
     """t of the performance gained from point i to point j of a ray (upper triangle), and the largest null |t|."""
 
     change: FloatArray
@@ -148,7 +136,7 @@ class _Profile:
         return np.divide(self.change, self.se, out=np.zeros_like(self.change), where=self.se > 0)
 
 
-def _profile(ray: Ray, replicates: Replicates) -> _Profile:
+def _contrasts(ray: Ray, replicates: Replicates) -> _Contrasts:
     value = np.array([replicates.value[c].mean() for c in ray.cells])
     samples = np.stack([replicates.resampled[:, c].mean(axis=1) for c in ray.cells], axis=1)
     deviation = np.nan_to_num(samples - value)  # no image has a value there
@@ -163,19 +151,11 @@ def _profile(ray: Ray, replicates: Replicates) -> _Profile:
     for i in range(len(value) - 1):
         t = np.abs(deviation[:, i + 1 :] - deviation[:, i : i + 1]) * inverse[i, i + 1 :]
         np.maximum(null, t.max(axis=1), out=null)
-    return _Profile(value[None, :] - value[:, None], se, null)
+    return _Contrasts(value[None, :] - value[:, None], se, null)
 
 
 def irregularity(replicates: Replicates, sweep: SweepArrays) -> Irregularity | Skipped:
-    """Return the significant reversals of a metric.
-
-    Parameters
-    ----------
-    replicates
-        Of the metric's map.
-    sweep
-        For the grid.
-    """
+    """Return the significant reversals of a metric, from the replicates of its map."""
     metric = replicates.metric
     site = f"irregularities of {metric.name}"
     looked_at = rays(sweep)
@@ -183,15 +163,15 @@ def irregularity(replicates: Replicates, sweep: SweepArrays) -> Irregularity | S
         return Skipped(site, "the grid holds fewer than two shifts outward on every ray")
     if replicates.n < 2:
         return Skipped(site, "one image has no interval")
-    profiles = [_profile(ray, replicates) for ray in looked_at]
-    if not any((p.se > 0).any() for p in profiles):
+    contrasts = [_contrasts(ray, replicates) for ray in looked_at]
+    if not any((p.se > 0).any() for p in contrasts):
         return Skipped(site, "no image changes between any two shifts of a ray")
-    null = np.max([p.null for p in profiles], axis=0)
+    null = np.max([p.null for p in contrasts], axis=0)
     found = []
-    for ray, profile in zip(looked_at, profiles, strict=True):
-        best = _strongest(metric.sign * profile.t)
+    for ray, made in zip(looked_at, contrasts, strict=True):
+        best = _strongest(metric.sign * made.t)
         if best is not None:
-            found.append(_reversal(ray, profile, best, null, replicates))
+            found.append(_reversal(ray, made, best, null, replicates))
     found.sort(key=lambda r: (r.p_value, -abs(r.rise.value)))
     n_contrasts = sum(len(r.cells) * (len(r.cells) - 1) // 2 for r in looked_at)
     p = found[0].p_value if found else 1.0
@@ -211,29 +191,27 @@ def _strongest(gain: FloatArray) -> tuple[int, int, int] | None:
 
 
 def _reversal(
-    ray: Ray, profile: _Profile, where: tuple[int, int, int], null: FloatArray, replicates: Replicates
+    ray: Ray, made: _Contrasts, where: tuple[int, int, int], null: FloatArray, replicates: Replicates
 ) -> Reversal:
     start, dip, recovery = where
     crit, metric = float(np.quantile(null, CONFIDENCE)), replicates.metric
-    t = min(abs(profile.t[start, dip]), abs(profile.t[dip, recovery]))
+    t = min(abs(made.t[start, dip]), abs(made.t[dip, recovery]))
 
     def estimate(i: int, j: int) -> Estimate:
-        change, half = float(profile.change[i, j]), crit * float(profile.se[i, j])
-        p = exceedance_p(null, abs(float(profile.t[i, j])))
-        made = Estimate(change, change - half, change + half, "", replicates.n, "max-t bootstrap over images", p)
-        return made.scaled(metric.factor, metric.difference_unit)
+        change, half = float(made.change[i, j]), crit * float(made.se[i, j])
+        p = exceedance_p(null, abs(float(made.t[i, j])))
+        found = Estimate(change, change - half, change + half, "", replicates.n, "max-t bootstrap over images", p)
+        return found.scaled(metric.factor, metric.difference_unit)
 
-    points = [(int(ray.shifts[k][0]), int(ray.shifts[k][1])) for k in where]
-    cells = [tuple(int(c) for c in ray.cells[k]) for k in where]
+    dip_cells, recovery_cells = (tuple(ray.cells[k].tolist()) for k in (dip, recovery))
+    changes = estimate(start, dip), estimate(dip, recovery)
     return Reversal(
         ray.name,
-        points[0],
-        points[1],
-        points[2],
-        estimate(start, dip),
-        estimate(dip, recovery),
+        ray.shifts[start],
+        ray.shifts[dip],
+        ray.shifts[recovery],
+        *changes,
         exceedance_p(null, t),
-        cells[0],
-        cells[1],
-        cells[2],
+        dip_cells,
+        recovery_cells,
     )

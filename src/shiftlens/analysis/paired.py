@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 from scipy import stats as sps
 
 from shiftlens.analysis.arm_scores import QUANTITIES, Quantity, Scores
-from shiftlens.analysis.arms import Aligned
 from shiftlens.analysis.arrays import BoolArray, FloatArray, image_slices
 from shiftlens.analysis.differences import Differences, difference_of
+from shiftlens.analysis.estimated_maps import MapEstimate
 from shiftlens.analysis.summary import FAMILY_ALPHA
 from shiftlens.stats import (
     CONFIDENCE,
@@ -65,15 +65,14 @@ class Difference:
 
 
 @dataclass(frozen=True, eq=False)
-class DifferenceMap:
+class DifferenceMap(MapEstimate):
     """The metric of an arm minus that of the baseline under each shift: points of a share, else its unit.
+
+    The band holds for all shifts of all arms together. Where the map's corrected test does not hold, it reaches 0
+    everywhere.
 
     Attributes
     ----------
-    value, lo, hi
-        (dy, dx) paired difference and the 95 % interval of each shift by itself.
-    band_lo, band_hi
-        (dy, dx) wider: all shifts of all arms lie inside together with 95 %. For whoever searches the map.
     tested
         (dy, dx) shifts that leave some of every net's picture.
     better, worse
@@ -81,21 +80,13 @@ class DifferenceMap:
     p_value, holm_p
         That any shift differs (Simes over exact McNemar tests, Student's of a number), and corrected for every test of
         the comparison.
-    n
-        Number of images.
     """
 
-    value: FloatArray
-    lo: FloatArray
-    hi: FloatArray
-    band_lo: FloatArray
-    band_hi: FloatArray
-    tested: BoolArray
-    better: BoolArray
-    worse: BoolArray
-    p_value: float
-    holm_p: float
-    n: int
+    tested: BoolArray = field(kw_only=True)
+    better: BoolArray = field(kw_only=True)
+    worse: BoolArray = field(kw_only=True)
+    p_value: float = field(kw_only=True)
+    holm_p: float = field(kw_only=True)
 
     @property
     def holds(self) -> bool:
@@ -155,20 +146,33 @@ def difference_map(
     """Put a map together once the critical value for all arms is known."""
     cells = (found.metric.factor * found.mean, *found.interval(z_value()), *found.interval(critical))
     value, lo, hi, band_lo, band_hi = (each.reshape(tested.shape) for each in cells)
+    if holm_p > FAMILY_ALPHA:
+        # One rule for sentence, picture and interval: what the corrected test leaves open, the band leaves open.
+        band_lo, band_hi = np.minimum(band_lo, 0), np.maximum(band_hi, 0)
     higher, lower = tested & (band_lo > 0), tested & (band_hi < 0)
     better, worse = (higher, lower) if found.metric.sign > 0 else (lower, higher)
-    return DifferenceMap(value, lo, hi, band_lo, band_hi, tested, better, worse, p_value, holm_p, found.n_images)
+    method = "adjusted Wald" if found.metric.is_share else "Student t"
+    return DifferenceMap(
+        value,
+        lo,
+        hi,
+        band_lo,
+        band_hi,
+        found.metric.difference_unit,
+        found.n_images,
+        f"{method}, simultaneous over all shifts of all sweeps (max-t bootstrap)",
+        tested=tested,
+        better=better,
+        worse=worse,
+        p_value=p_value,
+        holm_p=holm_p,
+    )
 
 
 def critical_value(nulls: list[FloatArray], n_cells: int) -> float:
     """Return the critical value that holds for all shifts of all arms; never beyond Bonferroni's, never below one's.
 
-    Parameters
-    ----------
-    nulls
-        One (resample,) a arm, of the same bootstrap samples.
-    n_cells
-        Number of tested shifts.
+    Of each arm one (resample,) of the same bootstrap samples, see `null_of`.
     """
     largest = np.max(nulls, axis=0)
     at_most = z_value(CONFIDENCE, n_cells * len(nulls))
@@ -180,21 +184,20 @@ def map_p(found: Differences, tested: BoolArray) -> float:
     return float(benjamini_hochberg(found.p_values()[tested.ravel()]).min())
 
 
-def estimates(scores: Scores, base: Scores, aligned: Aligned, which: int) -> dict[Quantity, Estimate | Skipped]:
+def estimates(scores: Scores, base: Scores) -> dict[Quantity, Estimate | Skipped]:
     """Return every paired difference of an arm with its own interval and p-value."""
-    return {
-        quantity: retained_difference(scores, base, aligned, which)
-        if quantity == "retained"
-        else paired_estimate(scores, base, quantity)
-        for quantity in QUANTITIES
-    }
+    return {quantity: paired_estimate(scores, base, quantity) for quantity in QUANTITIES}
 
 
 def paired_estimate(scores: Scores, base: Scores, quantity: Quantity) -> Estimate | Skipped:
-    """Return arm minus baseline for a quantity that is a mean over images: in points of a share, else in its unit."""
+    """Return arm minus baseline for one quantity: in points of a share, px^2 of an area, else in the metric's unit."""
+    if quantity == "retained":
+        return _areas(scores, base)
     a, b = scores.per_image[quantity], base.per_image[quantity]
-    if isinstance(a, Skipped) or isinstance(b, Skipped):
-        return a if isinstance(a, Skipped) else b if isinstance(b, Skipped) else Skipped(quantity, "")
+    if isinstance(a, Skipped):
+        return a
+    if isinstance(b, Skipped):
+        return b
     both = ~(np.isnan(a) | np.isnan(b))
     a, b, metric = a[both], b[both], scores.measured(quantity)
     if len(a) < 2:
@@ -242,7 +245,7 @@ def _sizes(metric: Variable, a: FloatArray, b: FloatArray) -> Estimate:
     return replace(size, method=method, p_value=max(1.0 if value is None else value for value in tests))
 
 
-def retained_difference(scores: Scores, base: Scores, aligned: Aligned, which: int) -> Estimate | Skipped:
+def _areas(scores: Scores, base: Scores) -> Estimate | Skipped:
     """Return the difference of the retained areas in px^2 of the comparison's unit, from the intervals of both.
 
     Each end lies as far from the difference as the ends of the two intervals say: their squares add, less what the
@@ -253,11 +256,13 @@ def retained_difference(scores: Scores, base: Scores, aligned: Aligned, which: i
     G. Y. Zou and A. Donner, Stat. Med. 27 (2008), there for other parameters; its use for areas is this project's.
     """
     a, b = scores.retained, base.retained
-    if isinstance(a, Skipped) or isinstance(b, Skipped):
-        return a if isinstance(a, Skipped) else b if isinstance(b, Skipped) else Skipped("retained", "")
+    if isinstance(a, Skipped):
+        return a
+    if isinstance(b, Skipped):
+        return b
     if a.at_least and b.at_least:
         return Skipped("difference of retained areas", "both regions touch the grid's edge: sweep further out")
-    one, two = (each.area.scaled(aligned.arms[k].scale ** 2, "px^2") for each, k in ((a, which), (b, aligned.baseline)))
+    one, two = a.area, b.area
     value = one.value - two.value
     together = _correlation(scores.areas, base.areas)
     lo = value - _joint(one.value - one.lo, two.hi - two.value, together)

@@ -39,13 +39,7 @@ class Discs:
 
 
 def discs(values: Values) -> Discs:
-    """Return all discs around (0, 0) that the grid holds whole, a step of the grid apart; at least that of (0, 0).
-
-    Parameters
-    ----------
-    values
-        Of a sweep.
-    """
+    """Return all discs around (0, 0) that the grid holds whole, a step of the grid apart; at least that of (0, 0)."""
     sweep, metric = values.sweep, values.metric
     radius = np.arange(0, sweep.reach + 1, max(sweep.step), dtype=np.float64)
     distance = np.where(sweep.blank, np.inf, sweep.distance).ravel()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
 from scipy import stats as sps
 
 from shiftlens.analysis.arrays import BoolArray, FloatArray, IntArray, SweepArrays, Values
+from shiftlens.analysis.differences import mean_of
 from shiftlens.analysis.estimated_maps import Replicates, standard_error
-from shiftlens.stats import CONFIDENCE, Estimate, Skipped, mean_estimate, wilson
+from shiftlens.stats import CONFIDENCE, Estimate, Skipped, wilson
 
 LEVELS = (0.95, 0.90, 0.50)
 WORST_RADIUS = 4.0
@@ -29,19 +30,24 @@ class Retained:
         Share of the performance at (0, 0).
     area
         In px^2; a cell counts the step squared.
-    radius
-        Of the circle of that area, in px.
-    at_least
-        The region touches the grid's edge, so both are lower limits.
     region
         (dy, dx), the cells; connected to (0, 0) over sides, not corners.
     """
 
     level: float
     area: Estimate
-    radius: Estimate
-    at_least: bool
     region: BoolArray
+
+    @property
+    def at_least(self) -> bool:
+        """The region touches the grid's edge, so that area and radius are lower limits."""
+        return self.area.at_least
+
+    @property
+    def radius(self) -> Estimate:
+        """Of the circle of that area, in px."""
+        value, lo, hi = (float(np.sqrt(each / np.pi)) for each in (self.area.value, self.area.lo, self.area.hi))
+        return replace(self.area, value=value, lo=lo, hi=hi, unit="px")
 
 
 @dataclass(frozen=True)
@@ -72,16 +78,9 @@ def threshold(at_origin: FloatArray, level: float) -> FloatArray:
 
 
 def connected_region(performance: FloatArray, level: float, origin: tuple[int, int]) -> BoolArray:
-    """Return the cells connected to the origin where performance is at least the threshold.
+    """Return the cells connected to the origin (row, column) where performance is at least the threshold.
 
-    Parameters
-    ----------
-    performance
-        (..., dy, dx): one map or a stack of maps, each with its own origin's value; higher is better.
-    level
-        Share, 0 to 1.
-    origin
-        Cell (row, column) of the shift (0, 0).
+    Performance is (..., dy, dx), one map or a stack of maps, each with its own origin's value; higher is better.
     """
     stack = performance.reshape(-1, *performance.shape[-2:])
     lowest = threshold(stack[:, origin[0], origin[1]], level)
@@ -111,15 +110,6 @@ def retained(replicates: Replicates, sweep: SweepArrays, level: float) -> Retain
     by 1.96 standard errors, or by as many more as the bootstrap samples need for 95 % of the intervals made from them
     to hold this map's area. Percentiles of the bootstrapped area hold the truth in 74 to 98 % only: noise gnaws at a
     region's rim, and the bootstrap gnaws twice.
-
-    Parameters
-    ----------
-    replicates
-        Of the metric's map.
-    sweep
-        For the grid.
-    level
-        0.95, 0.90 or 0.50.
     """
     site = f"retained area at {level:.0%}"
     if sweep.shape == (1, 1):
@@ -131,16 +121,9 @@ def retained(replicates: Replicates, sweep: SweepArrays, level: float) -> Retain
     cell = sweep.step[0] * sweep.step[1]
     area = float(region.sum()) * cell
     lo, hi = (count * float(cell) for count in _area_interval(replicates, sweep, level, int(region.sum())))
-    at_least = _touches_edge(region)
     method = "inner and outer region, calibrated by bootstrap over images"
-    as_radius = [float(np.sqrt(a / np.pi)) for a in (area, lo, hi)]
-    return Retained(
-        level,
-        Estimate(area, lo, hi, "px^2", replicates.n, method, at_least=at_least),
-        Estimate(as_radius[0], as_radius[1], as_radius[2], "px", replicates.n, method, at_least=at_least),
-        at_least,
-        region,
-    )
+    made = Estimate(area, lo, hi, "px^2", replicates.n, method, at_least=_touches_edge(region))
+    return Retained(level, made, region)
 
 
 def _unfit(site: str, replicates: Replicates, sweep: SweepArrays) -> Skipped | None:
@@ -252,9 +235,7 @@ def worst_of_radius(values: Values, radius: float = WORST_RADIUS) -> Estimate | 
     worst, metric = worst_per_image(values, radius), values.metric
     if metric.is_share:
         return share_estimate(worst, f"{n_shifts} shifts")
-    if np.count_nonzero(~np.isnan(worst)) < 2:
-        return Skipped(site, "one image has no interval")
-    return mean_estimate(worst, metric.unit, bounds=metric.bounds)
+    return mean_of(metric, worst, site)
 
 
 def share_estimate(values: FloatArray, note: str = "") -> Estimate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,20 @@ from shiftlens.analysis.aliasing import Aliasing, aliasing
 from shiftlens.analysis.arrays import SweepArrays, Values
 from shiftlens.analysis.asymmetry import Asymmetry, asymmetry
 from shiftlens.analysis.consistency import Consistency, consistency
-from shiftlens.analysis.controls import Blank, ControlEffect, Emptying, blank_limit, emptying, occlusion_effects
+from shiftlens.analysis.controls import (
+    Blank,
+    Emptying,
+    PaddingEffect,
+    blank_limit,
+    emptying,
+    occlusion_effects,
+    padding_effect,
+)
+from shiftlens.analysis.differences import Effects, mean_of
 from shiftlens.analysis.estimated_maps import ClassMaps, MapEstimate, Replicates, class_maps, estimated_map
 from shiftlens.analysis.irregularity import Irregularity, irregularity
-from shiftlens.analysis.padding_effect import PaddingEffect, padding_effect
 from shiftlens.analysis.regions import LEVELS, WORST_RADIUS, Centre, Retained, centre, retained, worst_of_radius
-from shiftlens.stats import Estimate, Skipped, holm, mean_estimate, resample_weights
+from shiftlens.stats import Estimate, Skipped, holm, resample_weights
 from shiftlens.tasks.task import Variable
 
 N_RESAMPLES = 2000
@@ -106,9 +115,7 @@ class Metrics:
     consistency, blank, occlusion, placement
         See `consistency` and `controls`.
     padding
-        See `padding`; by the canvas control.
-    tests
-        Every test that may warn, corrected together (Holm).
+        See `controls`; by the canvas control.
     """
 
     sweep: SweepArrays
@@ -125,59 +132,13 @@ class Metrics:
     aliasing: tuple[Aliasing | Skipped, ...]
     consistency: Consistency | Skipped
     blank: Blank | Skipped
-    occlusion: ControlEffect | Skipped
-    placement: ControlEffect | Skipped
+    occlusion: Effects | Skipped
+    placement: Effects | Skipped
     padding: PaddingEffect | Skipped
-    tests: tuple[Test, ...]
 
     def profile(self, metric: str) -> Profile:
         """What is said of one metric."""
         return next(each for each in self.profiles if each.metric.name == metric)
-
-    @property
-    def mean_accuracy(self) -> Estimate | Skipped:
-        """Mean accuracy over all shifts that leave some of the picture."""
-        return self.mean
-
-    @property
-    def accuracy_at_origin(self) -> Any:
-        """Accuracy at the shift (0, 0)."""
-        return self.profile("accuracy").at_origin
-
-    @property
-    def loss_at_origin(self) -> Estimate | Skipped:
-        """Loss at the shift (0, 0)."""
-        return self.profile("loss").at_origin
-
-    @property
-    def accuracy(self) -> Any:
-        """The map of accuracy."""
-        return self.profile("accuracy").map
-
-    @property
-    def loss(self) -> MapEstimate | Skipped:
-        """The map of loss."""
-        return self.profile("loss").map
-
-    @property
-    def irregular_accuracy(self) -> Irregularity | Skipped:
-        """Reversals of accuracy."""
-        return self.profile("accuracy").irregular
-
-    @property
-    def irregular_loss(self) -> Irregularity | Skipped:
-        """Reversals of loss."""
-        return self.profile("loss").irregular
-
-    @property
-    def emptying_accuracy(self) -> tuple[Emptying | Skipped, ...]:
-        """Whether the occlusion control shows them too."""
-        return self.profile("accuracy").emptying
-
-    @property
-    def emptying_loss(self) -> tuple[Emptying | Skipped, ...]:
-        """Whether the occlusion control shows them too."""
-        return self.profile("loss").emptying
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
@@ -189,6 +150,31 @@ class Metrics:
                 value: Any = getattr(made, each.name)
                 found += [v for v in (value if isinstance(value, tuple) else (value,)) if isinstance(v, Skipped)]
         return tuple(dict.fromkeys(found))
+
+    @cached_property
+    def tests(self) -> tuple[Test, ...]:
+        """Every test that may warn, with Holm's correction over all of them."""
+        named: dict[str, float | None] = {}
+        sides = {"x": self.asymmetry_x, "y": self.asymmetry_y, "x model": self.asymmetry_x_model}
+        for name, found in sides.items():
+            if not isinstance(found, Skipped):
+                named |= {f"asymmetry {name} overall": found.overall.p_value, f"asymmetry {name} pairs": found.family_p}
+        for each in self.profiles:
+            if not isinstance(each.irregular, Skipped):
+                named[f"irregular {each.metric.name}"] = each.irregular.p_value
+        if not isinstance(self.centre, Skipped):
+            named |= {"centre x": self.centre.x.p_value, "centre y": self.centre.y.p_value}
+        for ripple in self.aliasing:
+            if not isinstance(ripple, Skipped):
+                named[f"aliasing {ripple.stride} {ripple.axis}"] = ripple.p_value
+        if not isinstance(self.placement, Skipped):
+            named["placement overall"] = self.placement.overall.p_value
+        if not isinstance(self.padding, Skipped):
+            named["padding overall"] = self.padding.effect.overall.p_value
+            named["padding fall"] = self.padding.fall_of_padding.p_value
+        measured = {name: p for name, p in named.items() if p is not None}
+        corrected = holm(np.array(list(measured.values()), np.float64))
+        return tuple(Test(name, p, float(c)) for (name, p), c in zip(measured.items(), corrected, strict=True))
 
     def test(self, name: str) -> Test | Skipped:
         """Return one test by its name."""
@@ -214,12 +200,10 @@ def all_metrics(
         The arrays, see `from_sweep`.
     metric
         Of areas, sides, ripples and controls; the task's default by default.
-    n_resamples
+    n_resamples, seed
         Bootstrap samples over images; their number limits how small a p-value of a reversal can be.
     radius
         Of the worst-of-radius value, in pixels.
-    seed
-        Of the bootstrap.
     """
     values = sweep.values(metric)
     weights = resample_weights(sweep.positions, n_resamples, seed)
@@ -231,29 +215,25 @@ def all_metrics(
         if each == values.metric:
             spread = sampled
     del sampled  # as large as the maps of all samples
-    x_model, occlusion, placement = _controlled(values)
-    tested: dict[str, Any] = {
-        "asymmetry_x": asymmetry(values, "x"),
-        "asymmetry_y": asymmetry(values, "y"),
-        "asymmetry_x_model": x_model,
-        "centre": spread if isinstance(spread, Skipped) else centre(spread, sweep),
-        "aliasing": aliasing(values),
-        "placement": placement,
-        "padding": padding_effect(values),
-    }
+    occlusion, placement = occlusion_effects(values)
     return Metrics(
         sweep=sweep,
         metric=values.metric,
         profiles=tuple(profiles),
-        mean=_mean(values),
+        mean=mean_of(values.metric, values.per_image(~sweep.blank), f"mean {values.metric.name}"),
         per_class=class_maps(values),
         retained=tuple(spread if isinstance(spread, Skipped) else retained(spread, sweep, each) for each in LEVELS),
+        centre=spread if isinstance(spread, Skipped) else centre(spread, sweep),
         worst_of_radius=worst_of_radius(values, radius),
+        asymmetry_x=asymmetry(values, "x"),
+        asymmetry_y=asymmetry(values, "y"),
+        asymmetry_x_model=asymmetry(values, "x", without_data=True),
+        aliasing=aliasing(values),
         consistency=consistency(sweep),
         blank=blank_limit(sweep),
         occlusion=occlusion,
-        tests=tests_of(**tested, irregular=[each.irregular for each in profiles]),
-        **tested,
+        placement=placement,
+        padding=padding_effect(values),
     )
 
 
@@ -261,9 +241,9 @@ def _profile(values: Values, weights: np.ndarray[Any, np.dtype[np.uint8]]) -> tu
     metric, sweep = values.metric, values.sweep
     found = estimated_map(values, weights)
     if isinstance(found, Skipped):
-        at_origin = Skipped(f"{metric.name} at (0, 0)", found.why)
+        skipped = Skipped(f"{metric.name} at (0, 0)", found.why)
         irregular = Skipped(f"irregularities of {metric.name}", f"there is no {metric.name} with an interval")
-        return Profile(metric, at_origin, found, irregular, ()), found
+        return Profile(metric, skipped, found, irregular, ()), found
     made, sampled = found
     value, lo, hi = (float(cells[sweep.origin]) for cells in (made.value, made.lo, made.hi))
     n = made.n if made.n_each is None else int(made.n_each[sweep.origin])
@@ -274,58 +254,7 @@ def _profile(values: Values, weights: np.ndarray[Any, np.dtype[np.uint8]]) -> tu
         nothing = Skipped("emptying", "there is no occlusion control")
         has_control = "occlusion" in sweep.controls
         emptied = tuple(emptying(r, values.of("occlusion")) if has_control else nothing for r in reversals.reversals)
-    at_origin_estimate = Estimate(value, lo, hi, metric.unit, n, method)
-    return Profile(metric, at_origin_estimate, made, reversals, emptied), sampled
-
-
-def _controlled(values: Values) -> tuple[Asymmetry | Skipped, ControlEffect | Skipped, ControlEffect | Skipped]:
-    x_model: Asymmetry | Skipped = Skipped("asymmetry left/right without the data's own", "there is no flip control")
-    if "flip" in values.sweep.controls:
-        x_model = asymmetry(values, "x", values.of("flip"))
-    if "occlusion" not in values.sweep.controls:
-        why = "there is no occlusion control"
-        return x_model, Skipped("occlusion effect", why), Skipped("placement effect", why)
-    effects = occlusion_effects(values, values.of("occlusion"))
-    return (x_model, effects, effects) if isinstance(effects, Skipped) else (x_model, *effects)
-
-
-def _mean(values: Values) -> Estimate | Skipped:
-    per_image = values.per_image(~values.sweep.blank)
-    if np.count_nonzero(~np.isnan(per_image)) < 2:
-        return Skipped(f"mean {values.metric.name}", "one image has no interval")
-    return mean_estimate(per_image, values.metric.unit, bounds=values.metric.bounds)
-
-
-def tests_of(
-    *,
-    asymmetry_x: Asymmetry | Skipped,
-    asymmetry_y: Asymmetry | Skipped,
-    asymmetry_x_model: Asymmetry | Skipped,
-    irregular: list[Irregularity | Skipped],
-    centre: Centre | Skipped,
-    aliasing: tuple[Aliasing | Skipped, ...],
-    placement: ControlEffect | Skipped,
-    padding: PaddingEffect | Skipped,
-) -> tuple[Test, ...]:
-    """Return every test that may warn, with Holm's correction over all of them."""
-    named: dict[str, float | None] = {}
-    for name, found in (("x", asymmetry_x), ("y", asymmetry_y), ("x model", asymmetry_x_model)):
-        if not isinstance(found, Skipped):
-            named[f"asymmetry {name} overall"] = found.overall.p_value
-            named[f"asymmetry {name} pairs"] = found.family_p
-    for each in irregular:
-        if not isinstance(each, Skipped):
-            named[f"irregular {each.quantity}"] = each.p_value
-    if not isinstance(centre, Skipped):
-        named["centre x"], named["centre y"] = centre.x.p_value, centre.y.p_value
-    for ripple in aliasing:
-        if not isinstance(ripple, Skipped):
-            named[f"aliasing {ripple.stride} {ripple.axis}"] = ripple.p_value
-    if not isinstance(placement, Skipped):
-        named["placement overall"] = placement.overall.p_value
-    if not isinstance(padding, Skipped):
-        named["padding overall"] = padding.effect.overall.p_value
-        named["padding fall"] = padding.fall_of_padding.p_value
-    measured = {name: p for name, p in named.items() if p is not None}
-    corrected = holm(np.array(list(measured.values()), np.float64))
-    return tuple(Test(name, p, float(c)) for (name, p), c in zip(measured.items(), corrected, strict=True))
+    at_origin: Estimate | Skipped = Estimate(value, lo, hi, metric.unit, n, method)
+    if not n:
+        at_origin = Skipped(f"{metric.name} at (0, 0)", f"no image has a {metric.called} there")
+    return Profile(metric, at_origin, made, reversals, emptied), sampled

@@ -10,7 +10,7 @@ import numpy as np
 from shiftlens.analysis.arm_scores import Quantity, Scores, score
 from shiftlens.analysis.arms import Aligned
 from shiftlens.analysis.arrays import BoolArray, IntArray
-from shiftlens.analysis.paired import paired_estimate, retained_difference
+from shiftlens.analysis.paired import paired_estimate
 from shiftlens.stats import Estimate, Skipped
 
 HALVES_SEED = 0
@@ -60,10 +60,7 @@ class Winner:
 def first_half(index: IntArray) -> BoolArray:
     """Return which images are for choosing, (image,): a fixed draw that belongs to the images, not to their order.
 
-    Parameters
-    ----------
-    index
-        (image,) position in the source, distinct.
+    `index` is their position in the source.
     """
     rank = np.empty(len(index), np.int64)
     rank[np.argsort(index, kind="stable")] = np.arange(len(index))
@@ -75,12 +72,7 @@ def first_half(index: IntArray) -> BoolArray:
 def winners(aligned: Aligned, seed: int = 0) -> tuple[Winner | Skipped, ...]:
     """Return the winner by each criterion.
 
-    Parameters
-    ----------
-    aligned
-        All arms.
-    seed
-        Of the bootstrap behind the retained areas; the halves do not depend on it.
+    The seed is that of the bootstrap behind the retained areas; the halves do not depend on it.
     """
     if aligned.n_images < FEWEST_IMAGES:
         why = f"{aligned.n_images} images are too few for two halves"
@@ -109,9 +101,9 @@ def winners(aligned: Aligned, seed: int = 0) -> tuple[Winner | Skipped, ...]:
 
 
 def _value(made: Scores, criterion: Criterion) -> float:
-    if criterion in ("retained", "retained-as-accurate"):
-        return made.area if made.performance("at-rest") not in (0, -np.inf) else -np.inf
-    return made.performance(_quantity(criterion))
+    if _quantity(criterion) != "retained":
+        return made.performance(_quantity(criterion))
+    return made.area if made.performance("at-rest") not in (0, -np.inf) else -np.inf
 
 
 def _quantity(criterion: Criterion) -> Quantity:
@@ -132,17 +124,10 @@ def _winner(
     found = made.estimate(quantity)
     if isinstance(found, Skipped):
         return Skipped(f"winner by {criterion}", found.why)
-    if quantity == "retained":
-        found = found.scaled(aligned.arms[which].scale ** 2, "px^2")
     if quantity != "retained":
         chosen_by *= made.metric.sign
     difference: Estimate | Skipped = Skipped("difference", "the baseline itself won")
     at_rest = difference
     if which != aligned.baseline:
-        at_rest = paired_estimate(made, base, "at-rest")
-        difference = (
-            retained_difference(made, base, aligned, which)
-            if quantity == "retained"
-            else paired_estimate(made, base, quantity)
-        )
+        at_rest, difference = (paired_estimate(made, base, q) for q in ("at-rest", quantity))
     return Winner(criterion, which, chosen_by, found, difference, at_rest, n_chosen, found.n)

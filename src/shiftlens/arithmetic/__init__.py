@@ -4,5 +4,6 @@ from shiftlens.arithmetic.axis import Step, plan, step_of
 from shiftlens.arithmetic.inspection import Inspection, inspect
 from shiftlens.arithmetic.layers import Layer
 from shiftlens.arithmetic.nets import Net, graph_of, net_of, pixels
+from shiftlens.arithmetic.unseen import Unseen
 
-__all__ = ["Inspection", "Layer", "Net", "Step", "graph_of", "inspect", "net_of", "pixels", "plan", "step_of"]
+__all__ = ["Inspection", "Layer", "Net", "Step", "Unseen", "graph_of", "inspect", "net_of", "pixels", "plan", "step_of"]

@@ -10,11 +10,12 @@ from shiftlens.arithmetic.axis import Step, plan
 from shiftlens.arithmetic.evenness import even_sizes
 from shiftlens.arithmetic.layers import Layer, layer_of, matches
 from shiftlens.arithmetic.nets import Net, graph_of, net_of
+from shiftlens.arithmetic.unseen import Unseen
 from shiftlens.errors import InputError
 from shiftlens.graph import GEOMETRIC, Graph, Sides
 from shiftlens.graph.sites import Pair
 from shiftlens.models.skeletons import as_net
-from shiftlens.naming import Printed
+from shiftlens.naming import Printed, aligned
 from shiftlens.stats import Skipped
 
 KIND = "inspection"
@@ -38,6 +39,8 @@ class Inspection(Printed):
         For "h" and "w": sizes nearby, ascending, at which every layer uses as much padding on one side as on the other.
     notes
         What could not be seen, by name.
+    unseen
+        What is no layer with a window, and so was not looked at: attention, position embeddings, function calls.
     """
 
     model: str
@@ -45,6 +48,7 @@ class Inspection(Printed):
     layers: tuple[Layer, ...]
     even_sizes: dict[str, tuple[int, ...]]
     notes: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
 
     @property
     def uneven(self) -> tuple[Layer, ...]:
@@ -65,7 +69,7 @@ class Inspection(Printed):
             "even": self.is_even,
             "even_sizes": {axis: list(sizes) for axis, sizes in self.even_sizes.items()},
             "layers": [layer.to_dict() for layer in self.layers],
-            "notes": list(self.notes),
+            "notes": [*self.notes, *self.unseen],
         }
 
     def __repr__(self) -> str:
@@ -75,9 +79,7 @@ class Inspection(Printed):
         """The same for people: one line a layer (or for each uneven one), and what follows from it."""
         shown = self.uneven if only_uneven else self.layers
         head = ("layer", "kind", "kernel", "stride", "in", "out", "used l r t b", "unused", "reach", "field")
-        rows = [head, *(_row(layer) for layer in shown)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-        table = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        table = aligned([head, *(_row(layer) for layer in shown)])
         for number, layer in enumerate(shown, start=1):
             if not layer.is_even:
                 table[number] += "  <- uneven"
@@ -101,12 +103,18 @@ class Inspection(Printed):
             share = maps[-1].clean_share
             if isinstance(share, float):
                 said.append(f"at {h}x{w}, {100 * share:.0f} % of the cells of {maps[-1].name} are free of any padding")
-        return [*said, *(f"note: {note}" for note in self.notes)]
+        return [*said, *(f"note: {note}" for note in (*self.notes, *self.unseen))]
 
 
 def _verdict(found: Inspection) -> str:
     h, w = found.size
     judged = sum(not isinstance(layer.used, Skipped) and not layer.merged for layer in found.layers)
+    if found.is_even and found.unseen:
+        looked_at = "only layer that was" if judged == 1 else f"{judged} layers that were"
+        alike = "treats" if judged == 1 else "treat"
+        return (
+            f"{found.model} at {h}x{w}: the {looked_at} looked at {alike} opposite sides alike; the rest is not judged"
+        )
     if found.is_even:
         return f"{found.model} at {h}x{w}: all {judged} layers treat opposite sides alike"
     names = [layer.name for layer in found.uneven]
@@ -197,14 +205,16 @@ def inspect(module: Net | str | Path, size: int | Pair | None = None, *, name: s
     ((1, 1), (27, 29, 31, 33, 35, 37))
     """
     module, size = as_net(module, size)
-    net, graph = net_of(module), graph_of(module, size, name=name)
+    net = net_of(module)
+    with Unseen(net) as unseen:
+        graph = graph_of(module, size, name=name)
     if not graph.of_kind(*GEOMETRIC):
         raise InputError(f"{graph.name} has no spatial layers (convolutions or pools) that can be seen")
     plans, notes = _plans(graph)
     sites = [(site, v, h) for site, v, h in zip(graph, *plans, strict=True) if site.kind in GEOMETRIC]
     layers = tuple(layer_of(site, v, h) for site, v, h in sites)
     even, more = even_sizes(net, graph)
-    return Inspection(graph.name, graph.size, layers, even, (*graph.notes, *notes, *more))
+    return Inspection(graph.name, graph.size, layers, even, (*graph.notes, *notes, *more), unseen.sentences())
 
 
 def _plans(graph: Graph) -> tuple[Plans, list[str]]:

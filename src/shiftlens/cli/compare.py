@@ -118,7 +118,7 @@ def _table(made: Comparison) -> Table:
     for k, row in enumerate(made.rows):
         table.add_row(
             Text(row.name),
-            *map(number, (row.at_rest, row.retained_area, row.retained_radius, row.worst_of_radius)),
+            *map(number, (row.unshifted, row.retained_area, row.retained_radius, row.worst_of_radius)),
             *(number(each, "+") for each in (row.asymmetry_lr, row.asymmetry_ud)),
             *map(size, (row.n_parameters, row.n_macs)),
             "baseline" if k == made.baseline else apart(row.difference),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,12 +12,12 @@ from shiftlens.cli import options as o
 from shiftlens.cli.console import Shell
 
 if TYPE_CHECKING:
-    from shiftlens.lens.feature_run import FeatureRun, LayerMaps
+    from shiftlens.models.loading import Model
 
 
 def inspect(
     shell: Shell,
-    model: o.ModelSpec,
+    model: o.ModelOptions,
     size: o.Size = None,
     uneven: Annotated[bool, typer.Option("--uneven", help="List only the layers that are uneven.")] = False,
 ) -> o.Answer:
@@ -30,8 +31,24 @@ def inspect(
     """
     from shiftlens import arithmetic
 
-    found = arithmetic.inspect(model, o.size(size, "--size"))
+    found = arithmetic.inspect(*_net_and_size(shell, model, size))
     return found.to_dict(), found.lines(only_uneven=uneven)
+
+
+def _net_and_size(shell: Shell, model: o.ModelOptions, size: str | None) -> tuple[Model | str, tuple[int, int] | None]:
+    """The model for what needs no weights: they are read only where the user names them."""
+    from shiftlens.data.preprocessing import Preprocessing
+    from shiftlens.devices import resolve_device
+
+    Preprocessing().overridden(mean=model.mean, std=model.std)  # refuses what is no number
+    resolve_device(model.device)
+    known = o.size(size, "--size") or o.size(model.input_size, "--input-size")
+    return (model.model if model.weights is None else _loaded(shell, model)), known
+
+
+def _loaded(shell: Shell, model: o.ModelOptions) -> Model:
+    """Preprocessing plays no part here: nobody is told that the model declares none."""
+    return replace(model, mean=model.mean or "0", std=model.std or "1").load(shell)
 
 
 def features(
@@ -53,6 +70,7 @@ def features(
     format: o.Format = "png",  # noqa: A002
     limit: o.Limit = None,
     data_root: o.DataRoot = None,
+    split: o.Split = None,
     seed: o.Seed = 0,
 ) -> o.Answer:
     """Show what every layer makes of a blank input, and of the average over many images: border artefacts.
@@ -65,7 +83,7 @@ def features(
 
     check_format(format)
     check_target(out)
-    images = None if average is None else o.images_of(average, data_root, limit)
+    images = None if average is None else o.images_of(average, data_root, limit, split)
     loaded = model.load(shell, images)
     with shell.progress("looking", "images") as report:
         run = maps.features(
@@ -87,45 +105,12 @@ def features(
         shell.say(f"drawing {len(run)} layers")
         files = [str(path) for path in plot_features(run, pictures, format=format).files]
     drawn = files if len(files) < 4 else [f"wrote {len(files)} figures in {Path(files[0]).parent}"]
-    return run.to_dict() | {"out": str(out), "files": files}, [*_table(run), *o.wrote(out), *drawn]
-
-
-def _table(run: FeatureRun) -> list[str]:
-    from shiftlens.stats import Skipped
-
-    def text(value: float | Skipped, form: str) -> str:
-        return "-" if isinstance(value, Skipped) else f"{value:{form}}"
-
-    def row(layer: LayerMaps) -> tuple[str, ...]:
-        one = layer.scores
-        judged = one if layer.average is None else layer.average.scores
-        c, h, w = layer.maps.shape
-        return (
-            layer.name,
-            layer.kind,
-            f"{c} x {h} x {w}",
-            text(judged.artefact_energy, ".2e"),
-            text(one.reach_cells, "d"),
-            text(one.reach_pixels, ".0f"),
-            text(judged.contrast_lr, ".2f"),
-            text(judged.contrast_ud, ".2f"),
-        )
-
-    head = ("layer", "kind", "shape", "energy", "reach", "px", "odd l/r", "odd u/d")
-    rows = [head, *(row(layer) for layer in run.layers)]
-    widths = [max(len(each[k]) for each in rows) for k in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(each, widths, strict=True)).rstrip() for each in rows]
-    start = run.start
-    if start is not None:
-        lines += ["", f"borders leave their first marks at {start.name} ({start.kind})"]
-    elif run.is_empty:
-        lines += ["", f"no layer's map of the input {run.input} has marks of its borders"]
-    return [*lines, *(f"note: {note}" for note in run.notes)]
+    return run.to_dict() | {"out": str(out), "files": files}, [*run.lines(), *o.wrote(out), *drawn]
 
 
 def foveation(
     shell: Shell,
-    model: o.ModelSpec,
+    model: o.ModelOptions,
     out: Annotated[Path, typer.Option("--out", help="The counts, float64 [h, w] as a NumPy file.")],
     size: o.Size = None,
     padding: Annotated[
@@ -149,7 +134,7 @@ def foveation(
     from shiftlens.figures.drawing import save
     from shiftlens.lens.foveation import foveation as count
 
-    counts = count(model, o.size(size, "--size"), padding, layers=layers, pools=not keep_pools)
+    counts = count(*_net_and_size(shell, model, size), padding, layers=layers, pools=not keep_pools)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("wb") as file:
@@ -161,13 +146,13 @@ def foveation(
     if picture is not None:
         from shiftlens.figures.path_figures import foveation_map
 
-        files.append(str(save(foveation_map(counts, f"{model} with {name}"), picture)))
+        files.append(str(save(foveation_map(counts, f"{model.model} with {name}"), picture)))
     h, w = counts.shape
     middle = float(counts[h // 2, w // 2])
     columns, rows = (float(s[0] / s[-1]) if s[-1] else None for s in (counts.sum(0), counts.sum(1)))
     texts = ["not defined" if ratio is None else f"{ratio:.3f}" for ratio in (columns, rows)]
     values = {
-        "model": model,
+        "model": model.model,
         "size": [h, w],
         "padding": padding,
         "layers": layers,
@@ -179,7 +164,7 @@ def foveation(
         "files": files,
     }
     return values, [
-        f"{model} at {h}x{w}, {name}: {middle:.5g} paths from the middle pixel, {counts.min():.5g} to "
+        f"{model.model} at {h}x{w}, {name}: {middle:.5g} paths from the middle pixel, {counts.min():.5g} to "
         f"{counts.max():.5g} over the image",
         f"first column / last column {texts[0]}, first row / last row {texts[1]} (1: no side preferred)",
         *o.wrote(*files),
@@ -188,10 +173,8 @@ def foveation(
 
 def kernels(
     shell: Shell,
-    model: o.ModelSpec,
+    model: o.ModelOptions,
     picture: o.Picture = None,
-    weights: o.Weights = None,
-    input_size: o.InputSize = None,
     seed: o.Seed = 0,
 ) -> o.Answer:
     """Measure the mean kernel of each convolution: whether its weights lean to one side, beyond chance.
@@ -201,8 +184,7 @@ def kernels(
     from shiftlens.figures.drawing import save
     from shiftlens.lens.kernels import kernels as measure
 
-    # Preprocessing plays no part: with these numbers nobody is told that the model declares none.
-    run = measure(o.ModelOptions(model, weights, "0", "1", input_size, "cpu").load(shell), seed=seed)
+    run = measure(_loaded(shell, model), seed=seed)
     files: list[str] = []
     if picture is not None:
         from shiftlens.figures.path_figures import kernel_tiles
@@ -221,6 +203,7 @@ def neurons(
     ] = False,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Number of images; a few hundred are enough.")] = 256,
     data_root: o.DataRoot = None,
+    split: o.Split = None,
     seed: o.Seed = 0,
 ) -> o.Answer:
     """Find the channels that respond at a border as they never do inside, and what they do to the predictions.
@@ -229,7 +212,7 @@ def neurons(
     """
     from shiftlens.lens.neurons import neurons as measure
 
-    images = o.images_of(data, data_root, limit)
+    images = o.images_of(data, data_root, limit, split)
     loaded = model.load(shell, images)
     with shell.progress("looking", "images") as report:
         run = measure(loaded, images, layers=o.names(layers), impact=not no_impact, seed=seed, progress=report)

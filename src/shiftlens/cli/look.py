@@ -44,6 +44,12 @@ def findings(
         typer.Option("--map/--no-map", help="Draw a small map of the metric (default: on a terminal only)."),
     ] = None,
     metric: o.Metric = None,
+    thresholds: Annotated[
+        str | None,
+        typer.Option(
+            "--thresholds", help="Sizes from which a significant difference is a warning: points=1,nats=0.1,px=0.5."
+        ),
+    ] = None,
     seed: o.Seed = 0,
 ) -> o.Answer | None:
     """State what a sweep or a feature run shows, each with number, unit and interval, and what misleads in it.
@@ -54,12 +60,13 @@ def findings(
     from shiftlens.narrative.words import plain
     from shiftlens.sweeps.sweep_result import Sweep
 
+    sizes = o.numbers(thresholds, "--thresholds")
     made = []
     with shell.progress("measuring", "results") as report:
         for number, path in enumerate(results):
             result = opened(path, partial)
             shell.say(f"measuring {path}")
-            made.append((path, result, all_findings(result, metric=metric, seed=seed)))
+            made.append((path, result, all_findings(result, metric=metric, thresholds=sizes, seed=seed)))
             report(number + 1, len(results))
     if shell.as_json:
         rows = [

@@ -31,12 +31,26 @@ ModelSpec = Annotated[
 Weights = Annotated[
     str | None, typer.Option("--weights", help="Weights file for a factory; 'random' for torchvision: or timm:.")
 ]
+WeightsKey = Annotated[
+    str | None, typer.Option("--weights-key", help="Key of the weights in a file that holds several tables: ema.")
+]
 InputSize = Annotated[str | None, typer.Option("--input-size", help="The model's input, H or HxW pixels.")]
 DATA = "digits, cifar10, folder:PATH, parquet:PATH or torchvision:NAME"
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder with data sets (else $SHIFTLENS_DATA, else downloaded).")
 ]
 Limit = Annotated[int | None, typer.Option("--limit", help="Use N images only, a fixed class-stratified subset.")]
+LabelMap = Annotated[
+    Path | None,
+    typer.Option(
+        "--label-map",
+        help='JSON file that names the model\'s class of each class: {"cat": "tabby", "dog": 207}.',
+    ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option("--split", help="train, test or all (default: test, or all where a source has no splits)."),
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(
@@ -73,6 +87,7 @@ class ModelOptions(Options):
 
     model: ModelSpec
     weights: Weights = None
+    weights_key: WeightsKey = None
     mean: Annotated[
         str | None, typer.Option("--mean", help="Pixel means the model expects, range 0 to 1: 0.5,0.5,0.5")
     ] = None
@@ -80,6 +95,13 @@ class ModelOptions(Options):
         None
     )
     input_size: InputSize = None
+    resize: Annotated[
+        int | None, typer.Option("--resize", min=1, help="Shorter side of an image in pixels, before it is cropped.")
+    ] = None
+    crop: Annotated[str | None, typer.Option("--crop", help="What is cut out of the middle: the input size.")] = None
+    interpolation: Annotated[
+        str | None, typer.Option("--interpolation", help="nearest, bilinear, bicubic, lanczos, box or hamming.")
+    ] = None
     device: Device = "auto"
 
     def load(self, shell: Shell, images: ImageSet | None = None) -> Model:
@@ -89,9 +111,13 @@ class ModelOptions(Options):
         loaded = load_model(
             self.model,
             weights=self.weights,
+            weights_key=self.weights_key,
             mean=self.mean,
             std=self.std,
             input_size=size(self.input_size, "--input-size"),
+            resize=self.resize,
+            crop=size(self.crop, "--crop"),
+            interpolation=self.interpolation,
             picture_size=None if images is None else images.size,
             picture_channels=None if images is None else images.n_channels,
             device=self.device,
@@ -108,16 +134,17 @@ class ImageOptions(Options):
     data: Annotated[str, typer.Option("--data", help=f"{DATA}.")] = "digits"
     limit: Limit = None
     data_root: DataRoot = None
+    split: Split = None
 
-    def load(self, shell: Shell, *, split: str = "test") -> ImageSet:
+    def load(self, shell: Shell) -> ImageSet:
         """Open the images; what they note (such as JPEG compression) is printed."""
-        images = images_of(self.data, self.data_root, self.limit, split)
+        images = images_of(self.data, self.data_root, self.limit, self.split)
         for note in images.notes:
             shell.say(f"note: {note}")
         return images
 
 
-def images_of(spec: str, data_root: Path | None, limit: int | None = None, split: str = "test") -> ImageSet:
+def images_of(spec: str, data_root: Path | None, limit: int | None = None, split: str | None = None) -> ImageSet:
     """Open images by what the options say; a download is announced."""
     from shiftlens.data.images import load_images
 
@@ -187,6 +214,20 @@ def size(text: str | None, what: str, least: int = 1, most: int = 999_999) -> tu
 def names(text: str | None) -> list[str] | None:
     """Names that are separated by commas; None where the option is not given."""
     return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def numbers(text: str | None, what: str) -> dict[str, float] | None:
+    """`name=number,...` as a table; None where the option is not given.
+
+    Raises
+    ------
+    InputError
+        Anything else.
+    """
+    try:
+        return None if text is None else {k.strip(): float(v) for k, v in (each.split("=") for each in text.split(","))}
+    except ValueError:
+        raise InputError(f"{what} must be names with numbers, such as points=1,nats=0.1, got {text!r}") from None
 
 
 def wrote(*files: object) -> list[str]:

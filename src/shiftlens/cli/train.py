@@ -62,8 +62,9 @@ def train(
     settings = training.TrainSettings(
         arch=arch, padding=padding, downsample=downsample, head=head, size=pixels, epochs=epochs, minutes=minutes
     )
-    learnt = o.images_of(images.data, images.data_root, images.limit, "train")
-    test = o.images_of(images.data, images.data_root)
+    learnt = o.images_of(images.data, images.data_root, images.limit, images.split or "train")
+    # What is learnt from cannot be validated on.
+    test = o.images_of(images.data, images.data_root, split="test") if images.split in (None, "train") else None
     with shell.progress("training", "steps") as report:
         result = training.train(learnt, test, out=out, seed=seed, device=device, settings=settings, progress=report)
     return result.to_dict(), result.lines()

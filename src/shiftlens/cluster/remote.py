@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 
 from shiftlens.devices import give_back, roomy_heap
 from shiftlens.engine.evaluators import make_plan, prepare
-from shiftlens.engine.plan import ChunkResult, Evaluator, Plan
+from shiftlens.engine.plan import ChunkResult, Plan
+from shiftlens.engine.window_evaluator import WindowEvaluator
 from shiftlens.errors import InputError, ModelOutputError, ShiftlensError, StoreError
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.header import software_versions
 from shiftlens.sweeps.jobs import check_result
+from shiftlens.tasks.classification import CLASSIFICATION
+from shiftlens.tasks.task import Task
 
 SAME = ("torch", "shiftlens")
 """Packages whose version must be that of the process that writes: others could move the last bits."""
@@ -36,6 +39,7 @@ class Question:
     grid: ShiftGrid
     fill: Fill
     n_classes: int
+    task: Task = CLASSIFICATION
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Trouble:
         return StoreError(self.message) if self.kind == "store" else InputError(self.message)
 
 
-_prepared: tuple[str, Question, Evaluator] | None = None
+_prepared: tuple[str, Question, WindowEvaluator] | None = None
 _heap: AbstractContextManager[None] | None = None
 
 
@@ -82,17 +86,17 @@ def evaluate(
     digest: str,
     images: NDArray[np.uint8],
     images_digest: str,
-    labels: NDArray[np.int64],
+    targets: NDArray[Any],
     control: str | None,
 ) -> ChunkResult | Trouble:
-    """One chunk: pictures [n, c, h, w] and labels [n] of the sweep that `package` (one reference to it) describes."""
+    """One chunk: images [n, c, h, w] and targets [n, ...] of the sweep that `package` (a reference to it) describes."""
     try:
         question, evaluator = _evaluator(package, digest)
         _refuse_other(images, images_digest, "pictures of a chunk")
         give_back(torch.device("cpu"))  # what the chunk before needed
         # Copies, since torch wants to be able to write to what it looks at, and the object store is read-only.
-        result = evaluator(images.copy(), labels.copy(), control)
-        check_result(result, question.n_classes)
+        result = evaluator(images.copy(), targets.copy(), control, question.task)
+        check_result(result, question.task, question.n_classes, targets)
         return result
     except ModelOutputError as error:
         return Trouble("model", str(error), error.positions)
@@ -114,7 +118,7 @@ def choose_plan(package: list[Any], images: NDArray[np.uint8], options: dict[str
         return Trouble("input", str(error))
 
 
-def _evaluator(package: list[Any], digest: str) -> tuple[Question, Evaluator]:
+def _evaluator(package: list[Any], digest: str) -> tuple[Question, WindowEvaluator]:
     global _prepared
     if _prepared is None or _prepared[0] != digest:
         _one_core()

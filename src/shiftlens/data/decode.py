@@ -41,52 +41,24 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 @dataclass(frozen=True)
 class Header:
-    """What the first bytes of a picture tell.
-
-    Attributes
-    ----------
-    size
-        `(h, w)` in pixels, upright.
-    is_jpeg
-        Whether it went through JPEG's lossy compression.
-    """
+    """What the first bytes of a picture tell: upright `size` (h, w) in pixels, and whether JPEG compressed it."""
 
     size: tuple[int, int]
     is_jpeg: bool
 
 
 def read_header(data: bytes, where: str) -> Header:
-    """Size and kind of an encoded picture without decoding its pixels.
-
-    Raises
-    ------
-    InputError
-        Not a picture, or one too large to be decoded safely; `where` names it.
-    """
+    """Size and kind of an encoded picture, its pixels not decoded; `InputError` for none, or one too large."""
     with _opened(data, where) as image:
         w, h = image.size
         return Header((w, h) if _orientation(image) >= 5 else (h, w), image.format in ("JPEG", "MPO"))
 
 
 def decode(data: bytes, where: str) -> Pixels:
-    """Decode a picture file to 8-bit RGB, by the rules of docs/images.md.
+    """Decode a picture file's bytes to 8-bit RGB [h, w, 3], by the rules of docs/images.md.
 
-    Parameters
-    ----------
-    data
-        The file's bytes.
-    where
-        How an error names the picture, e.g. `picture 7 (cats/a.png)`.
-
-    Returns
-    -------
-    UInt8[np.ndarray, "h w 3"]
-        0 to 255.
-
-    Raises
-    ------
-    InputError
-        Not a picture, cut short, damaged, too large, or of floating-point pixels.
+    `where` names the picture in an `InputError`: not a picture, cut short, damaged, too large, or of floating-point
+    pixels.
     """
     with _opened(data, where) as image:
         turn = _orientation(image)
@@ -121,30 +93,15 @@ def from_pil(image: Image.Image, where: str, *, keep_grey: bool = False) -> Pixe
 def fit(
     pixels: Pixels, size: tuple[int, int], resize: int | None, interpolation: str, where: Callable[[], str]
 ) -> UInt8[np.ndarray, "new_h new_w c"]:
-    """Scale a picture and cut its centre, so that it has `size` pixels.
+    """Scale a picture [h, w, c] and cut its centre, so that it has `size` (h, w) pixels.
 
-    With `resize`, its shorter side becomes `resize` (the longer one the same scale, rounded down), as torchvision's
-    `Resize` does. Without, a picture that already has `size` is left alone, any other gets the smallest scale at which
-    it covers `size`. Then the centre is cut out, as torchvision's `CenterCrop` does (half a pixel: to the even side).
+    With `resize`, its shorter side becomes `resize` pixels (the longer one the same scale, rounded down), as
+    torchvision's `Resize` does. Without, a picture that already has `size` is left alone, any other gets the smallest
+    scale at which it covers `size`. Then the centre is cut out, as torchvision's `CenterCrop` does (half a pixel: to
+    the even side).
 
-    Parameters
-    ----------
-    pixels
-        8-bit picture.
-    size
-        `(h, w)` wanted.
-    resize
-        Length of the shorter side before the cut, in pixels.
-    interpolation
-        A name of `preprocessing.INTERPOLATIONS`; antialiased where it makes smaller.
-    where
-        Called for the picture's name in an error.
-
-    Raises
-    ------
-    InputError
-        After scaling to `resize` the picture is smaller than the piece to be cut, or, being long and narrow, larger
-        than what may be decoded.
+    `InputError`: after scaling the picture is smaller than the piece to be cut, or, being long and narrow, larger than
+    what may be decoded.
     """
     have_h, have_w = pixels.shape[:2]
     want_h, want_w = size

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -18,8 +19,12 @@ from PIL import Image
 from shiftlens.data.decode import Pixels, decode, from_pil, read_header
 from shiftlens.errors import InputError
 
+WITHOUT_LABELS = "without labels, inspect, foveation, kernels and features --input IMAGE work; all else needs a class"
+"""What an error says of images whose classes nobody gives."""
+
 _FLOAT_SLACK = 1e-6  # what rounding in a user's arithmetic may add beyond 0 and 1
 _ROWS_AT_ONCE = 256
+_MOST_UNNAMED_CLASSES = 100_000  # beyond, a label is rather an identity number by mistake
 
 
 @dataclass(frozen=True)
@@ -33,16 +38,9 @@ class Fact:
 
 @runtime_checkable
 class Pictures(Protocol):
-    """A lazy sequence of 8-bit pictures.
+    """A lazy sequence of 8-bit pictures with 1 or 3 channels.
 
-    Attributes
-    ----------
-    n_channels
-        1 or 3.
-    size
-        `(h, w)` where all are known to share it without a look at each, else None.
-    notes
-        Facts about the source that a reader of results must know.
+    `size` is (h, w) where all are known to share it without a look at each; `notes` are facts that a reader must know.
     """
 
     n_channels: int
@@ -67,16 +65,12 @@ class Pictures(Protocol):
 
 
 class Source(NamedTuple):
-    """What a kind of source opens.
-
-    `labels` and `class_names` are of all its `pictures`; `chosen` are the positions of the split that was asked for,
-    None where the source has no splits of its own.
-    """
+    """What a kind of source opens: pictures of the split that was asked for, of all where it `has_splits` not."""
 
     pictures: Pictures
     labels: Int64[np.ndarray, " n"]
     class_names: list[str] | None
-    chosen: Int64[np.ndarray, " k"] | None = None
+    has_splits: bool = False
     natural_flip: bool = True
 
 
@@ -87,8 +81,8 @@ class EncodedPictures:
     size: tuple[int, int] | None = None
     notes: tuple[str, ...] = ()
 
-    def encoded(self, positions: Iterable[int]) -> Iterator[bytes]:
-        """The bytes of each picture's file, one after the other."""
+    def encoded(self, position: int) -> bytes:
+        """The bytes of a picture's file."""
         raise NotImplementedError
 
     def where(self, position: int) -> str:
@@ -97,14 +91,12 @@ class EncodedPictures:
 
     def read(self, positions: Iterable[int]) -> Iterator[Pixels]:
         """Decoded pixels at each position."""
-        wanted = list(positions)
-        for position, data in zip(wanted, self.encoded(wanted), strict=True):
-            yield decode(data, self.where(position))
+        return (decode(self.encoded(position), self.where(position)) for position in positions)
 
     def facts(self, positions: Iterable[int]) -> Iterator[Fact]:
         """Checksum of the file's bytes, size and kind from its header; pixels are not decoded."""
-        wanted = list(positions)
-        for position, data in zip(wanted, self.encoded(wanted), strict=True):
+        for position in positions:
+            data = self.encoded(position)
             header = read_header(data, self.where(position))
             yield Fact(hashlib.sha256(data).digest(), header.size, header.is_jpeg)
 
@@ -112,16 +104,7 @@ class EncodedPictures:
 class ArrayPictures:
     """Pictures of one size that are in memory already, or mapped from a file: kept as they are, converted when read.
 
-    Parameters
-    ----------
-    images
-        NumPy array or tensor: `(n, h, w)` for grey, or four axes of which the second or the last is the channels (1 or
-        3 of them; if both could be, the second is). uint8, or floating point from 0 to 1.
-
-    Raises
-    ------
-    InputError
-        Another shape or type, or values out of range (all are looked at, once).
+    `images` is as `ImageSet` takes it; all floating-point values are looked at once.
     """
 
     notes: tuple[str, ...] = ()
@@ -144,8 +127,7 @@ class ArrayPictures:
 
     def read(self, positions: Iterable[int]) -> Iterator[Pixels]:
         """Pixels at each position."""
-        for position in positions:
-            yield to_eight_bits(self._nhwc[position])
+        return (to_eight_bits(self._nhwc[position]) for position in positions)
 
     def facts(self, positions: Iterable[int]) -> Iterator[Fact]:
         """Checksum of the 8-bit pixels."""
@@ -162,11 +144,6 @@ def picture_of(item: Any, where: str) -> Pixels:
     """8-bit pixels of one picture in memory: a Pillow image, or an array or tensor of two or three axes.
 
     Channels are on the first axis if that has 1 or 3 positions, else on the last. Grey stays one channel.
-
-    Raises
-    ------
-    InputError
-        Anything else, or values out of range.
     """
     if isinstance(item, Image.Image):
         return from_pil(item, where, keep_grey=True)
@@ -230,13 +207,9 @@ def to_eight_bits(array: np.ndarray[Any, np.dtype[Any]]) -> Pixels:
 
 
 def as_labels(labels: Any, n: int | None, where: str) -> Int64[np.ndarray, " n"]:
-    """Whole-number class labels as int64.
-
-    Raises
-    ------
-    InputError
-        Not one whole number from 0 up for each of the `n` pictures.
-    """
+    """Class labels as int64; `InputError` unless they are one whole number from 0 up for each of the `n` pictures."""
+    if labels is None:
+        raise InputError(f"{where} must be one whole number for each picture, got None; {WITHOUT_LABELS}")
     if isinstance(labels, torch.Tensor):
         labels = labels.detach().cpu().numpy()
     array = np.asarray(labels)
@@ -249,5 +222,38 @@ def as_labels(labels: Any, n: int | None, where: str) -> Int64[np.ndarray, " n"]
     array = array.astype(np.int64)
     if len(array) and int(array.min()) < 0:
         first = int(np.argmax(array < 0))
-        raise InputError(f"{where} must be 0 or more, got {array[first]} for picture {first}: is this set unlabelled?")
+        raise InputError(
+            f"{where} must be 0 or more, got {array[first]} for picture {first}: is this set "
+            f"unlabelled? {WITHOUT_LABELS}"
+        )
     return array
+
+
+def as_class_names(
+    names: Sequence[str] | None, labels: Int64[np.ndarray, " n"], where: Callable[[int], str], of: str
+) -> tuple[str, ...]:
+    """Names of the classes, no two alike; the numbers where none are given. `where` names a picture, `of` the set.
+
+    Raises
+    ------
+    InputError
+        A name for two classes, a label beyond the names, or without any so large a one that it is no class.
+    """
+    highest = int(labels.max())
+    if names is None:
+        if highest >= _MOST_UNNAMED_CLASSES:
+            raise InputError(
+                f"label {highest} of {of} would mean {highest + 1} classes; expected classes counted from 0, "
+                f"at most {_MOST_UNNAMED_CLASSES} without names"
+            )
+        return tuple(str(k) for k in range(highest + 1))
+    known = tuple(str(name) for name in names)
+    if highest >= len(known):
+        first = int(np.argmax(labels >= len(known)))
+        raise InputError(f"label {labels[first]} of {where(first)} is beyond the {len(known)} classes of {of}")
+    twice = next((name for name, n in Counter(known).items() if n > 1), None)
+    if twice is not None:
+        places = [k for k, name in enumerate(known) if name == twice]
+        shown = ", ".join(map(str, places[:5]))
+        raise InputError(f"class names of {of} must differ, got {twice!r} for the classes {shown}")
+    return known

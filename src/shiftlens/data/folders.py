@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from shiftlens.data.decode import PICTURE_SUFFIXES
-from shiftlens.data.example_images import EncodedPictures, Source
+from shiftlens.data.example_images import WITHOUT_LABELS, EncodedPictures, Source
 from shiftlens.errors import InputError
+from shiftlens.naming import printable
 from shiftlens.paths import entries_of, kind_of, read_file
 
 SPLIT_FOLDERS = {
@@ -41,26 +43,16 @@ class FolderPictures(EncodedPictures):
         """How an error names a picture."""
         return f"picture {position} ({self._root / self._files[position]})"
 
-    def encoded(self, positions: Iterable[int]) -> Iterator[bytes]:
-        """The bytes of each file."""
-        for position in positions:
-            yield read_file(self._root / self._files[position], self.where(position))
+    def encoded(self, position: int) -> bytes:
+        """The bytes of the file."""
+        return read_file(self._root / self._files[position], self.where(position))
 
 
 def open_folder(root: Path, split: str) -> Source:
     """List the pictures of a folder in a fixed order: classes by name, then files by name, deeper folders included.
 
-    Parameters
-    ----------
-    root
-        A folder of class folders; or a folder of split folders (train, and test or val) that hold class folders.
-    split
-        `train` or `test`; without a test folder, the validation folder serves.
-
-    Raises
-    ------
-    InputError
-        No such folder, one that cannot be listed, no class folders, no pictures, or no folder for the split.
+    `root` holds class folders, or split folders (train, and test or val) of class folders; without a test folder, the
+    validation folder serves. `InputError`: no such folder, no class folders, no pictures, or no folder for the split.
     """
     kind = kind_of(root)
     if kind == "nothing":
@@ -69,20 +61,28 @@ def open_folder(root: Path, split: str) -> Source:
         raise InputError(f"{root} is a file; expected a folder with one folder a class")
     classes = _class_folders(root)
     splits = {SPLIT_FOLDERS[name.lower()]: name for name in classes if name.lower() in SPLIT_FOLDERS}
-    part = root
+    part, parts = root, [root]
     if classes and len(splits) == len(classes):
-        part = root / splits[pick_split(tuple(splits), split, str(root))]
+        parts = [root / splits[name] for name in pick_splits(splits, split, str(root))]
+        part = parts[0] if len(parts) == 1 else root
         # All splits together decide the numbering, or a class that one of them lacks would shift the others.
         classes = sorted({name for folder in splits.values() for name in _class_folders(root / folder)})
     if not classes:
-        raise InputError(f"{part} holds no folders; expected one folder a class")
+        here = [file.name for file in entries_of(part) if file.suffix.lower() in PICTURE_SUFFIXES]
+        if not here:
+            raise InputError(f"{part} holds no folders; expected one folder a class")
+        named = ", ".join(printable(name) for name in here[:3]) + (", ..." if len(here) > 3 else "")
+        raise InputError(
+            f"{part} holds no folders, only pictures ({named}); expected one folder a class: put them into one "
+            f"folder a class, or load them as (images, labels) in Python; {WITHOUT_LABELS}"
+        )
     files: list[str] = []
     labels: list[int] = []
     skipped: list[str] = []
-    for label, name in enumerate(classes):
-        if kind_of(part / name) == "nothing":
+    for (label, name), each in product(enumerate(classes), parts):
+        if kind_of(each / name) == "nothing":
             continue  # a class of another split
-        found = [file for file in _files_below(part / name) if not file.name.startswith(".")]
+        found = [file for file in _files_below(each / name) if not file.name.startswith(".")]
         pictures = [file for file in found if file.suffix.lower() in PICTURE_SUFFIXES]
         skipped += [file.relative_to(part).as_posix() for file in found if file.suffix.lower() not in PICTURE_SUFFIXES]
         files += [str(file.relative_to(part)) for file in pictures]
@@ -90,25 +90,18 @@ def open_folder(root: Path, split: str) -> Source:
     if not files:
         raise InputError(f"{part} holds {len(classes)} class folders and no pictures (.png, .jpg, .webp, .tif, ...)")
     notes = (f"skipped files that are no pictures by name: {len(skipped):,} (first: {skipped[0]})",) if skipped else ()
-    chosen = None if part == root or set(splits) == {"train"} else np.arange(len(files), dtype=np.int64)
-    return Source(FolderPictures(part, files, notes), np.array(labels, dtype=np.int64), classes, chosen)
+    has_splits = parts != [root] and set(splits) != {"train"}
+    return Source(FolderPictures(part, files, notes), np.array(labels, dtype=np.int64), classes, has_splits)
 
 
-def pick_split(there: Iterable[str], split: str, where: str) -> str:
-    """Which of a source's own splits serves: the asked one, validation for a missing test, train to be split further.
-
-    Raises
-    ------
-    InputError
-        Training was asked for and there are only pictures to test with.
-    """
+def pick_splits(there: Iterable[str], split: str, where: str) -> list[str]:
+    """Which of a source's own splits serve: the asked one, all, or for a missing test validation, else train."""
     names = set(there)
-    if split in names:
-        return split
-    if split == "test" and "validation" in names:
-        return "validation"
-    if split == "test" and "train" in names:
-        return "train"
+    if split == "all":
+        return sorted(names)
+    for name in (split, *(("validation", "train") if split == "test" else ())):
+        if name in names:
+            return [name]
     raise InputError(f"{where} has no split {split!r}, only {', '.join(sorted(names))}")
 
 

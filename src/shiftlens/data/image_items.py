@@ -23,7 +23,7 @@ from torch.utils.data import (
 )
 
 from shiftlens.data.decode import Pixels
-from shiftlens.data.example_images import Fact, Source, as_labels, picture_of, pixel_fact
+from shiftlens.data.example_images import WITHOUT_LABELS, Fact, Source, as_labels, picture_of, pixel_fact
 from shiftlens.errors import InputError
 from shiftlens.naming import distinct, one_line
 
@@ -31,21 +31,9 @@ _N_PROBED = 4  # items read twice, to notice a random transform
 
 
 class ItemPictures:
-    """Pictures that a sequence hands out one at a time, each alone or together with its label.
+    """Pictures that a sequence hands out one at a time, alone or, with `labels`, together with its label.
 
-    Parameters
-    ----------
-    items
-        Anything with a length that can be indexed from 0.
-    name
-        How errors name it.
-    labels
-        Expected label of each item; None if the items are pictures alone.
-
-    Raises
-    ------
-    InputError
-        The first item cannot be read.
+    `items` has a length and can be indexed from 0; `name` is for errors, such as a first item that cannot be read.
     """
 
     size: tuple[int, int] | None = None
@@ -99,13 +87,7 @@ def item_pictures(images: Sequence[Any]) -> ItemPictures:
 
 
 def read_item(dataset: Any, position: int, where: str) -> tuple[Any, int]:
-    """One item of a dataset as (image, label).
-
-    Raises
-    ------
-    InputError
-        The dataset's own code raises, or gives something else.
-    """
+    """One item of a dataset as (image, label); `InputError` if its code raises, or gives something else."""
     try:
         item = dataset[position]
     except Exception as error:  # the user's code may raise anything
@@ -117,7 +99,10 @@ def read_item(dataset: Any, position: int, where: str) -> tuple[Any, int]:
     else:
         image = label = None
     if image is None or label is None:
-        raise InputError(f"{where}: expected an item (image, label), got {type(item).__name__}")
+        kind = type(item).__name__
+        raise InputError(
+            f"{where}: expected an item (image, label), got {kind}; give (images, labels); {WITHOUT_LABELS}"
+        )
     if isinstance(label, torch.Tensor | np.ndarray) and label.ndim == 0:
         label = label.item()
     if isinstance(label, bool) or not isinstance(label, int | np.integer):
@@ -128,10 +113,7 @@ def read_item(dataset: Any, position: int, where: str) -> tuple[Any, int]:
 def dataset_of(loader: DataLoader[Any]) -> Any:
     """The dataset behind a loader. Its batches are not used: pictures are taken one by one, each once, in order.
 
-    Warns
-    -----
-    UserWarning
-        What the loader itself does to pictures, or which ones it picks, is therefore lost.
+    What the loader itself does to pictures, or which ones it picks, is therefore lost, and a warning says so.
     """
     lost = []
     if loader.collate_fn not in (default_collate, default_convert):
@@ -156,11 +138,7 @@ def open_dataset(dataset: Any, name: str) -> Source:
     """A map-style dataset of (image, label) as pictures, labels and, where it has them, class names.
 
     Labels come from its `targets` or `labels` where these agree with the first items, else every item is read once.
-
-    Raises
-    ------
-    InputError
-        A stream without positions, items of another form, or pictures that change from one reading to the next.
+    `InputError`: no positions, items of another form, or pictures that change from one reading to the next.
     """
     if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise InputError(f"{name} cannot be read by position; expected a dataset with __len__ and __getitem__")

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from shiftlens.data.digits import open_digits
-from shiftlens.data.example_images import Source
+from shiftlens.data.example_images import WITHOUT_LABELS, Source
 from shiftlens.data.folders import open_folder
 from shiftlens.data.image_items import base_of, dataset_of, open_dataset
 from shiftlens.data.imageset import ImageSet
@@ -63,7 +65,7 @@ DATA_KINDS: dict[str, DataKind] = {
 def load_images(
     spec: str | ImageSet | Dataset[Any] | DataLoader[Any] | tuple[Any, Any],
     *,
-    split: str = "test",
+    split: str | None = None,
     data_root: str | Path | None = None,
     limit: int | None = None,
     say: Say | None = None,
@@ -77,8 +79,10 @@ def load_images(
         `ImageSet`, a torch `Dataset` of (image, label) without random transforms and before normalisation, a
         `DataLoader` (its dataset is read), or a pair (images, labels) as `ImageSet` takes it.
     split
-        `train` or `test`. A named source without splits is split by class, 80 to 20, with seed 0; one without a test
-        split gives its validation split. Objects are taken whole: they are the caller's choice already.
+        `train`, `test` or `all`. Without: a source that declares splits gives its test split (validation where there is
+        no other), and one that declares none is used whole; but a model that was trained on that very source is
+        evaluated on the part held out: of every class one fifth, seed 0. `train` and `test` of such a source are these
+        parts. Objects are taken whole: they are the caller's choice already.
     data_root
         Folder in which `cifar10` and torchvision's sets are looked for before `$SHIFTLENS_DATA`.
     limit
@@ -106,7 +110,7 @@ def load_images(
     >>> load_images("digits", limit=20).batch([0]).shape
     (1, 3, 32, 32)
     """
-    if split not in SPLITS:
+    if split is not None and split not in SPLITS:
         raise unknown_name("split", split, SPLITS)
     if isinstance(spec, str):
         root = None if data_root is None else Path(data_root)
@@ -116,14 +120,8 @@ def load_images(
     return images.limit(limit)
 
 
-def as_images(images: ImageSet | str, *, split: str = "test") -> ImageSet:
-    """What a public function takes for images, as an `ImageSet`: a spec is opened by `load_images`.
-
-    Raises
-    ------
-    InputError
-        Something else (`load_images` takes more), or what `load_images` refuses.
-    """
+def as_images(images: ImageSet | str, *, split: str | None = None) -> ImageSet:
+    """An `ImageSet` as it is, or a spec opened by `load_images`; `InputError` for anything else."""
     if isinstance(images, str):
         return load_images(images, split=split)
     if not isinstance(images, ImageSet):
@@ -131,7 +129,7 @@ def as_images(images: ImageSet | str, *, split: str = "test") -> ImageSet:
     return images
 
 
-def _open_named(spec: str, split: str, data_root: Path | None, say: Say) -> ImageSet:
+def _open_named(spec: str, split: str | None, data_root: Path | None, say: Say) -> ImageSet:
     kind_name, colon, argument = spec.partition(":")
     kind = DATA_KINDS.get(kind_name)
     usages = [k.usage for k in DATA_KINDS.values()]
@@ -141,13 +139,16 @@ def _open_named(spec: str, split: str, data_root: Path | None, say: Say) -> Imag
         raise InputError(f"expected {kind.usage}, got {spec!r}")
     if not kind.takes_argument and colon:
         raise InputError(f"expected {kind.usage} and nothing behind it, got {spec!r}")
-    source = kind.open(argument, split, data_root, say)
+    source = kind.open(argument, split or "test", data_root, say)
     images = _set_of(source, spec)
+    if source.has_splits or split == "all":
+        return images
+    if split is None:
+        return images.unsplit()
     try:
-        chosen = source.chosen if source.chosen is not None else stratified_split(images.labels, split)
+        return images.subset(stratified_split(images.labels, split))
     except InputError as error:
         raise InputError(f"{spec}: {error}") from error
-    return images if len(chosen) == len(images) else images.subset(chosen)
 
 
 def _set_of(source: Source, name: str) -> ImageSet:
@@ -178,6 +179,8 @@ def _open_object(spec: Any) -> ImageSet:
         return ImageSet(*spec)
     if isinstance(spec, Path):
         raise InputError(f"expected folder:PATH or parquet:PATH, got the bare path {spec}")
+    if isinstance(spec, np.ndarray | torch.Tensor):
+        raise InputError(f"expected a pair (images, labels), got {type(spec).__name__} alone; {WITHOUT_LABELS}")
     dataset = dataset_of(spec) if isinstance(spec, DataLoader) else spec
     if isinstance(dataset, ImageSet):
         return dataset

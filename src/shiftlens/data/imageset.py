@@ -6,8 +6,7 @@ import copy
 import hashlib
 import json
 import operator
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,17 +14,15 @@ import numpy as np
 from jaxtyping import Bool, Int64, Integer, UInt8
 
 from shiftlens.data.decode import DECODE_RULE, fit, with_channels
-from shiftlens.data.example_images import ArrayPictures, EncodedPictures, Pictures, as_labels
+from shiftlens.data.example_images import ArrayPictures, EncodedPictures, Pictures, as_class_names, as_labels
 from shiftlens.data.image_items import item_pictures
 from shiftlens.data.preprocessing import INTERPOLATIONS
-from shiftlens.data.selection import stratified_order
+from shiftlens.data.selection import positions_in, stratified_order, stratified_split
+from shiftlens.data.surveying import Progress, Survey, surveyed
+from shiftlens.data.targets import as_targets
 from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
 
-_MOST_UNNAMED_CLASSES = 100_000  # beyond, a label is rather an identity number by mistake
-_FACTS_AT_ONCE = 1024
-
-Progress = Callable[[int, int], None]
 Positions = Sequence[int] | Integer[np.ndarray, " _"] | Bool[np.ndarray, " _"] | slice
 
 
@@ -35,14 +32,6 @@ class _SizeRule(NamedTuple):
     size: tuple[int, int]
     resize: int | None
     interpolation: str
-
-
-class _Survey(NamedTuple):
-    """What one pass over the stored pictures of a selection has found."""
-
-    content: str
-    size: tuple[int, int] | None
-    n_jpeg: int
 
 
 class ImageSet:
@@ -56,7 +45,9 @@ class ImageSet:
         nearest of 256 levels. It is not copied: do not change it afterwards. Or a list of Pillow images, arrays or
         tensors, which may differ in size; or any lazy `Pictures`, as every kind of source opens them.
     labels
-        One whole number from 0 up for each picture. Classes without a picture are fine.
+        One whole number from 0 up for each picture (classes without a picture are fine); masks [n, h, w] of class
+        numbers, 255 for pixels that count for nothing; a list with `{"boxes": [k, 4], "labels": [k]}` for each picture,
+        boxes as (left, top, right, bottom) in pixels; or None.
     class_names
         One name for each class, no two alike; the numbers themselves if not given.
     name
@@ -67,7 +58,11 @@ class ImageSet:
     Attributes
     ----------
     labels
-        Class of each picture, int64, read-only.
+        Class of each picture, int64, read-only; zeros where there are none.
+    labelled
+        Whether there are classes.
+    targets
+        Masks or boxes (`data.targets.Targets`), or None.
     index
         Position of each picture in its source, int64, read-only.
     class_names, name, natural_flip
@@ -90,7 +85,7 @@ class ImageSet:
     def __init__(
         self,
         images: Any,
-        labels: Any,
+        labels: Any = None,
         *,
         class_names: Sequence[str] | None = None,
         name: str = "images",
@@ -102,37 +97,22 @@ class ImageSet:
         else:
             pictures = item_pictures(images) if isinstance(images, list | tuple) else ArrayPictures(images)
         self._pictures = pictures
+        self.targets = as_targets(labels, len(pictures), name)
+        self.labelled = labels is not None and self.targets is None
+        if not self.labelled:
+            labels = np.zeros(len(pictures), dtype=np.int64)
         self.labels = _read_only(as_labels(labels, len(pictures), f"labels of {name}"))
         self.index = _read_only(np.arange(len(self.labels), dtype=np.int64))
         if not len(self.labels):
             raise InputError(f"{name} holds no pictures; expected at least 1")
-        highest = int(self.labels.max())
         self._names_given = class_names is not None
-        if class_names is None:
-            if highest >= _MOST_UNNAMED_CLASSES:
-                raise InputError(
-                    f"label {highest} of {name} would mean {highest + 1} classes; expected classes counted from 0, "
-                    f"at most {_MOST_UNNAMED_CLASSES} without names"
-                )
-            class_names = [str(k) for k in range(highest + 1)]
-        if highest >= len(class_names):
-            first = int(np.argmax(self.labels >= len(class_names)))
-            raise InputError(
-                f"label {self.labels[first]} of {pictures.where(first)} is beyond the "
-                f"{len(class_names)} classes of {name}"
-            )
-        self.class_names = tuple(str(c) for c in class_names)
-        twice = next((c for c, n in Counter(self.class_names).items() if n > 1), None)
-        if twice is not None:
-            places = [k for k, c in enumerate(self.class_names) if c == twice]
-            raise InputError(
-                f"class names of {name} must differ, got {twice!r} for the classes {', '.join(map(str, places[:5]))}"
-            )
+        self.class_names = as_class_names(class_names, self.labels, pictures.where, name)
         self.name = name
         self.natural_flip = natural_flip
         self.n_channels = pictures.n_channels
+        self._whole: tuple[ImageSet, int | None] | None = None
         self._rule: _SizeRule | None = None
-        self._survey: _Survey | None = None
+        self._survey: Survey | None = None
         self._digest: str | None = None
 
     def __repr__(self) -> str:
@@ -163,7 +143,7 @@ class ImageSet:
         IndexError
             A position that is not there.
         """
-        source = self.index[self._positions(positions)]
+        source = self.index[positions_in(positions, len(self))]
         order = np.argsort(source, kind="stable")  # storage is read fastest from front to back
         out: UInt8[np.ndarray, "k c h w"] | None = None
         for k, pixels in zip(order, self._pictures.read(source[order].tolist()), strict=True):
@@ -192,24 +172,15 @@ class ImageSet:
         """Each picture and its label; one picture in memory at a time."""
         return (self[k] for k in range(len(self)))
 
-    def _positions(self, positions: Any) -> Int64[np.ndarray, " k"]:
-        if isinstance(positions, slice):
-            return np.arange(len(self), dtype=np.int64)[positions]
-        asked = np.asarray(positions)
-        if asked.dtype == np.bool_ and asked.shape == (len(self),):
-            return np.flatnonzero(asked).astype(np.int64)
-        if asked.ndim != 1 or (asked.size and asked.dtype.kind not in "iu"):
-            raise InputError(f"positions must be a list of whole numbers, got shape {asked.shape} of {asked.dtype}")
-        asked = asked.astype(np.int64)
-        bad = (asked < -len(self)) | (asked >= len(self))
-        if bad.any():
-            raise IndexError(f"position {asked[bad][0]} of a set of {len(self)} pictures")
-        return np.where(asked < 0, asked + len(self), asked)
-
     @property
     def size(self) -> tuple[int, int] | None:
         """`(h, w)` in pixels that all pictures share, None if they differ. May look at each picture's header, once."""
         return self._known_size() or self.survey().size
+
+    @property
+    def n_source(self) -> int:
+        """Number of images in the source, or in its split, of which these are some."""
+        return len(self._pictures)
 
     @property
     def names_given(self) -> bool:
@@ -232,38 +203,27 @@ class ImageSet:
 
     @property
     def digest(self) -> str:
-        """`sha256:...` over exactly the selected pictures, in order, and all that decides what the model is shown.
+        """`sha256:...` over the selected pictures, in order, and all that decides what the model is shown.
 
-        Covered are each picture's stored form (the file's bytes where there is one, else its pixels), labels, class
-        names, the size rule, the channels and the version of the decoding rules; not the set's name or place.
+        That is each picture's file (else its pixels), labels, class names, the size rule, the channels and the version
+        of the decoding rules; not the set's name or place.
         """
         if self._digest is None:
             described = [DECODE_RULE, self.survey().content, self.class_names, self._rule, self.n_channels]
             total = hashlib.sha256(json.dumps(described).encode())
             total.update(self.labels.astype("<i8").tobytes())
+            if self.targets is not None:
+                total.update(self.targets.digest.encode())
             self._digest = "sha256:" + total.hexdigest()
         return self._digest
 
-    def survey(self, progress: Progress | None = None) -> _Survey:
+    def survey(self, progress: Progress | None = None) -> Survey:
         """Read every selected picture's stored form once, and remember checksum, common size and kind.
 
         `size`, `notes` and `digest` do this themselves when needed; `progress` is called with (pictures done, in all).
         """
         if self._survey is None:
-            digests = np.empty((len(self), 32), dtype=np.uint8)
-            sizes: set[tuple[int, int]] = set()
-            n_jpeg = 0
-            order = np.argsort(self.index, kind="stable")
-            for start in range(0, len(self), _FACTS_AT_ONCE):
-                part = order[start : start + _FACTS_AT_ONCE]
-                for k, fact in zip(part, self._pictures.facts(self.index[part].tolist()), strict=True):
-                    digests[k] = np.frombuffer(fact.sha256, dtype=np.uint8)
-                    sizes.add(fact.size)
-                    n_jpeg += fact.is_jpeg
-                if progress is not None:
-                    progress(start + len(part), len(self))
-            common = next(iter(sizes)) if len(sizes) == 1 else None
-            self._survey = _Survey(hashlib.sha256(digests.tobytes()).hexdigest(), common, n_jpeg)
+            self._survey = surveyed(self._pictures, self.index, progress)
         return self._survey
 
     def _known_size(self) -> tuple[int, int] | None:
@@ -273,14 +233,36 @@ class ImageSet:
 
     def subset(self, positions: Positions) -> ImageSet:
         """The pictures at some positions of this set, in that order; at least one."""
-        chosen = self._positions(positions)
+        chosen = positions_in(positions, len(self))
         if not len(chosen):
             raise InputError(f"a subset of {self.name} needs at least 1 picture, got none")
         other = self._copy()
-        other._survey = None
+        other._survey = other._whole = None
         other.labels = _read_only(self.labels[chosen])
+        other.targets = None if self.targets is None else self.targets.at(chosen)
         other.index = _read_only(self.index[chosen])
         return other
+
+    def relabelled(self, labels: Any, class_names: Sequence[str]) -> ImageSet:
+        """The same images with other labels, one each, and other class names."""
+        other = self._copy()
+        other.labels = _read_only(as_labels(labels, len(self), f"labels of {self.name}"))
+        other.class_names, other._names_given, other.labelled = tuple(class_names), True, True
+        other._whole = None
+        return other
+
+    def unsplit(self) -> ImageSet:
+        """The same set, known to be the whole of a source without splits because nobody has asked for a part."""
+        other = self._copy()
+        other._whole = (self, None)
+        return other
+
+    def part(self, split: str, *, limited: bool = True) -> ImageSet | None:
+        """`train` or `test` of an `unsplit` source, by the same limit; None where the images were chosen already."""
+        if self._whole is None:
+            return None
+        whole, limit = self._whole
+        return whole.subset(stratified_split(whole.labels, split)).limit(limit if limited else None)
 
     def limit(self, n: int | None) -> ImageSet:
         """The first `n` pictures of a fixed class-stratified order (seed 0); all, in their own order, if `n` is more.
@@ -294,7 +276,11 @@ class ImageSet:
             return self
         if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
             raise InputError(f"limit must be a whole number of at least 1, got {n!r}")
-        return self if n >= len(self) else self.subset(stratified_order(self.labels, self.index)[:n])
+        if n >= len(self):
+            return self
+        other = self.subset(stratified_order(self.labels, self.index)[:n])
+        other._whole = None if self._whole is None else (self._whole[0], n)
+        return other
 
     def fitted(self, size: tuple[int, int], resize: int | None = None, interpolation: str = "bilinear") -> ImageSet:
         """The same pictures, each brought to one size.
@@ -324,6 +310,7 @@ class ImageSet:
         if interpolation not in INTERPOLATIONS:
             raise unknown_name("interpolation", interpolation, INTERPOLATIONS)
         other = self._copy()
+        other._whole = None
         other._rule = _SizeRule(size, resize, interpolation)
         return other
 
@@ -332,6 +319,7 @@ class ImageSet:
         if n_channels not in (1, 3):
             raise InputError(f"pictures have 1 or 3 channels, asked for {n_channels}")
         other = self._copy()
+        other._whole = None
         other.n_channels = n_channels
         return other
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import re
 import tempfile
@@ -16,8 +15,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from shiftlens.data.example_images import EncodedPictures, Source
-from shiftlens.data.folders import SPLIT_FOLDERS, pick_split
+from shiftlens.data.example_images import WITHOUT_LABELS, EncodedPictures, Source
+from shiftlens.data.folders import SPLIT_FOLDERS, pick_splits
 from shiftlens.errors import InputError
 from shiftlens.naming import distinct, one_line
 from shiftlens.paths import entries_of, kind_of
@@ -43,17 +42,7 @@ class ParquetPictures(EncodedPictures):
     """Pictures in the rows of parquet files; a few row groups, 256 MB at most, are in memory.
 
     A row group too large for that (some writers put a whole file in one) is copied once to a temporary file without a
-    name, from which any row can be read; the space is free again when the process ends. While that is done, what is in
-    memory is a page or two of the file, the least that can be read of it.
-
-    Parameters
-    ----------
-    files
-        In order; rows are counted through all of them.
-    column
-        Name of the picture column, a struct with `bytes`.
-    group_rows
-        For each file, how many rows each of its row groups has.
+    name, from which any row can be read. `group_rows` counts, for each file, the rows of its row groups.
     """
 
     def __init__(self, files: list[Path], column: str, group_rows: list[list[int]]) -> None:
@@ -65,7 +54,7 @@ class ParquetPictures(EncodedPictures):
         self._set_up_cache()
 
     def _set_up_cache(self) -> None:
-        self._held: OrderedDict[int, tuple[_Spool | list[bytes | None], int]] = OrderedDict()
+        self._held: OrderedDict[int, _Rows] = OrderedDict()
         self._readers: dict[int, Any] = {}
         self._lock = threading.Lock()
 
@@ -87,41 +76,39 @@ class ParquetPictures(EncodedPictures):
         file = int(np.searchsorted(self._file_starts, position, side="right")) - 1
         return f"picture {position} (row {position - self._file_starts[file]} of {self._files[file]})"
 
-    def encoded(self, positions: Iterable[int]) -> Iterator[bytes]:
-        """The `bytes` of each row's picture."""
-        for position in positions:
-            group = int(np.searchsorted(self._starts, position, side="right")) - 1
-            with self._lock:
-                data = self._rows(group)[position - int(self._starts[group])]
-            if data is None:
-                raise InputError(f"{self.where(position)} has no bytes, only a path or nothing: embed the pictures")
-            yield data
+    def encoded(self, position: int) -> bytes:
+        """The `bytes` of the row's picture."""
+        group = int(np.searchsorted(self._starts, position, side="right")) - 1
+        with self._lock:
+            data = self._rows(group)[position - int(self._starts[group])]
+        if data is None:
+            raise InputError(f"{self.where(position)} has no bytes, only a path or nothing: embed the pictures")
+        return data
 
-    def _rows(self, group: int) -> _Spool | list[bytes | None]:
+    def _rows(self, group: int) -> _Rows:
         """All pictures of a row group, from the cache if they are there."""
         if group in self._held:
             self._held.move_to_end(group)
-            return self._held[group][0]
+            return self._held[group]
         file, number = self._groups[group]
         try:
             reader = self._reader(file)
-            claimed = reader.metadata.row_group(number).total_byte_size
-            rows, size = _hold(self._batches(reader, file, number), 0 if claimed > _GROUP_BYTES else _GROUP_BYTES)
+            rows = _Rows(self._batches(reader, file, number))
         except InputError:
             raise
         except (OSError, ValueError, NotImplementedError) as error:  # pyarrow's own errors are kinds of these
             raise InputError(f"row group {number} of {self._files[file]} cannot be read: {one_line(error)}") from error
-        self._held[group] = (rows, size)
+        self._held[group] = rows
         self._forget_oldest()
         return rows
 
     def _forget_oldest(self) -> None:
         """Keep what was used last: a few row groups on disk, and in memory as many as fit, but always one."""
-        on_disk = [group for group, (rows, _) in self._held.items() if isinstance(rows, _Spool)]
+        on_disk = [group for group, rows in self._held.items() if rows.n_bytes > _GROUP_BYTES]
         in_memory = [group for group in self._held if group not in on_disk]
         for group in on_disk[:-_MOST_SPOOLS]:
             del self._held[group]
-        while len(in_memory) > 1 and sum(self._held[group][1] for group in in_memory) > _CACHE_BYTES:
+        while len(in_memory) > 1 and sum(self._held[group].n_bytes for group in in_memory) > _CACHE_BYTES:
             del self._held[in_memory.pop(0)]
 
     def _reader(self, file: int) -> Any:
@@ -143,7 +130,7 @@ class ParquetPictures(EncodedPictures):
         most, n_bytes = max(_COPIES_ANYWAY, _MOST_COPIES * claimed), 0
         for batch in reader.iter_batches(batch_size=rows, row_groups=[group], columns=columns):
             found = batch.column(0).field("bytes").to_pylist()
-            n_bytes += _n_bytes(found)
+            n_bytes += sum(len(data) for data in found if data is not None)
             if n_bytes > most:
                 raise InputError(
                     f"row group {group} of {self._files[file]} holds {claimed} bytes and unpacks to more than {most}: "
@@ -152,36 +139,17 @@ class ParquetPictures(EncodedPictures):
             yield found
 
 
-def _n_bytes(rows: list[bytes | None]) -> int:
-    return sum(len(data) for data in rows if data is not None)
-
-
-def _hold(batches: Iterator[list[bytes | None]], most: int) -> tuple[_Spool | list[bytes | None], int]:
-    """Rows in memory and their bytes or, where these are more than `most`, on disk, with an index in memory."""
-    held: list[bytes | None] = []
-    size = 0
-    for batch in batches:
-        held += batch
-        size += _n_bytes(batch)
-        if size > most:
-            return _Spool(itertools.chain([held], batches)), 0
-    return held, size
-
-
-class _Spool:
-    """Byte strings in a temporary file, read back by number."""
+class _Rows:
+    """Byte strings by number, in memory or, beyond `_GROUP_BYTES`, in a temporary file."""
 
     def __init__(self, batches: Iterable[list[bytes | None]]) -> None:
-        self._file = tempfile.TemporaryFile(prefix="shiftlens-")  # noqa: SIM115 - open as long as this object lives
+        self._file = tempfile.SpooledTemporaryFile(_GROUP_BYTES, prefix="shiftlens-")  # noqa: SIM115 - lives as long
+        self.n_bytes = 0
         places: list[tuple[int, int]] = []
-        end = 0
         for batch in batches:
             for data in batch:
-                places.append((end, -1 if data is None else len(data)))
-                if data is not None:
-                    self._file.write(data)
-                    end += len(data)
-        self._file.flush()
+                places.append((self.n_bytes, -1 if data is None else len(data)))
+                self.n_bytes += self._file.write(data or b"")
         self._places = np.array(places, dtype=np.int64)
 
     def __getitem__(self, row: int) -> bytes | None:
@@ -201,12 +169,6 @@ def open_parquet(path: Path, split: str) -> Source:
 
     Files called `train-*`, `test-*` or `validation-*` (or in a folder of such a name) are that split; without a test
     split the validation split serves. Labels are read at once (8 bytes a picture), pictures when asked for.
-
-    Raises
-    ------
-    InputError
-        A missing path or package, no parquet files, no picture or label column, labels that are not whole numbers, more
-        rows than pictures could be in the files.
     """
     if kind_of(path) == "nothing":
         raise InputError(f"parquet path {path} does not exist")
@@ -241,12 +203,11 @@ def open_parquet(path: Path, split: str) -> Source:
         except (OSError, ValueError, NotImplementedError) as error:
             raise InputError(f"{file} cannot be read as parquet: {one_line(error)}") from error
     everything = np.concatenate(labels)
-    chosen = np.arange(len(everything), dtype=np.int64) if whole else None
-    return Source(ParquetPictures(files, column, group_rows), everything, names, chosen)
+    return Source(ParquetPictures(files, column, group_rows), everything, names, whole)
 
 
 def _parquet_files(folder: Path) -> list[Path]:
-    """All parquet files below a folder, by name; `InputError` if it cannot be listed."""
+    """All parquet files below a folder, by name."""
     entries_of(folder)  # rglob passes over what it may not list, and finds nothing there
     visible = (file for file in folder.rglob("*.parquet") if not file.name.startswith("."))
     return sorted(file for file in visible if kind_of(file) == "file")
@@ -264,7 +225,7 @@ def _files_of_split(path: Path, split: str) -> tuple[list[Path], bool]:
             by_split.setdefault(name, []).append(file)
     whole = bool(by_split) and set(by_split) != {"train"}
     if by_split:
-        files = by_split[pick_split(by_split, split, str(path))]
+        files = sorted(file for name in pick_splits(by_split, split, str(path)) for file in by_split[name])
     sets = sorted({_folder_of_set(file) for file in files})
     if len(sets) > 1:
         raise InputError(f"{path} holds several data sets, name one of them: {', '.join(map(str, sets[:4]))}")
@@ -302,7 +263,7 @@ def _labels(reader: Any, file: Path) -> Int64[np.ndarray, " n"]:
 
     schema = reader.schema_arrow
     if "label" not in schema.names:
-        raise InputError(f"{file} has no column label, only {', '.join(schema.names)}")
+        raise InputError(f"{file} has no column label, only {', '.join(schema.names)}; {WITHOUT_LABELS}")
     kind = schema.field("label").type
     if not pa.types.is_integer(kind):
         raise InputError(f"column label of {file} must hold whole numbers, got {kind}")

@@ -53,13 +53,7 @@ def parse_size(size: Size) -> tuple[int, int]:
 
 
 def parse_numbers(what: str, numbers: Numbers) -> tuple[float, ...]:
-    """Read `--mean` or `--std`: one number, or one a channel (`0.5`, `"0.5"`, `"0.48,0.45,0.41"`).
-
-    Raises
-    ------
-    InputError
-        Text that is no number, or no number at all.
-    """
+    """Read `--mean` or `--std`: one number, or one a channel (`0.5`, `"0.5"`, `"0.48,0.45,0.41"`)."""
     parts: Sequence[object]
     if isinstance(numbers, str):
         parts = numbers.split(",")
@@ -128,13 +122,7 @@ class Preprocessing:
             raise unknown_name("interpolation", self.interpolation, INTERPOLATIONS)
 
     def for_channels(self, n_channels: int) -> Preprocessing:
-        """The same with one mean and one std for each of `n_channels`.
-
-        Raises
-        ------
-        InputError
-            It has another number of channels than that.
-        """
+        """The same with one mean and one std for each channel; `InputError` where it has another number of them."""
         if len(self.mean) == n_channels:
             return self
         if len(self.mean) != 1:
@@ -142,18 +130,33 @@ class Preprocessing:
         return replace(self, mean=self.mean * n_channels, std=self.std * n_channels)
 
     def overridden(
-        self, *, mean: Numbers | None = None, std: Numbers | None = None, size: Size | None = None
+        self,
+        *,
+        mean: Numbers | None = None,
+        std: Numbers | None = None,
+        size: Size | None = None,
+        resize: int | None = None,
+        crop: Size | None = None,
+        interpolation: str | None = None,
     ) -> Preprocessing:
-        """The same with what a user said in place of what the model declares.
+        """The same with what a user said in place of what the model declares; `crop` is another word for `size`.
 
         Another size keeps the declared ratio of resized side to cropped side, so that the picture's content stays the
-        same. With `mean` alone or `std` alone the other keeps its value.
+        same, unless `resize` is given. With `mean` alone or `std` alone the other keeps its value.
         """
-        if mean is None and std is None and size is None:
+        if all(given is None for given in (mean, std, size, resize, crop, interpolation)):
             return self
+        if size is not None and crop is not None and parse_size(size) != parse_size(crop):
+            raise InputError(f"the input is what is cropped: got input size {size!r} and crop {crop!r}, give one")
+        size = crop if size is None else size
         new_size = self.size if size is None else parse_size(size)
-        resize = self.resize
-        if size is not None and self.resize is not None and self.size is not None and new_size is not None:
+        if resize is not None and new_size is None:
+            raise InputError(f"resize {resize} needs an input size (crop): what is cut out of the resized image")
+        if resize is not None and new_size is not None and resize < min(new_size):
+            raise InputError(f"resize must be at least {min(new_size)}, the side that is cut out; got {resize}")
+        if resize is not None or size is None or self.resize is None or self.size is None or new_size is None:
+            resize = self.resize if resize is None else resize
+        else:
             resize = round(self.resize * min(new_size) / min(self.size))
         new_mean = self.mean if mean is None else parse_numbers("mean", mean)
         new_std = self.std if std is None else parse_numbers("std", std)
@@ -162,20 +165,15 @@ class Preprocessing:
             new_mean = new_mean[:1] if len(set(new_mean)) == 1 else new_mean
             new_std = new_std[:1] if len(set(new_std)) == 1 else new_std
         declared = self.declared or mean is not None or std is not None
-        return replace(self, mean=new_mean, std=new_std, size=new_size, resize=resize, declared=declared)
+        kind = interpolation or self.interpolation
+        return replace(
+            self, mean=new_mean, std=new_std, size=new_size, resize=resize, interpolation=kind, declared=declared
+        )
 
     def normalise(self, images: Shaped[Tensor, "*axes"]) -> Float[Tensor, "n c h w"]:
-        """Turn uint8 pictures [n, c, h, w] into the model's input, `(images / 255 - mean) / std`.
+        """Turn uint8 images [n, c, h, w] into the model's input, `(images / 255 - mean) / std`, float32, same device.
 
-        Returns
-        -------
-        Tensor
-            float32 [n, c, h, w], on the pictures' device.
-
-        Raises
-        ------
-        InputError
-            Not uint8 [n, c, h, w], or another number of channels than `mean` has.
+        `InputError`: not uint8 [n, c, h, w], or another number of channels than `mean` has.
         """
         if images.dtype != torch.uint8 or images.ndim != 4:
             raise InputError(f"expected uint8 pictures [n, c, h, w], got {images.dtype} {list(images.shape)}")

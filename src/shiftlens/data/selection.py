@@ -6,17 +6,36 @@ library can change: the same images on every machine, with every NumPy version.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Int64, UInt64
 
 from shiftlens.errors import InputError
 
-SPLITS = ("train", "test")
+SPLITS = ("train", "test", "all")
 
 # One stream each, so that the images picked by a limit do not depend on who was held out, and the other way round.
 _SPLIT_STREAM = 1
 _LIMIT_STREAM = 2
 _TEST_PART = 5  # one in five is held out
+
+
+def positions_in(asked: Any, n: int) -> Int64[np.ndarray, " k"]:
+    """Positions in a set of `n` images: whole numbers, negative ones from the end, a slice, or one truth value each."""
+    if isinstance(asked, slice):
+        return np.arange(n, dtype=np.int64)[asked]
+    positions = np.asarray(asked)
+    if positions.dtype == np.bool_ and positions.shape == (n,):
+        return np.flatnonzero(positions).astype(np.int64)
+    if positions.ndim != 1 or (positions.size and positions.dtype.kind not in "iu"):
+        found = f"shape {positions.shape} of {positions.dtype}"
+        raise InputError(f"positions must be a list of whole numbers, got {found}")
+    positions = positions.astype(np.int64)
+    bad = (positions < -n) | (positions >= n)
+    if bad.any():
+        raise IndexError(f"position {positions[bad][0]} of a set of {n} pictures")
+    return np.where(positions < 0, positions + n, positions)
 
 
 def scrambled(positions: Int64[np.ndarray, " n"], seed: int) -> UInt64[np.ndarray, " n"]:
@@ -48,23 +67,10 @@ def _ranks(labels: Int64[np.ndarray, " n"], keys: UInt64[np.ndarray, " n"]) -> t
 def stratified_order(
     labels: Int64[np.ndarray, " n"], index: Int64[np.ndarray, " n"], seed: int = 0
 ) -> Int64[np.ndarray, " n"]:
-    """An order of the images in which every beginning holds the classes in about their true shares.
+    """Positions 0 to n - 1 in an order of which every beginning holds the classes in about their true shares.
 
-    Image number `r` of the `m` of its class stands at `(r + 1/2) / m`; ties are broken by the shuffle.
-
-    Parameters
-    ----------
-    labels
-        Class of each image.
-    index
-        Position of each image in its source; decides the shuffle within a class.
-    seed
-        Which shuffle.
-
-    Returns
-    -------
-    Int64[np.ndarray, " n"]
-        Positions 0 to n - 1, each once.
+    Image number `r` of the `m` of its class stands at `(r + 1/2) / m`; ties are broken by the shuffle, which `seed` and
+    each image's position in its source (`index`) decide.
     """
     keys = scrambled(index, 2**32 * _LIMIT_STREAM + seed)
     rank, size = _ranks(labels, keys)
@@ -72,19 +78,9 @@ def stratified_order(
 
 
 def stratified_split(labels: Int64[np.ndarray, " n"], split: str, seed: int = 0) -> Int64[np.ndarray, " k"]:
-    """Positions of one part of a source that has no splits: of every class one fifth is `test`, the rest `train`.
+    """Ascending positions of one part of a source without splits: one fifth of every class is `test`, the rest `train`.
 
     A fifth is rounded to the nearest number of images, and is at least one where a class has two or more.
-
-    Returns
-    -------
-    Int64[np.ndarray, " k"]
-        Ascending positions.
-
-    Raises
-    ------
-    InputError
-        The part would be empty: no class has two images.
     """
     rank, size = _ranks(labels, scrambled(np.arange(len(labels), dtype=np.int64), 2**32 * _SPLIT_STREAM + seed))
     held_out = rank < np.where(size > 1, np.maximum((size + _TEST_PART // 2) // _TEST_PART, 1), 0)

@@ -68,25 +68,8 @@ def find_cifar10(data_root: Path | None) -> tuple[str, Path] | None:
 def open_torchvision(name: str, split: str, data_root: Path | None, say: Say, *, root: Path | None = None) -> Source:
     """Open a torchvision set: from a data folder that holds it, else from the cache, downloaded if it is not there.
 
-    In a data folder it may lie directly, as torchvision itself puts it, or in a folder of its name in lower case.
-
-    Parameters
-    ----------
-    name
-        A key of `TORCHVISION_SETS`.
-    split
-        `train` or `test`.
-    data_root
-        Where to look first.
-    say
-        Told before anything is downloaded.
-    root
-        The one folder that holds the set: nothing else is tried and nothing is downloaded.
-
-    Raises
-    ------
-    InputError
-        An unknown set, damaged files, or a download that fails.
+    In a data folder it may lie directly, as torchvision itself puts it, or in a folder of its name in lower case. With
+    `root`, nothing else is tried and nothing is downloaded. `say` is told before a download.
     """
     if name not in TORCHVISION_SETS:
         raise unknown_name("torchvision set", name, TORCHVISION_SETS)
@@ -108,7 +91,8 @@ def _from_cache(name: str, split: str, data_root: Path | None, say: Say) -> Sour
         with FileLock(place / "download.lock"):
             if not _is_there(name, split, place):
                 say(f"downloading {name} with torchvision into {place} (not found in {looked})")
-                _construct(name, split, place, download=True)
+                for part in ("train", "test") if split == "all" else (split,):
+                    _construct(name, part, place, download=True)
     except (OSError, RuntimeError, EOFError) as error:
         if isinstance(error, HTTPError):
             error.close()  # it still holds the connection
@@ -120,6 +104,8 @@ def _from_cache(name: str, split: str, data_root: Path | None, say: Say) -> Sour
 
 def _is_there(name: str, split: str, place: Path) -> bool:
     """Whether a folder holds files of the set; says nothing of their health."""
+    if split == "all":
+        return _is_there(name, "train", place) and _is_there(name, "test", place)
     if name.startswith("CIFAR"):
         import torchvision
 
@@ -132,17 +118,19 @@ def _is_there(name: str, split: str, place: Path) -> bool:
 
 
 def _read(name: str, split: str, place: Path) -> Source:
+    parts = ("train", "test") if split == "all" else (split,)
     try:
-        dataset = _construct(name, split, place, download=False)
+        read = [_construct(name, part, place, download=False) for part in parts]
     except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise InputError(
             f"the {name} files in {place} are incomplete or not the published ones and were not read: {one_line(error)}"
         ) from error
-    labels = as_labels(dataset.targets, len(dataset.data), f"labels of {name}")
-    names = getattr(dataset, "classes", None)
-    whole = np.arange(len(labels), dtype=np.int64)
+    pixels = read[0].data if len(read) == 1 else np.concatenate([np.asarray(each.data) for each in read])
+    targets = np.concatenate([np.asarray(each.targets) for each in read])
+    labels = as_labels(targets, len(pixels), f"labels of {name}")
+    names = getattr(read[0], "classes", None)
     flip = TORCHVISION_SETS[name]
-    return Source(ArrayPictures(dataset.data), labels, None if names is None else distinct(names), whole, flip)
+    return Source(ArrayPictures(pixels), labels, None if names is None else distinct(names), True, flip)
 
 
 def _construct(name: str, split: str, place: Path, *, download: bool) -> Any:

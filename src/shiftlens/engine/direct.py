@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shiftlens.devices import resolve_device
 from shiftlens.engine.folding import fold_batch_norm
-from shiftlens.engine.outcomes import Outcomes
+from shiftlens.engine.outcomes import Chunk, Outcomes, Places, each_of
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.window_evaluator import EnginePath, Mask, in_view
 from shiftlens.engine.workers import Net, Workers, replicas
@@ -27,9 +27,6 @@ from shiftlens.errors import InputError
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid, canvas
-
-Places = tuple[NDArray[np.int64], NDArray[np.int64]]
-"""Windows by image and shift."""
 
 MAX_CANVAS = 2**24
 """Most numbers in the canvases that are held at once (64 MB in float32)."""
@@ -108,41 +105,34 @@ class DirectEvaluator(EnginePath):
         self._by_image = by_image
         self._workers = prepare_nets(model, plan)
 
-    def begin(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
-    ) -> Callable[[], Outcomes]:
+    def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
         """See `WindowEvaluator`; all is done when the results are asked for."""
-        return partial(self._evaluated, images, labels, control, wanted)
+        return partial(self._evaluated, chunk, wanted)
 
-    def _evaluated(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
-    ) -> Outcomes:
-        found = Outcomes.room(len(images), self.grid.n_shifts)
-        c, h, w = images.shape[1:]
+    def _evaluated(self, chunk: Chunk, wanted: Mask) -> Outcomes:
+        found = chunk.room(self.grid.n_shifts)
+        chunk = replace(chunk, state=each_of(chunk.state, lambda values: values.to(self.device)))
+        c, h, w = chunk.images.shape[1:]
         # The canvases of a whole chunk of large images would not fit the memory bound: a few images at a time.
         reach_y, reach_x = self.reach(h, w)
         block = max(1, MAX_CANVAS // (c * (h + 2 * reach_y) * (w + 2 * reach_x)))
         n_done = 0
-        for first in range(0, len(images), block):
+        for first in range(0, len(chunk), block):
             part = slice(first, first + block)
-            for (image, shift), outcomes in self._block(first, images[part], labels[part], control, wanted[part]):
+            for (image, shift), outcomes in self._block(first, chunk.part(part), wanted[part]):
                 found.put((first + image, shift), outcomes)
                 n_done += len(image)
                 if self._tick is not None:
                     self._tick(n_done)
         return found
 
-    def _block(
-        self, first: int, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
-    ) -> Iterator[tuple[Places, Outcomes]]:
+    def _block(self, first: int, chunk: Chunk, wanted: Mask) -> Iterator[tuple[Places, Outcomes]]:
         """The wanted windows of some images, batch by batch; the first of them is number `first` of the chunk."""
-        gather = self._gather(images, control)
-        targets = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(self.device)
+        gather = self._gather(chunk)
 
         def evaluate(net: Net, places: Places) -> tuple[Places, Outcomes]:
-            image = places[0]
-            scores = self.checked_scores(net, (gather(places),), first + image)
-            return places, Outcomes.of(scores, targets[torch.from_numpy(image).to(self.device)])
+            scores = self.checked_scores(net, (gather(places),), first + places[0])
+            return places, self.outcomes(chunk, scores, places)
 
         return self._workers.map(evaluate, self._batches(wanted))
 
@@ -157,20 +147,27 @@ class DirectEvaluator(EnginePath):
                 yield image[batch], shift[batch]
             start = end
 
-    def one(self, image: NDArray[np.uint8], label: int, shift: int, control: str | None) -> Outcomes:
-        """Outcome of one image [c, h, w] under one shift, by its place in the grid; its window is evaluated alone."""
-        window = self._gather(image[None], control)((np.zeros(1, dtype=np.int64), np.array([shift])))
-        return Outcomes.of(self.alone(window), torch.tensor([label], device=self.device))
+    def one(self, chunk: Chunk, shift: int) -> Outcomes:
+        """Outcome of the first image under one shift, by its place in the grid; its window is evaluated alone."""
+        return self.outcome_of(chunk, shift, self.window(chunk, shift))
+
+    def window(self, chunk: Chunk, shift: int) -> Tensor:
+        """The window [1, c, h, w] of the first image under one shift."""
+        return self._gather(chunk)((np.zeros(1, dtype=np.int64), np.array([shift])))
+
+    def outcome_of(self, chunk: Chunk, shift: int, window: Tensor) -> Outcomes:
+        """Outcome of a window in place of that of the first image under one shift."""
+        return self.outcomes(chunk, self.alone(window), (np.zeros(1, dtype=np.int64), np.array([shift])))
 
     def alone(self, window: Tensor) -> Float[Tensor, "1 k"]:
         """Scores of one normalised window [1, c, h, w] by itself."""
         (scores,) = self._workers.map(self.alone_by, [window])
         return scores
 
-    def _gather(self, images: NDArray[np.uint8], control: str | None) -> Callable[[Places], Tensor]:
-        """What cuts the windows at (image, shift) out of some images."""
-        pictures = self.normalised(images, control).to(self.device)
-        return self._occluded(pictures) if control == "occlusion" else self._shifted(pictures)
+    def _gather(self, chunk: Chunk) -> Callable[[Places], Tensor]:
+        """What cuts the windows at (image, shift) out of the images."""
+        pictures = self.normalised(chunk.images, chunk.control).to(self.device)
+        return self._occluded(pictures) if chunk.control == "occlusion" else self._shifted(pictures)
 
     def _shifted(self, pictures: Tensor) -> Callable[[Places], Tensor]:
         h, w = pictures.shape[-2:]

@@ -12,7 +12,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.nn.utils.parametrize import is_parametrized
 
-from shiftlens.engine.shared.refusing import has_hooks
+from shiftlens.engine.shared.reading_nodes import has_hooks
 from shiftlens.engine.shared.tracing import trace_module
 
 _PAIRS: tuple[tuple[type[nn.Module], type[nn.Module]], ...] = (

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shiftlens.engine.shared.cells import Cells
-from shiftlens.engine.shared.operations import Convolution, GlobalPool, Pad, Pool, Step
 from shiftlens.engine.shared.program import Layout, crossing
 from shiftlens.engine.shared.states import Axis, shifted_axis
 from shiftlens.engine.shared.tracing import Trace
 from shiftlens.errors import InputError
+from shiftlens.graph.operations import Convolution, GlobalPool, Pad, Pool, Step
 from shiftlens.shifts import ShiftGrid
 
 MOST_MARGIN = 4096

@@ -12,27 +12,26 @@ The same code runs on a CPU, without recording, which is how it is tested.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shiftlens.devices import number_format, resolve_device
 from shiftlens.engine.direct import prepare_module
 from shiftlens.engine.fusing import can_fuse, fuse_relu
-from shiftlens.engine.outcomes import Outcomes
+from shiftlens.engine.outcomes import Chunk, Outcomes, Places, each_of, rows_of, tensors_of
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.window_evaluator import EnginePath, Mask, finite, in_view, refuse_not_finite
 from shiftlens.errors import ModelOutputError
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid, canvas
-from shiftlens.tasks.classification import CLASSIFICATION
+from shiftlens.tasks.task import row_types
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +39,9 @@ MAX_NUMBERS = 2**28
 """Most numbers in the canvases that the device holds at once (1 GB in float32)."""
 WARMING = 2
 """Batches before one is recorded: libraries choose their ways and take their memory in the first."""
+
+FINITE = "finite"
+"""The row that says which windows had finite scores."""
 
 Net = Callable[[Tensor], Any]
 
@@ -88,39 +90,38 @@ class DeviceEvaluator(EnginePath):
         self.record = record and self.device.type == "cuda"
         with number_format(plan.dtype, self.device):
             self._net = net_on_device(model, plan) if net is None else net
-        self._tracks: dict[tuple[tuple[int, ...], bool], _Track] = {}
+        self._tracks: dict[Hashable, _Track] = {}
 
-    def begin(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
-    ) -> Callable[[], Outcomes]:
+    def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
         """See `WindowEvaluator`."""
-        targets = torch.from_numpy(np.array(labels, dtype=np.int64))
-        flights = self._launched(self.normalised(images, control), targets, wanted, control == "occlusion")
+        launched = self._launched(chunk, wanted)
 
         def finish() -> Outcomes:
-            found = Outcomes.room(len(images), self.grid.n_shifts)
-            for flight in flights:
-                good, outcomes = flight.landed()
-                refuse_not_finite(good, flight.image)
-                found.put((flight.image, flight.shift), outcomes)
+            found = chunk.room(self.grid.n_shifts)
+            for (image, shift), fetched in launched:
+                rows = fetched()
+                refuse_not_finite(rows.pop(FINITE), image)
+                found.put((image, shift), rows)
             if self._tick is not None:
                 self._tick(wanted.size)
             return found
 
         return finish
 
-    def _launched(self, pictures: Tensor, targets: Tensor, wanted: Mask, occluded: bool) -> list[_Flight]:
+    def _launched(self, chunk: Chunk, wanted: Mask) -> list[tuple[Places, Callable[[], Outcomes]]]:
         """All wanted windows on their way, a few images at a time where their canvases would not fit."""
+        shapes = [tuple(values.shape[1:]) for values in tensors_of(chunk.state)]
+        key = (chunk.images.shape[1:], chunk.control == "occlusion", id(chunk.task), *shapes)
         while True:
             try:
                 with number_format(self.plan.dtype, self.device), torch.no_grad():
-                    key = (tuple(pictures.shape[1:]), occluded)
                     if key not in self._tracks:
-                        self._tracks[key] = _Track(self, pictures, occluded)
+                        self._tracks[key] = _Track(self, chunk)
                     track = self._tracks[key]
                     return [
-                        track.launch(first, pictures[first : first + track.block], targets, wanted)
-                        for first in range(0, len(pictures), track.block)
+                        track.launch(first, chunk.part(part), wanted[part])
+                        for first in range(0, len(chunk), track.block)
+                        for part in (slice(first, first + track.block),)
                     ]
             except torch.OutOfMemoryError:
                 if self.size == 1:
@@ -141,45 +142,34 @@ class DeviceEvaluator(EnginePath):
         return self.expected_scores(self._net, self.as_input(batch))
 
 
-@dataclass(frozen=True)
-class _Flight:
-    """Windows whose outcomes are on their way to the host; places in the chunk and in the grid."""
-
-    image: NDArray[np.int64]
-    shift: NDArray[np.int64]
-    arrays: tuple[Tensor, ...]
-    arrived: torch.cuda.Event | None
-
-    def landed(self) -> tuple[NDArray[np.bool_], Outcomes]:
-        """Wait for them: which of the windows had finite scores, and the outcomes."""
-        if self.arrived is not None:
-            self.arrived.synchronize()
-        finite, prediction, loss, confidence, margin = (array.numpy() for array in self.arrays)
-        return finite, Outcomes(prediction=prediction.astype(np.int64), loss=loss, confidence=confidence, margin=margin)
-
-
 class _Track:
-    """Buffers of fixed shape for pictures of one size, and the batch that runs over them again and again."""
+    """Buffers of fixed shape for images of one size, and the batch that runs over them again and again."""
 
-    def __init__(self, owner: DeviceEvaluator, pictures: Tensor, occluded: bool) -> None:
-        self._owner, self._occluded = owner, occluded
+    def __init__(self, owner: DeviceEvaluator, chunk: Chunk) -> None:
+        self._owner, self._task, self._occluded = owner, chunk.task, chunk.control == "occlusion"
         grid, device, dtype = owner.grid, owner.device, owner.dtype
-        n, c, self._h, self._w = pictures.shape
-        self._reach = (0, 0) if occluded else owner.reach(self._h, self._w)
+        n, c, self._h, self._w = chunk.images.shape
+        self._reach = (0, 0) if self._occluded else owner.reach(self._h, self._w)
         high, wide = self._h + 2 * self._reach[0], self._w + 2 * self._reach[1]
         self.block = max(1, min(n, MAX_NUMBERS // (c * high * wide)))
         self._n_shifts, self._size = grid.n_shifts, owner.size
         room = -(-self.block * self._n_shifts // self._size) * self._size
         whole: dict[str, Any] = {"dtype": torch.int64, "device": device}
         self._canvas = torch.zeros(self.block, high, wide, c, dtype=dtype, device=device)
-        self._targets = torch.zeros(self.block, **whole)
+        self._state = each_of(
+            chunk.state, lambda v: torch.zeros(self.block, *v.shape[1:], dtype=v.dtype, device=device)
+        )
         self._windows = torch.zeros(room, **whole)
         self._at = torch.zeros(1, **whole)
         self._lane = torch.arange(self._size, **whole)
-        exact = torch.float64 if dtype == torch.float64 else torch.float32
-        kinds = (torch.bool, torch.int32, exact, torch.float16, exact)
-        self._found = tuple(torch.zeros(room, dtype=kind, device=device) for kind in kinds)
-        if occluded:
+        self._found = {FINITE: torch.zeros(room, dtype=torch.bool, device=device)}
+        self._shapes, self._sums = chunk.row_shapes(), chunk.room(0).sums
+        for name, kind in row_types(self._task).items():
+            # Numbers of a float64 net are rounded on the host.
+            kept = dtype if dtype == torch.float64 and kind == np.float32 else getattr(torch, kind.name)
+            shape = self._shapes[name] if name in self._sums else (room, *self._shapes[name])
+            self._found[name] = torch.zeros(shape, dtype=kept, device=device)
+        if self._occluded:
             self._stays = tuple(
                 torch.from_numpy(in_view(shifts, size)).to(device)
                 for shifts, size in ((grid.dys, self._h), (grid.dxs, self._w))
@@ -187,34 +177,41 @@ class _Track:
             self._empty = torch.tensor(owner.values, dtype=torch.float32, device=device).to(dtype)
         else:
             self._starts = tuple(torch.from_numpy(start).to(device) for start in owner.starts(self._h, self._w))
+        self._moved = torch.from_numpy(owner.moved(chunk)).to(device) if self._task.needs_shifts else None
         self._nx = grid.shape[1]
         self._graph: torch.cuda.CUDAGraph | None = None
         self._fresh = True
 
-    def launch(self, first: int, pictures: Tensor, targets: Tensor, wanted: NDArray[np.bool_]) -> _Flight:
-        """Start on the wanted windows [image, shift] of pictures that are `first` and following of the chunk."""
-        n = len(pictures)
-        image, shift = np.nonzero(wanted[first : first + n])
-        if not len(image):
-            return _Flight(image, shift, tuple(torch.empty(0, dtype=f.dtype) for f in self._found), None)
-        wide = pictures if self._occluded else canvas(pictures, *self._reach, self._owner.fill.rule, self._owner.values)
-        self._send(wide.to(self._canvas.dtype).permute(0, 2, 3, 1), self._canvas)
-        self._send(targets[first : first + n], self._targets)
-        n_batches = -(-len(image) // self._size)
-        windows = np.zeros(n_batches * self._size, dtype=np.int64)
-        windows[: len(image)] = image * self._n_shifts + shift
-        windows[len(image) :] = windows[len(image) - 1]
-        self._send(torch.from_numpy(windows), self._windows)
-        self._at.zero_()
-        try:
-            self._run(n_batches)
-        except ModelOutputError as error:
-            places = error.positions or tuple(range(first, first + n))
-            raise ModelOutputError(str(error), places) from error
-        arrays, arrived = self._fetched(len(image))
-        return _Flight(image + first, shift, arrays, arrived)
+    def launch(self, first: int, chunk: Chunk, wanted: Mask) -> tuple[Places, Callable[[], Outcomes]]:
+        """Start on the wanted windows [image, shift] of images that are `first` and following of the whole chunk.
 
-    def _run(self, n_batches: int) -> None:
+        Returns their places in that, and what waits for their rows.
+        """
+        image, shift = np.nonzero(wanted)
+        for name in self._sums:
+            self._found[name].zero_()
+        if len(image):
+            wide = self._owner.normalised(chunk.images, chunk.control)
+            if not self._occluded:
+                wide = canvas(wide, *self._reach, self._owner.fill.rule, self._owner.values)
+            self._send(wide.to(self._canvas.dtype).permute(0, 2, 3, 1), self._canvas)
+            for values, room in zip(tensors_of(chunk.state), tensors_of(self._state), strict=True):
+                self._send(values, room)
+            windows = np.full(-(-len(image) // self._size) * self._size, image[-1] * self._n_shifts + shift[-1])
+            windows[: len(image)] = image * self._n_shifts + shift
+            self._send(torch.from_numpy(windows), self._windows)
+            self._at.zero_()
+            try:
+                self._run(len(image))
+            except ModelOutputError as error:
+                places = error.positions or tuple(range(first, first + len(chunk)))
+                raise ModelOutputError(str(error), places) from error
+        return (image + first, shift), self._fetched(len(image))
+
+    def _run(self, n_windows: int) -> None:
+        n_batches, n_last = divmod(n_windows, self._size)
+        if n_last and not self._sums:
+            n_batches, n_last = n_batches + 1, 0  # filled up with a window that is there already
         done = 0
         if self._owner.record and self._fresh:
             done = min(WARMING, n_batches)
@@ -227,6 +224,8 @@ class _Track:
                 self._graph.replay()
             else:
                 self._batch()
+        if n_last:
+            self._batch(n_last)
 
     def _warm(self, n_batches: int) -> None:
         """On another stream, as recording asks for."""
@@ -252,15 +251,21 @@ class _Track:
             return
         self._graph = graph
 
-    def _batch(self) -> None:
+    def _batch(self, n: int | None = None) -> None:
         """The next batch: which windows, what is in them, what the net says, and where that goes."""
-        place = self._at + self._lane
+        place = self._at + self._lane[:n]
         window = self._windows[place]
         image, shift = window // self._n_shifts, window % self._n_shifts
         scores = self._owner.scores(self._gathered(image, shift))
-        found = (finite(scores), *CLASSIFICATION.outcome(scores, None, self._targets[image]).values())
-        for room, values in zip(self._found, found, strict=True):
-            room.index_copy_(0, place, values.to(room.dtype))
+        moved = None if self._moved is None else self._moved[shift]
+        state = each_of(self._state, lambda values: values[image])
+        rows = rows_of(self._task, self._shapes, scores, state, moved)
+        for name, values in (FINITE, finite(scores)), *rows.items():
+            room = self._found[name]
+            if name in self._sums:
+                room += values.to(room.dtype)
+            else:
+                room.index_copy_(0, place, values.to(room.dtype))
         self._at += self._size
 
     def _gathered(self, image: Tensor, shift: Tensor) -> Tensor:
@@ -276,20 +281,27 @@ class _Track:
 
     def _send(self, what: Tensor, room: Tensor) -> None:
         """To the front of a buffer on the device, without waiting."""
-        if room.device.type == "cuda":
+        if room.is_cuda and not what.is_cuda:
             what = what.contiguous().pin_memory()
         room[: len(what)].copy_(what, non_blocking=True)
 
-    def _fetched(self, n: int) -> tuple[tuple[Tensor, ...], torch.cuda.Event | None]:
-        """The first `n` outcomes, copied to the host without waiting, and what says when they are there.
+    def _fetched(self, n: int) -> Callable[[], Outcomes]:
+        """Copy the first `n` rows and the sums to the host without waiting; the returned function waits for them.
 
         On the stream that computes: half a megabyte a chunk takes it a thirtieth of a millisecond.
         """
-        if self._at.device.type != "cuda":
-            return tuple(room[:n].to("cpu", copy=True) for room in self._found), None
-        arrays = tuple(torch.empty(n, dtype=room.dtype, pin_memory=True) for room in self._found)
-        for array, room in zip(arrays, self._found, strict=True):
-            array.copy_(room[:n], non_blocking=True)
-        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch says no types here
-        arrived.record()
-        return arrays, arrived
+        on_gpu = self._at.is_cuda
+        host = {}
+        for name, values in self._found.items():
+            rows = values if name in self._sums else values[:n]
+            host[name] = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=on_gpu).copy_(rows, non_blocking=True)
+        arrived = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]  # torch says no types here
+        if arrived is not None:
+            arrived.record()
+
+        def wait() -> Outcomes:
+            if arrived is not None:
+                arrived.synchronize()
+            return Outcomes(self._task, {name: values.numpy() for name, values in host.items()})
+
+        return wait

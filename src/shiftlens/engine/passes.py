@@ -13,19 +13,20 @@ from torch import Tensor
 from shiftlens.devices import resolve_device
 from shiftlens.engine.direct import DirectEvaluator
 from shiftlens.engine.on_device import DeviceEvaluator
-from shiftlens.engine.outcomes import Outcomes
+from shiftlens.engine.outcomes import Chunk, Outcomes, Places
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.shared.dedup import DedupEvaluator
-from shiftlens.engine.window_evaluator import EnginePath, Mask, WindowEvaluator, in_view
+from shiftlens.engine.window_evaluator import EnginePath, Mask, Pass, WindowEvaluator, in_view
 from shiftlens.errors import ModelOutputError
 from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.tasks.task import MARGIN, has_sums
 
 SETTLING_BATCH = 256
 """Windows in a float32 batch that settles near ties on a GPU; given fewer at a time, it is mostly idle."""
 
 
-class BlankOnce(WindowEvaluator):
+class BlankOnce(Pass):
     """Evaluates the blank image once for each image size; all other windows go to the evaluator inside.
 
     Parameters
@@ -39,26 +40,36 @@ class BlankOnce(WindowEvaluator):
     def __init__(self, inside: WindowEvaluator, path: EnginePath) -> None:
         if path.values is None:
             raise ValueError(f"fill {path.fill.name} is no constant: no window is blank")
-        self._inside, self._path, self.grid = inside, path, inside.grid
+        super().__init__(inside)
+        self._path = path
         self._values = torch.tensor(path.values)[:, None, None]
         self._scores: dict[tuple[int, int], Tensor] = {}
 
-    def begin(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
-    ) -> Callable[[], Outcomes]:
+    def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
         """See `WindowEvaluator`."""
-        blank = wanted & np.stack([self._blank(image, control) for image in images])
-        finish = self._inside.begin(images, labels, control, wanted & ~blank)
+        blank = wanted & np.stack([self._blank(image, chunk.control) for image in chunk.images])
+        finish = self._inside.begin(chunk, wanted & ~blank)
 
         def finished() -> Outcomes:
             found = finish()
             if blank.any():
                 image, shift = np.nonzero(blank)
-                scores = self._blank_scores(images.shape[1:]).expand(len(images), -1)
-                found.put((image, shift), Outcomes.of(scores, torch.from_numpy(np.array(labels))).chosen(image))
+                self._put(found, chunk, (image, shift))
             return found
 
         return finished
+
+    def _put(self, found: Outcomes, chunk: Chunk, places: Places) -> None:
+        """Rows of the blank windows: one an image where they depend on nothing else."""
+        scores, (image, shift) = self._blank_scores(chunk.images.shape[1:]), places
+        if not (chunk.task.needs_shifts or has_sums(chunk.task)):
+            every = np.arange(len(chunk))
+            found.put(places, self.outcomes(chunk, scores.expand(len(chunk), -1), (every, every * 0)).chosen(image))
+            return
+        for start in range(0, len(image), self._path.plan.batch_size):
+            batch = slice(start, start + self._path.plan.batch_size)
+            part = image[batch], shift[batch]
+            found.put(part, self.outcomes(chunk, scores.expand(len(part[0]), -1), part))
 
     def _blank(self, image: NDArray[np.uint8], control: str | None) -> Mask:
         """Which windows [shift] show nothing but fill: no row, or no column, that differs from it is in view."""
@@ -84,25 +95,23 @@ class BlankOnce(WindowEvaluator):
         return self._scores[h, w]
 
 
-class Settled(WindowEvaluator):
+class Settled(Pass):
     """Evaluates windows by one evaluator, and those whose margin is below `doubt` by an exact one as well."""
 
     def __init__(self, rounded: WindowEvaluator, exact: WindowEvaluator, doubt: float) -> None:
-        self._rounded, self._exact, self._doubt, self.grid = rounded, exact, doubt, rounded.grid
+        super().__init__(rounded)
+        self._exact, self._doubt = exact, doubt
 
-    def begin(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
-    ) -> Callable[[], Outcomes]:
+    def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
         """See `WindowEvaluator`."""
-        finish = self._rounded.begin(images, labels, control, wanted)
+        finish = self._inside.begin(chunk, wanted)
 
         def settled() -> Outcomes:
             found = finish()
-            near = wanted & (found["margin"] < self._doubt)
+            near = wanted & (found[MARGIN] < self._doubt)
             if near.any():
                 image, shift = np.nonzero(near)
-                exact = self._exact.begin(images, labels, control, near)()
-                found.put((image, shift), exact.chosen((image, shift)))
+                found.put((image, shift), self._exact.begin(chunk, near)().chosen((image, shift)))
             return found
 
         return settled

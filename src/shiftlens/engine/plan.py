@@ -1,13 +1,12 @@
-"""What crosses the engine's door: the plan of a sweep, the result of a chunk, and the evaluator between them."""
+"""What crosses the engine's door: the plan of a sweep, and the result of a chunk."""
 
 from __future__ import annotations
 
 import json
 import math
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Protocol
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from shiftlens.errors import StoreError
@@ -88,28 +87,7 @@ class Plan:
         return plan
 
 
-@dataclass(frozen=True)
-class ChunkResult:
-    """What one chunk of images gave: arrays [image, dy, dx].
-
-    `prediction` is int64, `loss` float32 (cross-entropy in nats), `confidence` float16 (softmax of the
-    predicted class).
-    """
-
-    prediction: NDArray[np.int64]
-    loss: NDArray[np.float32]
-    confidence: NDArray[np.float16]
-
-
-class Evaluator(Protocol):
-    """A prepared path: chunk of images in, results for every shift out."""
-
-    def __call__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None = None) -> ChunkResult:
-        """Evaluate pictures [n, c, h, w] with labels [n] under every shift of the grid.
-
-        Raises
-        ------
-        ModelOutputError
-            The model raised or gave non-finite scores; `.positions` are the images' places in the chunk.
-        """
-        ...
+ChunkResult = dict[str, NDArray[Any]]
+"""What one chunk of images gave, by variable of the task: arrays [image, dy, dx] or [image, object, dy, dx], or of an
+accumulator the sum over the chunk. As the engine makes them class numbers are int64, floats as the task declares them.
+"""

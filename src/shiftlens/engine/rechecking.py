@@ -10,32 +10,36 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shiftlens.devices import number_format
 from shiftlens.engine.direct import DirectEvaluator
-from shiftlens.engine.outcomes import Outcomes
+from shiftlens.engine.outcomes import Chunk, Outcomes
 from shiftlens.engine.plan import Plan
-from shiftlens.engine.window_evaluator import Mask, WindowEvaluator
+from shiftlens.engine.trial_windows import nudges
+from shiftlens.engine.window_evaluator import Mask, Pass, WindowEvaluator
 from shiftlens.errors import ModelOutputError
+from shiftlens.models.adapting import TaskModel
 from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill
 
 TOLERANCES = {"float32": 1e-3, "float64": 1e-3, "bfloat16": 0.25, "tf32": 0.1}
-"""Largest difference of a loss, relative to 1 + the loss, that the number format explains."""
+"""Largest difference of a number, relative to 1 + the number, that the number format explains."""
 
 
-class Rechecked(WindowEvaluator):
+class Rechecked(Pass):
     """Compares one window of each chunk, drawn by the chunk's content, with the untouched module.
 
-    Finishing a chunk raises `ModelOutputError` where its numbers are not the module's; it names the image, the shift
-    and both losses.
+    Finishing a chunk raises `ModelOutputError` where its numbers are not the module's (`Task.disagreement`); it names
+    the image, the shift and both answers.
     """
 
     def __init__(self, inside: WindowEvaluator, model: Model, plan: Plan, fill: Fill) -> None:
-        self._inside, self._model, self._plan, self._fill, self.grid = inside, model, plan, fill, inside.grid
+        super().__init__(inside)
+        self._model, self._plan, self._fill = model, plan, fill
 
     @cached_property
     def _alone(self) -> DirectEvaluator:
@@ -45,35 +49,49 @@ class Rechecked(WindowEvaluator):
             plain = replace(plain, dtype="float64")
         return DirectEvaluator(self._model, plain, self.grid, self._fill)
 
-    def begin(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
-    ) -> Callable[[], Outcomes]:
+    def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
         """See `WindowEvaluator`."""
-        finish = self._inside.begin(images, labels, control, wanted)
+        finish = self._inside.begin(chunk, wanted)
 
         def checked() -> Outcomes:
             found = finish()
-            self._check(found, images, labels, control)
+            self._check(found, chunk)
             return found
 
         return checked
 
-    def _check(
-        self, found: Outcomes, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None
-    ) -> None:
-        draw = np.random.default_rng(zlib.crc32(np.ascontiguousarray(images[0]).tobytes()) + len(images))
-        image, shift = int(draw.integers(len(images))), int(draw.integers(self.grid.n_shifts))
+    def _rounding_decides(self, chunk: Chunk, shift: int, exact: dict[str, NDArray[Any]]) -> bool:
+        """Whether changes of the window as small as rounding change what the module alone answers."""
+        window = self._alone.window(chunk, shift)
+        for each in nudges(window):
+            again = _first(self._alone.outcome_of(chunk, shift, each))
+            if chunk.task.disagreement(again, exact, TOLERANCES[self._plan.dtype]) is not None:
+                return True
+        return False
+
+    def _check(self, found: Outcomes, chunk: Chunk) -> None:
+        draw = np.random.default_rng(zlib.crc32(np.ascontiguousarray(chunk.images[0]).tobytes()) + len(chunk))
+        image, shift = int(draw.integers(len(chunk))), int(draw.integers(self.grid.n_shifts))
+        one = chunk.part(slice(image, image + 1))
         with number_format("float32", self._alone.device):
-            exact = self._alone.one(images[image], int(labels[image]), shift, control)
-        loss, prediction = float(found["loss"][image, shift]), int(found["prediction"][image, shift])
-        allowed = TOLERANCES[self._plan.dtype] * (1 + float(exact["loss"][0]))
-        same_class = prediction == exact["prediction"][0] or exact["margin"][0] <= 2 * allowed
-        if abs(loss - float(exact["loss"][0])) <= allowed and same_class:
-            return
+            prepared = self._alone.prepared(one)
+            exact = _first(self._alone.one(prepared, shift))
+            rows = {name: found[name][image, shift] for name in exact}
+            tolerance = TOLERANCES[self._plan.dtype]
+            why = chunk.task.disagreement(rows, exact, tolerance)
+            if why is None:
+                return
+            reorders = isinstance(self._model, TaskModel) and self._model.compared is not None
+            if reorders and self._rounding_decides(prepared, shift, exact):
+                return
         iy, ix = divmod(shift, self.grid.shape[1])
         raise ModelOutputError(
-            f"under the shift ({self.grid.dxs[ix]}, {self.grid.dys[iy]}) the sweep found class {prediction} and a loss "
-            f"of {loss:.4f}, the module alone class {exact['prediction'][0]} and {exact['loss'][0]:.4f}: its answer "
-            "changes from call to call or with the other images of a batch (try --batch-size 1 at another path), met",
+            f"under the shift ({self.grid.dxs[ix]}, {self.grid.dys[iy]}) the sweep found {why[0]}, the module alone "
+            f"{why[1]}: its answer changes from call to call or with the other images of a batch (try --batch-size 1 "
+            "at another path), met",
             (image,),
         )
+
+
+def _first(outcomes: Outcomes) -> dict[str, NDArray[Any]]:
+    return {name: values[0] for name, values in outcomes.windows.items()}

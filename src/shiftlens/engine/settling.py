@@ -13,12 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shiftlens.engine.budget import Budget
-from shiftlens.engine.checking import spread_shifts
 from shiftlens.engine.direct import DirectEvaluator
+from shiftlens.engine.outcomes import Chunk
 from shiftlens.engine.plan import Plan
+from shiftlens.engine.trial_windows import spread_shifts
 from shiftlens.engine.window_evaluator import WindowEvaluator
 from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.tasks.classification import CLASSIFICATION
+from shiftlens.tasks.task import MARGIN, Task
 
 DOUBT = 1.5
 """A margin is in doubt below so many root mean squares of what bfloat16 does to margins."""
@@ -31,7 +34,13 @@ WINDOWS = 64
 
 
 def doubtful_margin(
-    model: Model, plan: Plan, images: NDArray[np.uint8], grid: ShiftGrid, fill: Fill, budget: Budget
+    model: Model,
+    plan: Plan,
+    images: NDArray[np.uint8],
+    grid: ShiftGrid,
+    fill: Fill,
+    budget: Budget,
+    task: Task = CLASSIFICATION,
 ) -> float:
     """The margin, in units of the scores, below which a prediction of a bfloat16 plan is in doubt; 0 if none is.
 
@@ -51,14 +60,17 @@ def doubtful_margin(
     for image in images[:IMAGES]:
         if margins and budget.over():
             break
-        margins.append(margins_of(exact, image[None], shift))
-        changes.append(margins_of(rounded, image[None], shift) - margins[-1])
+        margins.append(margins_of(exact, image[None], shift, task))
+        changes.append(margins_of(rounded, image[None], shift, task) - margins[-1])
     in_doubt = DOUBT * float(np.sqrt(np.mean(np.square(changes))))
     return min(in_doubt, float(np.quantile(margins, LARGEST_SHARE)))
 
 
-def margins_of(evaluator: WindowEvaluator, images: NDArray[np.uint8], shift: NDArray[np.int64]) -> NDArray[np.float32]:
+def margins_of(
+    evaluator: WindowEvaluator, images: NDArray[np.uint8], shift: NDArray[np.int64], task: Task = CLASSIFICATION
+) -> NDArray[np.float32]:
     """Margins [n, shifts] of images [n, c, h, w] under some shifts, by their places in the grid."""
     wanted = np.zeros((len(images), evaluator.grid.n_shifts), dtype=np.bool_)
     wanted[:, shift] = True
-    return evaluator.begin(images, np.zeros(len(images), dtype=np.int64), None, wanted)()["margin"][:, shift]
+    chunk = evaluator.prepared(Chunk(images, np.zeros(len(images), dtype=np.int64), task=task))
+    return evaluator.begin(chunk, wanted)()[MARGIN][:, shift]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,20 +14,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shiftlens.devices import resolve_device
-from shiftlens.engine.outcomes import Outcomes
+from shiftlens.engine.outcomes import Chunk, Outcomes, Places, each_of
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.models.probing import scores_of
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.tasks.classification import CLASSIFICATION
+from shiftlens.tasks.task import Task, has_objects, objects_of
 
 Mask = NDArray[np.bool_]
 """Windows [image, shift] of a chunk."""
 
 
 class WindowEvaluator(ABC):
-    """Evaluates windows of a chunk: an engine path, or a pass wrapped around one. It is a `plan.Evaluator` as well.
+    """Evaluates windows of a chunk: an engine path, or a pass wrapped around one.
 
     Attributes
     ----------
@@ -40,26 +43,64 @@ class WindowEvaluator(ABC):
     controls: tuple[str | None, ...] = (None, "occlusion", "flip")
 
     @abstractmethod
-    def begin(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
-    ) -> Callable[[], Outcomes]:
-        """Start on the wanted windows of images [n, c, h, w] with labels [n].
+    def prepared(self, chunk: Chunk) -> Chunk:
+        """The chunk with what its task prepares for each image, from the outputs on the unshifted images or without."""
+
+    @abstractmethod
+    def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
+        """Start on the wanted windows of a prepared chunk.
 
         The returned function waits for the outcomes [image, shift]; those of windows that are not wanted mean nothing.
         """
 
-    def begin_chunk(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None = None
-    ) -> Callable[[], ChunkResult]:
+    def begin_chunk(self, chunk: Chunk) -> Callable[[], ChunkResult]:
         """Start on all windows of a chunk; the returned function waits for the result."""
-        if control not in self.controls:
-            raise InputError(f"unknown control {control!r}; expected {' or '.join(c for c in self.controls if c)}")
-        finish = self.begin(images, labels, control, np.ones((len(images), self.grid.n_shifts), dtype=np.bool_))
+        if chunk.control not in self.controls:
+            known = " or ".join(control for control in self.controls if control)
+            raise InputError(f"unknown control {chunk.control!r}; expected {known}")
+        finish = self.begin(self.prepared(chunk), np.ones((len(chunk), self.grid.n_shifts), dtype=np.bool_))
         return lambda: finish().on_grid(self.grid.shape)
 
-    def __call__(self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None = None) -> ChunkResult:
-        """See `plan.Evaluator`."""
-        return self.begin_chunk(images, labels, control)()
+    def __call__(
+        self,
+        images: NDArray[np.uint8],
+        targets: NDArray[Any],
+        control: str | None = None,
+        task: Task = CLASSIFICATION,
+    ) -> ChunkResult:
+        """Evaluate images [n, c, h, w] with targets [n, ...] under every shift of the grid.
+
+        Raises
+        ------
+        ModelOutputError
+            The model raised or gave non-finite scores; `.positions` are the images' places in the chunk.
+        """
+        return self.begin_chunk(Chunk(images, targets, control, task))()
+
+    def outcomes(self, chunk: Chunk, outputs: Tensor, places: Places) -> Outcomes:
+        """Rows of the outputs [window, ...] of the windows at some places (image, shift) of a chunk."""
+        image = torch.from_numpy(places[0]).to(outputs.device)
+        state = each_of(chunk.state, lambda values: values.to(outputs.device)[image])
+        shifts = None
+        if chunk.task.needs_shifts:
+            shifts = torch.from_numpy(self.moved(chunk)[places[1]]).to(outputs.device)
+        return Outcomes.of(chunk, outputs, state, shifts)
+
+    def moved(self, chunk: Chunk) -> NDArray[np.int64]:
+        """How far the content of the window of each shift is moved [shift, (dx, dy)]."""
+        dy, dx = np.meshgrid(self.grid.dys, self.grid.dxs, indexing="ij")
+        return np.stack([dx.ravel(), dy.ravel()], axis=1) * (chunk.control != "occlusion")
+
+
+class Pass(WindowEvaluator):
+    """Wrapped around another evaluator, which prepares its chunks."""
+
+    def __init__(self, inside: WindowEvaluator) -> None:
+        self._inside, self.grid = inside, inside.grid
+
+    def prepared(self, chunk: Chunk) -> Chunk:
+        """See `WindowEvaluator`."""
+        return self._inside.prepared(chunk)
 
 
 class EnginePath(WindowEvaluator):
@@ -87,6 +128,28 @@ class EnginePath(WindowEvaluator):
     @abstractmethod
     def alone(self, window: Tensor) -> Float[Tensor, "1 k"]:
         """Scores of one normalised window [1, c, h, w] by itself."""
+
+    def prepared(self, chunk: Chunk) -> Chunk:
+        """See `WindowEvaluator`; without a reference, the state stays on the host."""
+        task, targets = chunk.task, torch.from_numpy(np.array(chunk.targets))
+        if chunk.control == "flip":
+            targets = task.mirrored(targets)
+        most = int(objects_of(task, chunk.targets).max()) if has_objects(task) else 0
+        if not task.needs_reference:
+            return replace(chunk, state=task.prepare(None, targets), most_objects=most)
+        with torch.no_grad():
+            state = task.prepare(self.reference(chunk), targets.to(self.device))
+        return replace(chunk, state=state, most_objects=most)
+
+    def reference(self, chunk: Chunk) -> Tensor:
+        """The outputs on the unshifted images, each by itself."""
+        found = []
+        for k, window in enumerate(self.normalised(chunk.images, chunk.control).to(self.device)):
+            try:
+                found.append(self.alone(window[None]))
+            except ModelOutputError as error:
+                raise ModelOutputError(str(error), (k,)) from error
+        return torch.cat(found)
 
     def reach(self, h: int, w: int) -> tuple[int, int]:
         """Rows and columns of canvas on each side: with a constant fill never more than the image's own size."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shiftlens.figures.drawing import COLOURS, check_format, new_figure, save, scale_of, suptitle
 from shiftlens.figures.gallery import Pictures
 from shiftlens.lens.feature_run import FeatureRun, LayerMaps
 from shiftlens.lens.map_scores import Scores
-from shiftlens.stats import FloatArray, Skipped, per_cent
+from shiftlens.stats import FloatArray, Skipped
 from shiftlens.styling import default_style
 
 if TYPE_CHECKING:
@@ -106,9 +107,9 @@ def filters(run: FeatureRun, layer: LayerMaps) -> Figure:
     drawn = _map(right, mean, span, COLOURS)
     right.set_title(f"mean over {len(values)} channels", fontsize=10)
     figure.colorbar(drawn, ax=right, label=f"{mean.min():.4g} to {mean.max():.4g}", shrink=0.75)
-    scores = layer.scores if layer.average is None else layer.average.scores
+    seen = run.shown if layer.average is None else f"average of {run.n_images:,} images of {run.data}"
     count = "" if len(values) <= MOST_FILTERS else f" (first {MOST_FILTERS} of {len(values)} filters)"
-    suptitle(figure, f"{layer.name}: {layer.kind}, {_seen(run)}{count}\n{scores_text(scores, layer.scores)}", 11)
+    suptitle(figure, f"{layer.name}: {layer.kind}, {seen}{count}\n{_verdict(run, layer)}", 11)
     return figure
 
 
@@ -125,41 +126,35 @@ def mosaic(maps: FloatArray) -> FloatArray:
     return out
 
 
-def _seen(run: FeatureRun) -> str:
-    return f"average over {run.n_images:,} images of {run.data}" if run.n_images else f"input {run.input}"
+def _verdict(run: FeatureRun, layer: LayerMaps) -> str:
+    """Scores, each under the name that table and findings have for what it is of."""
+    lines = [_scores(layer.scores, run.shown)]
+    if layer.average is not None:
+        lines.append(_scores(layer.average.scores, run.averaged))
+    return "\n".join(filter(None, lines))
 
 
-def scores_text(scores: Scores, reach: Scores) -> str:
-    """Artefact energy, how far borders reach, and the odd share of both axes; what was not measured is left out."""
-    made = (
-        [] if isinstance(scores.artefact_energy, Skipped) else [f"artefact energy {per_cent(scores.artefact_energy)}"]
-    )
-    if not isinstance(reach.reach_cells, Skipped) and not isinstance(reach.reach_pixels, Skipped):
-        cells = "1 cell" if reach.reach_cells == 1 else f"{reach.reach_cells} cells"
-        made.append(f"borders reach {cells} ({reach.reach_pixels:.0f} px)")
+def _scores(scores: Scores, of: str) -> str:
+    parts = [] if isinstance(scores.artefact_energy, Skipped) else [f"artefact energy {scores.artefact_energy:.2g}"]
+    if not isinstance(scores.reach_cells, Skipped):
+        parts.append(f"border reach {scores.reach_cells} cells ({scores.reach_pixels:.0f} px)")
     if not isinstance(scores.contrast_lr, Skipped) and not isinstance(scores.contrast_ud, Skipped):
-        made.append(f"odd share left/right {per_cent(scores.contrast_lr)}, up/down {per_cent(scores.contrast_ud)}")
-    return ", ".join(made)
-
-
-def stacks(layer: LayerMaps) -> list[FloatArray]:
-    """Maps [c, h, w] of the one image, and where there are, of the average and of the average of rolled images."""
-    average = layer.average
-    found = [layer.maps] if average is None else [layer.maps, average.mean, average.rolled]
-    return [np.asarray(each, np.float64) for each in found if each is not None]
-
-
-def stack_names(run: FeatureRun) -> list[str]:
-    """What they are of, as far as every layer has them."""
-    names = ["blank input" if run.is_empty else "one image", f"average of {run.n_images:,}", "average, rolled evenly"]
-    return names[: min(len(stacks(layer)) for layer in run.layers)]
+        parts.append(f"odd left/right {scores.contrast_lr:.2f}, up/down {scores.contrast_ud:.2f}")
+    return f"{of}: {', '.join(parts)}" if parts else ""
 
 
 @default_style()
 def overview(run: FeatureRun) -> Figure:
     """Mean over channels of every layer: of the one picture above, of the average over pictures (if any) below."""
     layers = picked(run, MOST_COLUMNS)
-    rows = [(name, [stacks(layer)[k].mean(0) for layer in layers]) for k, name in enumerate(stack_names(run))]
+    stacks: list[tuple[str, list[NDArray[Any]]]] = [(run.shown, [layer.maps for layer in layers])]
+    averages = [layer.average for layer in layers if layer.average is not None]
+    if averages:
+        stacks.append((f"average of {run.n_images:,} images", [average.mean for average in averages]))
+    rolled = [average.rolled for average in averages if average.rolled is not None]
+    if rolled:
+        stacks.append((run.averaged, rolled))
+    rows = [(name, [np.asarray(maps, np.float64).mean(0) for maps in of_layers]) for name, of_layers in stacks]
     figure = new_figure(1.25 * len(layers) + 0.8, 1.55 * len(rows) + 1.0)
     grid = figure.subplots(len(rows), len(layers), squeeze=False)
     for r, (row, maps) in enumerate(rows):
@@ -173,7 +168,7 @@ def overview(run: FeatureRun) -> Figure:
                 name = f"{_short(layer.name)}\n{values.shape[0]}x{values.shape[1]}"
                 axes.set_title(name, fontsize=7, parse_math=False)
             axes.set_xlabel(range_text(0.0 if constant else 100 * spread / top), fontsize=7)
-        grid[r][0].set_ylabel(row, fontsize=8)
+        grid[r][0].set_ylabel(row, fontsize=8, parse_math=False)
     kept = "" if len(layers) == len(run.layers) else f" ({len(layers)} of {len(run.layers)} layers)"
     about = "mean over channels, each map on its own scale; range is a share of its largest value"
     suptitle(figure, f"{run.model}: {about}{kept}", 10)
@@ -190,24 +185,25 @@ def depth(run: FeatureRun) -> Figure:
     figure = new_figure(max(6.4, 0.24 * len(names) + 3.0), 7.2)
     top, middle, bottom = figure.subplots(3, 1, sharex=True)
     floor = 1e-8
-    _line(top, x, [max(_number(s.artefact_energy), floor) for s in scores], f"input {run.input}", "o-", "C0")
+    _line(top, x, [max(_number(s.artefact_energy), floor) for s in scores], run.shown, "o-", "C0")
     if any(a is not None for a in averages):
         energies = [np.nan if a is None else max(_number(a.artefact_energy), floor) for a in averages]
         noise = [np.nan if a is None or a.noise is None else max(a.noise, floor) for a in averages]
-        _line(top, x, energies, f"average of {run.n_images:,}, rolled", "s-", "C1")
+        _line(top, x, energies, run.averaged, "s-", "C1")
         _line(top, x, noise, "expected by chance", ":", "0.5")
     top.set_yscale("log")
     top.set_ylabel("artefact energy\n(1e-8 stands for constant)")
-    top.legend(fontsize=8, frameon=False)
+    _legend(top)
     _line(middle, x, [_number(s.reach_pixels) for s in scores], "from a border", "o-", "C0")
     middle.axhline(min(run.size) / 2, color="0.6", linestyle="--", linewidth=1)
     middle.set_ylabel("border reach (px)\n- - half the image")
-    which = scores if run.is_empty else [a for a in averages if a is not None] or scores
-    _line(bottom, x, [_number(s.contrast_lr) for s in which], "left/right", "o-", "C0")
-    _line(bottom, x, [_number(s.contrast_ud) for s in which], "up/down", "^-", "C3")
+    of_average = [a for a in averages if a is not None and not run.is_empty]
+    across, down = (run.mirrored, run.averaged) if of_average else (run.shown, run.shown)
+    _line(bottom, x, [_number(s.contrast_lr) for s in of_average or scores], f"left/right, {across}", "o-", "C0")
+    _line(bottom, x, [_number(s.contrast_ud) for s in of_average or scores], f"up/down, {down}", "^-", "C3")
     bottom.set_ylim(-0.03, 1.03)
     bottom.set_ylabel("odd share\nof the variation")
-    bottom.legend(fontsize=8, frameon=False)
+    _legend(bottom)
     step = max(1, len(names) // 40)
     bottom.set_xticks(x[::step], names[::step], rotation=90, fontsize=7)
     suptitle(figure, f"{run.model}: artefacts over depth", 11)
@@ -216,6 +212,11 @@ def depth(run: FeatureRun) -> Figure:
 
 def _number(value: float | Skipped) -> float:
     return float("nan") if isinstance(value, Skipped) else float(value)
+
+
+def _legend(axes: Axes) -> None:
+    for text in axes.legend(fontsize=8, frameon=False).get_texts():
+        text.set_parse_math(False)  # an image's name may come from anybody
 
 
 def _line(axes: Axes, x: FloatArray, y: list[float], label: str, style: str, colour: str) -> None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shiftlens.analysis.arrays import IntArray, SweepArrays, Values, image_slices, matched_rows
-from shiftlens.analysis.differences import Differences
+from shiftlens.analysis.arrays import IntArray, SweepArrays, Values, matched_rows
+from shiftlens.analysis.differences import sums_of
 from shiftlens.figures.drawing import (
     balanced,
     colour_bar,
@@ -51,11 +51,7 @@ def about(sweep: Sweep | SweepArrays, n: int | None = None) -> str:
 
 def shown_mean(values: Values, rows: IntArray | None = None) -> FloatArray:
     """Mean (dy, dx) over some images, or all: shares in per cent."""
-    rows = np.arange(values.sweep.n_images) if rows is None else rows
-    sums = Differences(values.metric, len(rows), values.n_cells)
-    for s in image_slices(len(rows), values.n_cells):
-        sums.add(s, values.rows(rows[s]))
-    return values.metric.factor * sums.mean.reshape(values.sweep.shape)
+    return values.metric.factor * sums_of(values, rows).mean.reshape(values.sweep.shape)
 
 
 @default_style()

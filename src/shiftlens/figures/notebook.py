@@ -33,12 +33,12 @@ def sweep_html(sweep: Sweep) -> str:
 
 def features_html(run: FeatureRun) -> str:
     """A feature run as HTML; every text in it is escaped."""
-    start = run.start
+    start, nowhere = run.start, "no layer" if len(run.silent) < len(run) else "not known: every map is zero"
     rows = (
         ("model", run.model),
         ("shown", f"{run.input}, {run.size[0]}x{run.size[1]} px"),
         ("average", f"{run.n_images:,} images of {run.data}" if run.n_images else "none"),
-        ("first marks of the borders", "none" if start is None else f"{start.name} ({start.kind})"),
+        ("border artefacts start at", nowhere if start is None else f"{start.name} ({start.kind})"),
         ("layers", str(len(run))),
     )
     pictures = image_html(overview(run), "channel means of every layer", 64) + image_html(depth(run), "over depth", 64)

@@ -13,11 +13,6 @@ from shiftlens.indexing import RULES as INDEX_RULES
 from shiftlens.indexing import source_index
 
 
-def bind(names: str, args: Sequence[Any], kwargs: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """Positional and named arguments by name, defaults where nothing was given."""
-    return {**defaults, **dict(zip(names.split(), args, strict=False)), **kwargs}
-
-
 def pair(value: Any) -> Pair:
     """One number for both axes, or two (vertical, horizontal)."""
     if isinstance(value, Sequence):

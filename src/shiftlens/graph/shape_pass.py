@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from shiftlens.devices import input_dtype
 from shiftlens.errors import InputError
 from shiftlens.graph.flow import Flow, set_flow
-from shiftlens.graph.rules import follow
+from shiftlens.graph.operators import follow
 from shiftlens.graph.sites import Graph, Pair
 from shiftlens.graph.tracer import Tracer
 from shiftlens.naming import one_line

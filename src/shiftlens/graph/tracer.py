@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shiftlens.graph.arguments import bind
 from shiftlens.graph.flow import Flow, Pending, channel_axis, flow_of, set_flow, size_along, tensors_in
 from shiftlens.graph.sites import OpKey, Pair, Sides, Site, Source
 from shiftlens.graph.watching import Watch, is_layer
@@ -205,7 +204,11 @@ class Tracer(Watch):
 
 @dataclass(frozen=True)
 class Call:
-    """One function call: `given` are the tensors in it that come from the picture, `made` those it returned."""
+    """One function call.
+
+    `given` are the tensors in it that come from the image, `made` those it returned; `kind` and `settings` are the
+    operator's kind and its arguments by name.
+    """
 
     key: OpKey
     part: nn.Module
@@ -214,6 +217,8 @@ class Call:
     given: list[Tensor]
     made: list[Tensor]
     instead: Flow | None = None
+    kind: str = "other"
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def x(self) -> Tensor:
@@ -227,15 +232,6 @@ class Call:
         if flow is None:
             raise RuntimeError(f"{self.key} has no input that comes from the picture")
         return flow
-
-    def bound(self, names: str, **defaults: Any) -> dict[str, Any]:
-        """Arguments by name."""
-        return bind(names, self.args, self.kwargs, defaults)
-
-
-def replace_flow(call: Call, flow: Flow) -> Call:
-    """The same call, its input described differently."""
-    return replace(call, instead=flow)
 
 
 def last_axes(tensor: Tensor) -> Pair:

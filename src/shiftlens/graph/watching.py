@@ -114,6 +114,11 @@ _NAMES = {
     "__rsub__": "rsub",
     "__truediv__": "div",
     "__matmul__": "matmul",
+    "iadd": "add",
+    "isub": "sub",
+    "imul": "mul",
+    "truediv": "div",
+    "itruediv": "div",
     "concat": "cat",
     "concatenate": "cat",
     "max_pool2d_with_indices": "max_pool2d",
@@ -122,12 +127,16 @@ _NAMES = {
 }
 
 
-def plain_name(func: Callable[..., Any]) -> str:
-    """A function's name: the same for `add`, `add_`, `+` and `+=`."""
-    name = getattr(func, "__name__", type(func).__name__)
+def plain(name: str) -> str:
+    """A function's name as the operator table has it: the same for `add`, `add_` and `__iadd__`."""
     if name in _NAMES:
         return _NAMES[name]
     return name.removesuffix("_") if not name.endswith("__") else name
+
+
+def plain_name(func: Callable[..., Any]) -> str:
+    """The same of a function."""
+    return plain(getattr(func, "__name__", type(func).__name__))
 
 
 def is_layer(part: nn.Module) -> bool:

@@ -19,7 +19,7 @@ _MODES = {"constant": "zeros"}
 
 def conv(tracer: Tracer, call: Call) -> None:
     """A convolution."""
-    b = call.bound("input weight bias stride padding dilation groups", stride=1, padding=0, dilation=1, groups=1)
+    b = call.settings
     if call.x is not b["input"]:  # weights that are made from the picture
         tracer.lose(call, f"conv2d with weights from the picture at {call.key.path or 'the top'}")
         return
@@ -32,14 +32,7 @@ def conv(tracer: Tracer, call: Call) -> None:
 
 def transposed(tracer: Tracer, call: Call) -> None:
     """A transposed convolution."""
-    b = call.bound(
-        "input weight bias stride padding output_padding groups dilation",
-        stride=1,
-        padding=0,
-        output_padding=0,
-        groups=1,
-        dilation=1,
-    )
+    b = call.settings
     tracer.add(
         call,
         "transposed conv",
@@ -57,13 +50,7 @@ def transposed(tracer: Tracer, call: Call) -> None:
 
 def max_pool(tracer: Tracer, call: Call) -> None:
     """Max pooling."""
-    b = call.bound(
-        "input kernel_size stride padding dilation ceil_mode",
-        stride=None,
-        padding=0,
-        dilation=1,
-        ceil_mode=False,
-    )
+    b = call.settings
     kernel = pair(b["kernel_size"])
     tracer.window(
         call,
@@ -79,13 +66,7 @@ def max_pool(tracer: Tracer, call: Call) -> None:
 
 def average_pool(tracer: Tracer, call: Call) -> None:
     """Average pooling."""
-    b = call.bound(
-        "input kernel_size stride padding ceil_mode count_include_pad",
-        stride=None,
-        padding=0,
-        ceil_mode=False,
-        count_include_pad=True,
-    )
+    b = call.settings
     kernel = pair(b["kernel_size"])
     tracer.window(
         call,
@@ -101,7 +82,7 @@ def average_pool(tracer: Tracer, call: Call) -> None:
 
 def lp_pool(tracer: Tracer, call: Call) -> None:
     """Power-average pooling."""
-    b = call.bound("input norm_type kernel_size stride ceil_mode", stride=None, ceil_mode=False)
+    b = call.settings
     kernel = pair(b["kernel_size"])
     tracer.window(
         call,
@@ -123,7 +104,7 @@ def adaptive_pool(tracer: Tracer, call: Call) -> None:
 
 def pad(tracer: Tracer, call: Call) -> None:
     """Explicit padding."""
-    b = call.bound("input pad mode value", mode="constant", value=None)
+    b = call.settings
     widths = [int(width) for width in b["pad"]] + [0] * 6
     flow, x = call.flow, call.x
     if flow.axes != last_axes(x):
@@ -140,7 +121,7 @@ def pad(tracer: Tracer, call: Call) -> None:
 
 def index_select(tracer: Tracer, call: Call) -> None:
     """Rows or columns by index: padding, where the index follows one of the known rules."""
-    b = call.bound("input dim index")
+    b = call.settings
     axis = int(b["dim"]) % call.x.ndim
     if axis not in call.flow.axes:
         tracer.keep(call, call.flow.axes, call.made[0])
@@ -177,9 +158,7 @@ def getitem(tracer: Tracer, call: Call) -> None:
 
 def resize(tracer: Tracer, call: Call) -> None:
     """Interpolation."""
-    b = call.bound(
-        "input size scale_factor mode align_corners", size=None, scale_factor=None, mode="nearest", align_corners=None
-    )
+    b = call.settings
     factor = b["scale_factor"]
     values = tuple(float(f) for f in factor) if isinstance(factor, Sequence) else (factor, factor)
     scale = None if factor is None else (float(values[0]), float(values[-1]))

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shiftlens.arithmetic import graph_of, net_of, plan
-from shiftlens.capture import capture
+from shiftlens.arithmetic import Unseen, graph_of, net_of, plan
 from shiftlens.data.images import ImageSet, as_images
 from shiftlens.data.preprocessing import Preprocessing
+from shiftlens.data.surveying import Progress
 from shiftlens.devices import input_dtype, resolve_device, roomy_heap
 from shiftlens.errors import InputError
 from shiftlens.graph import Graph, Site
+from shiftlens.lens.capture import capture, maps_of
 from shiftlens.lens.feature_run import Average, FeatureRun, LayerMaps
 from shiftlens.lens.feature_store import check_target, save_features
-from shiftlens.lens.inputs import Shown, batches, shown
+from shiftlens.lens.inputs import EMPTY, batches, shown
 from shiftlens.lens.map_scores import LEAVES, scores_of_average, scores_of_picture
 from shiftlens.lens.moments import Moments
 from shiftlens.lens.repadding import Repadded
 from shiftlens.models.loading import Model, as_model
-from shiftlens.models.matching import on_input_grid
+from shiftlens.models.matching import held_out, on_input_grid
 from shiftlens.models.probing import evaluating
+from shiftlens.models.zoo import declared_size
+from shiftlens.progress_bar import shows_progress
 from shiftlens.sweeps.header import software_versions
 
 MAX_PIXELS = 2**17
@@ -38,9 +40,9 @@ _MAPS = ("conv", "transposed conv", "max pool", "average pool", "lp pool", "adap
 
 Control = Literal["rolled", "flipped"]
 CONTROLS: tuple[Control, ...] = ("rolled", "flipped")
-Progress = Callable[[int, int], None]
 
 
+@shows_progress("looking", "images")
 def features(
     model: Model | nn.Module | str | Path,
     picture: str | Path = "zeros",
@@ -67,7 +69,8 @@ def features(
     Parameters
     ----------
     model
-        A `Model` or a spec; or a net (then with `size`, and taken to want normalised images).
+        A `Model` or a spec; or a net (with `size`, unless it declares one as timm's do; taken to want normalised
+        images).
     picture
         `zeros` (0 after normalisation, what the fill `mean` gives), `black`, `noise`, or an image file.
     average
@@ -118,35 +121,40 @@ def features(
     if out is not None:
         check_target(out)  # before any work is done
     average = None if average is None else as_images(average)
-    wanted = _as_model(model, size, average, device)
-    module, asked = net_of(wanted), _controls(controls)
-    target = resolve_device(device)
+    if isinstance(model, nn.Module):  # any net: it need not be a classifier, as `wrap` asks
+        wanted = Model(model, Preprocessing(size=size or declared_size(model)), type(model).__name__)
+    else:
+        wanted = as_model(model, average, device=device)
+    module, asked, target = net_of(wanted), _controls(controls), resolve_device(device)
     if average is not None:
-        average, size = on_input_grid(wanted if size is None else _with_size(wanted, size), average)
-    seen = shown(wanted, picture, size, seed)
-    graph = graph_of(wanted, (int(seen.x.shape[2]), int(seen.x.shape[3])))
+        average = held_out(wanted, average)
+        average, size = on_input_grid(_sized(wanted, size), average)
+    x, is_empty = shown(_sized(wanted, size), str(picture), seed), str(picture) in EMPTY
+    with Unseen(module) as unseen:
+        graph = graph_of(wanted, (int(x.shape[2]), int(x.shape[3])))
     sites = _chosen(graph, layers)
     module.to(target)
-    maps, references = _maps_of_one(module, sites, seen, target, after)
+    x = x.to(target, input_dtype(module))
+    maps = _maps_of_one(module, sites, x, after)
+    with Repadded(module, "circular"):
+        references = _maps_of_one(module, sites, x, after)
     tolerance = max(LEAVES, 16 * torch.finfo(input_dtype(module)).eps)
-    found = []
+    found, jumps = [], _pixels_a_cell(graph)
     for site in sites:
-        values, reference = maps[site.index], references[site.index]
-        scores = scores_of_picture(
-            values, reference, _pixels_a_cell(graph, site), is_empty=seen.is_empty, tolerance=tolerance
-        )
-        found.append(LayerMaps.of(site, values, scores))
+        values, jump = maps[site.name], jumps[site.index]
+        scores = scores_of_picture(values, references[site.name], jump, is_empty=is_empty, tolerance=tolerance)
+        found.append(LayerMaps(site.path, site.call, site.kind, site.index, site.activation, values, scores))
     if average is not None:
-        runs = _averages(module, wanted, sites, average, asked, after, batch, target, seed, progress)
+        runs = _averages(wanted, sites, average, asked, after, batch, target, seed, progress)
         found = [replace(layer, average=runs[layer.index]) for layer in found]
-    notes = [*graph.notes]
+    notes = (*graph.notes, *unseen.sentences())
     if tolerance > LEAVES:
-        notes.append(f"weights are {input_dtype(module)}: borders are seen from {100 * tolerance:.1f} % on")
+        notes += (f"weights are {input_dtype(module)}: borders are seen from {100 * tolerance:.1f} % on",)
     run = FeatureRun(
         model=wanted.name,
         model_digest=wanted.digest,
-        input=seen.name,
-        is_empty=seen.is_empty,
+        input=str(picture),
+        is_empty=is_empty,
         size=graph.size,
         after=after,
         layers=tuple(found),
@@ -154,22 +162,14 @@ def features(
         data_digest=None if average is None else average.digest,
         n_images=0 if average is None else len(average),
         seed=seed,
-        notes=tuple(notes),
+        notes=notes,
         software=software_versions(),
     )
     return run if out is None else save_features(run, out)
 
 
-def _as_model(
-    model: Model | nn.Module | str | Path, size: tuple[int, int] | None, images: ImageSet | None, device: str
-) -> Model:
-    if isinstance(model, nn.Module):  # any net: it need not be a classifier, as `wrap` asks
-        return Model(model, Preprocessing(size=size), type(model).__name__)
-    return as_model(model, images, device=device)
-
-
-def _with_size(model: Model, size: tuple[int, int]) -> Model:
-    return replace(model, preprocessing=model.preprocessing.overridden(size=size))
+def _sized(model: Model, size: tuple[int, int] | None) -> Model:
+    return model if size is None else replace(model, preprocessing=model.preprocessing.overridden(size=size))
 
 
 def _controls(names: Iterable[str]) -> tuple[Control, ...]:
@@ -194,40 +194,29 @@ def _chosen(graph: Graph, layers: Sequence[str] | None) -> tuple[Site, ...]:
     return picked
 
 
-def _pixels_a_cell(graph: Graph, site: Site) -> float:
+def _pixels_a_cell(graph: Graph) -> list[float]:
+    """For each site, pixels of the picture from cell to cell."""
     try:
-        steps = [plan(graph, axis, graph.size[axis])[site.index] for axis in (0, 1)]
+        plans = [plan(graph, axis, graph.size[axis]) for axis in (0, 1)]
     except ValueError:
-        steps = []
-    known = [float(step.jump) for step in steps if step is not None and step.followed]
-    return max(known) if known else max(n / out for n, out in zip(graph.size, site.out_size, strict=True))
+        plans = []
+    jumps = []
+    for site in graph:
+        steps = [step for step in (steps[site.index] for steps in plans) if step is not None and step.followed]
+        ratios = (n / out for n, out in zip(graph.size, site.out_size, strict=True))
+        jumps.append(max((float(step.jump) for step in steps), default=max(ratios)))
+    return jumps
 
 
 def _maps_of_one(
-    module: nn.Module, sites: tuple[Site, ...], seen: Shown, device: torch.device, after: bool
-) -> tuple[dict[int, NDArray[np.float32]], dict[int, NDArray[np.float32]]]:
-    """Maps [c, h, w] of one picture by site, as the net is and with circular padding."""
-    x = seen.x.to(device, input_dtype(module))
-    made: list[dict[int, NDArray[np.float32]]] = []
-    for repadded in (nullcontext(), Repadded(module, "circular")):
-        kept: dict[int, NDArray[np.float32]] = {}
-
-        def keep(site: Site, values: Tensor, kept: dict[int, NDArray[np.float32]] = kept) -> None:
-            kept[site.index] = _numpy(values[0])
-
-        with torch.no_grad(), evaluating(module), repadded, capture(module, sites, keep, after=after):
-            module(x)
-        made.append(kept)
-    return made[0], made[1]
-
-
-def _numpy(values: Tensor) -> NDArray[np.float32]:
-    kept = values if values.dtype == torch.float64 else values.float()
-    return kept.cpu().numpy().copy()
+    module: nn.Module, sites: tuple[Site, ...], x: Tensor, after: bool
+) -> dict[str, NDArray[np.floating[Any]]]:
+    """Maps [c, h, w] of one picture by the site's name."""
+    made = maps_of(module, sites, x, after=after)
+    return {name: (m if m.dtype == torch.float64 else m.float())[0].cpu().numpy() for name, m in made.items()}
 
 
 def _averages(
-    module: nn.Module,
     model: Model,
     sites: tuple[Site, ...],
     images: ImageSet,
@@ -238,8 +227,8 @@ def _averages(
     seed: int,
     progress: Progress | None,
 ) -> dict[int, Average]:
-    passes: tuple[Control | None, ...] = (None, *controls)
-    moments = {which: {site.index: Moments() for site in sites} for which in passes}
+    module, passes = net_of(model), (None, *controls)
+    moments = {(which, site.index): Moments() for which in passes for site in sites}
     total, done = len(passes) * len(images), 0
     rolls = torch.Generator().manual_seed(seed)
     # Every map of every batch is a large block, asked for and freed again.
@@ -248,27 +237,25 @@ def _averages(
             # Convolutions on a CPU are faster on this layout; the numbers are the same.
             x = some.contiguous(memory_format=torch.channels_last)
             for which in passes:
-                here = moments[which]
 
-                def add(site: Site, values: Tensor, here: dict[int, Moments] = here) -> None:
-                    here[site.index].update(values)
+                def add(site: Site, values: Tensor, which: Control | None = which) -> None:
+                    moments[which, site.index].update(values)
 
                 with capture(module, sites, add, after=after):
                     module(_changed(x, which, rolls))
                 done += len(x)
                 if progress is not None:
                     progress(done, total)
-    found = {}
-    for site in sites:
-        plain = moments[None][site.index]
-        mean, variance = plain.mean, plain.variance
-        rolled = moments["rolled"][site.index].mean if "rolled" in moments else None
-        # Each picture and its mirror image: half of either.
-        flipped = (mean + moments["flipped"][site.index].mean) / 2 if "flipped" in moments else None
-        spread = moments["rolled"][site.index].variance if "rolled" in moments else variance
-        scores = scores_of_average(mean, spread, plain.n, rolled, flipped)
-        found[site.index] = Average(plain.n, mean, variance, rolled, flipped, scores)
-    return found
+    return {site.index: _average({which: moments[which, site.index] for which in passes}) for site in sites}
+
+
+def _average(of: dict[Control | None, Moments]) -> Average:
+    plain, rolled, mirrored = of[None], of.get("rolled"), of.get("flipped")
+    mean, rolled_mean = plain.mean, None if rolled is None else rolled.mean
+    # Each picture and its mirror image: half of either.
+    flipped = None if mirrored is None else (mean + mirrored.mean) / 2
+    scores = scores_of_average(mean, (rolled or plain).variance, plain.n, rolled_mean, flipped)
+    return Average(plain.n, mean, plain.variance, rolled_mean, flipped, scores)
 
 
 def _changed(x: Tensor, control: Control | None, rolls: torch.Generator) -> Tensor:

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shiftlens.graph import Site
 from shiftlens.graph.sites import unknown_site
 from shiftlens.lens.map_scores import Scores
+from shiftlens.naming import Printed, aligned, printable
 from shiftlens.stats import Skipped
+
+SILENT = "every map of the blank input is zero, as in a net without biases; use input black, or an average over images"
 
 
 @dataclass(frozen=True)
@@ -67,22 +69,10 @@ class LayerMaps:
     scores: Scores
     average: Average | None = None
 
-    @staticmethod
-    def of(site: Site, maps: NDArray[np.floating[Any]], scores: Scores) -> LayerMaps:
-        """From a site, its maps and their scores."""
-        return LayerMaps(site.path, site.call, site.kind, site.index, site.activation, maps, scores)
-
     @property
     def name(self) -> str:
         """The path, with #2 for the second call."""
         return self.path if self.call == 0 else f"{self.path}#{self.call + 1}"
-
-    @property
-    def channel_mean(self) -> NDArray[np.float64]:
-        """Mean over channels [h, w]: of the average over pictures where there is one, else of the one picture."""
-        values = self.maps if self.average is None else self.average.mean
-        mean: NDArray[np.float64] = np.asarray(values, np.float64).mean(0)
-        return mean
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of a layer in `shiftlens features --json`."""
@@ -91,8 +81,8 @@ class LayerMaps:
         return about | self.scores.to_dict() | average
 
 
-@dataclass(frozen=True)
-class FeatureRun:
+@dataclass(frozen=True, repr=False)
+class FeatureRun(Printed):
     """Maps and scores of every layer of a net.
 
     Attributes
@@ -156,6 +146,32 @@ class FeatureRun:
                 return layer
         return None
 
+    @property
+    def shown(self) -> str:
+        """What the one image was: the name that table, findings and figures give its scores."""
+        return f"{'blank input' if self.is_empty else 'image'} ({self.input})"
+
+    @property
+    def averaged(self) -> str:
+        """What the energies of the averages are of, under the same name everywhere; "" without averages."""
+        return self._averaged(
+            " rolled" if any(each.average and each.average.rolled is not None for each in self) else ""
+        )
+
+    @property
+    def mirrored(self) -> str:
+        """The same for what the averages say of left and right."""
+        flipped = any(each.average and each.average.flipped is not None for each in self)
+        return f"{self._averaged('')} and their mirror images" if flipped else self._averaged("")
+
+    def _averaged(self, how: str) -> str:
+        return f"average of {self.n_images:,}{how} images" if self.n_images else ""
+
+    @property
+    def silent(self) -> tuple[LayerMaps, ...]:
+        """The layers whose map is zero everywhere: nothing can be said of their borders."""
+        return tuple(layer for layer in self.layers if not layer.maps.any())
+
     def to_dict(self) -> dict[str, Any]:
         """The keys of `shiftlens features --json`."""
         return {
@@ -170,7 +186,39 @@ class FeatureRun:
             "notes": list(self.notes),
         }
 
+    def lines(self) -> list[str]:
+        """The same for people: one line a layer, and where border artefacts start."""
+        head: tuple[str, ...] = ("layer", "kind", "shape", "energy", "reach", "px", "odd l/r", "odd u/d")
+        head += ("avg energy", "avg l/r", "avg u/d") if self.n_images else ()
+        lines = aligned([head, *(_row(layer) for layer in self.layers)])
+        lines += ["", f"energy, reach, odd: of the {self.shown}"]
+        if self.n_images:
+            lines += [f"avg energy, avg u/d: of the {self.averaged}; avg l/r: of the {self.mirrored}"]
+        if self.start is not None:
+            lines += [f"border artefacts start at layer {self.start.name} ({self.start.kind})"]
+        elif self.is_empty and len(self.silent) == len(self):
+            lines += [f"border artefacts cannot be judged: {SILENT}"]
+        elif self.is_empty:
+            lines += [f"no border artefacts on the input {self.input} in {len(self) - len(self.silent)} layers"]
+        if self.is_empty and 0 < len(self.silent) < len(self):
+            lines += [f"{len(self.silent)} layers cannot be judged: their maps are zero everywhere"]
+        return [printable(line) for line in (*lines, *(f"note: {note}" for note in self.notes))]
+
     def __repr__(self) -> str:
         seen = f"{self.input} at {self.size[0]}x{self.size[1]}"
         average = f", average over {self.n_images:,} of {self.data}" if self.n_images else ""
-        return f"<FeatureRun {self.model} on {seen}{average}: {len(self)} layers>"
+        return printable(f"<FeatureRun {self.model} on {seen}{average}: {len(self)} layers>")
+
+
+def _row(layer: LayerMaps) -> tuple[str, ...]:
+    def text(value: float | Skipped, form: str) -> str:
+        return "-" if isinstance(value, Skipped) else f"{value:{form}}"
+
+    def odd(scores: Scores) -> tuple[str, str]:
+        return text(scores.contrast_lr, ".2f"), text(scores.contrast_ud, ".2f")
+
+    one, average = layer.scores, layer.average
+    reach = text(one.reach_cells, "d"), text(one.reach_pixels, ".0f")
+    row = (layer.name, layer.kind, " x ".join(map(str, layer.maps.shape)), text(one.artefact_energy, ".2e"), *reach)
+    more = () if average is None else (text(average.scores.artefact_energy, ".2e"), *odd(average.scores))
+    return (*row, *odd(one), *more)

@@ -6,12 +6,13 @@ just inside the border enter more. Counted through a whole net, these difference
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shiftlens.arithmetic import Net, graph_of
+from shiftlens.arithmetic import Net, Unseen, graph_of, net_of
 from shiftlens.errors import InputError
 from shiftlens.graph import PICTURE, Graph, Site
 from shiftlens.graph.sites import Pair
@@ -61,6 +62,11 @@ def foveation(
     InputError
         An unknown mode or layer (suggests), a layer whose rule is not known, branches that no longer fit together.
 
+    Warns
+    -----
+    UserWarning
+        The net does more than windows do, such as attention: the counts then end before it.
+
     Source
     ------
     One layer: arXiv 2010.02178, section 4. Whole nets: this project's formula, which agrees with the published figure.
@@ -72,8 +78,14 @@ def foveation(
     [[4, 6, 6, 4], [6, 9, 9, 6], [4, 6, 6, 4]]
     """
     override = None if padding is None else Override(padding, pools)
-    graph = graph_of(*as_net(module, size))
+    net, size = as_net(module, size)
+    with Unseen(net_of(net)) as unseen:
+        graph = graph_of(net, size)
     first, last = _range(graph, layers)
+    if layers is None and unseen.sentences():
+        warnings.warn(
+            f"paths are counted up to {last.name} of {graph.name} only; {'; '.join(unseen.sentences())}", stacklevel=2
+        )
     matrices = _matrices(graph, first, last, override)
     h, w = (matrices[last.index][axis].shape[0] for axis in (0, 1))
     flow: dict[int, FloatArray] = {last.index: np.ones((h, w))}
@@ -115,9 +127,11 @@ def _range(graph: Graph, layers: str | None) -> tuple[Site | None, Site]:
 def _matrices(graph: Graph, first: Site | None, last: Site, override: Override | None) -> dict[int, list[Matrix]]:
     """Both axes of every site up to the last; sizes follow from the padding, which may not be the net's own."""
     found: dict[int, list[Matrix]] = {}
-    needed = _ancestors(graph, last)
-    for site in graph.sites[: last.index + 1]:
-        if site.index not in needed or (first is not None and site.index < first.index):
+    needed = {last.index}
+    for site in reversed(graph.sites[: last.index + 1]):
+        needed |= {source.index for source in site.sources if site.index in needed}
+    for site in graph.sites[0 if first is None else first.index : last.index + 1]:
+        if site.index not in needed:
             continue
         sizes = []
         for source in site.sources:
@@ -133,14 +147,3 @@ def _matrices(graph: Graph, first: Site | None, last: Site, override: Override |
         size = sizes[0] if sizes else site.in_size
         found[site.index] = [axis_matrix(site, axis, size[axis], override) for axis in (0, 1)]
     return found
-
-
-def _ancestors(graph: Graph, last: Site) -> set[int]:
-    seen: set[int] = set()
-    waiting = [last.index]
-    while waiting:
-        index = waiting.pop()
-        if index != PICTURE and index not in seen:
-            seen.add(index)
-            waiting += [source.index for source in graph.sites[index].sources]
-    return seen

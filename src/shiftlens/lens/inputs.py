@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,63 +25,29 @@ EMPTY = ("zeros", "mean", "black")
 NAMED = (*EMPTY, "noise")
 
 
-@dataclass(frozen=True)
-class Shown:
-    """One normalised picture [1, c, h, w], its name, and whether it is without content."""
+def shown(model: Model, name: str, seed: int) -> Float[Tensor, "1 c h w"]:
+    """The normalised picture, at the input size, that a name of `NAMED` or a path stands for.
 
-    name: str
-    x: Float[Tensor, "1 c h w"]
-    is_empty: bool
-
-
-def shown(model: Model, picture: str | Path, size: tuple[int, int] | None, seed: int) -> Shown:
-    """The picture that a name or a path stands for, on the model's input grid and normalised.
-
-    Parameters
-    ----------
-    model
-        Gives channels, preprocessing and, where `size` is None, the size.
-    picture
-        `zeros`, `mean`, `black`, `noise` (normal, mean 0 and spread 1 after normalisation), or an image file.
-    size
-        (h, w) in pixels.
-    seed
-        Of the noise.
-
-    Raises
-    ------
-    InputError
-        An unknown name, a file that is no picture, or no size.
+    Noise is normal, mean 0 and spread 1. Refuses an unknown name, a file that is no picture, and a model without size.
     """
-    name = str(picture)
-    where = None if name in NAMED else _file(name)
-    preprocessing = model.preprocessing.overridden(size=size) if size is not None else model.preprocessing
-    if where is not None:
-        pixels = decode(read_file(where, printable(name)), printable(name))
-        wanted = replace(model, preprocessing=preprocessing)
-        images, _ = on_input_grid(wanted, ImageSet([pixels.transpose(2, 0, 1)], [0], name=name))
-        return Shown(name, preprocessing.normalise(torch.from_numpy(images.batch([0]))), False)
-    h, w = size or model.input_size or (0, 0)
-    if not h:
+    if name not in NAMED:
+        pixels = decode(read_file(_file(name), printable(name)), printable(name))
+        images, _ = on_input_grid(model, ImageSet([pixels.transpose(2, 0, 1)], [0], name=name))
+        return model.preprocessing.normalise(torch.from_numpy(images.batch([0])))
+    if model.input_size is None:
         raise InputError(f"{model.name} declares no input size: give one (--input-size, or size= in Python)")
-    shape = (1, model.n_channels, h, w)
+    shape = (1, model.n_channels, *model.input_size)
     if name == "noise":
-        return Shown(name, torch.randn(shape, generator=torch.Generator().manual_seed(seed)), False)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     if name == "black":
-        return Shown(name, preprocessing.normalise(torch.zeros(shape, dtype=torch.uint8)), True)
-    return Shown(name, torch.zeros(shape), True)
+        return model.preprocessing.normalise(torch.zeros(shape, dtype=torch.uint8))
+    return torch.zeros(shape)
 
 
 def batches(
     model: Model, images: ImageSet, max_pixels: int, device: torch.device, n: int | None = None
 ) -> Iterator[Float[Tensor, "n c h w"]]:
-    """The images, normalised, `n` at a time or as many as have at most `max_pixels` pixels.
-
-    Raises
-    ------
-    InputError
-        Images of mixed sizes.
-    """
+    """The images, normalised, `n` at a time or as many as have at most `max_pixels` pixels; refuses mixed sizes."""
     if images.size is None:
         raise InputError(f"{images.name}: the images are of mixed sizes; give one (size=)")
     n, dtype = n or max(1, max_pixels // (images.size[0] * images.size[1])), input_dtype(net_of(model))

@@ -93,19 +93,23 @@ class Scores:
 
 
 def artefact_energy(maps: Array) -> float | Skipped:
-    """Variance over space over mean square, both summed over channels; `Skipped` for a map of zeros.
-
-    Parameters
-    ----------
-    maps
-        [c, h, w].
-    """
-    x = np.asarray(maps, np.float64)
-    power = float(np.square(x).mean((1, 2)).sum())
+    """Variance over space over mean square of a map [c, h, w], both summed over channels; `Skipped` for zeros."""
+    power = float(np.square(np.asarray(maps, np.float64)).sum())
     if power == 0:
         return Skipped("artefact energy", "the map is zero everywhere")
-    centred = x - x.mean((1, 2), keepdims=True)
-    return float(np.square(centred).mean((1, 2)).sum() / power)
+    return float(np.square(_centred(maps)).sum() / power)
+
+
+def _centred(maps: Array) -> NDArray[np.float64]:
+    x = np.asarray(maps, np.float64)
+    centred: NDArray[np.float64] = x - x.mean((1, 2), keepdims=True)
+    return centred
+
+
+def _is_constant(maps: Array) -> bool:
+    """But for rounding."""
+    energy = artefact_energy(maps)
+    return isinstance(energy, Skipped) or energy <= CONSTANT
 
 
 def left_at(maps: Array, reference: Array, tolerance: float = LEAVES) -> NDArray[np.bool_]:
@@ -124,24 +128,20 @@ def depth(h: int, w: int) -> NDArray[np.int64]:
 
 def contrast(maps: Array, axis: int) -> float | Skipped:
     """Share of the variation over space that is odd under a mirror along `axis` (1 up/down, 2 left/right)."""
-    x = np.asarray(maps, np.float64)
-    centred = x - x.mean((1, 2), keepdims=True)
-    total = float(np.square(centred).sum())
-    if total <= CONSTANT * float(np.square(x).sum()):
+    if _is_constant(maps):
         return Skipped("contrast", "the map is constant but for rounding")
+    x = _centred(maps)
     odd = (x - np.flip(x, axis)) / 2
-    return float(np.square(odd).sum() / total)
+    return float(np.square(odd).sum() / np.square(x).sum())
 
 
 def carriers(maps: Array) -> tuple[tuple[int, float], ...]:
     """The channels with the largest shares of the variation over space, and these shares."""
-    x = np.asarray(maps, np.float64)
-    parts = np.square(x - x.mean((1, 2), keepdims=True)).sum((1, 2))
-    total = float(parts.sum())
-    if total <= CONSTANT * float(np.square(x).sum()):
+    if _is_constant(maps):
         return ()
+    parts = np.square(_centred(maps)).sum((1, 2))
     order = np.argsort(-parts, kind="stable")[:MOST_CHANNELS]
-    return tuple((int(c), float(parts[c] / total)) for c in order)
+    return tuple((int(c), float(parts[c] / parts.sum())) for c in order)
 
 
 def border_excess(maps: Array, reference: Array) -> Borders | Skipped:
@@ -151,32 +151,16 @@ def border_excess(maps: Array, reference: Array) -> Borders | Skipped:
     if scale == 0:
         return Skipped("borders", "the reference is zero everywhere")
     gap = (x - r).mean(0) / scale
-    return Borders(
-        left=float(gap[:, 0].mean()),
-        right=float(gap[:, -1].mean()),
-        top=float(gap[0].mean()),
-        bottom=float(gap[-1].mean()),
-    )
+    return Borders(*(float(line.mean()) for line in (gap[:, 0], gap[:, -1], gap[0], gap[-1])))
 
 
 def scores_of_picture(
     maps: Array, reference: Array, pixels_a_cell: float, *, is_empty: bool, tolerance: float = LEAVES
 ) -> Scores:
-    """Scores of the maps of one picture.
+    """Scores of the maps [c, h, w] of one picture, beside the `reference` that circular padding gives.
 
-    Parameters
-    ----------
-    maps
-        [c, h, w].
-    reference
-        The same net's map of the same picture with circular padding, [c, h, w]. For an empty picture, that is what a
-        picture without borders gives.
-    pixels_a_cell
-        Pixels of the picture between neighbouring cells.
-    is_empty
-        Whether the picture has no content: what varies over space is then the net's own.
-    tolerance
-        See `LEAVES`; larger for nets of lower precision.
+    Where the picture `is_empty`, what varies over space is the net's own. `tolerance`: see `LEAVES`; larger for nets of
+    lower precision.
     """
     if maps.shape[1:] == (1, 1):
         return skipped_scores("the map is one cell")
@@ -196,21 +180,11 @@ def scores_of_picture(
 
 
 def scores_of_average(mean: Array, variance: Array, n: int, rolled: Array | None, flipped: Array | None) -> Scores:
-    """Scores of an average over pictures: from the control that takes content out, where it was measured.
+    """Scores of an average over `n` pictures: from the control that takes content out, where it was measured.
 
-    Parameters
-    ----------
-    mean
-        Over pictures, [c, h, w].
-    variance
-        Over pictures, [c, h, w], rolled ones where there are such: what chance leaves in a mean of `n`.
-    n
-        How many pictures.
-    rolled
-        The mean over randomly rolled pictures: content is everywhere alike, so what varies over space is the model's
-        (and the seam's).
-    flipped
-        The mean over pictures and their mirror images: what is asymmetric left/right is the model's.
+    All are [c, h, w]. `variance` is over pictures, rolled ones where there are such: what chance leaves in the mean.
+    Over `rolled` pictures content is everywhere alike, so what varies over space is the model's (and the seam's). Over
+    pictures and their mirror images (`flipped`), what is asymmetric left/right is the model's.
     """
     if mean.shape[1:] == (1, 1):
         return skipped_scores("the map is one cell")

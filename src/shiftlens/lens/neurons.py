@@ -6,7 +6,7 @@ controls here are this project's own, and are to be quoted as such.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,18 @@ from torch import Tensor, nn
 
 from shiftlens.arithmetic import graph_of, net_of
 from shiftlens.data.images import ImageSet
+from shiftlens.data.surveying import Progress
 from shiftlens.errors import InputError
 from shiftlens.graph import Graph, OpKey, Site
 from shiftlens.graph.watching import Watch
 from shiftlens.lens.aware import Impact, Neuron, NeuronLayer, Neurons
 from shiftlens.lens.inputs import batches
 from shiftlens.lens.repadding import convolved
-from shiftlens.lens.samples import SIDES, Places, ks_distance, places
+from shiftlens.lens.samples import SIDES, Places, grouped, ks_distance, places
 from shiftlens.models.loading import Model, model_and_images
 from shiftlens.models.matching import on_input_grid
 from shiftlens.models.probing import evaluating, scores_of
+from shiftlens.progress_bar import shows_progress
 from shiftlens.stats import Skipped, benjamini_hochberg
 
 LEAST_DISTANCE = 0.5
@@ -43,9 +45,8 @@ OTHER = "reflect"
 LEAST_NULL = 128
 """Values of the null for each channel: with four sides to correct for, fewer could not flag a channel that is alone."""
 
-Progress = Callable[[int, int], None]
 
-
+@shows_progress("looking", "images")
 def neurons(
     model: Model | nn.Module | str | Path,
     images: ImageSet | str,
@@ -82,42 +83,28 @@ def neurons(
         No such convolution, an unknown layer, or images that do not fit.
     """
     model, images = model_and_images(model, images)
-    module = net_of(model)
     pictures, size = on_input_grid(model, images)
     graph = graph_of(model, size)
     sites, skipped = _sites(graph, layers)
     rng = np.random.default_rng(seed)
     where: dict[OpKey, tuple[Site, Places]] = {}
     for site in sites:
-        found = places(site.out_size, site.kernel, rng)
-        if found is None:
-            h, w = site.out_size
-            skipped.append(
-                Skipped(site.name, f"its map of {h}x{w} has no interior at a distance of {max(site.kernel)}")
-            )
-        else:
+        found, (h, w) = places(site.out_size, site.kernel, rng), site.out_size
+        if found is not None:
             where[site.op] = (site, found)
+            continue
+        skipped.append(Skipped(site.name, f"its map of {h}x{w} has no interior at a distance of {max(site.kernel)}"))
     if not where:
         raise InputError(f"{model.name} has no convolution whose map at {size[0]}x{size[1]} has an interior")
     turns = (0, 2, 1) if size[0] == size[1] else (0, 2)
     n_passes = len(turns) + ((2 + N_RANDOM) if impact else 0)
-    steps = _Steps(progress, n_passes * len(pictures))
-    measured = [_measured(module, model, pictures, where, turn, steps) for turn in turns]
+    shower = _Shower(model, pictures, progress, n_passes * len(pictures))
+    measured = [_measured(shower, where, turn) for turn in turns]
     rows = [_judged(site, [each[site.index] for each in measured]) for site, _ in where.values()]
     effect: Impact | Skipped = Skipped("impact", "it was not asked for")
     if impact:
-        effect = _impact(module, model, pictures, [site for site, _ in where.values()], rows, rng, steps)
+        effect = _impact(shower, [site for site, _ in where.values()], rows, rng)
     return Neurons(model.name, images.name, len(pictures), tuple(rows), effect, tuple(skipped))
-
-
-class _Steps:
-    def __init__(self, progress: Progress | None, total: int) -> None:
-        self._progress, self._total, self._done = progress, total, 0
-
-    def add(self, n: int) -> None:
-        self._done += n
-        if self._progress is not None:
-            self._progress(min(self._done, self._total), self._total)
 
 
 def _sites(graph: Graph, layers: list[str] | None) -> tuple[list[Site], list[Skipped]]:
@@ -145,6 +132,25 @@ class _Padding(Watch):
         return self._change(key, made, convolved(F.conv2d, args, kwargs, OTHER))
 
 
+class _Shower:
+    """Shows a model the images, all of them at each call, and counts."""
+
+    def __init__(self, model: Model, images: ImageSet, progress: Progress | None, total: int) -> None:
+        self._model, self.images, self._progress, self._total, self._done = model, images, progress, total, 0
+
+    def predictions(
+        self, keys: Iterable[OpKey], change: Callable[[OpKey, Tensor, Tensor | None], Tensor], turn: int = 0
+    ) -> NDArray[np.int64]:
+        module, found = net_of(self._model), []
+        with torch.no_grad(), evaluating(module), _Padding(module, set(keys), change):
+            for x in batches(self._model, self.images, MAX_PIXELS, self._model.device):
+                found.append(scores_of(module(x.rot90(turn, (2, 3)))).argmax(1).cpu().numpy())
+                self._done += len(x)
+                if self._progress is not None:
+                    self._progress(min(self._done, self._total), self._total)
+        return np.concatenate(found)
+
+
 @dataclass(frozen=True)
 class _Measured:
     """Of one layer: D [side, channel] at the borders, whether above, p-values, and D with another padding."""
@@ -155,29 +161,21 @@ class _Measured:
     changed: NDArray[np.float64] | None
 
 
-def _measured(
-    module: nn.Module,
-    model: Model,
-    images: ImageSet,
-    where: dict[OpKey, tuple[Site, Places]],
-    turn: int,
-    steps: _Steps,
-) -> dict[int, _Measured]:
+def _measured(shower: _Shower, where: dict[OpKey, tuple[Site, Places]], turn: int) -> dict[int, _Measured]:
     kept: dict[OpKey, list[Tensor]] = {key: [] for key in where}
     strips: dict[OpKey, list[Tensor]] = {key: [] for key in where}
 
+    def cells(of: Tensor, at: NDArray[np.int64]) -> Tensor:
+        return of.flatten(2)[:, :, torch.as_tensor(at, device=of.device)].float().cpu()
+
     def take(key: OpKey, made: Tensor, other: Tensor | None) -> Tensor:
         spots = where[key][1]
-        kept[key].append(made.flatten(2)[:, :, torch.as_tensor(spots.all, device=made.device)].float().cpu())
+        kept[key].append(cells(made, spots.all))
         if other is not None:
-            at = torch.as_tensor(spots.strips.ravel(), device=made.device)
-            strips[key].append(other.flatten(2)[:, :, at].float().cpu())
+            strips[key].append(cells(other, spots.strips.ravel()))
         return made
 
-    with torch.no_grad(), evaluating(module), _Padding(module, set(where), take):
-        for x in batches(model, images, MAX_PIXELS, model.device):
-            module(x.rot90(turn, (2, 3)) if turn else x)
-            steps.add(len(x))
+    shower.predictions(where, take, turn)
     found = {}
     for key, (site, spots) in where.items():
         border, interior, lines = spots.split(torch.cat(kept[key]))
@@ -187,10 +185,7 @@ def _measured(
         q_value = benjamini_hochberg((1 + reached) / (1 + len(null)))
         changed = None
         if strips[key]:
-            other = torch.cat(strips[key])
-            n, c, _ = other.shape
-            moved = other.reshape(n, c, 4, -1).permute(2, 1, 0, 3).reshape(4, c, -1)
-            changed = ks_distance(moved, interior.expand(4, -1, -1))[0]
+            changed, _ = ks_distance(grouped(torch.cat(strips[key]), 4), interior.expand(4, -1, -1))
         found[site.index] = _Measured(distance, above, q_value, changed)
     return found
 
@@ -235,15 +230,7 @@ def _kind(sides: set[str]) -> str:
     return "pair" if sides in ({"left", "right"}, {"top", "bottom"}) else "corner"
 
 
-def _impact(
-    module: nn.Module,
-    model: Model,
-    images: ImageSet,
-    sites: list[Site],
-    rows: list[NeuronLayer],
-    rng: np.random.Generator,
-    steps: _Steps,
-) -> Impact | Skipped:
+def _impact(shower: _Shower, sites: list[Site], rows: list[NeuronLayer], rng: np.random.Generator) -> Impact | Skipped:
     aware = {
         site.op: np.array([n.channel for n in row.neurons], dtype=np.int64)
         for site, row in zip(sites, rows, strict=True)
@@ -251,21 +238,18 @@ def _impact(
     }
     if not aware:
         return Skipped("impact", "no channel of a layer that pads zeros is flagged")
-    plain = _predictions(module, model, images, {}, steps)
-    swapped = _predictions(module, model, images, aware, steps)
-    n_channels = {site.op: site.out_channels for site in sites}
-    random = []
-    for _ in range(N_RANDOM):
-        drawn = {key: _others(n_channels[key], channels, rng) for key, channels in aware.items()}
-        random.append(_predictions(module, model, images, drawn, steps))
+    n_channels, labels = {site.op: site.out_channels for site in sites}, shower.images.labels
+    plain = _swapped(shower, {})
 
-    def change(predictions: NDArray[np.int64]) -> tuple[float, float]:
-        right, before = predictions == images.labels, plain == images.labels
+    def change(channels: dict[OpKey, NDArray[np.int64]]) -> tuple[float, float]:
+        predictions = _swapped(shower, channels)
+        right, before = predictions == labels, plain == labels
         return float((predictions != plain).mean()), 100 * float(right.mean() - before.mean())
 
-    by_chance = np.mean([change(each) for each in random], axis=0)
-    changed, accuracy = change(swapped)
-    n = sum(len(channels) for channels in aware.values())
+    changed, accuracy = change(aware)
+    drawn = ({key: _others(n_channels[key], flagged, rng) for key, flagged in aware.items()} for _ in range(N_RANDOM))
+    by_chance = np.mean([change(each) for each in drawn], axis=0)
+    n = sum(map(len, aware.values()))
     return Impact(n, changed, accuracy, float(by_chance[0]), float(by_chance[1]))
 
 
@@ -275,19 +259,13 @@ def _others(n: int, flagged: NDArray[np.int64], rng: np.random.Generator) -> NDA
     return rng.choice(rest, min(len(flagged), len(rest)), replace=False)
 
 
-def _predictions(
-    module: nn.Module, model: Model, images: ImageSet, channels: dict[OpKey, NDArray[np.int64]], steps: _Steps
-) -> NDArray[np.int64]:
+def _swapped(shower: _Shower, channels: dict[OpKey, NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Predictions with another padding for some channels of some layers."""
+
     def swap(key: OpKey, made: Tensor, other: Tensor | None) -> Tensor:
-        if other is None:
-            return made
-        at = torch.as_tensor(channels[key], device=made.device)
-        made[:, at] = other[:, at]
+        if other is not None:
+            at = torch.as_tensor(channels[key], device=made.device)
+            made[:, at] = other[:, at]
         return made
 
-    found = []
-    with torch.no_grad(), evaluating(module), _Padding(module, set(channels), swap):
-        for x in batches(model, images, MAX_PIXELS, model.device):
-            found.append(scores_of(module(x)).argmax(1).cpu().numpy())
-            steps.add(len(x))
-    return np.concatenate(found)
+    return shower.predictions(channels, swap)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import sparse
+from torch import Tensor
 
 from shiftlens.errors import InputError
 from shiftlens.graph import WINDOWED, Site
@@ -42,13 +43,7 @@ Padding = tuple[int, int, str]
 
 
 def padding_of(site: Site, axis: int, override: Override | None) -> tuple[Padding, Padding]:
-    """Explicit padding right before a site, and the site's own, along an axis.
-
-    Raises
-    ------
-    InputError
-        Padding that is no index rule, so that a pixel has no number of ways to contribute.
-    """
+    """Explicit padding right before a site, and the site's own, along an axis; refused where it is no index rule."""
     own, both = site.own.along(axis), site.padding.along(axis)
     explicit = (both[0] - own[0], both[1] - own[1])
     first, _, last = site.mode.partition("+")
@@ -87,11 +82,6 @@ def axis_matrix(site: Site, axis: int, n: int, override: Override | None = None)
 
     Convolutions count 1 a tap, pools 1 / kernel (of all kinds: the mean), a partial convolution kernel / taps inside.
     Over both axes the counts multiply.
-
-    Raises
-    ------
-    InputError
-        A site whose rule is not known, or that gets too little.
     """
     if site.kind in WINDOWED:
         return _windows(site, axis, n, override)
@@ -104,17 +94,30 @@ def axis_matrix(site: Site, axis: int, n: int, override: Override | None = None)
                 (before, after), "zeros" if override.mode == "none" else override.mode, cut=override.mode == "none"
             )
         return _padded((before, after, mode), n)
+    # What is left is rare: the operation itself is shown each cell alone.
+    return sparse.csr_array(_of_cells(site, axis, torch.eye(n, dtype=torch.float64)[:, None])[:, 0].T.numpy())
+
+
+def _of_cells(site: Site, axis: int, cells: Tensor) -> Tensor:
+    """What a site makes of rows of cells, [n, 1, n]."""
     if site.kind == "transposed conv":
-        return _transposed(site, axis, n)
+        taps = cells.new_ones(1, 1, site.kernel[axis])
+        made = F.conv_transpose1d(cells, taps, stride=site.stride[axis], dilation=site.dilation[axis])
+        before, after = site.padding.along(axis)
+        return F.pad(made, (-before, site.output_padding[axis] - after))
     if site.kind in ("adaptive pool", "global pool"):
-        n_out = site.out_size[axis]
-        rows = [(i, range(i * n // n_out, -(-(i + 1) * n // n_out))) for i in range(n_out)]
-        entries = [(i, j, 1 / len(cells)) for i, cells in rows for j in cells]
-        return _from_entries(entries, n_out, n)
+        return F.adaptive_avg_pool1d(cells, site.out_size[axis])
     if site.kind == "shuffle" and site.scale is not None:
-        return _shuffled(site.scale[axis], n)
+        # Cells to channels or back: a channel is one cell of each block, so its mean over channels is the block's.
+        scale = site.scale[axis]
+        return cells.repeat_interleave(round(scale), 2) if scale >= 1 else F.avg_pool1d(cells, round(1 / scale))
     if site.kind == "resize":
-        return _resized(site, axis, n)
+        name, _, aligned = site.mode.partition(" ")
+        n_out = site.out_size[axis] if site.scale is None else int(cells.shape[2] * site.scale[axis])
+        if name not in ("nearest", "nearest-exact", "bilinear", "bicubic"):
+            raise InputError(f"{site.name} resizes by {name!r}: paths cannot be counted through it")
+        corners = None if name.startswith("nearest") else bool(aligned)
+        return F.interpolate(cells[..., None], size=(n_out, 1), mode=name, align_corners=corners)[..., 0]
     raise InputError(f"{site.name} changes the map by a rule that is not known: paths cannot be counted through it")
 
 
@@ -153,40 +156,3 @@ def _by_index(
     rows = np.broadcast_to(np.arange(len(positions))[:, None], positions.shape)[seen]
     values = np.broadcast_to(np.asarray(weight, np.float64), positions.shape)[seen]
     return sparse.csr_array((values, (rows, source[seen])), shape=(len(positions), n))
-
-
-def _from_entries(entries: list[tuple[int, int, float]], n_out: int, n: int) -> Matrix:
-    rows, columns, values = (np.array(part) for part in zip(*entries, strict=True))
-    return sparse.csr_array((values, (rows, columns)), shape=(n_out, n))
-
-
-def _transposed(site: Site, axis: int, n: int) -> Matrix:
-    (before, after), stride, dilation = site.padding.along(axis), site.stride[axis], site.dilation[axis]
-    n_out = (n - 1) * stride - before - after + site.extent[axis] + site.output_padding[axis]
-    entries = [
-        (cell, i, 1.0)
-        for i in range(n)
-        for tap in range(site.kernel[axis])
-        if 0 <= (cell := i * stride - before + tap * dilation) < n_out
-    ]
-    return _from_entries(entries, n_out, n)
-
-
-def _shuffled(scale: float, n: int) -> Matrix:
-    """Cells to channels or back: a channel is one cell of each block, so its mean over channels is the block's."""
-    if scale >= 1:
-        ratio = round(scale)
-        return _from_entries([(o, o // ratio, 1.0) for o in range(n * ratio)], n * ratio, n)
-    ratio = round(1 / scale)
-    return _from_entries([(i // ratio, i, 1 / ratio) for i in range(n // ratio * ratio)], n // ratio, n)
-
-
-def _resized(site: Site, axis: int, n: int) -> Matrix:
-    name, _, aligned = site.mode.partition(" ")
-    n_out = int(n * site.scale[axis]) if site.scale is not None else site.out_size[axis]
-    if name not in ("nearest", "nearest-exact", "bilinear", "bicubic"):
-        raise InputError(f"{site.name} resizes by {name!r}: paths cannot be counted through it")
-    one = torch.eye(n, dtype=torch.float64)[None, None]
-    corners = None if name.startswith("nearest") else bool(aligned)
-    made = F.interpolate(one, size=(n_out, n), mode=name, align_corners=corners)[0, 0]
-    return sparse.csr_array(made.numpy())

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shiftlens.graph import OpKey, Sides
-from shiftlens.graph.arguments import bind, pair, pool_sides, same_sides
+from shiftlens.graph.arguments import pair, pool_sides, same_sides
+from shiftlens.graph.operators import OPERATORS
 from shiftlens.graph.watching import Watch
 from shiftlens.nn.convolution import PartialConv2d
 from shiftlens.nn.padding import check_mode, pad
 
 _CONSTANT = ("constant", "zeros")
-_CONVOLUTION = {"bias": None, "stride": 1, "padding": 0, "dilation": 1, "groups": 1}
-_POOLS = {
-    "max_pool2d": "input kernel_size stride padding dilation ceil_mode return_indices",
-    "avg_pool2d": "input kernel_size stride padding ceil_mode count_include_pad divisor_override",
-}
 
 
 def convolved(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], mode: str) -> Any:
     """What a call of `conv2d` gives with another padding mode; None where it pads nothing."""
-    b = bind("input weight bias stride padding dilation groups", args, kwargs, _CONVOLUTION)
+    b = OPERATORS["conv2d"].bind(args, kwargs)
     sides = same_sides(b["padding"], pair(b["weight"].shape[2:]), pair(b["dilation"]))
     if not sides:
         return None
@@ -38,13 +35,6 @@ class Repadded(Watch):
     No weight, layer or attribute changes: only the calls do. With `circular`, an empty picture looks the same
     everywhere at every layer, which is what a picture without borders would give. A partial convolution then has
     nothing to make up for, and does not.
-
-    Parameters
-    ----------
-    module
-        The net.
-    mode
-        A mode of `shiftlens.nn.pad`.
     """
 
     def __init__(self, module: nn.Module, mode: str) -> None:
@@ -59,22 +49,23 @@ class Repadded(Watch):
             other = convolved(func, args, kwargs, self._mode)
             if other is not None:
                 return other
-        elif key.name in _POOLS:
-            b = bind(_POOLS[key.name], args, kwargs, {})
+        elif key.name in ("max_pool2d", "avg_pool2d"):
+            b = OPERATORS[key.name].given(args, kwargs)
             sides = pool_sides(b.get("padding", 0))
             if sides:
                 b["padding"] = 0
                 b["input"] = self._padded(b["input"], sides)
                 return func(**b)
         elif func is F.pad:
-            b = bind("input pad mode value", args, kwargs, {"mode": "constant"})
+            b = OPERATORS["pad"].bind(args, kwargs)
             widths = [int(width) for width in b["pad"]] + [0] * 8
             if b["mode"] in _CONSTANT and not any(widths[4:]) and any(widths) and min(widths) >= 0:
                 return self._padded(b["input"], Sides(*widths[:4]))
         elif func is pad:
-            b = bind("x padding mode value", args, kwargs, {"mode": "zeros"})
-            if b["mode"] in _CONSTANT:
-                return self._padded(b["x"], Sides(*b["padding"]))
+            bound = signature(pad).bind(*args, **kwargs)
+            bound.apply_defaults()
+            if bound.arguments["mode"] in _CONSTANT:
+                return self._padded(bound.arguments["x"], Sides(*bound.arguments["padding"]))
         return func(*args, **kwargs)
 
     def _padded(self, x: Tensor, sides: Sides) -> Tensor:

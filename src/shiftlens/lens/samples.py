@@ -26,14 +26,8 @@ N_LINES = 8
 class Places:
     """Cells of a map [h, w], as positions in its flattened form.
 
-    Attributes
-    ----------
-    strips
-        Along each of `SIDES`, one cell wide, corners left out; [4, n_along].
-    interior
-        At a distance of at least the kernel's width from every border; [n].
-    lines
-        Rows and columns of the interior; [n_lines, n_along].
+    `strips` [4, n_along] lie along each of `SIDES`, one cell wide, corners left out; `interior` [n] is at least the
+    kernel's width away from every border; `lines` [n_lines, n_along] are rows and columns of it.
     """
 
     strips: NDArray[np.int64]
@@ -47,14 +41,14 @@ class Places:
 
     def split(self, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values [n, c, places] at `all` as samples [c, ...]: strips [4, c, m], interior [c, m], lines [l, c, m]."""
-        n, c, _ = values.shape
-        k, m = self.strips.size, len(self.interior)
+        strips, interior, lines = torch.split(values, [self.strips.size, len(self.interior), self.lines.size], 2)
+        return grouped(strips, 4), grouped(interior, 1)[0], grouped(lines, len(self.lines))
 
-        def grouped(part: Tensor, groups: int) -> Tensor:
-            return part.reshape(n, c, groups, -1).permute(2, 1, 0, 3).reshape(groups, c, -1)
 
-        interior = values[:, :, k : k + m].transpose(0, 1).reshape(c, -1)
-        return grouped(values[:, :, :k], 4), interior, grouped(values[:, :, k + m :], len(self.lines))
+def grouped(values: Tensor, n_groups: int) -> Tensor:
+    """Values [n, c, groups * k] as [groups, c, n * k]."""
+    n, c, _ = values.shape
+    return values.reshape(n, c, n_groups, -1).permute(2, 1, 0, 3).reshape(n_groups, c, -1)
 
 
 def places(size: tuple[int, int], kernel: tuple[int, int], rng: np.random.Generator) -> Places | None:
@@ -83,20 +77,7 @@ def _some(values: NDArray[np.int64], n: int, rng: np.random.Generator) -> NDArra
 def ks_distance(
     sample: Float[Tensor, "... n"], reference: Float[Tensor, "... m"]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Largest distance between the distributions of two samples, for each row by itself.
-
-    Parameters
-    ----------
-    sample, reference
-        The same leading axes.
-
-    Returns
-    -------
-    distance
-        Kolmogorov and Smirnov's D, 0 to 1.
-    above
-        Whether the sample's median is above the reference's.
-    """
+    """Kolmogorov and Smirnov's D of each row (0 to 1), and whether the sample's median is above the reference's."""
     x, y = (values.double().sort(-1).values.contiguous() for values in (sample, reference))
     n, m = x.shape[-1], y.shape[-1]
     at_most = torch.searchsorted(y, x, right=True).double() / m

@@ -7,7 +7,6 @@ another machine rounds otherwise.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from shiftlens.models.probing import evaluating, scores_of
+from shiftlens.models.probing import copied, evaluating, scores_of
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line, printable
 
@@ -44,13 +43,9 @@ Answer = tuple[float, ...] | str
 class Behaviour:
     """What a model answered on the fixed pictures.
 
-    Attributes
-    ----------
-    answers
-        For each picture its scores (7 significant digits), or in words why there are none.
-    unrest
-        How far the scores of the first picture move when its numbers change by what rounding does (1e-6 of each): next
-        to nothing, but much for a net that rounds or draws random numbers itself.
+    `answers` holds for each picture its scores (7 significant digits), or in words why there are none. `unrest` is how
+    far the scores of the first picture move when its numbers change by what rounding does (1e-6 of each): next to
+    nothing, but much for a net that rounds or draws random numbers itself.
     """
 
     answers: tuple[Answer, ...]
@@ -86,13 +81,7 @@ class Behaviour:
 
     @staticmethod
     def from_json(table: Any) -> Behaviour:
-        """Read `to_json`.
-
-        Raises
-        ------
-        ValueError
-            Something else.
-        """
+        """Read `to_json`; `ValueError` for anything else."""
         if not isinstance(table, dict) or not isinstance(table.get("scores"), list) or len(table["scores"]) > 64:
             raise ValueError("behaviour must hold scores")
         answers = tuple(_read(answer) for answer in table["scores"])
@@ -118,28 +107,16 @@ def _allowed(answers: Iterable[Answer], unrest: float) -> tuple[float, float]:
 
 
 def behaviour_of(model: Model, shape: tuple[int, int, int]) -> Behaviour:
-    """A model's scores on the fixed pictures, in evaluation mode, each by itself, in float32, on one core.
+    """A model's scores on the fixed pictures of `shape` (c, h, w), each by itself, in float32, on one core.
 
-    A module is copied first (its parameters are not), so that nothing of what it keeps changes. A model that raises,
-    or gives scores that are not finite, has a reason in place of scores. Takes about as long as 8 thousand million
+    A module is copied first (its parameters are not), so that nothing of what it keeps changes. A model that raises, or
+    gives scores that are not finite, has a reason in place of scores. Takes about as long as 8 thousand million
     multiply-adds, or `_FEWEST` pictures.
-
-    Parameters
-    ----------
-    model
-        What is asked.
-    shape
-        (channels, h, w) of its input.
     """
     n_macs = model.n_macs
     n = _UNKNOWN if n_macs is None else max(_FEWEST, _MOST_MACS // max(1, n_macs))
     batches = [model.preprocessing.normalise(torch.from_numpy(picture[None])) for picture in pictures(*shape)[:n]]
-    module: Callable[..., Any] = model.module
-    if isinstance(module, nn.Module):
-        try:
-            module = copy.deepcopy(module, {id(tensor): tensor for tensor in module.parameters()})
-        except Exception:  # what cannot be copied is refused by the sweep, in its own words
-            module = model.module
+    module = copied(model.module)
     with _calm(), evaluating(module):
         answers = [_answer(module, batch.to(model.device)) for batch in batches]
         again = _answer(module, _rounded(batches[0]).to(model.device))

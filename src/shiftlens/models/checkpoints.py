@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from shiftlens.errors import InputError
-from shiftlens.naming import one_line, printable
+from shiftlens.models.programs import refuse_program
+from shiftlens.naming import one_line, printable, unknown_name
+from shiftlens.nn.repair_mark import without_mark
 from shiftlens.paths import kind_of
 
 StateDict = dict[str, Any]
@@ -26,6 +28,7 @@ WRAPPER_KEYS: tuple[str, ...] = ("state_dict", "model_state_dict", "model")
 """Keys under which training scripts keep the weights beside other things."""
 
 _MAX_WRAPPING = 4
+_LIGHTNING = b"pytorch-lightning_version"
 _LONGEST_NAME = 80  # of a tensor, in an error
 _SLACK = 2**20  # bytes by which the entries of a zip file may exceed it: none does
 
@@ -35,28 +38,17 @@ _PLAIN_PICKLE = (
 )
 
 
-def read_weights(path: str | Path) -> StateDict:
-    """Read tensors by name from a safetensors file or a PyTorch file, onto the CPU whatever device saved them.
+def read_weights(path: str | Path, key: str | None = None, notes: list[str] | None = None) -> StateDict:
+    """Tensors by name from a safetensors or PyTorch file (told by its first bytes), onto the CPU, in the file's order.
 
     A PyTorch file is read with `weights_only=True`: tensors and plain containers, never code. Weights under a key
-    `state_dict`, `model_state_dict` or `model` are found; `_orig_mod.` (from `torch.compile`) is taken out of names.
+    `state_dict`, `model_state_dict` or `model` are found, else the only table of tensors, or the one that `key` names
+    (`ema`, `ema.shadow`); `_orig_mod.` (from `torch.compile`) is taken out of names. What a reader of results must know
+    of this is appended to `notes`.
 
-    Parameters
-    ----------
-    path
-        A file; what it holds is told from its first bytes, not from its name.
-
-    Returns
-    -------
-    dict
-        Tensor by name, in the file's order.
-
-    Raises
-    ------
-    InputError
-        A path that is not a readable file, a file that would have to run code, or that holds no table of tensors.
+    `InputError`: no readable file, one that would have to run code or is a program, no table of tensors, or several.
     """
-    path = Path(path)
+    path, notes = Path(path), [] if notes is None else notes
     kind = kind_of(path)
     if kind != "file":
         what = "is a folder, expected a file" if kind == "folder" else "does not exist"
@@ -67,8 +59,9 @@ def read_weights(path: str | Path) -> StateDict:
     except OSError as error:
         raise InputError(f"weights: {path} cannot be read: {error.strerror}") from None
     if len(head) == 9 and head[8:9] == b"{":
-        return _without_compile(read_safetensors(path))
-    return _without_compile(_find_tensors(_read_torch(path), path))
+        return _without_compile(_find_tensors(read_safetensors(path), path, key, notes))
+    refuse_program(path, "weights")
+    return _without_compile(_find_tensors(_read_torch(path, notes), path, key, notes))
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -79,12 +72,18 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"weights: {path} is no readable safetensors file: {one_line(error)}") from None
 
 
-def _read_torch(path: Path) -> object:
+def _read_torch(path: Path, notes: list[str]) -> object:
+    foreign: list[str] = []
     if zipfile.is_zipfile(path):
         _refuse_archive(path)
+        foreign = _foreign_in_lightning(path)
+    if foreign:
+        listed = ", ".join(_short(name) for name in foreign[:3]) + (", ..." if len(foreign) > 3 else "")
+        notes.append(f"weights: {path} holds settings of Lightning ({listed}), which are not read")
     try:
         # An open file, not its name: by the name alone torch would take a pickle called .safetensors for such a file.
-        with path.open("rb") as file, warnings.catch_warnings():
+        stand_ins = torch.serialization.safe_globals([(type("Unread", (_Unread,), {}), name) for name in foreign])
+        with path.open("rb") as file, warnings.catch_warnings(), stand_ins:
             warnings.simplefilter("ignore")  # about old storage formats: nothing that the user can act on here
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -96,20 +95,47 @@ def _read_torch(path: Path) -> object:
 
 
 def _refuse_archive(path: Path) -> None:
-    """Refuse a zip file that holds a program, or that would be larger in memory than it is on disk."""
+    """Refuse a zip file that would be larger in memory than it is on disk."""
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise InputError(f"weights: {path} is no readable PyTorch file: {one_line(error)}") from None
-    if any(entry.filename.endswith("/constants.pkl") for entry in entries):
-        raise InputError(f"weights: {path} is a TorchScript program, expected weights (save model.state_dict())")
     unpacked, stored = sum(entry.file_size for entry in entries), path.stat().st_size
     if unpacked > stored + _SLACK:
         raise InputError(
             f"weights: {path} has {stored:,} bytes and would unpack to {unpacked:,}: its entries are compressed or "
             "overlapping, which torch.save never writes; expected torch.save(model.state_dict(), path)"
         )
+
+
+class _Unread:
+    """Stands for an object of a class that is not imported: takes whatever it is made of, and does nothing with it."""
+
+    def __new__(cls, *_: object, **__: object) -> _Unread:
+        return object.__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+    def __setitem__(self, *_: object) -> None: ...
+
+    def append(self, _: object) -> None: ...
+
+    def extend(self, _: object) -> None: ...
+
+
+def _foreign_in_lightning(path: Path) -> list[str]:
+    """Classes and functions that the settings in a Lightning checkpoint name; none for another file."""
+    with zipfile.ZipFile(path) as archive:
+        pickles = [entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")]
+        if len(pickles) != 1 or _LIGHTNING not in archive.read(pickles[0]):
+            return []
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # a damaged file: what reads it says so
+        return []
 
 
 def _why_refused(path: Path, error: pickle.UnpicklingError) -> str:
@@ -137,7 +163,12 @@ def _is_plain_pickle(path: Path) -> bool:
     return len(head) == 2 and head[0] == 0x80 and 2 <= head[1] <= pickle.HIGHEST_PROTOCOL
 
 
-def _find_tensors(content: object, path: Path) -> StateDict:
+def _find_tensors(content: object, path: Path, key: str | None, notes: list[str]) -> StateDict:
+    if key is not None:
+        tables = _tables(content) if isinstance(content, Mapping) else {}
+        if key not in tables:
+            raise unknown_name(f"weights key in {path}:", key, [_short(name) for name in tables])
+        return tables[key]
     for _ in range(_MAX_WRAPPING):
         if not isinstance(content, Mapping):
             raise InputError(f"weights: {path} holds {type(content).__name__}, expected a table of tensors by name")
@@ -145,6 +176,16 @@ def _find_tensors(content: object, path: Path) -> StateDict:
             return {str(name): value for name, value in content.items()}
         inner = next((content[key] for key in WRAPPER_KEYS if isinstance(content.get(key), Mapping)), None)
         if inner is None:
+            tables = _tables(content)
+            listed = ", ".join(_short(name) for name in list(tables)[:8])
+            if len(tables) == 1:
+                notes.append(f"weights: {path}: taken from the key {listed}")
+                return next(iter(tables.values()))
+            if tables:
+                raise InputError(
+                    f"weights: {path} holds several tables of tensors ({listed}): name one (--weights-key KEY, "
+                    "weights_key=)"
+                )
             keys = ", ".join(_short(key) for key in list(content)[:5]) or "nothing"
             raise InputError(
                 f"weights: {path} holds no tensors; it has {keys}; expected them at the top or under"
@@ -152,6 +193,23 @@ def _find_tensors(content: object, path: Path) -> StateDict:
             )
         content = inner
     raise InputError(f"weights: {path} nests its weights too deeply")
+
+
+def _tables(content: Mapping[Any, Any]) -> dict[str, StateDict]:
+    """Tables of tensors by name, at any key: "net", or "ema.shadow" further down; each object is looked at once."""
+    found: dict[str, StateDict] = {}
+    seen: set[int] = set()
+    waiting: list[tuple[tuple[str, ...], Mapping[Any, Any]]] = [((), content)]
+    for where, table in waiting:  # grows on the way
+        if id(table) in seen or not all(isinstance(name, str) for name in table):
+            continue  # an optimiser counts its parameters
+        seen.add(id(table))
+        inner = {name: value for name, value in table.items() if isinstance(value, Mapping)}
+        if where and not inner and any(isinstance(value, Tensor) for value in table.values()):
+            found[".".join(where)] = dict(table)
+        elif len(where) < _MAX_WRAPPING:
+            waiting += [((*where, name), value) for name, value in inner.items()]
+    return found
 
 
 def _without_compile(state: StateDict) -> StateDict:
@@ -169,27 +227,36 @@ def _without_wrapper(state: StateDict, expected: set[str]) -> StateDict:
         consume_prefix_in_state_dict_if_present(state, "module.")
 
 
-def fit_weights(module: nn.Module, state: StateDict, what: str) -> None:
-    """Put weights into a net, every one of them, or change nothing and say what does not fit.
-
-    Parameters
-    ----------
-    module
-        The net; its tensors keep their dtype and device.
-    state
-        Tensor by name. A `module.` before every name is understood. Absent counters `num_batches_tracked` and the
-        second name of a tensor that the net uses twice are no fault.
-    what
-        Names net and file in the error.
-
-    Raises
-    ------
-    InputError
-        The first missing name, the first unexpected name and the first other shape, and how many there are of each.
-    """
+def named_as(module: nn.Module, state: StateDict, notes: list[str]) -> StateDict:
+    """The same tensors by the names that the net has for them, where a prefix of all names is the difference."""
     own = module.state_dict(keep_vars=True)
     compiled = {name.replace("_orig_mod.", ""): name for name in own if "_orig_mod." in name}
     state = {compiled.get(name, name): value for name, value in _without_wrapper(state, set(own)).items()}
+    if state.keys() & own.keys():
+        return state
+    parts = next(iter(state), "").split(".")[:-1]
+    for n_parts in range(1, min(len(parts), _MAX_WRAPPING) + 1):
+        prefix = ".".join(parts[:n_parts]) + "."
+        if not all(name.startswith(prefix) for name in state):
+            break
+        shorter = {name.removeprefix(prefix): value for name, value in state.items()}
+        renamed = {compiled.get(name, name): value for name, value in shorter.items()}
+        missing, unexpected, _ = _misfits(own, renamed, set(own))
+        if not missing and not unexpected:
+            notes.append(f"weights: {_short(prefix)} is taken off every name")
+            return renamed
+    return state
+
+
+def fit_weights(module: nn.Module, state: StateDict, what: str, notes: list[str] | None = None) -> None:
+    """Put weights into a net, every one of them, or change nothing and say what does not fit.
+
+    The net's tensors keep their dtype and device. A prefix before every name (`module.`, `model.`) is understood.
+    Absent counters `num_batches_tracked` and the second name of a tensor that the net uses twice are no fault.
+    `InputError` names net and file by `what`, and the first missing name, unexpected name and other shape.
+    """
+    own = module.state_dict(keep_vars=True)
+    state = named_as(module, state, [] if notes is None else notes)
     misfit = describe_misfit({name: value for name, value in own.items() if isinstance(value, Tensor)}, state, set(own))
     if misfit:
         raise InputError(f"weights do not fit {what}: {misfit}")
@@ -199,20 +266,26 @@ def fit_weights(module: nn.Module, state: StateDict, what: str) -> None:
         raise InputError(f"weights do not fit {what}: {one_line(error)}") from None
 
 
-def describe_misfit(own: Mapping[str, Tensor], state: StateDict, known: set[str] | None = None) -> str:
-    """What does not fit between a net's tensors and a file's, in one line; empty when all fits."""
+def _misfits(own: Mapping[str, Any], state: StateDict, known: set[str]) -> tuple[list[str], list[str], list[str]]:
+    """Names that are missing, unexpected, and of another shape."""
     present = {id(own[name]) for name in own if name in state}
     missing = [
         name
-        for name, value in own.items()
+        for name, value in without_mark(own).items()
         if name not in state and id(value) not in present and not name.endswith("num_batches_tracked")
     ]
-    unexpected = [name for name in state if name not in (own if known is None else known)]
+    unexpected = [name for name in state if name not in known]
     reshaped = [
         name
         for name, value in own.items()
-        if name in state and tuple(getattr(state[name], "shape", ())) != tuple(value.shape)
+        if name in state and tuple(getattr(state[name], "shape", ())) != tuple(getattr(value, "shape", ()))
     ]
+    return missing, unexpected, reshaped
+
+
+def describe_misfit(own: Mapping[str, Tensor], state: StateDict, known: set[str] | None = None) -> str:
+    """What does not fit between a net's tensors and a file's, in one line; empty when all fits."""
+    missing, unexpected, reshaped = _misfits(own, state, set(own) if known is None else known)
     parts = []
     if missing:
         parts.append(f"{len(missing)} missing (first: {_short(missing[0])})")
@@ -235,14 +308,9 @@ def _short(name: object) -> str:
 
 
 def refuse_non_finite(module: nn.Module, what: str) -> None:
-    """Refuse a net that is broken before it starts.
+    """Refuse a net that is broken before it starts, naming the tensor.
 
     Parameters must be finite; buffers must hold no NaN, and the statistics of a normalisation no infinity (a mask may).
-
-    Raises
-    ------
-    InputError
-        Names the first such tensor and how many of its numbers are broken.
     """
     parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
     for name, value in module.state_dict().items():

@@ -13,17 +13,13 @@ from torch import Tensor, nn
 
 from shiftlens.models.own_code import own_parts, tensor_bytes
 from shiftlens.models.source_code import KNOWN, plain_source, without_addresses, without_place
+from shiftlens.nn.repair_mark import without_mark
 
 
 def state_digest(state: Mapping[str, Any]) -> str:
-    """Digest of named tensors: name, dtype, shape and bytes of each, whatever their order or device.
-
-    Returns
-    -------
-    str
-        `sha256:` and 64 hexadecimal digits.
-    """
+    """`sha256:...` of named tensors: name, dtype, shape and bytes of each, whatever their order or device."""
     hasher = hashlib.sha256()
+    state = without_mark(state)  # it says nothing that the structure does not
     for name in sorted(state):
         value = state[name]
         if not isinstance(value, Tensor):

@@ -28,24 +28,12 @@ _helpers: dict[str, Path] = {}
 def call_factory(spec: str) -> Callable[..., Any]:
     """Load `path/to/file.py:factory` or `package.module:factory` and call the factory without arguments.
 
-    The file's folder (for a module: the current directory) can be imported from while this runs. Random numbers are
-    seeded with 0 around the call and left as they were, so that a net with random weights is the same every time.
+    The factory is a function or class, or an `nn.Module`, which is taken as it is. The file's folder (for a module: the
+    current directory) can be imported from while this runs. Random numbers are seeded with 0 around the call and left
+    as they were, so that a net with random weights is the same every time.
 
-    Parameters
-    ----------
-    spec
-        Where to look, a colon, and a name there: a function or class that needs no arguments, or an `nn.Module`.
-
-    Returns
-    -------
-    nn.Module or callable
-        What the factory returned.
-
-    Raises
-    ------
-    InputError
-        No such file, module or name (suggests the nearest), code that raises (type, message, file and line), or a
-        result that cannot be called.
+    `InputError`: no such file, module or name (suggests the nearest), code that raises (type, message, file and line),
+    or a result that cannot be called.
     """
     where, _, name = spec.rpartition(":")
     path = Path(where)

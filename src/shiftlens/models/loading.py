@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 import re
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -15,26 +15,19 @@ from shiftlens.data.images import ImageSet, as_images
 from shiftlens.data.preprocessing import Numbers, Preprocessing, Size
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError
-from shiftlens.models.checkpoints import fit_weights, read_weights
+from shiftlens.models.checkpoints import fit_weights, named_as, read_weights
 from shiftlens.models.factories import call_factory
+from shiftlens.models.matching import held_out
 from shiftlens.models.probing import Classifier, Probe, evaluating, scores_of
+from shiftlens.models.programs import refuse_program
 from shiftlens.models.runs import load_run
 from shiftlens.models.runspec import MODEL_JSON
 from shiftlens.models.wrapping import Model, build_model, wrap
-from shiftlens.models.zoo import (
-    classes_in,
-    timm_net,
-    timm_preprocessing,
-    timm_pretrained,
-    torchvision_net,
-    torchvision_preprocessing,
-    torchvision_pretrained,
-)
+from shiftlens.models.zoo import LIBRARIES, classes_in
 from shiftlens.naming import nearest, unknown_name
 from shiftlens.paths import kind_of
 
 __all__ = [
-    "MODEL_KINDS",
     "Classifier",
     "Model",
     "Preprocessing",
@@ -64,49 +57,36 @@ class Loaded:
     notes: tuple[str, ...] = ()
 
 
-def _torchvision(name: str, weights: str | Path | None) -> Loaded:
-    preprocessing = torchvision_preprocessing(name)
+def _library_net(kind: str, name: str, weights: str | Path | None, key: str | None) -> Loaded:
+    library, spec = LIBRARIES[kind], f"{kind}:{name}"
     if weights is None:
-        module, names = torchvision_pretrained(name)
-        return Loaded(module, preprocessing, names)
-    return _library_net(f"torchvision:{name}", weights, lambda n: torchvision_net(name, n), preprocessing)
-
-
-def _timm(name: str, weights: str | Path | None) -> Loaded:
-    if weights is None:
-        module = timm_pretrained(name)
-        return Loaded(module, timm_preprocessing(name, module))
-    return _library_net(f"timm:{name}", weights, lambda n: timm_net(name, n), None)
-
-
-def _library_net(
-    spec: str, weights: str | Path, build: Callable[[int | None], nn.Module], preprocessing: Preprocessing | None
-) -> Loaded:
-    module = build(None)
-    notes: tuple[str, ...] = ()
+        module, names = library.pretrained(name)
+        return Loaded(module, library.preprocessing(name, module), names)
+    module = library.net(name, None)
+    notes: list[str] = []
+    names = None
     if weights != RANDOM:
-        state = read_weights(weights)
+        state = named_as(module, read_weights(weights, key, notes), notes)
         n_classes = classes_in(module, state)
+        # Weights for as many classes as the default ones are taken to be for the same; random ones know none.
+        names = library.class_names(name) if n_classes is None else None
         if n_classes is not None:
-            module = build(n_classes)
-        fit_weights(module, state, f"{spec} (from {weights})")
-        notes = (
-            f"{spec}: preprocessing is that of its default weights; yours may differ (--mean, --std, --input-size)",
+            module = library.net(name, n_classes)
+        fit_weights(module, state, f"{spec} (from {weights})", notes)
+        notes.append(
+            f"{spec}: preprocessing is that of its default weights; yours may differ (--mean, --std, --input-size)"
         )
-    return Loaded(module, preprocessing or timm_preprocessing(spec, module), None, notes)
+    return Loaded(module, library.preprocessing(name, module), names, tuple(notes))
 
 
-MODEL_KINDS: dict[str, Callable[[str, str | Path | None], Loaded]] = {"torchvision": _torchvision, "timm": _timm}
-"""Libraries whose nets are named `KIND:NAME`."""
-
-
-def _own_code(spec: str, weights: str | Path | None) -> Loaded:
+def _own_code(spec: str, weights: str | Path | None, key: str | None) -> Loaded:
     module = call_factory(spec)
+    notes: list[str] = []
     if weights is not None and weights != RANDOM:
         if not isinstance(module, nn.Module):
             raise InputError(f"model: {spec} returned {type(module).__name__}, which takes no weights; omit --weights")
-        fit_weights(module, read_weights(weights), f"{spec} (from {weights})")
-    return Loaded(module)
+        fit_weights(module, read_weights(weights, key, notes), f"{spec} (from {weights})", notes)
+    return Loaded(module, notes=tuple(notes))
 
 
 def run_of(spec: str | Path) -> Path | None:
@@ -117,7 +97,7 @@ def run_of(spec: str | Path) -> Path | None:
 
 
 def _shipped(name: str) -> Path:
-    """Directory of the shipped weights NAME; `InputError` that lists what is there when it is not."""
+    """Directory of the shipped weights NAME."""
     there = sorted(folder.name for folder in SHIPPED.glob("*") if kind_of(folder / MODEL_JSON) == "file")
     if name in there:
         return SHIPPED / name
@@ -132,9 +112,13 @@ def load_model(
     spec: str | Path,
     *,
     weights: str | Path | None = None,
+    weights_key: str | None = None,
     mean: Numbers | None = None,
     std: Numbers | None = None,
     input_size: Size | None = None,
+    resize: int | None = None,
+    crop: Size | None = None,
+    interpolation: str | None = None,
     picture_size: Size | None = None,
     picture_channels: int | None = None,
     device: str = "auto",
@@ -149,10 +133,15 @@ def load_model(
     weights
         A safetensors or PyTorch file, or `"random"` (seed 0). Without: the library's default weights (downloaded once),
         or what the factory itself sets.
+    weights_key
+        Where the weights lie in a file that holds several tables of tensors, e.g. `"ema"` or `"ema.shadow"`.
     mean, std
         Pixel range 0 to 1, one number or one a channel, in place of what the model declares.
     input_size
         H or HxW in pixels, in place of what the model declares.
+    resize, crop, interpolation
+        How images of another size come to it: their shorter side becomes `resize` pixels, by `nearest`, `bilinear`,
+        `bicubic`, `lanczos`, `box` or `hamming`, and `crop` (the input size by another name) is cut out of the middle.
     picture_size
         (h, w) of the pictures: the input size of a model that declares none.
     picture_channels
@@ -180,19 +169,22 @@ def load_model(
     """
     target = resolve_device(device)
     name, run = str(spec), run_of(spec)
+    if weights_key is not None and weights in (None, RANDOM):
+        raise InputError(f"a weights key is of a file: give --weights FILE beside --weights-key {weights_key}")
+    said: dict[str, Any] = {"mean": mean, "std": std, "size": input_size}
+    said |= {"resize": resize, "crop": crop, "interpolation": interpolation}
     if run is not None:
         if weights is not None:
             raise InputError(f"{name} holds its own weights; omit --weights")
-        overrides = {"mean": mean, "std": std, "size": input_size}
-        overrides |= {"picture_size": picture_size, "picture_channels": picture_channels}
-        model = load_run(run, name=name, overrides=overrides)
+        pictures = {"picture_size": picture_size, "picture_channels": picture_channels}
+        model = load_run(run, name=name, overrides=said | pictures)
     else:
-        loaded = _load(name, weights)
+        loaded = _load(name, weights, weights_key)
         if isinstance(loaded.module, nn.Module):
             loaded.module.eval()
         model = build_model(
             loaded.module,
-            loaded.preprocessing.overridden(mean=mean, std=std, size=input_size),
+            loaded.preprocessing.overridden(**said),
             name,
             class_names=loaded.class_names,
             picture_size=picture_size,
@@ -208,25 +200,8 @@ def load_model(
 def as_model(model: Model | nn.Module | str | Path, images: ImageSet | None = None, *, device: str = "auto") -> Model:
     """What a public function takes for a model, as a `Model`: a spec is loaded, an `nn.Module` is wrapped.
 
-    Parameters
-    ----------
-    model
-        A `Model`, an `nn.Module`, or a spec as `load_model` takes it.
-    images
-        What the model will be shown: their size and channels count where the model declares none.
-    device
-        Where a loaded model goes.
-
-    Raises
-    ------
-    InputError
-        Anything else, or what `load_model` and `wrap` refuse.
-
-    Warns
-    -----
-    UserWarning
-        What a reader of the results must know of a model that is loaded or wrapped here, such as that it declares no
-        preprocessing: `load_model` and `wrap` take it.
+    The size and channels of `images` count where the model declares none. What a reader of the results must know of a
+    model that is loaded or wrapped here, such as that it declares no preprocessing, is a warning.
     """
     if isinstance(model, Model):
         return model
@@ -234,7 +209,7 @@ def as_model(model: Model | nn.Module | str | Path, images: ImageSet | None = No
         size, channels = (None, None) if images is None else (images.size, images.n_channels)
         model = load_model(model, picture_size=size, picture_channels=channels, device=device)
     elif isinstance(model, nn.Module):
-        model = wrap(model)
+        model = build_model(model, Preprocessing(), type(model).__name__)
     else:
         raise InputError(
             "expected a Model (load_model, wrap), an nn.Module or a spec such as 'torchvision:resnet18', got "
@@ -248,27 +223,29 @@ def as_model(model: Model | nn.Module | str | Path, images: ImageSet | None = No
 def model_and_images(
     model: Model | nn.Module | str | Path, images: ImageSet | str, *, device: str = "auto"
 ) -> tuple[Model, ImageSet]:
-    """Both arguments of a public function in their own form: see `as_model` and `as_images`."""
+    """Both arguments of a public function in their own form: see `as_model`, `as_images` and `held_out`."""
     images = as_images(images)
-    return as_model(model, images, device=device), images
+    model = as_model(model, images, device=device)
+    return model, held_out(model, images)
 
 
-def _load(name: str, weights: str | Path | None) -> Loaded:
+def _load(name: str, weights: str | Path | None, key: str | None) -> Loaded:
     kind, _, rest = name.partition(":")
-    if kind in MODEL_KINDS and rest:
-        return MODEL_KINDS[kind](rest, weights)
+    if kind in LIBRARIES and rest:
+        return _library_net(kind, rest, weights, key)
     where, colon, factory = name.rpartition(":")
     if colon and factory.isidentifier():
         if where.endswith(".py") or re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", where):
-            best = nearest(where, [*MODEL_KINDS, "pretrained"])
+            best = nearest(where, [*LIBRARIES, "pretrained"])
             is_there = "." in where or kind_of(f"{where}.py") != "nothing" or importlib.util.find_spec(where)
             if best and not is_there:
-                raise unknown_name("model kind", where, [*MODEL_KINDS, "pretrained"], hint=best)
-            return _own_code(name, weights)
+                raise unknown_name("model kind", where, [*LIBRARIES, "pretrained"], hint=best)
+            return _own_code(name, weights, key)
         raise InputError(f"model: {where} is neither a .py file nor a module name")
     if name.endswith(".py"):
         raise InputError(f"model: {name} needs a factory: {name}:NAME, a function in it that returns the model")
     if kind_of(name) == "file":
+        refuse_program(Path(name), "model")
         raise InputError(f"model: {name} is a file; name what builds the net (file.py:factory), and this as --weights")
     expected = (
         "a run directory, pretrained:NAME, torchvision:NAME, timm:NAME, file.py:factory or package.module:factory"

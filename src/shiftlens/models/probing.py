@@ -16,18 +16,18 @@ from torch import Tensor, nn
 
 from shiftlens.devices import input_dtype
 from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.graph import WINDOWED
+from shiftlens.graph.operators import kind_of
 from shiftlens.naming import one_line
+from shiftlens.tasks.outputs import form_of
 
 Classifier = Callable[[Tensor], Any]
 """Normalised float32 pictures [n, c, h, w] to scores [n, k], or to something that `scores_of` understands."""
 
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _OTHER_PRECISIONS = (torch.float16, torch.bfloat16, torch.float64)
 _PLAUSIBLE_SIZE = (64, 64)
 # As torch's convolutions say it, with numbers and on the meta device.
 _OTHER_CHANNELS = r"to have \d+ channels, but got|Invalid channel dimensions"
-_POOLS = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d)
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,10 @@ class Probe:
     """
 
     n_channels: int
-    n_classes: int
+    n_classes: int | None
     n_macs: int | None
     strides: tuple[int, ...]
+    no_classes: str = ""
 
 
 @contextmanager
@@ -65,20 +66,10 @@ def evaluating(module: Classifier) -> Iterator[None]:
 
 
 def scores_of(output: Any) -> Float[Tensor, "n k"]:
-    """Find the scores in what a net returned.
+    """Find the scores in what a net returned: floating point, [n, k] with k at least 2; else `ModelOutputError`.
 
     Understood: a tensor; anything with `.logits`; a mapping with `logits`, else its first tensor; the first tensor of a
     tuple or list.
-
-    Returns
-    -------
-    Tensor
-        Floating point, [n, k] with k at least 2.
-
-    Raises
-    ------
-    ModelOutputError
-        Nothing like that.
     """
     found = output
     if not isinstance(found, Tensor) and isinstance(getattr(found, "logits", None), Tensor):
@@ -109,26 +100,13 @@ def channel_candidates(module: Classifier, *likely: int | None) -> tuple[int, ..
 
     What its first convolution takes is only a guess: that may be a gate on a single channel, or see coordinates beside
     the picture. So a net is asked (`probe`, `plausible_channels`), and where it takes several numbers the first is
-    meant.
-
-    Parameters
-    ----------
-    module
-        The net.
-    likely
-        What else is known, in order: the number of means, the channels of the images. None and 0 are left out.
+    meant. `likely` is what else is known, in order: the number of means, the channels of the images.
     """
     return tuple(dict.fromkeys(n for n in (*likely, 3, input_channels(module), 1) if n))
 
 
 def refuse_script(module: Classifier, name: str) -> None:
-    """Refuse TorchScript, whose layers can be neither watched nor copied.
-
-    Raises
-    ------
-    InputError
-        The module is, or holds, one that `torch.jit` made.
-    """
+    """Refuse TorchScript, whose layers can be neither watched nor copied."""
     if not isinstance(module, nn.Module):
         return
     for path, part in module.named_modules():
@@ -159,19 +137,20 @@ class _Watch:
         self.last_done = name
         if not inputs or not isinstance(inputs[0], Tensor) or not isinstance(output, Tensor):
             return
-        x = inputs[0]
-        if isinstance(part, _CONVOLUTIONS):
-            self.n_macs += output.numel() * part.in_channels // part.groups * math.prod(part.kernel_size)
-        elif isinstance(part, _TRANSPOSED):
-            self.n_macs += x.numel() * part.out_channels // part.groups * math.prod(part.kernel_size)
-        elif isinstance(part, nn.Linear):
-            self.n_macs += output.numel() * part.in_features
-        if isinstance(part, (nn.Conv2d, *_POOLS)) and x.ndim == 4 and output.ndim == 4:
-            self._follow(part, (x.shape[2], x.shape[3]), (output.shape[2], output.shape[3]))
+        x, kind = inputs[0], kind_of(part)
+        layer: Any = part
+        if kind == "conv":
+            self.n_macs += output.numel() * layer.in_channels // layer.groups * math.prod(layer.kernel_size)
+        elif kind == "transposed conv":
+            self.n_macs += x.numel() * layer.out_channels // layer.groups * math.prod(layer.kernel_size)
+        elif kind == "linear":
+            self.n_macs += output.numel() * layer.in_features
+        if kind in WINDOWED and x.ndim == 4 and output.ndim == 4:
+            self._follow(layer, (x.shape[2], x.shape[3]), (output.shape[2], output.shape[3]))
 
-    def _follow(self, part: nn.Module, size_in: tuple[int, int], size_out: tuple[int, int]) -> None:
+    def _follow(self, part: Any, size_in: tuple[int, int], size_out: tuple[int, int]) -> None:
         stride = part.stride if part.stride is not None else part.kernel_size
-        sy, sx = (int(stride),) * 2 if isinstance(stride, int) else tuple(int(s) for s in stride)  # type: ignore[union-attr]
+        sy, sx = (int(stride),) * 2 if isinstance(stride, int) else tuple(int(s) for s in stride)
         # Sizes that no hooked layer made (a functional pool before) are placed by their ratio to the input.
         guess = tuple(max(1, round(full / side)) for full, side in zip(self._size, size_in, strict=True))
         fy, fx = self._known.get(size_in, (guess[0], guess[1]))
@@ -189,31 +168,18 @@ def probe(
     name: str,
     declared_size: tuple[int, int] | None = None,
 ) -> Probe:
-    """Run two blank pictures through a net, in evaluation mode and without gradients.
+    """Show two blank pictures of `size` (h, w) to a net, in evaluation mode and without gradients.
 
-    Parameters
-    ----------
-    module
-        An `nn.Module`, or any callable.
-    n_channels, size
-        Of the input: candidates, of which the first that the net takes counts; (h, w) in pixels.
-    name
-        Names the model in errors.
-    declared_size
-        The size that the model declares, for the error.
-
-    Raises
-    ------
-    InputError
-        The net does not take this input (names the layer, and both sizes as far as they are known), or what it
-        returns is no table of scores.
+    Of `n_channels`, the first number counts that the net takes. `InputError`: the net does not take this input (names
+    the layer, and both sizes, `declared_size` too, as far as they are known), or what it returns is no table of scores.
     """
     looks = []
     for n in n_channels:
         look = _Look(module, n, size)
         if look.error is None:
             n_macs = look.watch.n_macs // 2 if isinstance(module, nn.Module) else None
-            return Probe(n, _n_classes(look.output, name), n_macs, tuple(sorted(look.watch.factors)))
+            n_classes, why = _n_classes(look.output, name)
+            return Probe(n, n_classes, n_macs, tuple(sorted(look.watch.factors)), why)
         looks.append(look)
     look = next((look for look in looks if not look.wants_other_channels), looks[0])
     raise InputError(look.why_not(name, declared_size)) from look.error
@@ -231,11 +197,8 @@ def plausible_channels(module: Classifier, candidates: Sequence[int], size: tupl
     return next((look.n_channels for look in looks if not look.wants_other_channels), candidates[0])
 
 
-def _copied(module: Classifier) -> Classifier:
-    """A copy with the same weights: what a module sets at its first call is for the first image to set, not for a look.
-
-    A module that cannot be copied is looked at itself.
-    """
+def copied(module: Classifier) -> Classifier:
+    """A copy with the same weights, so that a look sets nothing; the module itself where it cannot be copied."""
     if not isinstance(module, nn.Module):
         return module
     try:
@@ -254,7 +217,7 @@ class _Look:
         self.watch = _Watch(size)
         self.output: Any = None
         self.error: Exception | None = None
-        self._module = module = _copied(module)
+        self._module = module = copied(module)
         x = torch.zeros(2, n_channels, *size, dtype=dtype)
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
@@ -316,14 +279,23 @@ def _follow_layer(stack: ExitStack, watch: _Watch, path: str, part: nn.Module) -
     stack.callback(part.register_forward_hook(after).remove)
 
 
-def _n_classes(output: Any, name: str) -> int:
+def _n_classes(output: Any, name: str) -> tuple[int | None, str]:
+    """Columns of the scores; or None and why there are none, of a model that another task may have a use for.
+
+    `InputError`: no task has.
+    """
     try:
         scores = scores_of(output)
     except ModelOutputError as error:
-        raise InputError(f"{name} is no classifier for two pictures: {error}") from None
+        why = f"{name} is no classifier for two pictures: {error}"
+        try:
+            form_of(output, 2)
+        except ModelOutputError:
+            raise InputError(why) from None
+        return None, why
     if scores.shape[0] != 2:
         raise InputError(f"{name} gave {scores.shape[0]} rows of scores for 2 pictures")
-    return int(scores.shape[1])
+    return int(scores.shape[1]), ""
 
 
 def _shape(shape: Sequence[int]) -> str:

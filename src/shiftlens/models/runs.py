@@ -37,7 +37,7 @@ from shiftlens.models.runspec import (
     read_spec,
 )
 from shiftlens.models.wrapping import Model, build_model
-from shiftlens.models.zoo import timm_net, torchvision_net
+from shiftlens.models.zoo import LIBRARIES
 from shiftlens.naming import one_line, unknown_name
 from shiftlens.nn.edits import carry_out
 from shiftlens.nn.vgg import VGG
@@ -75,8 +75,8 @@ class Factory:
 
 FACTORIES: dict[str, Factory] = {
     "shiftlens.nn.vgg:VGG": Factory(VGGArguments, lambda _, arguments: VGG(**arguments.model_dump())),
-    "torchvision:": Factory(LibraryArguments, lambda name, arguments: torchvision_net(name, arguments.num_classes)),
-    "timm:": Factory(LibraryArguments, lambda name, arguments: timm_net(name, arguments.num_classes)),
+    "torchvision:": Factory(LibraryArguments, lambda name, a: LIBRARIES["torchvision"].net(name, a.num_classes)),
+    "timm:": Factory(LibraryArguments, lambda name, a: LIBRARIES["timm"].net(name, a.num_classes)),
 }
 """Everything that a run directory can build. A key that ends with a colon is followed by a name of that library."""
 
@@ -84,10 +84,8 @@ FACTORIES: dict[str, Factory] = {
 def build_net(build: Build, edits: Sequence[Mapping[str, Any]] = ()) -> nn.Module:
     """Build the net that a run directory names, with random weights, and carry out the edits that it lists.
 
-    Raises
-    ------
-    InputError
-        A factory that is not in `FACTORIES`, arguments that it does not take, or an edit that the net does not take.
+    `InputError`: a factory that is not in `FACTORIES`, arguments that it does not take, or an edit that the net does
+    not.
     """
     return carry_out(_as_named(build), edits)
 
@@ -110,11 +108,6 @@ def check_run_target(path: str | Path) -> None:
     """Refuse a place where a run directory must not be written: a file, or a folder that holds something else.
 
     A folder that does not exist, is empty, or is a run directory is fine.
-
-    Raises
-    ------
-    StoreError
-        Says what is there.
     """
     path = Path(path)
     _refuse_file(path)
@@ -145,33 +138,13 @@ def save_run(
 ) -> None:
     """Write a run directory, or replace one. Killed at any moment, it leaves the old run or the new one, whole.
 
-    Parameters
-    ----------
-    path
-        The directory; made if needed. Other files in it are left alone.
-    module
-        The trained net.
-    build
-        `{"factory": "shiftlens.nn.vgg:VGG", "kwargs": module.config}` or another entry of `FACTORIES`. Tried here: it
-        must give a net of the same structure.
-    preprocessing
-        What the net was trained with.
-    class_names
-        One name a class.
-    training, metrics
-        JSON-able facts: data, augmentation, epochs, seed; accuracy with its interval.
-    parents
-        Digests of the models that this one was made from.
-    edits
-        What was changed in them, in order, as `nn.edits.Edit.to_dict` gives it; carried out again when the run is
-        loaded.
+    `build` names an entry of `FACTORIES` and its arguments (`{"factory": "shiftlens.nn.vgg:VGG", "kwargs":
+    module.config}`), `edits` what was changed since, as `nn.edits.Edit.to_dict` gives it: both are tried here, and must
+    give a net of the same structure. `parents` are digests of the models that this one was made from. Other files in
+    the directory are left alone.
 
-    Raises
-    ------
-    InputError
-        `build` and `edits` give another net than `module`, or facts that JSON cannot hold.
-    StoreError
-        `path` is a file, holds a `model.json` of something else, or cannot be written.
+    `InputError`: another net, or facts that JSON cannot hold. `StoreError`: `path` is a file, holds a `model.json` of
+    something else, or cannot be written.
     """
     path = Path(path)
     _refuse_file(path)
@@ -241,26 +214,9 @@ def write_atomically(target: Path, content: bytes) -> None:
 def load_run(path: str | Path, *, name: str | None = None, overrides: Mapping[str, Any] | None = None) -> Model:
     """Build the model of a run directory again, on the CPU, in evaluation mode.
 
-    Parameters
-    ----------
-    path
-        The directory.
-    name
-        For people; default the path as given.
-    overrides
-        `mean`, `std`, `size`, `picture_size`, `picture_channels` in place of, or beside, what the run declares.
-
-    Returns
-    -------
-    Model
-        With the run's preprocessing, class names and training facts.
-
-    Raises
-    ------
-    InputError
-        No run directory, a factory or arguments that are not known, or weights that do not fit or are broken.
-    StoreError
-        `model.json` or the weights are not as a run is written, or do not belong together.
+    `overrides` may hold `mean`, `std`, `size`, `picture_size` and `picture_channels`. `InputError`: no run directory,
+    an unknown factory, or weights that do not fit or are broken. `StoreError`: `model.json` or the weights are not as a
+    run is written, or do not belong together.
     """
     path = Path(path)
     title = name or str(path)

@@ -98,12 +98,8 @@ def first_fault(error: ValidationError) -> str:
 def read_spec(path: str | Path) -> RunSpec:
     """Read and check the `model.json` of a run directory.
 
-    Raises
-    ------
-    InputError
-        No such directory, or no `model.json` in it.
-    StoreError
-        Not a run, of another schema version, or not as a run is written (says where).
+    `InputError`: no such directory, or no `model.json` in it. `StoreError`: not a run, of another schema version, or
+    not as a run is written (says where).
     """
     file = Path(path) / MODEL_JSON
     if kind_of(file) != "file":

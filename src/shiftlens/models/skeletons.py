@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import nn
@@ -12,27 +11,21 @@ from torch import nn
 from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.errors import InputError
 from shiftlens.models.factories import call_factory
-from shiftlens.models.loading import MODEL_KINDS, RANDOM, Loaded, run_of
+from shiftlens.models.loading import run_of
 from shiftlens.models.runs import build_net, told_by
 from shiftlens.models.runspec import MODEL_JSON, read_spec
 from shiftlens.models.wrapping import Model
+from shiftlens.models.zoo import LIBRARIES, declared_size
 
-Built = TypeVar("Built")
 Net = nn.Module | Model
 
 
 def as_net(model: Net | str | Path, size: int | tuple[int, int] | None) -> tuple[Net, int | tuple[int, int]]:
-    """A net or a model, or the skeleton of a spec, and the input size to look at it with.
-
-    Raises
-    ------
-    InputError
-        What `load_skeleton` refuses, or no size where the model declares none.
-    """
+    """A net or a model, or the skeleton of a spec, and the input size to look at it with; `InputError` without one."""
     if isinstance(model, str | Path):
         model = load_skeleton(model)
     if size is None:
-        size = model.input_size if isinstance(model, Model) else None
+        size = model.input_size if isinstance(model, Model) else declared_size(model)
     if size is None:
         name = model.name if isinstance(model, Model) else type(model).__name__
         raise InputError(f"{name} declares no input size: give one (--size)")
@@ -42,23 +35,9 @@ def as_net(model: Net | str | Path, size: int | tuple[int, int] | None) -> tuple
 def load_skeleton(spec: str | Path) -> Model:
     """Build a model by its spec without reading, drawing or downloading weights, where that can be done.
 
-    Parameters
-    ----------
-    spec
-        As in `load_model`. A factory of your own is called as always, and its weights are what it makes them.
-
-    Returns
-    -------
-    Model
-        With the preprocessing that the spec declares. Its tensors may be on torch's `meta` device: it has a shape, and
-        cannot be measured.
-
-    Raises
-    ------
-    InputError
-        An unknown spec or name, or code that raises.
-    StoreError
-        A run directory that is not as it was written.
+    A spec is as in `load_model`; a factory of your own is called as always, and its weights are what it makes them. The
+    model has the preprocessing that the spec declares. Its tensors may be on torch's `meta` device: it has a shape, and
+    cannot be measured.
 
     Examples
     --------
@@ -74,21 +53,19 @@ def load_skeleton(spec: str | Path) -> Model:
         size = stored.preprocessing.size
         declared = Preprocessing(size=None if size is None else (size[0], size[1]), declared=True)
         return Model(module.eval(), declared, name)
-    if kind in MODEL_KINDS and rest:
-        loaded = _without_weights(lambda: MODEL_KINDS[kind](rest, RANDOM))
-    elif colon and kind not in MODEL_KINDS:
-        loaded = Loaded(call_factory(name))
-    else:
+    if kind in LIBRARIES and rest:
+        module = _without_weights(lambda: LIBRARIES[kind].net(rest, None))
+        return Model(module.eval(), LIBRARIES[kind].preprocessing(rest, module), name)
+    if not colon or kind in LIBRARIES:
         raise InputError(
             f"model: {name!r} is no run directory and no spec; expected torchvision:NAME, timm:NAME, file.py:factory "
             "or package.module:factory"
         )
-    if isinstance(loaded.module, nn.Module):
-        loaded.module.eval()
-    return Model(loaded.module, loaded.preprocessing, name)
+    net = call_factory(name)
+    return Model(net.eval() if isinstance(net, nn.Module) else net, Preprocessing(), name)
 
 
-def _without_weights(build: Callable[[], Built]) -> Built:
+def _without_weights(build: Callable[[], nn.Module]) -> nn.Module:
     try:
         with torch.device("meta"):
             return build()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from html import escape
 from typing import Any
 
 import torch
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from shiftlens.data.preprocessing import Numbers, Preprocessing, Size, parse_size
+from shiftlens.data.transforms import preprocessing_of
 from shiftlens.errors import InputError
 from shiftlens.models.checkpoints import refuse_non_finite
 from shiftlens.models.digests import model_digest
@@ -28,6 +31,11 @@ from shiftlens.models.probing import (
     probe,
     refuse_script,
     scores_of,
+)
+from shiftlens.naming import printable
+
+_UNDECLARED = (
+    "{} declares no preprocessing: images enter with mean 0 and std 1 (set --mean and --std, or mean= and std= of wrap)"
 )
 
 
@@ -75,6 +83,32 @@ class Model:
         size = "x".join(map(str, self.input_size or ())) or "any size"
         names = "" if self.class_names is None else f", {len(self.class_names)} classes"
         return f"<Model {self.name}: {self.n_parameters:,} parameters, input {size}{names}>"
+
+    def _repr_html_(self) -> str:
+        rows = {"network": type(self.module).__name__, "parameters": f"{self.n_parameters:,}"}
+        rows["input"] = "x".join(map(str, self.input_size or ())) or "any size"
+        if self.class_names is not None:
+            rows["classes"] = f"{len(self.class_names):,} ({', '.join(self.class_names[:3])}, ...)"
+        cells = "".join(f"<tr><th>{name}</th><td>{escape(printable(value))}</td></tr>" for name, value in rows.items())
+        return f"<table><caption>{escape(printable(self.name))}</caption>{cells}</table>"
+
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        """Call the module, in the mode that it is in; see also `scores`."""
+        return self.module(*inputs, **options)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Index the module: `model[0][3]` is a layer of a chain of chains."""
+        return self.module[index]  # type: ignore[index]
+
+    def __len__(self) -> int:
+        """Length of the module."""
+        return len(self.module)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.module)  # type: ignore[call-overload, no-any-return]
+
+    def __bool__(self) -> bool:
+        return True  # whether or not the module has a length
 
     @property
     def is_module(self) -> bool:
@@ -129,13 +163,15 @@ class Model:
         if self.input_size is None:
             raise InputError(f"{self.name} declares no input size: give one (--input-size, or size= in Python)")
         found = probe(self.module, self._candidates, self.input_size, name=self.name, declared_size=self.native_size)
-        if self.class_names is not None and len(self.class_names) != found.n_classes:
+        if self.class_names is not None and found.n_classes not in (None, len(self.class_names)):
             raise InputError(f"{self.name} gives {found.n_classes} scores, and has {len(self.class_names)} class names")
         return found
 
     @property
     def n_classes(self) -> int:
-        """Number of scores for each picture."""
+        """Number of scores for each picture; `InputError` for a model that is no classifier."""
+        if self.probed.n_classes is None:
+            raise InputError(self.probed.no_classes)
         return self.probed.n_classes
 
     @property
@@ -180,6 +216,7 @@ def wrap(
     mean: Numbers | None = None,
     std: Numbers | None = None,
     size: Size | None = None,
+    transform: Any = None,
     class_names: Sequence[str] | None = None,
     name: str | None = None,
 ) -> Model:
@@ -193,9 +230,12 @@ def wrap(
     module
         An `nn.Module`, or a callable from normalised float32 [n, c, h, w] to scores [n, k].
     mean, std
-        Pixel range 0 to 1, one number or one a channel. Without both: 0 and 1, and a note that says so.
+        Pixel range 0 to 1, one number or one a channel. Without both: 0 and 1, and a warning.
     size
         (h, w) or one number, pixels. Without: the pictures' own size.
+    transform
+        The torchvision transform that the net was evaluated with, in place of all these: `Resize(n)`, `CenterCrop`,
+        `ToTensor`, `Normalize`, or a preset of torchvision's weights. What is given beside it comes first.
     class_names
         One name a class.
     name
@@ -205,7 +245,12 @@ def wrap(
     ------
     InputError
         Nothing callable, weights that are NaN or infinite, numbers out of range, or (with `size`) a net that does not
-        take this size.
+        take this size; or a transform with another step.
+
+    Warns
+    -----
+    UserWarning
+        Neither a mean nor a std nor a transform is given.
 
     Examples
     --------
@@ -213,9 +258,13 @@ def wrap(
     >>> wrap(VGG("vgg6", width=4), mean=0.5, std=0.25, size=32).strides
     (2, 4, 8)
     """
-    preprocessing = Preprocessing().overridden(mean=mean, std=std, size=size)
+    declared = Preprocessing() if transform is None else preprocessing_of(transform)
+    preprocessing = declared.overridden(mean=mean, std=std, size=size)
     title = name or getattr(module, "__name__", None) or type(module).__name__
-    return build_model(module, preprocessing, title, class_names=class_names)
+    model = build_model(module, preprocessing, title, class_names=class_names, native_size=declared.size)
+    if not preprocessing.declared:
+        warnings.warn(_UNDECLARED.format(title), stacklevel=2)
+    return model
 
 
 def build_model(
@@ -235,7 +284,7 @@ def build_model(
         wrapped = isinstance(module, nn.Module) and (inner == "_orig_mod" or _is_parallel(module))
         if wrapped and isinstance(getattr(module, inner, None), nn.Module):
             module = getattr(module, inner)
-    if not callable(module):
+    if not callable(module) or isinstance(module, Model):
         raise InputError(f"model: expected an nn.Module or a callable, got {type(module).__name__}")
     said = list(notes)
     refuse_script(module, name)
@@ -249,10 +298,7 @@ def build_model(
             "fixed pictures"
         )
     if not preprocessing.declared:
-        said.append(
-            f"{name} declares no preprocessing: images enter with mean 0 and std 1 (set --mean and --std, or mean= and "
-            "std= of wrap)"
-        )
+        said.append(_UNDECLARED.format(name))
     names = None if class_names is None else tuple(str(n) for n in class_names)
     seen = _own_size(picture_size)
     facts = dict(training or {})

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
 from torch import Tensor, nn
 
 from shiftlens.data.preprocessing import INTERPOLATIONS, Preprocessing
+from shiftlens.data.transforms import preset_of
 from shiftlens.errors import InputError
 from shiftlens.models.checkpoints import StateDict, describe_misfit
 from shiftlens.naming import one_line, unknown_name
 
 MOST_CLASSES = 100_000
 """Classes for which a library's net is built because a file's weights are."""
+
+_SECONDS_TO_CONNECT = 5.0
 
 
 @contextmanager
@@ -49,24 +57,21 @@ def torchvision_net(name: str, n_classes: int | None = None) -> nn.Module:
         return zoo.get_model(name, weights=None, **options)  # type: ignore[no-any-return]
 
 
-def torchvision_preprocessing(name: str) -> Preprocessing:
+def _torchvision_preprocessing(name: str, _: nn.Module) -> Preprocessing:
     """The transforms of the default weights: also right for random weights, so that the two can be compared."""
     entry = _torchvision_default(name)
     if entry is None:
         return Preprocessing()
-    transforms = entry.transforms()
-    crop = list(transforms.crop_size)
-    return Preprocessing(
-        mean=tuple(transforms.mean),
-        std=tuple(transforms.std),
-        size=(crop[0], crop[-1]),
-        resize=int(next(iter(transforms.resize_size))),
-        interpolation=str(transforms.interpolation.value),
-        declared=True,
-    )
+    return preset_of(entry.transforms())
 
 
-def torchvision_pretrained(name: str) -> tuple[nn.Module, tuple[str, ...] | None]:
+def _torchvision_classes(name: str) -> tuple[str, ...] | None:
+    """Names of the classes of a torchvision classifier's default weights."""
+    categories = getattr(_torchvision_default(name), "meta", {}).get("categories")
+    return None if categories is None else tuple(categories)
+
+
+def _torchvision_pretrained(name: str) -> tuple[nn.Module, tuple[str, ...] | None]:
     """A torchvision classifier with its default weights, and their class names; downloads them once."""
     import torchvision.models as zoo
 
@@ -74,14 +79,15 @@ def torchvision_pretrained(name: str) -> tuple[nn.Module, tuple[str, ...] | None
     if entry is None:
         raise InputError(f"torchvision:{name} has no default weights; use --weights random or a file")
     try:
+        if not (Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rpartition("/")[2]).exists():
+            _connect(entry.url)
         module = zoo.get_model(name, weights=entry, progress=False)
     except (OSError, RuntimeError) as error:
         raise InputError(
             f"torchvision:{name}: its weights are not in torch's cache and could not be downloaded from {entry.url}"
             f" ({one_line(error)}); use --weights random or a file"
         ) from None
-    categories = entry.meta.get("categories")
-    return module, None if categories is None else tuple(categories)
+    return module, _torchvision_classes(name)
 
 
 def _timm() -> Any:
@@ -99,7 +105,7 @@ def _timm_name(name: str) -> Any:
     return timm
 
 
-def timm_net(name: str, n_classes: int | None = None) -> nn.Module:
+def _timm_net(name: str, n_classes: int | None = None) -> nn.Module:
     """A timm model with random weights of seed 0; `InputError` with the nearest name for an unknown one."""
     timm = _timm_name(name)
     options: dict[str, Any] = {} if n_classes is None else {"num_classes": n_classes}
@@ -107,7 +113,7 @@ def timm_net(name: str, n_classes: int | None = None) -> nn.Module:
         return timm.create_model(name, pretrained=False, **options)  # type: ignore[no-any-return]
 
 
-def timm_preprocessing(name: str, module: nn.Module) -> Preprocessing:
+def _timm_preprocessing(_: str, module: nn.Module) -> Preprocessing:
     """What the model's pretrained configuration says; `resize` is the side before cropping to its `crop_pct`."""
     data = importlib.import_module("timm.data")
     config = data.resolve_model_data_config(module)
@@ -123,16 +129,65 @@ def timm_preprocessing(name: str, module: nn.Module) -> Preprocessing:
     )
 
 
-def timm_pretrained(name: str) -> nn.Module:
+def _timm_pretrained(name: str) -> tuple[nn.Module, None]:
     """A timm model with its pretrained weights; downloads them once."""
     timm = _timm_name(name)
+    hub: Any = importlib.import_module("huggingface_hub.constants")
+    was_offline = hub.HF_HUB_OFFLINE
+    unreachable: OSError | None = None
     try:
-        return timm.create_model(name, pretrained=True)  # type: ignore[no-any-return]
+        _connect(hub.ENDPOINT)
+    except OSError as error:
+        unreachable = error
+    try:
+        # Its client tries ten times, for a minute; without a connection, the cache is all that can serve.
+        hub.HF_HUB_OFFLINE = was_offline or unreachable is not None
+        return timm.create_model(name, pretrained=True), None
     except Exception as error:  # the hub's client raises some twenty kinds, none of which is a crash of ours
+        why = unreachable or error
         raise InputError(
             f"timm:{name}: its weights are not in the cache and could not be downloaded"
-            f" ({type(error).__name__}: {one_line(error)}); use --weights random or a file"
+            f" ({type(why).__name__}: {one_line(why)}); use --weights random or a file"
         ) from None
+    finally:
+        hub.HF_HUB_OFFLINE = was_offline
+
+
+def declared_size(module: nn.Module) -> tuple[int, int] | None:
+    """(h, w) that a net says itself, as those of timm do; None for others."""
+    config = getattr(module, "pretrained_cfg", None)
+    size = config.get("input_size") if isinstance(config, Mapping) else None
+    return (int(size[1]), int(size[2])) if isinstance(size, tuple | list) and len(size) == 3 else None
+
+
+def _connect(url: str) -> None:
+    """Find out within seconds whether a server, or the proxy in front of it, can be reached; `OSError` if not."""
+    target = urlsplit(getproxies().get(urlsplit(url).scheme) or url)
+    try:
+        with socket.create_connection((target.hostname or "", target.port or 443), timeout=_SECONDS_TO_CONNECT):
+            pass
+    except OSError as error:
+        raise OSError(f"no connection to {target.hostname}: {error.strerror or error}") from None
+
+
+@dataclass(frozen=True)
+class Library:
+    """Nets that are named `KIND:NAME`.
+
+    `net` builds one by name, with random weights of seed 0 and so many classes (None: its own number), `pretrained` one
+    with its default weights and their class names; `class_names` and `preprocessing` are what these declare.
+    """
+
+    net: Callable[[str, int | None], nn.Module]
+    pretrained: Callable[[str], tuple[nn.Module, tuple[str, ...] | None]]
+    class_names: Callable[[str], tuple[str, ...] | None]
+    preprocessing: Callable[[str, nn.Module], Preprocessing]
+
+
+LIBRARIES: dict[str, Library] = {
+    "torchvision": Library(torchvision_net, _torchvision_pretrained, _torchvision_classes, _torchvision_preprocessing),
+    "timm": Library(_timm_net, _timm_pretrained, lambda _: None, _timm_preprocessing),
+}
 
 
 def classes_in(module: nn.Module, state: StateDict) -> int | None:

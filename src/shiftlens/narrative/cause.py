@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shiftlens.analysis.padding_effect import PaddingEffect
+from shiftlens.analysis.controls import PaddingEffect
 from shiftlens.analysis.summary import Metrics
 from shiftlens.narrative.finding import Finding
 from shiftlens.narrative.finding_parts import Action, Quantity, Severity

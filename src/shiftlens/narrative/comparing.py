@@ -30,6 +30,8 @@ from shiftlens.narrative.comparison_result import Comparison
 from shiftlens.narrative.comparison_rows import Against, Row
 from shiftlens.narrative.comparison_sentences import sentences
 from shiftlens.narrative.finding import Findings
+from shiftlens.narrative.thresholds import weighed
+from shiftlens.progress_bar import shows_progress
 from shiftlens.stats import Estimate, FloatArray, Skipped, holm
 from shiftlens.sweeps.sweep_result import Sweep
 from shiftlens.tasks.task import Variable
@@ -40,6 +42,7 @@ MARGIN = 0.3
 N_RESAMPLES = 1000
 
 
+@shows_progress("comparing", "sweeps")
 def compare(
     sweeps: Sequence[Sweep | str | Path],
     baseline: int | str = 0,
@@ -69,8 +72,8 @@ def compare(
     metric
         What is compared; the task's default by default, such as "accuracy".
     margin
-        How much worse a sweep may be and still count as non-inferior to the baseline: in points of a share (0.3 by
-        default), in the metric's unit of a number (by default that is not asked).
+        How much worse a sweep may be without a warning, and still count as non-inferior to the baseline: in points of a
+        share (0.3 by default), in the metric's unit of a number (by default that is not asked).
     partial
         Compare the images that all sweeps hold, instead of refusing incomplete ones and those of other images.
     seed
@@ -131,7 +134,7 @@ def compared(
         found[k] = made.without_cells()
     critical = critical_value(nulls, int(tested.sum()))
     base = found[baseline]
-    differences = {k: estimates(found[k], base, aligned, k) for k in others}
+    differences = {k: estimates(found[k], base) for k in others}
     maps = {k: map_p(counts[k], tested) for k in others}
     tests: dict[tuple[int, str], float] = {(k, "map"): p_value for k, p_value in maps.items()}
     for k, each_of in differences.items():
@@ -166,7 +169,9 @@ def compared(
         n_tests=len(tests),
         aligned=aligned,
     )
-    return replace(comparison, findings=sentences(comparison, metric))
+    # A sweep that is worse by less than the margin is no warning.
+    sizes = {} if margin is None else {measured.difference_unit: margin}
+    return replace(comparison, findings=weighed(sentences(comparison, metric), sizes))
 
 
 def _margin(metric: Variable, margin: float | None) -> float | None:
@@ -183,14 +188,14 @@ def _row(aligned: Aligned, k: int, scores: Scores, differences: dict[Quantity, E
     nothing = Estimate(0.0, 0.0, 0.0, aligned.metric.difference_unit, aligned.n_images, "the baseline itself")
     return Row(
         name=arm.name,
-        at_rest=scores.at_rest,
+        unshifted=scores.unshifted,
         near=scores.estimate("near"),
-        retained_area=kept if isinstance(kept, Skipped) else kept.area.scaled(arm.scale**2, "px^2"),
-        retained_radius=kept if isinstance(kept, Skipped) else kept.radius.scaled(arm.scale, "px"),
+        retained_area=kept if isinstance(kept, Skipped) else kept.area,
+        retained_radius=kept if isinstance(kept, Skipped) else kept.radius,
         worst_of_radius=scores.worst,
         asymmetry_lr=scores.estimate("side-x"),
         asymmetry_ud=scores.estimate("side-y"),
-        n_parameters=arm.facts.n_parameters,
-        n_macs=arm.facts.n_macs,
+        n_parameters=arm.header.n_parameters,
+        n_macs=arm.header.n_macs,
         difference=nothing if differences is None else differences["near"],
     )

@@ -21,11 +21,11 @@ def _caveat(kind: str, text: str, severity: Severity = "note", note: str = "") -
 
 
 def _images(aligned: Aligned) -> Iterator[Finding]:
-    n, facts = aligned.n_images, [(arm.name, arm.facts) for arm in aligned.arms]
+    n = aligned.n_images
     if aligned.n_left_out:
         # Of an adaptive sweep and any other sweep of all images, the common ones are the first of the stratified order.
-        short = [each for _, each in facts if each.n_images == n != each.n_population]
-        stratified = all(each.half_width is not None for each in short)
+        short = [arm for arm in aligned.arms if arm.n_images == n != arm.n_population]
+        stratified = all(arm.half_width is not None for arm in short)
         text = (
             f"All findings are about the {n:,} images that every sweep holds; up to {aligned.n_left_out:,} more are in "
             "only some of them."
@@ -33,9 +33,9 @@ def _images(aligned: Aligned) -> Iterator[Finding]:
         note = f"They {'are a class-stratified subset' if stratified else 'need not be a random sample'}."
         yield _caveat("images-left-out", text, note=note)
     adaptive = [
-        f"{name_text(name)} {each.n_images:,} of {each.n_population:,} (±{each.half_width:.1f} points)"
-        for name, each in facts
-        if each.half_width is not None and each.n_population is not None
+        f"{name_text(arm.name)} {arm.n_images:,} of {arm.n_population:,} (±{arm.half_width:.1f} points)"
+        for arm in aligned.arms
+        if arm.half_width is not None
     ]
     if adaptive:
         text = (
@@ -44,7 +44,7 @@ def _images(aligned: Aligned) -> Iterator[Finding]:
         )
         note = "The half-widths are of each sweep's own values; differences are paired, image by image."
         yield _caveat("adaptive", text, "info", note)
-    control = facts[aligned.baseline][1].control
+    control = aligned.arms[aligned.baseline].header.control
     if control is not None:
         text = f"These are the controls {control} of sweeps: the images were changed before the models saw them."
         yield _caveat("is-a-control", text)
@@ -56,9 +56,9 @@ def _same_models(aligned: Aligned) -> Iterator[Finding]:
     names: dict[str, list[str]] = {"same-model": [], "other-answers": [], "like-answers": []}
     for arm in (aligned.arms[k] for k in aligned.others):
         logits = _equal_logits(base, arm)
-        if base.facts.model_digest and base.facts.model_digest == arm.facts.model_digest:
+        if base.header.model_digest and base.header.model_digest == arm.header.model_digest:
             names["other-answers" if logits is False else "same-model"].append(name_text(arm.name))
-        elif base.facts.model_digest and logits:
+        elif base.header.model_digest and logits:
             names["like-answers"].append(name_text(arm.name))
     texts = {
         "same-model": "are of the same model: only the engine can cause a difference.",
@@ -75,7 +75,7 @@ def _same_models(aligned: Aligned) -> Iterator[Finding]:
 
 def _equal_logits(one: Arm, two: Arm) -> bool | None:
     """Whether two models gave the same logits for the fixed images; None where that is not known."""
-    a, b = one.facts, two.facts
+    a, b = one.header, two.header
     if a.behaviour is None or b.behaviour is None or not (a.behaviour.tells and b.behaviour.tells):
         return None
     if (a.image_size, len(a.preprocessing.mean)) != (b.image_size, len(b.preprocessing.mean)):
@@ -92,7 +92,7 @@ def _unequal(aligned: Aligned) -> Iterator[Finding]:
             return ""
         return ", ".join(f"{name_text(arm.name)} {plain(str(v))}" for arm, v in zip(aligned.arms, values, strict=True))
 
-    if sizes := listed(lambda arm: "{}x{} px".format(*arm.facts.image_size)):
+    if sizes := listed(lambda arm: "{}x{} px".format(*arm.header.image_size)):
         whose = "the source image" if aligned.unit == "source" else "the baseline's input"
         scales = ", ".join(f"{name_text(arm.name)} {8 * arm.scale:.2f} px" for arm in aligned.arms)
         text = (
@@ -103,11 +103,11 @@ def _unequal(aligned: Aligned) -> Iterator[Finding]:
     if views := listed(_view):
         text = f"The nets get different pixels ({views}): part of a difference may come from the preprocessing."
         yield _caveat("other-view", text)
-    means = listed(lambda arm: ", ".join(f"{v:.3f}" for v in arm.facts.preprocessing.mean))
-    if means and aligned.arms[0].facts.fill.name == "mean":
+    means = listed(lambda arm: ", ".join(f"{v:.3f}" for v in arm.header.preprocessing.mean))
+    if means and aligned.arms[0].header.fill.name == "mean":
         text = f"Fill mean is a different colour for each net, the mean of its own normalisation: {means}."
         yield _caveat("fill-space", text)
-    if how := listed(lambda arm: f"{arm.facts.engine} in {arm.facts.dtype}"):
+    if how := listed(lambda arm: f"{arm.header.plan.engine} in {arm.header.plan.dtype}"):
         text = f"The sweeps were computed in different ways ({how}): rounding alone changes a few predictions."
         yield _caveat("precision", text, "info", "Sweep all with the same --dtype to exclude this.")
     if seen := listed(_augmentation):
@@ -125,11 +125,11 @@ def _unequal(aligned: Aligned) -> Iterator[Finding]:
 
 
 def _view(arm: Arm) -> str:
-    p = arm.facts.preprocessing
+    p = arm.header.preprocessing
     resize = "no resizing of its own" if p.resize is None else f"shorter side {p.resize} px, {p.interpolation}"
     return f"{resize}, {len(p.mean)} channel{'s' if len(p.mean) > 1 else ''}"
 
 
 def _augmentation(arm: Arm) -> str:
-    facts = arm.facts.training.get("augmentation")
+    facts = arm.header.training.get("augmentation")
     return ", ".join(f"{key} {facts[key]}" for key in sorted(facts)) if isinstance(facts, dict) else "unknown"

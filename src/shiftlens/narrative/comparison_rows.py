@@ -18,7 +18,7 @@ def columns(metric: Variable) -> dict[str, tuple[str, str]]:
     """The numbers of a row: key in the JSON, attribute, unit."""
     unit, difference = metric.unit, metric.difference_unit
     return {
-        metric.name: ("at_rest", unit),
+        metric.name: ("unshifted", unit),
         f"{metric.name}_within_8px": ("near", unit),
         "retained_area": ("retained_area", "px^2"),
         "retained_radius": ("retained_radius", "px"),
@@ -58,7 +58,7 @@ class Row:
     ----------
     name
         Of the sweep.
-    at_rest, near
+    unshifted, near
         The metric at (0, 0), and its mean within 8 px.
     retained_area, retained_radius
         At 95 %, in px^2 and px of the comparison's unit.
@@ -74,7 +74,7 @@ class Row:
     """
 
     name: str
-    at_rest: Estimate
+    unshifted: Estimate
     near: Estimate | Skipped
     retained_area: Estimate | Skipped
     retained_radius: Estimate | Skipped
@@ -88,7 +88,7 @@ class Row:
     def cells(self, is_baseline: bool) -> list[str]:
         """The line as text under the `heads`."""
         counts = ["-" if n is None else f"{n:,}" for n in (self.n_parameters, self.n_macs)]
-        estimates = (self.at_rest, self.retained_area, self.retained_radius, self.worst_of_radius)
+        estimates = (self.unshifted, self.retained_area, self.retained_radius, self.worst_of_radius)
         shown = [*map(_text, estimates), _text(self.asymmetry_lr), _text(self.asymmetry_ud), *counts]
         return [plain(self.name), *shown, "baseline" if is_baseline else _text(self.difference)]
 

@@ -29,7 +29,7 @@ MEANINGS: dict[Score, str] = {
     "agreement": MORE_CONSISTENT,
 }
 COLUMN_OF: dict[Score, str] = {
-    "at-rest": "at_rest",
+    "at-rest": "unshifted",
     "near": "near",
     "worst": "worst_of_radius",
     "retained": "retained_area",
@@ -168,9 +168,7 @@ def _map(each: Against, comparison: Comparison, asked: str | None) -> Finding:
     searched = np.where(clear if clear.any() else made.tested, np.abs(made.value), -1.0)
     row, column = np.unravel_index(int(np.argmax(searched)), searched.shape)
     value, lo, hi = (float(cells[row, column]) for cells in (made.value, made.band_lo, made.band_hi))
-    method = "adjusted Wald" if metric.is_share else "Student t"
-    method += ", simultaneous over all shifts of all sweeps (max-t bootstrap)"
-    estimate = Estimate(value, lo, hi, metric.difference_unit, made.n, method)
+    estimate = Estimate(value, lo, hi, made.unit, made.n, made.method)
     shift = int(comparison.dxs[column]), int(comparison.dys[row])
     most = f"{quoted(estimate)} at (dx, dy) = {shift}"
     if made.holds and clear.any():
@@ -181,9 +179,12 @@ def _map(each: Against, comparison: Comparison, asked: str | None) -> Finding:
     elif made.holds:
         text = f"Shift by shift, {arm} and {base} differ somewhere, but at no shift significantly; most by {most}."
     else:
-        text = f"{arm} and {base} do not differ significantly at any single shift (simultaneous band); most by {most}."
+        text = (
+            f"{arm} and {base} do not differ significantly at any single shift, after correction for all "
+            f"{comparison.n_tests} tests; most by {most}."
+        )
     tests = "exact McNemar tests" if metric.is_share else "Student t tests"
-    note = f"Paired, image by image. Tested is any difference at all: Simes over {tests}."
+    note = f"Paired, image by image. Tested is any difference at all: Simes over {tests}; else the band reaches 0."
     quantity, test = _quantity(metric.name, each, comparison, shift), _test(made.holm_p, made.holds, comparison)
     action = _see_where(comparison, asked) if made.holds else None
     severity: Severity = "warn" if made.holds and made.worse.any() else "info"
@@ -234,7 +235,7 @@ def _best(won: Winner | Skipped, comparison: Comparison) -> Finding:
 
 
 def _see_where(comparison: Comparison, asked: str | None) -> Action:
-    paths = [arm.facts.path for arm in comparison.aligned.arms]
+    paths = [arm.path for arm in comparison.aligned.arms]
     base = paths.pop(comparison.baseline)
     command = ("shiftlens", "compare", base, *paths, *metric_option(asked), "--plots", "figures")
     return Action("See where", command)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from shiftlens.analysis.arrays import from_sweep
 from shiftlens.analysis.summary import Metrics, all_metrics
 from shiftlens.arithmetic import Inspection
@@ -14,12 +16,19 @@ from shiftlens.narrative.patterns import controlled, irregularities, overview, r
 from shiftlens.narrative.performance import consistency, performance, region
 from shiftlens.narrative.pitfalls import pitfalls
 from shiftlens.narrative.setting import Setting
+from shiftlens.narrative.thresholds import THRESHOLDS, checked_thresholds, weighed
 from shiftlens.narrative.words import plain
 from shiftlens.stats import Skipped
 from shiftlens.sweeps.sweep_result import Sweep
 
 
-def findings(sweep: Sweep | FeatureRun | Inspection, *, metric: str | None = None, seed: int = 0) -> Findings:
+def findings(
+    sweep: Sweep | FeatureRun | Inspection,
+    *,
+    metric: str | None = None,
+    thresholds: Mapping[str, float] | None = None,
+    seed: int = 0,
+) -> Findings:
     """Return what a sweep, a feature run or layer arithmetic shows, and what can mislead in it.
 
     Parameters
@@ -29,6 +38,8 @@ def findings(sweep: Sweep | FeatureRun | Inspection, *, metric: str | None = Non
         whole), `shiftlens.features` or `shiftlens.inspect`.
     metric
         Of a sweep, what areas, sides, ripples and controls are about; by default its task's, such as "accuracy".
+    thresholds
+        By unit, how large a significant difference must be for a warning; by default 1 point, 0.1 nats and 0.5 px.
     seed
         Of the bootstrap behind some intervals.
 
@@ -36,12 +47,13 @@ def findings(sweep: Sweep | FeatureRun | Inspection, *, metric: str | None = Non
     -------
     Findings
         Statements with number, unit, interval and evidence. Severity "warn" is only for what is significant after
-        correction for all tests of the sweep; what could not be measured is there with its reason.
+        correction for all tests of the sweep, and no smaller than the threshold; what could not be measured is there
+        with its reason.
 
     Raises
     ------
     InputError
-        A metric that the sweep does not have.
+        A metric that the sweep does not have, or a threshold below 0.
     StoreError
         No image is whole, or the file is damaged.
 
@@ -49,16 +61,17 @@ def findings(sweep: Sweep | FeatureRun | Inspection, *, metric: str | None = Non
     --------
     >>> print(findings(open_sweep("vgg.zarr")).with_severity("warn"))  # doctest: +SKIP
     """
+    sizes = checked_thresholds(thresholds)
     if isinstance(sweep, FeatureRun | Inspection):
         if metric is not None:
             raise InputError(f"a metric is of a sweep: expected none, got {metric!r}")
         return artefacts(sweep)
-    return diagnose(all_metrics(from_sweep(sweep), metric=metric, seed=seed), Setting.of(sweep, metric))
+    return diagnose(all_metrics(from_sweep(sweep), metric=metric, seed=seed), Setting.of(sweep, metric), sizes)
 
 
-def diagnose(metrics: Metrics, setting: Setting) -> Findings:
+def diagnose(metrics: Metrics, setting: Setting, thresholds: Mapping[str, float] = THRESHOLDS) -> Findings:
     """Return the findings of metrics that are there already."""
-    return Findings(
+    return weighed(
         [
             *performance(metrics, setting),
             *region(metrics, setting),
@@ -71,7 +84,8 @@ def diagnose(metrics: Metrics, setting: Setting) -> Findings:
             overview(metrics),
             *pitfalls(metrics, setting),
             *(_skipped(each) for each in metrics.skipped),
-        ]
+        ],
+        thresholds,
     )
 
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from shiftlens.analysis.aliasing import Aliasing
 from shiftlens.analysis.asymmetry import Asymmetry
-from shiftlens.analysis.controls import ControlEffect, Emptying
+from shiftlens.analysis.controls import Emptying
+from shiftlens.analysis.differences import Effects
 from shiftlens.analysis.irregularity import FRAME, Reversal
 from shiftlens.analysis.summary import Metrics, Profile
 from shiftlens.narrative.finding import Finding
@@ -29,7 +30,7 @@ def other_padding(setting: Setting) -> Action:
     return Action(text, setting.train_command())
 
 
-def clearest(made: ControlEffect, metrics: Metrics) -> str:
+def clearest(made: Effects, metrics: Metrics) -> str:
     """The shift with the clearest effect of a control, for the note."""
     order = np.lexsort((-np.abs(made.effect).ravel(), made.p.ravel()))
     row, column = np.unravel_index(int(order[0]), made.effect.shape)
@@ -39,10 +40,8 @@ def clearest(made: ControlEffect, metrics: Metrics) -> str:
 
 
 def worse_by(metric: Variable, cost: Estimate) -> str:
-    """A cost in words: "costs 2.0 points [1.0, 3.0] of accuracy", "raises MAE by 0.1 mm [0.0, 0.2]"."""
-    if metric.sign > 0:
-        return f"{'costs' if cost.value >= 0 else 'gains'} {size_of(cost)} of {metric.called}"
-    return f"{'raises' if cost.value >= 0 else 'lowers'} {metric.called} by {size_of(cost)}"
+    """A cost in words: "makes accuracy 2.0 points [1.0, 3.0] worse", or better where it is negative."""
+    return f"makes {metric.called} {size_of(cost)} {'worse' if cost.value >= 0 else 'better'}"
 
 
 def sides(metrics: Metrics, setting: Setting) -> list[Finding]:
@@ -127,7 +126,7 @@ def _irregularity(of: Profile, metrics: Metrics, setting: Setting) -> list[Findi
     note = f"[own] {made.n_contrasts:,} pairs of shifts on rays and frames."
     if not (test.holds and made.reversals):
         turn = " and then ".join(turns)
-        text = f"No irregularity of the {metric.called} is significant: on no ray outward it {turn} beyond chance."
+        text = f"No irregularity of {metric.called} is significant: on no ray outward it {turn} beyond chance."
         return [Finding("irregular", text, quantity, test=test, note=note, which=which)]
     # Of those that share the smallest p-value, as many do, the largest recovery is what a reader cares about.
     smallest = [k for k, each in enumerate(made.reversals) if each.p_value <= made.p_value]
@@ -214,7 +213,7 @@ def controlled(metrics: Metrics, setting: Setting) -> list[Finding]:
     return found
 
 
-def _placement(made: ControlEffect, metrics: Metrics, setting: Setting) -> Finding:
+def _placement(made: Effects, metrics: Metrics, setting: Setting) -> Finding:
     test, moved, metric = tested(metrics, "placement overall"), made.overall, metrics.metric
     severity, action = test.sided(moved.value), None
     if severity == "info":

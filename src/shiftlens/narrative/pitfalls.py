@@ -48,8 +48,7 @@ def _completeness(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
             note = "They are whole chunks in the order of the data, not a random sample of it."
         yield _note("incomplete", text, quantity, number(float(there), "images"), action=action, note=note)
     if setting.half_width is not None and setting.n_population is not None:
-        share = next(each.called for each in metrics.sweep.metrics if each.is_share)
-        yield _adaptive(there, setting.n_population, setting.half_width, share, setting)
+        yield _adaptive(metrics, setting.n_population, setting.half_width, setting)
     short = [f"{name} {n:,} of {n_all:,} images" for name, n in setting.n_controlled.items() if n < n_all]
     if short:
         text = f"A control is incomplete ({', '.join(short)}): its findings are about the images that both hold."
@@ -64,14 +63,19 @@ def _completeness(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
         yield _note("is-a-control", text, action=action)
 
 
-def _adaptive(n: int, n_all: int, half: float, share: str, setting: Setting) -> Finding:
+def _adaptive(metrics: Metrics, n_all: int, half: float, setting: Setting) -> Finding:
     quantity, estimate = Quantity("half-width of the confidence band"), number(half, "points")
+    made = next(each for each in metrics.profiles if each.metric.is_share)
+    share, n, others = made.metric.called, metrics.sweep.n_images, ""
+    if not isinstance(made.map, Skipped):
+        wide = 100 * float(np.maximum(made.map.value - made.map.band_lo, made.map.band_hi - made.map.value).max())
+        others = f" Over other images of the same kind it is ±{number_text(wide, 'points')}."
     if not half:
-        text = f"All {n_all:,} images were measured: the confidence band of the adaptive sweep has no width left."
+        text = f"All {n_all:,} images were measured: over these images no {share} is uncertain.{others}"
         return Finding("adaptive", text, quantity, estimate)
     text = (
         f"{n:,} of {n_all:,} images were measured: the simultaneous {100 * setting.level:g} % confidence band for "
-        f"{share} over all of them is ±{number_text(half, 'points')} at every shift."
+        f"{share} over all of them is ±{number_text(half, 'points')} at every shift.{others}"
     )
     note = (
         "Largest error over all shifts, by a bootstrap of the images, drawn without replacement in a class-stratified "
@@ -140,7 +144,7 @@ def _blank(metrics: Metrics) -> Iterator[Finding]:
     blank = metrics.blank
     if isinstance(blank, Skipped):
         return
-    known = {name: made for name, made in blank.metrics if isinstance(made, Estimate)}
+    known = {name: made for name, made in blank.metrics.items() if isinstance(made, Estimate)}
     parts = [f"{metrics.profile(name).metric.called} is {quoted(made)}" for name, made in known.items()]
     if blank.predicted:
         share = number_text(blank.share, "share")

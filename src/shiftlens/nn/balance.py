@@ -24,20 +24,9 @@ class BalancedStride2d(Outer):
     """A strided layer that leaves half of what its stride leaves over at each side, and an odd row where it is told.
 
     The picture is padded as the layer would, cut at its beginning, and shown to the layer without padding. Where
-    nothing is left over it is the layer itself.
-
-    Parameters
-    ----------
-    layer
-        `Conv2d` (of a mode of `pad`), `MaxPool2d` or `AvgPool2d`, not with `ceil_mode`; taken over, its padding set to
-        0.
-    lean
-        Which side loses the odd row: `begin` or `end` (as PyTorch's own layers do).
-
-    Raises
-    ------
-    InputError
-        Another kind of layer, or an unknown side.
+    nothing is left over it is the layer itself. `layer`, a `Conv2d` (of a mode of `pad`), `MaxPool2d` or `AvgPool2d`,
+    not with `ceil_mode`, is taken over, and its padding set to 0; `lean` is the side that loses the odd row: `begin` or
+    `end` (as PyTorch's own layers do). `InputError`: another kind of layer, or an unknown side.
     """
 
     def __init__(self, layer: nn.Module, lean: str = "end") -> None:

@@ -69,25 +69,14 @@ class PaddedConv2d(nn.Conv2d):
         out_channels: int,
         kernel_size: int | Sequence[int],
         *,
-        stride: int | Sequence[int] = 1,
         padding: int | Sequence[int] = 0,
-        dilation: int | Sequence[int] = 1,
-        groups: int = 1,
-        bias: bool = True,
         padding_mode: str = "zeros",
+        **options: Any,
     ) -> None:
         given = padding if isinstance(padding, int) else tuple(padding)
         four = isinstance(given, tuple) and len(given) == 4
-        super().__init__(
-            in_channels,
-            out_channels,
-            pair(kernel_size),
-            stride=pair(stride),
-            padding=0 if four else pair(given),
-            dilation=pair(dilation),
-            groups=groups,
-            bias=bias,
-        )
+        options |= {name: pair(options[name]) for name in ("stride", "dilation") if name in options}
+        super().__init__(in_channels, out_channels, pair(kernel_size), padding=0 if four else pair(given), **options)
         sides = given if four else sides_of_layer(self)
         if min(sides) < 0:  # type: ignore[arg-type]
             raise InputError(f"padding must be at least 0 on every side, got {padding!r}")
@@ -172,15 +161,7 @@ class Outer(nn.Module):
 
 
 class PaddedLayer2d(Outer):
-    """Any layer behind a `Pad2d`: `pad`, then `layer`; for layers whose own code decides about their own padding.
-
-    Parameters
-    ----------
-    layer
-        Taken over as it is.
-    padding, mode
-        As in `Pad2d`.
-    """
+    """Any layer, taken over as it is, behind a `Pad2d`: for layers whose own code decides about their own padding."""
 
     def __init__(self, layer: nn.Module, padding: int | Sequence[int], mode: str) -> None:
         super().__init__()
@@ -301,15 +282,7 @@ def conv2d(
     'replicate'
     """
     check_mode(padding_mode)
-    layer = PaddedConv2d(
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=groups,
-        bias=bias,
-    )
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups, "bias": bias}
+    layer = PaddedConv2d(in_channels, out_channels, kernel_size, **options)  # type: ignore[arg-type]
     set_padding_mode(layer, padding_mode)
     return layer

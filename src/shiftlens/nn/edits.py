@@ -26,6 +26,7 @@ from shiftlens.nn.convolution import (
 from shiftlens.nn.downsample import REDUCERS, BlurPool2d, Polyphase2d, ReducedLayer2d, reducer, stride_of
 from shiftlens.nn.padding import Pad2d, Sides, check_mode, pad_mode
 from shiftlens.nn.pooling import PaddedPool2d
+from shiftlens.nn.repair_mark import mark_repaired
 
 PAD_LAYERS: tuple[type[nn.Module], ...] = (
     Pad2d,
@@ -73,13 +74,7 @@ class Edit:
 
     @staticmethod
     def from_dict(facts: Mapping[str, Any]) -> Edit:
-        """From plain JSON.
-
-        Raises
-        ------
-        InputError
-            Something is missing, of another type, or of an unknown kind.
-        """
+        """From plain JSON; `InputError` where something is missing, of another type, or of an unknown kind."""
         path, what = facts.get("path"), facts.get("what")
         if not isinstance(path, str):
             raise InputError(f"an edit needs a path, got {path!r:.80}")
@@ -221,24 +216,11 @@ def _replace(root: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 
 def carry_out(module: nn.Module, edits: Iterable[Edit | Mapping[str, Any]]) -> nn.Module:
-    """Change a net, in place, as the edits say, one after the other.
+    """Change a net, in place, as `Edit`s or the same as plain JSON say, one after the other.
 
-    Parameters
-    ----------
-    module
-        The net; changed. Parameters, buffers, flags, hooks and ties stay; layers used twice stay used twice.
-    edits
-        `Edit`s, or the same as plain JSON.
-
-    Returns
-    -------
-    nn.Module
-        The same object, or, where the net itself is one layer that is replaced, what took its place.
-
-    Raises
-    ------
-    InputError
-        An edit that cannot be carried out on this net; names the layer.
+    Parameters, buffers, flags, hooks and ties stay; layers used twice stay used twice. Returns the same object or,
+    where the net itself is one layer that is replaced, what took its place. Its weights are marked as those of a
+    repaired net. `InputError` names the layer that an edit does not fit.
     """
     for each in edits:
         edit = each if isinstance(each, Edit) else Edit.from_dict(each)
@@ -247,11 +229,12 @@ def carry_out(module: nn.Module, edits: Iterable[Edit | Mapping[str, Any]]) -> n
             new = _CARRY_OUT[edit.what](module, layer, edit)
         except InputError as error:
             raise InputError(f"{edit.path or type(module).__name__}: {error}") from None
-        if new is layer:
-            continue
-        _outside(layer, new)
-        if layer is module:
-            module = new
-        else:
-            _replace(module, layer, new)
+        if new is not layer:
+            _outside(layer, new)
+            if layer is module:
+                module = new
+            else:
+                _replace(module, layer, new)
+        if edit.what != "input size":
+            mark_repaired(module)
     return module

@@ -7,8 +7,9 @@ import math
 import numpy as np
 
 from shiftlens.figures.drawing import COLOURS, scale_of
-from shiftlens.figures.feature_figures import depth, mosaic, picked, range_text, scores_text, stack_names, stacks
+from shiftlens.figures.feature_figures import depth, mosaic, picked, range_text
 from shiftlens.lens.feature_run import FeatureRun, LayerMaps
+from shiftlens.lens.map_scores import Scores
 from shiftlens.narrative.artefacts import artefacts
 from shiftlens.narrative.words import plain
 from shiftlens.reporting.encoding import Data, coloured, enlarged, figure_uri, png_uri
@@ -40,7 +41,7 @@ def feature_part(run: FeatureRun, number: int) -> Part:
     """Lay out a feature run, with averages or without."""
     few = picked(run, MOST_LAYERS)
     average = any(layer.average is not None for layer in run.layers)
-    input_name = f"{'blank input' if run.is_empty else 'image'} ({plain(run.input)})"
+    input_name = plain(run.shown)
     average_name = f"average over {run.n_images:,} images of {plain(run.data or '')}" if average else ""
     most_cells = min(MOST_CELLS, CELLS_IN_ALL // (len(few) * (2 if average else 1)))
     view = {
@@ -55,10 +56,12 @@ def feature_part(run: FeatureRun, number: int) -> Part:
         "n_layers": len(run.layers),
         "n_picked": len(few),
         "strip": [_strip(layer) for layer in few],
-        "strip_rows": stack_names(run),
+        "strip_rows": _strip_rows(run),
         "depth": figure_uri(depth(run)),
         "rows": [_row(layer) for layer in run.layers],
+        "energies": [f"artefact energy of the {plain(of)}" for of in (run.shown, run.averaged or "average")],
         "findings": sorted_out(artefacts(run)),
+        "start": None if run.start is None else plain(run.start.name),
         "provenance": _provenance(run),
         "first": next((k for k, layer in enumerate(few) if layer is run.start), 0),
     }
@@ -77,15 +80,12 @@ def _layer(layer: LayerMaps, most_cells: int) -> Data:
     one = {"name": plain(layer.name), "kind": plain(layer.kind), "shape": f"{c} filters of {h}x{w} cells"}
     average = None
     if layer.average is not None:
-        scores = scores_text(layer.average.scores, layer.average.scores)
+        scores = _scores(layer.average.scores)
         if layer.average.rolled is not None and scores:
             # The map is the plain average; the scores are of the controls that take content out.
             scores = f"content taken out (rolled evenly, mirrored for left/right): {scores}"
         average = _shown(np.asarray(layer.average.mean, np.float64), most_cells) | {"scores": scores}
-    return one | {
-        "empty": _shown(maps, most_cells) | {"scores": scores_text(layer.scores, layer.scores)},
-        "average": average,
-    }
+    return one | {"empty": _shown(maps, most_cells) | {"scores": _scores(layer.scores)}, "average": average}
 
 
 def _shown(maps: FloatArray, most_cells: int) -> Data:
@@ -118,13 +118,21 @@ def _mean(maps: FloatArray) -> tuple[str, float, float]:
 
 def _strip(layer: LayerMaps) -> Data:
     """One layer's column of the overview: means over channels, each on its own scale, and how much there is to see."""
+    average = layer.average
+    stacks = (layer.maps, None if average is None else average.mean, None if average is None else average.rolled)
     cells = []
-    for maps in stacks(layer):
+    for maps in (np.asarray(each, np.float64) for each in stacks if each is not None):
         uri, low, high = _mean(maps)
         share = 100 * (high - low) / max(abs(low), abs(high), 1e-12)
         cells.append({"uri": uri, "range": range_text(share)})
     h, w = layer.maps.shape[1:]
     return {"name": plain(layer.name), "size": f"{h}x{w}", "cells": cells}
+
+
+def _strip_rows(run: FeatureRun) -> list[str]:
+    averages = [layer.average for layer in run.layers if layer.average is not None]
+    rows = [plain(run.shown), *([f"average of {run.n_images:,} images"] if averages else [])]
+    return [*rows, *([run.averaged] if any(average.rolled is not None for average in averages) else [])]
 
 
 def thinned(maps: FloatArray, most_cells: int = MOST_CELLS) -> FloatArray:
@@ -149,6 +157,19 @@ def _number(value: float | Skipped, form: str) -> str:
 
 def _per_cent(share: float | Skipped) -> str:
     return "-" if isinstance(share, Skipped) else per_cent(share)
+
+
+def _scores(scores: Scores) -> str:
+    made = []
+    if not isinstance(scores.artefact_energy, Skipped):
+        made.append(f"artefact energy {per_cent(scores.artefact_energy)}")
+    if not isinstance(scores.reach_cells, Skipped):
+        cells = "1 cell" if scores.reach_cells == 1 else f"{scores.reach_cells} cells"
+        made.append(f"borders reach {cells} ({_number(scores.reach_pixels, '.0f')} px)")
+    across, down = _per_cent(scores.contrast_lr), _per_cent(scores.contrast_ud)
+    if "-" not in (across, down):
+        made.append(f"odd share left/right {across}, up/down {down}")
+    return ", ".join(made)
 
 
 def _row(layer: LayerMaps) -> list[str]:

@@ -9,8 +9,7 @@ import numpy as np
 
 from shiftlens.analysis.arrays import IntArray, SweepArrays, Values
 from shiftlens.analysis.asymmetry import Asymmetry
-from shiftlens.analysis.controls import ControlEffect
-from shiftlens.analysis.differences import Differences
+from shiftlens.analysis.differences import Effects, sums_of
 from shiftlens.analysis.summary import Metrics
 from shiftlens.figures.drawing import COLOURS, balanced, colours_of, diverging, least_of, limits_of, mirrored
 from shiftlens.narrative.performance import chosen_first
@@ -93,9 +92,7 @@ def difference(
 def mean_with_ends(values: Values) -> Ends:
     """Mean of each cell with its own interval: Wilson for a share, else Student's."""
     n, shape = values.sweep.n_images, values.sweep.shape
-    sums = Differences(values.metric, n, values.n_cells)
-    for s in values.sweep.slices():
-        sums.add(s, values[s])
+    sums = sums_of(values)
     lo, hi = wilson(sums.total, n) if values.metric.is_share else sums.interval_of_mean(z_value())
     return sums.mean.reshape(shape), lo.reshape(shape), hi.reshape(shape)
 
@@ -168,7 +165,7 @@ def _controls(metrics: Metrics) -> list[Map]:
         maps.append(of_metric(metric, f"control-{name}", "Controls", label, about, ends, control.n_images))
     padding = None if isinstance(metrics.padding, Skipped) else metrics.padding.effect
     for name, found in (("occlusion", metrics.placement), ("canvas", padding)):
-        if isinstance(found, ControlEffect):
+        if isinstance(found, Effects):
             label = f"Shifted minus control {name}"
             about = f"{label}; intervals hold for all shifts together. Red: better."
             # An effect is a cost: how much worse the shift is.

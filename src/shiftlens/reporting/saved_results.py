@@ -89,7 +89,7 @@ def _row_model(metric: Variable) -> Any:
     """Fields are called as in `Row`, keys of the JSON as the metric says."""
     asked: dict[str, Any] = {}
     for key, (attribute, _) in columns(metric).items():
-        number, ends = (FiniteFloat, _Ends) if attribute == "at_rest" else (FiniteFloat | None, _Ends | None)
+        number, ends = (FiniteFloat, _Ends) if attribute == "unshifted" else (FiniteFloat | None, _Ends | None)
         asked[attribute] = Annotated[number, Field(alias=key)]
         asked[f"{attribute}_interval"] = Annotated[ends, Field(alias=interval_key(key))]
     counts = {"n_parameters": _Count | None, "n_macs": _Count | None, "retained_at_least": bool}

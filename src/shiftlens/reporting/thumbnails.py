@@ -104,23 +104,29 @@ def _pictures(sweep: Sweep, wanted: IntArray, source: Source) -> NDArray[np.uint
         if header.data not in EMBEDDED:
             return f"no source of the images was given (--data {plain(header.data)})"
         spec = header.data
-    images = load_images(spec, data_root=source.data_root)
+    named = load_images(spec, data_root=source.data_root)
     positions = np.asarray(sweep.dataset["index"].values, np.int64)
-    if sweep.n_population > len(positions):
-        # The digest of an adaptive sweep that has stopped is that of all images that it could have taken.
-        images = in_fixed_order(images.limit(sweep.n_population))
-    else:
-        order = np.argsort(images.index, kind="stable")
-        at = order[np.minimum(np.searchsorted(images.index, positions, sorter=order), len(order) - 1)]
-        images = images.subset(at)
-    if not np.array_equal(images.index[: len(positions)], positions):
-        return f"{plain(images.name)} does not hold the images of this sweep"
+    # Of a source without splits, the sweep may have had the part that its model was not trained on.
+    sources = [each for each in (named, named.part("test")) if each is not None]
+    found = (_selected(each, positions, sweep.n_population) for each in sources)
+    images = next((each for each in found if np.array_equal(each.index[: len(positions)], positions)), None)
+    if images is None:
+        return f"{plain(named.name)} does not hold the images of this sweep"
     rule = header.preprocessing
     same = shown_as(images, len(rule.mean) if len(rule.mean) in (1, 3) else images.n_channels, rule)
     if same.digest != header.data_digest:
         return f"{plain(images.name)} is not what this sweep was made of: the digests differ"
     place = {int(p): k for k, p in enumerate(positions)}
     return same.batch([place[int(p)] for p in wanted])
+
+
+def _selected(images: ImageSet, positions: IntArray, n_population: int) -> ImageSet:
+    """The images at these positions of their source, or other ones where they are not there."""
+    if n_population > len(positions):
+        # The digest of an adaptive sweep that has stopped is that of all images that it could have taken.
+        return in_fixed_order(images.limit(n_population))
+    order = np.argsort(images.index, kind="stable")
+    return images.subset(order[np.minimum(np.searchsorted(images.index, positions, sorter=order), len(order) - 1)])
 
 
 def sprite_of(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[int, int]]:

@@ -45,11 +45,16 @@ def seal_of(
     index: NDArray[np.int64],
     dys: NDArray[np.int64],
     dxs: NDArray[np.int64],
+    n_objects: NDArray[np.int64] | None = None,
 ) -> str:
-    """`sha256:...` over what is known before the first number: attributes without `LATER`, labels, index, shifts."""
+    """`sha256:...` over what is known before the first number: attributes without `LATER`, labels, index, shifts.
+
+    And how many objects each image has, where that is known.
+    """
     seal = Seal()
     seal.add_attributes({key: value for key, value in attributes.items() if key not in LATER})
-    for name, values in (("label", labels), ("index", index), ("dy", dys), ("dx", dxs)):
+    known = {"label": labels, "index": index, "dy": dys, "dx": dxs}
+    for name, values in (known if n_objects is None else known | {"n_objects": n_objects}).items():
         seal.add_array(f"{name} {len(values)}", values.astype(np.int64, copy=False))
     return seal.text()
 

@@ -11,28 +11,18 @@ from torch.nn.parameter import is_lazy
 
 from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
+from shiftlens.surgery.repair_plan import within
 
 Patterns = str | Sequence[str] | None
 
 
-def listed(patterns: Patterns) -> tuple[str, ...]:
-    """One pattern, several with commas between them, or a list of them; none at all as ()."""
-    if patterns is None:
-        return ()
-    parts = patterns.split(",") if isinstance(patterns, str) else patterns
+def _listed(patterns: Patterns) -> tuple[str, ...]:
+    parts = patterns.split(",") if isinstance(patterns, str) else patterns or ()
     return tuple(part.strip() for part in parts if part.strip())
 
 
 class Choice:
-    """Whether a layer is asked for, by any of the names that the net has for it.
-
-    Parameters
-    ----------
-    module
-        The net.
-    only, exclude
-        Paths (`layer1` means all that is in it), paths with `*` and `?`, or names of classes (`MaxPool2d`). `exclude`
-        is stronger.
+    """Whether a layer is asked for, by any of the names that the net has for it; see `repair` for the patterns.
 
     Raises
     ------
@@ -41,22 +31,19 @@ class Choice:
     """
 
     def __init__(self, module: nn.Module, only: Patterns, exclude: Patterns) -> None:
-        self._only, self._exclude = listed(only), listed(exclude)
+        self._only, self._exclude = _listed(only), _listed(exclude)
         self._names: dict[int, list[str]] = {}
-        paths, classes = [], set()
-        for path, part in module.named_modules(remove_duplicate=False):
+        named = [*module.named_modules(remove_duplicate=False)]
+        for path, part in named:
             self._names.setdefault(id(part), []).append(path)
-            paths.append(path)
-            classes.add(type(part).__name__)
+        paths, classes = [path for path, _ in named], {type(part).__name__ for _, part in named}
         for pattern in (*self._only, *self._exclude):
             if pattern not in classes and not any(_matches(pattern, path) for path in paths):
                 raise unknown_name("layer", pattern, [*filter(None, paths), *sorted(classes)])
 
     def has(self, part: nn.Module) -> bool:
         """Whether a layer is asked for."""
-        names = [*self._names.get(id(part), ())]
-        kind = type(part).__name__
-        return self._asked(names, kind)
+        return self._asked(self._names.get(id(part), []), type(part).__name__)
 
     def has_path(self, path: str) -> bool:
         """The same for what is only a path, such as a function call."""
@@ -70,17 +57,11 @@ class Choice:
 
 
 def _matches(pattern: str, path: str) -> bool:
-    return path == pattern or path.startswith(f"{pattern}.") or fnmatchcase(path, pattern)
+    return within(path, pattern) or fnmatchcase(path, pattern)
 
 
 def refuse_closed(module: nn.Module) -> None:
-    """Refuse nets whose layers cannot be changed.
-
-    Raises
-    ------
-    InputError
-        A scripted or traced, a quantised, or a lazy module; names it.
-    """
+    """Refuse a net with a scripted or traced, a quantised, or a lazy layer, which cannot be changed; names it."""
     if not isinstance(module, nn.Module):
         raise InputError(f"repair expects an nn.Module, got {type(module).__name__}")
     for path, part in module.named_modules():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from shiftlens.data.images import ImageSet, as_images
+from shiftlens.data.surveying import Progress
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError
 from shiftlens.models.loading import Model, as_model
-from shiftlens.models.matching import check_labels, on_input_grid
+from shiftlens.models.matching import labelled_for, on_input_grid
 from shiftlens.models.probing import scores_of
 from shiftlens.naming import one_line, unknown_name
-from shiftlens.surgery.healing import Healing, Progress, copied
+from shiftlens.surgery.healing import Healing, copied
 from shiftlens.training.data import Batches, epoch_plan, pixels
 from shiftlens.training.machine import compute_dtype, tuned
 from shiftlens.training.recipe import DTYPES, Recipe
@@ -73,13 +74,7 @@ class FineTuning:
 
 
 def check_classes(model: Model, images: ImageSet) -> None:
-    """Refuse images of other classes than the model's.
-
-    Raises
-    ------
-    InputError
-        Another number of classes, or another name; says which.
-    """
+    """Refuse images of another number of classes than the model's, or of other names; says which."""
     theirs, ours = model.class_names, images.class_names
     if len(ours) != model.n_classes:
         raise InputError(
@@ -90,7 +85,7 @@ def check_classes(model: Model, images: ImageSet) -> None:
         raise InputError(
             f"class {k} is {ours[k]!r} in {images.name} and {theirs[k]!r} in {model.name}: not the same task"
         )
-    check_labels(model, images)
+    labelled_for(model, images)
 
 
 def finetune(
@@ -137,10 +132,10 @@ def finetune(
     model, images = as_model(model, device=device), as_images(images, split="train")
     healed, module = copied(model)
     check_classes(healed, images)
-    fitted, _ = on_input_grid(healed, images)
-    if settings.shift is not None and settings.shift >= min(_size(fitted)):
+    fitted, size = on_input_grid(healed, images)
+    if settings.shift is not None and settings.shift >= min(size):
         raise InputError(
-            f"shift must be below the pictures' {min(_size(fitted))} px, got {settings.shift}: it would leave nothing"
+            f"shift must be below the pictures' {min(size)} px, got {settings.shift}: it would leave nothing"
         )
     settings = _as_trained(settings, healed, images)
     target = resolve_device(device)
@@ -165,12 +160,16 @@ def finetune(
         for epoch in range(settings.epochs):
             plan = epoch_plan(len(batches), seed, epoch, recipe, settings.flip or "none")
             summed, done = 0.0, epoch * per_epoch
-            for k, (x, y) in enumerate(batches.epoch(plan, batch, [_size(fitted)] * per_epoch)):
+            for k, (x, y) in enumerate(batches.epoch(plan, batch, [size] * per_epoch)):
                 for group in optimiser.param_groups:
                     group["lr"] = settings.lr * (1 - (done + k) / total)
                 with torch.autocast(target.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-                    scores = _scores(module, x)
-                loss = _step(scores, y, settings, optimiser)
+                    scores = _tried("the net cannot be trained on these images", lambda x: scores_of(module(x)), x)
+                error = F.cross_entropy(scores.float(), y, label_smoothing=settings.label_smoothing or 0.0)
+                _tried("the net cannot be trained", error.backward)
+                optimiser.step()
+                optimiser.zero_grad(set_to_none=True)
+                loss = float(error.detach())
                 if not math.isfinite(loss):
                     raise InputError(
                         f"fine-tuning diverged at epoch {epoch + 1}, batch {k + 1}: the loss is {loss}; lower lr"
@@ -184,38 +183,20 @@ def finetune(
     return healed, replace(facts, losses=tuple(losses), seconds=time.perf_counter() - started)
 
 
-def _size(images: ImageSet) -> tuple[int, int]:
-    if images.size is None:
-        raise InputError(f"pictures of {images.name} have different sizes; fine-tuning needs one")
-    return images.size
-
-
-def _scores(module: nn.Module, x: Tensor) -> Tensor:
+def _tried(what: str, work: Callable[..., Any], *args: Any) -> Any:
     try:
-        return scores_of(module(x))
+        return work(*args)
     except InputError:
         raise
     except (RuntimeError, ValueError, TypeError) as error:
-        raise InputError(f"the net cannot be trained on these images: {one_line(error)}") from None
-
-
-def _step(scores: Tensor, y: Tensor, settings: FineTuning, optimiser: torch.optim.Optimizer) -> float:
-    loss = F.cross_entropy(scores.float(), y, label_smoothing=settings.label_smoothing or 0.0)
-    try:
-        loss.backward()  # type: ignore[no-untyped-call]
-    except RuntimeError as error:
-        raise InputError(f"the net cannot be trained: {one_line(error)}") from None
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
-    return float(loss.detach())
+        raise InputError(f"{what}: {one_line(error)}") from None
 
 
 def _as_trained(settings: FineTuning, model: Model, images: ImageSet) -> FineTuning:
     """What is left open, as the model's own training had it."""
-    told = model.training.get("augmentation")
-    seen: Mapping[str, Any] = told if isinstance(told, Mapping) else {}
-    shift, flip, smoothing = seen.get("shift"), seen.get("mirror"), _recipe(model).get("label_smoothing")
-    recipe = Recipe()
+    facts, recipe = model.training, Recipe()
+    shift, flip = _fact(facts, "augmentation", "shift"), _fact(facts, "augmentation", "mirror")
+    smoothing = _fact(facts, "asked", "settings", "recipe", "label_smoothing")
     if settings.shift is None:
         settings = replace(settings, shift=shift if isinstance(shift, int) else recipe.crop)
     if settings.flip is None:
@@ -228,8 +209,7 @@ def _as_trained(settings: FineTuning, model: Model, images: ImageSet) -> FineTun
     return settings
 
 
-def _recipe(model: Model) -> Mapping[str, Any]:
-    found: Any = model.training
-    for key in ("asked", "settings", "recipe"):
+def _fact(found: Any, *keys: str) -> Any:
+    for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None
-    return found if isinstance(found, Mapping) else {}
+    return found

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,12 @@ import torch
 from torch import nn
 
 from shiftlens.data.images import ImageSet, as_images
+from shiftlens.data.surveying import Progress
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError, NoEffectWarning
 from shiftlens.models.loading import Model, as_model
 from shiftlens.models.matching import on_input_grid
-
-Progress = Callable[[int, int], None]
+from shiftlens.models.probing import evaluating
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 MAX_PIXELS = 2**18
@@ -57,6 +56,11 @@ class Healing:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
         return {**asdict(self), "losses": list(self.losses)}
+
+    def __str__(self) -> str:
+        """For people."""
+        loss = f", loss {self.losses[0]:.3f} -> {self.losses[-1]:.3f}" if self.losses else ""
+        return f"{self.kind}: {self.n_images:,} images of {self.images}{loss}, {self.seconds:.1f} s"
 
 
 def reestimate(
@@ -106,7 +110,7 @@ def reestimate(
     pictures, (h, w) = on_input_grid(healed, images)
     if len(pictures) < 2:
         raise InputError(f"batch norm needs at least 2 images to measure a variance, got {len(pictures)}")
-    norms = [part for part in module.modules() if isinstance(part, _NORMS) and part.running_mean is not None]
+    norms: list[Any] = [part for part in module.modules() if isinstance(part, _NORMS) and part.running_mean is not None]
     if not norms:
         warnings.warn(
             "the net has no batch norm that keeps statistics: nothing to estimate", NoEffectWarning, stacklevel=2
@@ -116,35 +120,23 @@ def reestimate(
     order = np.random.default_rng(seed).permutation(len(pictures))
     batch = min(len(order), max(2, MAX_PIXELS // (h * w)))
     starts = range(0, len(order) - batch + 1, batch)
-    with torch.no_grad(), _measuring(module, norms):
+    before = [(norm, norm.momentum, norm.training) for norm in norms]
+    with torch.no_grad(), evaluating(module):
+        for norm in norms:  # statistics begin anew and are averaged evenly
+            norm.reset_running_stats()
+            norm.momentum = None
+            norm.train()
         for start in starts if norms else ():
             chosen = order[start : start + batch]
             shown = pictures.batch(np.sort(chosen))
             module(healed.preprocessing.normalise(torch.from_numpy(shown).to(target)))
             if progress is not None:
                 progress(start + batch, len(order))
+        for norm, momentum, training in before:
+            norm.momentum, norm.training = momentum, training
     seen = len(starts) * batch if norms else 0
     facts = Healing("batch norm", images.name, images.digest, seen, {"seed": seed, "batch": batch})
     return healed, replace(facts, seconds=time.perf_counter() - started)
-
-
-@contextmanager
-def _measuring(module: nn.Module, norms: list[Any]) -> Iterator[None]:
-    """Everything in evaluation mode but the norms, whose statistics begin anew and are averaged evenly."""
-    modes = [(part, part.training) for part in module.modules()]
-    momenta = [norm.momentum for norm in norms]
-    module.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-        norm.train()
-    try:
-        yield
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for part, training in modes:
-            part.training = training
 
 
 def copied(model: Model) -> tuple[Model, nn.Module]:

@@ -7,31 +7,25 @@ from collections.abc import Iterator
 from torch import nn
 
 from shiftlens.errors import InputError
+from shiftlens.graph.operators import kind_of, operator_of_layer
+from shiftlens.graph.sharing import padding_of
 from shiftlens.nn.convolution import OWN_CONVOLUTIONS, full_sides, sides_of_layer
 from shiftlens.nn.edits import PAD_LAYERS, Edit, explicit_sides
-from shiftlens.nn.padding import PAD_MODES, Pad2d
+from shiftlens.nn.padding import PAD_MODES
 from shiftlens.surgery.repair_plan import Plan, where
 from shiftlens.surgery.subclasses import way_of
 
-_POOLS = (nn.MaxPool2d, nn.AvgPool2d)
-_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _ITS_OWN = ("zeros", "partial", "full")
 """Modes under which a pool keeps its own padding."""
 
 
 def edit_padding(plan: Plan, mode: str) -> None:
-    """Give every chosen layer that pads another mode, on the plan's copy.
-
-    Raises
-    ------
-    InputError
-        A transposed convolution is among them.
-    """
+    """Give every chosen layer that pads another mode, on the plan's copy; refuses a transposed convolution."""
     refused = []
     for path, layer in [*plan.module.named_modules()]:
         if path not in plan.chosen:
             continue
-        if isinstance(layer, _TRANSPOSED):
+        if kind_of(layer) == "transposed conv":
             refused.append(where(path, layer))
             continue
         for edit in _edits(plan, path, layer, mode):
@@ -49,13 +43,13 @@ def _edits(plan: Plan, path: str, layer: nn.Module, mode: str) -> Iterator[Edit]
     named = where(path, layer)
     if isinstance(layer, nn.Conv2d):
         yield from _of_convolution(plan, path, layer, mode)
-    elif isinstance(layer, _POOLS):
+    elif kind_of(layer) in ("max pool", "average pool"):
         if max(sides_of_layer(layer)) == 0 or mode in _ITS_OWN:
             return
-        if type(layer) not in _POOLS or getattr(layer, "return_indices", False):
+        if operator_of_layer(layer, exact=True) is None or getattr(layer, "return_indices", False):
             plan.unreached.append(f"{named}: its own code pads, or it returns indices")
             return
-        yield Edit(path, "padding", "-inf" if isinstance(layer, nn.MaxPool2d) else "zeros", mode)
+        yield Edit(path, "padding", "-inf" if kind_of(layer) == "max pool" else "zeros", mode)
     elif isinstance(layer, PAD_LAYERS):
         yield from _of_pad_layer(plan, path, layer, mode)
     elif not any(layer.children()) and _pads_otherwise(layer):
@@ -79,7 +73,8 @@ def _of_convolution(plan: Plan, path: str, layer: nn.Conv2d, mode: str) -> Itera
 
 
 def _of_pad_layer(plan: Plan, path: str, layer: nn.Module, mode: str) -> Iterator[Edit]:
-    before, sides, named = _mode_of(layer), explicit_sides(layer), where(path, layer)
+    (rule, value), sides, named = padding_of(layer), explicit_sides(layer), where(path, layer)
+    before = "zeros" if rule is None and value == 0 else rule
     if before == mode or not any(sides):
         return
     if before is None:
@@ -90,15 +85,6 @@ def _of_pad_layer(plan: Plan, path: str, layer: nn.Module, mode: str) -> Iterato
         plan.unreached.append(f"{named}: {mode} is defined for a convolution only")
     else:
         yield Edit(path, "padding", before, mode)
-
-
-def _mode_of(layer: nn.Module) -> str | None:
-    if isinstance(layer, Pad2d):
-        return layer.mode
-    if isinstance(layer, nn.ConstantPad2d):
-        return "zeros" if layer.value == 0 else None
-    names = {nn.ReflectionPad2d: "reflect", nn.ReplicationPad2d: "replicate", nn.CircularPad2d: "circular"}
-    return next(name for kind, name in names.items() if isinstance(layer, kind))
 
 
 def _pads_otherwise(layer: nn.Module) -> bool:

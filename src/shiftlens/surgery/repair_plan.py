@@ -25,6 +25,11 @@ class Plan:
         self.edits.append(edit)
 
 
+def within(path: str, outer: str) -> bool:
+    """Whether a path is a layer or something in it."""
+    return path == outer or path.startswith(f"{outer}.")
+
+
 def where(path: str, layer: nn.Module) -> str:
     """A layer, for people."""
     return f"{path or 'the net'} ({type(layer).__name__})"

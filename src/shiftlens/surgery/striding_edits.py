@@ -10,21 +10,20 @@ from torch import nn
 
 from shiftlens.errors import InputError
 from shiftlens.graph import Graph, Site
+from shiftlens.graph.operators import kind_of, operator_of_layer
 from shiftlens.nn.balance import leans
 from shiftlens.nn.convolution import OWN_CONVOLUTIONS, sides_of_layer
 from shiftlens.nn.downsample import stride_of
 from shiftlens.nn.edits import Edit
 from shiftlens.nn.pooling import PaddedPool2d
 from shiftlens.surgery.branches import leaders
-from shiftlens.surgery.repair_plan import Plan, where
+from shiftlens.surgery.repair_plan import Plan, where, within
 from shiftlens.surgery.subclasses import strides_as_it_says
 
 MOST_STRIDE = 4
 """Larger strides are not made dense: a patch layer of stride 16 would cost 256 times as much."""
 
-_POOLS = (nn.MaxPool2d, nn.AvgPool2d)
-_WINDOWS = ("conv", "max pool", "average pool")
-_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Hardswish)
+_POOLS = ("max pool", "average pool")
 
 
 @dataclass(frozen=True)
@@ -37,23 +36,9 @@ class _Strided:
 
 
 def edit_strides(plan: Plan, kind: str, graph: Graph | None, filter_size: int) -> None:
-    """Make every chosen layer that strides dense, on the plan's copy, and let `kind` reduce its map.
+    """Make every chosen layer that strides dense, on the plan's copy, and let `kind` (of `REDUCERS`) reduce its map.
 
-    Parameters
-    ----------
-    plan
-        The repair, after its padding edits.
-    kind
-        A name of `REDUCERS`.
-    graph
-        The net as it was; `polyphase` reads from it which branches meet.
-    filter_size
-        Of the blur.
-
-    Raises
-    ------
-    InputError
-        `polyphase` without a graph, or branches that cannot share a grid.
+    `polyphase` reads from the graph, the net as it was, which branches meet.
     """
     if kind == "balanced":
         _balance(plan, graph)
@@ -67,7 +52,7 @@ def edit_strides(plan: Plan, kind: str, graph: Graph | None, filter_size: int) -
             raise InputError("polyphase needs to know which branches meet: say at which input size to look (size=)")
         follows = leaders(graph, [each.origin for each in todo])
     called = {} if graph is None else {site.path: k for k, site in reversed([*enumerate(graph)])}
-    order = {each.origin: min((k for p, k in called.items() if _within(p, each.origin)), default=0) for each in todo}
+    order = {each.origin: min((k for p, k in called.items() if within(p, each.origin)), default=0) for each in todo}
     now = {each.origin: each.path for each in todo}
     mode = _extension_mode(plan.module)
     for each in sorted(todo, key=lambda each: order[each.origin]):
@@ -87,7 +72,11 @@ def _balance(plan: Plan, graph: Graph | None) -> None:
     """Let layers that leave rows over lean to the sides that bring the grid of the last one to the middle."""
     if graph is None:
         raise InputError("balanced striding is computed at one input size: say which (size=)")
-    uneven = {site.path: site for site in graph if site.kind in _WINDOWS and max(site.stride) > 1 and any(_over(site))}
+    uneven = {
+        site.path: site
+        for site in graph
+        if site.kind in ("conv", *_POOLS) and max(site.stride) > 1 and any(_over(site))
+    }
     layers = {path: layer for path, layer in plan.module.named_modules() if path in plan.chosen and path in uneven}
     followers = leaders(graph, layers)
     first = [path for path in uneven if path in layers and path not in followers]
@@ -108,10 +97,6 @@ def _over(site: Site) -> tuple[int, int]:
     return rows, columns
 
 
-def _within(path: str, outer: str) -> bool:
-    return path == outer or path.startswith(f"{outer}.")
-
-
 def _strided(plan: Plan) -> list[_Strided]:
     found: list[_Strided] = []
     wrapped = {
@@ -119,14 +104,14 @@ def _strided(plan: Plan) -> list[_Strided]:
     }
     for path, layer in [*plan.module.named_modules()]:
         # A padded pool stands for the pool in it.
-        inside = any(_within(path, each.path) for each in found)
+        inside = any(within(path, each.path) for each in found)
         if path in plan.chosen and not inside and _can_be_dense(plan, path, layer):
             found.append(_Strided(path, wrapped.get(path, path), layer))
     return found
 
 
 def _can_be_dense(plan: Plan, path: str, layer: nn.Module) -> bool:
-    if not isinstance(layer, nn.Conv2d | PaddedPool2d | nn.MaxPool2d | nn.AvgPool2d):
+    if not isinstance(layer, nn.Conv2d | PaddedPool2d) and kind_of(layer) not in _POOLS:
         return False
     stride, named = stride_of(layer), where(path, layer)
     if max(stride) == 1:
@@ -137,7 +122,7 @@ def _can_be_dense(plan: Plan, path: str, layer: nn.Module) -> bool:
     if isinstance(layer, nn.Conv2d):
         own_code = type(layer) not in OWN_CONVOLUTIONS and not strides_as_it_says(layer)
     else:
-        own_code = not (type(layer) in _POOLS or isinstance(layer, PaddedPool2d))
+        own_code = not (isinstance(layer, PaddedPool2d) or operator_of_layer(layer, exact=True) is not None)
         own_code = own_code or bool(getattr(layer, "return_indices", False))
     if own_code:
         plan.unreached.append(f"{named}: its own code strides, or it returns indices")
@@ -167,5 +152,10 @@ def _activation_after(module: nn.Module, path: str, layer: nn.Module) -> str | N
         if child is None or uses[id(child)] != 1 or uses[id(layer)] != 1:
             return None
         if not isinstance(child, nn.BatchNorm2d | nn.Identity):
-            return f"{parent_path}.{key}".lstrip(".") if type(child) in _ACTIVATIONS else None
+            return f"{parent_path}.{key}".lstrip(".") if _is_activation(child) else None
     return None
+
+
+def _is_activation(layer: nn.Module) -> bool:
+    entry = operator_of_layer(layer, exact=True)
+    return entry is not None and entry.kind == "activation"

@@ -12,6 +12,7 @@ from shiftlens.sequential import Look, RunningBand
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.header import SweepHeader
 from shiftlens.sweeps.jobs import Job
+from shiftlens.sweeps.looks import images_for_others
 
 
 def agree_on_width(main: SweepGroup, half_width: float, announce: Callable[[str], None]) -> float:
@@ -74,6 +75,12 @@ def _until(
     if schedule is None:
         raise ValueError(f"{group.path} is no adaptive sweep")
     n_cells = group.header.grid.n_shifts
+    if half_width and len(schedule.looks) == 1:
+        n, needed = group.n_population, images_for_others(half_width, n_cells)
+        text = f"{n:,} images are too few to stop early: all are measured"
+        if needed > n:
+            text += f". They promise no ±{half_width:g} points over other images: that takes about {needed:,} of them"
+        announce(text)
     band = RunningBand(
         group.labels,
         group.index,
@@ -89,10 +96,10 @@ def _until(
         if missing:
             yield [Job(group, chunk) for chunk in missing]
         for values, *_ in group.metrics(chunks):
-            band.add(values.reshape(len(values), n_cells))
+            band.add(values.reshape(len(values), n_cells).astype(np.bool_))
         look = band.look()
         if missing:
-            announce(_described(look))
+            announce(_described(look, group.metric.name))
         if look.half_width <= half_width:
             group.stop_at(stop)
             expect(stop)
@@ -135,10 +142,10 @@ def refuse_other_kind(stored: SweepHeader, path: Path, half_width: float | None)
         )
 
 
-def _described(look: Look) -> str:
+def _described(look: Look, metric: str) -> str:
     if look.n_images == look.n_population:
         return f"all {look.n_images:,} images are measured: no width is left"
     return (
-        f"after {look.n_images:,} of {look.n_population:,} images every accuracy is known to "
+        f"after {look.n_images:,} of {look.n_population:,} images every {metric} is known to "
         f"±{look.half_width:.2f} points"
     )

@@ -18,14 +18,14 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from shiftlens.engine.plan import ChunkResult
 from shiftlens.errors import StoreError
 from shiftlens.naming import one_line
 from shiftlens.storage.checksums import checksums, state_seal_of
 from shiftlens.storage.entries import refuse_swollen
 from shiftlens.storage.locking import Unsynced, disk_errors
 from shiftlens.storage.written_folder import WrittenFolder
-from shiftlens.sweeps.layout import ADAPTIVE, is_accumulator, mean_arrays, measured_arrays, open_checked, state_of
+from shiftlens.sweeps.layout import ADAPTIVE, mean_arrays, measured_arrays, open_checked, state_of
+from shiftlens.tasks.task import OBJECT, Variable, beyond
 
 ChunkState = Literal["whole", "absent", "torn", "wrong"]
 """All there and right; nothing there; partly there or unreadable; readable, but not what was written."""
@@ -48,15 +48,22 @@ class SweepGroup:
         self.header, self._seal = opened.header, opened.seal
         self._group, self._arrays = opened.group, opened.arrays
         self.everyone = opened.known["label"], opened.known["index"]
+        self.n_objects = opened.known.get("n_objects")
         self.n_population = len(self.everyone[0])
         self.chunk_size = int(self._arrays["checksum"].chunks[0])
         self.measured, self.means_of = measured_arrays(self.header.task), mean_arrays(self.header.task)
-        self._accumulators = {each.name for each in self.header.task.variables if is_accumulator(each)}
+        self._accumulators = {each.name for each in self.header.task.variables if each.is_accumulator}
+        self._of_objects = {each.name for each in self.header.task.variables if each.dims == OBJECT}
         self._fills = {name: self._arrays[name].fill_value for name in self.measured}
         self.stop_at(self._n_images_used() if self.complete else self.n_population)
         self._unsynced = Unsynced()
         # A control lies in another group's folder.
         self.folder = WrittenFolder(path, path.parent if self.header.control else path)
+
+    @property
+    def metric(self) -> Variable:
+        """The default metric of the task."""
+        return next(iter(self.means_of.values()))
 
     # ---- how many images: of an adaptive sweep, where it has stopped
 
@@ -202,7 +209,7 @@ class SweepGroup:
         wrong = []
         for name, right in self.means(range(self.n_chunks)).items():
             try:
-                stored = self._read(name, slice(None))
+                stored = self.read(name, slice(None))
             except (OSError, ValueError, RuntimeError, TypeError):
                 stored = np.empty(0)
             if not np.array_equal(stored, right, equal_nan=self.means_of[name].optional):
@@ -211,7 +218,7 @@ class SweepGroup:
 
     # ---- writing
 
-    def write(self, chunk: int, result: ChunkResult | Mapping[str, NDArray[Any]]) -> None:
+    def write(self, chunk: int, result: Mapping[str, NDArray[Any]]) -> None:
         """Write one whole chunk: for each variable of the task an array, of an accumulator the sum over the chunk.
 
         Raises
@@ -219,15 +226,16 @@ class SweepGroup:
         StoreError
             The disk is full or refuses; the other chunks are untouched and the chunk counts as not written.
         """
-        given = result if isinstance(result, Mapping) else vars(result)
         span, stored = self.span(chunk), {}
-        if set(given) != set(self.measured[:-1]):
+        if set(result) != set(self.measured[:-1]):
             raise ValueError(
-                f"a chunk is written whole: expected {', '.join(self.measured[:-1])}, got {', '.join(given)}"
+                f"a chunk is written whole: expected {', '.join(self.measured[:-1])}, got {', '.join(result)}"
             )
         for name in self.measured[:-1]:
             array, of_chunk = self._arrays[name], name in self._accumulators
-            values = given[name][None] if of_chunk else given[name]
+            values = result[name][None] if of_chunk else result[name]
+            if name in self._of_objects:
+                values = self._padded(values, span, array.shape[1])
             shape = (1 if of_chunk else span.stop - span.start, *array.shape[1:])
             if values.shape != shape:
                 raise ValueError(f"a chunk is written whole: expected {name} of {shape}, got {values.shape}")
@@ -240,6 +248,17 @@ class SweepGroup:
                 self._arrays[name][self._rows(name, chunk)] = stored[name]
                 self._unsynced.add(self._file(chunk, name))
             self._unsynced.sync_now_and_then()
+
+    def _padded(self, values: NDArray[Any], span: slice, most: int) -> NDArray[Any]:
+        """Numbers [image, object, dy, dx] with room for `most` objects, NaN where an image has none."""
+        assert self.n_objects is not None
+        counts = self.n_objects[span]
+        if values.ndim != 4 or values.shape[1] < counts.max():
+            raise ValueError(f"expected numbers of up to {counts.max()} objects, got {values.shape}")
+        padded = np.full((len(values), most, *values.shape[2:]), np.nan, values.dtype)
+        padded[:, : values.shape[1]] = values[:, :most]
+        padded[beyond(counts, most)] = np.nan
+        return padded
 
     def finish(self, half_width_reached: float | None = None) -> None:
         """Write the means over all images, then `complete`; the caller knows that every chunk is finished."""
@@ -296,9 +315,17 @@ class SweepGroup:
         inner = ("0",) * (self._arrays[name].ndim - 1)
         return self.path.joinpath(name, "c", str(chunk), *inner)
 
-    def _read(self, name: str, span: slice) -> NDArray[Any]:
+    def read(self, name: str, span: slice) -> NDArray[Any]:
+        """Numbers of an array as they are; `ValueError` and others where they cannot be read."""
+        """Numbers of an array as they are; `ValueError` and others where they cannot be read."""
         self.refuse_swollen(name, span)
         return np.asarray(self._arrays[name][span])
+
+    def read_images(self, span: slice) -> dict[str, NDArray[Any]]:
+        """The numbers of some images as they were given to `write`; with accumulators, of one whole chunk."""
+        chunk = span.start // self.chunk_size
+        of = {name: self._read_chunk(name, chunk)[0] for name in self._accumulators}
+        return {name: of[name] if name in of else self.read(name, span) for name in self.measured[:-1]}
 
     def _rows(self, name: str, chunk: int) -> slice:
         """Where a chunk's numbers lie in an array."""

@@ -195,8 +195,14 @@ def _ranges(numbers: list[int]) -> str:
     return shown if len(runs) <= _SHOWN else f"{shown} and {len(numbers):,} in all"
 
 
-def restore_known(path: Path, labels: NDArray[np.int64], index: NDArray[np.int64], grid: ShiftGrid) -> list[str]:
-    """Write the labels, index and shifts of a sweep and its controls again where they are torn; returns their names.
+def restore_known(
+    path: Path,
+    labels: NDArray[np.int64],
+    index: NDArray[np.int64],
+    grid: ShiftGrid,
+    n_objects: NDArray[np.int64] | None = None,
+) -> list[str]:
+    """Write what is known beforehand of a sweep and its controls again where it is torn; returns the names.
 
     The caller holds the lock, and has made sure that the sweep is of these images and this grid. What is not there at
     all, or of another shape, is left for `SweepGroup` to refuse.
@@ -206,7 +212,10 @@ def restore_known(path: Path, labels: NDArray[np.int64], index: NDArray[np.int64
     for place in places:
         if place != path and not _is_control_of(path, place):
             continue
-        for name, values in zip(KNOWN, (labels, index, grid.dys, grid.dxs), strict=True):
+        known = zip((*KNOWN, "n_objects"), (labels, index, grid.dys, grid.dxs, n_objects), strict=True)
+        for name, values in known:
+            if values is None:
+                continue
             try:
                 array = open_array(place, name, "r+")
                 if array.shape != values.shape or array.dtype != values.dtype:

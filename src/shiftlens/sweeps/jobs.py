@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.header import SweepHeader
+from shiftlens.tasks.task import OBJECT, Task, beyond, objects_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,45 +59,52 @@ Compute = Callable[[Iterable[Job], Callable[[int], None]], Iterator[tuple[Job, C
 The second argument may be told how many evaluations of the current chunk are done."""
 
 
-class Computer(Protocol):
+class Computer(AbstractContextManager["Computer"]):
     """Where chunks are computed: this process (`runner.ThisProcess`) or a cluster. Never touches the store."""
 
-    def __enter__(self) -> Computer: ...
+    rate: float | None = None
+    """Evaluations a second, where a plan was measured."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *error: object) -> None:
+        """Let go of what was taken for the sweep."""
 
+    @abstractmethod
     def device(self, asked: str) -> str:
         """The device that computes, `cpu` or `cuda...`, where `asked` was requested."""
-        ...
 
+    @abstractmethod
     def check(self, plan: Plan) -> None:
         """Refuse a plan whose results cannot be reproduced here, where that is known before the first job."""
-        ...
 
+    @abstractmethod
     def make_plan(self, model: Model, images: NDArray[np.uint8], grid: ShiftGrid, fill: Fill, **options: Any) -> Plan:
         """`engine.evaluators.make_plan` where the chunks will be computed."""
-        ...
 
+    @abstractmethod
     def evaluator(self, model: Model, images: ImageSet, header: SweepHeader) -> Compute:
         """The function that computes the jobs of a sweep."""
-        ...
 
 
-def check_result(result: ChunkResult, n_classes: int) -> None:
-    """Refuse a chunk with a missing number, which would count as unfinished for ever.
+def check_result(result: ChunkResult, task: Task, n_classes: int, targets: NDArray[Any]) -> None:
+    """Refuse a chunk of images with targets [n] that misses a number, which would count as unfinished for ever.
 
     Raises
     ------
     ModelOutputError
         Names the images' places in the chunk.
     """
-    bad = ~(np.isfinite(result.loss) & np.isfinite(result.confidence)).all(axis=(1, 2))
-    if bad.any():
-        raise ModelOutputError("the loss is not finite", tuple(np.flatnonzero(bad).tolist()))
-    if result.prediction.max() >= n_classes:
-        raise ModelOutputError(f"expected {n_classes} classes, got a prediction of class {result.prediction.max()}")
+    for each in task.variables:
+        values = result[each.name]
+        if np.dtype(each.dtype).kind != "f":
+            if each.name == "prediction" and values.max() >= n_classes:
+                raise ModelOutputError(f"expected {n_classes} classes, got a prediction of class {values.max()}")
+            continue
+        good = np.isfinite(values) | (each.optional & np.isnan(values))
+        if each.dims == OBJECT:
+            good[beyond(objects_of(task, targets), values.shape[1])] = True
+        bad = () if each.is_accumulator else tuple(np.flatnonzero(~good.reshape(len(good), -1).all(axis=1)).tolist())
+        if not good.all():
+            raise ModelOutputError(f"the {each.name} is not finite", bad)
 
 
 def with_sources(error: ModelOutputError, job: Job, name: str) -> ModelOutputError:

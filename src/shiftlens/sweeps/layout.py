@@ -19,15 +19,16 @@ from shiftlens.storage.groups import Layout, Mode, damage_of, open_array, open_g
 from shiftlens.sweeps.header import SWEEP, SweepHeader
 from shiftlens.tasks.classification import CLASSIFICATION
 from shiftlens.tasks.stored_form import KNOWN_TASKS
-from shiftlens.tasks.task import OBJECT, WINDOW, Stored, Task, Variable
+from shiftlens.tasks.task import OBJECT, WINDOW, Stored, Task, Variable, has_objects
 
 _ALWAYS: dict[str, tuple[tuple[str, ...], str, dict[str, str]]] = {
     "label": (("image",), "int64", {"long_name": "true class"}),
     "index": (("image",), "int64", {"long_name": "position in the source"}),
     "dy": (("dy",), "int64", {"long_name": "shift down", "units": "pixel"}),
     "dx": (("dx",), "int64", {"long_name": "shift to the right", "units": "pixel"}),
+    "n_objects": (("image",), "int64", {"long_name": "objects in the image"}),
 }
-"""Arrays of every sweep, whatever its task: dimensions, dtype and attributes."""
+"""Arrays that are known beforehand: dimensions, dtype and attributes."""
 
 _ABOUT = {
     "loss": {"long_name": "cross-entropy of the true class", "units": "nat"},
@@ -38,7 +39,7 @@ _ABOUT = {
 """What classification says of its arrays, where that is more than their variables say."""
 
 KNOWN = ("label", "index", "dy", "dx")
-"""The arrays that are written when the group is made, and sealed."""
+"""The arrays that are written when the group is made, and sealed; and `n_objects`, where there are objects."""
 
 ADAPTIVE = ("half_width", "n_images_used", "half_width_reached")
 """Attributes of an adaptive sweep that are known later: the points asked for, and where it stopped with which width."""
@@ -70,44 +71,55 @@ def mean_arrays(task: Task) -> dict[str, Variable]:
     return {f"mean_{each.name}" if each.name in stored else each.name: each for each in metrics}
 
 
+def known_arrays(task: Task) -> tuple[str, ...]:
+    """The arrays that are written when the group is made."""
+    return (*KNOWN, *(("n_objects",) if has_objects(task) else ()))
+
+
 def array_names(task: Task) -> tuple[str, ...]:
     """Every array of a group."""
-    return (*measured_arrays(task), *mean_arrays(task), *_ALWAYS)
+    return (*measured_arrays(task), *mean_arrays(task), *known_arrays(task))
 
 
-def is_accumulator(variable: Variable) -> bool:
-    """Whether it is summed over the windows of a chunk: one row a chunk."""
-    return variable.dims not in (WINDOW, OBJECT)
+def _variable_layout(
+    variable: Variable, header: SweepHeader, n_images: int, chunk_size: int, most_objects: int
+) -> Layout:
+    """Of a window, one number a cell; of an accumulator, one row a chunk, so that chunks merge in any order.
 
-
-def _variable_layout(variable: Variable, header: SweepHeader, n_images: int, chunk_size: int) -> Layout:
-    """Of a window, one number a cell; of an accumulator, one row a chunk, so that chunks merge in any order."""
+    Numbers of objects have room for as many as any image has; where an image has fewer, they are NaN.
+    """
     dtype = prediction_dtype(header.n_classes) if variable.name == "prediction" else np.dtype(variable.dtype)
     if dtype.kind == "b":
         dtype = np.dtype(np.uint8)  # which has a value to spare for "not written"
-    # Where NaN means that a window has no such number, "not written" needs another mark.
-    missing = (-np.inf if variable.optional else np.nan) if dtype.kind == "f" else int(np.iinfo(dtype).max)
-    if variable.dims == WINDOW:
-        shape = header.grid.shape
-        return Layout(WINDOW, (n_images, *shape), (chunk_size, *shape), dtype, missing)
-    sizes = dict(zip(("y", "x"), header.image_size, strict=True))
-    if not set(variable.dims) <= set(sizes):
-        raise StoreError(f"expected {variable.name} over {', '.join(WINDOW)} or y, x, got {', '.join(variable.dims)}")
-    axes = tuple(sizes[axis] for axis in variable.dims)
-    if math.prod(axes) > _MOST_NUMBERS:
-        raise StoreError(f"expected {variable.name} of at most {_MOST_NUMBERS:,} numbers, got {math.prod(axes):,}")
-    n_chunks = -(-n_images // chunk_size)
-    return Layout(("chunk", *variable.dims), (n_chunks, *axes), (1, *axes), dtype, missing)
+    # Where NaN means that there is no such number, "not written" needs another mark.
+    may_lack = variable.optional or variable.dims == OBJECT
+    missing = (-np.inf if may_lack else np.nan) if dtype.kind == "f" else int(np.iinfo(dtype).max)
+    # Most objects of an image, and its pixels.
+    sizes = dict(zip((*OBJECT, "y", "x"), (most_objects, *header.grid.shape, *header.image_size), strict=True))
+    axes = tuple(axis for axis in variable.dims if axis != "image")
+    if variable.is_accumulator and not set(axes) <= {"y", "x"}:
+        known = " or ".join(", ".join(dims) for dims in (WINDOW, OBJECT, ("y", "x")))
+        raise StoreError(f"expected {variable.name} over {known}, got {', '.join(variable.dims)}")
+    row, n_rows = tuple(sizes[axis] for axis in axes), 1 if variable.is_accumulator else chunk_size
+    if variable.dims != WINDOW and n_rows * math.prod(row) > _MOST_NUMBERS:
+        n_numbers = n_rows * math.prod(row)
+        raise StoreError(f"expected {variable.name} of at most {_MOST_NUMBERS:,} numbers in a chunk, got {n_numbers:,}")
+    if variable.is_accumulator:
+        return Layout(("chunk", *axes), (-(-n_images // chunk_size), *row), (1, *row), dtype, missing)
+    return Layout(("image", *axes), (n_images, *row), (chunk_size, *row), dtype, missing)
 
 
-def layouts(header: SweepHeader, n_images: int, chunk_size: int) -> dict[str, Layout]:
+def layouts(header: SweepHeader, n_images: int, chunk_size: int, most_objects: int) -> dict[str, Layout]:
     """What every array of a group must be; a chunk that is not there must read as "not written"."""
     sizes = dict(zip(WINDOW, (n_images, *header.grid.shape), strict=True))
-    made = {each.name: _variable_layout(each, header, n_images, chunk_size) for each in header.task.variables}
+    made = {
+        each.name: _variable_layout(each, header, n_images, chunk_size, most_objects) for each in header.task.variables
+    }
     made["checksum"] = Layout(("image",), (n_images,), (chunk_size,), np.dtype(np.uint64))
     for name in mean_arrays(header.task):
         made[name] = Layout(WINDOW[1:], header.grid.shape, header.grid.shape, np.dtype(np.float64), np.nan)
-    for name, (dimensions, dtype, _) in _ALWAYS.items():
+    for name in known_arrays(header.task):
+        dimensions, dtype, _ = _ALWAYS[name]
         shape = tuple(sizes[d] for d in dimensions)
         made[name] = Layout(dimensions, shape, shape, np.dtype(dtype))
     return made
@@ -128,17 +140,42 @@ def _described(long_name: str, unit: str) -> dict[str, str]:
     return {"long_name": long_name} | ({"units": unit} if unit else {})
 
 
-def create_group(
-    place: Path, header: SweepHeader, labels: NDArray[np.int64], index: NDArray[np.int64], chunk_size: int
-) -> None:
-    """Make the empty group of a sweep or a control at `place`, where nothing is."""
-    _refuse_other_looks(place, header, len(labels), chunk_size)
-    default = next(iter(mean_arrays(header.task).values()))
-    if header.schedule is not None and not default.is_share:
+def refuse_unfit(task: Task, *, adaptive: bool) -> None:
+    """Refuse a task that no group can be made for.
+
+    Raises
+    ------
+    InputError
+        Names that the group needs itself, no metric, or a metric that cannot stop an adaptive sweep.
+    """
+    names = array_names(task)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"variables of the task {task.name} need other names than {', '.join(twice)}")
+    default = next(iter(mean_arrays(task).values()), None)
+    if default is None:
+        raise InputError(f"the task {task.name} has no metric: expected a variable of windows with a better side")
+    if adaptive and not default.is_share:
         raise InputError(
             f"{default.name} is a number, and only a share can stop a sweep early: leave the half-width out"
         )
-    known = dict(zip(KNOWN, (labels, index, header.grid.dys, header.grid.dxs), strict=True))
+
+
+def create_group(
+    place: Path,
+    header: SweepHeader,
+    labels: NDArray[np.int64],
+    index: NDArray[np.int64],
+    n_objects: NDArray[np.int64] | None,
+    chunk_size: int,
+) -> None:
+    """Make the empty group of a sweep or a control at `place`, where nothing is."""
+    _refuse_other_looks(place, header, len(labels), chunk_size)
+    refuse_unfit(header.task, adaptive=header.schedule is not None)
+    if has_objects(header.task) != (n_objects is not None):
+        raise ValueError("n_objects belongs to tasks with numbers of objects, and to no others")
+    values = (labels, index, header.grid.dys, header.grid.dxs, n_objects)
+    known = {name: each for name, each in zip((*KNOWN, "n_objects"), values, strict=True) if each is not None}
     attributes = header.to_attributes(complete=False)
     attributes["seal"] = seal_of(attributes, *known.values())
     if header.schedule is not None:
@@ -146,7 +183,8 @@ def create_group(
     attributes["state_seal"] = state_seal_of(attributes["seal"], state_of(attributes))
     group = zarr.create_group(place, zarr_format=3, attributes=attributes)
     about = _about(header.task)
-    for name, layout in layouts(header, len(labels), chunk_size).items():
+    most = 1 if n_objects is None else max(1, int(n_objects.max()))
+    for name, layout in layouts(header, len(labels), chunk_size, most).items():
         layout.create(group, name, known.get(name), about[name])
 
 
@@ -176,11 +214,11 @@ def open_checked(path: Path, mode: Mode) -> OpenedGroup:
         header = SweepHeader.from_attributes(attributes, str(path))
         arrays = {name: open_array(path, name, mode) for name in array_names(header.task)}
         _refuse_other_layout(path, header, arrays)
-        for name in KNOWN:
+        for name in known_arrays(header.task):
             refuse_swollen(path / name / "c" / "0", arrays[name].nbytes)
-        known = {name: np.asarray(arrays[name][:]) for name in KNOWN}
+        known = {name: np.asarray(arrays[name][:]) for name in known_arrays(header.task)}
         seal = _checked_seal(path, header, attributes, known)
-        _refuse_other_numbers(path, header, known)
+        _refuse_other_numbers(path, header, known, _most_objects(header, arrays))
     return OpenedGroup(group, header, arrays, known, seal)
 
 
@@ -192,12 +230,18 @@ def _refuse_other_layout(path: Path, header: SweepHeader, arrays: dict[str, zarr
     chunk = arrays["checksum"].chunks[0] if arrays["checksum"].ndim else 0
     if chunk < 1:
         raise StoreError(f"{path} is damaged: expected chunks of at least 1 image, got {chunk}")
-    for name, layout in layouts(header, n_images, chunk).items():
+    for name, layout in layouts(header, n_images, chunk, _most_objects(header, arrays)).items():
         layout.refuse_other(path, name, arrays[name])
     _refuse_other_looks(path, header, n_images, chunk)
     if chunk > 1 and chunk * header.grid.n_shifts > _MOST_NUMBERS:
         ny, nx = header.grid.shape
         raise StoreError(f"{path} is damaged: chunks of {chunk} images x {ny} x {nx} shifts are too large")
+
+
+def _most_objects(header: SweepHeader, arrays: dict[str, zarr.Array[Any]]) -> int:
+    """For how many objects of an image there is room."""
+    of_objects = [arrays[each.name] for each in header.task.variables if each.dims == OBJECT]
+    return max((int(array.shape[1]) for array in of_objects if array.ndim > 1), default=1)
 
 
 def _refuse_other_looks(path: Path, header: SweepHeader, n_images: int, chunk_size: int) -> None:
@@ -224,7 +268,9 @@ def _checked_seal(
     return seal
 
 
-def _refuse_other_numbers(path: Path, header: SweepHeader, known: dict[str, NDArray[np.int64]]) -> None:
+def _refuse_other_numbers(
+    path: Path, header: SweepHeader, known: dict[str, NDArray[np.int64]], most_objects: int
+) -> None:
     """Refuse labels beyond the classes, a position twice, other shifts: a stranger seals what he likes."""
     lowest, highest = int(known["label"].min()), int(known["label"].max())
     if lowest < 0 or highest >= header.n_classes:
@@ -235,3 +281,9 @@ def _refuse_other_numbers(path: Path, header: SweepHeader, known: dict[str, NDAr
     for name, right in (("dy", header.grid.dys), ("dx", header.grid.dxs)):
         if not np.array_equal(known[name], right):
             raise StoreError(f"{path} is damaged: expected {name} from {right[0]} to {right[-1]}, got others")
+    if "n_objects" in known:
+        fewest, most = int(known["n_objects"].min()), int(known["n_objects"].max())
+        if fewest < 0 or max(1, most) != most_objects:
+            raise StoreError(
+                f"{path} is damaged: expected up to {most_objects} objects an image, got {fewest} to {most}"
+            )

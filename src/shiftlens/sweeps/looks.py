@@ -7,15 +7,19 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from shiftlens.data.imageset import ImageSet
 from shiftlens.data.selection import stratified_order
 from shiftlens.errors import InputError
 from shiftlens.sequential import N_MULTIPLIERS, look_schedule
-from shiftlens.stats import CONFIDENCE
+from shiftlens.stats import CONFIDENCE, wilson, z_value
 
-LEAST_CHUNKS = 20
 MOST_IMAGES = 64
-"""A chunk is at most this part of the images, and at most so many: looks happen between chunks."""
+"""A chunk has at most so many: an interrupted sweep serves the images of finished chunks."""
+LEAST_CHUNKS = 20
+"""Of an adaptive sweep, at least: looks happen between chunks."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class Schedule:
 
 def short_chunk(chunk_size: int, n_images: int) -> int:
     """Images in a chunk of an adaptive sweep, where an exact one would take `chunk_size`."""
-    return max(1, min(chunk_size, MOST_IMAGES, n_images // LEAST_CHUNKS))
+    return max(1, min(chunk_size, n_images // LEAST_CHUNKS))
 
 
 def checked_half_width(half_width: float) -> float:
@@ -89,11 +93,25 @@ def checked_half_width(half_width: float) -> float:
     InputError
         No number from 0 (all images) to below 100.
     """
-    if isinstance(half_width, bool) or not isinstance(half_width, int | float) or not math.isfinite(half_width):
-        raise InputError(f"expected a half-width in points, from 0 (all images) to below 100, got {half_width!r}")
-    if not 0 <= half_width < 100:
-        raise InputError(f"expected a half-width in points, from 0 (all images) to below 100, got {half_width:g}")
+    number = isinstance(half_width, int | float) and not isinstance(half_width, bool)
+    if not number or not 0 <= half_width < 100:  # NaN is neither
+        shown = f"{half_width:g}" if number else repr(half_width)
+        raise InputError(f"expected a half-width in points, from 0 (all images) to below 100, got {shown}")
     return float(half_width)
+
+
+def half_width_of_others(share: NDArray[np.float64], n_images: int) -> float:
+    """Points by which accuracies may miss those over other images of the same kind: 95 %, all shifts together.
+
+    Wilson's intervals, Bonferroni over the shifts (dy, dx), around shares of `n_images`.
+    """
+    lo, hi = wilson(np.rint(share * n_images), n_images, z_value(n_comparisons=share.size))
+    return 100 * float(np.maximum(share - lo, hi - share).max())
+
+
+def images_for_others(half_width: float, n_shifts: int) -> int:
+    """About how many images make that as small as `half_width` points at an accuracy of 50 %, the hardest."""
+    return math.ceil((50 * z_value(n_comparisons=n_shifts) / half_width) ** 2)
 
 
 def in_fixed_order(images: ImageSet) -> ImageSet:

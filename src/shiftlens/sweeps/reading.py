@@ -43,7 +43,7 @@ def open_dataset(group: SweepGroup) -> xr.Dataset:
 
 
 class Cells:
-    """A stored variable (image, dy, dx) of some images, read from disk a slice at a time.
+    """A stored variable (image, dy, dx) or (image, object, dy, dx) of some images, read from disk a slice at a time.
 
     Parameters
     ----------
@@ -57,11 +57,11 @@ class Cells:
 
     def __init__(self, group: SweepGroup, name: str, images: NDArray[np.int64] | None = None) -> None:
         self._array, self._images = _Checked(group, name), images
-        self.shape = (group.n_images if images is None else len(images), *group.header.grid.shape)
+        self.shape = (group.n_images if images is None else len(images), *self._array.shape[1:])
         self.dtype = self._array.dtype
 
     def __getitem__(self, images: slice) -> NDArray[Any]:
-        every = (slice(None), slice(None))
+        every = (slice(None),) * (len(self.shape) - 1)
         if self._images is None:
             return self._array.read((slice(*images.indices(self.shape[0])), *every))
         rows = self._images[images]

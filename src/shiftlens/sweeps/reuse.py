@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shiftlens.data.imageset import ImageSet
 from shiftlens.engine.evaluators import check_machine
@@ -17,6 +16,7 @@ from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.header import SweepHeader, sweep_exists
 from shiftlens.sweeps.jobs import Compute, Job
 from shiftlens.sweeps.sweep_store import SweepStore
+from shiftlens.tasks.task import has_sums
 
 
 class Reuse:
@@ -109,21 +109,18 @@ class Reuse:
         if span.stop > group.n_images:
             return None
         chunks = range(span.start // group.chunk_size, (span.stop - 1) // group.chunk_size + 1)
-        by_itself = self.plan.engine == "dedup" or job.control == "canvas"
+        # A sum over the images of a chunk is that of no others.
+        task = group.header.task
+        by_itself = (self.plan.engine == "dedup" or job.control == "canvas") and not has_sums(task)
         if not (by_itself or (len(chunks) == 1 and group.span(chunks[0]) == span)):
             return None
         if not all(self._is_whole(group, chunk) for chunk in chunks):
             return None
         with disk_errors(self.path, "read"):
-            prediction, loss, confidence = (_read(group, name, span) for name in ("prediction", "loss", "confidence"))
-        return ChunkResult(prediction.astype(np.int64), loss.astype(np.float32), confidence.astype(np.float16))
+            return group.read_images(span)
 
     def _is_whole(self, group: SweepGroup, chunk: int) -> bool:
         key = group.header.control, chunk
         if key not in self._whole:
             self._whole[key] = group.is_finished(chunk)
         return self._whole[key]
-
-
-def _read(group: SweepGroup, name: str, span: slice) -> NDArray[np.generic]:
-    return np.asarray(group.array(name)[span])

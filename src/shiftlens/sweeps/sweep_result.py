@@ -11,12 +11,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from shiftlens.errors import InputError, StoreError
+from shiftlens.naming import unknown_name
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.header import SweepHeader, sweep_exists
 from shiftlens.sweeps.reading import Cells, open_dataset
 from shiftlens.sweeps.sweep_store import SweepStore
-from shiftlens.tasks.task import Variable
+from shiftlens.tasks.task import OBJECT, Variable, beyond
 
 
 class Sweep:
@@ -101,17 +102,47 @@ class Sweep:
         """All variables and attributes, each loaded when it is used (no dask).
 
         In an incomplete sweep, images that are not written have the largest number that fits as `prediction` and NaN
-        as `loss` and `confidence`, and `accuracy` and `mean_loss` are NaN everywhere. Where numbers are torn or gone,
-        reading them raises a `StoreError` that names the chunk.
+        as `loss` and `confidence`, and `accuracy` and `mean_loss` are NaN everywhere; of a task where NaN means that a
+        window has no such number, minus infinity. Where numbers are torn or gone, reading them raises a `StoreError`
+        that names the chunk.
         """
         return open_dataset(self._group)
 
     def cells(self, name: str) -> Cells:
-        """`prediction`, `loss` or `confidence` (image, dy, dx) of the images that are `written`, for `[start:stop]`.
+        """A variable (image, dy, dx) such as `loss`, of the images that are `written`, for `[start:stop]`.
 
         Each slice is read when it is asked for, with the checks of `dataset`.
         """
         return Cells(self._group, name, None if self.complete else np.flatnonzero(self.written))
+
+    def objects(self, name: str, images: slice = slice(None)) -> xr.DataArray:
+        """A variable of objects (object, dy, dx): those of all images one after the other.
+
+        Parameters
+        ----------
+        name
+            The variable; `dataset` has it as (image, object, dy, dx), NaN where an image has no more objects.
+        images
+            Which of the images that are `written`.
+
+        Returns
+        -------
+        DataArray
+            Its coordinate `image` is the place of each object's image among those.
+
+        Raises
+        ------
+        InputError
+            The task has no such variable.
+        """
+        known = tuple(each.name for each in self.header.task.variables if each.dims == OBJECT)
+        if name not in known:
+            raise unknown_name("variable of objects", name, known)
+        cells = self.cells(name)
+        counts = self.dataset["n_objects"].values[self.written][images]
+        there = ~beyond(counts, cells.shape[1])
+        place = np.repeat(np.arange(cells.shape[0])[images], counts)
+        return xr.DataArray(cells[images][there], {"image": ("object", place)}, OBJECT, name)
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -121,23 +152,35 @@ class Sweep:
     @cached_property
     def accuracy(self) -> xr.DataArray:
         """Share of images predicted right, 0 to 1, float64 (dy, dx); over the images written so far if incomplete."""
-        return self._mean("accuracy")
+        return self.mean_of("accuracy")
 
     @cached_property
     def mean_loss(self) -> xr.DataArray:
         """Mean cross-entropy in nats, float64 (dy, dx); over the images written so far if incomplete."""
-        return self._mean("mean_loss")
+        return self.mean_of("loss")
 
     @property
     def metrics(self) -> tuple[Variable, ...]:
         """What maps, areas and tests can be made of, the default first."""
         return tuple(self._group.means_of.values())
 
-    def mean_of(self, metric: Variable) -> xr.DataArray:
-        """Mean of one of the `metrics`, float64 (dy, dx); over the images written so far if incomplete."""
-        return self._mean(next(name for name, each in self._group.means_of.items() if each == metric))
+    def mean_of(self, metric: Variable | str) -> xr.DataArray:
+        """Mean of one of the `metrics`, float64 (dy, dx); over the images written so far if incomplete.
 
-    def _mean(self, name: str) -> xr.DataArray:
+        Raises
+        ------
+        InputError
+            The task has no such metric.
+
+        Examples
+        --------
+        >>> sweep.mean_of("loss").sel(dy=0, dx=1)  # doctest: +SKIP
+        """
+        wanted = metric if isinstance(metric, str) else metric.name
+        names = {each.name: name for name, each in self._group.means_of.items()}
+        if wanted not in names:
+            raise unknown_name("metric", wanted, tuple(names))
+        name = names[wanted]
         stored = self.dataset[name]
         if self.complete:
             return stored.load()

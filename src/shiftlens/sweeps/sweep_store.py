@@ -37,6 +37,7 @@ class SweepStore:
         header: SweepHeader,
         labels: NDArray[np.int64],
         index: NDArray[np.int64],
+        n_objects: NDArray[np.int64] | None = None,
         *,
         chunk_size: int,
         controls: tuple[str, ...] = (),
@@ -51,6 +52,8 @@ class SweepStore:
             What the sweep is of.
         labels, index
             One for each image: its class and its position in the source.
+        n_objects
+            Objects of each image, where the task has numbers of objects.
         chunk_size
             Images in a chunk, at least 1.
         controls
@@ -62,10 +65,10 @@ class SweepStore:
             The disk is full or refuses; nothing is left behind.
         """
         with disk_errors(path, "create"), built_beside(path.resolve(), path) as building:
-            create_group(building, header, labels, index, chunk_size)
+            create_group(building, header, labels, index, n_objects, chunk_size)
             for control in controls:
                 place = building / f"{CONTROL_PREFIX}{control}"
-                create_group(place, header.for_control(control), labels, index, chunk_size)
+                create_group(place, header.for_control(control), labels, index, n_objects, chunk_size)
         return SweepStore(path, writable=True)
 
     @property
@@ -99,7 +102,7 @@ class SweepStore:
         target = self.path.resolve() / f"{CONTROL_PREFIX}{control}"
         main = self.main
         with main.folder.writing(), built_beside(target, self.path) as building:
-            create_group(building, main.header.for_control(control), *main.everyone, main.chunk_size)
+            create_group(building, main.header.for_control(control), *main.everyone, main.n_objects, main.chunk_size)
 
     def _refuse_other_place(self) -> None:
         """A control that is opened by itself must be named so, and of the sweep in whose folder it lies, if it does."""
@@ -131,6 +134,8 @@ def _refuse_other_control(main: SweepGroup, group: SweepGroup, control: str) -> 
     for name, mine, theirs in zip(("label", "index"), main.everyone, group.everyone, strict=True):
         if not np.array_equal(mine, theirs):
             other.append(name)
+    if not np.array_equal(main.n_objects, group.n_objects):  # type: ignore[arg-type]  # both are None without objects
+        other.append("n_objects")
     if main.chunk_size != group.chunk_size:
         other.append("layout")
     if other:

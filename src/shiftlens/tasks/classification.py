@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shiftlens.tasks.task import Read, Variable
+from shiftlens.tasks.task import Read, Task, Variable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,20 +27,17 @@ CONFIDENCE = Variable("confidence", "float16", "share", long_name="softmax of th
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(Task):
     """Logits [window, class] to prediction, loss and confidence; accuracy is made of the prediction and the label."""
 
     name: str = "classification"
     needs_labels: bool = True
+    has_margin: bool = True
     variables: tuple[Variable, ...] = (PREDICTION, LOSS, CONFIDENCE)
 
     def metrics(self, *, labelled: bool) -> tuple[Variable, ...]:
         """Accuracy and loss; without labels, agreement with the unshifted image."""
         return (ACCURACY, LOSS) if labelled else (AGREEMENT,)
-
-    def prepare(self, reference: Any, targets: Tensor) -> Tensor:
-        """The true classes [image] are all that is needed."""
-        return targets
 
     def outcome(self, outputs: Tensor, shifts: Tensor | None, state: Tensor) -> dict[str, Tensor]:
         """Rows [window] of logits [window, class] and true classes [window].
@@ -59,6 +57,17 @@ class Classification:
             "confidence": torch.exp(best - log_total),
             "margin": best - second,
         }
+
+    def disagreement(
+        self, found: Mapping[str, NDArray[Any]], exact: Mapping[str, NDArray[Any]], tolerance: float
+    ) -> tuple[str, str] | None:
+        """The loss must be the same, and so must the class unless it is a near tie."""
+        allowed = tolerance * (1 + float(exact["loss"]))
+        same_class = found["prediction"] == exact["prediction"] or exact["margin"] <= 2 * allowed
+        if abs(float(found["loss"]) - float(exact["loss"])) <= allowed and same_class:
+            return None
+        a, b = (f"class {rows['prediction']} and a loss of {float(rows['loss']):.4f}" for rows in (found, exact))
+        return a, b
 
     def measured(self, name: str, read: Read, labels: NDArray[np.int64], origin: tuple[int, int]) -> NDArray[Any]:
         """Accuracy and agreement from the prediction; loss as it is stored."""

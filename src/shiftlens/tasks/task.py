@@ -4,20 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from shiftlens.errors import InputError
+from shiftlens.tasks.outputs import OutputForm
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 WINDOW = ("image", "dy", "dx")
 OBJECT = ("object", "dy", "dx")
-"""Ragged: the objects of all images one after the other; how many each image has is known from its target."""
+"""Ragged: a number for each object of an image under each shift; `Task.n_objects` tells how many objects there are."""
 
 Read = Callable[[str], NDArray[Any]]
 """The stored values of a variable for some images."""
+
+State = Any
+"""What a task keeps of each image: a tensor [image, ...], or a dictionary of such tensors."""
+
+IGNORED_PIXEL = 255
+"""Value of a mask where a pixel counts for nothing."""
+NO_OBJECT = -1.0
+"""Class of a row of a table of boxes that holds none."""
+
+MARGIN = "margin"
+"""A row that no task stores: how far the best answer of a window is from the second best (see `Task.has_margin`)."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +54,8 @@ class Variable:
     long_name
         For axes and tables.
     dims
-        `WINDOW`; `OBJECT`; or the axes of an accumulator, which has neither image nor shift and is summed over windows.
+        `WINDOW`; `OBJECT`; or the axes of an accumulator (of `y`, `x`, those of the image), which has neither image nor
+        shift and is summed over windows.
     bounds
         What a value can be; intervals are cut there.
     optional
@@ -64,6 +79,11 @@ class Variable:
     def is_share(self) -> bool:
         """Whether each window is a yes or a no."""
         return self.kind == "share"
+
+    @property
+    def is_accumulator(self) -> bool:
+        """Whether it is summed over the windows of a chunk: one row a chunk."""
+        return self.dims not in (WINDOW, OBJECT)
 
     @property
     def sign(self) -> int:
@@ -98,65 +118,172 @@ class Variable:
         return -span, span
 
 
-class Task(Protocol):
-    """What a model does, as far as its output must be understood.
+class Task:
+    """What a model does, as far as its output must be understood: a subclass sets the attributes and has `outcome`.
 
-    `outcome` runs on the device for a batch of windows and must be pure. Its rows are one entry for each variable:
-    [window] for `WINDOW`, [objects of all windows] for `OBJECT`, and the sum over the batch for an accumulator.
+    Attributes
+    ----------
+    name
+        As `sweep(..., task=)` calls it.
+    variables
+        What is stored: numbers of windows, numbers of objects, accumulators.
+    needs_labels
+        Whether the metrics need class numbers.
+    needs_reference
+        Whether `prepare` needs the outputs on the unshifted images: one more forward pass for each image.
+    needs_shifts
+        Whether `outcome` needs to know how far each window is shifted.
+    has_margin
+        Whether `outcome` has a row `margin`, below which rounding may change the window's answer. A sweep in bfloat16
+        evaluates such windows again in float32; a task without margins is computed in float32 unless asked otherwise.
+    controls
+        Those that are defined for it.
     """
 
-    @property
-    def name(self) -> str:
-        """As `--task` calls it."""
-        ...
+    name: str
+    variables: tuple[Variable, ...]
+    needs_labels: bool = False
+    needs_reference: bool = False
+    needs_shifts: bool = False
+    has_margin: bool = False
+    controls: tuple[str, ...] = ("occlusion", "flip", "canvas")
 
     @property
-    def needs_labels(self) -> bool:
-        """Whether the images must come with class numbers."""
-        ...
+    def settings(self) -> dict[str, Any]:
+        """What a user may set, for the file: JSON values by name."""
+        return {}
 
-    @property
-    def variables(self) -> tuple[Variable, ...]:
-        """What is stored: a number a window, numbers of objects, accumulators."""
-        ...
+    def fitted(self, form: OutputForm, size: tuple[int, int]) -> Task:
+        """The same task for a model that returns outputs of a form for images of (h, w) pixels.
+
+        Raises
+        ------
+        InputError
+            Outputs that this task has no use for.
+        """
+        return self
+
+    def targets(self, labels: NDArray[np.int64], values: NDArray[Any] | None) -> NDArray[Any]:
+        """What some images are measured against: their classes, or the masks or boxes that they have."""
+        return labels
 
     def metrics(self, *, labelled: bool) -> tuple[Variable, ...]:
-        """What maps, areas and tests can be made of, the default first; with or without targets."""
-        ...
+        """What maps, areas and tests can be made of, the default first; with or without labels."""
+        return tuple(each for each in self.variables if each.better and each.dims == WINDOW)
 
-    def prepare(self, reference: Any, targets: Any) -> Any:
-        """Make what `outcome` needs of the outputs on the unshifted images and their targets, once an image."""
-        ...
+    def n_objects(self, targets: NDArray[Any]) -> NDArray[np.int64]:
+        """How many objects each image has; only asked where a variable is over `OBJECT`."""
+        raise NotImplementedError(f"{self.name} does not tell how many objects an image has")
 
-    def outcome(self, outputs: Any, shifts: Tensor | None, state: Any) -> Mapping[str, Tensor]:
-        """Make rows of the outputs of a batch of windows, their shifts [window, (dx, dy)] and each window's state."""
-        ...
+    def compared(self, outputs: Tensor) -> Tensor:
+        """Numbers [window, k] that are the same in two ways of computing whose outputs differ by rounding only.
+
+        For outputs that rounding may put in another order, such as boxes by score.
+        """
+        return outputs
+
+    def mirrored(self, targets: Tensor) -> Tensor:
+        """The targets of images that are mirrored left to right."""
+        return targets
+
+    def prepare(self, reference: Any, targets: Tensor) -> State:
+        """Make what `outcome` needs of some images: their outputs without a shift (or None), and their targets."""
+        return targets
+
+    def outcome(self, outputs: Any, shifts: Tensor | None, state: State) -> Mapping[str, Tensor]:
+        """Make rows of the outputs of a batch of windows; runs on the device and must be pure.
+
+        Parameters
+        ----------
+        outputs
+            [window, ...], as the model gives them.
+        shifts
+            [window, (dx, dy)] in pixels, how far the content was moved; None unless `needs_shifts`. All 0 in the
+            control `occlusion`, where nothing moves.
+        state
+            From `prepare`, for the image of each window.
+
+        Returns
+        -------
+        Mapping
+            A tensor for each variable: [window]; [window, object] with as many objects as that image has which has
+            most of those that `prepare` saw together (what an image with fewer has there is not looked at); of an
+            accumulator, the sum over the batch.
+        """
+        raise NotImplementedError(f"{self.name} is known by what it has stored: nothing new can be measured")
+
+    def disagreement(
+        self, found: Mapping[str, NDArray[Any]], exact: Mapping[str, NDArray[Any]], tolerance: float
+    ) -> tuple[str, str] | None:
+        """Compare the rows of one window computed in two ways.
+
+        None where rounding may explain the difference; otherwise both in words. By default numbers may differ by
+        `tolerance` and that share of themselves; what is whole may jump by rounding and is not compared.
+        """
+        for each in self.variables:
+            if each.is_accumulator or np.dtype(each.dtype).kind != "f":
+                continue
+            pair = [np.atleast_1d(rows[each.name]).astype(np.float64) for rows in (found, exact)]
+            n = min(map(len, pair))  # there is room for the objects of the image that has most of them
+            near = np.isclose(pair[0][:n], pair[1][:n], rtol=tolerance, atol=tolerance, equal_nan=True)
+            if not near.all():
+                place = int(np.argmin(near))
+                a, b = (f"{each.name} {values[place]:.4g}" for values in pair)
+                return a, b
+        return None
 
     def measured(self, name: str, read: Read, labels: NDArray[np.int64], origin: tuple[int, int]) -> NDArray[Any]:
         """Make a metric (image, dy, dx) of stored variables, true classes (image,) and the cell of the shift (0, 0)."""
-        ...
+        return read(name)
+
+
+def has_sums(task: Task) -> bool:
+    """Whether a variable is an accumulator."""
+    return any(each.is_accumulator for each in task.variables)
+
+
+def has_objects(task: Task) -> bool:
+    """Whether a variable is over the objects of an image."""
+    return any(each.dims == OBJECT for each in task.variables)
+
+
+def objects_of(task: Task, targets: NDArray[Any]) -> NDArray[np.int64]:
+    """`Task.n_objects` of the images [n] with these targets.
+
+    Raises
+    ------
+    InputError
+        It is no number of objects for each image.
+    """
+    counts = np.asarray(task.n_objects(targets))
+    if counts.shape != targets.shape[:1] or counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise InputError(
+            f"{task.name} must tell how many objects each of {len(targets)} images has, got {counts!r:.80}"
+        )
+    return counts.astype(np.int64)
+
+
+def beyond(n_objects: NDArray[np.int64], n: int) -> NDArray[np.bool_]:
+    """Which places [image, object] of a table with room for `n` objects hold none."""
+    return np.asarray(np.arange(n)[None, :] >= n_objects[:, None], dtype=np.bool_)
+
+
+def can_settle(task: Task) -> bool:
+    """Whether some windows can be evaluated again: they have margins, and nothing was summed over windows before."""
+    return task.has_margin and not has_sums(task)
+
+
+def row_types(task: Task) -> dict[str, np.dtype[Any]]:
+    """The type of each row that `outcome` gives: a class number is int64 until it is stored."""
+    types = {each.name: np.dtype(each.dtype) for each in task.variables}
+    rows = {name: dtype if dtype.kind in "bf" else np.dtype(np.int64) for name, dtype in types.items()}
+    return rows | ({MARGIN: np.dtype(np.float32)} if task.has_margin else {})
 
 
 @dataclass(frozen=True)
-class Stored:
+class Stored(Task):
     """A task that is known by what it has stored: its metrics are variables, taken as they are."""
 
     variables: tuple[Variable, ...]
     name: str = "stored"
     needs_labels: bool = False
-
-    def metrics(self, *, labelled: bool) -> tuple[Variable, ...]:
-        """Every variable of windows that has a better side."""
-        return tuple(each for each in self.variables if each.better and each.dims == WINDOW)
-
-    def prepare(self, reference: Any, targets: Any) -> Any:
-        """Nothing is measured any more."""
-        raise NotImplementedError
-
-    def outcome(self, outputs: Any, shifts: Tensor | None, state: Any) -> Mapping[str, Tensor]:
-        """Nothing is measured any more."""
-        raise NotImplementedError
-
-    def measured(self, name: str, read: Read, labels: NDArray[np.int64], origin: tuple[int, int]) -> NDArray[Any]:
-        """The variable itself."""
-        return read(name)

@@ -45,13 +45,7 @@ class Checkpoint:
 def save_checkpoint(
     out: Path, net: Mapping[str, Tensor], momenta: Mapping[str, Tensor], record: Mapping[str, Any]
 ) -> None:
-    """Replace the checkpoint of a run; killed at any moment, the old one or the new one is there, whole.
-
-    Raises
-    ------
-    StoreError
-        It cannot be written.
-    """
+    """Replace the checkpoint of a run; killed at any moment, the old one or the new one is there, whole."""
     tensors = {f"net.{name}": t for name, t in net.items()} | {f"momentum.{name}": t for name, t in momenta.items()}
     plain = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     text = json.dumps(dict(record), sort_keys=True, allow_nan=False)
@@ -59,13 +53,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(out: Path) -> Checkpoint | None:
-    """Read the checkpoint of a run, None if there is none.
-
-    Raises
-    ------
-    StoreError
-        It is broken, or of another kind or version.
-    """
+    """Read the checkpoint of a run, None if there is none; `StoreError` if broken or of another kind or version."""
     path = out / CHECKPOINT
     if not _is_there(path):
         return None
@@ -86,13 +74,7 @@ def save_record(out: Path, record: Mapping[str, Any]) -> None:
 
 
 def load_finished(out: Path) -> dict[str, Any] | None:
-    """The record of a run that has come to its end in this directory, else None.
-
-    Raises
-    ------
-    StoreError
-        `training.json` is broken, or of another kind or version.
-    """
+    """The record of a run that has come to its end in this directory, else None; `StoreError` as above."""
     path = out / RECORD
     if not _is_there(path) or not (out / MODEL_JSON).exists():
         return None
@@ -128,13 +110,7 @@ def _is_there(path: Path) -> bool:
 
 
 def check_same_run(out: Path, stored: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
-    """Refuse to go on with a run of other settings, images or seed.
-
-    Raises
-    ------
-    InputError
-        Says which differ, and how.
-    """
+    """Refuse to go on with a run of other settings, images or seed; says which differ, and how."""
     found = differences(stored, asked)
     if found:
         raise InputError(
@@ -144,13 +120,7 @@ def check_same_run(out: Path, stored: Mapping[str, Any], asked: Mapping[str, Any
 
 @contextmanager
 def believed(out: Path) -> Iterator[None]:
-    """Say in one line that what a run says of itself cannot be: its files may come from anybody.
-
-    Raises
-    ------
-    StoreError
-        In place of what a missing key, another type or another shape raises.
-    """
+    """One `StoreError` for whatever a missing key, another type or another shape in a stranger's files raises."""
     try:
         yield
     except InputError:
@@ -161,12 +131,6 @@ def believed(out: Path) -> Iterator[None]:
 
 
 def write_whole(target: Path, content: bytes) -> None:
-    """Write a file so that a reader, a kill or a power loss finds the old content or the new one.
-
-    Raises
-    ------
-    StoreError
-        The disk refuses; what was there stays.
-    """
+    """Write a file so that a reader, a kill or a power loss finds the old content or the new one."""
     with disk_errors(target, "write", "what was there before is safe"):
         write_atomically(target, content)

@@ -15,17 +15,7 @@ CURVE = "learning-curve.png"
 
 @default_style()
 def save_curve(out: Path, epochs: Sequence[Mapping[str, Any]], title: str) -> Path:
-    """Draw training loss and accuracy over the epochs into `learning-curve.png`; same numbers, same bytes.
-
-    Parameters
-    ----------
-    out
-        The run directory.
-    epochs
-        Rows with `epoch`, `train_loss` (nats, of the smoothed targets) and `accuracy` (share, or None).
-    title
-        Above the picture.
-    """
+    """Draw training loss and accuracy over the epochs into `learning-curve.png`; same numbers, same bytes."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 

@@ -20,13 +20,9 @@ DECODED_AT_ONCE = 1024
 
 
 def check_images(images: ImageSet) -> None:
-    """Refuse images that nothing can be learnt from.
-
-    Raises
-    ------
-    InputError
-        One class only, a class without images, or pictures of different sizes.
-    """
+    """Refuse images of one class only, of a class without images, or of different sizes."""
+    if not images.labelled:
+        raise InputError(f"training needs class labels, {images.name} has none")
     counts = np.bincount(images.labels, minlength=len(images.class_names))
     present = np.flatnonzero(counts)
     if len(present) < 2:
@@ -73,12 +69,8 @@ def preprocessing_of(pictures: UInt8[Tensor, "n c h w"], size: tuple[int, int]) 
 class EpochPlan:
     """What an epoch shows: the order of the images, and for each of them its mirror and its shift in pixels.
 
-    Attributes
-    ----------
-    holes
-        Centre (y, x) of what `Recipe.cutout` takes, as shares of the sides; None without.
-    patches
-        Of `Recipe.cutmix`: share of the area, and its centre (y, x); share 0 for a picture left whole; None without.
+    `holes` are centres (y, x) of what `Recipe.cutout` takes, as shares of the sides; `patches`, of `Recipe.cutmix`,
+    have the share of the area (0 for a picture left whole) and the centre (y, x).
     """
 
     order: Int64[Tensor, " n"]
@@ -123,19 +115,7 @@ def epoch_plan(n: int, seed: int, epoch: int, recipe: Recipe, flip: str) -> Epoc
 
 
 class Batches:
-    """Normalised, shifted, mirrored and resized batches, made where the pictures are.
-
-    Parameters
-    ----------
-    pictures, labels
-        uint8 [n, c, h, w] and int64 [n].
-    preprocessing
-        Normalisation.
-    recipe
-        Width of the shifts.
-    device
-        Where the pictures go, once.
-    """
+    """Normalised, shifted, mirrored and resized batches, made where the pictures are: they go to `device` once."""
 
     def __init__(
         self,
@@ -169,44 +149,35 @@ class Batches:
         """Batches of an epoch, one for each entry of `sizes`, the size of its pictures."""
         plan = plan.to(self._device)
         for k, size in enumerate(sizes):
-            chosen = plan.order[k * batch : (k + 1) * batch]
-            holes, patches = (None if part is None else part[chosen] for part in (plan.holes, plan.patches))
-            yield self.batch(chosen, plan.mirrored[chosen], plan.dy[chosen], plan.dx[chosen], size, holes, patches)
+            yield self.batch(plan, plan.order[k * batch : (k + 1) * batch], size)
 
     def batch(
-        self,
-        chosen: Int64[Tensor, " b"],
-        mirrored: Tensor,
-        dy: Int64[Tensor, " b"],
-        dx: Int64[Tensor, " b"],
-        size: tuple[int, int],
-        holes: Float[Tensor, "b 2"] | None = None,
-        patches: Float[Tensor, "b 3"] | None = None,
+        self, plan: EpochPlan, chosen: Int64[Tensor, " b"], size: tuple[int, int]
     ) -> tuple[Float[Tensor, "b c h w"], Tensor]:
         """Some pictures, each mirrored or not and then moved by its (dx, dy), and their labels.
 
-        With `patches` of the next picture of the batch in them, the labels are shares of each class [b, k].
+        With patches of the next picture of the batch in them, the labels are shares of each class [b, k].
         """
         h, w = self._size
-        chosen, mirrored, dy, dx = (t.to(self._device, non_blocking=True) for t in (chosen, mirrored, dy, dx))
-        dy, dx = dy.clamp(-self._crop, self._crop), dx.clamp(-self._crop, self._crop)
+        dy, dx = (part[chosen].clamp(-self._crop, self._crop) for part in (plan.dy, plan.dx))
         y, x = torch.arange(h, device=self._device), torch.arange(w, device=self._device)
         rows = self._crop + y - dy[:, None]
         columns = x - dx[:, None]
-        columns = self._crop + torch.where(mirrored[:, None], w - 1 - columns, columns)
+        columns = self._crop + torch.where(plan.mirrored[chosen, None], w - 1 - columns, columns)
         # Mirroring first and moving after: dx > 0 moves the picture right, mirrored or not.
         found = self._pixels[chosen[:, None, None], rows[:, :, None], columns[:, None, :]]
         shown = found.permute(0, 3, 1, 2).float()
         labels = self._labels[chosen]
-        if patches is not None:
+        if plan.patches is not None:
+            patches = plan.patches[chosen]
             inside = _boxes(patches[:, 1:], patches[:, :1].sqrt(), h, w)
             shown = torch.where(inside, shown.roll(-1, 0), shown)
             area = inside.float().mean((1, 2, 3))[:, None]
             of_class = F.one_hot(labels, self._n_classes).float()
             labels = of_class * (1 - area) + of_class.roll(-1, 0) * area
-        if holes is not None:
+        if plan.holes is not None:
             side = torch.tensor([[self._cutout / h, self._cutout / w]], device=self._device)
-            shown = torch.where(_boxes(holes, side, h, w), self._mean, shown)
+            shown = torch.where(_boxes(plan.holes[chosen], side, h, w), self._mean, shown)
         if size != self._size:
             shown = F.interpolate(shown, size=size, mode="bilinear", antialias=True, align_corners=False)
         shown = shown.sub_(self._mean).div_(self._std).contiguous(memory_format=torch.channels_last)

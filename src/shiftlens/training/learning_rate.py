@@ -21,16 +21,8 @@ Size = tuple[int, int]
 class Schedule:
     """The whole course of a run, fixed before its first step and stored, so that a resumed run keeps it.
 
-    Attributes
-    ----------
-    batch
-        Images a step.
-    n_steps, steps_per_epoch
-        The last epoch may have fewer.
-    sizes
-        (first step, (h, w)) of each stage, ascending.
-    warmup
-        Share of steps with a rising learning rate.
+    `batch` is in images; `sizes` are (first step, (h, w)) of each stage, ascending; `warmup` is the share of steps with
+    a rising learning rate.
     """
 
     batch: int
@@ -59,19 +51,13 @@ class Schedule:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
-        return {
-            "batch": self.batch,
-            "n_steps": self.n_steps,
-            "steps_per_epoch": self.steps_per_epoch,
-            "sizes": [[first, list(size)] for first, size in self.sizes],
-            "warmup": self.warmup,
-        }
+        return vars(self) | {"sizes": [[first, list(size)] for first, size in self.sizes]}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Schedule:
         """Read what `to_dict` gives."""
         sizes = tuple((int(first), (int(h), int(w))) for first, (h, w) in plain["sizes"])
-        return cls(plain["batch"], plain["n_steps"], plain["steps_per_epoch"], sizes, plain["warmup"])
+        return cls(**{**plain, "sizes": sizes})
 
 
 def batch_size(recipe: Recipe, n: int) -> int:
@@ -93,11 +79,15 @@ def stage_sizes(settings: TrainSettings) -> list[tuple[float, Size]]:
     return found
 
 
+def _pace(settings: TrainSettings, n: int) -> tuple[int, int]:
+    """Images a step, and steps an epoch."""
+    batch = batch_size(settings.recipe, n)
+    return batch, max(1, n // batch)
+
+
 def plan(settings: TrainSettings, n: int, n_steps: int | None = None) -> Schedule:
     """The schedule for `n` images; `n_steps` where a time budget has decided it."""
-    recipe = settings.recipe
-    batch = batch_size(recipe, n)
-    per_epoch = max(1, n // batch)
+    recipe, (batch, per_epoch) = settings.recipe, _pace(settings, n)
     if n_steps is None:
         epochs = settings.epochs
         if epochs is None:
@@ -115,26 +105,11 @@ def plan(settings: TrainSettings, n: int, n_steps: int | None = None) -> Schedul
 def steps_within(
     seconds: float, step_seconds: Mapping[Size, float], epoch_seconds: float, settings: TrainSettings, n: int
 ) -> int:
-    """How many steps fit into a time.
+    """How many steps fit into a time, of which each epoch's look at validation images and checkpoint takes a part.
 
-    Parameters
-    ----------
-    seconds
-        What is left of the budget for steps and for what follows each epoch.
-    step_seconds
-        Measured seconds of one step at each size of `stage_sizes`.
-    epoch_seconds
-        Of the look at the validation images and the checkpoint after each epoch.
-    settings, n
-        Of the run; number of images.
-
-    Raises
-    ------
-    InputError
-        Not even one epoch fits.
+    `step_seconds` were measured at each size of `stage_sizes`. Refused where not even one epoch fits.
     """
-    batch = batch_size(settings.recipe, n)
-    per_epoch = max(1, n // batch)
+    batch, per_epoch = _pace(settings, n)
     mean_step = sum(share * step_seconds[size] for share, size in stage_sizes(settings))
     n_steps = int((seconds * (1 - RESERVE)) / (mean_step + epoch_seconds / per_epoch))
     if n_steps < per_epoch:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from shiftlens.data.images import ImageSet
@@ -16,55 +14,39 @@ from shiftlens.training.data import pixels
 AT_ONCE = 250
 
 
-@dataclass(frozen=True)
 class Validation:
-    """Validation pictures in memory.
+    """Validation images of the net's size, decoded into memory; `dtype` is that of a glance."""
 
-    Attributes
-    ----------
-    pictures, labels
-        uint8 [n, c, h, w] and int64 [n], on the CPU.
-    preprocessing, device, dtype
-        How the net is shown them; `dtype` is that of a glance.
-    """
-
-    pictures: UInt8[Tensor, "n c h w"]
-    labels: Int64[Tensor, " n"]
-    preprocessing: Preprocessing
-    device: torch.device
-    dtype: torch.dtype
-
-    @classmethod
-    def of(cls, images: ImageSet, preprocessing: Preprocessing, device: torch.device, dtype: torch.dtype) -> Validation:
-        """Decode some images, already of the net's size."""
-        return cls(pixels(images), torch.from_numpy(np.array(images.labels)), preprocessing, device, dtype)
+    def __init__(
+        self, images: ImageSet, preprocessing: Preprocessing, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        self.pictures, self._labels = pixels(images), torch.from_numpy(np.array(images.labels))
+        self._preprocessing, self._device, self._dtype = preprocessing, device, dtype
 
     def __len__(self) -> int:
         """Number of images."""
-        return len(self.labels)
+        return len(self._labels)
 
-    def accuracy(self, net: nn.Module) -> float:
-        """Share of right answers among all images, in float32, as `shiftlens evaluate` does it."""
-        return self._share(net, torch.arange(len(self)), torch.float32)
+    def look(self, net: nn.Module, most: int | None) -> tuple[int, float | None]:
+        """How many images were looked at, and the share of right answers among them.
 
-    def glance(self, net: nn.Module, n: int) -> float:
-        """Share of right answers among `n` images (at least 1, at most all), in the training's own format."""
+        All of them in float32, as `shiftlens evaluate` does it, or at most `most` in the training's own format.
+        """
+        n, right = len(self) if most is None else min(len(self), most), 0
+        if not n:
+            return 0, None
         # Spread evenly over the set, since sets are often sorted by class.
         chosen = torch.linspace(0, len(self) - 1, n, dtype=torch.float64).round().long()
-        return self._share(net, chosen, self.dtype)
-
-    def _share(self, net: nn.Module, chosen: Int64[Tensor, " k"], dtype: torch.dtype) -> float:
-        right = 0
-        for some in chosen.split(AT_ONCE):  # type: ignore[no-untyped-call]
-            scores = self.scores(net, self.pictures[some], dtype)
-            right += int((scores.argmax(1).cpu() == self.labels[some]).sum())
-        return right / len(chosen)
+        for some in torch.split(chosen, AT_ONCE):
+            scores = self.scores(net, self.pictures[some], torch.float32 if most is None else self._dtype)
+            right += int((scores.argmax(1).cpu() == self._labels[some]).sum())
+        return n, right / n
 
     @torch.no_grad()
     def scores(self, net: nn.Module, pictures: UInt8[Tensor, "b c h w"], dtype: torch.dtype) -> Float[Tensor, "b k"]:
         """Scores in evaluation mode."""
         net.eval()
-        x = self.preprocessing.normalise(pictures.to(self.device)).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        x = self._preprocessing.normalise(pictures.to(self._device)).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             scores: Tensor = net(x)
         return scores.float()

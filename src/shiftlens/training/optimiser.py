@@ -72,16 +72,9 @@ class _Group:
 
 
 class Optimiser:
-    """One step for every parameter of a net, each by its kind.
+    """One step for every parameter of a net of convolutions, batch norms and linear layers, each by its kind.
 
-    Parameters
-    ----------
-    net
-        A VGG, or any net of convolutions, batch norms and linear layers.
-    recipe
-        Rates, momenta, decay.
-    dtype
-        Number format of the matrix products of Muon.
+    `dtype` is the number format of Muon's matrix products.
     """
 
     def __init__(self, net: nn.Module, recipe: Recipe, dtype: torch.dtype = torch.float32) -> None:
@@ -89,22 +82,23 @@ class Optimiser:
         rest, decay = recipe.momentum_rest, recipe.weight_decay
         first = next(part for part in net.modules() if isinstance(part, nn.Conv2d))
         self._parameters: dict[str, tuple[nn.Parameter, _Group]] = {}
-        for path, part in net.named_modules():
-            for name, parameter in part.named_parameters(recurse=False):
-                if not parameter.requires_grad:
-                    continue
-                if isinstance(part, nn.Conv2d) and name == "weight" and part is not first:
-                    muon = recipe.optimiser == "muon"
-                    group = _Group(recipe.lr, recipe.momentum, 0.0 if muon else decay, orthogonal=muon)
-                elif isinstance(part, nn.Conv2d) and name == "weight":
-                    group = _Group(recipe.lr_first, rest, decay)
-                elif isinstance(part, nn.Linear):
-                    group = _Group(recipe.lr_head, rest, decay)
-                elif name == "weight":
-                    group = _Group(recipe.lr_scale, rest, 0.0)
-                else:
-                    group = _Group(recipe.lr_shift, rest, 0.0)
-                self._parameters[f"{path}.{name}"] = (parameter, group)
+        for full_name, parameter in net.named_parameters():
+            path, _, name = full_name.rpartition(".")
+            part = net.get_submodule(path)
+            if not parameter.requires_grad:
+                continue
+            if isinstance(part, nn.Conv2d) and name == "weight" and part is not first:
+                muon = recipe.optimiser == "muon"
+                group = _Group(recipe.lr, recipe.momentum, 0.0 if muon else decay, orthogonal=muon)
+            elif isinstance(part, nn.Conv2d) and name == "weight":
+                group = _Group(recipe.lr_first, rest, decay)
+            elif isinstance(part, nn.Linear):
+                group = _Group(recipe.lr_head, rest, decay)
+            elif name == "weight":
+                group = _Group(recipe.lr_scale, rest, 0.0)
+            else:
+                group = _Group(recipe.lr_shift, rest, 0.0)
+            self._parameters[full_name] = (parameter, group)
         self._momenta = {name: torch.zeros_like(parameter) for name, (parameter, _) in self._parameters.items()}
 
     @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -191,8 +190,3 @@ def differences(stored: Mapping[str, Any], asked: Mapping[str, Any], prefix: str
         elif a != b:
             found.append(f"{prefix}{name} was {a}, now {b}")
     return found
-
-
-def with_recipe(settings: TrainSettings, **changes: Any) -> TrainSettings:
-    """The same settings with some numbers of the recipe changed: what an ablation needs."""
-    return dataclasses.replace(settings, recipe=dataclasses.replace(settings.recipe, **changes))

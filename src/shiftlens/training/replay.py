@@ -47,17 +47,9 @@ class _Recorded:
 class ReplayedStep:
     """`step(net, optimiser, x, y, factor)` as a call of (x, y, factor), recorded once for each shape of batch.
 
-    What cannot be recorded is done step by step, with one line in the log. Recording leaves net and momenta as they
-    were. The loss that is given back is overwritten by the next call.
-
-    Parameters
-    ----------
-    step
-        Changes net and optimiser in place and gives the loss; takes the rate's factor as a tensor too.
-    net, optimiser
-        Fixed from now on: their tensors may be written to, not replaced.
-    record
-        `cuda_graph`; tests on a CPU bring a stand-in.
+    `step` changes net and optimiser, whose tensors may be written to, not replaced. What cannot be recorded is done
+    step by step, with one line in the log. Recording leaves net and momenta as they were. The loss that is given back
+    is overwritten by the next call. `record` is for tests on a CPU.
     """
 
     def __init__(self, step: Step, net: nn.Module, optimiser: Optimiser, record: Recorder = cuda_graph) -> None:

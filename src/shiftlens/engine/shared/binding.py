@@ -12,7 +12,8 @@ from torch import Tensor
 
 from shiftlens.engine.shared.cells import Bound, Cells, as_index, gathered
 from shiftlens.engine.shared.convolving import DenseConvolution, GroupedConvolution
-from shiftlens.engine.shared.operations import (
+from shiftlens.engine.shared.states import PAD, Axis, IntArray, Taps, extended, joined, shares, slide
+from shiftlens.graph.operations import (
     Affine,
     Combine,
     Concatenate,
@@ -23,7 +24,6 @@ from shiftlens.engine.shared.operations import (
     Pool,
     Step,
 )
-from shiftlens.engine.shared.states import PAD, Axis, IntArray, Taps, extended, joined, shares, slide
 
 
 class _MaxPool:

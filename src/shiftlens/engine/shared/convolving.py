@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from shiftlens.engine.shared.cells import Cells, as_index, gathered
-from shiftlens.engine.shared.operations import Convolution
 from shiftlens.engine.shared.states import Axis, IntArray, Taps
+from shiftlens.graph.operations import Convolution
 
 BLOCK_CELLS = 512
 """Cells in one matrix product, at most: enough for the machine's rate, few enough for its cache."""

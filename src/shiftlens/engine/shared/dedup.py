@@ -8,6 +8,7 @@ additions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from shiftlens.engine.direct import prepare_module
 from shiftlens.engine.frame import framed
-from shiftlens.engine.outcomes import Outcomes
+from shiftlens.engine.outcomes import Chunk, Outcomes, Places, each_of
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.shared.program import Layout, Program, rest_of
 from shiftlens.engine.shared.tracing import Trace, trace
@@ -69,36 +70,42 @@ class DedupEvaluator(EnginePath):
         self._program_of = program_of or self._cut
         self._programs: dict[tuple[int, int, int, bool], tuple[Program, Workers]] = {}
 
-    def begin(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
-    ) -> Callable[[], Outcomes]:
+    def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
         """See `WindowEvaluator`; all is done when the results are asked for."""
-        return partial(self._evaluated, images, labels, control, wanted)
+        return partial(self._evaluated, chunk, wanted)
 
-    def _evaluated(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
-    ) -> Outcomes:
-        c, h, w = images.shape[1:]
-        program, workers = self._program((c, h, w), control == "occlusion")
-        pictures = self.normalised(images, control).to(self.device)
-        targets = torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(self.device)
-        found = Outcomes.room(len(images), self.grid.n_shifts)
+    def _evaluated(self, chunk: Chunk, wanted: Mask) -> Outcomes:
+        c, h, w = chunk.images.shape[1:]
+        program, workers = self._program((c, h, w), chunk.control == "occlusion")
+        pictures = self.normalised(chunk.images, chunk.control).to(self.device)
+        found = chunk.room(self.grid.n_shifts)
+        chunk = replace(chunk, state=each_of(chunk.state, lambda values: values.to(self.device)))
         n_done = 0
 
-        def evaluate(rest: Net, image: int) -> tuple[int, NDArray[np.int64], Outcomes]:
+        def evaluate(rest: Net, image: int) -> tuple[Places, Outcomes]:
             shift = np.flatnonzero(wanted[image])
-            parts = [
-                Outcomes.of(scores, targets[image].expand(len(scores)))
-                for scores in self._scores_of(rest, program, pictures[image], image, shift)
-            ]
-            return image, shift, Outcomes.joined(parts)
+            places = np.full(len(shift), image), shift
+            parts, done = [], 0
+            for scores in self._scores_of(rest, program, pictures[image], image, shift):
+                batch = slice(done, done + len(scores))
+                parts.append(self.outcomes(chunk, scores, (places[0][batch], shift[batch])))
+                done = batch.stop
+            return places, Outcomes.joined(parts)
 
-        for image, shift, outcomes in workers.map(evaluate, np.flatnonzero(wanted.any(axis=1)).tolist()):
-            found.put((np.full(len(shift), image), shift), outcomes)
-            n_done += len(shift)
+        for places, outcomes in workers.map(evaluate, np.flatnonzero(wanted.any(axis=1)).tolist()):
+            found.put(places, outcomes)
+            n_done += len(places[0])
             if self._tick is not None:
                 self._tick(n_done)
         return found
+
+    def reference(self, chunk: Chunk) -> Tensor:
+        """See `EnginePath`; on a canvas, an unshifted image lies among fill and not among padding."""
+        if self._program_of == self._cut:
+            return super().reference(chunk)
+        unshifted = np.array([self.grid.n_shifts // 2])
+        pictures = self.normalised(chunk.images, chunk.control).to(self.device)
+        return torch.cat([self.scores(picture, unshifted, k) for k, picture in enumerate(pictures)])
 
     def _program(self, shape: tuple[int, int, int], occluded: bool) -> tuple[Program, Workers]:
         key = (*shape, occluded)
@@ -146,12 +153,15 @@ class DedupEvaluator(EnginePath):
         """How many images [c, h, w] are computed at a time, each on a core."""
         return self._program(shape, occluded=False)[1].n
 
-    def scores(self, picture: Tensor, shift: NDArray[np.int64]) -> Tensor:
-        """Scores [n, classes] of one normalised image [c, h, w] under some shifts that leave some of it in view."""
+    def scores(self, picture: Tensor, shift: NDArray[np.int64], image: int = 0) -> Tensor:
+        """Scores [n, classes] of one normalised image [c, h, w] under some shifts that leave some of it in view.
+
+        `image` is what an error calls it.
+        """
         c, h, w = (int(n) for n in picture.shape)
         program, workers = self._program((c, h, w), occluded=False)
         (found,) = workers.map(
-            lambda rest, image: torch.cat(list(self._scores_of(rest, program, picture, image, shift))), [0]
+            lambda rest, image: torch.cat(list(self._scores_of(rest, program, picture, image, shift))), [image]
         )
         return found
 
@@ -167,11 +177,13 @@ class CanvasEvaluator(WindowEvaluator):
         self._name, self.grid = model.name, grid
         self._path = DedupEvaluator(model, plan, grid, fill, tick, program_of=self._framed)
 
-    def begin(
-        self, images: NDArray[np.uint8], labels: NDArray[np.int64], control: str | None, wanted: Mask
-    ) -> Callable[[], Outcomes]:
+    def prepared(self, chunk: Chunk) -> Chunk:
+        """See `WindowEvaluator`."""
+        return self._path.prepared(chunk)
+
+    def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
         """See `WindowEvaluator`; an empty image among fill is not the empty image among padding."""
-        return self._path.begin(images, labels, control, wanted)
+        return self._path.begin(chunk, wanted)
 
     def check(self, shape: tuple[int, int, int]) -> None:
         """Refuse a net that has no trunk to be put on a canvas, for images [c, h, w], before anything is written."""

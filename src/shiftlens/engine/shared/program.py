@@ -12,9 +12,9 @@ from torch import Tensor, fx
 
 from shiftlens.engine.shared.binding import bind
 from shiftlens.engine.shared.cells import Bound, Cells, windows
-from shiftlens.engine.shared.operations import Affine, Convolution, GlobalPool, Pointwise, Step
 from shiftlens.engine.shared.states import occluded_axis, shifted_axis
 from shiftlens.engine.shared.tracing import Trace
+from shiftlens.graph.operations import Affine, Convolution, GlobalPool, Pointwise, Step
 from shiftlens.shifts import ShiftGrid
 
 

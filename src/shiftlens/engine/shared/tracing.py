@@ -7,19 +7,20 @@ and all that depends on it, is left to the dense rest and named.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 
-from shiftlens.engine.shared.operations import GlobalPool, Operation, Step
-from shiftlens.engine.shared.reading_calls import read_function, read_method
-from shiftlens.engine.shared.reading_layers import ELEMENTWISE, OWN_PADS, read_layer
-from shiftlens.engine.shared.refusing import IN_PLACE, RefusedError, has_hooks, refuse_replaced
-from shiftlens.nn.convolution import OWN_CONVOLUTIONS
-from shiftlens.nn.downsample import BlurPool2d, Polyphase2d, ReducedLayer2d
+from shiftlens.engine.shared.reading_nodes import changes_its_input, has_hooks, read, refuse_aliased, refuse_replaced
+from shiftlens.graph.operations import GlobalPool, Step
+from shiftlens.graph.operators import operator_of_layer
+from shiftlens.graph.sharing import RefusedError, Shared
+from shiftlens.nn.downsample import ReducedLayer2d
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,38 @@ class Trace:
     refused: str
 
 
-_OWN_LEAVES: tuple[type[nn.Module], ...] = (*OWN_CONVOLUTIONS, *OWN_PADS, BlurPool2d, Polyphase2d)
+class _Proxy(fx.Proxy):
+    """A stand-in for a tensor that records `x += y` as work in place; torch's own records `x + y`."""
+
+    def _in_place(self, function: Callable[..., Any], other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.iadd, other)
+
+    def __isub__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.isub, other)
+
+    def __imul__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.imul, other)
+
+    def __itruediv__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.itruediv, other)
 
 
 class Tracer(fx.Tracer):
     """torch's tracer, for which the layers of `shiftlens.nn` are whole."""
 
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """A node as what stands for a tensor."""
+        return _Proxy(node, self)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether a module is one node of the graph."""
         # It computes with sizes, which a stand-in for a tensor has not.
         sized = isinstance(m, ReducedLayer2d) and (m._ceil or m._whole)
-        return sized or type(m) in _OWN_LEAVES or super().is_leaf_module(m, module_qualified_name)
+        ours = type(m).__module__.startswith("shiftlens.nn.") and operator_of_layer(m, exact=True) is not None
+        return sized or ours or super().is_leaf_module(m, module_qualified_name)
 
 
 def trace_module(module: nn.Module) -> fx.GraphModule:
@@ -100,8 +122,8 @@ def trace(module: nn.Module, shape: tuple[int, int, int]) -> Trace:
     sources = [node for node in graph.graph.nodes if node.op == "placeholder"]
     steps: dict[str, Step] = {}
     for node in graph.graph.nodes:
-        if _changes_its_input(graph, node):
-            _refuse_aliased(graph, node)
+        if changes_its_input(graph, node):
+            refuse_aliased(graph, node)
     served = {sources[0].name}
     refused = ""
     # A node after which nothing is a map any more ends the served part on its own branch.
@@ -121,7 +143,7 @@ def trace(module: nn.Module, shape: tuple[int, int, int]) -> Trace:
             operation, names = _operation(graph, node, example)
         except RefusedError as error:
             refused = refused or f"{node.name}: {error}"
-            if _changes_its_input(graph, node):
+            if changes_its_input(graph, node):
                 # Whoever reads that map afterwards reads what this node left.
                 ended.update(inner.name for inner in inputs)
             continue
@@ -132,56 +154,16 @@ def trace(module: nn.Module, shape: tuple[int, int, int]) -> Trace:
     return Trace(graph, sources[0].name, shape, tuple(steps.values()), refused)
 
 
-_MAKE_THEIR_OWN = (nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.Linear)
-_MAKE_THEIR_OWN_FUNCTIONS = (operator.add, operator.sub, operator.mul, torch.add, torch.sub, torch.mul, torch.cat)
-"""Layers and functions whose result shares no memory with what they read."""
-
-
-def _refuse_aliased(graph: fx.GraphModule, node: fx.Node) -> None:
-    """Refuse work in place on what another part reads under another name: a dropout in eval mode hands its input on."""
-    name, direct = node.name, True
-    while node.args and isinstance(node.args[0], fx.Node):
-        node = node.args[0]
-        # Of what it reads itself, the step that reads it is told (`unshared`).
-        if len(node.users) > 1 and not direct:
-            raise RefusedError(f"{name} changes in place what other parts read as well")
-        if _makes_its_own(graph, node):
-            return
-        direct = False
-
-
-def _makes_its_own(graph: fx.GraphModule, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        module = graph.get_submodule(str(node.target))
-        works_apart = type(module) in ELEMENTWISE and not getattr(module, "inplace", False)
-        return isinstance(module, _MAKE_THEIR_OWN) or (works_apart and type(module) is not nn.Identity)
-    if node.op == "call_function":
-        return node.target in _MAKE_THEIR_OWN_FUNCTIONS and node.kwargs.get("out") is None
-    return node.op == "call_method" and node.target in ("clone", "relu", "sigmoid", "tanh", "abs", "mean")
-
-
 def _is_map(node: fx.Node) -> bool:
     shape = getattr(node.meta.get("tensor_meta"), "shape", None)
     return shape is not None and len(shape) == 4
 
 
-def _operation(graph: fx.GraphModule, node: fx.Node, example: Tensor) -> tuple[Operation, tuple[str, ...]]:
+def _operation(graph: fx.GraphModule, node: fx.Node, example: Tensor) -> Shared:
     if node.meta["tensor_meta"].dtype != example.dtype:
         raise RefusedError("it changes the number format")
-    if node.op == "call_module":
-        return read_layer(graph, node)
-    if node.op == "call_function":
-        return read_function(node)
-    return read_method(node)
+    return read(graph, node)
 
 
 def _is_global(node: fx.Node) -> bool:
     return node.op in ("call_method", "call_function") and node.target in ("mean", torch.mean)
-
-
-def _changes_its_input(graph: fx.GraphModule, node: fx.Node) -> bool:
-    if node.op == "call_module":
-        return bool(getattr(graph.get_submodule(str(node.target)), "inplace", False))
-    if node.op == "call_method":
-        return str(node.target).endswith("_")
-    return bool(node.kwargs.get("inplace")) or node.target in IN_PLACE

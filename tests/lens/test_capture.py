@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shiftlens.arithmetic import graph_of
-from shiftlens.capture import capture, maps_of, step
 from shiftlens.errors import InputError
+from shiftlens.lens.capture import capture, maps_of, step
 from shiftlens.nn.vgg import VGG
 
 
