@@ -70,6 +70,11 @@ class Skipped:
     why: str
 
 
+def per_cent(share: float) -> str:
+    """A share without an interval as text."""
+    return f"{100 * share:.1f} %" if share >= 0.001 else f"{100 * share:.2g} %"
+
+
 def z_value(confidence: float = CONFIDENCE, n_comparisons: int = 1) -> float:
     """Return the two-sided normal critical value, widened (Bonferroni) for `n_comparisons` looks."""
     if not 0 < confidence < 1:

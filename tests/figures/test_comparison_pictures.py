@@ -9,7 +9,6 @@ import pytest
 
 from comparison.pairs import pair_of, plateau, sources
 from shiftlens.analysis.arms import Aligned, Arm, Packed
-from shiftlens.analysis.comparable import Facts
 from shiftlens.analysis.paired import DifferenceMap
 from shiftlens.errors import InputError
 from shiftlens.figures import png_bytes
@@ -25,9 +24,13 @@ D = np.arange(-REACH, REACH + 1)
 
 def aligned(n: int = 3, names: tuple[str, ...] = (), picture: int = 32) -> Aligned:
     """Arms of two images, right under every shift."""
-    right = np.ones((2, D.size * D.size), np.bool_)
-    cells = Packed(np.packbits(right, axis=1), (2, D.size, D.size))
-    arms = [Arm(name, cells, Skipped("", ""), 1.0, Facts()) for name in names or [f"net {k}" for k in range(n)]]
+    cells = Packed(np.packbits(np.ones((2, D.size * D.size), np.bool_), axis=1), (2, D.size, D.size))
+    source = sources([pair_of(np.random.default_rng(0), 2, [plateau(REACH)])[0]])[0]
+    given = {"cells": cells, "agreement": Skipped("", ""), "scale": 1.0}
+    arms = [
+        Arm(name, source.arrays, source.header, source.path, 2, 2, **given)
+        for name in names or [f"net {k}" for k in range(n)]
+    ]
     return Aligned(tuple(arms), 0, np.arange(2), D, D, (picture, picture), True, 0, "source", ACCURACY)
 
 

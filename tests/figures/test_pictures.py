@@ -85,7 +85,7 @@ def controlled():
 
 
 def test_every_picture_is_there_and_not_blank(controlled):
-    made = figures.draw(controlled)
+    made = figures.plot(controlled)
     assert list(made) == ["accuracy", "loss", "profile", "sides", "classes", "control-occlusion", "control-flip"]
     for name, figure in made.items():
         image = pixels(figure)
@@ -97,7 +97,7 @@ def test_every_picture_is_there_and_not_blank(controlled):
 
 
 def test_ranges_are_stated(controlled):
-    made = figures.draw(controlled)
+    made = figures.plot(controlled)
     texts = {name: " | ".join(axes.get_ylabel() for axes in figure.axes) for name, figure in made.items()}
     for name in ("accuracy", "classes", "control-occlusion", "profile"):
         assert "range 0 to 100" in texts[name], name
@@ -182,7 +182,7 @@ def test_a_format_or_a_place_that_cannot_be(controlled, tmp_path):
     ids=["one image", "one shift", "one row", "one-sided", "one corner", "coarse"],
 )
 def test_odd_grids_give_the_pictures_they_can(change, names):
-    made = figures.draw(change(sweep(0, 40, 4)))
+    made = figures.plot(change(sweep(0, 40, 4)))
     assert set(made) == {"accuracy", "loss"} | names
     for figure in made.values():
         figures.png_bytes(figure)
@@ -208,7 +208,7 @@ def test_a_notebook_shows_a_sweep_and_hostile_names_stay_text(tmp_path):
     assert "7 of 7 measured" in page
     empty = small.create(tmp_path / "empty.zarr", grid=ShiftGrid(2))
     assert "0 of 7 measured" in sweep_html(open_sweep(empty.path, partial=True))
-    assert Tags(figures.draw(open_sweep(tmp_path / "s.zarr"))._repr_html_()).tags == {"p", "img"}
+    assert Tags(figures.plot(open_sweep(tmp_path / "s.zarr"))._repr_html_()).tags == {"p", "img"}
 
 
 def test_a_running_notebook_is_told_how_to_show_a_sweep(monkeypatch):

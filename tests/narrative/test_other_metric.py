@@ -96,7 +96,7 @@ def test_a_level_is_kept_on_the_better_side(metric: Variable, value: float, text
 
 
 def test_numbers_have_the_digits_that_their_interval_asks_for() -> None:
-    assert number_text(0.1234, "mm") == "0.12 mm"
+    assert number_text(0.1234, "mm") == "0.123 mm"
     assert with_interval(0.1234, 0.1, 0.15, "mm") == "0.123 mm [0.100, 0.150]"
     assert with_interval(12.34, 10.1, 14.5, "dB") == "12.3 dB [10.1, 14.5]"
     assert with_interval(3.0, np.nan, np.nan, "mm") == "3 mm [nan, nan]"
@@ -134,7 +134,7 @@ def test_the_commands_take_a_metric(one: Sweep, two: Sweep, tmp_path: Path, caps
     mm.says_nothing_of_shares(out)
     assert main(["findings", first, "--map", "-q"]) == 0
     assert "MAE, ' ' below 0.0257 mm, '@' 0.231 mm and above" in capsys.readouterr().out
-    assert "(0, 0): MAE unshifted" in out
+    assert "MAE in mm, differences in mm; 4 px: at each image's worst shift" in out
     assert main(["findings", first, "--metric", "signed_bias", "--json", "-q"]) == 0
     assert {each["metric"] for each in json.loads(capsys.readouterr().out)["findings"]} == {"signed_bias"}
     assert main(["compare", first, second, "--metric", "signed_bias", "--json", "-q"]) == 0

@@ -13,10 +13,10 @@ from reporting.planted import Page, sweep
 from shiftlens.cli import main
 from shiftlens.errors import StoreError
 from shiftlens.narrative.comparing import compare
-from shiftlens.narrative.comparison_result import Comparison
+from shiftlens.narrative.comparison_result import Compared, Comparison
 from shiftlens.reporting import report
 from shiftlens.reporting.comparison_part import comparison_part, summary
-from shiftlens.reporting.saved_results import SavedComparison, saved_result
+from shiftlens.reporting.saved_results import saved_result
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def saved(place: Path, made: Comparison) -> Path:
 
 def test_it_comes_back_as_it_was(saved: Path, made: Comparison) -> None:
     found = saved_result(saved)
-    assert isinstance(found, SavedComparison)
+    assert isinstance(found, Compared)
     assert (found.names, found.baseline, found.n_images, found.unit) == (made.names, 0, 40, made.unit)
     assert found.n_shifts == 121
     assert made.improved

@@ -12,7 +12,8 @@ import shiftlens as sl
 from narrative import millimetres as mm
 from reporting.planted import Page, unpacked
 from shiftlens.errors import InputError
-from shiftlens.reporting.saved_results import SavedComparison, saved_result
+from shiftlens.narrative.comparison_result import Compared
+from shiftlens.reporting.saved_results import saved_result
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,9 @@ def test_the_script_gets_the_metric(seen: Page, paths: list[Path]) -> None:
 
 
 def test_another_metric_and_an_unknown_one(paths: list[Path], tmp_path: Path) -> None:
-    made = Page(sl.report(paths[0], tmp_path / "r.html", metric="signed_bias").path)
+    found = sl.report(paths[0], tmp_path / "r.html", metric="signed_bias")
+    assert found.to_dict()["metric"] == "signed_bias"
+    made = Page(found.path)
     assert made.data["sweeps"][0]["maps"][0]["id"] == "signed_bias"
     assert "Signed bias, unshifted" in made.visible
     with pytest.raises(InputError, match="unknown metric 'mse'; did you mean 'mae'"):
@@ -78,7 +81,7 @@ def test_a_saved_comparison_is_read_in_its_unit(paths: list[Path], tmp_path: Pat
     made, file = sl.compare(paths), tmp_path / "c.json"
     file.write_text(json.dumps(made.to_dict()))
     read = saved_result(file)
-    assert isinstance(read, SavedComparison)
+    assert isinstance(read, Compared)
     assert (read.metric.called, read.metric.unit, read.metric.better) == ("MAE", "mm", "lower")
     assert [row.cells(False) for row in read.rows] == [row.cells(False) for row in made.rows]
     shown = Page(sl.report(file, tmp_path / "r.html").path)

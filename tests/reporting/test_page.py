@@ -24,7 +24,7 @@ from shiftlens.narrative.comparing import compare
 from shiftlens.nn.vgg import VGG
 from shiftlens.reporting import Report, report
 from shiftlens.reporting.page import web
-from shiftlens.stats import wilson
+from shiftlens.stats import per_cent, wilson
 from shiftlens.sweeps.sweep_result import Sweep, open_sweep
 from shiftlens.sweeps.sweep_store import SweepStore
 
@@ -221,13 +221,11 @@ def test_features_arithmetic_and_comparison_are_there(seen: Page, items: list[An
         ("empty", last.scores, ""),
         ("average", last.average.scores, "content taken out (rolled evenly, mirrored for left/right): "),
     ):
-        energy = 100 * scores.artefact_energy
-        said = f"{energy:.0f}" if energy >= 10 else f"{energy:.2g}"
-        assert shown[which]["scores"].startswith(f"{before}artefact energy {said} %, ")
+        assert shown[which]["scores"].startswith(f"{before}artefact energy {per_cent(scores.artefact_energy)}, ")
     assert "the first layer cannot see a border in it" in seen.visible
     # Each energy under the name that tables, findings and figures give it.
     for of in (run.shown, run.averaged):
-        assert f"artefact energy of the {of}, %" in seen.visible
+        assert f"artefact energy of the {of}" in seen.visible
     names = [layer.name for layer in arithmetic.layers]
     assert all(name in seen.said for name in names)
     assert seen.visible.count(" uneven") >= len(arithmetic.uneven) > 0

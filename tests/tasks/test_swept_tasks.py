@@ -159,9 +159,7 @@ def test_findings_plots_and_the_report_take_every_task(name: str, tmp_path: Path
 def test_another_setting_of_a_task_is_another_sweep(tmp_path: Path) -> None:
     images = ImageSet(PIXELS, BOXES)
     sweep(wrapped(detector()), images, GRID, out=tmp_path / "s.zarr", task=Detection(score_threshold=0.4))
-    with pytest.raises(
-        StoreError, match=r"detection with other settings: .*0\.4.*, this run has .*0\.5"
-    ):
+    with pytest.raises(StoreError, match=r"detection with other settings: .*0\.4.*, this run has .*0\.5"):
         sweep(wrapped(detector()), images, GRID, out=tmp_path / "s.zarr", task="detection")
 
 

@@ -63,17 +63,16 @@ def _show(shell: Shell, made: Comparison, evidence: bool) -> None:
     from shiftlens.narrative.words import plain
 
     out = shell.stdout
-    n_shifts = len(made.dys) * len(made.dxs)
-    title = f"{len(made.names)} sweeps on the same {made.n_images:,} images x {n_shifts:,} shifts"
+    title = f"{len(made.names)} sweeps on the same {made.n_images:,} images x {made.n_shifts:,} shifts"
     out.print(title, style="bold", markup=False)
     # A table squeezed into 80 characters cannot be read: where there are fewer than it needs, lines run on.
     wide = Console(file=out.file, width=max(out.width, WIDEST), highlight=False)
     wide.print(_table(made))
     whose, what = "the source picture" if made.unit == "source" else "the baseline's input", made.metric
+    units = f" in {what.shown_unit}, differences in {what.difference_unit}" if what.shown_unit else ""
     out.print(
-        f"(0, 0): {what.called} unshifted, 4 px: at each image's worst shift up to 4 px, in {what.shown_unit or '1'}; "
-        f"area, radius: retained at 95 %, px of {whose}, * at least; difference: mean within 8 px, "
-        f"{what.difference_unit}",
+        f"{what.called}{units}; 4 px: at each image's worst shift up to 4 px; area, radius: retained at 95 %, px of "
+        f"{whose}, * at least; difference: mean within 8 px",
         style="dim",
         markup=False,
     )

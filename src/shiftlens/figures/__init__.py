@@ -1,7 +1,7 @@
 """Pictures of a sweep, as matplotlib figures; `save` writes the same bytes every time."""
 
 from shiftlens.figures.drawing import check_format, png_bytes, save
-from shiftlens.figures.gallery import Pictures, draw, plot
+from shiftlens.figures.gallery import Pictures, plot
 from shiftlens.figures.heatmaps import class_matrices, control_matrices, metric_matrix, side_matrices
 from shiftlens.figures.profile import radial_profile
 
@@ -10,7 +10,6 @@ __all__ = [
     "check_format",
     "class_matrices",
     "control_matrices",
-    "draw",
     "metric_matrix",
     "plot",
     "png_bytes",

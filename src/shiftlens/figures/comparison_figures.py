@@ -20,9 +20,9 @@ from shiftlens.figures.drawing import (
     diverging,
     extent,
     heat_map,
+    label_of,
     least_of,
     limits_of,
-    metric_bar,
     name_panels,
     new_figure,
     panels,
@@ -96,7 +96,7 @@ def metric_maps(aligned: Aligned, means: FloatArray) -> Figure:
     for axes, mean, name in zip(every, metric.factor * means, _labels(aligned), strict=True):
         heat_map(axes, mean, (aligned.dys, aligned.dxs), limits, colours_of(metric))
         axes.set_title(name, fontsize=11, parse_math=False)
-    metric_bar(figure, every[0].images[0], every, metric, limits, shrink=0.85)
+    colour_bar(figure, every[0].images[0], every, label_of(metric), limits, shrink=0.85)
     suptitle(figure, f"{capital(metric)} under every shift. {_about(aligned)}", 11)
     return figure
 

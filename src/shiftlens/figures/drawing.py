@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import warnings
 from collections.abc import Iterator
@@ -86,13 +87,6 @@ def colour_bar(
     """A colour bar with its unit, its range and what else there is to say."""
     what = f"{unit}, {range_of(limits)}{'; ' if text else ''}{text}"
     figure.colorbar(drawn, ax=axes, **how).set_label(what, parse_math=False)
-
-
-def metric_bar(
-    figure: Figure, drawn: AxesImage, axes: Any, metric: Variable, limits: tuple[float, float], **how: Any
-) -> None:
-    """The colour bar of a metric's maps."""
-    colour_bar(figure, drawn, axes, label_of(metric), limits, **how)
 
 
 def extent(shifts: Shifts) -> tuple[float, float, float, float]:
@@ -229,6 +223,11 @@ def png_bytes(figure: Figure, dpi: int = DPI) -> bytes:
     with _fixed():
         figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": "shiftlens"})
     return buffer.getvalue()
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG as a data URI."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode('ascii')}"
 
 
 def check_format(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from shiftlens.analysis.arrays import SweepArrays, from_sweep, matched_rows
 from shiftlens.analysis.places import places
-from shiftlens.figures.drawing import check_format, png_bytes, save
+from shiftlens.figures.drawing import check_format, data_uri, png_bytes, save
 from shiftlens.figures.heatmaps import about, class_matrices, control_matrices, has_sides, metric_matrix, side_matrices
 from shiftlens.figures.place_maps import place_map
 from shiftlens.figures.profile import radial_profile
@@ -57,29 +56,7 @@ class Pictures(Mapping[str, "Figure"]):
 
 def image_html(figure: Figure, name: str, dpi: int = NOTEBOOK_DPI) -> str:
     """A figure as an HTML image that needs no file."""
-    data = base64.b64encode(png_bytes(figure, dpi)).decode("ascii")
-    return f'<img alt="{escape(name)}" src="data:image/png;base64,{data}">'
-
-
-def draw(sweep: Sweep | SweepArrays, metric: str | None = None) -> Pictures:
-    """Return every picture that this sweep has the numbers for; see `plot`."""
-    arrays = sweep if isinstance(sweep, SweepArrays) else from_sweep(sweep)
-    values = arrays.values(metric)
-    metrics = dict.fromkeys((values.metric, *arrays.metrics))
-    made = {each.name: metric_matrix(arrays, each) for each in metrics}
-    if arrays.shape != (1, 1):
-        made["profile"] = radial_profile(arrays, [*metrics])
-    if has_sides(arrays):
-        made["sides"] = side_matrices(values)
-    if len(np.unique(arrays.labels)) > 1:
-        made["classes"] = class_matrices(values)
-    for name, control in arrays.controls.items():
-        if len(matched_rows(arrays, control)[0]):
-            made[f"control-{name}"] = control_matrices(values, name)
-    by_place = Skipped("by place", "arrays alone") if isinstance(sweep, SweepArrays) else places(sweep)
-    if not isinstance(by_place, Skipped):
-        made["by-place"] = place_map(by_place, about(arrays))
-    return Pictures(made)
+    return f'<img alt="{escape(name)}" src="{data_uri(png_bytes(figure, dpi))}">'
 
 
 def plot(
@@ -119,4 +96,20 @@ def plot(
     >>> plot(open_sweep("vgg.zarr"), out="pictures").files  # doctest: +SKIP
     """
     kind = check_format(format)
-    return draw(sweep, metric).saved(out, kind)
+    arrays = sweep if isinstance(sweep, SweepArrays) else from_sweep(sweep)
+    values = arrays.values(metric)
+    metrics = [*dict.fromkeys((values.metric, *arrays.metrics))]
+    made = {each.name: metric_matrix(arrays, each) for each in metrics}
+    if arrays.shape != (1, 1):
+        made["profile"] = radial_profile(arrays, metrics)
+    if has_sides(arrays):
+        made["sides"] = side_matrices(values)
+    if len(np.unique(arrays.labels)) > 1:
+        made["classes"] = class_matrices(values)
+    for name, control in arrays.controls.items():
+        if len(matched_rows(arrays, control)[0]):
+            made[f"control-{name}"] = control_matrices(values, name)
+    by_place = Skipped("by place", "arrays alone") if isinstance(sweep, SweepArrays) else places(sweep)
+    if not isinstance(by_place, Skipped):
+        made["by-place"] = place_map(by_place, about(arrays))
+    return Pictures(made).saved(out, kind)

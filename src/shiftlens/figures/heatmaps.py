@@ -14,9 +14,9 @@ from shiftlens.figures.drawing import (
     colours_of,
     diverging,
     heat_map,
+    label_of,
     least_of,
     limits_of,
-    metric_bar,
     mirrored,
     name_axes,
     name_panels,
@@ -70,7 +70,7 @@ def metric_matrix(sweep: Sweep | SweepArrays, metric: Variable | None = None) ->
     drawn = heat_map(axes, values, shifts, limits, colours_of(metric))
     name_axes(axes)
     axes.set_title(f"{capital(metric)} under every shift\n{about(sweep)}", parse_math=False)
-    metric_bar(figure, drawn, axes, metric, limits)
+    colour_bar(figure, drawn, axes, label_of(metric), limits)
     return figure
 
 
@@ -108,7 +108,7 @@ def control_matrices(values: Values, name: str) -> Figure:
     for axes, text in zip(every, ("Shifted", control_title, difference_title), strict=True):
         axes.set_title(text, fontsize=11)
     name_panels(every, 3)
-    metric_bar(figure, shared, [left, middle], metric, both, shrink=0.82)
+    colour_bar(figure, shared, [left, middle], label_of(metric), both, shrink=0.82)
     unit = f"shifted minus control ({metric.difference_unit})"
     colour_bar(figure, drawn, right, unit, limits, "red: better", shrink=0.82)
     suptitle(figure, f"Control: {name}. {about(sweep, len(rows))}")
@@ -162,6 +162,6 @@ def class_matrices(values: Values) -> Figure:
     left_out = int(np.count_nonzero(counts)) - len(present)
     more = f"; {left_out} classes with fewer images are left out" if left_out else ""
     shrink = min(1.0, 0.75 + 0.1 * -(-len(present) // n_columns))
-    metric_bar(figure, every[0].images[0], figure.axes, metric, limits, shrink=shrink)
+    colour_bar(figure, every[0].images[0], figure.axes, label_of(metric), limits, shrink=shrink)
     suptitle(figure, f"{capital(metric)} by class (number of images){more}\n{about(sweep)}", 11)
     return figure

@@ -13,7 +13,7 @@ from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import Action, Quantity, number
 from shiftlens.narrative.setting import EMBEDDED_DATA
 from shiftlens.narrative.words import plain, sentence
-from shiftlens.stats import Skipped
+from shiftlens.stats import Skipped, per_cent
 
 CLEAR_OF_CHANCE = 3.0
 """An average's artefact energy is named when it is this many times what chance gives."""
@@ -44,10 +44,6 @@ def _unseen(notes: tuple[str, ...], question: Literal["B", "C"]) -> list[Finding
         Finding("unseen", sentence(note), severity="note", question=question, which=f"{k}")
         for k, note in enumerate(notes, 1)
     ]
-
-
-def _share(value: float) -> str:
-    return f"{100 * value:.1f} %" if value >= 0.001 else f"{100 * value:.2g} %"
 
 
 def _energy(layer: LayerMaps) -> float:
@@ -119,8 +115,8 @@ def _blank(run: FeatureRun) -> list[Finding]:
         ),
         made(
             "artefact-energy",
-            f"At layer {plain(worst.name)}, {_share(_energy(worst))} of the power of {what} is spatial variation that "
-            "the image cannot explain, the largest share of all layers.",
+            f"At layer {plain(worst.name)}, {per_cent(_energy(worst))} of the power of {what} is spatial variation "
+            "that the image cannot explain, the largest share of all layers.",
             Quantity("artefact energy", layer=worst.name, of=plain(run.shown)),
             number(_energy(worst), "share"),
             action=_robust(run),
@@ -160,7 +156,7 @@ def _sides(run: FeatureRun, evidence: str) -> list[Finding]:
             text = f"Border artefacts are equal at {names[0]} and {names[1]}, at {where}."
         else:
             text = f"Border artefacts differ between {names[0]} and {names[1]}: at layer {plain(layer.name)}, "
-            text += f"{_share(value)} of their variation changes sign when the map is mirrored"
+            text += f"{per_cent(value)} of their variation changes sign when the map is mirrored"
             if isinstance(layer.scores.borders, Borders):
                 text += f" (compared with the net without borders, {_which(layer.scores.borders, names)})"
             text += "."
@@ -173,7 +169,7 @@ def _sides(run: FeatureRun, evidence: str) -> list[Finding]:
 def _which(borders: Borders, names: tuple[str, str]) -> str:
     values = [(name, getattr(borders, name)) for name in names]
     return ", ".join(
-        f"{name} {'excited' if value > 0 else 'suppressed'} by {_share(abs(value))}" for name, value in values
+        f"{name} {'excited' if value > 0 else 'suppressed'} by {per_cent(abs(value))}" for name, value in values
     )
 
 
@@ -201,8 +197,8 @@ def _average(run: FeatureRun) -> list[Finding]:
         return [made("average-energy", text, quantity, note=evidence)]
     energy, noise, layer = max(clear, key=lambda row: row[0])
     text = (
-        f"At layer {plain(layer.name)}, {_share(energy)} of the power of the {run.averaged}, with content everywhere "
-        f"alike, is spatial variation ({energy / noise:,.0f} times what chance gives, {_share(noise)}): "
+        f"At layer {plain(layer.name)}, {per_cent(energy)} of the power of the {run.averaged}, with content everywhere "
+        f"alike, is spatial variation ({energy / noise:,.0f} times what chance gives, {per_cent(noise)}): "
         f"{len(clear)} of {len(rows)} layers exceed {CLEAR_OF_CHANCE:.0f} times chance."
     )
     note = f"{evidence} Rolled images have a seam where their opposite sides meet, everywhere alike."

@@ -29,6 +29,7 @@ from shiftlens.errors import InputError
 from shiftlens.narrative.comparison_result import Comparison
 from shiftlens.narrative.comparison_rows import Against, Row
 from shiftlens.narrative.comparison_sentences import sentences
+from shiftlens.narrative.finding import Findings
 from shiftlens.narrative.thresholds import weighed
 from shiftlens.progress_bar import shows_progress
 from shiftlens.stats import Estimate, FloatArray, Skipped, holm
@@ -156,6 +157,12 @@ def compared(
     arms = range(len(aligned.arms))
     comparison = Comparison(
         rows=tuple(_row(aligned, k, found[k], differences.get(k)) for k in arms),
+        baseline=baseline,
+        metric=measured,
+        findings=Findings(),
+        n_images=aligned.n_images,
+        n_shifts=tested.size,
+        unit=aligned.unit,
         against=tuple(map(against, others)),
         winners=winners(aligned, seed),
         means=np.stack([found[k].map for k in arms]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,14 +28,46 @@ METRIC_KEYS = ("name", "unit", "better", "kind", "long_name")
 """What it says of its metric."""
 
 
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """Any number of sweeps of the same images against one of them.
+@dataclass(frozen=True, eq=False, repr=False)
+class Compared:
+    """What is said of any number of sweeps of the same images against one of them.
 
     Attributes
     ----------
     rows
         The table, one line a sweep, in the order given.
+    baseline
+        Which of them the others are compared with.
+    metric
+        What is compared.
+    findings
+        What improved, what got worse, what is inconclusive, caveats.
+    n_images, n_shifts
+        That all sweeps hold.
+    unit
+        Whose pixels areas are counted in: "source", or "baseline" where the source's size is not known.
+    """
+
+    rows: tuple[Row, ...]
+    baseline: int
+    metric: Variable
+    findings: Findings
+    n_images: int
+    n_shifts: int
+    unit: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the sweeps in the order given."""
+        return tuple(row.name for row in self.rows)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Comparison(Compared):
+    """The same with all numbers behind it.
+
+    Attributes
+    ----------
     against
         Paired differences, one entry for each sweep but the baseline.
     winners
@@ -46,17 +78,13 @@ class Comparison:
         How many tests were corrected together.
     aligned
         The sweeps on their common images and shifts.
-    findings
-        The same in sentences: what improved, what got worse, what is inconclusive, caveats.
     """
 
-    rows: tuple[Row, ...]
     against: tuple[Against, ...]
     winners: tuple[Winner | Skipped, ...]
     means: FloatArray
     n_tests: int
-    aligned: Aligned = field(repr=False)
-    findings: Findings = field(default_factory=Findings, repr=False)
+    aligned: Aligned
 
     def __repr__(self) -> str:
         against = ", ".join(each.name for each in self.against)
@@ -78,21 +106,6 @@ class Comparison:
         raise unknown_name("sweep", name, [each.name for each in self.against])
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Of the sweeps in the order given."""
-        return tuple(row.name for row in self.rows)
-
-    @property
-    def baseline(self) -> int:
-        """Which of them the others are compared with."""
-        return self.aligned.baseline
-
-    @property
-    def metric(self) -> Variable:
-        """What is compared."""
-        return self.aligned.metric
-
-    @property
     def dys(self) -> IntArray:
         """Common shifts down in px of each net's own input."""
         return self.aligned.dys
@@ -106,16 +119,6 @@ class Comparison:
     def blank(self) -> BoolArray:
         """(dy, dx) shifts that leave nothing of some net's image; left out of every mean and test."""
         return ~self.aligned.tested
-
-    @property
-    def n_images(self) -> int:
-        """Images that all sweeps hold."""
-        return self.aligned.n_images
-
-    @property
-    def unit(self) -> str:
-        """Whose pixels areas are counted in: "source", or "baseline" where the source's size is not known."""
-        return self.aligned.unit
 
     @property
     def improved(self) -> Findings:
@@ -143,7 +146,7 @@ class Comparison:
             "winners": [self._winner(each) for each in self.winners if isinstance(each, Winner)],
             "findings": [each.to_dict() for each in self.findings],
             "n_images": self.n_images,
-            "n_shifts": len(self.dys) * len(self.dxs),
+            "n_shifts": self.n_shifts,
             "n_tests": self.n_tests,
             "pixels_of": self.unit,
         }

@@ -42,11 +42,11 @@ SECTION_OF: dict[Verdict, Section] = {"better": "improved", "worse": "worse", "u
 
 def label(score: Score, metric: Variable) -> str:
     """What a difference is in."""
-    what = metric.called
+    what, mean = metric.called, f"mean {metric.called.removeprefix('mean ')}"
     return {
         "at-rest": f"{what} at (0, 0)",
-        "near": f"mean {what} within 8 px",
-        "everywhere": f"mean {what} over all shifts",
+        "near": f"{mean} within 8 px",
+        "everywhere": f"{mean} over all shifts",
         "worst": at_worst(metric, WITHIN),
         "retained": "the retained area (95 %)",
         "side-x": "the size of the left/right asymmetry",

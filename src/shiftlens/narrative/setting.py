@@ -108,36 +108,28 @@ class Setting:
         model: str = "",
         out: str = "",
     ) -> Command:
-        """Add a control to this sweep, or make another sweep with one thing changed.
+        """Add a control to this sweep, or make another sweep with one thing changed; empty and 0 mean unchanged.
 
-        Parameters
-        ----------
-        control, fill, step, model, out
-            As the options of `shiftlens sweep`; empty and 0 mean unchanged.
-        wider
-            Twice the largest shift.
-        narrower
-            Half the half-width of an adaptive sweep.
+        `wider` doubles the largest shift, `narrower` halves the half-width of an adaptive sweep.
         """
-        grid, words = self.header.grid, ["shiftlens", "sweep", *self._model_and_data(model)]
-        n_images = self.n_population or self.n_images
-        if n_images is not None:
-            words += ["--limit", str(n_images)]
-        if self.half_width_asked is not None:
-            words += ["--half-width", f"{self.half_width_asked / (2 if narrower else 1):g}"]
-        usual = ShiftGrid.default_for(self.header.image_size)
-        if wider or (grid.max_y, grid.max_x) != (usual.max_y, usual.max_x):
-            factor = 2 if wider else 1
-            words += ["--max-shift", f"{factor * grid.max_y}x{factor * grid.max_x}"]
-        if (step or grid.step) != 1:
-            words += ["--step", str(step or grid.step)]
-        if (fill or self.fill) != "black":
-            words += ["--fill", fill or self.fill]
-        if control:
-            words += ["--control", control]
+        grid, usual = self.header.grid, ShiftGrid.default_for(self.header.image_size)
+        reach, far = (grid.max_y, grid.max_x), 2 if wider else 1
+        half = (self.half_width_asked or 0) / (2 if narrower else 1)
         changed = "-wide" if wider else f"-{fill}" if fill else f"-step{step}" if step else ""
         path = self.path.with_name(f"{self.path.stem}{changed}.zarr") if changed else self.path
-        return (*words, "--out", out or str(path))
+        options = {
+            "--limit": self.n_population or self.n_images,
+            "--half-width": f"{half:g}" if half else None,
+            "--max-shift": f"{far * reach[0]}x{far * reach[1]}"
+            if wider or reach != (usual.max_y, usual.max_x)
+            else None,
+            "--step": (step or grid.step) if (step or grid.step) != 1 else None,
+            "--fill": (fill or self.fill) if (fill or self.fill) != "black" else None,
+            "--control": control or None,
+            "--out": out or path,
+        }
+        given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+        return ("shiftlens", "sweep", *self._model_and_data(model), *given)
 
     def evaluate_command(self, dx: int, dy: int) -> Command:
         """Measure one shift."""

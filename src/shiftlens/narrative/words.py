@@ -8,6 +8,9 @@ from shiftlens.stats import Estimate
 from shiftlens.tasks.task import Variable
 
 LONGEST_NAME = 40
+KNOWN = ("share", "points", "nats", "px", "px^2")
+"""Units whose numbers have a size that is known."""
+
 WAYS = {"x": ("to the right", "to the left"), "y": ("down", "up")}
 """Where an image moves along each axis: with a positive and with a negative shift."""
 
@@ -22,7 +25,8 @@ def number_text(value: float, unit: str, digits: int | None = None) -> str:
 
 def with_interval(value: float, lo: float, hi: float, unit: str) -> str:
     """A number with its unit and its interval in brackets, as many digits as the interval's width asks for."""
-    digits = max(digits_of(value, unit), digits_of((hi - lo) / 2, unit))
+    half = (hi - lo) / 2
+    digits = max(digits_of(value, unit), digits_of(half, unit)) if unit in KNOWN else digits_of(half, unit, 2)
     factor = 100 if unit == "share" else 1
     return f"{number_text(value, unit, digits)} [{factor * lo:,.{digits}f}, {factor * hi:,.{digits}f}]"
 
@@ -76,8 +80,8 @@ def plain(text: str) -> str:
     return "".join(c if c.isprintable() else " " for c in text)
 
 
-def digits_of(value: float, unit: str) -> int:
-    """Digits after the point that a number of this size deserves."""
+def digits_of(value: float, unit: str, significant: int = 3) -> int:
+    """Digits after the point that a number of this size deserves; of an unknown unit, so many significant ones."""
     size = abs(value)
     if unit == "share":
         return 1
@@ -89,4 +93,4 @@ def digits_of(value: float, unit: str) -> int:
         return 2 if size >= 0.1 or not size else 3
     if unit == "px^2" or not math.isfinite(size) or size == round(size):
         return 0
-    return min(max(0, 1 - math.floor(math.log10(size))), 9)
+    return min(max(0, significant - 1 - math.floor(math.log10(size))), 9)

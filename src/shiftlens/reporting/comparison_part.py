@@ -11,17 +11,14 @@ from shiftlens.errors import InputError
 from shiftlens.figures.drawing import balanced, least_of
 from shiftlens.naming import one_line
 from shiftlens.narrative.comparing import compared
-from shiftlens.narrative.comparison_result import Comparison
+from shiftlens.narrative.comparison_result import Compared, Comparison
 from shiftlens.narrative.comparison_rows import heads
 from shiftlens.narrative.words import capital, plain
 from shiftlens.reporting.encoding import Data, figure_uri, packed
 from shiftlens.reporting.page_findings import sorted_out
 from shiftlens.reporting.page_maps import difference
-from shiftlens.reporting.saved_results import SavedComparison
 from shiftlens.reporting.sweep_part import Part, spaced_table
 from shiftlens.sweeps.sweep_result import Sweep
-
-AnyComparison = Comparison | SavedComparison
 
 
 def comparisons(
@@ -53,7 +50,7 @@ def comparisons(
     return made, [plain(reason) for reason in reasons.values()]
 
 
-def comparison_part(made: AnyComparison, number: int) -> Part:
+def comparison_part(made: Compared, number: int) -> Part:
     """Lay out a comparison; a saved one has no maps."""
     base = plain(made.names[made.baseline])
     view: Data = {
@@ -62,6 +59,7 @@ def comparison_part(made: AnyComparison, number: int) -> Part:
         "baseline": base,
         "names": [plain(name) for name in made.names],
         "n": made.n_images,
+        "n_shifts": made.n_shifts,
         "pixels_of": "the source image" if made.unit == "source" else "the baseline's input",
         "metric": plain(made.metric.called),
         "difference_unit": plain(made.metric.difference_unit),
@@ -69,8 +67,8 @@ def comparison_part(made: AnyComparison, number: int) -> Part:
         "rows": [row.cells(k == made.baseline) for k, row in enumerate(made.rows)],
         "groups": [{"name": heading, "findings": sorted_out(found)} for heading, found in made.findings.by_section()],
     }
-    if isinstance(made, SavedComparison):
-        nothing: Data = {"n_shifts": made.n_shifts, "static": [], "maps": [], "tables": []}
+    if not isinstance(made, Comparison):
+        nothing: Data = {"static": [], "maps": [], "tables": []}
         return Part(view | nothing, {"maps": []})
     seen, data = _looks(made, base)
     return Part(view | seen, data)
@@ -88,7 +86,6 @@ def _looks(made: Comparison, base: str) -> tuple[Data, Data]:
         maps.append(shown.data | {"marked": packed(found.better | found.worse)})
         tables.append({"label": label} | spaced_table(made.dys, made.dxs, values, made.metric.difference_unit))
     view: Data = {
-        "n_shifts": len(made.dys) * len(made.dxs),
         "static": [{"name": name, "uri": figure_uri(figure)} for name, figure in made.plot().items()],
         "maps": [{"id": each["id"], "label": each["label"]} for each in maps],
         "tables": tables,
@@ -105,7 +102,7 @@ def _looks(made: Comparison, base: str) -> tuple[Data, Data]:
     return view, data
 
 
-def summary(made: AnyComparison) -> list[str]:
+def summary(made: Compared) -> list[str]:
     """What a comparison found, in a line or two: the first that improved, and the first that got worse."""
     lines = []
     for group in (made.findings.in_section("improved"), made.findings.in_section("worse")):

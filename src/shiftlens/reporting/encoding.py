@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from shiftlens.figures.drawing import png_bytes
+from shiftlens.figures.drawing import data_uri, png_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,11 +51,6 @@ def script_json(values: Data) -> str:
     """
     text = json.dumps(values, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.translate(_ESCAPED)
-
-
-def data_uri(data: bytes, kind: str = "image/png") -> str:
-    """Bytes as a data URI."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def png_uri(pixels: NDArray[np.uint8]) -> str:

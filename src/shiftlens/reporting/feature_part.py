@@ -15,7 +15,7 @@ from shiftlens.narrative.words import plain
 from shiftlens.reporting.encoding import Data, coloured, enlarged, figure_uri, png_uri
 from shiftlens.reporting.page_findings import sorted_out
 from shiftlens.reporting.sweep_part import Part
-from shiftlens.stats import FloatArray, Skipped
+from shiftlens.stats import FloatArray, Skipped, per_cent
 
 MOST_LAYERS = 48
 """Layers with pictures, evenly over depth: a deep net has hundreds."""
@@ -59,7 +59,7 @@ def feature_part(run: FeatureRun, number: int) -> Part:
         "strip_rows": _strip_rows(run),
         "depth": figure_uri(depth(run)),
         "rows": [_row(layer) for layer in run.layers],
-        "energies": [f"artefact energy of the {plain(of)}, %" for of in (run.shown, run.averaged or "average")],
+        "energies": [f"artefact energy of the {plain(of)}" for of in (run.shown, run.averaged or "average")],
         "findings": sorted_out(artefacts(run)),
         "start": None if run.start is None else plain(run.start.name),
         "provenance": _provenance(run),
@@ -156,20 +156,19 @@ def _number(value: float | Skipped, form: str) -> str:
 
 
 def _per_cent(share: float | Skipped) -> str:
-    """Two digits, as the findings have it: 67, 0.86, 0.0095."""
-    return "-" if isinstance(share, Skipped) else format(100 * share, ".0f" if share >= 0.1 else ".2g")
+    return "-" if isinstance(share, Skipped) else per_cent(share)
 
 
 def _scores(scores: Scores) -> str:
     made = []
     if not isinstance(scores.artefact_energy, Skipped):
-        made.append(f"artefact energy {_per_cent(scores.artefact_energy)} %")
+        made.append(f"artefact energy {per_cent(scores.artefact_energy)}")
     if not isinstance(scores.reach_cells, Skipped):
         cells = "1 cell" if scores.reach_cells == 1 else f"{scores.reach_cells} cells"
         made.append(f"borders reach {cells} ({_number(scores.reach_pixels, '.0f')} px)")
     across, down = _per_cent(scores.contrast_lr), _per_cent(scores.contrast_ud)
     if "-" not in (across, down):
-        made.append(f"odd share left/right {across} %, up/down {down} %")
+        made.append(f"odd share left/right {across}, up/down {down}")
     return ", ".join(made)
 
 

@@ -13,14 +13,14 @@ from shiftlens.lens.feature_run import FeatureRun
 from shiftlens.lens.feature_store import KIND as FEATURES
 from shiftlens.lens.feature_store import open_features
 from shiftlens.naming import printable
-from shiftlens.narrative.comparison_result import Comparison
-from shiftlens.reporting.saved_results import EXPECTED, SavedComparison, saved_result
+from shiftlens.narrative.comparison_result import Compared
+from shiftlens.reporting.saved_results import EXPECTED, saved_result
 from shiftlens.storage.existing import found_at
 from shiftlens.storage.locking import disk_errors
 from shiftlens.sweeps.header import KIND as SWEEP
 from shiftlens.sweeps.sweep_result import Sweep, open_sweep
 
-Opened = Sweep | FeatureRun | Inspection | Comparison | SavedComparison
+Opened = Sweep | FeatureRun | Inspection | Compared
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Given:
     sweeps: tuple[Sweep, ...] = ()
     runs: tuple[FeatureRun, ...] = ()
     inspections: tuple[Inspection, ...] = ()
-    comparisons: tuple[Comparison | SavedComparison, ...] = ()
+    comparisons: tuple[Compared, ...] = ()
 
 
 def given(items: Any) -> Given:
@@ -48,12 +48,9 @@ def given(items: Any) -> Given:
     if not listed:
         raise InputError(f"nothing to report: expected at least one of {EXPECTED}")
     opened = [_opened(each) for each in listed]
-    return Given(
-        sweeps=tuple(each for each in opened if isinstance(each, Sweep)),
-        runs=tuple(each for each in opened if isinstance(each, FeatureRun)),
-        inspections=tuple(each for each in opened if isinstance(each, Inspection)),
-        comparisons=tuple(each for each in opened if isinstance(each, Comparison | SavedComparison)),
-    )
+    kinds = (Sweep, FeatureRun, Inspection, Compared)
+    sorted_by: list[Any] = [tuple(each for each in opened if isinstance(each, kind)) for kind in kinds]
+    return Given(*sorted_by)
 
 
 def _opened(each: Any) -> Opened:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shiftlens.narrative.artefacts import artefacts
+from shiftlens.narrative.comparison_result import Compared
 from shiftlens.narrative.finding import Finding
 from shiftlens.narrative.finding_parts import QUESTIONS, Action, Question
 from shiftlens.narrative.rendering import action_html
 from shiftlens.narrative.setting import Setting
-from shiftlens.reporting.comparison_part import AnyComparison, summary
+from shiftlens.reporting.comparison_part import summary
 from shiftlens.reporting.encoding import Data
 from shiftlens.reporting.given_items import Given
 from shiftlens.reporting.sweep_part import SweepPart
@@ -20,7 +21,7 @@ Answer = tuple[list[str | Action], tuple[str, str]]
 NOWHERE = ("", "")
 
 
-def questions(found: Given, sweeps: Sequence[SweepPart], compared: Sequence[AnyComparison]) -> list[Data]:
+def questions(found: Given, sweeps: Sequence[SweepPart], compared: Sequence[Compared]) -> list[Data]:
     """Return A to D: the question, an answer in a few lines, and where on the page it is worked out."""
     setting = Setting.of(found.sweeps[0]) if found.sweeps else None
     model = setting.model if setting else next((run.model for run in found.runs), "MODEL")
@@ -97,7 +98,7 @@ def _cause(found: Given, sweeps: Sequence[SweepPart], setting: Setting | None, m
     return lines, where
 
 
-def _repair(compared: Sequence[AnyComparison], setting: Setting | None, model: str) -> Answer:
+def _repair(compared: Sequence[Compared], setting: Setting | None, model: str) -> Answer:
     if compared:
         return [line for each in compared for line in summary(each)], ("Comparison", "comparison-0")
     sweep: tuple[str, ...] = ("shiftlens", "sweep", "--model", "REPAIRED", "--data", "DATA", "--out", "REPAIRED.zarr")

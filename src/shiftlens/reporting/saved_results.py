@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -21,7 +21,7 @@ from shiftlens.graph import Sides
 from shiftlens.graph.sites import Pair
 from shiftlens.naming import one_line
 from shiftlens.narrative.comparison_result import KIND as COMPARISON
-from shiftlens.narrative.comparison_result import METRIC_KEYS
+from shiftlens.narrative.comparison_result import METRIC_KEYS, Compared
 from shiftlens.narrative.comparison_rows import Row, columns, interval_key
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import Action, Quantity, Section, Significance
@@ -112,29 +112,7 @@ _Comparison = _model(
 )
 
 
-@dataclass(frozen=True)
-class SavedComparison:
-    """What a file says of a comparison; see `shiftlens.compare` for the words.
-
-    Attributes
-    ----------
-    names, baseline, rows, findings, n_images, unit, metric
-        As in `Comparison`; of the metric what its texts need.
-    n_shifts
-        Common to all sweeps.
-    """
-
-    names: tuple[str, ...]
-    baseline: int
-    rows: tuple[Row, ...]
-    findings: Findings
-    n_images: int
-    n_shifts: int
-    unit: str
-    metric: Variable
-
-
-def saved_result(path: Path) -> Inspection | SavedComparison:
+def saved_result(path: Path) -> Inspection | Compared:
     """Read layer arithmetic or a comparison that was saved to a file.
 
     Raises
@@ -176,7 +154,7 @@ def _layer(read: Any) -> Layer:
     return Layer(**values)
 
 
-def _comparison(read: Any) -> SavedComparison:
+def _comparison(read: Any) -> Compared:
     # A file of a version that compared nothing else says no metric.
     metric = ACCURACY if read.metric is None else Variable(dtype="float64", **dict(read.metric))
     model = _row_model(metric)
@@ -184,8 +162,7 @@ def _comparison(read: Any) -> SavedComparison:
     names = tuple(row.name for row in rows)
     if len(set(names)) < len(names) or read.baseline not in names:
         raise ValueError("expected rows of different names, the baseline among them")
-    return SavedComparison(
-        names=names,
+    return Compared(
         baseline=names.index(read.baseline),
         rows=tuple(_row(row, metric, read.n_images) for row in rows),
         findings=Findings(_finding(each, read.n_images) for each in read.findings),

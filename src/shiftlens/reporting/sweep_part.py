@@ -58,6 +58,7 @@ class SweepPart(Part):
     verdict: tuple[str, str, str]
     findings: Findings
     note: str
+    metric: str
 
 
 def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int, metric: str | None = None) -> SweepPart:
@@ -94,14 +95,13 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int, 
         "profile": figure_uri(figures.radial_profile(arrays, chosen)) if arrays.shape != (1, 1) else None,
         "stills": [each.still() for each in maps[1:]],
         "n_classes_left_out": n_classes_left_out,
-        "groups": _groups([each.data for each in maps]),
+        "maps": [each.data for each in maps],
         "reach": int(circles.radius[-1]),
         "radius": _first_radius(metrics, arrays),
         "step": max(arrays.step),
         "table": spaced_table(arrays.dys, arrays.dxs, (value, lo, hi), metrics.metric.shown_unit),
         "table_unit": plain(capital(label_of(metrics.metric))),
         "findings": sorted_out(found),
-        "n_warn": len(found.with_severity("warn")),
         "n_images_shown": images["n"] if images else 0,
         "choice": CHOICE if images and images["n"] < arrays.n_images else "",
         "without_pictures": plain(why),
@@ -121,7 +121,7 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int, 
         "discs": {name: [finite(value) for value in getattr(circles, name)] for name in circles.__dataclass_fields__},
         "images": images,
     }
-    return SweepPart(view, data, said, found, why)
+    return SweepPart(view, data, said, found, why, metrics.metric.name)
 
 
 def _cards(metrics: Metrics, way: Directions | Skipped) -> list[Data]:
@@ -174,7 +174,7 @@ def _card(title: str, value: str, about: str) -> Data:
 def spaced_table(dys: IntArray, dxs: IntArray, ends: Ends, unit: str) -> Data:
     """A map (dy, dx) with its intervals at evenly spaced shifts, for readers who do not see it."""
     rows, columns, (value, lo, hi) = _spaced(dys), _spaced(dxs), ends
-    n = 1 if unit in ("%", "points") else digits_of(float(np.nanmax(np.abs(value), initial=0.0)) / 10, unit)
+    n = 1 if unit in ("%", "points") else digits_of(float(np.nanmax(np.abs(value), initial=0.0)), unit)
     cells = [[f"{value[r, c]:.{n}f} [{lo[r, c]:.{n}f}, {hi[r, c]:.{n}f}]" for c in columns] for r in rows]
     return {"dys": [int(dys[r]) for r in rows], "dxs": [int(dxs[c]) for c in columns], "cells": cells}
 
@@ -202,12 +202,6 @@ def _profiles(arrays: SweepArrays, metrics: list[Variable]) -> list[Data]:
     # (dy, dx) which ring a cell belongs to, counted from 1; 0 for none: the page averages other maps over them.
     made[0]["ring"] = packed(np.sum([k * ring for k, ring in enumerate(rings(arrays), start=1)], axis=0))
     return made
-
-
-def _groups(maps: list[Data]) -> list[Data]:
-    """The maps by group for the list to choose from, in order."""
-    names = dict.fromkeys(each["group"] for each in maps)
-    return [{"name": name, "maps": [each for each in maps if each["group"] == name]} for name in names]
 
 
 def _first_radius(metrics: Metrics, arrays: SweepArrays) -> int:

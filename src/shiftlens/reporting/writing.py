@@ -45,6 +45,8 @@ class Report(Printed):
         What was left out, and why: sweeps that cannot be compared, pictures that are not shown.
     findings
         Of the first sweep.
+    metric
+        What they are about, by name; None without a sweep.
     """
 
     path: Path
@@ -52,10 +54,12 @@ class Report(Printed):
     verdict: tuple[str, ...]
     notes: tuple[str, ...]
     findings: Findings
+    metric: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The object of `shiftlens report --json`."""
-        return {"files": [str(self.path)], "verdict": list(self.verdict), "notes": list(self.notes)}
+        said = {"verdict": list(self.verdict), "notes": list(self.notes), "metric": self.metric}
+        return {"files": [str(self.path)], **said}
 
     def lines(self) -> list[str]:
         """The verdict, what was left out, and where the file is."""
@@ -137,6 +141,7 @@ def report(
         verdict=parts[0].verdict if parts else (),
         notes=tuple(view["notes"]),
         findings=parts[0].findings if parts else Findings(),
+        metric=parts[0].metric if parts else None,
     )
 
 
