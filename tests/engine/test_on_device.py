@@ -299,7 +299,7 @@ def test_the_plan_of_a_gpu(
     monkeypatch.setattr(tuning, "LONG_MACS", 0)
     check = Check(deep, images, grid, black, dtype=dtype)
     with caplog.at_level(logging.INFO):
-        plan = device_plan.choose(tuning.Search(deep, images, grid, black, 50, dtype, None, check, Budget()))
+        _, plan = device_plan.choose(tuning.Search(deep, images, grid, black, 50, dtype, None, check, Budget()))
     assert (plan.engine, plan.dtype, plan.batch_size, plan.fold_batch_norm) == ("direct", expected, 50, True)
     assert "evaluations/s" in caplog.text
     assert_close(
