@@ -1,4 +1,4 @@
-"""One training run of the recipe with some numbers changed: a row of the ablation table in docs/benchmarks/training.md.
+"""One training run of the recipe with some numbers changed: a row of the tables in docs/benchmarks/training.md.
 
     python benchmarks/training.py --holdout --seed 0 --set lr=0.12 --out runs/lr-0.12-0
 

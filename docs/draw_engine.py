@@ -19,7 +19,7 @@ OUT = Path(__file__).parent / "images" / "engine.png"
 
 
 def main() -> None:
-    """Write the picture."""
+    """Write the figure."""
     figure, (table, cells) = plt.subplots(1, 2, figsize=(11, 4.2), width_ratios=(1, 1.35), layout="constrained")
     # Left: one axis of 8 pixels, shifts -8 ... 8, after one 3-tap convolution with zero padding.
     shifts, n = np.arange(-8, 9), 8

@@ -1,4 +1,4 @@
-"""Draw the pictures of docs/metrics.md: `make demo`, then `python docs/draw_metrics.py [demo-out]`.
+"""Draw the figures of docs/metrics.md: `make demo`, then `python docs/draw_metrics.py [demo-out]`.
 
 All are of the demo's own net and sweep; controls are swept here, on a few images.
 """
@@ -31,17 +31,17 @@ INK = "#d1003f"
 
 
 def bare(axes: Axes) -> None:
-    """No frame where nothing is measured."""
+    """No frame where there is no measurement."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
 
 
 def regions(metrics: Metrics) -> plt.Figure:
-    """How far the picture may move: the three retained regions; a cell's interval and the band along one row."""
+    """How far an image may shift: the three retained regions; a cell's interval and the band along one row."""
     arrays = metrics.sweep
     shifts = (arrays.dys, arrays.dxs)
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), width_ratios=(1, 1.25), layout="constrained")
-    drawn = heat_map(left, 100 * metrics.accuracy.value, shifts, (0.0, 100.0), COLOURS)
+    drawn = heat_map(left, 100 * metrics.profile("accuracy").map.value, shifts, (0.0, 100.0), COLOURS)
     for each, colour in zip(metrics.retained, ("white", "#ffb000", INK), strict=True):
         outline(left, each.region, shifts, colour)
         size = f"{each.area.value:,.0f} px², radius {each.radius.value:.1f}"
@@ -53,7 +53,7 @@ def regions(metrics: Metrics) -> plt.Figure:
     name_axes(left, short=True)
     figure.colorbar(drawn, ax=left, label="accuracy (%)", shrink=0.85)
     row = int(np.flatnonzero(arrays.dys == 0)[0])
-    accuracy = metrics.accuracy
+    accuracy = metrics.profile("accuracy").map
     right.fill_between(
         arrays.dxs,
         100 * accuracy.band_lo[row],
@@ -99,7 +99,7 @@ def sides(metrics: Metrics) -> plt.Figure:
     arrays = metrics.sweep
     found = metrics.asymmetry_x
     shifts = (arrays.dys, arrays.dxs)
-    accuracy = 100 * metrics.accuracy.value
+    accuracy = 100 * metrics.profile("accuracy").map.value
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained")
     drawn = heat_map(left, accuracy, shifts, (0.0, 100.0), COLOURS)
     k = int(np.argmax(np.abs(found.effect)))
@@ -137,7 +137,7 @@ def irregular(metrics: Metrics) -> plt.Figure:
     """Falls and recoveries: the rays and frames on the map of the loss, and the loss along them."""
     arrays = metrics.sweep
     shifts = (arrays.dys, arrays.dxs)
-    loss = metrics.loss.value
+    loss = metrics.profile("loss").map.value
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), width_ratios=(1, 1.25), layout="constrained")
     drawn = heat_map(left, loss, shifts, (0.0, float(loss.max())), NUMBER_COLOURS)
     for ray in rays(arrays):
@@ -234,22 +234,22 @@ def swept(demo: Path) -> SweepArrays:
 
 
 def controls(arrays: SweepArrays) -> plt.Figure:
-    """What the sweep and each control show the net at one shift, and the accuracy that results."""
+    """The input of the sweep and of each control at one shift, and the accuracy that results."""
     maps = [100 * each.correct.mean(axis=0) for each in (arrays, *(arrays.controls[name] for name in CONTROLS))]
     images = sl.load_images("digits", split="test", limit=N_IMAGES)
     dx, dy, wide = 9, -4, 16
-    picture = images.batch([1])[0]
-    moved = sl.translate(picture[None], dx, dy)[0]
-    blanked = picture.copy()
+    image = images.batch([1])[0]
+    moved = sl.translate(image[None], dx, dy)[0]
+    blanked = image.copy()
     blanked[:, :, -dx:] = 0
     blanked[:, :-dy] = 0
-    mirrored = sl.translate(picture[None, :, :, ::-1].copy(), dx, dy)[0]
+    mirrored = sl.translate(image[None, :, :, ::-1].copy(), dx, dy)[0]
     around = np.pad(moved, ((0, 0), (wide, wide), (wide, wide)))
     shown = (
-        ("Sweep: moved by (9, -4)", moved, "padding begins at the frame"),
-        ("Occlusion: the same pixels\nlost, the rest in place", blanked, "nothing moves"),
-        ("Flip: mirrored, then moved", mirrored, "takes the data's own sides out"),
-        ("Canvas: the same picture,\nits surround made of fill", around, "padding is out of sight"),
+        ("Sweep: shifted by (9, -4)", moved, "padding starts at the frame"),
+        ("Occlusion: the same pixels\nlost, the rest in place", blanked, "no shift"),
+        ("Flip: mirrored, then shifted", mirrored, "removes the dataset bias"),
+        ("Canvas: the same image,\nsurrounded by fill", around, "padding is out of reach"),
     )
     figure, panels = plt.subplots(2, 4, figsize=(12, 6), layout="constrained")
     for k, (title, pixels, note) in enumerate(shown):
@@ -272,7 +272,7 @@ def controls(arrays: SweepArrays) -> plt.Figure:
 
 
 def main() -> None:
-    """Write the pictures."""
+    """Write the figures."""
     demo = Path(sys.argv[1] if len(sys.argv) > 1 else "demo-out")
     metrics = all_metrics(from_sweep(sl.open_sweep(demo / "digits.zarr")))
     arrays = swept(demo)

@@ -96,7 +96,7 @@ def relinked(markdown: str, source: str, uri: str) -> str:
 
 
 def page_of(notebook: dict[str, Any], name: str) -> tuple[str, dict[str, bytes]]:
-    """A notebook as text for the site, and its pictures by file name."""
+    """A notebook as text for the site, and its figures by file name."""
     parts: list[str] = []
     pictures: dict[str, bytes] = {}
     for cell in notebook["cells"]:

@@ -19,6 +19,7 @@ from shiftlens.models.loading import Model, model_and_images
 from shiftlens.models.matching import MAX_PIXELS, LabelMap, labelled_for, on_input_grid, scores_for
 from shiftlens.models.probing import evaluating
 from shiftlens.naming import Printed, of_source
+from shiftlens.progress_bar import shows_progress
 from shiftlens.shifts import Fill, Shift, translate
 from shiftlens.stats import mean_interval, wilson
 
@@ -32,7 +33,7 @@ class Evaluation(Printed):
 
     `accuracy` and `per_class` are shares from 0 to 1 (None for a class without images), intervals are 95 % (Wilson for
     shares, Student's t for the loss; None for one image), `loss` is the mean cross-entropy in nats; `model` and `data`
-    name what was evaluated, and `n_source` is how many images the source holds.
+    name what was evaluated, `n_source` is how many images the source holds of which these are `n`.
     """
 
     accuracy: float
@@ -64,12 +65,13 @@ class Evaluation(Printed):
         worst = min(seen, key=lambda name: seen[name])
         return [
             f"{self.model} on {self.data}: accuracy {100 * self.accuracy:.2f} % [{low:.2f}, {high:.2f}], "
-            f"loss {self.loss:.4f} nats{spread} "
-            f"({of_source(self.n, self.n_source)} images, shift ({self.shift.dx}, {self.shift.dy}), fill {self.fill})",
+            f"loss {self.loss:.4f} nats{spread} ({of_source(self.n, self.n_source)} images, "
+            f"shift ({self.shift.dx}, {self.shift.dy}), fill {self.fill})",
             f"weakest class: {worst} {100 * seen[worst]:.1f} %",
         ]
 
 
+@shows_progress("evaluating", "images")
 def evaluate(
     model: Model | nn.Module | str | Path,
     images: ImageSet | str,

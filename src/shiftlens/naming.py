@@ -33,15 +33,15 @@ class Printed:
         return f"<{type(self).__name__}: {self.lines()[0]}>"
 
 
-def of_source(n: int, n_source: int | None) -> str:
-    """How many images were used, and of how many where that is more: `6 of 30`."""
-    return f"{n:,}" if n_source in (None, n) else f"{n:,} of {n_source:,}"
-
-
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows of cells as lines of text with aligned columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def of_source(n: int, n_source: int | None) -> str:
+    """How many images were used, and of how many where that is more: `6 of 30`."""
+    return f"{n:,}" if n_source in (None, n) else f"{n:,} of {n_source:,}"
 
 
 def distinct(names: Iterable[str]) -> list[str]:

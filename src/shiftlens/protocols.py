@@ -22,6 +22,7 @@ from shiftlens.models.loading import Model, model_and_images
 from shiftlens.models.matching import MAX_PIXELS, labelled_for, on_input_grid, scores_for
 from shiftlens.models.probing import evaluating
 from shiftlens.naming import Printed, of_source, unknown_name
+from shiftlens.progress_bar import shows_progress
 from shiftlens.shifts import Fill, canvas
 from shiftlens.stats import Estimate, FloatArray, mean_estimate, wilson
 
@@ -102,7 +103,8 @@ class PairConsistency(Printed):
         n = of_source(self.consistency.n, self.n_source)
         return [
             f"{self.model} on {self.data}: consistency {c[0]:.2f} % [{c[1]:.2f}, {c[2]:.2f}], "
-            f"accuracy of the same views {a[0]:.2f} % [{a[1]:.2f}, {a[2]:.2f}] ({n} images, {len(self.passes)} passes)",
+            f"accuracy of the same views {a[0]:.2f} % "
+            f"[{a[1]:.2f}, {a[2]:.2f}] ({n} images, {len(self.passes)} passes)",
             f"protocol {self.protocol}: {PROTOCOLS[self.protocol]}{fill}; one pair an image",
         ]
 
@@ -118,6 +120,7 @@ class _Views:
     starts: Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
 
+@shows_progress("measuring", "images")
 def consistency(
     model: Model | nn.Module | str | Path,
     images: ImageSet | str,

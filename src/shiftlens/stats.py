@@ -78,19 +78,10 @@ def z_value(confidence: float = CONFIDENCE, n_comparisons: int = 1) -> float:
 
 
 def wilson(successes: ArrayLike, n: ArrayLike, z: float | None = None) -> tuple[FloatArray, FloatArray]:
-    """Return the Wilson score interval of a share.
+    """Return the Wilson score interval of a share, from 0 to 1; nan where n is 0.
 
-    Parameters
-    ----------
-    successes, n
-        Counts, 0 <= successes <= n; any broadcastable shapes.
-    z
-        Critical value; 1.96 (95 %) by default. A simultaneous band passes its own.
-
-    Returns
-    -------
-    lo, hi
-        Shares from 0 to 1; nan where n is 0.
+    Counts are 0 <= successes <= n, of any broadcastable shapes; `z` is 1.96 (95 %) by default, a simultaneous band
+    passes its own.
 
     Source
     ------
@@ -112,16 +103,9 @@ def wilson(successes: ArrayLike, n: ArrayLike, z: float | None = None) -> tuple[
 def mean_interval(
     total: ArrayLike, total_of_squares: ArrayLike, n: ArrayLike, confidence: float = CONFIDENCE
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """Return mean, lo, hi and standard error from running sums (Student's t; nan where an array's n is below 2).
+    """Return mean, lo, hi and standard error from sums over images of a value and its square (Student's t).
 
-    Parameters
-    ----------
-    total, total_of_squares
-        Sums over images of the value and of its square, any shape.
-    n
-        Number of images, at least 2; or one for each sum.
-    confidence
-        Two-sided.
+    `n` is the number of images, at least 2, or one for each sum; nan where an array's n is below 2.
     """
     m = np.asarray(n, np.float64)
     if m.ndim == 0 and m < 2:
@@ -137,18 +121,9 @@ def mean_interval(
 def mean_estimate(
     values: FloatArray, unit: str, *, bounds: tuple[float, float] = (-np.inf, np.inf), confidence: float = CONFIDENCE
 ) -> Estimate:
-    """Return the mean of one value an image, with Student's t interval and the p-value against 0.
+    """Return the mean of one value an image, (n,), with Student's t interval and the p-value against 0.
 
-    Parameters
-    ----------
-    values
-        Shape (n,), one value an image; NaN is left out. At least 2 values.
-    unit
-        Of the values.
-    bounds
-        The interval is cut at what the quantity can be.
-    confidence
-        Two-sided.
+    NaN is left out; at least 2 values. The interval is cut at what the quantity can be, its bounds.
     """
     x = np.asarray(values, np.float64)
     x = x[~np.isnan(x)]
@@ -178,10 +153,7 @@ def t_p_value(mean: ArrayLike, se: ArrayLike, n: ArrayLike) -> FloatArray:
 def mcnemar_exact(b: ArrayLike, c: ArrayLike) -> FloatArray:
     """Return the exact two-sided McNemar p-value, min(1, 2 binom.cdf(min(b, c), b + c, 1/2)).
 
-    Parameters
-    ----------
-    b, c
-        Number of images right only under the first, only under the second condition.
+    `b`, `c` are the numbers of images right only under the first, only under the second condition.
     """
     bb, cc = np.asarray(b, np.int64), np.asarray(c, np.int64)
     if np.any(bb < 0) or np.any(cc < 0):
@@ -194,16 +166,8 @@ def paired_share_interval(b: ArrayLike, c: ArrayLike, n: int, z: float | None = 
     """Return an interval for the difference of two paired shares, (b - c) / n.
 
     Adjusted Wald with z^2 / 4 images added to each kind of disagreement (one, at 95 %): holds its level down to
-    b + c = 0, where the plain one has no width, and far out in the tails, where a simultaneous band lives.
-
-    Parameters
-    ----------
-    b, c
-        Number of images right only under the first, only under the second condition.
-    n
-        Number of images.
-    z
-        Critical value; 1.96 (95 %) by default.
+    b + c = 0, where the plain one has no width, and far out in the tails, where a simultaneous band lives. `b`, `c` are
+    the numbers of images right only under the first, only under the second condition; `z` is 1.96 (95 %) by default.
 
     Source
     ------
@@ -224,13 +188,7 @@ def benjamini_hochberg(p_values: ArrayLike) -> FloatArray:
 
 
 def holm(p_values: ArrayLike) -> FloatArray:
-    """Return Holm's adjusted p-values: those at most alpha hold together with family-wise error alpha.
-
-    Parameters
-    ----------
-    p_values
-        Shape (m,), any dependence.
-    """
+    """Return Holm's adjusted p-values, (m,): those at most alpha hold together with family-wise error alpha."""
     p = np.asarray(p_values, np.float64)
     if p.ndim != 1:
         raise InputError(f"expected one row of p-values, got shape {p.shape}")
@@ -247,15 +205,6 @@ def resample_weights(index: NDArray[Any], n_resamples: int, seed: int = 0) -> ND
     The counts belong to an image's `index` (its position in the source), not to its place in the array: the same images
     in another order give the same resamples. Two measurements of the same images share their weights, which keeps pairs
     together.
-
-    Parameters
-    ----------
-    index
-        Shape (n,), distinct.
-    n_resamples
-        Number of bootstrap samples.
-    seed
-        Of the generator.
     """
     n = len(index)
     if n < 1 or n_resamples < 1:
@@ -272,14 +221,8 @@ def resample_weights(index: NDArray[Any], n_resamples: int, seed: int = 0) -> ND
 def max_t(replicates: FloatArray, centre: FloatArray, se: FloatArray) -> FloatArray:
     """Return the bootstrap distribution of the largest absolute t over all columns, shape (n_resamples,).
 
-    Its upper quantile is the critical value of a simultaneous band; it uses the columns' own correlation.
-
-    Parameters
-    ----------
-    replicates
-        Shape (n_resamples, m).
-    centre, se
-        Shape (m,); columns whose standard error is 0 take no part.
+    Its upper quantile is the critical value of a simultaneous band; it uses the columns' own correlation. Replicates
+    are (n_resamples, m), centre and standard error (m,); columns whose standard error is 0 take no part.
     """
     use = np.flatnonzero(se > 0)
     out = np.zeros(len(replicates))

@@ -14,6 +14,7 @@ from shiftlens.cluster.ray_workers import Cluster
 from shiftlens.data.imageset import ImageSet
 from shiftlens.models.matching import LabelMap
 from shiftlens.models.wrapping import Model
+from shiftlens.progress_bar import shows_progress
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.jobs import Computer
 from shiftlens.sweeps.progress import Progress, SweepStats
@@ -25,6 +26,7 @@ from shiftlens.tasks.task import Task
 logger = logging.getLogger(__name__)
 
 
+@shows_progress("sweeping", "evaluations")
 def sweep(
     model: Model | nn.Module | str | Path,
     images: ImageSet | str,
@@ -42,6 +44,7 @@ def sweep(
     reuse: str | Path | None = None,
     label_map: LabelMap | str | Path | None = None,
     task: Task | str = "classification",
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Sweep:
     """Evaluate a model on every image under every shift, into one Zarr group; an interrupted sweep is resumed.
@@ -84,8 +87,10 @@ def sweep(
         default classes are matched by name where the model knows every name; otherwise label k is the model's class k.
     task
         What is measured: the name of a task, or a `Task`.
+    overwrite
+        Replace the sweep at `out` by a new one, instead of resuming it. Anything else at `out` is refused all the same.
     progress
-        Called with the evaluations done and in all.
+        Called with the evaluations done and in all. By default a bar on a terminal and in a notebook.
 
     Returns
     -------
@@ -111,6 +116,7 @@ def run_sweep(
     grid: ShiftGrid | None = None,
     *,
     cluster: str | None = None,
+    overwrite: bool = False,
     progress: Progress | None = None,
     announce: Callable[[str], None] = logger.warning,
     **options: Any,
@@ -126,4 +132,4 @@ def run_sweep(
         computer = Cluster(cluster, announce)
         computer.device(options.get("device", "auto"))  # a GPU is refused before anything is loaded
     request = resolve(model, images, grid, announce=announce, **options)
-    return run(request, computer, progress=progress, announce=announce, started=started)
+    return run(request, computer, overwrite=overwrite, progress=progress, announce=announce, started=started)

@@ -52,7 +52,7 @@ def intervals(m: Metrics) -> dict[str, Interval]:
     """Every interval of a result by name: value, lo, hi; "band " marks those that hold for all cells."""
     same = m.consistency
     found: dict[str, object] = {
-        "accuracy at origin": m.accuracy_at_origin,
+        "accuracy at origin": m.profile("accuracy").at_origin,
         "loss at origin": m.profile("loss").at_origin,
         "mean accuracy": m.mean,
         "worst of radius": m.worst_of_radius,
@@ -61,7 +61,6 @@ def intervals(m: Metrics) -> dict[str, Interval]:
         "asymmetry model": m.asymmetry_x_model.overall,
         "mean agreement": same.mean_agreement,
         "pairwise": same.pairwise,
-        "right agreement": same.right_mean_agreement,
         "right pairwise": same.right_pairwise,
         "flip rate": same.flip_rate,
         "occlusion": m.occlusion.overall,
@@ -78,13 +77,17 @@ def intervals(m: Metrics) -> dict[str, Interval]:
             found[f"ripple {a.stride} {a.axis}"] = a.ripple
             found[f"quadrature {a.stride} {a.axis}"] = a.quadrature
     out = {name: _of(e) for name, e in found.items() if isinstance(e, Estimate)}
-    for name, cells in (("accuracy", m.accuracy), ("loss", m.loss), ("agreement", m.consistency.agreement)):
+    for name, cells in (
+        ("accuracy", m.profile("accuracy").map),
+        ("loss", m.profile("loss").map),
+        ("agreement", m.consistency.agreement),
+    ):
         out[name] = (cells.value, cells.lo, cells.hi)
         out["band " + name] = (cells.value, cells.band_lo, cells.band_hi)
     for name, pairs in (("x", m.asymmetry_x), ("y", m.asymmetry_y), ("model", m.asymmetry_x_model)):
         out[f"band pairs {name}"] = (pairs.effect, pairs.lo, pairs.hi)
-    for effect in (m.occlusion, m.placement):
-        out[f"band {effect.name}"] = (effect.effect, effect.lo, effect.hi)
+    for name, effect in (("occlusion", m.occlusion), ("placement", m.placement)):
+        out[f"band {name}"] = (effect.effect, effect.lo, effect.hi)
     for k, name in enumerate(m.per_class.names):
         out[f"class {name}"] = (m.per_class.accuracy(k), *m.per_class.interval(k))
     return out

@@ -40,10 +40,17 @@ def why(metrics):
 
 def test_one_image():
     m = all_metrics(tiny(np.zeros((1, 5, 5))), n_resamples=10)
-    assert m.accuracy.value.min() == 1
-    assert 0 < m.accuracy.lo.max() < 0.3
+    assert m.profile("accuracy").map.value.min() == 1
+    assert 0 < m.profile("accuracy").map.lo.max() < 0.3
     assert m.tests == ()
-    measured = (m.loss, m.asymmetry_x, m.centre, *(each.irregular for each in m.profiles), m.consistency, m.mean)
+    measured = (
+        m.profile("loss").map,
+        m.asymmetry_x,
+        m.centre,
+        *(each.irregular for each in m.profiles),
+        m.consistency,
+        m.mean,
+    )
     assert len(measured) == 7
     for value in measured:
         assert isinstance(value, Skipped)
@@ -53,7 +60,7 @@ def test_one_image():
 @pytest.mark.parametrize("predicted", [0, 1])
 def test_all_right_and_all_wrong(predicted):
     m = all_metrics(tiny(np.full((6, 13, 13), predicted)), n_resamples=10)
-    assert m.accuracy_at_origin.value == 1 - predicted
+    assert m.profile("accuracy").at_origin.value == 1 - predicted
     assert m.consistency.pairwise.value == 1
     for value in (m.asymmetry_x, m.asymmetry_y, m.profile("accuracy").irregular):
         assert "no image changes" in value.why
@@ -74,7 +81,7 @@ def test_one_class():
 
 def test_one_shift():
     m = all_metrics(tiny(np.zeros((4, 1, 1))), n_resamples=10)
-    assert m.accuracy_at_origin.value == 1
+    assert m.profile("accuracy").at_origin.value == 1
     assert isinstance(m.retained[0], Skipped)
     assert "fewer than two shifts" in m.profile("accuracy").irregular.why
     assert "reaches 0 px" in m.worst_of_radius.why
@@ -123,7 +130,7 @@ def test_a_loss_that_is_not_finite_is_not_averaged():
     loss[3, 2, 2] = np.inf
     with np.errstate(invalid="ignore"):
         m = all_metrics(replace(made, variables={**made.variables, "loss": loss}), n_resamples=20)
-    assert "not finite" in m.loss.why
+    assert "not finite" in m.profile("loss").map.why
     assert isinstance(m.profile("loss").irregular, Skipped)
 
 
@@ -195,7 +202,7 @@ def test_a_sweep_on_disk_gives_the_same_as_its_arrays(tmp_path, made):
     one, other = all_metrics(read, n_resamples=30), all_metrics(here, n_resamples=30)
     assert one.retained[0].area == other.retained[0].area
     assert one.asymmetry_x.overall == other.asymmetry_x.overall
-    assert one.loss.value == pytest.approx(other.loss.value)
+    assert one.profile("loss").map.value == pytest.approx(other.profile("loss").map.value)
     assert one.placement.effect.any() == np.False_
 
 
@@ -208,7 +215,7 @@ def test_an_incomplete_sweep_is_measured_on_what_is_whole(tmp_path, made):
     assert (read.n_images, read.n_missing, tuple(read.controls)) == (31, 9, ("occlusion",))
     assert np.array_equal(read.correct, made.correct[keep])
     m = all_metrics(read, n_resamples=20)
-    assert m.accuracy.value == pytest.approx(made.correct[keep].mean(axis=0))
+    assert m.profile("accuracy").map.value == pytest.approx(made.correct[keep].mean(axis=0))
     assert m.placement.n == 19
     assert not m.placement.effect.any()
     with pytest.raises(StoreError, match="at least 1 image"):

@@ -98,7 +98,7 @@ def test_a_mirrored_map_gives_mirrored_numbers(sweep, metrics):
     assert [r.area for r in turned.retained] == [r.area for r in metrics.retained]
     assert turned.worst_of_radius == metrics.worst_of_radius
     assert turned.profile("accuracy").irregular.p_value == metrics.profile("accuracy").irregular.p_value
-    assert turned.accuracy.band_lo[:, ::-1] == pytest.approx(metrics.accuracy.band_lo)
+    assert turned.profile("accuracy").map.band_lo[:, ::-1] == pytest.approx(metrics.profile("accuracy").map.band_lo)
     for one, other in zip(metrics.aliasing, turned.aliasing, strict=True):
         if isinstance(one, Skipped):
             assert other == one

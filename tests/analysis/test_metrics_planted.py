@@ -89,7 +89,7 @@ def test_a_shifted_centre():
     # A rise from (0, 0) to the centre and a fall behind it is no recovery.
     assert not {"irregular accuracy", "irregular loss"} & names(m)
     far = all_metrics(sweep(4, N, REACH, mean=lambda y, x: trend(y, x, edge=5, soft=1.5, centre=(5, 0))))
-    assert far.accuracy.value[REACH, REACH + 5] - far.accuracy.value[REACH, REACH] > 0.2
+    assert far.profile("accuracy").map.value[REACH, REACH + 5] - far.profile("accuracy").map.value[REACH, REACH] > 0.2
     assert not {"irregular accuracy", "irregular loss"} & names(far)
 
 

@@ -37,20 +37,25 @@ def axes(sweep):
 
 
 def test_accuracy_map_and_intervals(sweep, metrics):
-    expected = ref.accuracy(sweep.correct)
-    assert metrics.accuracy.value == pytest.approx(np.array(expected))
+    expected, made = ref.accuracy(sweep.correct), metrics.profile("accuracy").map
+    assert made.value == pytest.approx(np.array(expected))
     for y, x in [(0, 0), (5, 5), (2, 9)]:
         k = round(expected[y][x] * 24)
-        assert (metrics.accuracy.lo[y, x], metrics.accuracy.hi[y, x]) == pytest.approx(ref.wilson(k, 24, ref.Z))
-    assert (metrics.accuracy.band_lo <= metrics.accuracy.lo).all()
-    assert (metrics.accuracy.band_hi >= metrics.accuracy.hi).all()
-    assert metrics.accuracy_at_origin.value == expected[REACH][REACH]
+        assert (made.lo[y, x], made.hi[y, x]) == pytest.approx(ref.wilson(k, 24, ref.Z))
+    assert (made.band_lo <= made.lo).all()
+    assert (made.band_hi >= made.hi).all()
+    assert metrics.profile("accuracy").at_origin.value == expected[REACH][REACH]
 
 
 def test_loss_map_and_intervals(sweep, metrics):
+    made = metrics.profile("loss").map
     for y, x in [(0, 0), (5, 5), (2, 9)]:
         expected = ref.t_interval(np.asarray(sweep.loss)[:, y, x].astype(float).tolist())
-        cell = (metrics.loss.value[y, x], metrics.loss.lo[y, x], metrics.loss.hi[y, x])
+        cell = (
+            made.value[y, x],
+            made.lo[y, x],
+            made.hi[y, x],
+        )
         assert cell == pytest.approx((expected[0], max(expected[1], 0), expected[2]), rel=1e-5)
     origin = ref.t_interval(np.asarray(sweep.loss)[:, REACH, REACH].astype(float).tolist())
     assert metrics.profile("loss").at_origin.value == pytest.approx(origin[0], rel=1e-6)
@@ -197,7 +202,6 @@ def test_consistency(sweep, metrics):
     pairs = ref.pairwise(np.asarray(sweep.prediction))
     assert (found.pairwise.value, found.pairwise.lo) == pytest.approx(ref.t_interval(pairs)[:2])
     right = sweep.correct[:, REACH, REACH]
-    assert found.right_agreement.value == pytest.approx(sweep.correct[right].mean(axis=0))
     assert found.flip_rate.value == pytest.approx(1 - others[right].mean())
     assert found.right_pairwise.value == pytest.approx(np.mean(np.array(pairs)[right]))
 
@@ -222,8 +226,8 @@ def test_blank_limit(sweep):
     top = max(sorted(set(there)), key=there.count)
     assert found.blank.predicted == f"class {top}"
     assert found.blank.share == pytest.approx(there.count(top) / len(there))
-    assert found.blank.loss.value == pytest.approx(np.asarray(sweep.loss)[:, blank].mean(), rel=1e-6)
-    assert found.blank.accuracy.value == pytest.approx(sweep.correct[:, blank].mean())
+    assert found.blank.metrics["loss"].value == pytest.approx(np.asarray(sweep.loss)[:, blank].mean(), rel=1e-6)
+    assert found.blank.metrics["accuracy"].value == pytest.approx(sweep.correct[:, blank].mean())
     pairs = set(zip(found.asymmetry_x.dys.tolist(), found.asymmetry_x.dxs.tolist(), strict=True))
     assert pairs == {(dy, dx) for dy in range(-4, 5) for dx in range(1, 4)}
     inside = sweep.correct[:, ~blank].mean()

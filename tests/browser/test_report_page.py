@@ -7,9 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import xarray as xr
 from pages import HOSTILE, Built, Watch
+
+from narrative import millimetres as mm
 
 PHONE = {"width": 360, "height": 740}
 READY = "html[data-ready=yes]"
@@ -252,6 +255,24 @@ def test_a_comparison_from_a_file_has_no_dead_map(page: Any, watch: Any, built: 
     page.locator("#heatmap-sweep-0 canvas").focus()
     page.keyboard.press("ArrowRight")
     assert page.get_attribute("#readout-sweep-0", "data-dx") == "1"
+
+
+def test_a_number_that_is_better_when_lower_comes_alive(page: Any, watch: Any, tmp_path: Path) -> None:
+    import shiftlens as sl
+
+    one, two = (mm.sweep(tmp_path / f"{name}.zarr", scale=scale) for name, scale in (("one", 1.0), ("two", 1.2)))
+    page.goto(sl.report([one, two], tmp_path / "r.html").path.as_uri())
+    page.wait_for_selector(READY, state="attached")
+    mean = one.mean_of(mm.MAE).values
+    assert f"MAE {mean[mm.REACH, mm.REACH]:.3f} mm [" in page.inner_text("#readout-sweep-0")
+    page.locator("#radius-sweep-0").fill("2")
+    told = page.eval_on_selector("#radius-text-sweep-0", "e => ({...e.dataset, text: e.textContent})")
+    near = np.hypot(mm.D[:, None], mm.D[None, :]) <= 2
+    assert float(told["mean"]) == pytest.approx(mean[near].mean(), rel=1e-4)
+    assert float(told["lowest"]) == pytest.approx(mean[near].max(), rel=1e-4)
+    assert "MAE averages 0." in told["text"]
+    assert "the highest mean is 0." in told["text"]
+    assert page.eval_on_selector("#across-sweep-0", "e => e.layout.yaxis.title.text") == "MAE, mm"
 
 
 def test_the_data_in_the_page_is_the_json_it_says(report: Any) -> None:

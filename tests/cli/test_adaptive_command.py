@@ -25,7 +25,7 @@ def make():
 def command(tmp_path: Path) -> list[str]:
     (tmp_path / "net.py").write_text(NET)
     model = f"{tmp_path / 'net.py'}:make"
-    grid = ["--max-shift", "1", "--engine", "direct", "--dtype", "float32"]
+    grid = ["--split", "test", "--max-shift", "1", "--engine", "direct", "--dtype", "float32"]
     return ["sweep", "--model", model, "--mean", "0", "--std", "1", *grid, "--out", str(tmp_path / "s.zarr")]
 
 

@@ -8,6 +8,7 @@ import pickle
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch import nn
 
 import shiftlens as sl
 from shiftlens.cli import main
+from shiftlens.cli.app import app
 
 NET = """
 import torch
@@ -172,6 +174,7 @@ def test_evaluate_agrees_with_the_sweep(net: Path, tmp_path: Path, capsys: pytes
         assert values["loss"] == pytest.approx(float(sweep.mean_loss.sel(dx=dx, dy=dy)), abs=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.*label k is taken as the model's class k")
 def test_every_result_says_how_many_of_the_images_were_used(
     net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -323,7 +326,7 @@ def test_an_output_path_that_holds_something_else(
     capsys.readouterr()
     accuracy = np.asarray(sl.open_sweep(out).accuracy)
     for extra, word in (
-        (["--limit", "12"], "data"),
+        (["--limit", "12"], "s.zarr holds 10 images, 12 were requested: use --reuse"),
         (["--max-shift", "3"], "max-shift"),
         (["--mean", "0.1"], "preprocessing"),
         (["--fill", "mean"], "fill"),
@@ -425,10 +428,50 @@ def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -
     assert ("--seed" in text) == (command != "sweep")  # nothing in a sweep is drawn
 
 
+def test_help_is_grouped_by_subject_and_names_choices(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "--help"]) == 0
+    out = capsys.readouterr().out
+    at = [out.index(f"\n{subject}:\n") for subject in ("Model", "Images", "Shifts", "Compute", "Output")]
+    assert at == sorted(at)
+    model, images, shifts, compute, output = (out[a:b] for a, b in pairwise([*at, len(out)]))
+    assert "--model SPEC" in model
+    assert "--limit N" in images
+    assert "--fill FILL" in shifts
+    assert "--device auto|cpu|cuda" in compute
+    assert "--engine auto|direct|dedup" in compute
+    assert "--out PATH" in output
+    # One's own model comes first.
+    assert out.index("--model net.py:make") < out.index("--model runs/vgg")
+
+
+@pytest.mark.parametrize("command", [str(each.callback.__name__) for each in app.registered_commands])
+def test_no_option_is_shown_by_its_type(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--help"]) == 0
+    assert not re.search("<[^>]*>", capsys.readouterr().out)
+
+
+def test_the_list_of_commands_cuts_no_summary(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "..." not in out.split("Commands:")[1]
+    assert "an interrupted sweep is resumed by the same command." in out
+
+
+@pytest.mark.parametrize(("typed", "completed"), [("swe", "sweep"), ("sweep --half", "--half-width")])
+def test_a_shell_completes_commands_and_options(typed: str, completed: str) -> None:
+    asked = {"_SHIFTLENS_COMPLETE": "complete_bash", "COMP_WORDS": f"shiftlens {typed}"}
+    asked["COMP_CWORD"] = str(len(typed.split()))
+    done = subprocess.run(
+        [sys.executable, "-m", "shiftlens"], env={**os.environ, **asked}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.split()) == (0, [completed]), done.stderr
+
+
 def test_progress_on_a_pipe_is_plain_lines(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from shiftlens import progress_bar
     from shiftlens.cli import console
 
-    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress_bar, "SECONDS_BETWEEN_LINES", 0.0)
     shell = console.Shell()
     with shell.progress("sweeping", "evaluations") as report:
         report(0, 10)

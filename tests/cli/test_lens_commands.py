@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import shiftlens as sl
 from shiftlens.cli import main
+from shiftlens.nn import VGG
 
 NET = """
 import torch
@@ -172,3 +174,32 @@ def test_neurons_counts_channels(net: Path, capsys: pytest.CaptureFixture[str]) 
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     out, _ = run(capsys, command, "--help")
     assert f"Example: shiftlens {command} --model" in out
+
+
+@pytest.mark.parametrize("command", ["inspect", "features", "foveation", "kernels"])
+def test_every_look_at_a_net_takes_the_same_model_options(
+    command: str, net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(VGG("vgg6", width=2).state_dict(), tmp_path / "w.pt")
+    options = ["--model", f"{net}:make", "--weights", tmp_path / "w.pt", "--mean", "0.5", "--std", "0.25"]
+    options += ["--input-size", "24x32", "--device", "cpu"]
+    out = ["--out", tmp_path / "f"] if command in ("features", "foveation") else []
+    text, err = run(capsys, command, *options, *out, "--json")
+    assert err == ""
+    values = json.loads(text)
+    assert values["model"] == f"{net}:make"
+    assert values.get("size", [24, 32]) == [24, 32]
+    _, err = run(capsys, command, *options[:2], "--mean", "grey", "--input-size", "32", *out, code=2)
+    assert "mean must be one number or one a channel" in err
+    _, err = run(capsys, command, *options[:2], "--weights", tmp_path / "no.pt", "--input-size", "32", *out, code=2)
+    assert "no.pt does not exist" in err
+
+
+def test_a_net_a_model_and_a_size_that_either_declares_are_taken() -> None:
+    net = VGG("vgg6", width=2).eval()
+    net.pretrained_cfg = {"input_size": (3, 24, 32)}  # type: ignore[assignment]  # as timm's nets have it
+    wrapped = sl.wrap(VGG("vgg6", width=2), mean=0.5, std=0.5, size=(24, 32))
+    for model in (net, wrapped):
+        assert sl.inspect(model).size == (24, 32)
+        assert sl.features(model).size == (24, 32)
+        assert sl.foveation(model).shape == (24, 32)

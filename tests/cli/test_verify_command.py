@@ -73,6 +73,6 @@ def test_more_images_than_last_time(
     assert main([*command, "--reuse", str(finished[0])]) == 0
     captured = capsys.readouterr()
     assert f"reusing the results of 4 images from {finished[0]}" in captured.err
-    assert "8 images x 9 shifts" in captured.out
+    assert "8 of 1,797 images x 9 shifts" in captured.out
     assert main([*command, "--reuse", str(tmp_path / "nothing.zarr")]) == 2
     assert capsys.readouterr().err.count("\n") == 1

@@ -217,6 +217,15 @@ def test_the_map_says_where(found):
     assert f"better than 'a' at {found['b'].map.better.sum()} and worse at 0 of 441 shifts" in said
 
 
+def test_worse_by_less_than_the_margin_is_no_warning(planted):
+    usual, lenient = (compared(sources(planted[:2]), 1, margin=margin, n_resamples=300) for margin in (0.3, 90.0))
+    for found, severity in ((usual, "warn"), (lenient, "info")):
+        near = found.findings.named("difference-near-0")
+        assert found["a"].differences["near"].verdict == "worse"
+        assert near.severity == severity
+        assert near.section == "worse"
+
+
 def test_sentence_picture_and_interval_of_a_map_agree():
     base, raised = plateau(5, edge=4), np.zeros((11, 11))
     raised[5:7, 8:10] = 1

@@ -190,7 +190,6 @@ def test_what_cannot_be_a_set() -> None:
             torch.zeros(4, 8, 8),
             r"expected a pair \(images, labels\), got Tensor alone; without labels, inspect, foveation",
         ),
-        ((np.zeros((4, 8, 8)), None), "one whole number for each picture, got None; without labels, inspect"),
         ((1, 2, 3), "pair .images, labels., got 3"),
         (TensorDataset(torch.zeros(0, 3, 2, 2), torch.zeros(0, dtype=torch.long)), "holds no pictures"),
     ):

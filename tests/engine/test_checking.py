@@ -264,8 +264,8 @@ def test_the_second_look_is_at_the_same_window(control: str | None) -> None:
     class Wrong(WindowEvaluator):
         grid, place = GRID, (0, 0)
 
-        def state(self, chunk: Chunk) -> Any:
-            return evaluator.state(chunk)
+        def prepared(self, chunk: Chunk) -> Chunk:
+            return evaluator.prepared(chunk)
 
         def begin(self, *_: Any) -> Callable[[], Outcomes]:
             loss = right["loss"].copy()

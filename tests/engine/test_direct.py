@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -13,15 +15,21 @@ import reference
 import shiftlens as sl
 from shiftlens.devices import machine_kind
 from shiftlens.engine import direct
-from shiftlens.engine.evaluators import check_request, evaluate_chunk, make_plan, prepare
+from shiftlens.engine.evaluators import check_request, make_plan, prepare
 from shiftlens.engine.folding import fold_batch_norm
-from shiftlens.engine.plan import Plan
+from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.errors import InputError, ModelOutputError, StoreError
 from shiftlens.models.loading import Model, load_model, wrap
 from shiftlens.shifts import Fill, ShiftGrid
 
 FILLS = ["black", "mean", "0.25", "0.1,0.5,0.9", "edge", "reflect", "symmetric", "wrap"]
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
+
+
+def evaluated(
+    model: Model, images: Any, labels: Any, grid: ShiftGrid, fill: Fill, plan: Plan, control: str | None = None
+) -> ChunkResult:
+    return prepare(model, plan, grid, fill)(images, labels, control)
 
 
 def plan_of(dtype: str = "float32", **changes: object) -> Plan:
@@ -72,7 +80,7 @@ def check_against_naive(
 ) -> None:
     """float32: predictions equal except ties under 1e-4 in the scores, losses within 1e-4."""
     images, labels = pictures_of(n, *size, model.n_classes)
-    result = evaluate_chunk(model, images, labels, grid, Fill.parse(fill), plan_of())
+    result = evaluated(model, images, labels, grid, Fill.parse(fill), plan_of())
     mean, std = np.float32(MEAN)[:, None, None], np.float32(STD)[:, None, None]
     normalised = (images.astype(np.float32) / np.float32(255) - mean) / std
     parsed = Fill.parse(fill)
@@ -130,10 +138,10 @@ def test_occlusion_and_flip_on_any_shape(h: int, w: int, my: int, mx: int, step:
     ]
     shifts = [(int(dx), int(dy)) for dy in grid.dys for dx in grid.dxs]
     plan = plan_of(channels_last=False, fold_batch_norm=False)
-    occluded = evaluate_chunk(model, images, labels, grid, fill, plan, "occlusion")
+    occluded = evaluated(model, images, labels, grid, fill, plan, "occlusion")
     _, losses = reference.naive_sweep(net, normalised, labels, shifts, "constant", values, occlude=True)
     np.testing.assert_allclose(occluded["loss"].reshape(2, -1), losses, atol=1e-4)
-    flipped = evaluate_chunk(model, images, labels, grid, fill, plan, "flip")
+    flipped = evaluated(model, images, labels, grid, fill, plan, "flip")
     mirrored = np.ascontiguousarray(normalised[..., ::-1])
     _, losses = reference.naive_sweep(net, mirrored, labels, shifts, "constant", values)
     np.testing.assert_allclose(flipped["loss"].reshape(2, -1), losses, atol=1e-4)
@@ -148,7 +156,7 @@ def test_black_fill_is_the_same_number_as_a_black_pixel() -> None:
         return x.flatten(1)[:, :2]
 
     model = wrap(net, mean=MEAN, std=STD, size=(4, 4))
-    evaluate_chunk(model, images, np.zeros(1, dtype=np.int64), ShiftGrid(3), Fill.parse("black"), plan_of())
+    evaluated(model, images, np.zeros(1, dtype=np.int64), ShiftGrid(3), Fill.parse("black"), plan_of())
     for batch in seen[1:]:
         assert torch.equal(batch, batch[:1, :, :1, :1].expand_as(batch))
 
@@ -166,10 +174,10 @@ def test_windows_without_content_are_evaluated_once() -> None:
     n_rows = 0
     images, labels = pictures_of(4, 3, 3, 3)
     grid = ShiftGrid(4)
-    evaluate_chunk(model, images, labels, grid, Fill.parse("mean"), plan_of())
+    evaluated(model, images, labels, grid, Fill.parse("mean"), plan_of())
     assert n_rows == 4 * 25 + 2  # |dx| and |dy| up to 2 leave something in view; one is looked at again
     n_rows = 0
-    evaluate_chunk(model, images, labels, grid, Fill.parse("wrap"), plan_of())
+    evaluated(model, images, labels, grid, Fill.parse("wrap"), plan_of())
     assert n_rows == 4 * 81 + 1
 
 
@@ -190,7 +198,7 @@ def test_a_background_that_is_fill_counts_as_no_content(control: str | None) -> 
     grid, fill = ShiftGrid((4, 6)), Fill.parse("black")
     assert model.n_classes == 3
     n_rows = 0
-    result = evaluate_chunk(model, images, labels, grid, fill, plan_of(), control)
+    result = evaluated(model, images, labels, grid, fill, plan_of(), control)
     assert n_rows < 9 * 13 + 1
     values = list(fill.normalised(MEAN, STD))
     shown = images[..., ::-1].copy() if control == "flip" else images
@@ -207,9 +215,9 @@ def test_blocks_of_large_pictures_change_nothing(monkeypatch: pytest.MonkeyPatch
     model = wrap(net, mean=MEAN, std=STD, size=(6, 8))
     images, labels = pictures_of(5, 6, 8, 4)
     arguments = (model, images, labels, ShiftGrid(2), Fill.parse("edge"), plan_of("float64"))
-    whole = evaluate_chunk(*arguments)
+    whole = evaluated(*arguments)
     monkeypatch.setattr(direct, "MAX_CANVAS", 1)
-    split = evaluate_chunk(*arguments)
+    split = evaluated(*arguments)
     np.testing.assert_array_equal(whole["prediction"], split["prediction"])
     np.testing.assert_allclose(whole["loss"], split["loss"], atol=1e-6)
 
@@ -226,7 +234,7 @@ def test_a_score_that_is_not_finite_names_its_image(monkeypatch: pytest.MonkeyPa
     for block in (2**24, 1):
         monkeypatch.setattr(direct, "MAX_CANVAS", block)
         with pytest.raises(ModelOutputError, match="not finite") as caught:
-            evaluate_chunk(model, images, np.zeros(4, dtype=np.int64), ShiftGrid(1), Fill.parse("black"), plan_of())
+            evaluated(model, images, np.zeros(4, dtype=np.int64), ShiftGrid(1), Fill.parse("black"), plan_of())
         assert caught.value.positions == (2,)
 
 
@@ -240,7 +248,7 @@ def test_scores_of_another_shape_name_their_images(shape: tuple[int, int]) -> No
     images, labels = pictures_of(2, 4, 4, 3)
     plan = plan_of(batch_size=6, channels_last=False, fold_batch_norm=False)
     with pytest.raises(ModelOutputError, match=r"expected scores \(6, 3\) for a batch of 6, the model gave") as caught:
-        evaluate_chunk(model, images, labels, ShiftGrid(1), Fill.parse("edge"), plan)
+        evaluated(model, images, labels, ShiftGrid(1), Fill.parse("edge"), plan)
     assert caught.value.positions == (0,)
 
 
@@ -249,7 +257,7 @@ def test_the_users_module_is_left_as_it_was() -> None:
     before = {name: value.clone() for name, value in net.state_dict().items()}
     model = wrap(net, mean=MEAN, std=STD, size=(6, 8))
     images, labels = pictures_of(2, 6, 8, 4)
-    evaluate_chunk(model, images, labels, ShiftGrid(1), Fill.parse("black"), plan_of("bfloat16"))
+    evaluated(model, images, labels, ShiftGrid(1), Fill.parse("black"), plan_of("bfloat16"))
     assert net.training
     assert all(p.requires_grad for p in net.parameters())
     for name, value in net.state_dict().items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +161,9 @@ def test_every_number_has_one_name_in_table_findings_and_titles(run: FeatureRun)
     assert bare.averaged == "average of 8 images"
     names = [label for axes in depth(bare).axes for label in axes.get_legend_handles_labels()[1]]
     assert not any("rolled" in text for text in [*names, *bare.lines(), filters(bare, bare.layers[0]).get_suptitle()])
+
+
+def test_the_name_of_an_image_is_no_formula(run: FeatureRun) -> None:
+    hostile = replace(run, input=r"$\nofunction{$")
+    for figure in (overview(hostile), depth(hostile), filters(hostile, hostile.layers[0])):
+        assert len(png_bytes(figure)) > 5000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +145,7 @@ def test_inputs_by_name_and_file(tmp_path: Path) -> None:
     assert not run.is_empty
     for k in (1, 3):  # as many rows as a picture may have channels
         Image.fromarray(pixels[:k]).save(tmp_path / "low.png")
-        shown = pictures.shown(model, tmp_path / "low.png", 0).x[0]
+        shown = pictures.shown(model, str(tmp_path / "low.png"), 0)[0]
         expected = fit(pixels[:k], (32, 32), None, "bilinear", lambda: "here").transpose(2, 0, 1)
         back = shown * 0.25 + torch.tensor([0.5, 0.4, 0.3])[:, None, None]
         assert np.array_equal((255 * back).round().byte().numpy(), expected)
@@ -361,3 +362,11 @@ def test_moments_do_not_mind_how_a_batch_lies_in_memory() -> None:
     np.testing.assert_allclose(turned.variance, plain.variance, rtol=1e-6)
     with pytest.raises(InputError, match="changed their shape"):
         plain.update(torch.zeros(2, 3, 4, 6))
+
+
+def test_what_a_run_prints_cannot_steer_a_terminal() -> None:
+    run = features(stack("zeros"), size=(20, 20))
+    layers = (replace(run.layers[0], path="a\x1b[2J"), *run.layers[1:])
+    hostile = replace(run, model="\x1b]0;m\x07", input="\x1bi", notes=("\x1b[1m",), layers=layers)
+    assert all(line.isprintable() for line in (*hostile.lines(), repr(hostile)))
+    assert "a\\x1b[2J" in str(hostile)

@@ -182,7 +182,7 @@ def test_what_is_no_table_of_scores(output: object, message: str) -> None:
     with pytest.raises(ModelOutputError, match=message):
         scores_of(output)
     with pytest.raises(InputError, match=f"is no classifier for two pictures.*{message}"):
-        wrap(lambda x: output, size=8)
+        _ = wrap(lambda x: output, size=8).n_classes
 
 
 def test_one_row_for_two_pictures() -> None:

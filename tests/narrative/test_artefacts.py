@@ -158,6 +158,29 @@ def test_a_transformer_gets_no_all_clear() -> None:
     assert [each.id for each in artefacts(inspect(patches(attends=False), 16))] == ["uneven-padding"]
 
 
+def test_remedies_act_on_the_users_net_and_fit_the_cause(many: ImageSet) -> None:
+    strided = wrap(VGG("vgg6", width=2), mean=0.2, std=0.5, name="net.py:make")
+    found = artefacts(features(strided, average=many))
+    actions = [each.action for each in found if each.action is not None]
+    name, options = parse(actions[1].command)
+    assert name == "repair"
+    assert options["model"] == "net.py:make"
+    assert (options["downsample"], options["padding"]) == ("blur", None)
+    assert (options["finetune_epochs"], options["finetune_shift"], options["data"]) == (2, 4, "DATA")
+    # Other padding comes after it, as an experiment.
+    assert parse(actions[2].command)[1]["padding"] == "reflect"
+    assert actions[2].text.startswith("As an experiment")
+    assert [parse(each.command)[0] for each in actions] == ["inspect", "repair", "repair"]
+    # A net without strides has nothing to blur; a net that was only an object is not called by its class.
+    dense = artefacts(features(stack("zeros"), size=(20, 20))).named("artefact-energy")
+    assert "--downsample" not in dense.action.command
+    assert parse(dense.action.command)[1]["model"] == "MODEL"
+    # Nothing is advised where there are no artefacts, and nothing about padding where all layers are even.
+    assert all(each.action is None for each in artefacts(features(stack("symmetric"), size=(20, 20))))
+    assert all(each.action is None for each in artefacts(inspect(VGG("vgg6", width=2), 32)))
+    assert not any("train" in each.command for each in actions)
+
+
 def test_what_could_not_be_seen_is_a_note() -> None:
     class Tokens(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

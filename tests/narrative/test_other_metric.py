@@ -40,7 +40,7 @@ def texts(found: Findings) -> str:
 def test_findings_are_in_the_metrics_name_unit_and_direction(one: Sweep) -> None:
     found = sl.findings(one)
     mm.says_nothing_of_shares(texts(found))
-    said, mean = {each.id: each for each in found}, one.mean_of(mm.MAE)
+    said, mean = {each.id: each for each in found}, one.mean_of("mae")
     at_origin = float(mean.sel(dx=0, dy=0))
     assert said["mae-at-rest"].value == pytest.approx(at_origin)
     assert (
@@ -108,7 +108,7 @@ def test_a_comparison_is_in_the_metrics_unit(one: Sweep, two: Sweep) -> None:
     mm.says_nothing_of_shares(texts(made.findings) + made._repr_html_())
     rows, told = made.to_dict()["rows"], made.to_dict()["metric"]
     assert (told["name"], told["unit"], told["better"]) == ("mae", "mm", "lower")
-    assert rows[1]["mae"] == pytest.approx(float(two.mean_of(mm.MAE).sel(dx=0, dy=0)))
+    assert rows[1]["mae"] == pytest.approx(float(two.mean_of("mae").sel(dx=0, dy=0)))
     assert {"mae_interval", "mae_within_8px", "worst_of_radius", "difference"} <= rows[1].keys()
     worse = made.findings.named("difference-near-1")
     assert worse.statement.startswith("Got worse: 'two' exceeds 'one' in mean MAE within 8 px (")

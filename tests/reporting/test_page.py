@@ -225,6 +225,9 @@ def test_features_arithmetic_and_comparison_are_there(seen: Page, items: list[An
         said = f"{energy:.0f}" if energy >= 10 else f"{energy:.2g}"
         assert shown[which]["scores"].startswith(f"{before}artefact energy {said} %, ")
     assert "the first layer cannot see a border in it" in seen.visible
+    # Each energy under the name that tables, findings and figures give it.
+    for of in (run.shown, run.averaged):
+        assert f"artefact energy of the {of}, %" in seen.visible
     names = [layer.name for layer in arithmetic.layers]
     assert all(name in seen.said for name in names)
     assert seen.visible.count(" uneven") >= len(arithmetic.uneven) > 0

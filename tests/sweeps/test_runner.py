@@ -23,8 +23,9 @@ from shiftlens.shifts import ShiftGrid, translate
 from shiftlens.storage.locking import output_lock
 from shiftlens.sweeping import run_sweep, sweep
 from shiftlens.sweeps import header as attributes
-from shiftlens.sweeps import request, runner
+from shiftlens.sweeps import progress, request, runner
 from shiftlens.sweeps.group import SweepGroup
+from shiftlens.sweeps.progress import cost_text, duration
 from shiftlens.sweeps.request import default_grid, images_per_chunk
 from shiftlens.sweeps.sweep_result import open_sweep
 
@@ -247,7 +248,9 @@ def test_the_stored_plan_is_kept(tmp_path: Path, model: Model, monkeypatch: pyte
         ({"grid": ShiftGrid(2)}, "another max-shift"),
         ({"grid": ShiftGrid((2, 3), 2)}, "another step"),
         ({"fill": "mean"}, "another fill: black, this run has mean"),
-        ({"images": pictures(6)}, "another data"),
+        ({"images": pictures(8)}, r"s\.zarr holds 7 images, 8 were requested: use --reuse .*s\.zarr .*or --overwrite"),
+        ({"images": pictures(4)}, r"s\.zarr holds 7 images, 4 were requested: choose another path or --overwrite"),
+        ({"images": ImageSet(np.zeros((N, 1, 6, 8), np.uint8), np.arange(N) % 3, name="noise")}, "another data"),
         ({"model": wrap(Net(4), mean=0.4, std=0.25, name="net")}, "another model"),
         (
             {"model": wrap(Net(), mean=0.3, std=0.25, name="net")},
@@ -265,6 +268,29 @@ def test_a_sweep_of_another_question_is_refused_and_left_alone(
     with pytest.raises(StoreError, match=says):
         sweep(**(first | options), out=tmp_path / "s.zarr")
     assert small.tree(tmp_path / "s.zarr") == before
+
+
+def test_a_user_may_overwrite_a_sweep_and_nothing_else(tmp_path: Path, model: Model) -> None:
+    out = tmp_path / "s.zarr"
+    sweep(model, pictures(), GRID, out=out, dtype="float32", controls=("flip",))
+    made = sweep(model, pictures(4), ShiftGrid(1), out=out, dtype="float32", overwrite=True)
+    assert (made.n_images, made.grid, made.controls, made.complete) == (4, ShiftGrid((1, 1)), (), True)
+    assert [path.name for path in tmp_path.iterdir() if not path.name.startswith(".s.zarr.lock")] == ["s.zarr"]
+    # The place of a request that is refused stays as it was.
+    before = small.tree(out)
+    with pytest.raises(InputError):
+        sweep(model, pictures(4), GRID, out=out, engine="nonsense", overwrite=True)
+    assert small.tree(out) == before
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    with pytest.raises(StoreError):
+        sweep(model, pictures(4), GRID, out=tmp_path / "notes", overwrite=True)
+    assert (tmp_path / "notes" / "mine.txt").read_text() == "mine"
+    sweep(model, pictures(), GRID, out=tmp_path / "c.zarr", dtype="float32", controls=("flip",))
+    before = small.tree(tmp_path / "c.zarr")
+    with pytest.raises(StoreError, match="holds a control of a sweep"):
+        sweep(model, pictures(), GRID, out=tmp_path / "c.zarr" / "control_flip", overwrite=True)
+    assert small.tree(tmp_path / "c.zarr") == before
 
 
 def test_another_torch_may_read_but_not_go_on(tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,11 +356,21 @@ def test_shifts_far_beyond_the_images_are_blank_or_refused(tmp_path: Path, model
     sweep(model, images, ShiftGrid((60, 80), step=20), out=tmp_path / "ten.zarr", fill="wrap", engine="direct")
 
 
-def test_class_names_in_another_order_are_refused(tmp_path: Path) -> None:
+def test_class_names_in_another_order_are_matched(tmp_path: Path) -> None:
     images = ImageSet(np.zeros((2, 1, 6, 8), np.uint8), [0, 1], class_names=("cat", "dog"))
     model = wrap(Net(), mean=0.5, std=0.5, class_names=("ant", "dog", "cat"), name="zoo")
-    with pytest.raises(InputError, match="class 'cat' has number 0 in images and number 2 in zoo"):
-        sweep(model, images, GRID, out=tmp_path / "s.zarr")
+    with pytest.warns(UserWarning, match=r"matched by name: cat is class 2 \(cat\), dog is class 1 \(dog\)"):
+        made = sweep(model, images, GRID, out=tmp_path / "s.zarr")
+    assert made.dataset.label.values.tolist() == [2, 1]
+    assert made.header.class_names == ("ant", "dog", "cat")
+
+
+def test_images_without_labels_are_refused_for_classification(tmp_path: Path, model: Model) -> None:
+    with pytest.raises(InputError, match="images has no class labels: classification needs one for each image"):
+        sweep(model, ImageSet(np.zeros((2, 1, 6, 8), np.uint8)), GRID, out=tmp_path / "s.zarr")
+    masks = ImageSet(np.zeros((2, 1, 6, 8), np.uint8), np.zeros((2, 6, 8), np.uint8))
+    with pytest.raises(InputError, match="images has no class labels but masks"):
+        sweep(model, masks, GRID, out=tmp_path / "s.zarr")
 
 
 def test_pictures_of_mixed_sizes_need_a_size(tmp_path: Path, model: Model) -> None:
@@ -410,6 +446,34 @@ def test_the_default_grid_is_the_pictures_size(tmp_path: Path) -> None:
     assert xr.open_zarr(tmp_path / "s.zarr", consolidated=False).dy.values[0] == -6
 
 
+def test_the_cost_is_said_before_the_work() -> None:
+    assert cost_text(99_999, None, 1) is None
+    assert cost_text(1000, 1000.0, 1) is None
+    long = cost_text(1_690_000, 2350.0, 2)
+    assert long is not None
+    assert long.startswith("1,690,000 evaluations, about 12 min at 2,350/s; cheaper: a step of 4 px")
+    assert cost_text(42_000_000, None, 1).startswith("42,000,000 evaluations; cheaper: a step of 2 px")
+    assert "about 6 min at 2,350/s without the canvas control" in cost_text(1_690_000, 2350.0, 1, n_canvas=845_000)
+    assert cost_text(10**6, 1.0, 1, adaptive=True).startswith("at most 1,000,000 evaluations, about 277.8 h")
+    assert "half-width" not in cost_text(10**6, 1.0, 1, adaptive=True)
+    assert [duration(each) for each in (9.6, 99, 150, 5999, 36_000)] == ["10 s", "99 s", "2 min", "100 min", "10.0 h"]
+
+
+def test_a_long_sweep_says_its_cost_before_its_first_chunk(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LONG_SECONDS", 0.0)
+    said: list[str] = []
+    seen: list[int] = []
+    announce = lambda text: said.append(f"{text} ({len(seen)} reports)")  # noqa: E731
+    report = lambda done, total: seen.append(done)  # noqa: E731
+    run_sweep(model, pictures(), GRID, out=tmp_path / "s.zarr", announce=announce, progress=report)
+    (cost,) = [text for text in said if "evaluations, about" in text]
+    n = 7 * GRID.n_shifts
+    assert cost.startswith(f"{n:,} evaluations, about ")
+    assert cost.endswith("(0 reports)")
+
+
 def test_images_per_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     vgg8 = 209_000_000
@@ -419,4 +483,4 @@ def test_images_per_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     assert images_per_chunk(10_000, 4225, None, 3072) == 16
     assert images_per_chunk(10_000, 1089, 1_800_000_000, 150_528) == 7
     assert images_per_chunk(10_000, 4225, 10**15, 150_528) == 1
-    assert images_per_chunk(10_000, 9, None, 150_528) == 222
+    assert images_per_chunk(10_000, 9, None, 150_528) == 64

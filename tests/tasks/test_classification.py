@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from shiftlens.engine.outcomes import Outcomes
+from shiftlens.engine.outcomes import Chunk, Outcomes
 from shiftlens.tasks.classification import ACCURACY, AGREEMENT, CLASSIFICATION, LOSS
 from shiftlens.tasks.task import OBJECT, Stored, Variable
 
@@ -37,8 +37,9 @@ def test_rows_against_loops(logits):
 
 @pytest.mark.parametrize("size", [1, 3, 20])
 def test_batches_change_nothing(logits, size):
-    whole = Outcomes.of(logits, LABELS)
-    parts = [Outcomes.of(a, b) for a, b in zip(logits.split(size), LABELS.split(size), strict=True)]
+    chunk = Chunk(np.zeros((20, 1, 1, 1), np.uint8), LABELS.numpy())
+    whole = Outcomes.of(chunk, logits, LABELS)
+    parts = [Outcomes.of(chunk, a, b) for a, b in zip(logits.split(size), LABELS.split(size), strict=True)]
     joined = Outcomes.joined(parts)
     for name in ("prediction", "loss", "confidence", "margin"):
         assert np.array_equal(joined[name], whole[name]), name

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import zarr
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shiftlens.data.imageset import ImageSet
 from shiftlens.devices import machine_kind
-from shiftlens.engine import tuning
-from shiftlens.engine.evaluators import evaluate_chunk
+from shiftlens.engine import direct, on_device, tuning
+from shiftlens.engine.direct import DirectEvaluator
+from shiftlens.engine.evaluators import prepare
 from shiftlens.engine.on_device import DeviceEvaluator
 from shiftlens.engine.passes import with_passes
 from shiftlens.engine.plan import Plan
 from shiftlens.errors import InputError, ModelOutputError, StoreError
 from shiftlens.models.loading import Model, wrap
 from shiftlens.shifts import Fill, ShiftGrid
+from shiftlens.storage.checksums import seal_of, state_seal_of
 from shiftlens.sweeping import run_sweep, sweep
 from shiftlens.sweeps import request
+from shiftlens.sweeps.header import read_header
 from shiftlens.sweeps.integrity import verify_sweep
+from shiftlens.sweeps.layout import KNOWN, state_of
 from shiftlens.sweeps.sweep_result import Sweep, open_sweep
 from shiftlens.tasks.classification import CLASSIFICATION
 from shiftlens.tasks.task import OBJECT, State, Task, Variable, beyond
@@ -71,6 +78,10 @@ class Drift(Task):
 
 
 DRIFT = Drift()
+
+
+class InMetres(Drift):
+    variables = tuple(replace(each, unit="m") if each.name == "drift" else each for each in Drift.variables)
 
 
 class Net(nn.Module):
@@ -179,7 +190,11 @@ def test_a_sweep_has_the_numbers_of_a_plain_loop(
     assert result.header.task.name == "drift"
     assert result.dataset["n_objects"].values.tolist() == [0, 1, 2, 3, 0, 1, 2, 3]
     assert np.array_equal(np.isnan(result.dataset["score"].values), np.isnan(right["score"]))
-    np.testing.assert_array_equal(result.dataset["mean_near"], right["near"].mean(axis=0))
+    np.testing.assert_array_equal(result.mean_of("near"), right["near"].mean(axis=0))
+    np.testing.assert_allclose(result.mean_of("drift")[:, :-1], right["drift"].mean(axis=0)[:, :-1], atol=1e-5)
+    assert np.isnan(result.mean_of("drift")[:, -1]).all(), "no window has a value there"
+    with pytest.raises(InputError, match="unknown metric 'accuracy'; expected one of near, drift"):
+        result.accuracy  # noqa: B018
     assert verify_sweep(tmp_path / "s.zarr").ok
 
 
@@ -222,6 +237,37 @@ def test_the_path_of_a_gpu_has_the_same_numbers(control: str | None, batch_size:
         check(n)
 
 
+@pytest.mark.parametrize("path", [DirectEvaluator, DeviceEvaluator])
+def test_a_few_images_at_a_time_have_the_same_numbers(path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the canvases of a whole chunk would not fit the memory."""
+    monkeypatch.setattr(direct, "MAX_CANVAS", 2 * 24 * 34)
+    monkeypatch.setattr(on_device, "MAX_NUMBERS", 2 * 24 * 30)
+    plan = Plan("direct", "float32", 64, False, False, False, "cpu", machine_kind(torch.device("cpu")))
+    data = images()
+    found = path(model_of(), plan, GRID, Fill.parse("black"))(data.batch(slice(0, N)), data.labels, task=DRIFT)
+    found["score"][beyond(data.labels, 3)] = np.nan
+    assert_right(found, by_hand(data))
+
+
+def test_sums_have_the_same_bits_whatever_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tenths(Drift):
+        """Sums that would show another order of the batches."""
+
+        def outcome(self, outputs: Tensor, shifts: Tensor | None, state: State) -> dict[str, Tensor]:
+            rows = super().outcome(outputs, shifts, state)
+            return rows | {"by_place": torch.full((H, W), float(outputs.sum()), dtype=torch.float64)}
+
+    plan = Plan("direct", "float32", 16, False, False, False, "cpu", machine_kind(torch.device("cpu")))
+    data, found = images(), []
+    original = direct.replicas
+    for n in (1, 3):
+        monkeypatch.setattr(direct, "replicas", lambda net, _, n=n: original(net, n))
+        run = DirectEvaluator(model_of(), plan, GRID, Fill.parse("edge"))
+        found.append(run(data.batch(slice(0, N)), data.labels, task=Tenths()))
+    for name in found[0]:
+        np.testing.assert_array_equal(found[0][name], found[1][name])
+
+
 def test_an_interrupted_sweep_is_resumed_to_the_same_bytes(tmp_path: Path, chunks_of: Callable[[int], None]) -> None:
     chunks_of(3)
     whole = swept(tmp_path / "whole.zarr", controls=("flip",))
@@ -236,6 +282,10 @@ def test_an_interrupted_sweep_is_resumed_to_the_same_bytes(tmp_path: Path, chunk
     assert 0 < part.n_written <= N
     with pytest.raises(StoreError, match="another task: drift, this run has classification; choose another path"):
         swept(tmp_path / "part.zarr", task="classification")
+    with pytest.raises(
+        StoreError, match=r"with other variables of the task drift: .*'unit': 'px'.*, this run has .*'m'"
+    ):
+        swept(tmp_path / "part.zarr", task=InMetres())
     again = swept(tmp_path / "part.zarr", controls=("flip",))
     assert small.tree(again.path) == small.tree(whole.path)
 
@@ -280,10 +330,12 @@ def test_images_of_more_objects_widen_what_is_reused(tmp_path: Path, chunks_of: 
 
 def test_a_share_stops_an_adaptive_sweep(tmp_path: Path) -> None:
     said: list[str] = []
-    result, _ = run_sweep(
+    result, stats = run_sweep(
         model_of(), images(400), GRID, out=tmp_path / "s.zarr", half_width=20, task=DRIFT, announce=said.append
     )
     assert 0 < result.n_images < 400
+    assert stats.metric == "near"
+    assert " images every near is known to ±" in stats.known_lines()[0]
     assert any("images every near is known to ±" in line for line in said)
     np.testing.assert_array_equal(result.dataset["n_objects"], images(400).labels[result.dataset["index"]])
     assert result.dataset["by_place"].values.sum() == result.dataset["near"].values.sum()
@@ -316,7 +368,7 @@ def test_classification_costs_no_other_forward_pass(tmp_path: Path) -> None:
     data, counts = images(3), {}
     for task in (CLASSIFICATION, DRIFT):
         model, Counts.seen = model_of(Counts()), 0
-        evaluate_chunk(model, data.batch(slice(0, 3)), data.labels, GRID, Fill.parse("edge"), plan, task=task)
+        prepare(model, plan, GRID, Fill.parse("edge"))(data.batch(slice(0, 3)), data.labels, task=task)
         counts[task.name] = Counts.seen
     one_again = 1
     assert counts["classification"] == 3 * GRID.n_shifts + one_again
@@ -361,11 +413,14 @@ class Wrong(Drift):
         (lambda rows: rows | {"score": rows["score"] / 0}, "the score is not finite at image 1, 2, 3"),
         (lambda rows: rows | {"drift": rows["drift"] / 0}, "the drift is not finite at image 0, 1"),
         (lambda rows: rows | {"by_place": rows["by_place"] * torch.nan}, "the by_place is not finite somewhere"),
+        (lambda rows: rows | {"more": rows["near"]}, r"expected rows .* of task drift, got .*'more'"),
+        (lambda rows: {"near": rows["near"]}, r"expected rows .*'drift'.* of task drift, got \{'near'"),
         (
-            lambda rows: rows | {"more": rows["near"]},
-            "expected rows near, drift, score, by_place of task drift, got near",
+            lambda rows: rows | {"drift": rows["drift"].mean()},
+            r"expected rows .*'drift': \(\d+,\).*, got .*'drift': \(\)",
         ),
-        (lambda rows: {"near": rows["near"]}, "expected rows near, drift, score, by_place of task drift, got near"),
+        (lambda rows: rows | {"score": rows["score"][:, :1]}, r"expected rows .*'score': \(\d+, 3\).*, got .*, 1\)"),
+        (lambda rows: rows | {"by_place": rows["by_place"][0]}, r"expected rows .*\(8, 10\).*, got .*: \(10,\)"),
     ],
 )
 def test_rows_that_cannot_be_stored_are_refused(tmp_path: Path, change: Any, why: str) -> None:
@@ -375,6 +430,11 @@ def test_rows_that_cannot_be_stored_are_refused(tmp_path: Path, change: Any, why
 
 class Nameless(Drift):
     name = "classification"
+
+
+class Uncounted(Drift):
+    def n_objects(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
+        return targets - 1
 
 
 class Plain(Drift):
@@ -389,6 +449,7 @@ class Plain(Drift):
         (3, "expected a task or the name of one"),
         (Nameless(), "classification is the name of another task"),
         (Plain(), "the task plain has no metric"),
+        (Uncounted(), r"drift must tell how many objects each of 8 images has, got array\(\[-1, "),
     ],
 )
 def test_what_is_no_task_is_refused_before_anything_is_written(tmp_path: Path, task: Any, why: str) -> None:
@@ -414,3 +475,29 @@ def test_a_control_of_other_numbers_of_objects_is_refused(tmp_path: Path) -> Non
     shutil.copytree(tmp_path / "b" / "control_flip", tmp_path / "a" / "control_flip")
     with pytest.raises(StoreError, match=r"its .*n_objects are of another"):
         open_sweep(tmp_path / "a").control("flip")
+
+
+def test_a_sum_over_a_chunk_is_not_that_of_a_part_of_it(tmp_path: Path, chunks_of: Callable[[int], None]) -> None:
+    chunks_of(4)
+    swept(tmp_path / "few.zarr", images().subset(np.array([0, 1, 2, 3])), engine="dedup")
+    chunks_of(2)
+    reused = swept(tmp_path / "reused.zarr", reuse=tmp_path / "few.zarr", engine="dedup")
+    assert_right(stored(reused), by_hand(images()))
+
+
+def test_numbers_of_objects_are_under_the_seal(tmp_path: Path) -> None:
+    path = swept(tmp_path / "s.zarr").path
+    array = zarr.open_array(str(path), path="n_objects", mode="r+")
+    counts = np.asarray(array[:])
+    array[:] = counts[::-1]
+    with pytest.raises(StoreError, match="are not those it was made with"):
+        open_sweep(path)
+    for wrong in (counts + 1, counts - 1):  # by who knows how the seal is made
+        array[:] = wrong
+        attributes = json.loads((path / "zarr.json").read_text())["attributes"]
+        known = [zarr.open_array(str(path), path=name, mode="r")[:] for name in (*KNOWN, "n_objects")]
+        seal = seal_of({name: attributes[name] for name in read_header(path).to_attributes()}, *known)
+        state = state_seal_of(seal, state_of(attributes))
+        small.edit(path, lambda a, seals={"seal": seal, "state_seal": state}: a.update(seals))
+        with pytest.raises(StoreError, match="expected up to 3 objects an image, got"):
+            open_sweep(path)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from shiftlens.analysis.arms import NEAR, Aligned
 from shiftlens.analysis.arrays import BoolArray, FloatArray, Values, row_means
 from shiftlens.analysis.asymmetry import Axis, opposite_pairs
-from shiftlens.analysis.differences import difference_of, mean_of
-from shiftlens.analysis.estimated_maps import Replicates, estimated_map, mean_map
+from shiftlens.analysis.differences import difference_of, mean_of, sums_of
+from shiftlens.analysis.estimated_maps import Replicates, estimated_map
 from shiftlens.analysis.regions import (
     N_CALIBRATION,
     WORST_RADIUS,
@@ -138,7 +138,7 @@ def score(aligned: Aligned, which: int, *, n_resamples: int, seed: int = 0, chos
             kept = replace(kept, area=kept.area.scaled(arm.scale**2, "px^2"))
         samples = metric.sign * replicates.resampled[:N_CALIBRATION].reshape(-1, *grid.shape)
         areas = connected_region(samples, LEVEL, origin).sum(axis=(1, 2)).astype(np.float64)
-    mean = mean_map(values)
+    mean = sums_of(values).mean.reshape(grid.shape)
     cell = grid.step[0] * grid.step[1] * arm.scale**2
     area = float(connected_region(metric.sign * mean, LEVEL, origin).sum()) * cell
     per_image, worst, same = _means(values), worst_of_radius(values), arm.agreement

@@ -66,7 +66,7 @@ def opposite_pairs(sweep: SweepArrays, axis: Axis) -> tuple[IntArray, IntArray]:
     return cells.take(here, which)[keep], cells.take(there, which)[keep]
 
 
-def asymmetry(values: Values, axis: Axis, flip: Values | None = None) -> Asymmetry | Skipped:
+def asymmetry(values: Values, axis: Axis, *, without_data: bool = False) -> Asymmetry | Skipped:
     """Return the asymmetry along one axis: as it is, or the model's own, by the sweep of the mirrored pictures.
 
     For a model without a preferred side, acc(+d, x) = acc(-d, flip x). Half the difference of acc(+d, x) - acc(-d,
@@ -74,6 +74,9 @@ def asymmetry(values: Values, axis: Axis, flip: Values | None = None) -> Asymmet
     cancels, and so does what the model finds harder about mirrored pictures in general.
     """
     sweep = values.sweep
+    if without_data and "flip" not in sweep.controls:
+        return Skipped("asymmetry left/right without the data's own", "there is no flip control")
+    flip = values.of("flip") if without_data else None
     plus, minus = opposite_pairs(sweep, axis)
     rows, flip_rows = matched_rows(sweep, sweep if flip is None else flip.sweep)
     n, site = len(rows), f"asymmetry {'left/right' if axis == 'x' else 'up/down'}"
@@ -93,5 +96,5 @@ def asymmetry(values: Values, axis: Axis, flip: Values | None = None) -> Asymmet
         return Skipped(site, "no image changes between opposite shifts")
     dys, dxs = sweep.dys[plus // sweep.shape[1]], sweep.dxs[plus % sweep.shape[1]]
     return Asymmetry(
-        **found.effects(), axis=axis, dys=dys, dxs=dxs, without_data=flip is not None, metric=values.metric
+        **vars(found.effects()), axis=axis, dys=dys, dxs=dxs, without_data=without_data, metric=values.metric
     )

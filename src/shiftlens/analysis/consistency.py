@@ -26,17 +26,15 @@ class Consistency:
         Mean of it over all shifts but (0, 0).
     pairwise
         Share of equal predictions over all pairs of shifts of an image, mean over images.
-    right_agreement, right_mean_agreement, right_pairwise
+    right_pairwise
         The same among the images that are right at (0, 0): accuracy-controlled [own use].
     flip_rate
-        P(prediction differs from that at (0, 0) | right at (0, 0)), mean over shifts: 1 - right_mean_agreement.
+        P(prediction differs from that at (0, 0) | right at (0, 0)), mean over shifts.
     """
 
     agreement: MapEstimate
     mean_agreement: Estimate
     pairwise: Estimate
-    right_agreement: MapEstimate | Skipped
-    right_mean_agreement: Estimate | Skipped
     right_pairwise: Estimate | Skipped
     flip_rate: Estimate | Skipped
 
@@ -69,27 +67,23 @@ def consistency(sweep: SweepArrays) -> Consistency | Skipped:
     if m < 2 or n < 2:
         return Skipped("consistency", "one image has no interval" if n < 2 else "the grid holds no shift but (0, 0)")
     origin = sweep.origin_cell
-    same_counts = np.zeros((2, tested.size), np.int64)
+    counts = np.zeros(tested.size, np.int64)
     mean_same, pairs, right = np.empty(n), np.empty(n), np.empty(n, np.bool_)
     for s in sweep.slices():
         prediction = np.asarray(sweep.prediction[s]).reshape(-1, tested.size)
         same = prediction == prediction[:, origin : origin + 1]
         right[s] = prediction[:, origin] == sweep.labels[s]
-        same_counts[0] += same.sum(axis=0, dtype=np.int32)
-        same_counts[1] += same[right[s]].sum(axis=0, dtype=np.int32)
+        counts += same.sum(axis=0, dtype=np.int32)
         mean_same[s] = (np.count_nonzero(same[:, tested], axis=1) - 1) / (m - 1)
         top = max(n_classes, int(prediction.max()) + 1) if n_classes <= FEW_CLASSES else n_classes
         pairs[s] = pairwise_share(prediction if tested.all() else prediction[:, tested], top)
-    counts = same_counts.reshape(2, *sweep.shape)
     n_right = int(right.sum())
     why = Skipped("accuracy-controlled consistency", f"{n_right} images are right at (0, 0), which has no interval")
     enough = n_right >= 2
     return Consistency(
-        agreement=share_map(counts[0], n),
+        agreement=share_map(counts.reshape(sweep.shape), n),
         mean_agreement=_share(mean_same),
         pairwise=_share(pairs),
-        right_agreement=share_map(counts[1], n_right) if enough else why,
-        right_mean_agreement=_share(mean_same[right]) if enough else why,
         right_pairwise=_share(pairs[right]) if enough else why,
         flip_rate=_share(1 - mean_same[right]) if enough else why,
     )

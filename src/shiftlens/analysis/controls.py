@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,24 +13,6 @@ from shiftlens.analysis.arrays import BoolArray, SweepArrays, Values, image_slic
 from shiftlens.analysis.differences import Differences, Effects, difference_of, mean_of
 from shiftlens.analysis.irregularity import Reversal
 from shiftlens.stats import CONFIDENCE, Estimate, Skipped
-
-Name = Literal["occlusion", "placement", "padding"]
-
-
-@dataclass(frozen=True, eq=False)
-class ControlEffect(Effects):
-    """What something costs under each shift (dy, dx), as a paired difference [own]; blank shifts are not tested.
-
-    Attributes
-    ----------
-    name
-        "occlusion": m(0, 0) - m(control), what losing the content costs. "placement": m(control) - m(shift), what the
-        move itself costs; it may be negative, since the control has its blank on the other side. "padding": m(canvas
-        control) - m(shift), what the padding costs; only here (0, 0) is tested too. Where lower is better the
-        differences are the other way round.
-    """
-
-    name: Name
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +30,7 @@ class PaddingEffect:
         The first minus the second, paired: the part of the position effect that is the padding's.
     """
 
-    effect: ControlEffect
+    effect: Effects
     fall: Estimate
     fall_without: Estimate
     fall_of_padding: Estimate
@@ -75,16 +57,6 @@ class Blank:
     metrics: Mapping[str, Estimate | Skipped]
     n_shifts: int
 
-    @property
-    def accuracy(self) -> Estimate | Skipped:
-        """Mean accuracy over these shifts."""
-        return self.metrics["accuracy"]
-
-    @property
-    def loss(self) -> Estimate | Skipped:
-        """Mean loss over these shifts."""
-        return self.metrics["loss"]
-
 
 def _in_both(values: Values, control: Values) -> Iterator[tuple[slice, NDArray[Any], NDArray[Any]]]:
     """Yield, for the images that both hold, a slice of them and their values, (image, cell); higher is better."""
@@ -104,20 +76,28 @@ def _tested_cells(sweep: SweepArrays, control: SweepArrays, site: str) -> tuple[
     return Skipped(site, f"{n} images are in both sweep and control" if n < 2 else "the grid holds no shift but (0, 0)")
 
 
-def occlusion_effects(values: Values, control: Values) -> tuple[ControlEffect, ControlEffect] | Skipped:
-    """Return the occlusion effect and the placement effect, from a sweep and its occlusion control."""
+def occlusion_effects(values: Values) -> tuple[Effects | Skipped, Effects | Skipped]:
+    """Return the occlusion effect and the placement effect under each shift (dy, dx) [own].
+
+    Occlusion is m(0, 0) - m(control), what losing the content costs; placement is m(control) - m(shift), what the move
+    itself costs. It may be negative, since the control has its blank on the other side. Where lower is better the
+    differences are the other way round.
+    """
     sweep = values.sweep
+    if "occlusion" not in sweep.controls:
+        why = "there is no occlusion control"
+        return Skipped("occlusion effect", why), Skipped("placement effect", why)
+    control = values.of("occlusion")
     found = _tested_cells(sweep, control.sweep, "occlusion and placement")
     if isinstance(found, Skipped):
-        return found
+        return found, found
     n, tested = found
     origin = sweep.origin_cell
     occlusion, placement = (Differences(values.metric, n, values.n_cells) for _ in range(2))
     for s, moved, kept in _in_both(values, control):
         occlusion.add(s, moved[:, origin : origin + 1] - kept, tested)
         placement.add(s, kept - moved, tested)
-    of_occlusion, of_placement = (each.effects(tested, sweep.shape) for each in (occlusion, placement))
-    return ControlEffect(**of_occlusion, name="occlusion"), ControlEffect(**of_placement, name="placement")
+    return occlusion.effects(tested, sweep.shape), placement.effects(tested, sweep.shape)
 
 
 def padding_effect(values: Values) -> PaddingEffect | Skipped:
@@ -137,7 +117,7 @@ def padding_effect(values: Values) -> PaddingEffect | Skipped:
         for k, each in enumerate((moved, kept)):
             falls[k, s] = each[:, origin] - row_means(each[:, others])
     return PaddingEffect(
-        ControlEffect(**padding.effects(tested, sweep.shape), name="padding"),
+        padding.effects(tested, sweep.shape),
         difference_of(metric, falls[0]),
         difference_of(metric, falls[1]),
         difference_of(metric, falls[0] - falls[1], widest=2),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats as sps
 
-from shiftlens.analysis.arrays import BoolArray, FloatArray, IntArray, row_means
+from shiftlens.analysis.arrays import BoolArray, FloatArray, IntArray, Values, image_slices, row_means
 from shiftlens.stats import (
     CONFIDENCE,
     Estimate,
@@ -137,15 +137,23 @@ class Differences:
         p: FloatArray = 2 * sps.t.sf(np.abs(self.mean) / se, n - 1)
         return p
 
-    def effects(self, tested: BoolArray | None = None, shape: tuple[int, ...] = (-1,)) -> dict[str, Any]:
-        """The fields of `Effects`; some columns (all by default) are tested, and all are brought to a shape."""
+    def effects(self, tested: BoolArray | None = None, shape: tuple[int, ...] = (-1,)) -> Effects:
+        """The differences in all columns, brought to a shape; some of them (all by default) are tested."""
         chosen = np.ones(len(self.total), np.bool_) if tested is None else tested
         p, q = np.where(chosen, self.p_values(), 1.0), np.ones(len(chosen))
         q[chosen] = benjamini_hochberg(p[chosen])
         lo, hi = self.interval(z_value(n_comparisons=int(chosen.sum())))
-        maps = {"effect": self.value, "lo": lo, "hi": hi, "p": p, "q": q}
         overall = difference_of(self.metric, self.per_image / self.terms)
-        return {"overall": overall} | {name: each.reshape(shape) for name, each in maps.items()}
+        return Effects(overall, *(each.reshape(shape) for each in (self.value, lo, hi, p, q)))
+
+
+def sums_of(values: Values, rows: IntArray | None = None) -> Differences:
+    """Sum a metric over all images, or those of some rows: one column a shift."""
+    rows = np.arange(values.sweep.n_images) if rows is None else rows
+    found = Differences(values.metric, len(rows), values.n_cells)
+    for s in image_slices(len(rows), values.n_cells):
+        found.add(s, values.rows(rows[s]))
+    return found
 
 
 def mean_of(metric: Variable, values: FloatArray, site: str) -> Estimate | Skipped:

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from scipy import stats as sps
 
 from shiftlens.analysis.arrays import IntArray, Values
-from shiftlens.analysis.differences import Differences
 from shiftlens.stats import (
     CONFIDENCE,
     FloatArray,
@@ -139,6 +138,8 @@ def estimated_map(values: Values, weights: NDArray[np.uint8]) -> tuple[MapEstima
         resampled += weight @ some
     if not (np.isfinite(total).all() and np.isfinite(squares).all()):
         return Skipped(metric.name, f"the sweep holds a {metric.name} that is not finite")
+    if not counts.any():
+        return Skipped(metric.name, f"no image has a {metric.called}")
     if metric.is_share:
         sampled = Replicates(total / n, resampled.astype(np.float64) / n, n, metric)
         return share_map(total.reshape(values.sweep.shape).astype(np.int64), n, sampled), sampled
@@ -174,14 +175,6 @@ def _number_map(
     maps = [each.reshape(shape) for each in cells]
     n_each = counts.reshape(shape) if metric.optional else None
     return MapEstimate(maps[0], maps[1], maps[2], maps[3], maps[4], metric.unit, sampled.n, how, n_each)
-
-
-def mean_map(values: Values) -> FloatArray:
-    """Return the mean under each shift over the images that have a value, (dy, dx); NaN where none has."""
-    sums = Differences(values.metric, values.sweep.n_images, values.n_cells)
-    for s in values.sweep.slices():
-        sums.add(s, values[s])
-    return sums.mean.reshape(values.sweep.shape)
 
 
 def share_map(counts: IntArray, n: int, replicates: Replicates | None = None) -> MapEstimate:

@@ -32,13 +32,13 @@ class Ray:
     name
         A direction of `COMPASS`, or "frame": the mean over all shifts with max(|dx|, |dy|) = r.
     shifts
-        (point, 2) the shift (dx, dy) of each point; for frames (r, 0).
+        The shift (dx, dy) of each point; for frames (r, 0).
     cells
         Flat cells of each point.
     """
 
     name: str
-    shifts: IntArray
+    shifts: tuple[tuple[int, int], ...]
     cells: tuple[IntArray, ...]
 
 
@@ -101,37 +101,26 @@ class Irregularity:
 
 def rays(sweep: SweepArrays) -> tuple[Ray, ...]:
     """Return the eight compass rays and the frames, each cut where the picture is gone, of three points or more."""
-    ny, nx = sweep.shape
-    y0, x0 = sweep.origin
-    flat_blank = sweep.blank.ravel()
+    (ny, nx), (y0, x0) = sweep.shape, sweep.origin
     found = []
     for name, (ux, uy) in COMPASS.items():
-        cells = []
+        points = []
         for k in range(max(ny, nx)):
             row, column = y0 + k * uy, x0 + k * ux
-            if not (0 <= row < ny and 0 <= column < nx) or flat_blank[row * nx + column]:
+            if not (0 <= row < ny and 0 <= column < nx) or sweep.blank[row, column]:
                 break
-            cells.append(row * nx + column)
-        found.append(_ray(name, [np.array([c]) for c in cells], sweep))
+            points.append((row, column))
+        shifts = tuple((int(sweep.dxs[column]), int(sweep.dys[row])) for row, column in points)
+        found.append(Ray(name, shifts, tuple(np.array([row * nx + column]) for row, column in points)))
     frame = np.maximum(*np.broadcast_arrays(np.abs(np.arange(ny) - y0)[:, None], np.abs(np.arange(nx) - x0)[None, :]))
     rings = []
     for k in range(1 + min(y0, x0, ny - 1 - y0, nx - 1 - x0)):
-        ring = np.flatnonzero(frame.ravel() == k)
-        if flat_blank[ring].any():
+        if sweep.blank[frame == k].any():
             break
-        rings.append(ring)
+        rings.append(np.flatnonzero(frame.ravel() == k))
     if sweep.step[0] == sweep.step[1]:
-        found.append(_ray(FRAME, rings, sweep))
+        found.append(Ray(FRAME, tuple((k * sweep.step[1], 0) for k in range(len(rings))), tuple(rings)))
     return tuple(ray for ray in found if len(ray.cells) >= FEWEST_POINTS)
-
-
-def _ray(name: str, cells: list[IntArray], sweep: SweepArrays) -> Ray:
-    if name == FRAME:
-        shifts = [(k * sweep.step[1], 0) for k in range(len(cells))]
-    else:
-        pairs = [divmod(int(c[0]), sweep.shape[1]) for c in cells]
-        shifts = [(int(sweep.dxs[column]), int(sweep.dys[row])) for row, column in pairs]
-    return Ray(name, np.array(shifts, np.int64).reshape(-1, 2), tuple(cells))
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,11 +203,15 @@ def _reversal(
         found = Estimate(change, change - half, change + half, "", replicates.n, "max-t bootstrap over images", p)
         return found.scaled(metric.factor, metric.difference_unit)
 
-    def shift(k: int) -> tuple[int, int]:
-        return int(ray.shifts[k][0]), int(ray.shifts[k][1])
-
     dip_cells, recovery_cells = (tuple(ray.cells[k].tolist()) for k in (dip, recovery))
     changes = estimate(start, dip), estimate(dip, recovery)
     return Reversal(
-        ray.name, shift(start), shift(dip), shift(recovery), *changes, exceedance_p(null, t), dip_cells, recovery_cells
+        ray.name,
+        ray.shifts[start],
+        ray.shifts[dip],
+        ray.shifts[recovery],
+        *changes,
+        exceedance_p(null, t),
+        dip_cells,
+        recovery_cells,
     )

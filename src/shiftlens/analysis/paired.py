@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ from scipy import stats as sps
 from shiftlens.analysis.arm_scores import QUANTITIES, Quantity, Scores
 from shiftlens.analysis.arrays import BoolArray, FloatArray, image_slices
 from shiftlens.analysis.differences import Differences, difference_of
+from shiftlens.analysis.estimated_maps import MapEstimate
 from shiftlens.analysis.summary import FAMILY_ALPHA
 from shiftlens.stats import (
     CONFIDENCE,
@@ -64,16 +65,14 @@ class Difference:
 
 
 @dataclass(frozen=True, eq=False)
-class DifferenceMap:
+class DifferenceMap(MapEstimate):
     """The metric of an arm minus that of the baseline under each shift: points of a share, else its unit.
+
+    The band holds for all shifts of all arms together. Where the map's corrected test does not hold, it reaches 0
+    everywhere.
 
     Attributes
     ----------
-    value, lo, hi
-        (dy, dx) paired difference and the 95 % interval of each shift by itself.
-    band_lo, band_hi
-        (dy, dx) wider: all shifts of all arms lie inside together with 95 %. For whoever searches the map. Where the
-        map's corrected test does not hold, the band reaches 0 everywhere.
     tested
         (dy, dx) shifts that leave some of every net's picture.
     better, worse
@@ -81,21 +80,13 @@ class DifferenceMap:
     p_value, holm_p
         That any shift differs (Simes over exact McNemar tests, Student's of a number), and corrected for every test of
         the comparison.
-    n
-        Number of images.
     """
 
-    value: FloatArray
-    lo: FloatArray
-    hi: FloatArray
-    band_lo: FloatArray
-    band_hi: FloatArray
-    tested: BoolArray
-    better: BoolArray
-    worse: BoolArray
-    p_value: float
-    holm_p: float
-    n: int
+    tested: BoolArray = field(kw_only=True)
+    better: BoolArray = field(kw_only=True)
+    worse: BoolArray = field(kw_only=True)
+    p_value: float = field(kw_only=True)
+    holm_p: float = field(kw_only=True)
 
     @property
     def holds(self) -> bool:
@@ -160,7 +151,22 @@ def difference_map(
         band_lo, band_hi = np.minimum(band_lo, 0), np.maximum(band_hi, 0)
     higher, lower = tested & (band_lo > 0), tested & (band_hi < 0)
     better, worse = (higher, lower) if found.metric.sign > 0 else (lower, higher)
-    return DifferenceMap(value, lo, hi, band_lo, band_hi, tested, better, worse, p_value, holm_p, found.n_images)
+    method = "adjusted Wald" if found.metric.is_share else "Student t"
+    return DifferenceMap(
+        value,
+        lo,
+        hi,
+        band_lo,
+        band_hi,
+        found.metric.difference_unit,
+        found.n_images,
+        f"{method}, simultaneous over all shifts of all sweeps (max-t bootstrap)",
+        tested=tested,
+        better=better,
+        worse=worse,
+        p_value=p_value,
+        holm_p=holm_p,
+    )
 
 
 def critical_value(nulls: list[FloatArray], n_cells: int) -> float:

@@ -14,7 +14,6 @@ from shiftlens.analysis.asymmetry import Asymmetry, asymmetry
 from shiftlens.analysis.consistency import Consistency, consistency
 from shiftlens.analysis.controls import (
     Blank,
-    ControlEffect,
     Emptying,
     PaddingEffect,
     blank_limit,
@@ -22,7 +21,7 @@ from shiftlens.analysis.controls import (
     occlusion_effects,
     padding_effect,
 )
-from shiftlens.analysis.differences import mean_of
+from shiftlens.analysis.differences import Effects, mean_of
 from shiftlens.analysis.estimated_maps import ClassMaps, MapEstimate, Replicates, class_maps, estimated_map
 from shiftlens.analysis.irregularity import Irregularity, irregularity
 from shiftlens.analysis.regions import LEVELS, WORST_RADIUS, Centre, Retained, centre, retained, worst_of_radius
@@ -133,28 +132,13 @@ class Metrics:
     aliasing: tuple[Aliasing | Skipped, ...]
     consistency: Consistency | Skipped
     blank: Blank | Skipped
-    occlusion: ControlEffect | Skipped
-    placement: ControlEffect | Skipped
+    occlusion: Effects | Skipped
+    placement: Effects | Skipped
     padding: PaddingEffect | Skipped
 
     def profile(self, metric: str) -> Profile:
         """What is said of one metric."""
         return next(each for each in self.profiles if each.metric.name == metric)
-
-    @property
-    def accuracy_at_origin(self) -> Any:
-        """Accuracy at the shift (0, 0)."""
-        return self.profile("accuracy").at_origin
-
-    @property
-    def accuracy(self) -> Any:
-        """The map of accuracy."""
-        return self.profile("accuracy").map
-
-    @property
-    def loss(self) -> MapEstimate | Skipped:
-        """The map of loss."""
-        return self.profile("loss").map
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
@@ -231,7 +215,7 @@ def all_metrics(
         if each == values.metric:
             spread = sampled
     del sampled  # as large as the maps of all samples
-    x_model, occlusion, placement = _controlled(values)
+    occlusion, placement = occlusion_effects(values)
     return Metrics(
         sweep=sweep,
         metric=values.metric,
@@ -243,7 +227,7 @@ def all_metrics(
         worst_of_radius=worst_of_radius(values, radius),
         asymmetry_x=asymmetry(values, "x"),
         asymmetry_y=asymmetry(values, "y"),
-        asymmetry_x_model=x_model,
+        asymmetry_x_model=asymmetry(values, "x", without_data=True),
         aliasing=aliasing(values),
         consistency=consistency(sweep),
         blank=blank_limit(sweep),
@@ -257,9 +241,9 @@ def _profile(values: Values, weights: np.ndarray[Any, np.dtype[np.uint8]]) -> tu
     metric, sweep = values.metric, values.sweep
     found = estimated_map(values, weights)
     if isinstance(found, Skipped):
-        at_origin = Skipped(f"{metric.name} at (0, 0)", found.why)
+        skipped = Skipped(f"{metric.name} at (0, 0)", found.why)
         irregular = Skipped(f"irregularities of {metric.name}", f"there is no {metric.name} with an interval")
-        return Profile(metric, at_origin, found, irregular, ()), found
+        return Profile(metric, skipped, found, irregular, ()), found
     made, sampled = found
     value, lo, hi = (float(cells[sweep.origin]) for cells in (made.value, made.lo, made.hi))
     n = made.n if made.n_each is None else int(made.n_each[sweep.origin])
@@ -270,16 +254,7 @@ def _profile(values: Values, weights: np.ndarray[Any, np.dtype[np.uint8]]) -> tu
         nothing = Skipped("emptying", "there is no occlusion control")
         has_control = "occlusion" in sweep.controls
         emptied = tuple(emptying(r, values.of("occlusion")) if has_control else nothing for r in reversals.reversals)
-    at_origin_estimate = Estimate(value, lo, hi, metric.unit, n, method)
-    return Profile(metric, at_origin_estimate, made, reversals, emptied), sampled
-
-
-def _controlled(values: Values) -> tuple[Asymmetry | Skipped, ControlEffect | Skipped, ControlEffect | Skipped]:
-    x_model: Asymmetry | Skipped = Skipped("asymmetry left/right without the data's own", "there is no flip control")
-    if "flip" in values.sweep.controls:
-        x_model = asymmetry(values, "x", values.of("flip"))
-    if "occlusion" not in values.sweep.controls:
-        why = "there is no occlusion control"
-        return x_model, Skipped("occlusion effect", why), Skipped("placement effect", why)
-    effects = occlusion_effects(values, values.of("occlusion"))
-    return (x_model, effects, effects) if isinstance(effects, Skipped) else (x_model, *effects)
+    at_origin: Estimate | Skipped = Estimate(value, lo, hi, metric.unit, n, method)
+    if not n:
+        at_origin = Skipped(f"{metric.name} at (0, 0)", f"no image has a {metric.called} there")
+    return Profile(metric, at_origin, made, reversals, emptied), sampled

@@ -13,6 +13,7 @@ import typer
 
 from shiftlens.cli import compare, lens, look, measure, repair, report, train
 from shiftlens.cli.console import error_line, flush_streams, prepare_terminal
+from shiftlens.cli.grouped_help import Command, Group
 from shiftlens.cli.options import command
 from shiftlens.errors import ShiftlensError, StoreError
 
@@ -23,8 +24,8 @@ _INTERRUPTED = "interrupted; run the same command again: sweeps and trainings re
 
 app = typer.Typer(
     name="shiftlens",
+    cls=Group,
     help="Audit a vision model's spatial behaviour: evaluate it under every shift of the image.",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -47,7 +48,7 @@ for _function in (
     repair.repair,
     report.report,
 ):
-    app.command()(command(_function))
+    app.command(cls=Command)(command(_function))
 
 
 def _version(value: bool) -> None:

@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, field
@@ -16,13 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from shiftlens import progress_bar
 from shiftlens.errors import StoreError
 from shiftlens.naming import printable
-
-SECONDS_BETWEEN_LINES = 5.0
-"""Where no terminal is attached, progress is a plain line as often as this."""
 
 LONGEST_LINE = 1200
 """Characters of an error; most have a hundred."""
@@ -81,55 +77,10 @@ class Shell:
         if self.quiet:
             yield lambda done, total: None
         elif self.stderr.is_terminal:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TaskProgressColumn(),
-                TextColumn("{task.fields[rate]}"),
-                TimeElapsedColumn(),
-                TextColumn("left"),
-                TimeRemainingColumn(),
-            )
-            with Progress(*columns, console=self.stderr, transient=True) as bar:
-                task = bar.add_task(what, total=None, rate="")
-                pace = _Pace()
-
-                def update(done: int, total: int) -> None:
-                    bar.update(task, completed=done, total=total, rate=f"{pace.rate(done):,.0f} {unit}/s")
-
+            with progress_bar.bar(what, unit, self.stderr) as update:
                 yield update
         else:
-            pace = _Pace()
-
-            def line(done: int, total: int) -> None:
-                if pace.due():
-                    rate = pace.rate(done)
-                    left = f", {(total - done) / rate:,.0f} s left" if rate > 0 else ""
-                    self.say(f"{what}: {done:,} of {total:,} {unit} ({rate:,.0f}/s{left})")
-
-            yield line
-
-
-class _Pace:
-    """Rate since the first report (what a resume found finished does not count)."""
-
-    def __init__(self) -> None:
-        self._start: tuple[float, int] | None = None
-        self._last_line = time.monotonic()
-
-    def rate(self, done: int) -> float:
-        now = time.monotonic()
-        if self._start is None:
-            self._start = (now, done)
-        seconds = now - self._start[0]
-        return (done - self._start[1]) / seconds if seconds > 0 else 0.0
-
-    def due(self) -> bool:
-        now = time.monotonic()
-        if now - self._last_line < SECONDS_BETWEEN_LINES:
-            return False
-        self._last_line = now
-        return True
+            yield progress_bar.lines(what, unit, self.say)
 
 
 @contextmanager

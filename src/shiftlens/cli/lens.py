@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shiftlens.cli import options as o
 from shiftlens.cli.console import Shell
 
+if TYPE_CHECKING:
+    from shiftlens.models.loading import Model
+
 
 def inspect(
     shell: Shell,
-    model: o.ModelSpec,
+    model: o.ModelOptions,
     size: o.Size = None,
     uneven: Annotated[bool, typer.Option("--uneven", help="List only the layers that are uneven.")] = False,
 ) -> o.Answer:
@@ -27,8 +31,24 @@ def inspect(
     """
     from shiftlens import arithmetic
 
-    found = arithmetic.inspect(model, o.size(size, "--size"))
+    found = arithmetic.inspect(*_net_and_size(shell, model, size))
     return found.to_dict(), found.lines(only_uneven=uneven)
+
+
+def _net_and_size(shell: Shell, model: o.ModelOptions, size: str | None) -> tuple[Model | str, tuple[int, int] | None]:
+    """The model for what needs no weights: they are read only where the user names them."""
+    from shiftlens.data.preprocessing import Preprocessing
+    from shiftlens.devices import resolve_device
+
+    Preprocessing().overridden(mean=model.mean, std=model.std)  # refuses what is no number
+    resolve_device(model.device)
+    known = o.size(size, "--size") or o.size(model.input_size, "--input-size")
+    return (model.model if model.weights is None else _loaded(shell, model)), known
+
+
+def _loaded(shell: Shell, model: o.ModelOptions) -> Model:
+    """Preprocessing plays no part here: nobody is told that the model declares none."""
+    return replace(model, mean=model.mean or "0", std=model.std or "1").load(shell)
 
 
 def features(
@@ -91,7 +111,7 @@ def features(
 
 def foveation(
     shell: Shell,
-    model: o.ModelSpec,
+    model: o.ModelOptions,
     out: Annotated[Path, typer.Option("--out", help="The counts, float64 [h, w] as a NumPy file.")],
     size: o.Size = None,
     padding: Annotated[
@@ -115,7 +135,7 @@ def foveation(
     from shiftlens.figures.drawing import save
     from shiftlens.lens.foveation import foveation as count
 
-    counts = count(model, o.size(size, "--size"), padding, layers=layers, pools=not keep_pools)
+    counts = count(*_net_and_size(shell, model, size), padding, layers=layers, pools=not keep_pools)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("wb") as file:
@@ -127,13 +147,13 @@ def foveation(
     if picture is not None:
         from shiftlens.figures.path_figures import foveation_map
 
-        files.append(str(save(foveation_map(counts, f"{model} with {name}"), picture)))
+        files.append(str(save(foveation_map(counts, f"{model.model} with {name}"), picture)))
     h, w = counts.shape
     middle = float(counts[h // 2, w // 2])
     columns, rows = (float(s[0] / s[-1]) if s[-1] else None for s in (counts.sum(0), counts.sum(1)))
     texts = ["not defined" if ratio is None else f"{ratio:.3f}" for ratio in (columns, rows)]
     values = {
-        "model": model,
+        "model": model.model,
         "size": [h, w],
         "padding": padding,
         "layers": layers,
@@ -145,7 +165,7 @@ def foveation(
         "files": files,
     }
     return values, [
-        f"{model} at {h}x{w}, {name}: {middle:.5g} paths from the middle pixel, {counts.min():.5g} to "
+        f"{model.model} at {h}x{w}, {name}: {middle:.5g} paths from the middle pixel, {counts.min():.5g} to "
         f"{counts.max():.5g} over the image",
         f"first column / last column {texts[0]}, first row / last row {texts[1]} (1: no side preferred)",
         *o.wrote(*files),
@@ -154,10 +174,8 @@ def foveation(
 
 def kernels(
     shell: Shell,
-    model: o.ModelSpec,
+    model: o.ModelOptions,
     picture: o.Picture = None,
-    weights: o.Weights = None,
-    input_size: o.InputSize = None,
     seed: o.Seed = 0,
 ) -> o.Answer:
     """Measure the mean kernel of each convolution: whether its weights lean to one side, beyond chance.
@@ -167,10 +185,7 @@ def kernels(
     from shiftlens.figures.drawing import save
     from shiftlens.lens.kernels import kernels as measure
 
-    # Preprocessing plays no part: with these numbers nobody is told that the model declares none.
-    run = measure(
-        o.ModelOptions(model, weights, mean="0", std="1", input_size=input_size, device="cpu").load(shell), seed=seed
-    )
+    run = measure(_loaded(shell, model), seed=seed)
     files: list[str] = []
     if picture is not None:
         from shiftlens.figures.path_figures import kernel_tiles

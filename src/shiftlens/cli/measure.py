@@ -24,7 +24,7 @@ def evaluate(
 ) -> o.Answer:
     """Measure accuracy and loss under one shift.
 
-    Example: shiftlens evaluate --model runs/vgg --data cifar10 --shift 4 0
+    Example: shiftlens evaluate --model net.py:make --weights net.pt --data folder:photos --shift 4 0
     """
     import torch
 
@@ -61,7 +61,7 @@ def consistency(
 ) -> o.Answer:
     """Measure how often two random views of an image get the same prediction, by a published protocol.
 
-    Example: shiftlens consistency --model runs/vgg --data cifar10 --protocol roll
+    Example: shiftlens consistency --model net.py:make --weights net.pt --data folder:photos --protocol roll
     """
     import torch
 
@@ -105,6 +105,9 @@ def sweep(
         Path | None,
         typer.Option("--reuse", help="Copy what this sweep of fewer of the same images holds; it is only read."),
     ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the sweep at --out instead of resuming it.")
+    ] = False,
     control: Annotated[
         str | None, typer.Option("--control", help="Controls, separated by commas: occlusion,flip,canvas.")
     ] = None,
@@ -129,7 +132,9 @@ def sweep(
 ) -> o.Answer:
     """Evaluate every image under every shift; an interrupted sweep is resumed by the same command.
 
-    Example: shiftlens sweep --model runs/vgg --data cifar10 --limit 1000 --out vgg.zarr
+    Example: shiftlens sweep --model net.py:make --weights net.pt --data folder:photos --out net.zarr
+
+    A trained VGG: shiftlens sweep --model runs/vgg --data cifar10 --limit 1000 --out vgg.zarr
 
     On many machines: shiftlens sweep --model runs/vgg --data cifar10 --out vgg.zarr --cluster 192.0.2.10:6379
 
@@ -175,6 +180,7 @@ def sweep(
             cluster=cluster,
             half_width=half_width,
             reuse=reuse,
+            overwrite=overwrite,
             label_map=label_map,
             progress=report,
             announce=shell.say,
@@ -183,8 +189,8 @@ def sweep(
     worst = accuracy[accuracy.argmin(...)]
     return stats.to_dict(), [
         *stats.known_lines(),
-        f"{result.header.model} on {result.header.data}: {stats.images_text(shown.n_source)} x "
-        f"{stats.n_shifts:,} shifts in {stats.out}",
+        f"{result.header.model} on {result.header.data}: {stats.images_text(shown.n_source)} x {stats.n_shifts:,} "
+        f"shifts in {stats.out}",
         f"accuracy {100 * float(accuracy.sel(dy=0, dx=0)):.2f} % at (0, 0), {100 * float(accuracy.mean()):.2f} % on "
         f"average, lowest {100 * float(worst):.2f} % at (dx, dy) = ({int(worst.dx)}, {int(worst.dy)})",
         f"{stats.seconds:.1f} s, {stats.shifts_per_second:,.0f} evaluations/s ({stats.engine}, {stats.dtype}), "

@@ -41,16 +41,16 @@ DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder with data sets (else $SHIFTLENS_DATA, else downloaded).")
 ]
 Limit = Annotated[int | None, typer.Option("--limit", help="Use N images only, a fixed class-stratified subset.")]
-Split = Annotated[
-    str | None,
-    typer.Option("--split", help="train, test or all (default: test, or all where a source has no splits)."),
-]
 LabelMap = Annotated[
     Path | None,
     typer.Option(
         "--label-map",
         help='JSON file that names the model\'s class of each class: {"cat": "tabby", "dog": 207}.',
     ),
+]
+Split = Annotated[
+    str | None,
+    typer.Option("--split", help="train, test or all (default: test, or all where a source has no splits)."),
 ]
 BatchSize = Annotated[
     int | None,

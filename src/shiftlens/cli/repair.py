@@ -64,7 +64,7 @@ def repair(
 ) -> o.Answer:
     """Change padding, down-sampling or input size in a copy of a model; its weights stay, or are adapted.
 
-    Example: shiftlens repair --model runs/vgg --padding symmetric --reestimate --data cifar10 --out runs/vgg-symmetric
+    Example: shiftlens repair --model runs/vgg --downsample blur --finetune-epochs 2 --data cifar10 --out runs/vgg-blur
     """
     import torch
 
@@ -145,10 +145,7 @@ def _accuracy(shell: Shell, model: Model, images: ImageSet, what: str, device: s
 def _lines(
     edits: list[Edit], healed: list[Healing], before: Evaluation | None, after: Evaluation | None, out: Path
 ) -> list[str]:
-    lines = [str(edit) for edit in edits]
-    for each in healed:
-        loss = f", loss {each.losses[0]:.3f} -> {each.losses[-1]:.3f}" if each.losses else ""
-        lines.append(f"{each.kind}: {each.n_images:,} images of {each.images}{loss}, {each.seconds:.1f} s")
+    lines = [*map(str, edits), *map(str, healed)]
     if before is not None and after is not None:
         low, high = after.accuracy_interval
         lines.append(

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,8 @@ from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.header import SweepHeader
-from shiftlens.sweeps.jobs import Compute, Job, with_sources
+from shiftlens.sweeps.jobs import Compute, Computer, Job, with_sources
+from shiftlens.sweeps.request import targets_of
 
 CORES_EACH = 1
 """Cores that Ray gives a chunk; it computes on one of them."""
@@ -41,7 +41,7 @@ SECONDS_BETWEEN_LOOKS = 2.0
 """How often the cluster is asked who is there."""
 
 
-class Cluster:
+class Cluster(Computer):
     """The workers of a sweep; joined when first needed, left at the end of the `with`.
 
     Parameters
@@ -66,10 +66,8 @@ class Cluster:
         self._looked = 0.0
         self._sent: tuple[SweepHeader, Any, str] | None = None
 
-    def __enter__(self) -> Cluster:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *error: object) -> None:
+        """Leave the cluster."""
         self._sent = None
         self._leave()
 
@@ -126,9 +124,9 @@ class Cluster:
                     job, n_lost = lost.popleft() if lost else (next(ahead, None), 0)
                     if job is None:
                         break
-                    pictures = images.batch(job.span)
+                    pictures, targets = images.batch(job.span), targets_of(images, header.task, job.span)
                     sent = evaluate.remote(
-                        [package], digest, pictures, remote.digest_of(pictures), job.labels, job.control
+                        [package], digest, pictures, remote.digest_of(pictures), targets, job.control
                     )
                     running[sent] = job, n_lost
                 if not running:

@@ -86,17 +86,17 @@ def evaluate(
     digest: str,
     images: NDArray[np.uint8],
     images_digest: str,
-    labels: NDArray[np.int64],
+    targets: NDArray[Any],
     control: str | None,
 ) -> ChunkResult | Trouble:
-    """One chunk: pictures [n, c, h, w] and labels [n] of the sweep that `package` (one reference to it) describes."""
+    """One chunk: images [n, c, h, w] and targets [n, ...] of the sweep that `package` (a reference to it) describes."""
     try:
         question, evaluator = _evaluator(package, digest)
         _refuse_other(images, images_digest, "pictures of a chunk")
         give_back(torch.device("cpu"))  # what the chunk before needed
         # Copies, since torch wants to be able to write to what it looks at, and the object store is read-only.
-        result = evaluator(images.copy(), labels.copy(), control, question.task)
-        check_result(result, question.task, question.n_classes, labels)
+        result = evaluator(images.copy(), targets.copy(), control, question.task)
+        check_result(result, question.task, question.n_classes, targets)
         return result
     except ModelOutputError as error:
         return Trouble("model", str(error), error.positions)

@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -23,6 +24,7 @@ WITHOUT_LABELS = "without labels, inspect, foveation, kernels and features --inp
 
 _FLOAT_SLACK = 1e-6  # what rounding in a user's arithmetic may add beyond 0 and 1
 _ROWS_AT_ONCE = 256
+_MOST_UNNAMED_CLASSES = 100_000  # beyond, a label is rather an identity number by mistake
 
 
 @dataclass(frozen=True)
@@ -225,3 +227,33 @@ def as_labels(labels: Any, n: int | None, where: str) -> Int64[np.ndarray, " n"]
             f"unlabelled? {WITHOUT_LABELS}"
         )
     return array
+
+
+def as_class_names(
+    names: Sequence[str] | None, labels: Int64[np.ndarray, " n"], where: Callable[[int], str], of: str
+) -> tuple[str, ...]:
+    """Names of the classes, no two alike; the numbers where none are given. `where` names a picture, `of` the set.
+
+    Raises
+    ------
+    InputError
+        A name for two classes, a label beyond the names, or without any so large a one that it is no class.
+    """
+    highest = int(labels.max())
+    if names is None:
+        if highest >= _MOST_UNNAMED_CLASSES:
+            raise InputError(
+                f"label {highest} of {of} would mean {highest + 1} classes; expected classes counted from 0, "
+                f"at most {_MOST_UNNAMED_CLASSES} without names"
+            )
+        return tuple(str(k) for k in range(highest + 1))
+    known = tuple(str(name) for name in names)
+    if highest >= len(known):
+        first = int(np.argmax(labels >= len(known)))
+        raise InputError(f"label {labels[first]} of {where(first)} is beyond the {len(known)} classes of {of}")
+    twice = next((name for name, n in Counter(known).items() if n > 1), None)
+    if twice is not None:
+        places = [k for k, name in enumerate(known) if name == twice]
+        shown = ", ".join(map(str, places[:5]))
+        raise InputError(f"class names of {of} must differ, got {twice!r} for the classes {shown}")
+    return known

@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import operator
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,15 +14,14 @@ import numpy as np
 from jaxtyping import Bool, Int64, Integer, UInt8
 
 from shiftlens.data.decode import DECODE_RULE, fit, with_channels
-from shiftlens.data.example_images import ArrayPictures, EncodedPictures, Pictures, as_labels
+from shiftlens.data.example_images import ArrayPictures, EncodedPictures, Pictures, as_class_names, as_labels
 from shiftlens.data.image_items import item_pictures
 from shiftlens.data.preprocessing import INTERPOLATIONS
 from shiftlens.data.selection import positions_in, stratified_order, stratified_split
 from shiftlens.data.surveying import Progress, Survey, surveyed
+from shiftlens.data.targets import as_targets
 from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
-
-_MOST_UNNAMED_CLASSES = 100_000  # beyond, a label is rather an identity number by mistake
 
 Positions = Sequence[int] | Integer[np.ndarray, " _"] | Bool[np.ndarray, " _"] | slice
 
@@ -47,7 +45,9 @@ class ImageSet:
         nearest of 256 levels. It is not copied: do not change it afterwards. Or a list of Pillow images, arrays or
         tensors, which may differ in size; or any lazy `Pictures`, as every kind of source opens them.
     labels
-        One whole number from 0 up for each picture. Classes without a picture are fine.
+        One whole number from 0 up for each picture (classes without a picture are fine); masks [n, h, w] of class
+        numbers, 255 for pixels that count for nothing; a list with `{"boxes": [k, 4], "labels": [k]}` for each picture,
+        boxes as (left, top, right, bottom) in pixels; or None.
     class_names
         One name for each class, no two alike; the numbers themselves if not given.
     name
@@ -58,7 +58,11 @@ class ImageSet:
     Attributes
     ----------
     labels
-        Class of each picture, int64, read-only.
+        Class of each picture, int64, read-only; zeros where there are none.
+    labelled
+        Whether there are classes.
+    targets
+        Masks or boxes (`data.targets.Targets`), or None.
     index
         Position of each picture in its source, int64, read-only.
     class_names, name, natural_flip
@@ -81,7 +85,7 @@ class ImageSet:
     def __init__(
         self,
         images: Any,
-        labels: Any,
+        labels: Any = None,
         *,
         class_names: Sequence[str] | None = None,
         name: str = "images",
@@ -93,32 +97,16 @@ class ImageSet:
         else:
             pictures = item_pictures(images) if isinstance(images, list | tuple) else ArrayPictures(images)
         self._pictures = pictures
+        self.targets = as_targets(labels, len(pictures), name)
+        self.labelled = labels is not None and self.targets is None
+        if not self.labelled:
+            labels = np.zeros(len(pictures), dtype=np.int64)
         self.labels = _read_only(as_labels(labels, len(pictures), f"labels of {name}"))
         self.index = _read_only(np.arange(len(self.labels), dtype=np.int64))
         if not len(self.labels):
             raise InputError(f"{name} holds no pictures; expected at least 1")
-        highest = int(self.labels.max())
         self._names_given = class_names is not None
-        if class_names is None:
-            if highest >= _MOST_UNNAMED_CLASSES:
-                raise InputError(
-                    f"label {highest} of {name} would mean {highest + 1} classes; expected classes counted from 0, "
-                    f"at most {_MOST_UNNAMED_CLASSES} without names"
-                )
-            class_names = [str(k) for k in range(highest + 1)]
-        if highest >= len(class_names):
-            first = int(np.argmax(self.labels >= len(class_names)))
-            raise InputError(
-                f"label {self.labels[first]} of {pictures.where(first)} is beyond the "
-                f"{len(class_names)} classes of {name}"
-            )
-        self.class_names = tuple(str(c) for c in class_names)
-        twice = next((c for c, n in Counter(self.class_names).items() if n > 1), None)
-        if twice is not None:
-            places = [k for k, c in enumerate(self.class_names) if c == twice]
-            raise InputError(
-                f"class names of {name} must differ, got {twice!r} for the classes {', '.join(map(str, places[:5]))}"
-            )
+        self.class_names = as_class_names(class_names, self.labels, pictures.where, name)
         self.name = name
         self.natural_flip = natural_flip
         self.n_channels = pictures.n_channels
@@ -224,6 +212,8 @@ class ImageSet:
             described = [DECODE_RULE, self.survey().content, self.class_names, self._rule, self.n_channels]
             total = hashlib.sha256(json.dumps(described).encode())
             total.update(self.labels.astype("<i8").tobytes())
+            if self.targets is not None:
+                total.update(self.targets.digest.encode())
             self._digest = "sha256:" + total.hexdigest()
         return self._digest
 
@@ -249,7 +239,16 @@ class ImageSet:
         other = self._copy()
         other._survey = other._whole = None
         other.labels = _read_only(self.labels[chosen])
+        other.targets = None if self.targets is None else self.targets.at(chosen)
         other.index = _read_only(self.index[chosen])
+        return other
+
+    def relabelled(self, labels: Any, class_names: Sequence[str]) -> ImageSet:
+        """The same images with other labels, one each, and other class names."""
+        other = self._copy()
+        other.labels = _read_only(as_labels(labels, len(self), f"labels of {self.name}"))
+        other.class_names, other._names_given, other.labelled = tuple(class_names), True, True
+        other._whole = None
         return other
 
     def unsplit(self) -> ImageSet:
@@ -264,13 +263,6 @@ class ImageSet:
             return None
         whole, limit = self._whole
         return whole.subset(stratified_split(whole.labels, split)).limit(limit if limited else None)
-
-    def relabelled(self, labels: Any, class_names: Sequence[str]) -> ImageSet:
-        """The same images with other labels, one each, and other class names."""
-        other = self._copy()
-        other.labels = _read_only(as_labels(labels, len(self), f"labels of {self.name}"))
-        other.class_names, other._names_given, other._whole = tuple(class_names), True, None
-        return other
 
     def limit(self, n: int | None) -> ImageSet:
         """The first `n` pictures of a fixed class-stratified order (seed 0); all, in their own order, if `n` is more.

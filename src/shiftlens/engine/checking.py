@@ -23,15 +23,15 @@ from shiftlens.engine.direct import prepare_module, prepare_nets
 from shiftlens.engine.logit_distance import TOLERANCE, TOLERANCES, disagreement, distance, kept
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.shared.dedup import DedupEvaluator
+from shiftlens.engine.trial_windows import ROUNDING, most_windows, nudged, nudges, spread_shifts, varied_images
 from shiftlens.engine.window_evaluator import raw_scores
 from shiftlens.engine.workers import Net
 from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.models.adapting import TaskModel
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid, translate
 
-ROUNDING = 1e-6
-"""Relative change of the input that shows how much rounding moves the logits of this net."""
 MOST_ROUNDING = 1e-3
 """A net that such a change moves by more is not called a victim of rounding."""
 WINDOWS = 24
@@ -42,13 +42,6 @@ SECONDS = 0.4
 """For the reference, and for computation that is shared; a slow net is checked on fewer windows."""
 SECONDS_FULL = 2.0
 """For a candidate on full batches; a net that takes longer is checked on smaller ones."""
-IMAGES = 4
-"""Of the images at hand, beside noise and a gradient."""
-MAX_PIXELS = 2**18
-"""Most pixels in one batch: bounds the memory of the widest layer (64 channels: 64 MB in float32, for each worker)."""
-
-MAX_LOGITS = 2**22
-"""Most logits in one batch: a net with a million classes must not fill the memory with them."""
 
 
 class Check:
@@ -106,10 +99,11 @@ class Check:
         self._coarse = ShiftGrid(
             (grid.max_y, grid.max_x), grid.step * (max(grid.max_y, grid.max_x) // (8 * grid.step) | 1)
         )
-        self._pictures = model.preprocessing.normalise(torch.from_numpy(_varied(images))).to(self._device)
+        self._pictures = model.preprocessing.normalise(torch.from_numpy(varied_images(images))).to(self._device)
         self._values = fill.normalised(model.preprocessing.mean, model.preprocessing.std) if fill.is_constant else fill
         self._places = self._spread()
         self._copies = 1
+        self._compared = model.compared if isinstance(model, TaskModel) else None
         self._exact = self._reference()
         self._tolerance = TOLERANCE
         if len(self._exact):
@@ -180,7 +174,8 @@ class Check:
         """Logits of each window by itself, as many as there is time for; `_places` are then those that have any.
 
         A window on which the module raises, or gives numbers that are not finite, is left out: the images at hand may
-        have none like it. Where it raises on all, that is an error.
+        have none like it. Where it raises on all, that is an error. Of outputs that come in an order, windows in which
+        rounding decides it are left out too.
         """
         begin = self._clock()
         net = self._net()
@@ -195,7 +190,8 @@ class Check:
             except ModelOutputError as error:
                 failure = failure or error
                 continue
-            if torch.isfinite(scores).all() and (not found or scores.shape == found[0].shape):
+            fits = torch.isfinite(scores).all() and (not found or scores.shape == found[0].shape)
+            if fits and self._holds_still(net, place, scores):
                 found.append(scores)
                 places.append(place)
         if failure is not None and not found:
@@ -219,12 +215,11 @@ class Check:
             self._copies = 2
             return scores
 
-    @staticmethod
-    def _forward(net: Net, batch: Tensor) -> Tensor:
+    def _forward(self, net: Net, batch: Tensor) -> Tensor:
         scores = raw_scores(net, batch)
         if len(scores) != len(batch):
             raise ModelOutputError(f"the model gave {len(scores)} rows of logits for a batch of {len(batch)}")
-        return kept(scores)
+        return kept(scores if self._compared is None else self._compared(scores))
 
     def _refuse_unsteady(self) -> None:
         """Alone against in a batch, in another order and with other neighbours, by another copy of the module."""
@@ -260,12 +255,20 @@ class Check:
         """How far a change of the input as small as rounding moves the logits."""
         net = self._net()
         noise = torch.Generator().manual_seed(0)
-        found = []
-        for place in self._places[:FEWEST]:
-            window = self._window_at(place)
-            change = torch.randn(window.shape, generator=noise, dtype=window.dtype).to(window.device)
-            found.append(self._alone(net, window * (1 + ROUNDING * change)))
+        found = [self._nudged(net, place, noise) for place in self._places[:FEWEST]]
         return distance(self._exact[: len(found)], torch.cat(found))
+
+    def _holds_still(self, net: Net, place: tuple[int, int], scores: Tensor) -> bool:
+        """Whether the order of a window's outputs is not decided by rounding; True where they have none."""
+        if self._compared is None:
+            return True
+        window = self._window_at(place)
+        return all(distance(scores, self._alone(net, each)) <= TOLERANCE for each in nudges(window))
+
+    def _nudged(self, net: Net, place: tuple[int, int], noise: torch.Generator) -> Tensor:
+        """Logits of a window whose pixels are changed as little as rounding does."""
+        window = self._window_at(place)
+        return self._alone(net, nudged(window, noise, ROUNDING))
 
     def _difference(self, plan: Plan, tolerance: float) -> str:
         try:
@@ -325,26 +328,3 @@ class Check:
             shift = np.array([self._places[k][1] for k in which[-1]])
             found.append(evaluator.scores(self._pictures[picture], shift))
         return torch.cat(found), torch.from_numpy(np.concatenate(which))
-
-
-def most_windows(model: Model, h: int, w: int) -> int:
-    """Windows of (h, w) pixels in one batch, at most: bounds the memory of the widest layer and of the logits."""
-    model = model if model.input_size == (h, w) else model.at((h, w))
-    return max(1, min(MAX_PIXELS // (h * w), MAX_LOGITS // model.n_classes))
-
-
-def spread_shifts(grid: ShiftGrid, size: tuple[int, int], n: int) -> NDArray[np.int64]:
-    """Places in the grid of about `n` shifts, spread over those that leave something of the picture in view."""
-    inside = (np.abs(grid.dys) < size[0])[:, None] & (np.abs(grid.dxs) < size[1])[None, :]
-    places = np.flatnonzero(inside)
-    return places[np.unique(np.linspace(0, len(places) - 1, n).astype(np.int64))]
-
-
-def _varied(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Noise, a gradient, and some of the images: uint8 [n, c, h, w]."""
-    _, c, h, w = images.shape
-    noise = np.random.default_rng(0).integers(0, 256, (c, h, w), dtype=np.uint8)
-    ramp = np.linspace(0, 255, h)[:, None] * 0.7 + np.linspace(0, 76, w)[None, :]
-    gradient = np.stack([np.roll(ramp, k, axis=1) for k in range(c)]).astype(np.uint8)
-    chosen = images[np.unique(np.linspace(0, len(images) - 1, IMAGES).astype(np.int64))]
-    return np.concatenate([noise[None], gradient[None], chosen])

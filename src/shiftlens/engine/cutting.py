@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shiftlens.engine.budget import Budget
-from shiftlens.engine.checking import spread_shifts
 from shiftlens.engine.direct import prepare_module
 from shiftlens.engine.passes import with_passes
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.shared.dedup import CELL_BYTES, DedupEvaluator
 from shiftlens.engine.shared.program import Layout, Program, crossing, rest_of
 from shiftlens.engine.shared.tracing import Trace, trace
+from shiftlens.engine.trial_windows import spread_shifts
 from shiftlens.engine.tuning import Search
 from shiftlens.engine.window_evaluator import WindowEvaluator
 from shiftlens.errors import InputError, ModelOutputError

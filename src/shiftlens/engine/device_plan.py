@@ -30,14 +30,14 @@ ROUNDS = 3
 """Times that a candidate is timed."""
 
 
-def choose(search: Search) -> Plan:
-    """The fastest plan that agrees with the module; see `engine.make_plan`.
+def choose(search: Search) -> tuple[float, Plan]:
+    """Windows per second and the fastest plan that agrees with the module; see `engine.make_plan`.
 
     Every window is computed on its own. Near ties of bfloat16 are settled in float32.
     """
     model, check, budget = search.model, search.check, search.budget
     if not isinstance(model.module, nn.Module):
-        return tuning.choose(search)[1]
+        return tuning.choose(search)
     h, w = search.images.shape[2:]
     largest = max(1, min(max(BATCHES), MAX_PIXELS // (h * w), search.n_evaluations))
     plain = replace(check.plain, batch_size=search.batch_size or min(64, largest))
@@ -62,7 +62,7 @@ def choose(search: Search) -> Plan:
         best = max(best, (rate(search, candidate), candidate), key=lambda pair: pair[0])
         budget.fit(search.n_evaluations / best[0])
     logger.info("about %.0f evaluations/s with %s in batches of %d", best[0], best[1].dtype, best[1].batch_size)
-    return best[1]
+    return best
 
 
 def why_not(search: Search, plan: Plan) -> str:

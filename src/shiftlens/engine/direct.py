@@ -149,8 +149,15 @@ class DirectEvaluator(EnginePath):
 
     def one(self, chunk: Chunk, shift: int) -> Outcomes:
         """Outcome of the first image under one shift, by its place in the grid; its window is evaluated alone."""
-        place = np.zeros(1, dtype=np.int64), np.array([shift])
-        return self.outcomes(chunk, self.alone(self._gather(chunk)(place)), place)
+        return self.outcome_of(chunk, shift, self.window(chunk, shift))
+
+    def window(self, chunk: Chunk, shift: int) -> Tensor:
+        """The window [1, c, h, w] of the first image under one shift."""
+        return self._gather(chunk)((np.zeros(1, dtype=np.int64), np.array([shift])))
+
+    def outcome_of(self, chunk: Chunk, shift: int, window: Tensor) -> Outcomes:
+        """Outcome of a window in place of that of the first image under one shift."""
+        return self.outcomes(chunk, self.alone(window), (np.zeros(1, dtype=np.int64), np.array([shift])))
 
     def alone(self, window: Tensor) -> Float[Tensor, "1 k"]:
         """Scores of one normalised window [1, c, h, w] by itself."""

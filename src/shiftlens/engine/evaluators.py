@@ -1,12 +1,12 @@
 """The engine's door: what to compute for a chunk of images, and which path computes it.
 
 `make_plan` decides once how a sweep is computed (by measuring, where it matters); the plan is stored with the sweep,
-so that a resume on another day computes the same numbers. `prepare` turns a plan into a `WindowEvaluator`, and
-`evaluate_chunk` is the same as one pure function.
+so that a resume on another day computes the same numbers. `prepare` turns a plan into a `WindowEvaluator`.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ from shiftlens.engine.checking import Check
 from shiftlens.engine.cutting import with_cut
 from shiftlens.engine.outcomes import Chunk, Outcomes
 from shiftlens.engine.passes import evaluator_for
-from shiftlens.engine.plan import CONTROLS, DTYPES, ENGINES, ChunkResult, Plan
+from shiftlens.engine.plan import CONTROLS, DTYPES, ENGINES, Plan
 from shiftlens.engine.rechecking import Rechecked
 from shiftlens.engine.settling import doubtful_margin
 from shiftlens.engine.shared.dedup import CanvasEvaluator
@@ -32,7 +32,7 @@ from shiftlens.models.wrapping import Model
 from shiftlens.naming import unknown_name
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.tasks.classification import CLASSIFICATION
-from shiftlens.tasks.task import State, Task, can_settle
+from shiftlens.tasks.task import Task, can_settle
 
 WORTH_CUTTING = 20.0
 """Seconds of sweep above which sharing computation is worth the look for where to cut the net."""
@@ -88,6 +88,7 @@ def make_plan(
     batch_size: int | None = None,
     n_groups: int = 1,
     task: Task = CLASSIFICATION,
+    told: Callable[[float], None] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Plan:
     """Choose how a sweep is computed.
@@ -115,6 +116,8 @@ def make_plan(
         1 + the number of controls.
     task
         What will be measured; without margins (`can_settle`), `auto` takes no bfloat16.
+    told
+        Told how many evaluations a second the plan reached, where that was measured.
     clock
         Seconds from any moment on.
 
@@ -135,7 +138,7 @@ def make_plan(
         check = Check(model, images, grid, fill, dtype=dtype, device=target, batch_size=batch_size, clock=clock)
     search = tuning.Search(model, images, grid, fill, n_evaluations, dtype, batch_size, check, budget)
     if target.type != "cpu" and engine != "dedup":
-        plan = device_plan.choose(search)
+        best = device_plan.choose(search)
     else:
         direct = best = tuning.choose(search)
         # Looking for the best cut takes as long as some images do.
@@ -144,7 +147,9 @@ def make_plan(
             best = with_cut(search, direct, required=engine == "dedup")
         if engine != "dedup":
             best = tuning.compiled(search, best, direct)
-        plan = best[1]
+    plan = best[1]
+    if told is not None and 0 < best[0] < math.inf:
+        told(best[0])
     plan = replace(plan, cut_short=budget.cut_short)
     # Who asks for bfloat16 by name gets that and nothing else.
     if dtype == "auto" and plan.dtype == "bfloat16":
@@ -194,9 +199,9 @@ class ByControl(WindowEvaluator):
     def _for(self, chunk: Chunk) -> WindowEvaluator:
         return self._make_canvas() if chunk.control == "canvas" else self._path
 
-    def state(self, chunk: Chunk) -> State:
+    def prepared(self, chunk: Chunk) -> Chunk:
         """See `WindowEvaluator`."""
-        return self._for(chunk).state(chunk)
+        return self._for(chunk).prepared(chunk)
 
     def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
         """See `WindowEvaluator`."""
@@ -218,17 +223,3 @@ def prepare(
     check_machine(plan)
     evaluator = Rechecked(evaluator_for(model, plan, grid, fill, tick), model, plan, fill)
     return ByControl(evaluator, lambda: CanvasEvaluator(model, plan, grid, fill, tick))
-
-
-def evaluate_chunk(
-    model: Model,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.int64],
-    grid: ShiftGrid,
-    fill: Fill,
-    plan: Plan,
-    control: str | None = None,
-    task: Task = CLASSIFICATION,
-) -> ChunkResult:
-    """Every image under every shift: a pure function of its arguments (see `WindowEvaluator`)."""
-    return prepare(model, plan, grid, fill)(images, labels, control, task)

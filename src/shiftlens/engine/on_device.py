@@ -13,26 +13,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shiftlens.devices import number_format, resolve_device
 from shiftlens.engine.direct import prepare_module
 from shiftlens.engine.fusing import can_fuse, fuse_relu
-from shiftlens.engine.outcomes import Chunk, Outcomes, Places, checked_rows, each_of, tensors_of
+from shiftlens.engine.outcomes import Chunk, Outcomes, Places, each_of, rows_of, tensors_of
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.window_evaluator import EnginePath, Mask, finite, in_view, refuse_not_finite
 from shiftlens.errors import ModelOutputError
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid, canvas
-from shiftlens.tasks.task import Task
+from shiftlens.tasks.task import row_types
 
 logger = logging.getLogger(__name__)
 
@@ -95,21 +94,21 @@ class DeviceEvaluator(EnginePath):
 
     def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
         """See `WindowEvaluator`."""
-        flights = self._launched(chunk, wanted)
+        launched = self._launched(chunk, wanted)
 
         def finish() -> Outcomes:
             found = chunk.room(self.grid.n_shifts)
-            for flight in flights:
-                good, outcomes = flight.landed(chunk.task)
-                refuse_not_finite(good, flight.places[0])
-                found.put(flight.places, outcomes)
+            for (image, shift), fetched in launched:
+                rows = fetched()
+                refuse_not_finite(rows.pop(FINITE), image)
+                found.put((image, shift), rows)
             if self._tick is not None:
                 self._tick(wanted.size)
             return found
 
         return finish
 
-    def _launched(self, chunk: Chunk, wanted: Mask) -> list[_Flight]:
+    def _launched(self, chunk: Chunk, wanted: Mask) -> list[tuple[Places, Callable[[], Outcomes]]]:
         """All wanted windows on their way, a few images at a time where their canvases would not fit."""
         shapes = [tuple(values.shape[1:]) for values in tensors_of(chunk.state)]
         key = (chunk.images.shape[1:], chunk.control == "occlusion", id(chunk.task), *shapes)
@@ -143,22 +142,6 @@ class DeviceEvaluator(EnginePath):
         return self.expected_scores(self._net, self.as_input(batch))
 
 
-@dataclass(frozen=True)
-class _Flight:
-    """Windows whose outcomes are on their way to the host; places in the chunk and in the grid."""
-
-    places: Places
-    rows: dict[str, Tensor]
-    arrived: torch.cuda.Event | None
-
-    def landed(self, task: Task) -> tuple[NDArray[np.bool_], Outcomes]:
-        """Wait for them: which of the windows had finite scores, and the outcomes."""
-        if self.arrived is not None:
-            self.arrived.synchronize()
-        rows = {name: values.numpy() for name, values in self.rows.items()}
-        return rows.pop(FINITE), Outcomes(task, rows)
-
-
 class _Track:
     """Buffers of fixed shape for images of one size, and the batch that runs over them again and again."""
 
@@ -180,13 +163,12 @@ class _Track:
         self._at = torch.zeros(1, **whole)
         self._lane = torch.arange(self._size, **whole)
         self._found = {FINITE: torch.zeros(room, dtype=torch.bool, device=device)}
-        self._sums = {each.name for each in self._task.variables if each.is_accumulator}
-        for name, values in chunk.room(0).items():
+        self._shapes, self._sums = chunk.row_shapes(), chunk.room(0).sums
+        for name, kind in row_types(self._task).items():
             # Numbers of a float64 net are rounded on the host.
-            exact = dtype == torch.float64 and values.dtype == np.float32
-            shape = values.shape if name in self._sums else (room, *values.shape[2:])
-            kind = torch.float64 if exact else getattr(torch, values.dtype.name)
-            self._found[name] = torch.zeros(shape, dtype=kind, device=device)
+            kept = dtype if dtype == torch.float64 and kind == np.float32 else getattr(torch, kind.name)
+            shape = self._shapes[name] if name in self._sums else (room, *self._shapes[name])
+            self._found[name] = torch.zeros(shape, dtype=kept, device=device)
         if self._occluded:
             self._stays = tuple(
                 torch.from_numpy(in_view(shifts, size)).to(device)
@@ -200,8 +182,11 @@ class _Track:
         self._graph: torch.cuda.CUDAGraph | None = None
         self._fresh = True
 
-    def launch(self, first: int, chunk: Chunk, wanted: Mask) -> _Flight:
-        """Start on the wanted windows [image, shift] of images that are `first` and following of the whole chunk."""
+    def launch(self, first: int, chunk: Chunk, wanted: Mask) -> tuple[Places, Callable[[], Outcomes]]:
+        """Start on the wanted windows [image, shift] of images that are `first` and following of the whole chunk.
+
+        Returns their places in that, and what waits for their rows.
+        """
         image, shift = np.nonzero(wanted)
         for name in self._sums:
             self._found[name].zero_()
@@ -221,7 +206,7 @@ class _Track:
             except ModelOutputError as error:
                 places = error.positions or tuple(range(first, first + len(chunk)))
                 raise ModelOutputError(str(error), places) from error
-        return _Flight((image + first, shift), *self._fetched(len(image)))
+        return (image + first, shift), self._fetched(len(image))
 
     def _run(self, n_windows: int) -> None:
         n_batches, n_last = divmod(n_windows, self._size)
@@ -273,8 +258,9 @@ class _Track:
         image, shift = window // self._n_shifts, window % self._n_shifts
         scores = self._owner.scores(self._gathered(image, shift))
         moved = None if self._moved is None else self._moved[shift]
-        rows = self._task.outcome(scores, moved, each_of(self._state, lambda values: values[image]))
-        for name, values in (FINITE, finite(scores)), *checked_rows(self._task, rows).items():
+        state = each_of(self._state, lambda values: values[image])
+        rows = rows_of(self._task, self._shapes, scores, state, moved)
+        for name, values in (FINITE, finite(scores)), *rows.items():
             room = self._found[name]
             if name in self._sums:
                 room += values.to(room.dtype)
@@ -299,17 +285,23 @@ class _Track:
             what = what.contiguous().pin_memory()
         room[: len(what)].copy_(what, non_blocking=True)
 
-    def _fetched(self, n: int) -> tuple[dict[str, Tensor], torch.cuda.Event | None]:
-        """The first `n` outcomes and the sums, copied to the host without waiting, and what says when they are there.
+    def _fetched(self, n: int) -> Callable[[], Outcomes]:
+        """Copy the first `n` rows and the sums to the host without waiting; the returned function waits for them.
 
         On the stream that computes: half a megabyte a chunk takes it a thirtieth of a millisecond.
         """
-        rows = {name: room if name in self._sums else room[:n] for name, room in self._found.items()}
-        if not self._at.is_cuda:
-            return {name: values.to("cpu", copy=True) for name, values in rows.items()}, None
-        fetched = {name: torch.empty(v.shape, dtype=v.dtype, pin_memory=True) for name, v in rows.items()}
-        for name, values in rows.items():
-            fetched[name].copy_(values, non_blocking=True)
-        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]  # torch says no types here
-        arrived.record()
-        return fetched, arrived
+        on_gpu = self._at.is_cuda
+        host = {}
+        for name, values in self._found.items():
+            rows = values if name in self._sums else values[:n]
+            host[name] = torch.empty(rows.shape, dtype=rows.dtype, pin_memory=on_gpu).copy_(rows, non_blocking=True)
+        arrived = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]  # torch says no types here
+        if arrived is not None:
+            arrived.record()
+
+        def wait() -> Outcomes:
+            if arrived is not None:
+                arrived.synchronize()
+            return Outcomes(self._task, {name: values.numpy() for name, values in host.items()})
+
+        return wait

@@ -14,7 +14,7 @@ from torch import Tensor
 from shiftlens.engine.plan import ChunkResult
 from shiftlens.errors import ModelOutputError
 from shiftlens.tasks.classification import CLASSIFICATION
-from shiftlens.tasks.task import MARGIN, OBJECT, State, Task, Variable, row_types
+from shiftlens.tasks.task import MARGIN, OBJECT, State, Task, row_types
 
 Places = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Windows by image and shift."""
@@ -24,15 +24,17 @@ Places = tuple[NDArray[np.int64], NDArray[np.int64]]
 class Chunk:
     """Images [n, c, h, w] that are evaluated under every shift.
 
-    `targets` [n] are what the task measures against, `control` is how the images are changed beforehand, `state` is
-    what the task has prepared for each image (`WindowEvaluator.prepared`).
+    `targets` [n] are what the task measures against, `control` is how the images are changed beforehand. Of a prepared
+    chunk (`WindowEvaluator.prepared`), `state` is what the task has prepared for each image, and there is room for
+    `most_objects` an image.
     """
 
     images: NDArray[np.uint8]
-    targets: NDArray[np.int64]
+    targets: NDArray[Any]
     control: str | None = None
     task: Task = CLASSIFICATION
     state: State = None
+    most_objects: int = 0
 
     def __len__(self) -> int:
         return len(self.images)
@@ -42,21 +44,20 @@ class Chunk:
         state = each_of(self.state, lambda values: values[images])
         return replace(self, images=self.images[images], targets=self.targets[images], state=state)
 
-    def row_shape(self, variable: Variable) -> tuple[int, ...]:
-        """Shape of one row: nothing for a window, most objects of an image, or the axes of an accumulator."""
-        if variable.dims == OBJECT:
-            return (int(self.task.n_objects(self.targets).max(initial=0)),)
+    def row_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each row: nothing for a window, most objects of an image, or the axes of an accumulator."""
         sizes = dict(zip(("y", "x"), self.images.shape[2:], strict=True))
-        return tuple(sizes[axis] for axis in variable.dims) if variable.is_accumulator else ()
+        shapes: dict[str, tuple[int, ...]] = {}
+        for each in self.task.variables:
+            axes = tuple(sizes[axis] for axis in each.dims) if each.is_accumulator else ()
+            shapes[each.name] = (self.most_objects,) if each.dims == OBJECT else axes
+        return shapes | ({MARGIN: ()} if self.task.has_margin else {})
 
     def room(self, n_shifts: int) -> Outcomes:
         """Room for the windows [image, shift]."""
-        types, room = row_types(self.task), Outcomes(self.task)
-        for each in self.task.variables:
-            before = () if each.is_accumulator else (len(self), n_shifts)
-            room[each.name] = np.zeros((*before, *self.row_shape(each)), types[each.name])
-        if self.task.has_margin:
-            room[MARGIN] = np.zeros((len(self), n_shifts), types[MARGIN])
+        room, shapes = Outcomes(self.task), self.row_shapes()
+        for name, dtype in row_types(self.task).items():
+            room[name] = np.zeros(shapes[name] if name in room.sums else (len(self), n_shifts, *shapes[name]), dtype)
         return room
 
 
@@ -66,26 +67,26 @@ class Outcomes(dict[str, NDArray[Any]]):
     def __init__(self, task: Task, rows: Mapping[str, NDArray[Any]] | None = None) -> None:
         super().__init__(rows or {})
         self.task = task
-        self._sums = {each.name for each in task.variables if each.is_accumulator}
+        self.sums = {each.name for each in task.variables if each.is_accumulator}
 
     @staticmethod
-    def of(outputs: Tensor, state: State, task: Task = CLASSIFICATION, shifts: Tensor | None = None) -> Outcomes:
+    def of(chunk: Chunk, outputs: Tensor, state: State, shifts: Tensor | None = None) -> Outcomes:
         """Rows [n] of outputs [n, ...], the state of each window [n] and its shift."""
-        types, rows = row_types(task), checked_rows(task, task.outcome(outputs, shifts, state))
+        rows, types = rows_of(chunk.task, chunk.row_shapes(), outputs, state, shifts), row_types(chunk.task)
         host = {name: rows[name].to(getattr(torch, dtype.name)).cpu().numpy() for name, dtype in types.items()}
-        return Outcomes(task, host)
+        return Outcomes(chunk.task, host)
 
     @staticmethod
     def joined(parts: Sequence[Outcomes]) -> Outcomes:
         """Parts [n] one after the other."""
         first = parts[0]
-        join = {name: np.sum if name in first._sums else np.concatenate for name in first}
+        join = {name: np.sum if name in first.sums else np.concatenate for name in first}
         return Outcomes(first.task, {name: join[name]([part[name] for part in parts], axis=0) for name in first})
 
     @property
     def windows(self) -> dict[str, NDArray[Any]]:
         """The rows without the accumulators."""
-        return {name: values for name, values in self.items() if name not in self._sums}
+        return {name: values for name, values in self.items() if name not in self.sums}
 
     def chosen(self, places: Places | NDArray[np.int64]) -> Outcomes:
         """Those at some places, without accumulators."""
@@ -94,7 +95,7 @@ class Outcomes(dict[str, NDArray[Any]]):
     def put(self, places: Places, part: Outcomes) -> None:
         """Write a part where it belongs, and add its sums."""
         for name, values in part.items():
-            if name in self._sums:
+            if name in self.sums:
                 self[name] += values
             else:
                 self[name][places] = values
@@ -110,11 +111,16 @@ class Outcomes(dict[str, NDArray[Any]]):
         return result
 
 
-def checked_rows(task: Task, rows: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """The rows that a task has made, if they are those that it declares."""
-    expected = row_types(task)
-    if rows.keys() != expected.keys():
-        raise ModelOutputError(f"expected rows {', '.join(expected)} of task {task.name}, got {', '.join(rows)}")
+def rows_of(
+    task: Task, shapes: Mapping[str, tuple[int, ...]], outputs: Tensor, state: State, shifts: Tensor | None
+) -> Mapping[str, Tensor]:
+    """The rows that a task makes, if they are those that it declares."""
+    rows = task.outcome(outputs, shifts, state)
+    sums = {each.name for each in task.variables if each.is_accumulator}
+    expected = {name: shape if name in sums else (len(outputs), *shape) for name, shape in shapes.items()}
+    found = {name: tuple(values.shape) for name, values in rows.items()}
+    if found != expected:
+        raise ModelOutputError(f"expected rows {expected} of task {task.name}, got {found}")
     return rows
 
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shiftlens.engine.budget import Budget
-from shiftlens.engine.checking import spread_shifts
 from shiftlens.engine.direct import DirectEvaluator
 from shiftlens.engine.outcomes import Chunk
 from shiftlens.engine.plan import Plan
+from shiftlens.engine.trial_windows import spread_shifts
 from shiftlens.engine.window_evaluator import WindowEvaluator
 from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from shiftlens.devices import has_bfloat16
 from shiftlens.engine.budget import SHARE, Budget
-from shiftlens.engine.checking import Check, most_windows
+from shiftlens.engine.checking import Check
 from shiftlens.engine.direct import prepare_nets
 from shiftlens.engine.plan import Plan
+from shiftlens.engine.trial_windows import most_windows
 from shiftlens.engine.window_evaluator import raw_scores
 from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.models.wrapping import Model

@@ -22,7 +22,7 @@ from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.tasks.classification import CLASSIFICATION
-from shiftlens.tasks.task import State, Task
+from shiftlens.tasks.task import Task, has_objects, objects_of
 
 Mask = NDArray[np.bool_]
 """Windows [image, shift] of a chunk."""
@@ -43,8 +43,8 @@ class WindowEvaluator(ABC):
     controls: tuple[str | None, ...] = (None, "occlusion", "flip")
 
     @abstractmethod
-    def state(self, chunk: Chunk) -> State:
-        """What the task prepares for each image, from the outputs on the unshifted images where it needs them."""
+    def prepared(self, chunk: Chunk) -> Chunk:
+        """The chunk with what its task prepares for each image, from the outputs on the unshifted images or without."""
 
     @abstractmethod
     def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
@@ -52,10 +52,6 @@ class WindowEvaluator(ABC):
 
         The returned function waits for the outcomes [image, shift]; those of windows that are not wanted mean nothing.
         """
-
-    def prepared(self, chunk: Chunk) -> Chunk:
-        """The chunk with its state."""
-        return replace(chunk, state=self.state(chunk))
 
     def begin_chunk(self, chunk: Chunk) -> Callable[[], ChunkResult]:
         """Start on all windows of a chunk; the returned function waits for the result."""
@@ -68,18 +64,18 @@ class WindowEvaluator(ABC):
     def __call__(
         self,
         images: NDArray[np.uint8],
-        labels: NDArray[np.int64],
+        targets: NDArray[Any],
         control: str | None = None,
         task: Task = CLASSIFICATION,
     ) -> ChunkResult:
-        """Evaluate images [n, c, h, w] with labels [n] under every shift of the grid.
+        """Evaluate images [n, c, h, w] with targets [n, ...] under every shift of the grid.
 
         Raises
         ------
         ModelOutputError
             The model raised or gave non-finite scores; `.positions` are the images' places in the chunk.
         """
-        return self.begin_chunk(Chunk(images, labels, control, task))()
+        return self.begin_chunk(Chunk(images, targets, control, task))()
 
     def outcomes(self, chunk: Chunk, outputs: Tensor, places: Places) -> Outcomes:
         """Rows of the outputs [window, ...] of the windows at some places (image, shift) of a chunk."""
@@ -88,7 +84,7 @@ class WindowEvaluator(ABC):
         shifts = None
         if chunk.task.needs_shifts:
             shifts = torch.from_numpy(self.moved(chunk)[places[1]]).to(outputs.device)
-        return Outcomes.of(outputs, state, chunk.task, shifts)
+        return Outcomes.of(chunk, outputs, state, shifts)
 
     def moved(self, chunk: Chunk) -> NDArray[np.int64]:
         """How far the content of the window of each shift is moved [shift, (dx, dy)]."""
@@ -97,14 +93,14 @@ class WindowEvaluator(ABC):
 
 
 class Pass(WindowEvaluator):
-    """Wrapped around another evaluator, which prepares the state."""
+    """Wrapped around another evaluator, which prepares its chunks."""
 
     def __init__(self, inside: WindowEvaluator) -> None:
         self._inside, self.grid = inside, inside.grid
 
-    def state(self, chunk: Chunk) -> State:
+    def prepared(self, chunk: Chunk) -> Chunk:
         """See `WindowEvaluator`."""
-        return self._inside.state(chunk)
+        return self._inside.prepared(chunk)
 
 
 class EnginePath(WindowEvaluator):
@@ -133,13 +129,17 @@ class EnginePath(WindowEvaluator):
     def alone(self, window: Tensor) -> Float[Tensor, "1 k"]:
         """Scores of one normalised window [1, c, h, w] by itself."""
 
-    def state(self, chunk: Chunk) -> State:
-        """See `WindowEvaluator`; without a reference, on the host."""
-        targets = torch.from_numpy(np.array(chunk.targets, dtype=np.int64))
-        if not chunk.task.needs_reference:
-            return chunk.task.prepare(None, targets)
+    def prepared(self, chunk: Chunk) -> Chunk:
+        """See `WindowEvaluator`; without a reference, the state stays on the host."""
+        task, targets = chunk.task, torch.from_numpy(np.array(chunk.targets))
+        if chunk.control == "flip":
+            targets = task.mirrored(targets)
+        most = int(objects_of(task, chunk.targets).max()) if has_objects(task) else 0
+        if not task.needs_reference:
+            return replace(chunk, state=task.prepare(None, targets), most_objects=most)
         with torch.no_grad():
-            return chunk.task.prepare(self.reference(chunk), targets.to(self.device))
+            state = task.prepare(self.reference(chunk), targets.to(self.device))
+        return replace(chunk, state=state, most_objects=most)
 
     def reference(self, chunk: Chunk) -> Tensor:
         """The outputs on the unshifted images, each by itself."""

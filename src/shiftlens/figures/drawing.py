@@ -80,6 +80,21 @@ def range_of(limits: tuple[float, float]) -> str:
     return f"range ±{high:.3g}" if low == -high else f"range {low:.3g} to {high:.3g}"
 
 
+def colour_bar(
+    figure: Figure, drawn: AxesImage, axes: Any, unit: str, limits: tuple[float, float], text: str = "", **how: Any
+) -> None:
+    """A colour bar with its unit, its range and what else there is to say."""
+    what = f"{unit}, {range_of(limits)}{'; ' if text else ''}{text}"
+    figure.colorbar(drawn, ax=axes, **how).set_label(what, parse_math=False)
+
+
+def metric_bar(
+    figure: Figure, drawn: AxesImage, axes: Any, metric: Variable, limits: tuple[float, float], **how: Any
+) -> None:
+    """The colour bar of a metric's maps."""
+    colour_bar(figure, drawn, axes, label_of(metric), limits, **how)
+
+
 def extent(shifts: Shifts) -> tuple[float, float, float, float]:
     """Left, right, bottom, top of the matrix in px: dx to the right, dy downwards, as the picture moves."""
     dys, dxs = shifts

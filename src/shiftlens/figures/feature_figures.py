@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shiftlens.figures.drawing import COLOURS, check_format, new_figure, save, scale_of, suptitle
 from shiftlens.figures.gallery import Pictures
@@ -146,13 +147,14 @@ def _scores(scores: Scores, of: str) -> str:
 def overview(run: FeatureRun) -> Figure:
     """Mean over channels of every layer: of the one picture above, of the average over pictures (if any) below."""
     layers = picked(run, MOST_COLUMNS)
-    rows = [(run.shown, [np.asarray(layer.maps, np.float64).mean(0) for layer in layers])]
-    averages = [layer.average for layer in layers]
-    if all(average is not None for average in averages):
-        rows.append((f"average of {run.n_images:,} images", [a.mean.mean(0) for a in averages if a is not None]))
-        if all(a is not None and a.rolled is not None for a in averages):
-            rolled = [a.rolled.mean(0) for a in averages if a is not None and a.rolled is not None]
-            rows.append((run.averaged, rolled))
+    stacks: list[tuple[str, list[NDArray[Any]]]] = [(run.shown, [layer.maps for layer in layers])]
+    averages = [layer.average for layer in layers if layer.average is not None]
+    if averages:
+        stacks.append((f"average of {run.n_images:,} images", [average.mean for average in averages]))
+    rolled = [average.rolled for average in averages if average.rolled is not None]
+    if rolled:
+        stacks.append((run.averaged, rolled))
+    rows = [(name, [np.asarray(maps, np.float64).mean(0) for maps in of_layers]) for name, of_layers in stacks]
     figure = new_figure(1.25 * len(layers) + 0.8, 1.55 * len(rows) + 1.0)
     grid = figure.subplots(len(rows), len(layers), squeeze=False)
     for r, (row, maps) in enumerate(rows):
@@ -166,7 +168,7 @@ def overview(run: FeatureRun) -> Figure:
                 name = f"{_short(layer.name)}\n{values.shape[0]}x{values.shape[1]}"
                 axes.set_title(name, fontsize=7, parse_math=False)
             axes.set_xlabel(range_text(0.0 if constant else 100 * spread / top), fontsize=7)
-        grid[r][0].set_ylabel(row, fontsize=8)
+        grid[r][0].set_ylabel(row, fontsize=8, parse_math=False)
     kept = "" if len(layers) == len(run.layers) else f" ({len(layers)} of {len(run.layers)} layers)"
     about = "mean over channels, each map on its own scale; range is a share of its largest value"
     suptitle(figure, f"{run.model}: {about}{kept}", 10)
@@ -191,7 +193,7 @@ def depth(run: FeatureRun) -> Figure:
         _line(top, x, noise, "expected by chance", ":", "0.5")
     top.set_yscale("log")
     top.set_ylabel("artefact energy\n(1e-8 stands for constant)")
-    top.legend(fontsize=8, frameon=False)
+    _legend(top)
     _line(middle, x, [_number(s.reach_pixels) for s in scores], "from a border", "o-", "C0")
     middle.axhline(min(run.size) / 2, color="0.6", linestyle="--", linewidth=1)
     middle.set_ylabel("border reach (px)\n- - half the image")
@@ -201,7 +203,7 @@ def depth(run: FeatureRun) -> Figure:
     _line(bottom, x, [_number(s.contrast_ud) for s in of_average or scores], f"up/down, {down}", "^-", "C3")
     bottom.set_ylim(-0.03, 1.03)
     bottom.set_ylabel("odd share\nof the variation")
-    bottom.legend(fontsize=8, frameon=False)
+    _legend(bottom)
     step = max(1, len(names) // 40)
     bottom.set_xticks(x[::step], names[::step], rotation=90, fontsize=7)
     suptitle(figure, f"{run.model}: artefacts over depth", 11)
@@ -210,6 +212,11 @@ def depth(run: FeatureRun) -> Figure:
 
 def _number(value: float | Skipped) -> float:
     return float("nan") if isinstance(value, Skipped) else float(value)
+
+
+def _legend(axes: Axes) -> None:
+    for text in axes.legend(fontsize=8, frameon=False).get_texts():
+        text.set_parse_math(False)  # an image's name may come from anybody
 
 
 def _line(axes: Axes, x: FloatArray, y: list[float], label: str, style: str, colour: str) -> None:

@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shiftlens.analysis.arrays import IntArray, SweepArrays, Values, image_slices, matched_rows
-from shiftlens.analysis.differences import Differences
+from shiftlens.analysis.arrays import IntArray, SweepArrays, Values, matched_rows
+from shiftlens.analysis.differences import sums_of
 from shiftlens.figures.drawing import (
     balanced,
+    colour_bar,
     colours_of,
     diverging,
     heat_map,
-    label_of,
     least_of,
     limits_of,
+    metric_bar,
     mirrored,
     name_axes,
     name_panels,
     new_figure,
     panels,
-    range_of,
     short,
     suptitle,
 )
@@ -51,11 +51,7 @@ def about(sweep: Sweep | SweepArrays, n: int | None = None) -> str:
 
 def shown_mean(values: Values, rows: IntArray | None = None) -> FloatArray:
     """Mean (dy, dx) over some images, or all: shares in per cent."""
-    rows = np.arange(values.sweep.n_images) if rows is None else rows
-    sums = Differences(values.metric, len(rows), values.n_cells)
-    for s in image_slices(len(rows), values.n_cells):
-        sums.add(s, values.rows(rows[s]))
-    return values.metric.factor * sums.mean.reshape(values.sweep.shape)
+    return values.metric.factor * sums_of(values, rows).mean.reshape(values.sweep.shape)
 
 
 @default_style()
@@ -74,7 +70,7 @@ def metric_matrix(sweep: Sweep | SweepArrays, metric: Variable | None = None) ->
     drawn = heat_map(axes, values, shifts, limits, colours_of(metric))
     name_axes(axes)
     axes.set_title(f"{capital(metric)} under every shift\n{about(sweep)}", parse_math=False)
-    figure.colorbar(drawn, ax=axes).set_label(f"{label_of(metric)}, {range_of(limits)}", parse_math=False)
+    metric_bar(figure, drawn, axes, metric, limits)
     return figure
 
 
@@ -112,10 +108,9 @@ def control_matrices(values: Values, name: str) -> Figure:
     for axes, text in zip(every, ("Shifted", control_title, difference_title), strict=True):
         axes.set_title(text, fontsize=11)
     name_panels(every, 3)
-    bar = figure.colorbar(shared, ax=[left, middle], shrink=0.82)
-    bar.set_label(f"{label_of(metric)}, {range_of(both)}", parse_math=False)
-    bar = figure.colorbar(drawn, ax=right, shrink=0.82)
-    bar.set_label(f"shifted minus control ({metric.difference_unit}), {range_of(limits)}", parse_math=False)
+    metric_bar(figure, shared, [left, middle], metric, both, shrink=0.82)
+    unit = f"shifted minus control ({metric.difference_unit})"
+    colour_bar(figure, drawn, right, unit, limits, "red: better", shrink=0.82)
     suptitle(figure, f"Control: {name}. {about(sweep, len(rows))}")
     return figure
 
@@ -143,9 +138,8 @@ def side_matrices(values: Values) -> Figure:
         heat_map(axes, difference, sweep.shifts, limits, diverging(metric))
         axes.set_title(text, fontsize=11, parse_math=False)
     name_panels(every, len(every))
-    bar = figure.colorbar(every[0].images[0], ax=every, shrink=0.85)
-    better = "red: better here than at the mirrored shift"
-    bar.set_label(f"{metric.difference_unit}, {range_of(limits)}; {better}", parse_math=False)
+    text = "red: better here than at the mirrored shift"
+    colour_bar(figure, every[0].images[0], every, metric.difference_unit, limits, text, shrink=0.85)
     suptitle(figure, f"Is it the same on both sides? {about(sweep)}")
     return figure
 
@@ -168,7 +162,6 @@ def class_matrices(values: Values) -> Figure:
     left_out = int(np.count_nonzero(counts)) - len(present)
     more = f"; {left_out} classes with fewer images are left out" if left_out else ""
     shrink = min(1.0, 0.75 + 0.1 * -(-len(present) // n_columns))
-    bar = figure.colorbar(every[0].images[0], ax=figure.axes, shrink=shrink)
-    bar.set_label(f"{label_of(metric)}, {range_of(limits)}", parse_math=False)
+    metric_bar(figure, every[0].images[0], figure.axes, metric, limits, shrink=shrink)
     suptitle(figure, f"{capital(metric)} by class (number of images){more}\n{about(sweep)}", 11)
     return figure

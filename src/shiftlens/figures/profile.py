@@ -59,13 +59,7 @@ def rings(sweep: SweepArrays) -> list[BoolArray]:
 
 
 def profile(values: Values) -> Profile:
-    """Return the mean of a metric over every ring, shares in per cent.
-
-    Parameters
-    ----------
-    values
-        Of a sweep.
-    """
+    """Return the mean of a metric over every ring, shares in per cent."""
     sweep, metric = values.sweep, values.metric
     found = rings(sweep)
     per_image = metric.factor * np.stack([values.per_image(ring) for ring in found], axis=1)

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from shiftlens.errors import InputError
-from shiftlens.graph import Graph, OpKey, Site
+from shiftlens.graph import OpKey, Site
 from shiftlens.graph.flow import tensors_in
 from shiftlens.graph.watching import Watch
 from shiftlens.models.probing import evaluating
@@ -96,24 +96,9 @@ class _Recorder(Watch):
 def capture(module: nn.Module, sites: Iterable[Site], visit: Visit, *, after: bool = True) -> Iterator[None]:
     """Show a visitor the maps of some sites, in every forward pass inside a `with`.
 
-    Hooks are off again afterwards, also after an exception; the net computes what it always does.
-
-    Parameters
-    ----------
-    module
-        The net that the sites were traced in.
-    sites
-        From `Graph`.
-    visit
-        Called with each site and its map, in call order.
-    after
-        Whether maps are shown after the site's activation (or normalisation, where no activation follows directly), or
-        as the layer itself gives them.
-
-    Raises
-    ------
-    InputError
-        A site that the last forward pass did not come by: the net decides its way by its numbers.
+    Hooks are off again afterwards, also after an exception; the net computes what it always does. Maps are shown in
+    call order, `after` the site's activation (or normalisation, where no activation follows directly), or as the layer
+    itself gives them. `InputError` names a site that the last forward pass did not come by.
     """
     wanted: dict[OpKey, list[Site]] = {}
     layouts: dict[OpKey, bool] = {}
@@ -130,26 +115,9 @@ def capture(module: nn.Module, sites: Iterable[Site], visit: Visit, *, after: bo
 
 
 def maps_of(
-    module: nn.Module, graph: Graph, x: Float[Tensor, "n c h w"], *, after: bool = True
+    module: nn.Module, sites: Iterable[Site], x: Float[Tensor, "n c h w"], *, after: bool = True
 ) -> dict[str, Float[Tensor, "n c h w"]]:
-    """Copies of every site's map for some pictures, by site name, in call order.
-
-    Parameters
-    ----------
-    module
-        The net, run in evaluation mode and without gradients.
-    graph
-        Its sites.
-    x
-        The net's input: normalised pictures.
-    after
-        See `capture`.
-
-    Raises
-    ------
-    InputError
-        An empty batch.
-    """
+    """Copies of the sites' maps for some normalised pictures, by site name, in the order of `sites`; see `capture`."""
     if len(x) == 0:
         raise InputError("expected at least one picture, got an empty batch")
     found: dict[str, Tensor] = {}
@@ -157,6 +125,7 @@ def maps_of(
     def keep(site: Site, made: Tensor) -> None:
         found[site.name] = made.clone()
 
-    with torch.no_grad(), evaluating(module), capture(module, graph, keep, after=after):
+    sites = tuple(sites)
+    with torch.no_grad(), evaluating(module), capture(module, sites, keep, after=after):
         module(x)
-    return {site.name: found[site.name] for site in graph if site.name in found}
+    return {site.name: found[site.name] for site in sites if site.name in found}

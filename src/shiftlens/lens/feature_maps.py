@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -16,19 +15,22 @@ from torch import Tensor, nn
 from shiftlens.arithmetic import Unseen, graph_of, net_of, plan
 from shiftlens.data.images import ImageSet, as_images
 from shiftlens.data.preprocessing import Preprocessing
+from shiftlens.data.surveying import Progress
 from shiftlens.devices import input_dtype, resolve_device, roomy_heap
 from shiftlens.errors import InputError
 from shiftlens.graph import Graph, Site
-from shiftlens.lens.capture import capture
+from shiftlens.lens.capture import capture, maps_of
 from shiftlens.lens.feature_run import Average, FeatureRun, LayerMaps
 from shiftlens.lens.feature_store import check_target, save_features
-from shiftlens.lens.inputs import Shown, batches, shown
+from shiftlens.lens.inputs import EMPTY, batches, shown
 from shiftlens.lens.map_scores import LEAVES, scores_of_average, scores_of_picture
 from shiftlens.lens.moments import Moments
 from shiftlens.lens.repadding import Repadded
 from shiftlens.models.loading import Model, as_model
 from shiftlens.models.matching import held_out, on_input_grid
 from shiftlens.models.probing import evaluating
+from shiftlens.models.zoo import declared_size
+from shiftlens.progress_bar import shows_progress
 from shiftlens.sweeps.header import software_versions
 
 MAX_PIXELS = 2**17
@@ -38,10 +40,9 @@ _MAPS = ("conv", "transposed conv", "max pool", "average pool", "lp pool", "adap
 
 Control = Literal["rolled", "flipped"]
 CONTROLS: tuple[Control, ...] = ("rolled", "flipped")
-Progress = Callable[[int, int], None]
-Maps = dict[int, NDArray[np.float32]]
 
 
+@shows_progress("looking", "images")
 def features(
     model: Model | nn.Module | str | Path,
     picture: str | Path = "zeros",
@@ -68,7 +69,8 @@ def features(
     Parameters
     ----------
     model
-        A `Model` or a spec; or a net (then with `size`, and taken to want normalised images).
+        A `Model` or a spec; or a net (with `size`, unless it declares one as timm's do; taken to want normalised
+        images).
     picture
         `zeros` (0 after normalisation, what the fill `mean` gives), `black`, `noise`, or an image file.
     average
@@ -120,24 +122,27 @@ def features(
         check_target(out)  # before any work is done
     average = None if average is None else as_images(average)
     if isinstance(model, nn.Module):  # any net: it need not be a classifier, as `wrap` asks
-        wanted = Model(model, Preprocessing(size=size), type(model).__name__)
+        wanted = Model(model, Preprocessing(size=size or declared_size(model)), type(model).__name__)
     else:
         wanted = as_model(model, average, device=device)
     module, asked, target = net_of(wanted), _controls(controls), resolve_device(device)
     if average is not None:
         average = held_out(wanted, average)
         average, size = on_input_grid(_sized(wanted, size), average)
-    seen = shown(_sized(wanted, size), picture, seed)
+    x, is_empty = shown(_sized(wanted, size), str(picture), seed), str(picture) in EMPTY
     with Unseen(module) as unseen:
-        graph = graph_of(wanted, (int(seen.x.shape[2]), int(seen.x.shape[3])))
+        graph = graph_of(wanted, (int(x.shape[2]), int(x.shape[3])))
     sites = _chosen(graph, layers)
     module.to(target)
-    maps, references = _maps_of_one(module, sites, seen, target, after)
+    x = x.to(target, input_dtype(module))
+    maps = _maps_of_one(module, sites, x, after)
+    with Repadded(module, "circular"):
+        references = _maps_of_one(module, sites, x, after)
     tolerance = max(LEAVES, 16 * torch.finfo(input_dtype(module)).eps)
-    found = []
+    found, jumps = [], _pixels_a_cell(graph)
     for site in sites:
-        values, jump = maps[site.index], _pixels_a_cell(graph, site)
-        scores = scores_of_picture(values, references[site.index], jump, is_empty=seen.is_empty, tolerance=tolerance)
+        values, jump = maps[site.name], jumps[site.index]
+        scores = scores_of_picture(values, references[site.name], jump, is_empty=is_empty, tolerance=tolerance)
         found.append(LayerMaps(site.path, site.call, site.kind, site.index, site.activation, values, scores))
     if average is not None:
         runs = _averages(wanted, sites, average, asked, after, batch, target, seed, progress)
@@ -148,8 +153,8 @@ def features(
     run = FeatureRun(
         model=wanted.name,
         model_digest=wanted.digest,
-        input=seen.name,
-        is_empty=seen.is_empty,
+        input=str(picture),
+        is_empty=is_empty,
         size=graph.size,
         after=after,
         layers=tuple(found),
@@ -189,31 +194,26 @@ def _chosen(graph: Graph, layers: Sequence[str] | None) -> tuple[Site, ...]:
     return picked
 
 
-def _pixels_a_cell(graph: Graph, site: Site) -> float:
+def _pixels_a_cell(graph: Graph) -> list[float]:
+    """For each site, pixels of the picture from cell to cell."""
     try:
-        steps = [plan(graph, axis, graph.size[axis])[site.index] for axis in (0, 1)]
+        plans = [plan(graph, axis, graph.size[axis]) for axis in (0, 1)]
     except ValueError:
-        steps = []
-    known = [float(step.jump) for step in steps if step is not None and step.followed]
-    return max(known) if known else max(n / out for n, out in zip(graph.size, site.out_size, strict=True))
+        plans = []
+    jumps = []
+    for site in graph:
+        steps = [step for step in (steps[site.index] for steps in plans) if step is not None and step.followed]
+        ratios = (n / out for n, out in zip(graph.size, site.out_size, strict=True))
+        jumps.append(max((float(step.jump) for step in steps), default=max(ratios)))
+    return jumps
 
 
 def _maps_of_one(
-    module: nn.Module, sites: tuple[Site, ...], seen: Shown, device: torch.device, after: bool
-) -> tuple[Maps, Maps]:
-    """Maps [c, h, w] of one picture by site, as the net is and with circular padding."""
-    x = seen.x.to(device, input_dtype(module))
-    made: tuple[Maps, Maps] = {}, {}
-    paddings: list[AbstractContextManager[Any]] = [nullcontext(), Repadded(module, "circular")]
-    for kept, padding in zip(made, paddings, strict=True):
-
-        def keep(site: Site, values: Tensor, kept: Maps = kept) -> None:
-            values = values[0] if values.dtype == torch.float64 else values[0].float()
-            kept[site.index] = values.cpu().numpy().copy()
-
-        with torch.no_grad(), evaluating(module), padding, capture(module, sites, keep, after=after):
-            module(x)
-    return made
+    module: nn.Module, sites: tuple[Site, ...], x: Tensor, after: bool
+) -> dict[str, NDArray[np.floating[Any]]]:
+    """Maps [c, h, w] of one picture by the site's name."""
+    made = maps_of(module, sites, x, after=after)
+    return {name: (m if m.dtype == torch.float64 else m.float())[0].cpu().numpy() for name, m in made.items()}
 
 
 def _averages(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from shiftlens.graph.sites import unknown_site
 from shiftlens.lens.map_scores import Scores
-from shiftlens.naming import Printed, aligned
+from shiftlens.naming import Printed, aligned, printable
 from shiftlens.stats import Skipped
 
 SILENT = "every map of the blank input is zero, as in a net without biases; use input black, or an average over images"
@@ -149,7 +149,7 @@ class FeatureRun(Printed):
     @property
     def shown(self) -> str:
         """What the one image was: the name that table, findings and figures give its scores."""
-        return f"blank input ({self.input})" if self.is_empty else f"image {self.input}"
+        return f"{'blank input' if self.is_empty else 'image'} ({self.input})"
 
     @property
     def averaged(self) -> str:
@@ -202,12 +202,12 @@ class FeatureRun(Printed):
             lines += [f"no border artefacts on the input {self.input} in {len(self) - len(self.silent)} layers"]
         if self.is_empty and 0 < len(self.silent) < len(self):
             lines += [f"{len(self.silent)} layers cannot be judged: their maps are zero everywhere"]
-        return [*lines, *(f"note: {note}" for note in self.notes)]
+        return [printable(line) for line in (*lines, *(f"note: {note}" for note in self.notes))]
 
     def __repr__(self) -> str:
         seen = f"{self.input} at {self.size[0]}x{self.size[1]}"
         average = f", average over {self.n_images:,} of {self.data}" if self.n_images else ""
-        return f"<FeatureRun {self.model} on {seen}{average}: {len(self)} layers>"
+        return printable(f"<FeatureRun {self.model} on {seen}{average}: {len(self)} layers>")
 
 
 def _row(layer: LayerMaps) -> tuple[str, ...]:

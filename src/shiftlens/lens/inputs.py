@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,36 +25,23 @@ EMPTY = ("zeros", "mean", "black")
 NAMED = (*EMPTY, "noise")
 
 
-@dataclass(frozen=True)
-class Shown:
-    """One normalised picture [1, c, h, w], its name, and whether it is without content."""
+def shown(model: Model, name: str, seed: int) -> Float[Tensor, "1 c h w"]:
+    """The normalised picture, at the input size, that a name of `NAMED` or a path stands for.
 
-    name: str
-    x: Float[Tensor, "1 c h w"]
-    is_empty: bool
-
-
-def shown(model: Model, picture: str | Path, seed: int) -> Shown:
-    """The picture that a name (`NAMED`; noise is normal, mean 0 and spread 1) or a path stands for, at the input size.
-
-    Raises
-    ------
-    InputError
-        An unknown name, a file that is no picture, or no size.
+    Noise is normal, mean 0 and spread 1. Refuses an unknown name, a file that is no picture, and a model without size.
     """
-    name = str(picture)
     if name not in NAMED:
         pixels = decode(read_file(_file(name), printable(name)), printable(name))
         images, _ = on_input_grid(model, ImageSet([pixels.transpose(2, 0, 1)], [0], name=name))
-        return Shown(name, model.preprocessing.normalise(torch.from_numpy(images.batch([0]))), False)
+        return model.preprocessing.normalise(torch.from_numpy(images.batch([0])))
     if model.input_size is None:
         raise InputError(f"{model.name} declares no input size: give one (--input-size, or size= in Python)")
     shape = (1, model.n_channels, *model.input_size)
     if name == "noise":
-        return Shown(name, torch.randn(shape, generator=torch.Generator().manual_seed(seed)), False)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     if name == "black":
-        return Shown(name, model.preprocessing.normalise(torch.zeros(shape, dtype=torch.uint8)), True)
-    return Shown(name, torch.zeros(shape), True)
+        return model.preprocessing.normalise(torch.zeros(shape, dtype=torch.uint8))
+    return torch.zeros(shape)
 
 
 def batches(

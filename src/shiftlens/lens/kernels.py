@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from shiftlens.arithmetic import Net, graph_of, net_of
 from shiftlens.errors import InputError
 from shiftlens.models.loading import Model, load_model
-from shiftlens.naming import Printed
+from shiftlens.naming import Printed, aligned
 from shiftlens.stats import Skipped, benjamini_hochberg, exceedance_p
 
 FloatArray = NDArray[np.float64]
@@ -86,15 +86,18 @@ class Kernels(Printed):
 
     def lines(self) -> list[str]:
         """The same for people, one line a layer."""
-        width = max(len(layer.path) for layer in self.layers)
-        head = f"{'layer'.ljust(width)}  asymmetry left/right      p  asymmetry up/down      p"
+        head = ("layer", "asymmetry left/right", "p", "asymmetry up/down", "p")
         rows = [
-            f"{layer.path.ljust(width)}  {_number(layer.asymmetry_lr):>8} {_way(layer.lean_x, 'right', 'left'):>11}"
-            f" {_number(layer.p_lr):>6}  {_number(layer.asymmetry_ud):>8} {_way(layer.lean_y, 'below', 'above'):>8}"
-            f" {_number(layer.p_ud):>6}"
+            (
+                layer.path,
+                f"{_number(layer.asymmetry_lr)} {_way(layer.lean_x, 'right', 'left')}",
+                _number(layer.p_lr),
+                f"{_number(layer.asymmetry_ud)} {_way(layer.lean_y, 'below', 'above')}",
+                _number(layer.p_ud),
+            )
             for layer in self.layers
         ]
-        return [head, *rows, *(f"note: {note}" for note in self.notes)]
+        return [*aligned([head, *rows]), *(f"note: {note}" for note in self.notes)]
 
 
 def _number(value: float | Skipped | None) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from shiftlens.arithmetic import graph_of, net_of
 from shiftlens.data.images import ImageSet
+from shiftlens.data.surveying import Progress
 from shiftlens.errors import InputError
 from shiftlens.graph import Graph, OpKey, Site
 from shiftlens.graph.watching import Watch
@@ -29,6 +30,7 @@ from shiftlens.lens.samples import SIDES, Places, grouped, ks_distance, places
 from shiftlens.models.loading import Model, model_and_images
 from shiftlens.models.matching import on_input_grid
 from shiftlens.models.probing import evaluating, scores_of
+from shiftlens.progress_bar import shows_progress
 from shiftlens.stats import Skipped, benjamini_hochberg
 
 LEAST_DISTANCE = 0.5
@@ -43,9 +45,8 @@ OTHER = "reflect"
 LEAST_NULL = 128
 """Values of the null for each channel: with four sides to correct for, fewer could not flag a channel that is alone."""
 
-Progress = Callable[[int, int], None]
 
-
+@shows_progress("looking", "images")
 def neurons(
     model: Model | nn.Module | str | Path,
     images: ImageSet | str,

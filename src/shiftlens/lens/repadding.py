@@ -35,13 +35,6 @@ class Repadded(Watch):
     No weight, layer or attribute changes: only the calls do. With `circular`, an empty picture looks the same
     everywhere at every layer, which is what a picture without borders would give. A partial convolution then has
     nothing to make up for, and does not.
-
-    Parameters
-    ----------
-    module
-        The net.
-    mode
-        A mode of `shiftlens.nn.pad`.
     """
 
     def __init__(self, module: nn.Module, mode: str) -> None:

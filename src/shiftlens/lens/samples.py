@@ -26,14 +26,8 @@ N_LINES = 8
 class Places:
     """Cells of a map [h, w], as positions in its flattened form.
 
-    Attributes
-    ----------
-    strips
-        Along each of `SIDES`, one cell wide, corners left out; [4, n_along].
-    interior
-        At a distance of at least the kernel's width from every border; [n].
-    lines
-        Rows and columns of the interior; [n_lines, n_along].
+    `strips` [4, n_along] lie along each of `SIDES`, one cell wide, corners left out; `interior` [n] is at least the
+    kernel's width away from every border; `lines` [n_lines, n_along] are rows and columns of it.
     """
 
     strips: NDArray[np.int64]

@@ -64,18 +64,18 @@ def _library_net(kind: str, name: str, weights: str | Path | None, key: str | No
         return Loaded(module, library.preprocessing(name, module), names)
     module = library.net(name, None)
     notes: list[str] = []
-    n_classes = None
+    names = None
     if weights != RANDOM:
         state = named_as(module, read_weights(weights, key, notes), notes)
         n_classes = classes_in(module, state)
+        # Weights for as many classes as the default ones are taken to be for the same; random ones know none.
+        names = library.class_names(name) if n_classes is None else None
         if n_classes is not None:
             module = library.net(name, n_classes)
         fit_weights(module, state, f"{spec} (from {weights})", notes)
         notes.append(
             f"{spec}: preprocessing is that of its default weights; yours may differ (--mean, --std, --input-size)"
         )
-    # Weights in a file for as many classes are taken to be for the same ones; random ones know none.
-    names = None if weights == RANDOM or n_classes else library.class_names(name)
     return Loaded(module, library.preprocessing(name, module), names, tuple(notes))
 
 

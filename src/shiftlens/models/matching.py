@@ -117,6 +117,11 @@ def labelled_for(model: Model, images: ImageSet, label_map: LabelMap | str | Pat
         model, without names to match: nothing then says that the labels mean the same to both. Names of a model that
         are only the classes' numbers say nothing, and do not count as given.
     """
+    if not images.labelled:
+        but = "" if images.targets is None else f" but {images.targets.kind}"
+        raise InputError(
+            f"{images.name} has no class labels{but}: classification needs one for each image, other tasks none"
+        )
     known = tuple(model.class_names or ())
     known = () if known == _numbers(len(known)) else known
     if label_map is not None:

@@ -19,6 +19,7 @@ from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.graph import WINDOWED
 from shiftlens.graph.operators import kind_of
 from shiftlens.naming import one_line
+from shiftlens.tasks.outputs import form_of
 
 Classifier = Callable[[Tensor], Any]
 """Normalised float32 pictures [n, c, h, w] to scores [n, k], or to something that `scores_of` understands."""
@@ -40,9 +41,10 @@ class Probe:
     """
 
     n_channels: int
-    n_classes: int
+    n_classes: int | None
     n_macs: int | None
     strides: tuple[int, ...]
+    no_classes: str = ""
 
 
 @contextmanager
@@ -176,7 +178,8 @@ def probe(
         look = _Look(module, n, size)
         if look.error is None:
             n_macs = look.watch.n_macs // 2 if isinstance(module, nn.Module) else None
-            return Probe(n, _n_classes(look.output, name), n_macs, tuple(sorted(look.watch.factors)))
+            n_classes, why = _n_classes(look.output, name)
+            return Probe(n, n_classes, n_macs, tuple(sorted(look.watch.factors)), why)
         looks.append(look)
     look = next((look for look in looks if not look.wants_other_channels), looks[0])
     raise InputError(look.why_not(name, declared_size)) from look.error
@@ -276,14 +279,23 @@ def _follow_layer(stack: ExitStack, watch: _Watch, path: str, part: nn.Module) -
     stack.callback(part.register_forward_hook(after).remove)
 
 
-def _n_classes(output: Any, name: str) -> int:
+def _n_classes(output: Any, name: str) -> tuple[int | None, str]:
+    """Columns of the scores; or None and why there are none, of a model that another task may have a use for.
+
+    `InputError`: no task has.
+    """
     try:
         scores = scores_of(output)
     except ModelOutputError as error:
-        raise InputError(f"{name} is no classifier for two pictures: {error}") from None
+        why = f"{name} is no classifier for two pictures: {error}"
+        try:
+            form_of(output, 2)
+        except ModelOutputError:
+            raise InputError(why) from None
+        return None, why
     if scores.shape[0] != 2:
         raise InputError(f"{name} gave {scores.shape[0]} rows of scores for 2 pictures")
-    return int(scores.shape[1])
+    return int(scores.shape[1]), ""
 
 
 def _shape(shape: Sequence[int]) -> str:

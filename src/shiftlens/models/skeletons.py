@@ -15,7 +15,7 @@ from shiftlens.models.loading import run_of
 from shiftlens.models.runs import build_net, told_by
 from shiftlens.models.runspec import MODEL_JSON, read_spec
 from shiftlens.models.wrapping import Model
-from shiftlens.models.zoo import LIBRARIES
+from shiftlens.models.zoo import LIBRARIES, declared_size
 
 Net = nn.Module | Model
 
@@ -25,7 +25,7 @@ def as_net(model: Net | str | Path, size: int | tuple[int, int] | None) -> tuple
     if isinstance(model, str | Path):
         model = load_skeleton(model)
     if size is None:
-        size = model.input_size if isinstance(model, Model) else None
+        size = model.input_size if isinstance(model, Model) else declared_size(model)
     if size is None:
         name = model.name if isinstance(model, Model) else type(model).__name__
         raise InputError(f"{name} declares no input size: give one (--size)")

@@ -163,13 +163,15 @@ class Model:
         if self.input_size is None:
             raise InputError(f"{self.name} declares no input size: give one (--input-size, or size= in Python)")
         found = probe(self.module, self._candidates, self.input_size, name=self.name, declared_size=self.native_size)
-        if self.class_names is not None and len(self.class_names) != found.n_classes:
+        if self.class_names is not None and found.n_classes not in (None, len(self.class_names)):
             raise InputError(f"{self.name} gives {found.n_classes} scores, and has {len(self.class_names)} class names")
         return found
 
     @property
     def n_classes(self) -> int:
-        """Number of scores for each picture."""
+        """Number of scores for each picture; `InputError` for a model that is no classifier."""
+        if self.probed.n_classes is None:
+            raise InputError(self.probed.no_classes)
         return self.probed.n_classes
 
     @property

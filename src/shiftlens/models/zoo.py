@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,6 +151,13 @@ def _timm_pretrained(name: str) -> tuple[nn.Module, None]:
         ) from None
     finally:
         hub.HF_HUB_OFFLINE = was_offline
+
+
+def declared_size(module: nn.Module) -> tuple[int, int] | None:
+    """(h, w) that a net says itself, as those of timm do; None for others."""
+    config = getattr(module, "pretrained_cfg", None)
+    size = config.get("input_size") if isinstance(config, Mapping) else None
+    return (int(size[1]), int(size[2])) if isinstance(size, tuple | list) and len(size) == 3 else None
 
 
 def _connect(url: str) -> None:

@@ -21,32 +21,21 @@ def cause(metrics: Metrics, setting: Setting) -> list[Finding]:
 
 def _overall(made: PaddingEffect, metrics: Metrics, setting: Setting) -> Finding:
     test, overall, metric = tested(metrics, "padding overall"), made.effect.overall, metrics.metric
-    severity: Severity = "info"
-    action = None
-    statement = f"The padding {worse_by(metric, overall)} on average over all shifts: "
-    if not test.holds:
-        statement = f"Replacing the padding by fill makes no significant difference to {metric.called}: "
-        statement += f"{quoted(overall)}."
-    elif overall.value > 0:
-        severity, action = "warn", other_padding(setting)
-        statement += (
+    severity, action = test.sided(overall.value), None
+    text = f"The padding {worse_by(metric, overall)} on average over all shifts: "
+    if severity == "info":
+        text = f"Replacing the padding by fill makes no significant difference to {metric.called}: {quoted(overall)}."
+    elif severity == "warn":
+        action = other_padding(setting)
+        text += (
             "the same weights are that much better on a canvas of fill so large that padding never touches the image."
         )
     else:
-        severity = "note"
-        statement += "the net was trained with it and is worse when fill replaces it."
-    return Finding(
-        "padding-effect",
-        statement,
-        Quantity(metric.name, of="canvas control", versus="sweep"),
-        overall,
-        test,
-        action,
-        f"[own] How much worse {metric.called} is in the sweep than with the canvas control, (0, 0) included. "
-        f"{clearest(made.effect, metrics)}",
-        severity,
-        "C",
-    )
+        text += "the net was trained with it and is worse when fill replaces it."
+    note = f"[own] How much worse {metric.called} is in the sweep than with the canvas control, (0, 0) included. "
+    note += clearest(made.effect, metrics)
+    quantity = Quantity(metric.name, of="canvas control", versus="sweep")
+    return Finding("padding-effect", text, quantity, overall, test, action, note, severity, "C")
 
 
 def _fall(made: PaddingEffect, metrics: Metrics, setting: Setting) -> Finding:
@@ -54,6 +43,7 @@ def _fall(made: PaddingEffect, metrics: Metrics, setting: Setting) -> Finding:
     unshifted = float(made.effect.effect[metrics.sweep.origin])
     # Intervals of all cells together: (0, 0) is one of them.
     worse_unshifted = float(made.effect.hi[metrics.sweep.origin]) < 0
+    severity: Severity = "note" if test.holds or worse_unshifted else "info"
     action = None
     if worse_unshifted:
         # A net that starts lower has less to lose: that is no merit of the canvas.
@@ -70,16 +60,13 @@ def _fall(made: PaddingEffect, metrics: Metrics, setting: Setting) -> Finding:
         conclusion = f"So {size_of(part)} of this loss are due to the padding."
     else:
         conclusion = f"So the padding is not the cause: with it, shifts cost {size_of(part)} less."
-    return Finding(
-        "padding-position-effect",
+    text = (
         f"Shifts make {metric.called} worse by {quoted(made.fall)} on average; without padding, by "
-        f"{quoted(made.fall_without)}. {conclusion}",
-        Quantity(f"{metric.called} lost by shifts", of="sweep", versus="canvas control"),
-        part,
-        test,
-        action,
-        f"[own] How much worse {metric.called} is than at (0, 0), mean over all other shifts that leave part of the "
-        "image in view, sweep minus canvas control.",
-        "note" if test.holds or worse_unshifted else "info",
-        "C",
+        f"{quoted(made.fall_without)}. {conclusion}"
     )
+    note = (
+        f"[own] How much worse {metric.called} is than at (0, 0), mean over all other shifts that leave part of the "
+        "image in view, sweep minus canvas control."
+    )
+    quantity = Quantity(f"{metric.called} lost by shifts", of="sweep", versus="canvas control")
+    return Finding("padding-position-effect", text, quantity, part, test, action, note, severity, "C")

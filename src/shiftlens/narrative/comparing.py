@@ -13,6 +13,8 @@ from shiftlens.analysis.arms import Aligned, Progress, align
 from shiftlens.analysis.comparable import Source, opened, position_of
 from shiftlens.analysis.differences import Differences
 from shiftlens.analysis.paired import (
+    Difference,
+    NonInferiority,
     critical_value,
     difference_map,
     disagreements,
@@ -28,6 +30,7 @@ from shiftlens.narrative.comparison_result import Comparison
 from shiftlens.narrative.comparison_rows import Against, Row
 from shiftlens.narrative.comparison_sentences import sentences
 from shiftlens.narrative.thresholds import weighed
+from shiftlens.progress_bar import shows_progress
 from shiftlens.stats import Estimate, FloatArray, Skipped, holm
 from shiftlens.sweeps.sweep_result import Sweep
 from shiftlens.tasks.task import Variable
@@ -38,6 +41,7 @@ MARGIN = 0.3
 N_RESAMPLES = 1000
 
 
+@shows_progress("comparing", "sweeps")
 def compare(
     sweeps: Sequence[Sweep | str | Path],
     baseline: int | str = 0,
@@ -109,71 +113,53 @@ def compared(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Comparison:
-    """The same from sweeps that are open.
+    """The same from sweeps that are open; `n_resamples` bootstrap samples over images.
 
     Two arms are held as one byte a cell at a time, the others as one bit: memory grows by 5 MB for each sweep of
     10,000 images and 65 x 65 shifts.
-
-    Parameters
-    ----------
-    sources
-        See `analysis.comparable.opened`.
-    n_resamples
-        Bootstrap samples over images.
     """
     measured = sources[baseline].arrays.values(metric).metric
     margin = _margin(measured, margin)
     aligned = align(sources, baseline, metric=metric, partial=partial, progress=progress)
     base = score(aligned, baseline, n_resamples=n_resamples, seed=seed)
-    tested = aligned.tested
+    tested, others = aligned.tested, aligned.others
     found: dict[int, Scores] = {baseline: base.without_cells()}
     counts: dict[int, Differences] = {}
     nulls: list[FloatArray] = []
-    for k in aligned.others:
+    for k in others:
         made = score(aligned, k, n_resamples=n_resamples, seed=seed)
         counts[k] = disagreements(made, base)
         nulls.append(null_of(counts[k], made, base, tested))
         found[k] = made.without_cells()
     critical = critical_value(nulls, int(tested.sum()))
     base = found[baseline]
-    differences = {k: estimates(found[k], base) for k in aligned.others}
-    maps = {k: map_p(counts[k], tested) for k in aligned.others}
-    corrected = _corrected(differences, maps)
-    n_tests = len(corrected)
-    wanted: tuple[Quantity, ...] = ("at-rest", "near")
-    against = tuple(
-        Against(
-            which=k,
-            name=aligned.arms[k].name,
-            differences={
-                q: each
-                if isinstance(each, Skipped)
-                else judged(aligned.metric, q, each, corrected[k, q], len(corrected))
-                for q, each in differences[k].items()
-            },
-            map=difference_map(counts[k], tested, critical, corrected[k, "map"], maps[k]),
-            as_good=tuple(
-                Skipped("non-inferiority", f"no margin in {measured.unit} was given")
-                if margin is None
-                else non_inferiority(found[k], base, q, margin, len(aligned.others))
-                for q in wanted
-            ),
-        )
-        for k in aligned.others
-    )
+    differences = {k: estimates(found[k], base) for k in others}
+    maps = {k: map_p(counts[k], tested) for k in others}
+    tests: dict[tuple[int, str], float] = {(k, "map"): p_value for k, p_value in maps.items()}
+    for k, each_of in differences.items():
+        found_p = ((q, each.p_value) for q, each in each_of.items() if isinstance(each, Estimate))
+        tests |= {(k, q): p_value for q, p_value in found_p if p_value is not None}
+    holm_p = dict(zip(tests, map(float, holm(np.array([*tests.values()], np.float64))), strict=True))
+
+    def against(k: int) -> Against:
+        judgements: dict[Quantity, Difference | Skipped] = {
+            q: each if isinstance(each, Skipped) else judged(measured, q, each, holm_p[k, q], len(tests))
+            for q, each in differences[k].items()
+        }
+        change = difference_map(counts[k], tested, critical, holm_p[k, "map"], maps[k])
+        as_good: list[NonInferiority | Skipped] = []
+        if margin is not None:
+            wanted: tuple[Quantity, ...] = ("at-rest", "near")
+            as_good = [non_inferiority(found[k], base, q, margin, len(others)) for q in wanted]
+        return Against(k, aligned.arms[k].name, judgements, change, tuple(as_good))
+
+    arms = range(len(aligned.arms))
     comparison = Comparison(
-        names=tuple(arm.name for arm in aligned.arms),
-        baseline=baseline,
-        rows=tuple(_row(aligned, k, found[k], differences.get(k)) for k in range(len(aligned.arms))),
-        against=against,
+        rows=tuple(_row(aligned, k, found[k], differences.get(k)) for k in arms),
+        against=tuple(map(against, others)),
         winners=winners(aligned, seed),
-        means=np.stack([found[k].map for k in range(len(aligned.arms))]),
-        dys=aligned.dys,
-        dxs=aligned.dxs,
-        blank=~tested,
-        n_images=aligned.n_images,
-        unit=aligned.unit,
-        n_tests=n_tests,
+        means=np.stack([found[k].map for k in arms]),
+        n_tests=len(tests),
         aligned=aligned,
     )
     # A sweep that is worse by less than the margin is no warning.
@@ -182,25 +168,12 @@ def compared(
 
 
 def _margin(metric: Variable, margin: float | None) -> float | None:
-    """Return the margin, in points of a share (0.3 by default) or the metric's unit."""
+    """The margin, in points of a share (0.3 by default) or the metric's unit."""
     most = metric.factor * metric.difference_bounds[1]
     if margin is not None and not 0 < margin < most:
         between = f"between 0 and {most:g}" if np.isfinite(most) else "above 0"
         raise InputError(f"expected a margin {between} {metric.difference_unit}, got {margin}")
     return MARGIN if margin is None and metric.unit == "share" else margin
-
-
-def _corrected(
-    differences: dict[int, dict[Quantity, Estimate | Skipped]], maps: dict[int, float]
-) -> dict[tuple[int, str], float]:
-    """Holm's p-value of every test of the comparison by arm and name."""
-    own: dict[tuple[int, str], float] = {}
-    for k, found in differences.items():
-        for quantity, each in found.items():
-            if isinstance(each, Estimate) and each.p_value is not None:
-                own[k, quantity] = each.p_value
-        own[k, "map"] = maps[k]
-    return dict(zip(own, map(float, holm(np.array(list(own.values()), np.float64))), strict=True))
 
 
 def _row(aligned: Aligned, k: int, scores: Scores, differences: dict[Quantity, Estimate | Skipped] | None) -> Row:

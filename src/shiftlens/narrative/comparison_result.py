@@ -8,8 +8,6 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from shiftlens.analysis.arms import Aligned
 from shiftlens.analysis.arrays import BoolArray, IntArray
 from shiftlens.analysis.winners import Winner
@@ -22,7 +20,6 @@ from shiftlens.tasks.task import Variable
 
 if TYPE_CHECKING:
     from shiftlens.figures.gallery import Pictures
-
 
 KIND = "comparison"
 """What the JSON of a comparison says it is."""
@@ -37,41 +34,26 @@ class Comparison:
 
     Attributes
     ----------
-    names, baseline
-        Of the sweeps in the order given, and which of them the others are compared with.
     rows
-        The table, one line a sweep.
+        The table, one line a sweep, in the order given.
     against
         Paired differences, one entry for each sweep but the baseline.
     winners
         By several criteria, chosen on one half of the images and measured on the other.
-    findings
-        The same in sentences: what improved, what got worse, what is inconclusive, caveats.
     means
         (sweep, dy, dx) of the metric, in its unit.
-    dys, dxs
-        Common shifts in px of each net's own input.
-    blank
-        (dy, dx) shifts that leave nothing of some net's image; left out of every mean and test.
-    n_images
-        That all sweeps hold.
-    unit
-        Whose pixels areas and radii are counted in: "source", or "baseline" where the source's size is not known.
     n_tests
         How many tests were corrected together.
+    aligned
+        The sweeps on their common images and shifts.
+    findings
+        The same in sentences: what improved, what got worse, what is inconclusive, caveats.
     """
 
-    names: tuple[str, ...]
-    baseline: int
     rows: tuple[Row, ...]
     against: tuple[Against, ...]
     winners: tuple[Winner | Skipped, ...]
     means: FloatArray
-    dys: IntArray
-    dxs: IntArray
-    blank: BoolArray
-    n_images: int
-    unit: str
     n_tests: int
     aligned: Aligned = field(repr=False)
     findings: Findings = field(default_factory=Findings, repr=False)
@@ -96,9 +78,44 @@ class Comparison:
         raise unknown_name("sweep", name, [each.name for each in self.against])
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of the sweeps in the order given."""
+        return tuple(row.name for row in self.rows)
+
+    @property
+    def baseline(self) -> int:
+        """Which of them the others are compared with."""
+        return self.aligned.baseline
+
+    @property
     def metric(self) -> Variable:
         """What is compared."""
         return self.aligned.metric
+
+    @property
+    def dys(self) -> IntArray:
+        """Common shifts down in px of each net's own input."""
+        return self.aligned.dys
+
+    @property
+    def dxs(self) -> IntArray:
+        """Common shifts to the right."""
+        return self.aligned.dxs
+
+    @property
+    def blank(self) -> BoolArray:
+        """(dy, dx) shifts that leave nothing of some net's image; left out of every mean and test."""
+        return ~self.aligned.tested
+
+    @property
+    def n_images(self) -> int:
+        """Images that all sweeps hold."""
+        return self.aligned.n_images
+
+    @property
+    def unit(self) -> str:
+        """Whose pixels areas are counted in: "source", or "baseline" where the source's size is not known."""
+        return self.aligned.unit
 
     @property
     def improved(self) -> Findings:
@@ -132,22 +149,16 @@ class Comparison:
         }
 
     def _winner(self, won: Winner) -> dict[str, Any]:
-        found: dict[str, Any] = {
-            "criterion": won.criterion,
-            "name": self.names[won.which],
-            "value": won.stated.value,
-            "interval": ends(won.stated),
-            "unit": won.stated.unit,
-            "n_chosen": won.n_chosen,
-            "n_stated": won.n_stated,
-        }
+        found: dict[str, Any] = {"criterion": won.criterion, "name": self.names[won.which], "value": won.stated.value}
+        found |= {"interval": ends(won.stated), "unit": won.stated.unit}
+        found |= {"n_chosen": won.n_chosen, "n_stated": won.n_stated}
         for key, made in (("difference", won.difference), ("difference_at_rest", won.difference_at_rest)):
             found[key] = made.value if isinstance(made, Estimate) else None
             found[f"{key}_interval"] = ends(made) if isinstance(made, Estimate) else None
         return found
 
     def plot(self, out: str | Path | None = None, *, format: str = "png") -> Pictures:  # noqa: A002
-        """Draw difference maps, the maps side by side, and all profiles in one axes.
+        """Draw `differences`, `maps` side by side, and where there are shifts all `profiles` in one axes.
 
         Parameters
         ----------
@@ -161,29 +172,10 @@ class Comparison:
         InputError
             Another format, or a directory that cannot be written.
         """
-        from shiftlens.figures.comparison_figures import Drawable, plot_comparison
-        from shiftlens.figures.heatmaps import about
-        from shiftlens.figures.profile import profile
+        from shiftlens.figures.comparison_figures import plot_comparison
 
-        profiles = []
-        if self.means[0].size > 1:
-            # One arm at a time: its answers, unpacked, are forgotten before the next.
-            profiles = [profile(self.aligned.arrays(k).values()) for k in range(len(self.names))]
-        maps = [(each.which, each.map) for each in self.against]
-        drawable = Drawable(
-            names=self.names,
-            baseline=self.baseline,
-            dys=self.dys,
-            dxs=self.dxs,
-            metric=self.metric,
-            about=about(self.aligned.arrays(self.baseline)),
-            profiles=tuple(profiles),
-            means=self.means,
-            differences={k: found.value for k, found in maps},
-            marked={k: found.better.astype(np.int8) - found.worse.astype(np.int8) for k, found in maps},
-            blank=self.blank,
-        )
-        return plot_comparison(drawable, out, format=format)
+        changes = {each.which: each.map for each in self.against}
+        return plot_comparison(self.aligned, self.means, changes, out, format=format)
 
     def _repr_html_(self) -> str:
         def line(cells: Iterable[str], tag: str) -> str:

@@ -11,7 +11,7 @@ from shiftlens.narrative.comparison_notes import notes
 from shiftlens.narrative.comparison_result import Comparison
 from shiftlens.narrative.comparison_rows import Against, Row
 from shiftlens.narrative.finding import Finding, Findings
-from shiftlens.narrative.finding_parts import Action, Quantity, Section, Significance, number
+from shiftlens.narrative.finding_parts import Action, Quantity, Section, Severity, Significance, number
 from shiftlens.narrative.performance import MORE_CONSISTENT, at_worst
 from shiftlens.narrative.setting import metric_option
 from shiftlens.narrative.words import name_text, number_text, plain, quoted, with_interval
@@ -105,20 +105,18 @@ def _difference(
     if isinstance(made, Skipped):
         text = f"Not measured: the difference of {arm} and {base} in {what}, since {plain(made.why)}."
         return Finding("skipped-difference", text, question="D", section="caveats", which=which)
-    estimate, decided = made.estimate, made.verdict != "undecided"
-    quantity = _quantity(what, each, comparison)
-    what += f"{_values(score, comparison.rows[each.which], comparison.rows[comparison.baseline])}"
+    estimate, worse = made.estimate, made.verdict == "worse"
+    test, quantity = _test(made.holm_p, made.verdict != "undecided", comparison), _quantity(what, each, comparison)
+    what += _values(score, comparison.rows[each.which], comparison.rows[comparison.baseline])
     can_find = ""
     if np.isfinite(made.detectable):
-        can_find = (
-            f"A true difference of {number_text(made.detectable, estimate.unit)} would be found with "
-            f"{100 * POWER:.0f} % probability."
-        )
-    if decided:
+        smallest = number_text(made.detectable, estimate.unit)
+        can_find = f"A true difference of {smallest} would be found with {100 * POWER:.0f} % probability."
+    if test.holds:
         # The direction is said in words: the number needs no sign.
         apart = _size(estimate if estimate.value > 0 else estimate.scaled(-1, estimate.unit))
         verb = "exceeds" if estimate.value > 0 else "is below"
-        text = f"{'Improved' if made.verdict == 'better' else 'Got worse'}: {arm} {verb} {base} in {what}, by {apart}."
+        text = f"{'Got worse' if worse else 'Improved'}: {arm} {verb} {base} in {what}, by {apart}."
     elif estimate.method == NO_IMAGE_DIFFERS:
         text = f"Inconclusive: {arm} and {base} do not differ on any image in {what}: {_size(estimate)}."
     else:
@@ -127,23 +125,16 @@ def _difference(
             # The interval is of this difference alone, and looks as if the matter were settled.
             text += f", which is not significant after correction for all {comparison.n_tests} tests"
         text += f". {can_find}".rstrip()
-    meaning = MEANINGS.get(score, "")
-    if score == "retained":
-        meaning += f" In px of {_whose(comparison)}."
-    note = ["Paired, image by image; the interval is of this difference alone.", can_find if decided else "", meaning]
-    return Finding(
-        "difference",
-        text,
-        quantity,
-        estimate,
-        _test(made.holm_p, decided, comparison),
-        Action("See where", _plots(comparison, asked)) if made.verdict == "worse" else None,
-        " ".join(part for part in note if part),
-        "warn" if made.verdict == "worse" else "info",
-        "D",
-        SECTION_OF[made.verdict],
-        which,
-    )
+    meaning = MEANINGS.get(score, "") + (f" In px of {_whose(comparison)}." if score == "retained" else "")
+    parts = [
+        "Paired, image by image; the interval is of this difference alone.",
+        can_find if test.holds else "",
+        meaning,
+    ]
+    note, action = " ".join(part for part in parts if part), _see_where(comparison, asked) if worse else None
+    severity: Severity = "warn" if worse else "info"
+    section = SECTION_OF[made.verdict]
+    return Finding("difference", text, quantity, estimate, test, action, note, severity, "D", section, which)
 
 
 def _whose(comparison: Comparison) -> str:
@@ -177,9 +168,7 @@ def _map(each: Against, comparison: Comparison, asked: str | None) -> Finding:
     searched = np.where(clear if clear.any() else made.tested, np.abs(made.value), -1.0)
     row, column = np.unravel_index(int(np.argmax(searched)), searched.shape)
     value, lo, hi = (float(cells[row, column]) for cells in (made.value, made.band_lo, made.band_hi))
-    method = "adjusted Wald" if metric.is_share else "Student t"
-    method += ", simultaneous over all shifts of all sweeps (max-t bootstrap)"
-    estimate = Estimate(value, lo, hi, metric.difference_unit, made.n, method)
+    estimate = Estimate(value, lo, hi, made.unit, made.n, made.method)
     shift = int(comparison.dxs[column]), int(comparison.dys[row])
     most = f"{quoted(estimate)} at (dx, dy) = {shift}"
     if made.holds and clear.any():
@@ -194,21 +183,13 @@ def _map(each: Against, comparison: Comparison, asked: str | None) -> Finding:
             f"{arm} and {base} do not differ significantly at any single shift, after correction for all "
             f"{comparison.n_tests} tests; most by {most}."
         )
-    return Finding(
-        "difference-map",
-        text,
-        _quantity(metric.name, each, comparison, shift),
-        estimate,
-        _test(made.holm_p, made.holds, comparison),
-        Action("See where", _plots(comparison, asked)) if made.holds else None,
-        "Paired, image by image. Tested is any difference at all: Simes over "
-        f"{'exact McNemar tests' if metric.is_share else 'Student t tests'}; where it does not hold, the band "
-        "reaches 0.",
-        "warn" if made.holds and made.worse.any() else "info",
-        "D",
-        "by-shift",
-        str(each.which),
-    )
+    tests = "exact McNemar tests" if metric.is_share else "Student t tests"
+    note = f"Paired, image by image. Tested is any difference at all: Simes over {tests}; else the band reaches 0."
+    quantity, test = _quantity(metric.name, each, comparison, shift), _test(made.holm_p, made.holds, comparison)
+    action = _see_where(comparison, asked) if made.holds else None
+    severity: Severity = "warn" if made.holds and made.worse.any() else "info"
+    which = str(each.which)
+    return Finding("difference-map", text, quantity, estimate, test, action, note, severity, "D", "by-shift", which)
 
 
 def _non_inferiority(made: NonInferiority, each: Against, comparison: Comparison) -> Finding:
@@ -216,25 +197,17 @@ def _non_inferiority(made: NonInferiority, each: Against, comparison: Comparison
     what, margin = label(made.quantity, comparison.metric), number_text(made.margin, unit)
     bound = f"at worst it is {number_text(abs(made.lower), unit)} {'worse' if made.lower < 0 else 'better'}"
     text = f"Non-inferior: {arm} is at most {margin} worse than {base} in {what}; {bound}."
-    note = (
-        f"The lower end of the 95 % interval{f', for all {n} sweeps together,' if n > 1 else ''} is compared with "
-        f"-{margin}."
-    )
+    together = f", for all {n} sweeps together," if n > 1 else ""
+    note = f"The lower end of the 95 % interval{together} is compared with -{margin}."
     if not made.holds:
         text = f"Inconclusive: {arm} is not shown to be non-inferior to {base} in {what}, up to {margin}; {bound}."
         note += (
             f" Without a true difference, about {made.n_needed:,} images show it with {100 * POWER:.0f} % probability."
         )
     return Finding(
-        "as-good",
-        text,
-        _quantity(what, each, comparison),
-        number(made.lower, unit),
-        note=note,
-        question="D",
-        section="non-inferiority",
-        which=f"{made.quantity}-{each.which}",
-    )
+        "as-good", text, _quantity(what, each, comparison), number(made.lower, unit), note=note, question="D",
+        section="non-inferiority", which=f"{made.quantity}-{each.which}",
+    )  # fmt: skip
 
 
 def _best(won: Winner | Skipped, comparison: Comparison) -> Finding:
@@ -253,21 +226,16 @@ def _best(won: Winner | Skipped, comparison: Comparison) -> Finding:
             text += f", with {_size(won.difference_at_rest)} at (0, 0)"
     elif won.which == comparison.baseline:
         text += "; it is the baseline"
-    return Finding(
-        "winner",
-        f"{text}.",
-        Quantity(what, of=comparison.names[won.which]),
-        won.stated,
-        note=f"Chosen on {won.n_chosen:,} images, a fixed half, where it had "
-        f"{number_text(won.chosen_by, won.stated.unit)}: the best of several is overestimated on the images that chose "
-        "it.",
-        question="D",
-        section="best",
-        which=won.criterion,
+    note = (
+        f"Chosen on {won.n_chosen:,} images, a fixed half, where it had {number_text(won.chosen_by, won.stated.unit)}: "
+        "the best of several is overestimated on the images that chose it."
     )
+    quantity, which = Quantity(what, of=comparison.names[won.which]), won.criterion
+    return Finding("winner", f"{text}.", quantity, won.stated, note=note, question="D", section="best", which=which)
 
 
-def _plots(comparison: Comparison, asked: str | None) -> tuple[str, ...]:
+def _see_where(comparison: Comparison, asked: str | None) -> Action:
     paths = [arm.path for arm in comparison.aligned.arms]
     base = paths.pop(comparison.baseline)
-    return ("shiftlens", "compare", base, *paths, *metric_option(asked), "--plots", "figures")
+    command = ("shiftlens", "compare", base, *paths, *metric_option(asked), "--plots", "figures")
+    return Action("See where", command)

@@ -77,6 +77,15 @@ class Significance:
     family: str = ""
     holds: bool = False
 
+    @property
+    def warn(self) -> Severity:
+        """A warning where it holds."""
+        return "warn" if self.holds else "info"
+
+    def sided(self, cost: float) -> Severity:
+        """A warning where a cost is significant; what is significantly gained is a note."""
+        return self.warn if cost > 0 or not self.holds else "note"
+
     def __str__(self) -> str:
         if not self.family:
             return ""

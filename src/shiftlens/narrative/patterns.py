@@ -6,9 +6,10 @@ import numpy as np
 
 from shiftlens.analysis.aliasing import Aliasing
 from shiftlens.analysis.asymmetry import Asymmetry
-from shiftlens.analysis.controls import ControlEffect, Emptying
-from shiftlens.analysis.irregularity import FRAME, Irregularity, Reversal
-from shiftlens.analysis.summary import Metrics
+from shiftlens.analysis.controls import Emptying
+from shiftlens.analysis.differences import Effects
+from shiftlens.analysis.irregularity import FRAME, Reversal
+from shiftlens.analysis.summary import Metrics, Profile
 from shiftlens.narrative.finding import Finding
 from shiftlens.narrative.finding_parts import Action, Quantity, Severity, Significance, number
 from shiftlens.narrative.performance import chosen_first, tested
@@ -22,14 +23,14 @@ PAIRS_LEVEL = 0.05
 
 def other_padding(setting: Setting) -> Action:
     """Another padding may help; a second sweep tells."""
-    return Action(
+    text = (
         "Train such a net with another padding and sweep it in the same way to see whether it helps; reflect padding "
-        "is not always better (arXiv 2307.07725)",
-        setting.train_command(),
+        "is not always better (arXiv 2307.07725)"
     )
+    return Action(text, setting.train_command())
 
 
-def clearest(made: ControlEffect, metrics: Metrics) -> str:
+def clearest(made: Effects, metrics: Metrics) -> str:
     """The shift with the clearest effect of a control, for the note."""
     order = np.lexsort((-np.abs(made.effect).ravel(), made.p.ravel()))
     row, column = np.unravel_index(int(order[0]), made.effect.shape)
@@ -50,22 +51,15 @@ def sides(metrics: Metrics, setting: Setting) -> list[Finding]:
     for name, made in named.items():
         if isinstance(made, Skipped):
             continue
+        control = "flip" if made.without_data else None
         for kind, measure in (("overall", _overall), ("pairs", _pairs)):
             test = tested(metrics, f"asymmetry {name.replace('-', ' ')} {kind}")
             text, shift, estimate, note = measure(made, test.holds)
-            found.append(
-                Finding(
-                    "asymmetry",
-                    f"Without the dataset bias (flip control), {text}" if made.without_data else capital(text),
-                    Quantity(made.metric.name, made.axis, shift, control="flip" if made.without_data else None),
-                    estimate,
-                    test,
-                    _which_side(made, setting) if test.holds else None,
-                    note,
-                    "warn" if test.holds else "info",
-                    which=name if kind == "overall" else f"{name}-pairs",
-                )
-            )
+            text = f"Without the dataset bias (flip control), {text}" if control else capital(text)
+            quantity = Quantity(made.metric.name, made.axis, shift, control=control)
+            action = _which_side(made, setting) if test.holds else None
+            which = name if kind == "overall" else f"{name}-pairs"
+            found.append(Finding("asymmetry", text, quantity, estimate, test, action, note, test.warn, which=which))
     return found
 
 
@@ -83,9 +77,7 @@ def _overall(made: Asymmetry, holds: bool) -> _Measured:
         text = f"{what} is {size} higher for shifts {higher} than for shifts {lower}, averaged {pairs}."
     better = "better" if made.metric.sign > 0 else "worse"
     note = f"[own] {capital(what)} {plus} minus {what} {minus}: positive is {better} {plus}."
-    if not made.without_data:
-        note += " Includes the dataset bias between both sides."
-    return text, None, made.overall, note
+    return text, None, made.overall, note if made.without_data else f"{note} Includes the dataset bias."
 
 
 def _pairs(made: Asymmetry, holds: bool) -> _Measured:
@@ -122,60 +114,51 @@ def _which_side(made: Asymmetry, setting: Setting) -> Action:
 
 def irregularities(metrics: Metrics, setting: Setting) -> list[Finding]:
     """Losses of performance with a recovery at larger shifts, for every metric."""
-    return [
-        _irregularity(each.irregular, each.emptying, metrics, setting)
-        for each in chosen_first(metrics)
-        if not isinstance(each.irregular, Skipped)
-    ]
+    return [found for each in chosen_first(metrics) for found in _irregularity(each, metrics, setting)]
 
 
-def _turns(metric: Variable) -> tuple[str, str]:
-    """What a metric does where performance falls and then recovers."""
-    return ("falls", "rises") if metric.sign > 0 else ("rises", "falls")
-
-
-def _irregularity(
-    made: Irregularity, emptied: tuple[Emptying | Skipped, ...], metrics: Metrics, setting: Setting
-) -> Finding:
-    metric = made.metric
-    test, quantity = tested(metrics, f"irregular {metric.name}"), Quantity(metric.name)
-    looked = f"[own] {made.n_contrasts:,} pairs of shifts on rays and frames."
+def _irregularity(of: Profile, metrics: Metrics, setting: Setting) -> list[Finding]:
+    made, metric = of.irregular, of.metric
+    if isinstance(made, Skipped):
+        return []
+    turns = ("falls", "rises") if metric.sign > 0 else ("rises", "falls")
+    test, quantity, which = tested(metrics, f"irregular {metric.name}"), Quantity(metric.name), metric.name
+    note = f"[own] {made.n_contrasts:,} pairs of shifts on rays and frames."
     if not (test.holds and made.reversals):
-        turn = " and then ".join(_turns(metric))
+        turn = " and then ".join(turns)
         text = f"No irregularity of {metric.called} is significant: on no ray outward it {turn} beyond chance."
-        return Finding("irregular", text, quantity, test=test, note=looked, which=metric.name)
+        return [Finding("irregular", text, quantity, test=test, note=note, which=which)]
     # Of those that share the smallest p-value, as many do, the largest recovery is what a reader cares about.
     smallest = [k for k, each in enumerate(made.reversals) if each.p_value <= made.p_value]
     first = max(smallest, key=lambda k: abs(made.reversals[k].rise.value))
     strongest, others = made.reversals[first], len(made.reversals) - 1
     share = abs(strongest.rise.value / strongest.fall.value)
-    note = f"{looked} The value is the recovery: {share:.3f} of the change before it."
+    note += f" The value is the recovery: {share:.3f} of the change before it."
     if others:
         note += f" {others} other ray{'s show' if others > 1 else ' shows'} one too."
-    known = emptied[first] if first < len(emptied) else None
-    statement = _reversal_text(strongest, metric)
+    known = of.emptying[first] if first < len(of.emptying) else None
+    text = _reversal_text(strongest, metric.called, turns)
     severity: Severity = "warn"
     action = Action("See where", setting.plot_command())
     if isinstance(known, Emptying) and known.shown:
-        statement += " The occlusion control recovers too: the image has left the view, and position is not the cause."
+        text += " The occlusion control recovers too: the image has left the view, and position is not the cause."
         severity = "note"
     elif isinstance(known, Emptying):
-        statement += " The occlusion control does not recover: position is the cause."
+        text += " The occlusion control does not recover: position is the cause."
     elif setting.fill_values is not None and "occlusion" not in setting.n_controlled:
         command = setting.sweep_command(control="occlusion")
         action = Action("Find out whether the image has only left the view", command)
-    return Finding("irregular", statement, quantity, strongest.rise, test, action, note, severity, which=metric.name)
+    return [Finding("irregular", text, quantity, strongest.rise, test, action, note, severity, which=which)]
 
 
-def _reversal_text(found: Reversal, metric: Variable) -> str:
-    first, then = _turns(metric)
+def _reversal_text(found: Reversal, what: str, turns: tuple[str, str]) -> str:
     places = (found.start, found.dip, found.recovery)
     if found.ray == FRAME:
         where, (start, dip, end) = "On square frames of shifts", (f"max(|dx|, |dy|) = {shift[0]}" for shift in places)
     else:
         where, (start, dip, end) = f"Shifting {found.ray}", (f"(dx, dy) = {shift}" for shift in places)
     return (
-        f"{where}, {metric.called} {first} by {size_of(found.fall)} from {start} to {dip}, and then {then} again by "
+        f"{where}, {what} {turns[0]} by {size_of(found.fall)} from {start} to {dip}, and then {turns[1]} again by "
         f"{size_of(found.rise)} to {end}."
     )
 
@@ -193,7 +176,7 @@ def _ripple(made: Aliasing, metrics: Metrics, setting: Setting) -> Finding:
     action = None
     if test.holds:
         side = "higher" if estimate.value > 0 else "lower"
-        statement = (
+        text = (
             f"Along {made.axis}, {metric.called} ripples with period {made.stride} px, a stride of the net: it is "
             f"{side} {where} {made.stride} px, with an amplitude of {size_of(estimate)}."
         )
@@ -201,22 +184,16 @@ def _ripple(made: Aliasing, metrics: Metrics, setting: Setting) -> Finding:
         action = Action("Train with average pooling where the net downsamples, and sweep that", command)
     else:
         neighbour = number_text(made.neighbour, metric.difference_unit)
-        statement = (
+        text = (
             f"Along {made.axis}, no ripple of period {made.stride} px (a stride of the net) stands out: "
             f"{quoted(estimate)}, while neighbouring periods reach {neighbour}."
         )
-    return Finding(
-        "aliasing",
-        statement,
-        Quantity(f"amplitude of the {metric.called}", made.axis),
-        estimate,
-        test,
-        action,
+    note = (
         f"[own] Amplitude of a wave of the net's stride, trend removed; positive is higher {where} {made.stride} px. "
-        "The test asks for more than every neighbouring period has.",
-        "warn" if test.holds else "info",
-        which=f"{made.axis}-{made.stride}",
+        "The test asks for more than every neighbouring period has."
     )
+    quantity, which = Quantity(f"amplitude of the {metric.called}", made.axis), f"{made.axis}-{made.stride}"
+    return Finding("aliasing", text, quantity, estimate, test, action, note, test.warn, which=which)
 
 
 def controlled(metrics: Metrics, setting: Setting) -> list[Finding]:
@@ -224,71 +201,58 @@ def controlled(metrics: Metrics, setting: Setting) -> list[Finding]:
     found, metric = [], metrics.metric
     if not isinstance(metrics.occlusion, Skipped):
         lost = metrics.occlusion.overall
-        found.append(
-            Finding(
-                "occlusion-effect",
-                f"Losing the pixels that a shift pushes out, with the rest left in place, {worse_by(metric, lost)} on "
-                "average over all shifts.",
-                Quantity(metric.name, of="unshifted", versus="occlusion control"),
-                lost,
-                note=f"[own] How much worse {metric.called} is with the occlusion control than at (0, 0).",
-            )
+        text = (
+            f"Losing the pixels that a shift pushes out, with the rest left in place, {worse_by(metric, lost)} on "
+            "average over all shifts."
         )
+        note = f"[own] How much worse {metric.called} is with the occlusion control than at (0, 0)."
+        quantity = Quantity(metric.name, of="unshifted", versus="occlusion control")
+        found.append(Finding("occlusion-effect", text, quantity, lost, note=note))
     if not isinstance(metrics.placement, Skipped):
         found.append(_placement(metrics.placement, metrics, setting))
     return found
 
 
-def _placement(made: ControlEffect, metrics: Metrics, setting: Setting) -> Finding:
+def _placement(made: Effects, metrics: Metrics, setting: Setting) -> Finding:
     test, moved, metric = tested(metrics, "placement overall"), made.overall, metrics.metric
-    severity: Severity = "info"
-    action = None
-    if not test.holds:
-        statement = f"Beyond the lost content, position makes no significant difference: {quoted(moved)}."
-    elif moved.value > 0:
-        severity, action = "warn", other_padding(setting)
-        statement = (
+    severity, action = test.sided(moved.value), None
+    if severity == "info":
+        text = f"Beyond the lost content, position makes no significant difference: {quoted(moved)}."
+    elif severity == "warn":
+        action = other_padding(setting)
+        text = (
             f"Position itself {worse_by(metric, moved)} on average, beyond the cost of the lost content: the model "
             "depends on where things are."
         )
     else:
-        severity = "note"
-        statement = (
+        text = (
             f"{capital(metric.called)} on shifted images is {size_of(moved)} better than on unshifted images that lose "
             "the same pixels: the control has its blank part on the other side."
         )
-    return Finding(
-        "placement-effect",
-        statement,
-        Quantity(metric.name, of="occlusion control", versus="sweep"),
-        moved,
-        test,
-        action,
-        f"[own] How much worse {metric.called} is under the shift than with the occlusion control. "
-        f"{clearest(made, metrics)}",
-        severity,
-    )
+    note = f"[own] How much worse {metric.called} is under the shift than with the occlusion control. "
+    quantity = Quantity(metric.name, of="occlusion control", versus="sweep")
+    note += clearest(made, metrics)
+    return Finding("placement-effect", text, quantity, moved, test, action, note, severity)
 
 
 def overview(metrics: Metrics) -> Finding:
     """How many tests were made, and which are significant; that none is is a finding too."""
     held, n = [test.name for test in metrics.tests if test.holds], len(metrics.tests)
     if not n:
-        statement = "Nothing could be tested on this sweep; the findings that were skipped give the reasons."
-        return Finding("nothing-tested", statement, severity="note")
+        text = "Nothing could be tested on this sweep; the findings that were skipped give the reasons."
+        return Finding("nothing-tested", text, severity="note")
     quantity, count = Quantity("significant tests"), number(float(len(held)), "tests")
     note = (
         "[own] Tests are corrected together (Holm) at 2 %: of 100 sweeps of a model without any effect, at most 5 "
         "should warn."
     )
     if held:
-        statement = f"{len(held)} of {n} tests are significant after correction for all of them: {', '.join(held)}."
-        return Finding("tests", statement, quantity, count, note=note)
+        text = f"{len(held)} of {n} tests are significant after correction for all of them: {', '.join(held)}."
+        return Finding("tests", text, quantity, count, note=note)
     smallest = min(test.holm_p for test in metrics.tests)
-    statement = (
+    text = (
         f"Nothing significant: none of the {n} tests of asymmetry, irregularity, ripples, centre and controls holds "
         f"(smallest corrected {p_text(smallest)}). Differences smaller than the intervals here may still exist."
     )
-    return Finding(
-        "nothing-significant", statement, quantity, count, Significance(smallest), note=note, severity="note"
-    )
+    test = Significance(smallest)
+    return Finding("nothing-significant", text, quantity, count, test, note=note, severity="note")

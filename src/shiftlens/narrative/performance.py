@@ -64,14 +64,13 @@ def _worst(metrics: Metrics, of: MapEstimate, setting: Setting, metric: Variable
     if len(cells) > 1:
         place = f"at {len(cells):,} shifts; the nearest is (dx, dy) = {shift}"
     end = "lowest" if metric.sign > 0 else "highest"
-    return Finding(
-        f"{metric.name}-worst",
+    text, quantity = (
         f"{capital(metric.called)} is {end}, {quoted(estimate)}, {place}.",
         Quantity(metric.name, shift=shift),
-        estimate,
-        action=Action("Measure this shift alone", setting.evaluate_command(*shift)),
-        note="Shifts that leave nothing of the image in view are left out.",
     )
+    action = Action("Measure this shift alone", setting.evaluate_command(*shift))
+    note = "Shifts that leave nothing of the image in view are left out."
+    return Finding(f"{metric.name}-worst", text, quantity, estimate, action=action, note=note)
 
 
 def _classes(metrics: Metrics) -> list[Finding]:
@@ -133,39 +132,27 @@ def _retained(kept: Retained, metrics: Metrics, setting: Setting) -> Finding:
     if kept.at_least:
         note += " The region touches the edge of the grid, so both numbers are lower limits."
         action = Action("Sweep larger shifts", setting.sweep_command(wider=True))
-    return Finding(
-        "retained",
+    text = (
         f"{capital(metrics.metric.called)} stays {kept_text(metrics, kept.level)} its unshifted value within "
-        f"{quoted(kept.area)} around (0, 0); a circle of this area has a radius of {quoted(kept.radius)}.",
-        Quantity("retained area"),
-        kept.area,
-        action=action,
-        note=note,
-        which=f"{100 * kept.level:.0f}",
+        f"{quoted(kept.area)} around (0, 0); a circle of this area has a radius of {quoted(kept.radius)}."
     )
+    which = f"{100 * kept.level:.0f}"
+    return Finding("retained", text, Quantity("retained area"), kept.area, action=action, note=note, which=which)
 
 
 def _centre(middle: Centre, axis: Axis, metrics: Metrics, setting: Setting) -> Finding:
     estimate, test = middle.x if axis == "x" else middle.y, tested(metrics, f"centre {axis}")
-    place = (
+    text = (
         f"Along {axis}, the centre of the region where {metrics.metric.called} stays "
-        f"{kept_text(metrics, middle.level)} its unshifted value"
+        f"{kept_text(metrics, middle.level)} its unshifted value "
     )
     if test.holds:
-        statement = f"{place} lies {size_of(estimate)} {BESIDE[way(axis, estimate.value)]} (0, 0)."
+        text += f"lies {size_of(estimate)} {BESIDE[way(axis, estimate.value)]} (0, 0)."
     else:
-        statement = f"{place} does not differ significantly from 0: {quoted(estimate)}."
-    return Finding(
-        "centre",
-        statement,
-        Quantity("centre of the retained region", axis),
-        estimate,
-        test,
-        Action("Look at the map", setting.plot_command()) if test.holds else None,
-        "Positive is right for x, down for y.",
-        "warn" if test.holds else "info",
-        which=axis,
-    )
+        text += f"does not differ significantly from 0: {quoted(estimate)}."
+    quantity, note = Quantity("centre of the retained region", axis), "Positive is right for x, down for y."
+    action = Action("Look at the map", setting.plot_command()) if test.holds else None
+    return Finding("centre", text, quantity, estimate, test, action, note, test.warn, which=axis)
 
 
 def consistency(metrics: Metrics) -> list[Finding]:
@@ -173,33 +160,19 @@ def consistency(metrics: Metrics) -> list[Finding]:
     made = metrics.consistency
     if isinstance(made, Skipped):
         return []
+    others = "papers use other shifts and fills, so their numbers are not comparable."
     rows: tuple[tuple[str, str, Estimate | Skipped, str], ...] = (
-        (
-            "agreement",
-            "The prediction equals that at (0, 0) for {} of all shifted images.",
-            made.mean_agreement,
-            f"Mean over all shifts but (0, 0). {MORE_CONSISTENT}",
-        ),
-        (
-            "pairwise-consistency",
-            "Under two different shifts, an image gets the same prediction in {} of the pairs.",
-            made.pairwise,
-            "All pairs of shifts of this grid: papers use other shifts and fills, so their numbers are not comparable. "
-            f"A model that always predicts the same class has 100 %. {MORE_CONSISTENT}",
-        ),
-        (
-            "flip-rate",
-            "An image that is classified correctly at (0, 0) gets another prediction under {} of all shifts.",
-            made.flip_rate,
-            "[own use] Images that are misclassified at (0, 0) are left out.",
-        ),
-        (
-            "pairwise-consistency-right",
-            "Among images classified correctly at (0, 0), pairwise consistency is {}.",
-            made.right_pairwise,
-            MORE_CONSISTENT,
-        ),
-    )
+        ("agreement", "The prediction equals that at (0, 0) for {} of all shifted images.", made.mean_agreement,
+         f"Mean over all shifts but (0, 0). {MORE_CONSISTENT}"),
+        ("pairwise-consistency", "Under two different shifts, an image gets the same prediction in {} of the pairs.",
+         made.pairwise,
+         f"All pairs of shifts of this grid: {others} A model that always predicts the same class has 100 %. "
+         f"{MORE_CONSISTENT}"),
+        ("flip-rate", "An image that is classified correctly at (0, 0) gets another prediction under {} of all shifts.",
+         made.flip_rate, "[own use] Images that are misclassified at (0, 0) are left out."),
+        ("pairwise-consistency-right", "Among images classified correctly at (0, 0), pairwise consistency is {}.",
+         made.right_pairwise, MORE_CONSISTENT),
+    )  # fmt: skip
     return [
         Finding(kind, text.format(quoted(estimate)), Quantity(kind), estimate, note=note)
         for kind, text, estimate, note in rows

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from math import gcd
 
 import numpy as np
 
 from shiftlens.analysis.summary import Metrics
 from shiftlens.narrative.finding import Finding
-from shiftlens.narrative.finding_parts import Action, Quantity, number
+from shiftlens.narrative.finding_parts import Action, Quantity, Severity, number
 from shiftlens.narrative.setting import Setting
 from shiftlens.narrative.words import name_text, number_text, plain, quoted, sentence
 from shiftlens.stats import Estimate, Skipped
 
+_note = partial(Finding, severity="note")
+
 
 def pitfalls(metrics: Metrics, setting: Setting) -> list[Finding]:
     """Everything on the list that applies to this sweep."""
+    text = (
+        f"Intervals are 95 % intervals over images ({metrics.sweep.n_images:,}), for this one checkpoint: another "
+        "training run of the same recipe may differ by more."
+    )
+    note = "For a recipe or a padding mode the unit is the training run: train several seeds."
     return [
         *_completeness(metrics, setting),
         *_fill(metrics, setting),
@@ -24,47 +32,35 @@ def pitfalls(metrics: Metrics, setting: Setting) -> list[Finding]:
         *_training(setting),
         *_grid(metrics, setting),
         *_notes(setting),
-        Finding(
-            "one-checkpoint",
-            f"Intervals are 95 % intervals over images ({metrics.sweep.n_images:,}), for this one checkpoint: "
-            "another training run of the same recipe may differ by more.",
-            note="For a recipe or a padding mode the unit is the training run: train several seeds.",
-        ),
+        Finding("one-checkpoint", text, note=note),
     ]
 
 
 def _completeness(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
     missing, there, n_all = metrics.sweep.n_missing, metrics.sweep.n_images, setting.n_images or 0
     if missing:
-        whole = "They are whole chunks in the order of the data, not a random sample of it."
-        yield Finding(
-            "incomplete",
-            f"The sweep is incomplete: all findings are about the {there:,} of {there + missing:,} images that are "
-            "there.",
-            Quantity("images measured"),
-            number(float(there), "images"),
-            action=Action("Resume it", setting.sweep_command()),
-            note=whole if setting.half_width_asked is None else "They are a class-stratified subset.",
-            severity="note",
+        text = (
+            f"The sweep is incomplete: findings are about the {there:,} of {there + missing:,} images that are there."
         )
+        quantity, action = Quantity("images measured"), Action("Resume it", setting.sweep_command())
+        note = "They are a class-stratified subset."
+        if setting.half_width_asked is None:
+            note = "They are whole chunks in the order of the data, not a random sample of it."
+        yield _note("incomplete", text, quantity, number(float(there), "images"), action=action, note=note)
     if setting.half_width is not None and setting.n_population is not None:
         yield _adaptive(metrics, setting.n_population, setting.half_width, setting)
     short = [f"{name} {n:,} of {n_all:,} images" for name, n in setting.n_controlled.items() if n < n_all]
     if short:
-        yield Finding(
-            "control-incomplete",
-            f"A control is incomplete ({', '.join(short)}): its findings are about the images that both hold.",
-            action=Action("Resume it", setting.sweep_command(control=",".join(setting.n_controlled))),
-            severity="note",
-        )
+        text = f"A control is incomplete ({', '.join(short)}): its findings are about the images that both hold."
+        action = Action("Resume it", setting.sweep_command(control=",".join(setting.n_controlled)))
+        yield _note("control-incomplete", text, action=action)
     if setting.header.control is not None:
-        yield Finding(
-            "is-a-control",
+        text = (
             f"This is the control {setting.header.control} of a sweep, not a sweep: its images were changed before the "
-            "model saw them.",
-            action=Action("See the sweep", ("shiftlens", "findings", str(setting.path))),
-            severity="note",
+            "model saw them."
         )
+        action = Action("See the sweep", ("shiftlens", "findings", str(setting.path)))
+        yield _note("is-a-control", text, action=action)
 
 
 def _adaptive(metrics: Metrics, n_all: int, half: float, setting: Setting) -> Finding:
@@ -77,17 +73,17 @@ def _adaptive(metrics: Metrics, n_all: int, half: float, setting: Setting) -> Fi
     if not half:
         text = f"All {n_all:,} images were measured: over these images no {share} is uncertain.{others}"
         return Finding("adaptive", text, quantity, estimate)
-    return Finding(
-        "adaptive",
+    text = (
         f"{n:,} of {n_all:,} images were measured: the simultaneous {100 * setting.level:g} % confidence band for "
-        f"{share} over all of them is ±{number_text(half, 'points')} at every shift.{others}",
-        quantity,
-        estimate,
-        action=Action("Resume it for a narrower band", setting.sweep_command(narrower=True)),
-        note="Largest error over all shifts, by a bootstrap of the images, drawn without replacement in a "
-        "class-stratified order; it is valid at every look, so also at the one where the sweep stopped. All other "
-        "intervals are pointwise, and over other images of the same kind.",
+        f"{share} over all of them is ±{number_text(half, 'points')} at every shift.{others}"
     )
+    note = (
+        "Largest error over all shifts, by a bootstrap of the images, drawn without replacement in a class-stratified "
+        "order; it is valid at every look, so also at the one where the sweep stopped. All other intervals are "
+        "pointwise, and over other images of the same kind."
+    )
+    action = Action("Resume it for a narrower band", setting.sweep_command(narrower=True))
+    return Finding("adaptive", text, quantity, estimate, action=action, note=note)
 
 
 def _fill(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
@@ -105,19 +101,17 @@ def _fill(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
         )
     else:
         text = f"Fill {fill} continues the border: it draws no edge, but adds content that the image does not have."
-    yield Finding("new-edge", text, action=action, severity="note")
+    yield _note("new-edge", text, action=action)
     if not constant or values is None:
         return
     if np.any(values):
         shown = ", ".join(f"{v:.2f}" for v in dict.fromkeys(round(v, 2) for v in values))
-        other = setting.sweep_command(fill="black" if setting.fill == "mean" else "mean")
-        yield Finding(
-            "fill-space",
+        text = (
             f"Fill {fill} is {shown} after normalisation, not 0: it is not comparable with shifts of normalised "
-            "tensors, which are filled with 0 (fill mean).",
-            action=Action("Measure the other", other),
-            severity="note",
+            "tensors, which are filled with 0 (fill mean)."
         )
+        other = setting.sweep_command(fill="black" if setting.fill == "mean" else "mean")
+        yield _note("fill-space", text, action=Action("Measure the other", other))
     else:
         text = f"Fill {fill} is 0 after normalisation, as zero padding is: the first layer sees no edge of the fill."
         yield Finding("fill-space", text)
@@ -133,93 +127,76 @@ def _lost_content(metrics: Metrics, setting: Setting) -> Finding:
             f" At {number_text(kept.radius.value, 'px')} to one side, the retained radius, "
             f"{number_text(estimate.value, 'share')} of the image is lost."
         )
-    measured, action = not isinstance(metrics.occlusion, Skipped), None
-    if measured:
+    action, quantity = None, Quantity("lost share of the image")
+    severity: Severity = "note"
+    if not isinstance(metrics.occlusion, Skipped):
         text += " The occlusion control measures it: see occlusion-effect and placement-effect."
+        severity = "info"
     elif metrics.sweep.fill_is_constant:
         action = Action("Separate lost content from position", setting.sweep_command(control="occlusion"))
     else:
         action = Action("Use a fill that loses nothing", setting.sweep_command(fill="wrap"))
-    return Finding(
-        "lost-content",
-        text,
-        Quantity("lost share of the image"),
-        estimate,
-        action=action,
-        note="Geometry alone.",
-        severity="info" if measured else "note",
-    )
+    note = "Geometry alone."
+    return Finding("lost-content", text, quantity, estimate, action=action, note=note, severity=severity)
 
 
 def _blank(metrics: Metrics) -> Iterator[Finding]:
     blank = metrics.blank
     if isinstance(blank, Skipped):
         return
-    text = f"Where a shift leaves nothing of the image in view ({blank.n_shifts:,} shifts of the grid), "
     known = {name: made for name, made in blank.metrics.items() if isinstance(made, Estimate)}
     parts = [f"{metrics.profile(name).metric.called} is {quoted(made)}" for name, made in known.items()]
     if blank.predicted:
         share = number_text(blank.share, "share")
         parts = [f"the predicted class is {name_text(blank.predicted)} in {share} of the cases", *parts]
-    text += f"{', '.join(parts) or 'nothing was measured'}: this says nothing about the images."
+    text = (
+        f"Where a shift leaves nothing of the image in view ({blank.n_shifts:,} shifts of the grid), "
+        f"{', '.join(parts) or 'nothing was measured'}: this says nothing about the images."
+    )
     # A number says more than a share that only counts labels.
     name = next((each.name for each in metrics.sweep.metrics if not each.is_share), metrics.metric.name)
-    yield Finding(
-        "blank-limit",
-        text,
-        Quantity(name, of="blank input"),
-        known.get(name),
-        note="[own] These shifts are left out of every test and every mean.",
-        severity="note",
-    )
+    note = "[own] These shifts are left out of every test and every mean."
+    yield _note("blank-limit", text, Quantity(name, of="blank input"), known.get(name), note=note)
 
 
 def _training(setting: Setting) -> Iterator[Finding]:
-    seen, fill = _largest_shift(setting)
+    seen, fill, mirror = _seen_in_training(setting)
     if seen is None:
-        yield Finding(
-            "shifts-in-training",
-            "The model does not say which shifts were in its training: its robustness may be learnt rather than built "
-            "in.",
-            note="Only run directories of `shiftlens train` say it.",
-        )
+        text = "The model does not say which shifts were in its training: its robustness may be learnt."
+        yield Finding("shifts-in-training", text, note="Only run directories of `shiftlens train` say it.")
     elif seen == 0:
         yield Finding("shifts-in-training", "No shifts were in the training: any robustness is the architecture's.")
     else:
-        yield Finding(
-            "shifts-in-training",
+        text = (
             f"Shifts of up to {seen} px to each side were in the training (fill {fill}): robustness up to there, and a "
-            "little beyond, is learnt.",
-            Quantity("largest shift in training"),
-            number(float(seen), "px"),
-            note="One net of this project, trained with shifts of up to 2 px, kept 95 % of its accuracy for 3 to 4 px.",
-            severity="note",
+            "little beyond, is learnt."
         )
-    facts = setting.header.training.get("augmentation")
-    mirror = facts.get("mirror") if isinstance(facts, dict) else None
+        note = "One net of this project, trained with shifts of up to 2 px, kept its level for 3 to 4 px."
+        quantity, estimate = Quantity("largest shift in training"), number(float(seen), "px")
+        yield _note("shifts-in-training", text, quantity, estimate, note=note)
     if mirror not in (None, "none"):
-        yield Finding(
-            "mirrors-in-training",
+        text = (
             f"Mirrored images were in the training ({plain(str(mirror))}), which hides differences of the model "
-            "between left and right: look at up and down too.",
-            severity="note",
+            "between left and right: look at up and down too."
         )
+        yield _note("mirrors-in-training", text)
 
 
-def _largest_shift(setting: Setting) -> tuple[int | None, str]:
-    """Largest shift of the training, or of a later fine-tuning, in pixels, and its fill; None where not said."""
+def _seen_in_training(setting: Setting) -> tuple[int | None, str, object]:
+    """Largest shift in pixels of the training or a later fine-tuning (None where not said), its fill, and mirroring."""
     facts = setting.header.training.get("augmentation")
-    seen = facts.get("shift") if isinstance(facts, dict) else None
-    if not isinstance(facts, dict) or not isinstance(seen, int) or isinstance(seen, bool):
-        return None, ""
-    fill = plain(str(facts.get("shift_fill", "another fill")))
+    if not isinstance(facts, dict):
+        return None, "", None
+    seen, fill, mirror = facts.get("shift"), plain(str(facts.get("shift_fill", "another fill"))), facts.get("mirror")
+    if not isinstance(seen, int) or isinstance(seen, bool):
+        return None, "", mirror
     healed = setting.header.training.get("healed")
     for each in healed if isinstance(healed, list | tuple) else ():
         settings = each.get("settings") if isinstance(each, dict) else None
         later = settings.get("shift") if isinstance(settings, dict) else None
         if isinstance(later, int) and not isinstance(later, bool) and later > seen:
             seen, fill = later, "reflect"
-    return seen, fill
+    return seen, fill, mirror
 
 
 def _grid(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
@@ -229,29 +206,27 @@ def _grid(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
         hidden = [str(s) for s in metrics.sweep.strides if s > 1 and gcd(step, s) > 1]
         if hidden:
             text += f" The step shares a factor with strides of the net ({', '.join(hidden)}) and hides their ripple."
-        every = Action("Sweep every pixel", setting.sweep_command(step=1))
-        yield Finding("step-and-stride", text, action=every, severity="note")
+        yield _note("step-and-stride", text, action=Action("Sweep every pixel", setting.sweep_command(step=1)))
     if not isinstance(metrics.asymmetry_x, Skipped) and isinstance(metrics.asymmetry_x_model, Skipped):
         tests = [metrics.test(f"asymmetry x {kind}") for kind in ("overall", "pairs")]
-        yield Finding(
-            "photographers-bias",
+        held = any(not isinstance(test, Skipped) and test.holds for test in tests)
+        severity: Severity = "note" if held else "info"
+        text = (
             "The dataset may be biased between left and right: without a flip control, its part of the asymmetry "
-            "cannot be separated from the model's.",
-            action=Action("Separate it", setting.sweep_command(control="flip")),
-            note="The flip control does so for left and right; nothing does for up and down.",
-            severity="note" if any(not isinstance(test, Skipped) and test.holds for test in tests) else "info",
+            "cannot be separated from the model's."
         )
+        action = Action("Separate it", setting.sweep_command(control="flip"))
+        note = "The flip control does so for left and right; nothing does for up and down."
+        yield Finding("photographers-bias", text, action=action, note=note, severity=severity)
 
 
 def _notes(setting: Setting) -> Iterator[Finding]:
     for note in setting.header.data_notes:
         if "JPEG" in note:
-            text = (
-                f"{sentence(note)} The artefacts of JPEG's blocks of 8 x 8 px move with the image, and the numbers "
-                "may differ from those on the originals."
-            )
-            yield Finding("jpeg-copy", text, severity="note")
+            blocks = "The artefacts of JPEG's blocks of 8 x 8 px move with the image"
+            text = f"{sentence(note)} {blocks}, and the numbers may differ from those on the originals."
+            yield _note("jpeg-copy", text)
         else:
-            yield Finding("data-note", f"About the images: {plain(note)}.", severity="note")
+            yield _note("data-note", f"About the images: {plain(note)}.")
     for note in setting.header.model_notes:
-        yield Finding("model-note", f"About the model: {plain(note)}.", severity="note")
+        yield _note("model-note", f"About the model: {plain(note)}.")

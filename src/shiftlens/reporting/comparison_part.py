@@ -27,17 +27,7 @@ AnyComparison = Comparison | SavedComparison
 def comparisons(
     sweeps: Sequence[Sweep], names: Sequence[str], seed: int, metric: str | None = None
 ) -> tuple[list[Comparison], list[str]]:
-    """Compare what asks the same question, each group against its first; and say why the rest is not compared.
-
-    Parameters
-    ----------
-    sweeps, names
-        In the order given.
-    seed
-        Of the bootstrap.
-    metric
-        What is compared; None for the default.
-    """
+    """Compare what asks the same question, each group against its first; and say why the rest is not compared."""
     if len(sweeps) < 2:
         return [], []
     made: list[Comparison] = []
@@ -64,15 +54,7 @@ def comparisons(
 
 
 def comparison_part(made: AnyComparison, number: int) -> Part:
-    """Lay out a comparison.
-
-    Parameters
-    ----------
-    made
-        From `shiftlens.compare`, or a saved one: that has no maps.
-    number
-        Of the comparison on the page, from 0.
-    """
+    """Lay out a comparison; a saved one has no maps."""
     base = plain(made.names[made.baseline])
     view: Data = {
         "number": number,

@@ -38,18 +38,10 @@ LARGEST_MAP = 64
 
 
 def feature_part(run: FeatureRun, number: int) -> Part:
-    """Lay out a feature run.
-
-    Parameters
-    ----------
-    run
-        Maps of one picture, with averages or without.
-    number
-        Of the run on the page, from 0.
-    """
+    """Lay out a feature run, with averages or without."""
     few = picked(run, MOST_LAYERS)
     average = any(layer.average is not None for layer in run.layers)
-    input_name = f"{'blank input' if run.is_empty else 'image'} ({plain(run.input)})"
+    input_name = plain(run.shown)
     average_name = f"average over {run.n_images:,} images of {plain(run.data or '')}" if average else ""
     most_cells = min(MOST_CELLS, CELLS_IN_ALL // (len(few) * (2 if average else 1)))
     view = {
@@ -67,6 +59,7 @@ def feature_part(run: FeatureRun, number: int) -> Part:
         "strip_rows": _strip_rows(run),
         "depth": figure_uri(depth(run)),
         "rows": [_row(layer) for layer in run.layers],
+        "energies": [f"artefact energy of the {plain(of)}, %" for of in (run.shown, run.averaged or "average")],
         "findings": sorted_out(artefacts(run)),
         "start": None if run.start is None else plain(run.start.name),
         "provenance": _provenance(run),
@@ -138,9 +131,8 @@ def _strip(layer: LayerMaps) -> Data:
 
 def _strip_rows(run: FeatureRun) -> list[str]:
     averages = [layer.average for layer in run.layers if layer.average is not None]
-    rows = ["blank input" if run.is_empty else "one image", f"average of {run.n_images:,}"]
-    rolled = any(average.rolled is not None for average in averages)
-    return [*rows[: 2 if averages else 1], *(["average, content rolled evenly"] if rolled else [])]
+    rows = [plain(run.shown), *([f"average of {run.n_images:,} images"] if averages else [])]
+    return [*rows, *([run.averaged] if any(average.rolled is not None for average in averages) else [])]
 
 
 def thinned(maps: FloatArray, most_cells: int = MOST_CELLS) -> FloatArray:

@@ -9,14 +9,13 @@ import numpy as np
 
 from shiftlens.analysis.arrays import IntArray, SweepArrays, Values
 from shiftlens.analysis.asymmetry import Asymmetry
-from shiftlens.analysis.controls import ControlEffect
-from shiftlens.analysis.differences import Differences
+from shiftlens.analysis.differences import Effects, sums_of
 from shiftlens.analysis.summary import Metrics
 from shiftlens.figures.drawing import COLOURS, balanced, colours_of, diverging, least_of, limits_of, mirrored
 from shiftlens.narrative.performance import chosen_first
 from shiftlens.narrative.words import capital, plain
 from shiftlens.reporting.encoding import Data, coloured, enlarged, finite, packed, png_uri
-from shiftlens.stats import FloatArray, Skipped, mean_interval, z_value
+from shiftlens.stats import FloatArray, Skipped, mean_interval, wilson, z_value
 from shiftlens.tasks.classification import LOSS
 from shiftlens.tasks.task import Variable
 
@@ -48,16 +47,8 @@ class Map:
         return {"label": self.data["label"], "uri": png_uri(enlarged(pixels)), "range": text}
 
 
-@dataclass(frozen=True)
-class Offered:
-    """The maps of a sweep, and how many classes were left out."""
-
-    maps: list[Map]
-    n_classes_left_out: int
-
-
-Ends = tuple[FloatArray, FloatArray | None, FloatArray | None]
-"""Values, and the lower and upper ends of their intervals."""
+Ends = tuple[FloatArray, FloatArray, FloatArray]
+"""Values (dy, dx), and the lower and upper ends of their intervals; nan where there is none."""
 
 
 def counted(name: str, group: str, label: str, about: str, counts: IntArray, n: int, **words: str) -> Map:
@@ -68,94 +59,57 @@ def counted(name: str, group: str, label: str, about: str, counts: IntArray, n: 
 
 
 def measured(
-    name: str,
-    group: str,
-    label: str,
-    about: str,
-    values: Ends,
-    n: int,
-    *,
-    unit: str,
-    limits: tuple[float, float],
-    colours: str,
-    **words: str,
-) -> Map:
-    """A map of means or differences with the interval of each cell; without one where the ends are None."""
+    name: str, group: str, label: str, about: str, ends: Ends, n: int, *, unit: str, limits: tuple[float, float],
+    colours: str, **words: str,
+) -> Map:  # fmt: skip
+    """A map of means or differences with the interval of each cell."""
     data: Data = {"id": name, "group": group, "label": label, "about": about, "unit": unit, "kind": "mean", "n": n}
-    arrays = {key: packed(each.astype(np.float64)) for key, each in zip(("value", "lo", "hi"), values, strict=True)
-              if each is not None}  # fmt: skip
+    arrays = {key: packed(np.asarray(each, np.float64)) for key, each in zip(("value", "lo", "hi"), ends, strict=True)}
     scale = {"low": finite(limits[0]), "high": finite(limits[1]), "colours": colours}
-    return Map(data | arrays | scale | words, values[0])
+    return Map(data | arrays | scale | words, ends[0])
 
 
-def of_metric(metric: Variable, name: str, group: str, label: str, about: str, ends: Ends, n: int, **words: str) -> Map:
+def of_metric(metric: Variable, name: str, group: str, label: str, about: str, ends: Ends, n: int) -> Map:
     """A map of a metric, in its unit: of a share as counts, else as means within its bounds."""
-    words = {"short": metric.called} | words
     if metric.is_share:
-        return counted(name, group, label, about, np.rint(ends[0] * n).astype(np.int64), n, **words)
-    lo, hi = (None if each is None else metric.factor * each for each in ends[1:])
-    value = metric.factor * ends[0]
-    scale: dict[str, Any] = {"unit": metric.shown_unit, "colours": colours_of(metric), **words}
+        counts = np.rint(ends[0] * n).astype(np.int64)
+        return counted(name, group, label, about, counts, n, short=metric.called)
+    value, lo, hi = (metric.factor * each for each in ends)
+    scale: dict[str, Any] = {"unit": metric.shown_unit, "colours": colours_of(metric), "short": metric.called}
     return measured(name, group, label, about, (value, lo, hi), n, limits=limits_of(metric, value), **scale)
 
 
-def _ends(metrics: Metrics, metric: Variable) -> Ends:
-    made = metrics.profile(metric.name).map
-    if isinstance(made, Skipped):
-        return _mean_with_ends(metrics.sweep.values(metric))
-    return made.value, made.lo, made.hi
-
-
-def shown_ends(metrics: Metrics) -> Ends:
-    """The chosen metric under every shift with its intervals: shares in per cent."""
-    value, *both = _ends(metrics, metrics.metric)
-    lo, hi = (None if each is None else metrics.metric.factor * each for each in both)
-    return metrics.metric.factor * value, lo, hi
-
-
-def _mean_with_ends(values: Values) -> Ends:
-    """Mean of each cell; of a number with Student's interval."""
-    sums = Differences(values.metric, values.sweep.n_images, values.n_cells)
-    for s in values.sweep.slices():
-        sums.add(s, values[s])
-    shape = values.sweep.shape
-    if values.metric.is_share:
-        return sums.mean.reshape(shape), None, None
-    lo, hi = sums.interval_of_mean(z_value())
-    return sums.mean.reshape(shape), lo.reshape(shape), hi.reshape(shape)
-
-
 def difference(
-    metric: Variable, name: str, label: str, about: str, values: tuple[FloatArray, FloatArray, FloatArray], n: int,
+    metric: Variable, name: str, label: str, about: str, ends: Ends, n: int,
     *, limits: tuple[float, float] | None = None, **words: str,
 ) -> Map:  # fmt: skip
     """A map of differences of a metric, by default on a range of its own; red is better."""
-    limits = limits or balanced(values[0], least_of(metric))
+    limits = limits or balanced(ends[0], least_of(metric))
     scale: dict[str, Any] = {"unit": metric.difference_unit, "colours": diverging(metric), "short": "difference"}
-    return measured(name, "Differences", label, about, values, n, limits=limits, **scale, **words)
+    return measured(name, "Differences", label, about, ends, n, limits=limits, **scale, **words)
 
 
-def offered(metrics: Metrics) -> Offered:
-    """Return every map that this sweep has the numbers for; that of the chosen metric is the first.
+def mean_with_ends(values: Values) -> Ends:
+    """Mean of each cell with its own interval: Wilson for a share, else Student's."""
+    n, shape = values.sweep.n_images, values.sweep.shape
+    sums = sums_of(values)
+    lo, hi = wilson(sums.total, n) if values.metric.is_share else sums.interval_of_mean(z_value())
+    return sums.mean.reshape(shape), lo.reshape(shape), hi.reshape(shape)
 
-    Parameters
-    ----------
-    metrics
-        See `all_metrics`.
-    """
+
+def offered(metrics: Metrics) -> tuple[list[Map], int]:
+    """Return every map that this sweep has the numbers for, the chosen metric first, and how many classes have none."""
     sweep, consistency = metrics.sweep, metrics.consistency
     maps = []
     for each in chosen_first(metrics):
         metric = each.metric
         if isinstance(each.map, Skipped) and metric != metrics.metric:
             continue
-        about = f"{capital(metric.long_name or metric.called)}: " + (
-            "share of images; Wilson." if metric.is_share else "mean over images; Student t over images."
-        )
+        what = "share of images; Wilson." if metric.is_share else "mean over images; Student t over images."
         better = "" if metric.sign > 0 else " Lower is better."
-        ends = _ends(metrics, metric)
-        label = capital(metric.called)
-        maps.append(of_metric(metric, metric.name, WHOLE, label, about + better, ends, sweep.n_images))
+        about = f"{capital(metric.long_name or metric.called)}: {what}{better}"
+        ends = mean_with_ends(sweep.values(metric))
+        maps.append(of_metric(metric, metric.name, WHOLE, capital(metric.called), about, ends, sweep.n_images))
     if LOSS in sweep.metrics:
         maps.append(_probability(sweep))
     if not isinstance(consistency, Skipped):
@@ -167,25 +121,21 @@ def offered(metrics: Metrics) -> Offered:
         label = "Agreement with the unshifted prediction"
         maps.append(counted("agreement", WHOLE, label, about, same, sweep.n_images, short="agreement"))
     classes, left_out = _classes(metrics)
-    return Offered([*maps, *classes, *_controls(metrics), *_sides(metrics)], left_out)
+    return [*maps, *classes, *_controls(metrics), *_sides(metrics)], left_out
 
 
 def _probability(sweep: SweepArrays) -> Map:
     """Mean of exp(-loss): the probability that the model gives to the true class."""
-    n, shape = sweep.n_images, sweep.shape
-    total, squares = np.zeros(shape), np.zeros(shape)
+    total, squares, n = np.zeros(sweep.shape), np.zeros(sweep.shape), sweep.n_images
     for s in sweep.slices():
         p = np.exp(-np.asarray(sweep.loss[s], np.float32))
         total += p.sum(axis=0, dtype=np.float64)
         squares += np.einsum("ijk,ijk->jk", p, p, dtype=np.float64)
-    lo, hi = None, None
-    if n > 1:
-        _, lo, hi, _ = mean_interval(total, squares, n)
-        lo, hi = 100 * np.clip(lo, 0, 1), 100 * np.clip(hi, 0, 1)
-    about = "Mean of exp(-loss); Student t over images."
+    _, lo, hi, _ = mean_interval(total, squares, np.full(sweep.shape, n))
+    ends = 100 * (total / n), 100 * np.clip(lo, 0, 1), 100 * np.clip(hi, 0, 1)
+    about, label = "Mean of exp(-loss); Student t over images.", "Probability of the true class"
     scale: dict[str, Any] = {"unit": "%", "limits": (0.0, 100.0), "colours": COLOURS, "short": "probability"}
-    label = "Probability of the true class"
-    return measured("probability", WHOLE, label, about, (100 * (total / n), lo, hi), n, **scale)
+    return measured("probability", WHOLE, label, about, ends, n, **scale)
 
 
 def _classes(metrics: Metrics) -> tuple[list[Map], int]:
@@ -204,18 +154,18 @@ def _classes(metrics: Metrics) -> tuple[list[Map], int]:
 def _controls(metrics: Metrics) -> list[Map]:
     sweep, metric, maps = metrics.sweep, metrics.metric, []
     for name, control in sweep.controls.items():
-        ends = _mean_with_ends(control.values(metric))
+        ends = mean_with_ends(control.values(metric))
         if name == "flip":
-            value, lo, hi = (None if each is None else mirrored(each, sweep.dxs, axis=1) for each in ends)
-            if value is None or not np.isfinite(value).all():
-                continue  # a one-sided grid has no mirror image
+            value, lo, hi = (mirrored(each, sweep.dxs, axis=1) for each in ends)
             ends = value, lo, hi
+            if not np.isfinite(value).all():
+                continue  # a one-sided grid has no mirror image
         label = f"Control {name}: {CONTROL_LABELS.get(name, '')}".rstrip(": ")
         about = f"{capital(metric.called)}."
         maps.append(of_metric(metric, f"control-{name}", "Controls", label, about, ends, control.n_images))
     padding = None if isinstance(metrics.padding, Skipped) else metrics.padding.effect
     for name, found in (("occlusion", metrics.placement), ("canvas", padding)):
-        if isinstance(found, ControlEffect):
+        if isinstance(found, Effects):
             label = f"Shifted minus control {name}"
             about = f"{label}; intervals hold for all shifts together. Red: better."
             # An effect is a cost: how much worse the shift is.
@@ -243,7 +193,7 @@ def _sides(metrics: Metrics) -> list[Map]:
     ]
 
 
-def _spread(made: Asymmetry, sweep: SweepArrays) -> tuple[FloatArray, FloatArray, FloatArray]:
+def _spread(made: Asymmetry, sweep: SweepArrays) -> Ends:
     """Pairs on both their cells: the value at one, its negative at the other; nan where there is no pair."""
     across = made.axis == "x"
     here = np.searchsorted(sweep.dys, made.dys), np.searchsorted(sweep.dxs, made.dxs)

@@ -21,17 +21,7 @@ NOWHERE = ("", "")
 
 
 def questions(found: Given, sweeps: Sequence[SweepPart], compared: Sequence[AnyComparison]) -> list[Data]:
-    """Return A to D: the question, an answer in a few lines, and where on the page it is worked out.
-
-    Parameters
-    ----------
-    found
-        What the report is about.
-    sweeps
-        Their parts, in order.
-    compared
-        The comparisons on the page.
-    """
+    """Return A to D: the question, an answer in a few lines, and where on the page it is worked out."""
     setting = Setting.of(found.sweeps[0]) if found.sweeps else None
     model = setting.model if setting else next((run.model for run in found.runs), "MODEL")
     answers: dict[Question, Answer] = {

@@ -22,7 +22,7 @@ from shiftlens.narrative.setting import Setting
 from shiftlens.narrative.words import capital, digits_of, plain, quoted
 from shiftlens.reporting.encoding import Data, figure_uri, finite, packed
 from shiftlens.reporting.page_findings import sorted_out
-from shiftlens.reporting.page_maps import Ends, offered, shown_ends
+from shiftlens.reporting.page_maps import Ends, mean_with_ends, offered
 from shiftlens.reporting.thumbnails import CHOICE, Source, gallery
 from shiftlens.reporting.verdict import verdict
 from shiftlens.stats import Skipped
@@ -61,23 +61,7 @@ class SweepPart(Part):
 
 
 def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int, metric: str | None = None) -> SweepPart:
-    """Measure a sweep and lay out what the page shows of it.
-
-    Parameters
-    ----------
-    sweep
-        Of an incomplete one, the images that are whole.
-    number
-        Of the sweep on the page, from 0: part of every id.
-    name
-        What the page calls it.
-    source
-        Where the pictures of its images may come from.
-    seed
-        Of the bootstrap.
-    metric
-        What the page is about; None for the default.
-    """
+    """Measure a sweep and lay out what the page shows of it; its `number` on the page is part of every id."""
     arrays = from_sweep(sweep)
     metrics = all_metrics(arrays, metric=metric, seed=seed)
     values = arrays.values(metrics.metric)
@@ -86,7 +70,8 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int, 
     header, chosen = sweep.header, [each.metric for each in chosen_first(metrics)]
     said = verdict(metrics, way, header.model, header.data)
     images, why = gallery(sweep, metrics, source)
-    maps = offered(metrics)
+    maps, n_classes_left_out = offered(metrics)
+    value, lo, hi = (metrics.metric.factor * each for each in mean_with_ends(values))
     circles, strong, called = discs(values), metrics.retained[0], plain(metrics.metric.called)
     view = {
         "number": number,
@@ -107,13 +92,13 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int, 
         "kept": kept_text(metrics, 0.95),
         "map": figure_uri(figures.metric_matrix(arrays, metrics.metric)),
         "profile": figure_uri(figures.radial_profile(arrays, chosen)) if arrays.shape != (1, 1) else None,
-        "stills": [each.still() for each in maps.maps[1:]],
-        "n_classes_left_out": maps.n_classes_left_out,
-        "groups": _groups([each.data for each in maps.maps]),
+        "stills": [each.still() for each in maps[1:]],
+        "n_classes_left_out": n_classes_left_out,
+        "groups": _groups([each.data for each in maps]),
         "reach": int(circles.radius[-1]),
         "radius": _first_radius(metrics, arrays),
         "step": max(arrays.step),
-        "table": spaced_table(arrays.dys, arrays.dxs, shown_ends(metrics), metrics.metric.unit),
+        "table": spaced_table(arrays.dys, arrays.dxs, (value, lo, hi), metrics.metric.shown_unit),
         "table_unit": plain(capital(label_of(metrics.metric))),
         "findings": sorted_out(found),
         "n_warn": len(found.with_severity("warn")),
@@ -131,7 +116,7 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int, 
         "n": arrays.n_images,
         "blank": packed(arrays.blank),
         "region": packed(strong.region) if isinstance(strong, Retained) else None,
-        "maps": [each.data for each in maps.maps],
+        "maps": [each.data for each in maps],
         "profile": _profiles(arrays, chosen),
         "discs": {name: [finite(value) for value in getattr(circles, name)] for name in circles.__dataclass_fields__},
         "images": images,
@@ -143,7 +128,9 @@ def _cards(metrics: Metrics, way: Directions | Skipped) -> list[Data]:
     """The numbers of the first screen: what, value with interval, and what the sentences beside do not say."""
     strong, metric = metrics.retained[0], metrics.metric
     rest = metrics.profile(metric.name).at_origin
-    value, about = ("not measured", plain(rest.why)) if isinstance(rest, Skipped) else (quoted(rest), _meaning(metric))
+    about = f"{'share of' if metric.is_share else 'mean over'} images: {metric.long_name or metric.called}"
+    about += "" if metric.sign > 0 else "; lower is better"
+    value, about = ("not measured", plain(rest.why)) if isinstance(rest, Skipped) else (quoted(rest), about)
     cards = [(f"{capital(metric.called)}, unshifted", value, about)]
     if isinstance(strong, Retained):
         about = f"a circle as large as the area retained at 95 %. Straight: {_straight(metrics, strong)}"
@@ -157,11 +144,6 @@ def _cards(metrics: Metrics, way: Directions | Skipped) -> list[Data]:
     else:
         cards.append(("Worse side", "not measured", plain(way.why)))
     return [_card(*card) for card in cards]
-
-
-def _meaning(metric: Variable) -> str:
-    what = "share of images" if metric.is_share else "mean over images"
-    return f"{what}: {metric.long_name or metric.called}{'' if metric.sign > 0 else '; lower is better'}"
 
 
 def _straight(metrics: Metrics, strong: Retained) -> str:
@@ -192,13 +174,8 @@ def _card(title: str, value: str, about: str) -> Data:
 def spaced_table(dys: IntArray, dxs: IntArray, ends: Ends, unit: str) -> Data:
     """A map (dy, dx) with its intervals at evenly spaced shifts, for readers who do not see it."""
     rows, columns, (value, lo, hi) = _spaced(dys), _spaced(dxs), ends
-    n = 1 if unit in ("share", "points") else digits_of(float(np.nanmax(np.abs(value), initial=0.0)) / 10, unit)
-    cells = [[f"{value[r, c]:.{n}f}" for c in columns] for r in rows]
-    if lo is not None and hi is not None:
-        cells = [
-            [f"{text} [{lo[r, c]:.{n}f}, {hi[r, c]:.{n}f}]" for text, c in zip(row, columns, strict=True)]
-            for row, r in zip(cells, rows, strict=True)
-        ]
+    n = 1 if unit in ("%", "points") else digits_of(float(np.nanmax(np.abs(value), initial=0.0)) / 10, unit)
+    cells = [[f"{value[r, c]:.{n}f} [{lo[r, c]:.{n}f}, {hi[r, c]:.{n}f}]" for c in columns] for r in rows]
     return {"dys": [int(dys[r]) for r in rows], "dxs": [int(dxs[c]) for c in columns], "cells": cells}
 
 

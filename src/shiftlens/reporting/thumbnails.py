@@ -49,13 +49,7 @@ class Source:
 
 
 def chosen(metrics: Metrics) -> IntArray:
-    """Return the rows of the images to show, at most `MOST_IMAGES`, ascending; see `CHOICE`.
-
-    Parameters
-    ----------
-    metrics
-        Of the sweep.
-    """
+    """Return the rows of the images to show, at most `MOST_IMAGES`, ascending; see `CHOICE`."""
     sweep = metrics.sweep
     n = sweep.n_images
     if n <= MOST_IMAGES:
@@ -79,15 +73,6 @@ def gallery(sweep: Sweep, metrics: Metrics, source: Source) -> tuple[Data | None
     """Return the images behind the cells as data for the page, and a sentence on why they have no pictures, or "".
 
     None where no class is predicted: nothing says then which images fail.
-
-    Parameters
-    ----------
-    sweep
-        For what its file says about its images.
-    metrics
-        Of it.
-    source
-        Where pictures may come from.
     """
     if "prediction" not in metrics.sweep.variables or not len(metrics.sweep.labels):
         return None, ""

@@ -12,17 +12,7 @@ from shiftlens.tasks.task import Variable
 
 
 def verdict(metrics: Metrics, way: Directions | Skipped, model: str, data: str) -> tuple[str, str, str]:
-    """Return the three sentences.
-
-    Parameters
-    ----------
-    metrics
-        Of the sweep.
-    way
-        See `directions`.
-    model, data
-        What they are called.
-    """
+    """Return the three sentences."""
     return _good(metrics, plain(model), plain(data)), _far(metrics), _worst(metrics.metric, way)
 
 

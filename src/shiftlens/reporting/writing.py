@@ -12,6 +12,7 @@ from shiftlens.data.images import ImageSet
 from shiftlens.naming import Printed, distinct, printable
 from shiftlens.narrative.finding import Findings
 from shiftlens.narrative.words import plain
+from shiftlens.progress_bar import shows_progress
 from shiftlens.reporting.comparison_part import comparison_part, comparisons
 from shiftlens.reporting.encoding import Data
 from shiftlens.reporting.feature_part import feature_part
@@ -66,6 +67,7 @@ class Report(Printed):
         return f"<p><b>{escape(self.title)}</b>: <code>{escape(str(self.path))}</code></p><ul>{said}{left_out}</ul>"
 
 
+@shows_progress("reporting", "parts")
 def report(
     items: Item | Iterable[Item],
     out: str | Path,

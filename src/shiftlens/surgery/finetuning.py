@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from shiftlens.data.images import ImageSet, as_images
+from shiftlens.data.surveying import Progress
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError
 from shiftlens.models.loading import Model, as_model
 from shiftlens.models.matching import labelled_for, on_input_grid
 from shiftlens.models.probing import scores_of
 from shiftlens.naming import one_line, unknown_name
-from shiftlens.surgery.healing import Healing, Progress, copied
+from shiftlens.surgery.healing import Healing, copied
 from shiftlens.training.data import Batches, epoch_plan, pixels
 from shiftlens.training.machine import compute_dtype, tuned
 from shiftlens.training.recipe import DTYPES, Recipe
@@ -131,10 +132,10 @@ def finetune(
     model, images = as_model(model, device=device), as_images(images, split="train")
     healed, module = copied(model)
     check_classes(healed, images)
-    fitted, _ = on_input_grid(healed, images)
-    if settings.shift is not None and settings.shift >= min(_size(fitted)):
+    fitted, size = on_input_grid(healed, images)
+    if settings.shift is not None and settings.shift >= min(size):
         raise InputError(
-            f"shift must be below the pictures' {min(_size(fitted))} px, got {settings.shift}: it would leave nothing"
+            f"shift must be below the pictures' {min(size)} px, got {settings.shift}: it would leave nothing"
         )
     settings = _as_trained(settings, healed, images)
     target = resolve_device(device)
@@ -159,7 +160,7 @@ def finetune(
         for epoch in range(settings.epochs):
             plan = epoch_plan(len(batches), seed, epoch, recipe, settings.flip or "none")
             summed, done = 0.0, epoch * per_epoch
-            for k, (x, y) in enumerate(batches.epoch(plan, batch, [_size(fitted)] * per_epoch)):
+            for k, (x, y) in enumerate(batches.epoch(plan, batch, [size] * per_epoch)):
                 for group in optimiser.param_groups:
                     group["lr"] = settings.lr * (1 - (done + k) / total)
                 with torch.autocast(target.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -180,12 +181,6 @@ def finetune(
     module.eval()
     facts = Healing("fine-tune", images.name, images.digest, per_epoch * batch, {**asdict(settings), "seed": seed})
     return healed, replace(facts, losses=tuple(losses), seconds=time.perf_counter() - started)
-
-
-def _size(images: ImageSet) -> tuple[int, int]:
-    if images.size is None:
-        raise InputError(f"pictures of {images.name} have different sizes; fine-tuning needs one")
-    return images.size
 
 
 def _tried(what: str, work: Callable[..., Any], *args: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,12 @@ import torch
 from torch import nn
 
 from shiftlens.data.images import ImageSet, as_images
+from shiftlens.data.surveying import Progress
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError, NoEffectWarning
 from shiftlens.models.loading import Model, as_model
 from shiftlens.models.matching import on_input_grid
 from shiftlens.models.probing import evaluating
-
-Progress = Callable[[int, int], None]
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 MAX_PIXELS = 2**18
@@ -57,6 +56,11 @@ class Healing:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON."""
         return {**asdict(self), "losses": list(self.losses)}
+
+    def __str__(self) -> str:
+        """For people."""
+        loss = f", loss {self.losses[0]:.3f} -> {self.losses[-1]:.3f}" if self.losses else ""
+        return f"{self.kind}: {self.n_images:,} images of {self.images}{loss}, {self.seconds:.1f} s"
 
 
 def reestimate(

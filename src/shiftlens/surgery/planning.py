@@ -67,7 +67,8 @@ def repair(
     Every layer that pads is given the new mode: convolutions, padded pools (a mean over padded zeros is no longer the
     mean), explicit pad layers. Layers that do not pad, and whatever has the mode already, are left alone. The copy
     keeps parameters, buffers, dtype, device, `requires_grad`, training flags, hooks and ties; a layer used twice is
-    still one layer. Accuracy usually falls at first, since the net was trained with what it had: re-estimate batch norm
+    still one layer. Its state dict has one entry more, so that its weights do not load strictly into the net as it was.
+    Accuracy usually falls at first, since the net was trained with what it had: re-estimate batch norm
     (`surgery.reestimate`) or fine-tune (`surgery.finetune`), and measure again.
 
     Parameters

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,38 +21,18 @@ from shiftlens.surgery.healing import Healing
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a model came from, as far as a run directory must know.
+    """Where a model came from, as far as a run directory must know: see `save_run`.
 
-    Attributes
-    ----------
-    build
-        `factory` and `kwargs`, as `save_run` takes them.
-    edits
-        What had been changed in it before.
-    parents
-        Digests of the models that it was made from, the oldest first, itself last.
+    `edits` had been made before; `parents` are digests, the oldest first, the model itself last.
     """
 
     build: Mapping[str, Any]
     edits: tuple[Mapping[str, Any], ...] = ()
-    parents: tuple[str, ...] = field(default=())
+    parents: tuple[str, ...] = ()
 
 
 def origin_of(spec: str | Path, model: Model) -> Origin:
-    """How the model of a spec can be built again without running anybody's code.
-
-    Parameters
-    ----------
-    spec
-        As in `load_model`.
-    model
-        What `load_model` made of it.
-
-    Raises
-    ------
-    InputError
-        A factory of the user's own: a run directory never runs code.
-    """
+    """How the model that `load_model` made of a spec can be built again; refuses what needs anybody's code."""
     name, path = str(spec), run_of(spec)
     kind, _, rest = name.partition(":")
     if path is not None:

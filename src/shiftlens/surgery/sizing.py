@@ -17,22 +17,10 @@ Size = tuple[int, int]
 
 
 def even_size(module: nn.Module | Model, size: Size, *, at_least: bool = False) -> Size:
-    """The nearest input size at which every layer treats opposite sides alike.
+    """The nearest input size (h, w) in pixels at which every layer treats opposite sides alike.
 
-    Parameters
-    ----------
-    module
-        The net.
-    size
-        (h, w) in pixels; given back when it is even already. Of two that are equally near the larger is taken, which
-        loses nothing of the picture.
-    at_least
-        Only sizes that are not smaller.
-
-    Raises
-    ------
-    InputError
-        There is none nearby, or the net does not take this size.
+    Of two that are equally near the larger is taken, which loses nothing of the picture; with `at_least`, none that is
+    smaller. `InputError` where there is none nearby, or the net does not take this size.
 
     Examples
     --------

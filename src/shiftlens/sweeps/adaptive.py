@@ -99,7 +99,7 @@ def _until(
             band.add(values.reshape(len(values), n_cells).astype(np.bool_))
         look = band.look()
         if missing:
-            announce(_described(look, next(iter(group.means_of.values())).name))
+            announce(_described(look, group.metric.name))
         if look.half_width <= half_width:
             group.stop_at(stop)
             expect(stop)

@@ -25,7 +25,7 @@ from shiftlens.storage.entries import refuse_swollen
 from shiftlens.storage.locking import Unsynced, disk_errors
 from shiftlens.storage.written_folder import WrittenFolder
 from shiftlens.sweeps.layout import ADAPTIVE, mean_arrays, measured_arrays, open_checked, state_of
-from shiftlens.tasks.task import OBJECT, beyond
+from shiftlens.tasks.task import OBJECT, Variable, beyond
 
 ChunkState = Literal["whole", "absent", "torn", "wrong"]
 """All there and right; nothing there; partly there or unreadable; readable, but not what was written."""
@@ -59,6 +59,11 @@ class SweepGroup:
         self._unsynced = Unsynced()
         # A control lies in another group's folder.
         self.folder = WrittenFolder(path, path.parent if self.header.control else path)
+
+    @property
+    def metric(self) -> Variable:
+        """The default metric of the task."""
+        return next(iter(self.means_of.values()))
 
     # ---- how many images: of an adaptive sweep, where it has stopped
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,7 @@ from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.header import SweepHeader
-from shiftlens.tasks.task import OBJECT, Task, beyond
+from shiftlens.tasks.task import OBJECT, Task, beyond, objects_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,33 +59,33 @@ Compute = Callable[[Iterable[Job], Callable[[int], None]], Iterator[tuple[Job, C
 The second argument may be told how many evaluations of the current chunk are done."""
 
 
-class Computer(Protocol):
+class Computer(AbstractContextManager["Computer"]):
     """Where chunks are computed: this process (`runner.ThisProcess`) or a cluster. Never touches the store."""
 
-    def __enter__(self) -> Computer: ...
+    rate: float | None = None
+    """Evaluations a second, where a plan was measured."""
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *error: object) -> None:
+        """Let go of what was taken for the sweep."""
 
+    @abstractmethod
     def device(self, asked: str) -> str:
         """The device that computes, `cpu` or `cuda...`, where `asked` was requested."""
-        ...
 
+    @abstractmethod
     def check(self, plan: Plan) -> None:
         """Refuse a plan whose results cannot be reproduced here, where that is known before the first job."""
-        ...
 
+    @abstractmethod
     def make_plan(self, model: Model, images: NDArray[np.uint8], grid: ShiftGrid, fill: Fill, **options: Any) -> Plan:
         """`engine.evaluators.make_plan` where the chunks will be computed."""
-        ...
 
+    @abstractmethod
     def evaluator(self, model: Model, images: ImageSet, header: SweepHeader) -> Compute:
         """The function that computes the jobs of a sweep."""
-        ...
 
 
-def check_result(result: ChunkResult, task: Task, n_classes: int, targets: NDArray[np.int64]) -> None:
+def check_result(result: ChunkResult, task: Task, n_classes: int, targets: NDArray[Any]) -> None:
     """Refuse a chunk of images with targets [n] that misses a number, which would count as unfinished for ever.
 
     Raises
@@ -100,7 +101,7 @@ def check_result(result: ChunkResult, task: Task, n_classes: int, targets: NDArr
             continue
         good = np.isfinite(values) | (each.optional & np.isnan(values))
         if each.dims == OBJECT:
-            good[beyond(task.n_objects(targets), values.shape[1])] = True
+            good[beyond(objects_of(task, targets), values.shape[1])] = True
         bad = () if each.is_accumulator else tuple(np.flatnonzero(~good.reshape(len(good), -1).all(axis=1)).tolist())
         if not good.all():
             raise ModelOutputError(f"the {each.name} is not finite", bad)

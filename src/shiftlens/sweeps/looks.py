@@ -16,9 +16,10 @@ from shiftlens.errors import InputError
 from shiftlens.sequential import N_MULTIPLIERS, look_schedule
 from shiftlens.stats import CONFIDENCE, wilson, z_value
 
-LEAST_CHUNKS = 20
 MOST_IMAGES = 64
-"""A chunk is at most this part of the images, and at most so many: looks happen between chunks."""
+"""A chunk has at most so many: an interrupted sweep serves the images of finished chunks."""
+LEAST_CHUNKS = 20
+"""Of an adaptive sweep, at least: looks happen between chunks."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Schedule:
 
 def short_chunk(chunk_size: int, n_images: int) -> int:
     """Images in a chunk of an adaptive sweep, where an exact one would take `chunk_size`."""
-    return max(1, min(chunk_size, MOST_IMAGES, n_images // LEAST_CHUNKS))
+    return max(1, min(chunk_size, n_images // LEAST_CHUNKS))
 
 
 def checked_half_width(half_width: float) -> float:
@@ -92,10 +93,10 @@ def checked_half_width(half_width: float) -> float:
     InputError
         No number from 0 (all images) to below 100.
     """
-    if isinstance(half_width, bool) or not isinstance(half_width, int | float) or not math.isfinite(half_width):
-        raise InputError(f"expected a half-width in points, from 0 (all images) to below 100, got {half_width!r}")
-    if not 0 <= half_width < 100:
-        raise InputError(f"expected a half-width in points, from 0 (all images) to below 100, got {half_width:g}")
+    number = isinstance(half_width, int | float) and not isinstance(half_width, bool)
+    if not number or not 0 <= half_width < 100:  # NaN is neither
+        shown = f"{half_width:g}" if number else repr(half_width)
+        raise InputError(f"expected a half-width in points, from 0 (all images) to below 100, got {shown}")
     return float(half_width)
 
 

@@ -61,6 +61,39 @@ class Tally:
             self._last = time.monotonic()
 
 
+LONG_SECONDS = 10.0
+LONG_EVALUATIONS = 100_000
+"""From this on, the cost of a sweep is said before it begins."""
+
+
+def cost_text(
+    n_evaluations: int, rate: float | None, step: int, *, n_canvas: int = 0, adaptive: bool = False
+) -> str | None:
+    """What a sweep will cost, and what makes it cheaper; None where it is short.
+
+    `rate` is in evaluations a second, None where it was not measured; the `n_canvas` of the canvas control, whose
+    images are larger, have another one. An adaptive sweep may stop before.
+    """
+    if n_evaluations < LONG_EVALUATIONS if rate is None else n_evaluations < LONG_SECONDS * rate:
+        return None
+    most = "at most " if adaptive else ""
+    time_needed = "" if rate is None else f", about {duration((n_evaluations - n_canvas) / rate)} at {rate:,.0f}/s"
+    if time_needed and n_canvas:
+        time_needed += " without the canvas control"
+    width = "" if adaptive else ", or a half-width (as many images as that needs)"
+    return (
+        f"{most}{n_evaluations:,} evaluations{time_needed}; cheaper: a step of {2 * step} px (a quarter of them), a "
+        f"limit of images{width}"
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time for people: seconds, minutes or hours."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
 @dataclass(frozen=True)
 class SweepStats:
     """How a sweep went.
@@ -85,7 +118,9 @@ class SweepStats:
     n_images_used, half_width
         Of an adaptive sweep: the images that it took, and the half-width there in points. All images, and None.
     half_width_of_others
-        Of an adaptive sweep: points by which an accuracy may miss that over other images of the same kind; else None.
+        Of an adaptive sweep: points by which its metric may miss that over other images of the same kind; else None.
+    metric
+        What the half-widths are of: the default metric of the task.
     """
 
     out: str
@@ -100,21 +135,22 @@ class SweepStats:
     n_images_used: int
     half_width: float | None = None
     half_width_of_others: float | None = None
+    metric: str = "accuracy"
 
     def images_text(self, n_source: int | None = None) -> str:
-        """How many images of a source's, or of those that an adaptive sweep may take."""
+        """How many images, and of how many."""
         if self.half_width is None:
             return f"{of_source(self.n_images, n_source)} images"
         return f"{self.n_images_used:,} of {self.n_images:,} images"
 
     def known_lines(self) -> list[str]:
-        """How well an adaptive sweep knows the accuracies: over its own images, and over others of the same kind."""
+        """How well an adaptive sweep knows its metric: over its own images, and over others of the same kind."""
         if self.half_width is None:
             return []
         known = f"known to ±{self.half_width:.2f} points together, with 95 % confidence"
-        these = f"over these {self.n_images:,} images every accuracy is {known}"
+        these = f"over these {self.n_images:,} images every {self.metric} is {known}"
         if not self.half_width:
-            these = f"all {self.n_images:,} images are measured: over these images no accuracy is uncertain"
+            these = f"all {self.n_images:,} images are measured: over these images no {self.metric} is uncertain"
         return [f"{these}; over other images of the same kind, to ±{self.half_width_of_others:.1f} points"]
 
     def to_dict(self) -> dict[str, Any]:

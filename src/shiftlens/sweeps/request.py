@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +15,9 @@ from torch import nn
 
 from shiftlens.data.imageset import ImageSet
 from shiftlens.engine.evaluators import check_request
-from shiftlens.engine.plan import Plan
+from shiftlens.engine.plan import CONTROLS, Plan
 from shiftlens.errors import InputError, StoreError
+from shiftlens.models.adapting import adapted
 from shiftlens.models.loading import model_and_images
 from shiftlens.models.matching import LabelMap, labelled_for, on_input_grid
 from shiftlens.models.wrapping import Model
@@ -23,10 +25,11 @@ from shiftlens.paths import output_path
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.header import SweepHeader, describe
 from shiftlens.sweeps.layout import refuse_unfit
-from shiftlens.sweeps.looks import checked_half_width, in_fixed_order
+from shiftlens.sweeps.looks import MOST_IMAGES, checked_half_width, in_fixed_order
 from shiftlens.sweeps.reuse import Reuse
+from shiftlens.tasks.classification import CLASSIFICATION
 from shiftlens.tasks.stored_form import known_task
-from shiftlens.tasks.task import Task, has_objects
+from shiftlens.tasks.task import Task, has_objects, objects_of
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +66,8 @@ class Request:
         In points, for an adaptive sweep.
     reuse
         The sweep whose results are copied.
-    task
-        What is measured.
+    task, n_objects
+        What is measured; objects of each image, where the task stores numbers of objects.
     """
 
     model: Model
@@ -81,6 +84,7 @@ class Request:
     half_width: float | None
     reuse: Reuse | None
     task: Task
+    n_objects: NDArray[np.int64] | None
 
     def header(self, plan: Plan) -> SweepHeader:
         """The header of the sweep, computed by `plan`."""
@@ -90,11 +94,6 @@ class Request:
     def image_shape(self) -> tuple[int, int, int]:
         """(c, h, w) of one image."""
         return (self.images.n_channels, *self.size)
-
-    @property
-    def n_objects(self) -> NDArray[np.int64] | None:
-        """Objects of each image; None where the task stores no numbers of objects."""
-        return self.task.n_objects(self.images.labels) if has_objects(self.task) else None
 
     @property
     def chunk_size(self) -> int:
@@ -154,7 +153,11 @@ def resolve(
     model, images = model_and_images(model, images, device=device)
     images, size = on_input_grid(model, images)
     model = model.at(size)
-    images = labelled_for(model, images, label_map)
+    if task.name == CLASSIFICATION.name:
+        images = labelled_for(model, images, label_map)
+    else:
+        model, task = adapted(model, task, size)
+        refuse_unfit_targets(task, images, size, controls)
     refuse_unfit(task, adaptive=half_width is not None)
     if half_width is not None:
         half_width = checked_half_width(half_width)
@@ -170,14 +173,51 @@ def resolve(
     if grid is None:
         grid = default_grid(size, announce)
     fill = Fill.parse(fill)
+    n_objects = objects_of(task, targets_of(images, task)) if has_objects(task) else None
     controls = (controls,) if isinstance(controls, str) else tuple(dict.fromkeys(controls))
     check_request(grid, fill, engine, dtype, controls, batch_size)
     refuse_wide_canvas(grid, size, images.n_channels, fill)
     if fill.is_constant:
         fill.normalised(model.preprocessing.mean, model.preprocessing.std)
     return Request(
-        model, images, size, grid, fill, path, controls, engine, dtype, device, batch_size, half_width, reused, task
+        model=model,
+        images=images,
+        size=size,
+        grid=grid,
+        fill=fill,
+        out=path,
+        controls=controls,
+        engine=engine,
+        dtype=dtype,
+        device=device,
+        batch_size=batch_size,
+        half_width=half_width,
+        reuse=reused,
+        task=task,
+        n_objects=n_objects,
     )
+
+
+def targets_of(images: ImageSet, task: Task, positions: slice = slice(None)) -> NDArray[Any]:
+    """What the task measures some images against."""
+    values = None if images.targets is None else images.targets.values[positions]
+    return task.targets(images.labels[positions], values)
+
+
+def refuse_unfit_targets(task: Task, images: ImageSet, size: tuple[int, int], controls: Sequence[str]) -> None:
+    """Refuse masks or boxes that are none of these images, and controls that are not defined for the task.
+
+    Raises
+    ------
+    InputError
+        Names what does not fit.
+    """
+    if images.targets is not None:
+        images.targets.refuse_other_size(size if images.size in (size, None) else images.size, images.name)
+    targets_of(images, task, slice(1))
+    for name in (controls,) if isinstance(controls, str) else controls:
+        if name in CONTROLS and name not in task.controls:
+            raise InputError(f"the control {name} is not defined for {task.name}: only {', '.join(task.controls)} is")
 
 
 def refuse_wide_canvas(grid: ShiftGrid, size: tuple[int, int], n_channels: int, fill: Fill) -> None:
@@ -225,4 +265,4 @@ def images_per_chunk(n_images: int, n_shifts: int, n_macs: int | None, image_byt
         Bytes of one image (uint8).
     """
     evaluations = min(CHUNK_EVALUATIONS, CHUNK_MACS // max(1, n_macs or 1))
-    return max(1, min(n_images, evaluations // n_shifts, CHUNK_PICTURE_BYTES // image_bytes))
+    return max(1, min(n_images, MOST_IMAGES, evaluations // n_shifts, CHUNK_PICTURE_BYTES // image_bytes))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -18,17 +18,17 @@ from shiftlens.engine.evaluators import check_controls, check_machine, make_plan
 from shiftlens.engine.outcomes import Chunk
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.engine.window_evaluator import WindowEvaluator
-from shiftlens.errors import ModelOutputError
+from shiftlens.errors import ModelOutputError, StoreError
 from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
-from shiftlens.storage.locking import clean_strays, disk_errors, output_lock
+from shiftlens.storage.locking import clean_strays, disk_errors, output_lock, set_aside
 from shiftlens.sweeps.adaptive import agree_on_width, refuse_other_kind, stages
 from shiftlens.sweeps.header import SweepHeader, read_header, sweep_exists
 from shiftlens.sweeps.integrity import restore_known
 from shiftlens.sweeps.jobs import Compute, Computer, Job, check_result, with_sources
 from shiftlens.sweeps.looks import Schedule, half_width_of_others, short_chunk
-from shiftlens.sweeps.progress import Progress, SweepStats, Tally, peak_memory_bytes
-from shiftlens.sweeps.request import Request
+from shiftlens.sweeps.progress import LONG_EVALUATIONS, Progress, SweepStats, Tally, cost_text, peak_memory_bytes
+from shiftlens.sweeps.request import Request, targets_of
 from shiftlens.sweeps.sweep_result import Sweep
 from shiftlens.sweeps.sweep_store import SweepStore
 from shiftlens.tasks.task import can_settle
@@ -40,7 +40,13 @@ Announce = Callable[[str], None]
 
 
 def run(
-    request: Request, computer: Computer, *, progress: Progress | None, announce: Announce, started: float
+    request: Request,
+    computer: Computer,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None,
+    announce: Announce,
+    started: float,
 ) -> tuple[Sweep, SweepStats]:
     """Do what a resolved request asks for: open its store, fill it, and say how that went.
 
@@ -50,6 +56,8 @@ def run(
         From `request.resolve`.
     computer
         Where the chunks are computed.
+    overwrite
+        Begin anew in the place of a stored sweep, instead of resuming it.
     progress
         Called with the evaluations done and in all.
     announce
@@ -57,12 +65,14 @@ def run(
     started
         `time.perf_counter()` when the call began.
     """
-    sweep_exists(request.out)  # before the lock, so that beside a foreign thing not even a lock file is made
+    # Before the lock, so that beside a foreign thing not even a lock file is made.
+    if sweep_exists(request.out) and overwrite and read_header(request.out).control is not None:
+        raise StoreError(f"{request.out} holds a control of a sweep: expected the sweep itself to overwrite")
     device = torch.device(computer.device(request.device))
     with output_lock(request.out) as folder, roomy_heap(device), computer:
         with disk_errors(request.out, "clean up beside"):
             clean_strays(request.out)
-        if sweep_exists(request.out):
+        if sweep_exists(request.out) and not overwrite:
             store = _reopened(request, computer, announce)
         else:
             store = _created(request, computer, announce)
@@ -73,13 +83,12 @@ def run(
         if request.reuse is not None:
             announce(f"reusing the results of {request.reuse.n_images:,} images from {request.reuse.path}")
             compute = request.reuse.serving(compute)
-        tally, n_resumed = _fill(request, store, compute, progress, announce)
+        tally, n_resumed = _fill(request, store, compute, computer.rate, progress, announce)
     seconds = time.perf_counter() - started
     plan, made = store.main.header.plan, Sweep(SweepStore(request.out))
     others, known = None, store.main.half_width_reached
     if known is not None:
-        share = next(each for each in made.metrics if each.is_share)
-        others = half_width_of_others(made.mean_of(share).to_numpy(), made.n_images)
+        others = half_width_of_others(made.mean_of(store.main.metric).to_numpy(), made.n_images)
     stats = SweepStats(
         out=str(request.out),
         n_images=len(request.images),
@@ -93,6 +102,7 @@ def run(
         n_images_used=store.main.n_images,
         half_width=known,
         half_width_of_others=others,
+        metric=store.main.metric.name,
     )
     return made, stats
 
@@ -102,6 +112,7 @@ def _reopened(request: Request, computer: Computer, announce: Announce) -> Sweep
     path, stored = request.out, read_header(request.out)
     refuse_other_kind(stored, path, request.half_width)
     header = request.header(stored.plan)
+    _refuse_other_number(header, stored, request)
     header.refuse_other(stored, str(path))
     request.refuse_other_plan(stored.plan, path)
     if request.reuse is not None:
@@ -136,11 +147,31 @@ def _created(request: Request, computer: Computer, announce: Announce) -> SweepS
         chunk_size = short_chunk(chunk_size, len(request.images))
         header = header.model_copy(update={"schedule": Schedule.declared(len(request.images), chunk_size)})
     known = request.images.labels, request.images.index, request.n_objects
+    if sweep_exists(request.out):
+        with disk_errors(request.out, "overwrite"):
+            shutil.rmtree(set_aside(request.out.resolve()))
     return SweepStore.create(request.out, header, *known, chunk_size=chunk_size, controls=request.controls)
+
+
+def _refuse_other_number(header: SweepHeader, stored: SweepHeader, request: Request) -> None:
+    """Refuse a stored sweep of more or fewer images of the same data, with what to do about it."""
+    same = (header.model_digest, header.data, stored.control) == (stored.model_digest, stored.data, None)
+    if not same or header.data_digest == stored.data_digest:
+        return
+    there, here = SweepStore(request.out).main.n_population, len(request.images)
+    if there != here:
+        reuse = f"use --reuse {request.out} (reuse=...) and another --out to keep its results, " if here > there else ""
+        raise StoreError(
+            f"{request.out} holds {there:,} images, {here:,} were requested: {reuse or 'choose another path '}or "
+            "--overwrite (overwrite=True) to replace it"
+        )
 
 
 def _planned(request: Request, computer: Computer, announce: Announce) -> Plan:
     images = request.images
+    n_evaluations = len(images) * request.grid.n_shifts * (1 + len(request.controls))
+    if n_evaluations >= LONG_EVALUATIONS:
+        announce(f"measuring how to compute {n_evaluations:,} evaluations fastest")
     plan = computer.make_plan(
         request.model,
         images.batch(np.arange(min(PLAN_IMAGES, len(images)))),
@@ -165,7 +196,12 @@ def _planned(request: Request, computer: Computer, announce: Announce) -> Plan:
 
 
 def _fill(
-    request: Request, store: SweepStore, compute: Compute, progress: Progress | None, announce: Announce
+    request: Request,
+    store: SweepStore,
+    compute: Compute,
+    rate: float | None,
+    progress: Progress | None,
+    announce: Announce,
 ) -> tuple[Tally, int]:
     """Compute what is missing; returns the evaluations counted, and the images that were there already."""
     header = store.main.header
@@ -179,6 +215,11 @@ def _fill(
     n_done, n_total = sum(n_there) * n_shifts, n_each * store.main.n_images
     if half_width is None and 0 < n_done < n_total:
         announce(f"resuming {store.path}: {n_done:,} of {n_total:,} evaluations are there")
+    there = dict(zip(request.controls, n_there[1:], strict=True))
+    n_canvas = n_shifts * (store.main.n_images - there["canvas"]) if "canvas" in there else 0
+    cost = cost_text(n_total - n_done, rate, header.grid.step, n_canvas=n_canvas, adaptive=half_width is not None)
+    if cost is not None:
+        announce(cost)
     tally = Tally(n_done, n_total, progress)
     for jobs in stages(groups, half_width, expect=lambda n: tally.expect(n * n_each), announce=announce):
         header.refuse_other_torch(str(store.path))
@@ -188,14 +229,8 @@ def _fill(
     return tally, n_there[0]
 
 
-class ThisProcess:
+class ThisProcess(Computer):
     """Computes chunks one after the other in this process; see `jobs.Computer`."""
-
-    def __enter__(self) -> ThisProcess:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        pass
 
     def device(self, asked: str) -> str:
         """The device that `asked` stands for."""
@@ -207,7 +242,10 @@ class ThisProcess:
 
     def make_plan(self, model: Model, images: NDArray[np.uint8], grid: ShiftGrid, fill: Fill, **options: Any) -> Plan:
         """See `engine.evaluators.make_plan`."""
-        return make_plan(model, images, grid, fill, **options)
+        found: list[float] = []
+        plan = make_plan(model, images, grid, fill, told=found.append, **options)
+        self.rate = found[-1] if found else None
+        return plan
 
     def evaluator(self, model: Model, images: ImageSet, header: SweepHeader) -> Compute:
         """The function that computes the jobs of a sweep."""
@@ -232,7 +270,12 @@ class _Here:
             if self._evaluator is None:
                 self._evaluator = prepare(self._model, header.plan, header.grid, header.fill, tick)
             try:
-                chunk = Chunk(self._images.batch(job.span), job.labels, job.control, header.task)
+                chunk = Chunk(
+                    self._images.batch(job.span),
+                    targets_of(self._images, header.task, job.span),
+                    job.control,
+                    header.task,
+                )
                 begun.append((job, self._evaluator.begin_chunk(chunk)))
             except ModelOutputError as error:
                 raise with_sources(error, job, self._images.name) from error
@@ -244,7 +287,8 @@ class _Here:
     def _finished(self, job: Job, finish: Callable[[], ChunkResult]) -> tuple[Job, ChunkResult]:
         try:
             result = finish()
-            check_result(result, self._header.task, self._header.n_classes, job.labels)
+            task = self._header.task
+            check_result(result, task, self._header.n_classes, targets_of(self._images, task, job.span))
         except ModelOutputError as error:
             raise with_sources(error, job, self._images.name) from error
         return job, result

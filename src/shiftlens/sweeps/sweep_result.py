@@ -102,8 +102,9 @@ class Sweep:
         """All variables and attributes, each loaded when it is used (no dask).
 
         In an incomplete sweep, images that are not written have the largest number that fits as `prediction` and NaN
-        as `loss` and `confidence`, and `accuracy` and `mean_loss` are NaN everywhere. Where numbers are torn or gone,
-        reading them raises a `StoreError` that names the chunk.
+        as `loss` and `confidence`, and `accuracy` and `mean_loss` are NaN everywhere; of a task where NaN means that a
+        window has no such number, minus infinity. Where numbers are torn or gone, reading them raises a `StoreError`
+        that names the chunk.
         """
         return open_dataset(self._group)
 
@@ -151,23 +152,35 @@ class Sweep:
     @cached_property
     def accuracy(self) -> xr.DataArray:
         """Share of images predicted right, 0 to 1, float64 (dy, dx); over the images written so far if incomplete."""
-        return self._mean("accuracy")
+        return self.mean_of("accuracy")
 
     @cached_property
     def mean_loss(self) -> xr.DataArray:
         """Mean cross-entropy in nats, float64 (dy, dx); over the images written so far if incomplete."""
-        return self._mean("mean_loss")
+        return self.mean_of("loss")
 
     @property
     def metrics(self) -> tuple[Variable, ...]:
         """What maps, areas and tests can be made of, the default first."""
         return tuple(self._group.means_of.values())
 
-    def mean_of(self, metric: Variable) -> xr.DataArray:
-        """Mean of one of the `metrics`, float64 (dy, dx); over the images written so far if incomplete."""
-        return self._mean(next(name for name, each in self._group.means_of.items() if each == metric))
+    def mean_of(self, metric: Variable | str) -> xr.DataArray:
+        """Mean of one of the `metrics`, float64 (dy, dx); over the images written so far if incomplete.
 
-    def _mean(self, name: str) -> xr.DataArray:
+        Raises
+        ------
+        InputError
+            The task has no such metric.
+
+        Examples
+        --------
+        >>> sweep.mean_of("loss").sel(dy=0, dx=1)  # doctest: +SKIP
+        """
+        wanted = metric if isinstance(metric, str) else metric.name
+        names = {each.name: name for name, each in self._group.means_of.items()}
+        if wanted not in names:
+            raise unknown_name("metric", wanted, tuple(names))
+        name = names[wanted]
         stored = self.dataset[name]
         if self.complete:
             return stored.load()

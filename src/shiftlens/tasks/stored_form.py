@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,15 @@ import numpy as np
 from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
 from shiftlens.tasks.classification import CLASSIFICATION
+from shiftlens.tasks.dense import Dense
+from shiftlens.tasks.detection import Detection
+from shiftlens.tasks.embedding import Embedding
+from shiftlens.tasks.segmentation import Segmentation
 from shiftlens.tasks.task import WINDOW, Stored, Task, Variable
 
-KNOWN_TASKS: dict[str, Task] = {CLASSIFICATION.name: CLASSIFICATION}
+KNOWN_TASKS: dict[str, Task] = {
+    task.name: task for task in (CLASSIFICATION, Segmentation(), Dense(), Detection(), Embedding())
+}
 """Tasks by name. Of one that is not here, a sweep can be made, and what is read of its file are its variables."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -33,7 +39,7 @@ def known_task(task: Task | str) -> Task:
         return KNOWN_TASKS[task]
     if not isinstance(task, Task):
         raise InputError(f"expected a task or the name of one ({', '.join(KNOWN_TASKS)}), got {type(task).__name__}")
-    if KNOWN_TASKS.get(task.name, task) != task:
+    if type(KNOWN_TASKS.get(task.name, task)) is not type(task):
         raise InputError(f"{task.name} is the name of another task; give this one its own name")
     task_from_table(task_to_table(task))
     return task
@@ -41,7 +47,8 @@ def known_task(task: Task | str) -> Task:
 
 def task_to_table(task: Task) -> dict[str, Any]:
     """JSON values; a bound that is infinite is null."""
-    return {"name": task.name, "variables": [_variable_to_table(each) for each in task.variables]}
+    table = {"name": task.name, "variables": [_variable_to_table(each) for each in task.variables]}
+    return table | ({"settings": task.settings} if task.settings else {})
 
 
 def task_from_table(table: dict[str, Any]) -> Task:
@@ -62,8 +69,17 @@ def task_from_table(table: dict[str, Any]) -> Task:
     if known is not None:
         if known.variables != read:
             raise InputError(f"expected the variables of {name}, got others")
-        return known
+        return _with_settings(known, table.get("settings", {}))
     return Stored(read, name)
+
+
+def _with_settings(task: Task, settings: Any) -> Task:
+    usual = task.settings
+    if not isinstance(settings, dict) or settings.keys() != usual.keys():
+        raise InputError(f"expected the settings {', '.join(usual)} of {task.name}, got {settings!r:.80}")
+    if any(type(value) not in (int, float) or not np.isfinite(value) for value in settings.values()):
+        raise InputError(f"expected numbers as settings of {task.name}, got {settings!r:.80}")
+    return replace(task, **settings) if settings else task  # type: ignore[type-var]
 
 
 def _variable_to_table(variable: Variable) -> dict[str, Any]:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from shiftlens.errors import InputError
+from shiftlens.tasks.outputs import OutputForm
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -21,6 +24,11 @@ Read = Callable[[str], NDArray[Any]]
 
 State = Any
 """What a task keeps of each image: a tensor [image, ...], or a dictionary of such tensors."""
+
+IGNORED_PIXEL = 255
+"""Value of a mask where a pixel counts for nothing."""
+NO_OBJECT = -1.0
+"""Class of a row of a table of boxes that holds none."""
 
 MARGIN = "margin"
 """A row that no task stores: how far the best answer of a window is from the second best (see `Task.has_margin`)."""
@@ -128,6 +136,8 @@ class Task:
     has_margin
         Whether `outcome` has a row `margin`, below which rounding may change the window's answer. A sweep in bfloat16
         evaluates such windows again in float32; a task without margins is computed in float32 unless asked otherwise.
+    controls
+        Those that are defined for it.
     """
 
     name: str
@@ -136,14 +146,45 @@ class Task:
     needs_reference: bool = False
     needs_shifts: bool = False
     has_margin: bool = False
+    controls: tuple[str, ...] = ("occlusion", "flip", "canvas")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a user may set, for the file: JSON values by name."""
+        return {}
+
+    def fitted(self, form: OutputForm, size: tuple[int, int]) -> Task:
+        """The same task for a model that returns outputs of a form for images of (h, w) pixels.
+
+        Raises
+        ------
+        InputError
+            Outputs that this task has no use for.
+        """
+        return self
+
+    def targets(self, labels: NDArray[np.int64], values: NDArray[Any] | None) -> NDArray[Any]:
+        """What some images are measured against: their classes, or the masks or boxes that they have."""
+        return labels
 
     def metrics(self, *, labelled: bool) -> tuple[Variable, ...]:
         """What maps, areas and tests can be made of, the default first; with or without labels."""
         return tuple(each for each in self.variables if each.better and each.dims == WINDOW)
 
-    def n_objects(self, targets: NDArray[np.int64]) -> NDArray[np.int64]:
+    def n_objects(self, targets: NDArray[Any]) -> NDArray[np.int64]:
         """How many objects each image has; only asked where a variable is over `OBJECT`."""
         raise NotImplementedError(f"{self.name} does not tell how many objects an image has")
+
+    def compared(self, outputs: Tensor) -> Tensor:
+        """Numbers [window, k] that are the same in two ways of computing whose outputs differ by rounding only.
+
+        For outputs that rounding may put in another order, such as boxes by score.
+        """
+        return outputs
+
+    def mirrored(self, targets: Tensor) -> Tensor:
+        """The targets of images that are mirrored left to right."""
+        return targets
 
     def prepare(self, reference: Any, targets: Tensor) -> State:
         """Make what `outcome` needs of some images: their outputs without a shift (or None), and their targets."""
@@ -165,8 +206,9 @@ class Task:
         Returns
         -------
         Mapping
-            A tensor for each variable: [window]; [window, object] with as many objects as the largest of the images
-            (what an image with fewer has there is not looked at); of an accumulator, the sum over the batch.
+            A tensor for each variable: [window]; [window, object] with as many objects as that image has which has
+            most of those that `prepare` saw together (what an image with fewer has there is not looked at); of an
+            accumulator, the sum over the batch.
         """
         raise NotImplementedError(f"{self.name} is known by what it has stored: nothing new can be measured")
 
@@ -203,6 +245,22 @@ def has_sums(task: Task) -> bool:
 def has_objects(task: Task) -> bool:
     """Whether a variable is over the objects of an image."""
     return any(each.dims == OBJECT for each in task.variables)
+
+
+def objects_of(task: Task, targets: NDArray[Any]) -> NDArray[np.int64]:
+    """`Task.n_objects` of the images [n] with these targets.
+
+    Raises
+    ------
+    InputError
+        It is no number of objects for each image.
+    """
+    counts = np.asarray(task.n_objects(targets))
+    if counts.shape != targets.shape[:1] or counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise InputError(
+            f"{task.name} must tell how many objects each of {len(targets)} images has, got {counts!r:.80}"
+        )
+    return counts.astype(np.int64)
 
 
 def beyond(n_objects: NDArray[np.int64], n: int) -> NDArray[np.bool_]:

@@ -21,6 +21,8 @@ DECODED_AT_ONCE = 1024
 
 def check_images(images: ImageSet) -> None:
     """Refuse images of one class only, of a class without images, or of different sizes."""
+    if not images.labelled:
+        raise InputError(f"training needs class labels, {images.name} has none")
     counts = np.bincount(images.labels, minlength=len(images.class_names))
     present = np.flatnonzero(counts)
     if len(present) < 2:
@@ -67,12 +69,8 @@ def preprocessing_of(pictures: UInt8[Tensor, "n c h w"], size: tuple[int, int]) 
 class EpochPlan:
     """What an epoch shows: the order of the images, and for each of them its mirror and its shift in pixels.
 
-    Attributes
-    ----------
-    holes
-        Centre (y, x) of what `Recipe.cutout` takes, as shares of the sides; None without.
-    patches
-        Of `Recipe.cutmix`: share of the area, and its centre (y, x); share 0 for a picture left whole; None without.
+    `holes` are centres (y, x) of what `Recipe.cutout` takes, as shares of the sides; `patches`, of `Recipe.cutmix`,
+    have the share of the area (0 for a picture left whole) and the centre (y, x).
     """
 
     order: Int64[Tensor, " n"]

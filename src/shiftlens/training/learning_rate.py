@@ -21,16 +21,8 @@ Size = tuple[int, int]
 class Schedule:
     """The whole course of a run, fixed before its first step and stored, so that a resumed run keeps it.
 
-    Attributes
-    ----------
-    batch
-        Images a step.
-    n_steps, steps_per_epoch
-        The last epoch may have fewer.
-    sizes
-        (first step, (h, w)) of each stage, ascending.
-    warmup
-        Share of steps with a rising learning rate.
+    `batch` is in images; `sizes` are (first step, (h, w)) of each stage, ascending; `warmup` is the share of steps with
+    a rising learning rate.
     """
 
     batch: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from shiftlens.data.images import ImageSet
@@ -27,22 +27,20 @@ class Validation:
         """Number of images."""
         return len(self._labels)
 
-    def accuracy(self, net: nn.Module) -> float:
-        """Share of right answers among all images, in float32, as `shiftlens evaluate` does it."""
-        return self._share(net, torch.arange(len(self)), torch.float32)
+    def look(self, net: nn.Module, most: int | None) -> tuple[int, float | None]:
+        """How many images were looked at, and the share of right answers among them.
 
-    def glance(self, net: nn.Module, n: int) -> float:
-        """Share of right answers among `n` images (at least 1, at most all), in the training's own format."""
+        All of them in float32, as `shiftlens evaluate` does it, or at most `most` in the training's own format.
+        """
+        n, right = len(self) if most is None else min(len(self), most), 0
+        if not n:
+            return 0, None
         # Spread evenly over the set, since sets are often sorted by class.
         chosen = torch.linspace(0, len(self) - 1, n, dtype=torch.float64).round().long()
-        return self._share(net, chosen, self._dtype)
-
-    def _share(self, net: nn.Module, chosen: Int64[Tensor, " k"], dtype: torch.dtype) -> float:
-        right = 0
-        for some in chosen.split(AT_ONCE):  # type: ignore[no-untyped-call]
-            scores = self.scores(net, self.pictures[some], dtype)
+        for some in torch.split(chosen, AT_ONCE):
+            scores = self.scores(net, self.pictures[some], torch.float32 if most is None else self._dtype)
             right += int((scores.argmax(1).cpu() == self._labels[some]).sum())
-        return right / len(chosen)
+        return n, right / n
 
     @torch.no_grad()
     def scores(self, net: nn.Module, pictures: UInt8[Tensor, "b c h w"], dtype: torch.dtype) -> Float[Tensor, "b k"]:

@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from shiftlens.data.images import ImageSet, as_images
+from shiftlens.data.surveying import Progress
 from shiftlens.devices import machine_kind, resolve_device
 from shiftlens.errors import InputError
 from shiftlens.models.runs import check_run_target, save_run
 from shiftlens.nn.vgg import VGG
+from shiftlens.progress_bar import shows_progress
 from shiftlens.storage.locking import output_lock
 from shiftlens.training.checkpoint import (
     CHECKPOINT,
@@ -47,9 +49,8 @@ _CHECKPOINT_PAUSE = {"cpu": 0.0, "cuda": 5.0}
 """Seconds between two checkpoints, at least: writing one takes as long as a fair part of an epoch on a GPU."""
 _BATCH_NORM_MOMENTUM = 0.1  # PyTorch's own, which a net that is built again has
 
-Progress = Callable[[int, int], None]
 
-
+@shows_progress("training", "steps")
 def train(
     images: ImageSet | str,
     validation: ImageSet | str | None = None,
@@ -132,7 +133,7 @@ def train(
         else:
             check_same_run(out, stored.record["asked"], asked)
         with tuned(target):
-            return _Run(images, validation, settings, seed, target, asked).go(out, stored, started, progress)
+            return _Run(images, validation, settings, target, asked, out, progress).go(stored, started)
 
 
 class _Run:
@@ -143,12 +144,13 @@ class _Run:
         images: ImageSet,
         validation: ImageSet | None,
         settings: TrainSettings,
-        seed: int,
         device: torch.device,
         asked: dict[str, Any],
+        out: Path,
+        progress: Progress | None,
     ) -> None:
         self.images, self.settings, self.recipe = images, settings, settings.recipe
-        self.seed, self.device = seed, device
+        self.seed, self.device, self.out, self.progress = asked["seed"], device, out, progress
         self.dtype = compute_dtype(settings.dtype, device)
         pictures = pixels(_fitted(images, settings.size))
         self.preprocessing = preprocessing_of(pictures, settings.size)
@@ -181,25 +183,20 @@ class _Run:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             net = VGG(
-                s.arch,
                 n_classes=len(self.images.class_names),
                 in_channels=self.images.n_channels,
-                padding=s.padding,
-                downsample=s.downsample,
-                head=s.head,
-                size=s.size,
-                width=s.width,
+                **{name: getattr(s, name) for name in ("arch", "padding", "downsample", "head", "size", "width")},
             )
             initialise(net, self.recipe)
         # Channels last is the layout that convolutions are fastest in, on both kinds of device.
         return net.to(self.device).to(memory_format=torch.channels_last)
 
-    def go(self, out: Path, stored: Checkpoint | None, started: float, progress: Progress | None) -> TrainResult:
+    def go(self, stored: Checkpoint | None, started: float) -> TrainResult:
         if stored is None:
             schedule = self._schedule(started)
             self.record["schedule"] = schedule.to_dict()
         else:
-            with believed(out):
+            with believed(self.out):
                 self.record = stored.record
                 schedule = Schedule.from_dict(stored.record["schedule"])
                 self.net.load_state_dict(stored.part("net"))
@@ -212,8 +209,8 @@ class _Run:
             self.record["machines"].append(here)
         take_step = self._stepper(self.net, self.optimiser)
         for epoch in range(resumed, schedule.n_epochs):
-            self._epoch(out, epoch, schedule, take_step, progress)
-        return self._finish(out, resumed)
+            self._epoch(epoch, schedule, take_step)
+        return self._finish(resumed)
 
     def _schedule(self, started: float) -> Schedule:
         n = len(self.batches)
@@ -266,14 +263,7 @@ class _Run:
         optimiser.step(factor)
         return loss.detach()
 
-    def _epoch(
-        self,
-        out: Path,
-        epoch: int,
-        schedule: Schedule,
-        take_step: Callable[[Tensor, Tensor, float], Tensor],
-        progress: Progress | None,
-    ) -> None:
+    def _epoch(self, epoch: int, schedule: Schedule, take_step: Callable[[Tensor, Tensor, float], Tensor]) -> None:
         begin = time.perf_counter()
         steps = schedule.steps_of(epoch)
         drawn = epoch_plan(len(self.batches), self.seed, epoch, self.recipe, self.flip)
@@ -284,46 +274,37 @@ class _Run:
             torch.manual_seed(((self.seed << 20) + epoch) % 2**63)
             for step, (x, y) in zip(steps, batches, strict=True):
                 losses[step - steps.start] = take_step(x, y, schedule.factor(step))
-                if progress is not None:
-                    progress(step + 1, schedule.n_steps)
+                if self.progress is not None:
+                    self.progress(step + 1, schedule.n_steps)
         # Asked for once an epoch: a GPU that is asked after each step waits for the question.
-        total = 0.0
         for k, loss in enumerate(losses.tolist()):
             if not math.isfinite(loss):
-                raise _diverged(out, f"the loss is {loss}", epoch, k, self.kept)
-            total += loss
+                raise self._diverged(f"the loss is {loss}", epoch, k)
         # The last step's weights have not met a loss yet, and a checkpoint must be one that can be gone on from.
         if not all(bool(torch.isfinite(tensor).all()) for tensor in self.net.state_dict().values()):
-            raise _diverged(out, "a weight is not finite", epoch, len(steps) - 1, self.kept)
+            raise self._diverged("a weight is not finite", epoch, len(steps) - 1)
         is_last = epoch == schedule.n_epochs - 1
-        n, accuracy = self._look(everything=is_last)
-        row = {"epoch": epoch + 1, "train_loss": total / len(steps), "accuracy": accuracy, "n": n}
+        n, accuracy = 0, None
+        if self.validation is not None:
+            n, accuracy = self.validation.look(self.net, None if is_last else self.settings.glance)
+        row = {"epoch": epoch + 1, "train_loss": sum(losses.tolist()) / len(steps), "accuracy": accuracy, "n": n}
         self.record["epochs"].append(row | {"seconds": time.perf_counter() - begin})
         if not is_last and time.perf_counter() - self.saved < _CHECKPOINT_PAUSE[self.device.type]:
             return
-        out.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(out, self.net.state_dict(), {} if is_last else self.optimiser.state(), self.record)
-        save_record(out, self.record)
+        self.out.mkdir(parents=True, exist_ok=True)
+        save_checkpoint(self.out, self.net.state_dict(), {} if is_last else self.optimiser.state(), self.record)
+        save_record(self.out, self.record)
         self.saved, self.kept = time.perf_counter(), epoch + 1
 
-    def _look(self, *, everything: bool) -> tuple[int, float | None]:
-        """How many validation images were looked at, and the share of right answers."""
-        if self.validation is None:
-            return 0, None
-        if everything:
-            return len(self.validation), self.validation.accuracy(self.net)
-        n = min(len(self.validation), self.settings.glance)
-        return n, self.validation.glance(self.net, n) if n else None
-
-    def _finish(self, out: Path, resumed: int) -> TrainResult:
+    def _finish(self, resumed: int) -> TrainResult:
         for part in self.net.modules():
             if isinstance(part, nn.BatchNorm2d):
                 part.momentum = _BATCH_NORM_MOMENTUM
         self.record["complete"] = True
-        result = TrainResult.from_record(out, self.record, resumed)
+        result = TrainResult.from_record(self.out, self.record, resumed)
         facts = ("asked", "schedule", "dtype", "augmentation", "machines", "epochs")
         save_run(
-            out,
+            self.out,
             self.net.eval(),
             build={"factory": "shiftlens.nn.vgg:VGG", "kwargs": self.net.config},
             preprocessing=self.preprocessing,
@@ -332,17 +313,16 @@ class _Run:
             metrics={name: getattr(result, name) for name in ("accuracy", "accuracy_interval", "n_validation")},
         )
         title = f"{self.settings.arch} on {self.images.name}, {len(self.images):,} images"
-        save_curve(out, self.record["epochs"], title)
-        save_record(out, self.record)
-        (out / CHECKPOINT).unlink(missing_ok=True)
+        save_curve(self.out, self.record["epochs"], title)
+        save_record(self.out, self.record)
+        (self.out / CHECKPOINT).unlink(missing_ok=True)
         return result
+
+    def _diverged(self, what: str, epoch: int, batch: int) -> InputError:
+        nothing = "no checkpoint was written yet" if epoch else "no epoch was finished"
+        kept = f"the checkpoint of epoch {self.kept} is kept in {self.out}" if self.kept else nothing
+        return InputError(f"training diverged: {what} at epoch {epoch + 1}, batch {batch + 1}; {kept}")
 
 
 def _fitted(images: ImageSet, size: Size) -> ImageSet:
     return images if images.size == size else images.fitted(size)
-
-
-def _diverged(out: Path, what: str, epoch: int, batch: int, checkpoint: int) -> InputError:
-    nothing = "no checkpoint was written yet" if epoch else "no epoch was finished"
-    kept = f"the checkpoint of epoch {checkpoint} is kept in {out}" if checkpoint else nothing
-    return InputError(f"training diverged: {what} at epoch {epoch + 1}, batch {batch + 1}; {kept}")

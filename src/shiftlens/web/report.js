@@ -261,9 +261,12 @@
       chosen = cell;
       heatmap.select(cell);
       const words = at(`chosen-${name}`);
-      words.textContent = `dx ${signed(dxs[cell.column])}, dy ${signed(dys[cell.row])} px`;
-      words.dataset.dx = dxs[cell.column];
-      words.dataset.dy = dys[cell.row];
+      // It stands above the images, where there are any.
+      if (words) {
+        words.textContent = `dx ${signed(dxs[cell.column])}, dy ${signed(dys[cell.row])} px`;
+        words.dataset.dx = dxs[cell.column];
+        words.dataset.dy = dys[cell.row];
+      }
       tell(cell);
       across();
       down();

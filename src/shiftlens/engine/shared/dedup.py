@@ -28,7 +28,6 @@ from shiftlens.engine.workers import Net, Workers, replicas
 from shiftlens.errors import InputError, StoreError
 from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
-from shiftlens.tasks.task import State
 
 CELL_BYTES = 1_200_000_000
 """Most bytes of cells that all workers hold together."""
@@ -178,9 +177,9 @@ class CanvasEvaluator(WindowEvaluator):
         self._name, self.grid = model.name, grid
         self._path = DedupEvaluator(model, plan, grid, fill, tick, program_of=self._framed)
 
-    def state(self, chunk: Chunk) -> State:
+    def prepared(self, chunk: Chunk) -> Chunk:
         """See `WindowEvaluator`."""
-        return self._path.state(chunk)
+        return self._path.prepared(chunk)
 
     def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
         """See `WindowEvaluator`; an empty image among fill is not the empty image among padding."""

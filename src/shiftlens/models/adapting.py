@@ -1,0 +1,104 @@
+"""A model as the engine takes it for any task: one row of numbers for each image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from functools import cached_property, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.models.probing import Classifier, Probe
+from shiftlens.models.wrapping import Model
+from shiftlens.tasks.outputs import OutputForm, form_of, numbers_of
+from shiftlens.tasks.task import Task
+
+
+class RowOutputs(nn.Module):
+    """A net whose output is one row of numbers for each image; maps smaller than the image are brought to its size.
+
+    Parameters
+    ----------
+    net
+        Gives outputs of `form`.
+    form
+        Where the numbers are in them.
+    size
+        (h, w) of a map in the row; None where the numbers are no map, or have that size already.
+    """
+
+    def __init__(self, net: Classifier, form: OutputForm, size: tuple[int, int] | None) -> None:
+        super().__init__()
+        self.net = net
+        self.form = form
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[n, c, h, w] to [n, k]."""
+        return _rows(self.net, self.form, self.size, x)
+
+
+def _rows(net: Classifier, form: OutputForm, size: tuple[int, int] | None, x: Tensor) -> Tensor:
+    found = numbers_of(net(x), form)
+    if size is not None:
+        maps = found if len(form.shape) == 3 else found.unsqueeze(1)
+        found = F.interpolate(maps, size, mode="bilinear", align_corners=False)
+    return found.flatten(1)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TaskModel(Model):
+    """A model whose module gives rows of numbers for a task; its digest and facts are those of the `original`."""
+
+    original: Model | None = None
+    n_numbers: int = 2
+    compared: Callable[[Tensor], Tensor] | None = None
+    """Of numbers that rounding may put in another order, what is compared in their place: see `Task.compared`."""
+
+    @cached_property
+    def probed(self) -> Probe:
+        """What a look at the original told, with as many scores as there are numbers in a row."""
+        assert self.original is not None
+        return replace(self.original.probed, n_classes=self.n_numbers)
+
+    @property
+    def digest(self) -> str:
+        """Of the original."""
+        assert self.original is not None
+        return self.original.digest
+
+
+def adapted(model: Model, task: Task, size: tuple[int, int]) -> tuple[Model, Task]:
+    """The model with one row of numbers for each image of (h, w) pixels, and the task that understands them.
+
+    Raises
+    ------
+    InputError
+        The model returns nothing that the task has a use for.
+    """
+    with model.evaluating(), torch.no_grad():
+        x = torch.zeros(2, model.n_channels, *size, device=model.device)
+        try:
+            form = form_of(model.module(x), 2)
+        except ModelOutputError as error:
+            raise InputError(f"{model.name} cannot be measured as {task.name}: {error}") from None
+    try:
+        task = task.fitted(form, size)
+    except InputError as error:
+        raise InputError(f"{model.name}: {error}") from None
+    if form.access == "" and len(form.shape) == 1:
+        return model, task
+    shape: tuple[int, ...] = getattr(task, "shape", ()) or form.shape
+    of_size = size if len(shape) == 3 and form.shape[-2:] != size else None
+    net: Classifier = RowOutputs(model.module, form, of_size)
+    if not isinstance(model.module, nn.Module):
+        net = partial(_rows, model.module, form, of_size)  # it stays a plain callable
+    known: dict[str, Any] = {each.name: getattr(model, each.name) for each in fields(Model)}
+    known |= {"module": net, "class_names": None}
+    n_numbers = max(2, int(torch.Size(shape).numel()))
+    compared = task.compared if form.is_detections else None
+    return TaskModel(**known, original=model, n_numbers=n_numbers, compared=compared), task

@@ -1,0 +1,92 @@
+"""Dense outputs (depth, restoration, heat maps): a map of numbers against the unshifted one moved along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from shiftlens.tasks.moving import interior, map_shape, mean_where, moved_maps, shaped
+from shiftlens.tasks.outputs import OutputForm
+from shiftlens.tasks.task import State, Task, Variable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_POSITIVE = (0.0, np.inf)
+MAE = Variable("mae", "float32", "", "lower", "number", "MAE", bounds=_POSITIVE, optional=True)
+MSE = Variable("mse", "float32", "", "lower", "number", "MSE", bounds=_POSITIVE, optional=True)
+INTERIOR_MAE = Variable(
+    "interior_mae", "float32", "", "lower", "number", "MAE away from every border", bounds=_POSITIVE, optional=True
+)
+LOWEST = Variable("reference_lowest", "float32", long_name="lowest output for the unshifted image")
+HIGHEST = Variable("reference_highest", "float32", long_name="highest output for the unshifted image")
+ERROR = Variable("error", "float64", long_name="sum of absolute errors", dims=("y", "x"))
+SEEN = Variable("seen", "float64", long_name="windows with content from inside the frame", dims=("y", "x"))
+
+
+@dataclass(frozen=True)
+class Dense(Task):
+    """Outputs [window, channel, h, w] to mean errors against the output for the unshifted image, moved along.
+
+    Compared is what shows content that is in the frame before and after the shift, in the outputs' own unit. The range
+    of the reference is stored with each image, so that PSNR can be derived of `mse`.
+
+    Source
+    ------
+    EQ-T of arXiv 2106.12423, for whole pixels.
+
+    Attributes
+    ----------
+    margin
+        Pixels from every border of either frame beyond which `interior_mae` begins; never more than a quarter of the
+        frame.
+    shape
+        [channel, h, w] of a window's outputs, which the engine hands over as one row; () where they come as they are.
+    """
+
+    margin: int = 8
+    shape: tuple[int, ...] = ()
+    name: str = "dense"
+    needs_reference: bool = True
+    needs_shifts: bool = True
+    controls: tuple[str, ...] = ("flip",)
+    variables: tuple[Variable, ...] = (MAE, MSE, INTERIOR_MAE, LOWEST, HIGHEST, ERROR, SEEN)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The margin."""
+        return {"margin": self.margin}
+
+    def fitted(self, form: OutputForm, size: tuple[int, int]) -> Dense:
+        """For a model with a map of numbers."""
+        return replace(self, shape=map_shape(form, size, self.name), margin=min(self.margin, min(size) // 4))
+
+    def prepare(self, reference: Tensor, targets: Tensor) -> State:
+        """The outputs for the unshifted images, in float32."""
+        return {"reference": shaped(reference, self.shape).float()}
+
+    def outcome(self, outputs: Tensor, shifts: Tensor | None, state: State) -> dict[str, Tensor]:
+        """Rows of a batch of outputs; see the class."""
+        assert shifts is not None
+        outputs = shaped(outputs, self.shape)
+        reference, valid = moved_maps(state["reference"], shifts)
+        off = (outputs - reference).abs().double()
+        everywhere = state["reference"].flatten(1)
+        return {
+            "mae": mean_where(off, valid[:, None]),
+            "mse": mean_where(off.square(), valid[:, None]),
+            "interior_mae": mean_where(off, interior(valid, shifts, self.margin)[:, None]),
+            "reference_lowest": everywhere.amin(1),
+            "reference_highest": everywhere.amax(1),
+            "error": (off.mean(1) * valid).sum(0),
+            "seen": valid.sum(0).double(),
+        }
+
+
+def psnr(mean_mse: float, lowest: float, highest: float) -> float:
+    """PSNR in dB of a mean squared error, by the range of the reference outputs; infinite where there is no error."""
+    if mean_mse == 0:
+        return float("inf")
+    return float(10 * np.log10((highest - lowest) ** 2 / mean_mse))

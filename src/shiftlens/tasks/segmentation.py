@@ -1,0 +1,134 @@
+"""Segmentation: class maps of windows against the true mask, and against the unshifted class map moved along."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shiftlens.errors import InputError
+from shiftlens.tasks.moving import interior, map_shape, mean_where, moved_maps, shaped
+from shiftlens.tasks.outputs import OutputForm
+from shiftlens.tasks.task import IGNORED_PIXEL, State, Task, Variable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def _share(name: str, long_name: str) -> Variable:
+    return Variable(name, "float32", "share", "higher", "number", long_name, bounds=(0, 1), optional=True)
+
+
+MEAN_IOU = _share("mean_iou", "mean IoU over the classes of a window")
+PIXEL_ACCURACY = _share("pixel_accuracy", "share of pixels of the right class")
+MASK_AGREEMENT = _share("pixel_agreement", "share of pixels of the class that the unshifted image has there")
+INTERIOR_AGREEMENT = _share("interior_agreement", "agreement away from every border")
+CHANGED = Variable("changed", "float64", long_name="windows whose class differs from the reference", dims=("y", "x"))
+SEEN = Variable("seen", "float64", long_name="windows with content from inside the frame", dims=("y", "x"))
+
+
+@dataclass(frozen=True)
+class Segmentation(Task):
+    """Logits [window, class, h, w] to shares of pixels.
+
+    Compared is what shows content that is in the frame before and after the shift. Masks hold class numbers, 255 where
+    a pixel counts for nothing; without masks the measures that need them are NaN.
+
+    Attributes
+    ----------
+    margin
+        Pixels from every border of either frame beyond which `interior_agreement` begins; never more than a quarter of
+        the frame.
+    shape
+        [class, h, w] of a window's logits, which the engine hands over as one row; () where they come as they are.
+    """
+
+    margin: int = 8
+    shape: tuple[int, ...] = ()
+    name: str = "segmentation"
+    needs_reference: bool = True
+    needs_shifts: bool = True
+    controls: tuple[str, ...] = ("flip",)
+    variables: tuple[Variable, ...] = (MEAN_IOU, PIXEL_ACCURACY, MASK_AGREEMENT, INTERIOR_AGREEMENT, CHANGED, SEEN)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The margin."""
+        return {"margin": self.margin}
+
+    def fitted(self, form: OutputForm, size: tuple[int, int]) -> Segmentation:
+        """For a model with a map of logits of at least two classes."""
+        n_classes, *grid = map_shape(form, size, self.name)
+        if n_classes < 2:
+            raise InputError("segmentation needs logits of at least 2 classes, the model gives a single map of numbers")
+        return replace(self, shape=(n_classes, *grid), margin=min(self.margin, min(size) // 4))
+
+    def targets(self, labels: NDArray[np.int64], values: NDArray[Any] | None) -> NDArray[Any]:
+        """The masks; without any, masks of which no pixel counts."""
+        if values is not None and values.dtype == np.uint8:
+            return values
+        return np.full((len(labels), *self.shape[1:]), IGNORED_PIXEL, dtype=np.uint8)
+
+    def mirrored(self, targets: Tensor) -> Tensor:
+        """The masks, mirrored."""
+        return targets.flip(-1)
+
+    def metrics(self, *, labelled: bool) -> tuple[Variable, ...]:
+        """Mean IoU first where there are masks, else agreement with the unshifted image."""
+        without = (MASK_AGREEMENT, INTERIOR_AGREEMENT)
+        return (MEAN_IOU, PIXEL_ACCURACY, *without) if labelled else without
+
+    def prepare(self, reference: Tensor, targets: Tensor) -> State:
+        """The reference's class maps and the masks, both [image, h, w]."""
+        import torch
+
+        # Whole numbers of two bytes: these maps are copied for every window.
+        reference = shaped(reference, self.shape)
+        return {"reference": reference.argmax(1).to(torch.int16), "mask": targets.to(torch.int16)}
+
+    def outcome(self, outputs: Tensor, shifts: Tensor | None, state: State) -> dict[str, Tensor]:
+        """Rows of a batch of logits; see the class."""
+        assert shifts is not None
+        outputs = shaped(outputs, self.shape)
+        predicted = outputs.argmax(1)
+        reference, valid = moved_maps(state["reference"], shifts)
+        mask, _ = moved_maps(state["mask"], shifts)
+        same, judged = predicted == reference, valid & (mask != IGNORED_PIXEL)
+        return {
+            "mean_iou": mean_iou(predicted, mask.long(), judged, outputs.shape[1]),
+            "pixel_accuracy": mean_where(predicted == mask, judged),
+            "pixel_agreement": mean_where(same, valid),
+            "interior_agreement": mean_where(same, interior(valid, shifts, self.margin)),
+            "changed": (valid & ~same).sum(0).double(),
+            "seen": valid.sum(0).double(),
+        }
+
+
+def mean_iou(predicted: Tensor, mask: Tensor, judged: Tensor, n_classes: int) -> Tensor:
+    """Mean IoU [n] over the classes that are in the mask or in the prediction of a window; NaN where nothing is judged.
+
+    Parameters
+    ----------
+    predicted, mask
+        Classes [n, h, w].
+    judged
+        Pixels [n, h, w] that count.
+    n_classes
+        Of the prediction; a mask's class beyond them is never predicted.
+    """
+    import torch
+
+    n = len(predicted)
+    n_all = max(n_classes, int(torch.where(judged, mask, 0).max()) + 1 if mask.numel() else 0)
+    window = torch.arange(n, device=mask.device)[:, None, None].expand(mask.shape)[judged]
+    truth, guess = mask[judged], predicted[judged]
+
+    def counts(classes: Tensor, where: Tensor) -> Tensor:
+        return torch.bincount(where * n_all + classes, minlength=n * n_all).reshape(n, n_all).double()
+
+    common = counts(truth[truth == guess], window[truth == guess])
+    union = counts(truth, window) + counts(guess, window) - common
+    there = union > 0
+    return torch.where(there, common / union.clamp(min=1), 0.0).sum(1) / there.sum(1)

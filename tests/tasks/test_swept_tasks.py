@@ -1,0 +1,217 @@
+"""Segmentation, dense outputs, embeddings, detection: swept from a model to a file, held against a plain loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import shiftlens as sl
+from shiftlens.data.imageset import ImageSet
+from shiftlens.errors import InputError, StoreError
+from shiftlens.models.loading import Model, wrap
+from shiftlens.nn.center_points import CenterPoints
+from shiftlens.nn.unet import UNet
+from shiftlens.shifts import ShiftGrid, translate
+from shiftlens.sweeping import sweep
+from shiftlens.sweeps.sweep_result import open_sweep
+from shiftlens.tasks.dense import Dense
+from shiftlens.tasks.detection import Detection
+from shiftlens.tasks.embedding import Embedding
+from shiftlens.tasks.outputs import detection_table
+from shiftlens.tasks.segmentation import Segmentation
+from shiftlens.tasks.task import Task
+
+H, W, N = 24, 32, 3
+GRID = ShiftGrid((4, 6), 2)
+PIXELS = np.random.default_rng(0).integers(0, 256, (N, 1, H, W), dtype=np.uint8)
+MASKS = np.random.default_rng(1).integers(0, 3, (N, H, W), dtype=np.uint8)
+BOXES = [
+    {"boxes": [[2, 3, 12, 11], [15, 10, 30, 22]], "labels": [0, 1]},
+    {"boxes": [], "labels": []},
+    {"boxes": [[0, 0, 20, 20]], "labels": [1]},
+]
+
+
+def unet() -> nn.Module:
+    torch.manual_seed(0)
+    return UNet(n_classes=3, width=2).eval()
+
+
+class SmallMap(nn.Module):
+    """A dictionary with a map at half the image's size, as a library's segmenter without its resize gives it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.conv = nn.Conv2d(1, 3, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"aux": torch.zeros(len(x), 2), "out": self.conv(x)}
+
+
+class Seeing(CenterPoints):
+    """An untrained detector that sees something."""
+
+    def maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        heat, sides = super().maps(x)
+        return heat + 3.5, sides
+
+
+def detector() -> nn.Module:
+    torch.manual_seed(3)
+    net = Seeing(n_classes=2, width=6)
+    for part in net.modules():
+        if isinstance(part, nn.BatchNorm2d):  # without training, maps would be all but constant
+            nn.init.normal_(part.weight, 1.0, 0.3)
+            nn.init.normal_(part.bias, 0.0, 0.5)
+            part.running_var.fill_(0.05)  # type: ignore[union-attr]
+    return net.eval()
+
+
+def vectors() -> nn.Module:
+    return nn.Sequential(unet(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+
+
+CASES: dict[str, tuple[Callable[[], nn.Module], Any, Task]] = {
+    "segmentation": (unet, MASKS, Segmentation()),
+    "segmentation without masks": (unet, None, Segmentation()),
+    "segmentation of a small map": (SmallMap, MASKS, Segmentation()),
+    "dense": (unet, None, Dense()),
+    "detection": (detector, BOXES, Detection()),
+    "embedding": (vectors, None, Embedding()),
+}
+
+
+def wrapped(net: nn.Module) -> Model:
+    return wrap(net, mean=0.5, std=0.25, size=(H, W))
+
+
+def raw(net: nn.Module, x: Tensor) -> Tensor:
+    found = net(x)
+    if isinstance(found, list):
+        return detection_table(found)
+    if isinstance(found, dict):
+        return nn.functional.interpolate(found["out"], (H, W), mode="bilinear", align_corners=False)
+    return found  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("control", [None, "flip"])
+def test_a_sweep_is_a_plain_loop_over_images_and_shifts(name: str, control: str | None, tmp_path: Path) -> None:
+    make, targets, task = CASES[name]
+    if name == "embedding" and control:
+        pytest.skip("as without a control")
+    images, net = ImageSet(PIXELS, targets), make()
+    made = sweep(wrapped(net), images, GRID, out=tmp_path / "s.zarr", task=task, controls=(control,) if control else ())
+    found = made if control is None else made.control(control)
+    x = torch.from_numpy(PIXELS).float() / 255
+    x = x.flip(-1) if control else x
+    bound = made.header.task
+    shape = (3, H, W) if "segmentation" in name or name == "dense" else (100, 6)
+    if hasattr(bound, "shape"):
+        assert bound.settings == (task.settings if name == "detection" else {"margin": 6})
+        limits = {"size": (H, W)} if name == "detection" else {}
+        bound = type(task)(**{**bound.settings, "shape": shape, **limits})
+    values = bound.targets(images.labels, None if images.targets is None else images.targets.values)
+    truth = torch.from_numpy(np.array(values))
+    truth = bound.mirrored(truth) if control else truth
+    with torch.no_grad():
+        state = bound.prepare(raw(net, (x - 0.5) / 0.25).flatten(1), truth)
+        for k in range(N):
+            mine = {key: each[[k]] for key, each in state.items()}
+            for (iy, dy), (ix, dx) in ((y, z) for y in enumerate(GRID.dys) for z in enumerate(GRID.dxs)):
+                window = translate(x[[k]], int(dx), int(dy), fill="black")
+                out = raw(net, (window - 0.5) / 0.25).flatten(1)
+                rows = bound.outcome(out, torch.tensor([[dx, dy]]), mine)
+                for each in task.variables:
+                    if each.is_accumulator:
+                        continue
+                    got = found.cells(each.name)[k : k + 1][0]
+                    got = got[iy, ix] if got.ndim == 2 else got[: int(found.dataset.n_objects[k]), iy, ix]
+                    expected = rows[each.name][0].numpy()
+                    expected = expected[: len(got)] if np.ndim(got) else expected
+                    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5, err_msg=f"{each.name} {dx} {dy}")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_findings_plots_and_the_report_take_every_task(name: str, tmp_path: Path) -> None:
+    make, targets, task = CASES[name]
+    made = sweep(wrapped(make()), ImageSet(PIXELS, targets), GRID, out=tmp_path / "s.zarr", task=task)
+    assert open_sweep(tmp_path / "s.zarr").header.task == made.header.task
+    text = str(sl.findings(made))
+    assert "nan" not in text
+    assert sl.plot(made)
+    assert sl.report([made], tmp_path / "r.html").path.exists()
+
+
+def test_another_setting_of_a_task_is_another_sweep(tmp_path: Path) -> None:
+    images = ImageSet(PIXELS, BOXES)
+    sweep(wrapped(detector()), images, GRID, out=tmp_path / "s.zarr", task=Detection(score_threshold=0.4))
+    with pytest.raises(StoreError, match="another task"):
+        sweep(wrapped(detector()), images, GRID, out=tmp_path / "s.zarr", task="detection")
+
+
+@pytest.mark.parametrize(
+    ("make", "targets", "task", "why"),
+    [
+        (
+            unet,
+            None,
+            "detection",
+            "detection needs lists of boxes, scores and labels, the model gives numbers of shape",
+        ),
+        (detector, BOXES, "segmentation", "segmentation needs a map over the image, the model gives lists of boxes"),
+        (vectors, None, "dense", r"dense needs a map over the image, the model gives numbers of shape \[12\]"),
+        (unet, None, "embedding", "an embedding is a vector for each image"),
+        (detector, None, "detection", "detection needs images with boxes"),
+        (unet, MASKS[:, :10], "segmentation", "masks of images are 10x32, its images 24x32"),
+        (unet, BOXES, "classification", "images has no class labels but boxes"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(
+    make: Callable[[], nn.Module], targets: Any, task: str, why: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=why) as caught:
+        sweep(wrapped(make()), ImageSet(PIXELS, targets), GRID, out=tmp_path / "s.zarr", task=task)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "s.zarr").exists()
+
+
+@pytest.mark.parametrize(
+    ("targets", "why"),
+    [
+        (MASKS[:2], "masks of images must be as many as the images: expected 3, got 2"),
+        (MASKS.astype(np.float32), "must be whole numbers from 0 to 255"),
+        (BOXES[:2], "tables of boxes of images must be as many as the images: expected 3, got 2"),
+        ([{"boxes": [[0, 0, 1, 1]]}] * 3, "image 0 of images needs labels"),
+        ([{"boxes": [[5, 0, 1, 1]], "labels": [0]}] * 3, r"box 0 of image 0 of images is \[5.0, 0.0, 1.0, 1.0\]"),
+        ([{"boxes": [[0, 0, 1, float("nan")]], "labels": [0]}] * 3, "box 0 of image 0"),
+        ([{"boxes": [[0, 0, 1, 1]], "labels": [-1]}] * 3, "must be whole numbers from 0"),
+        ([{"boxes": [[0, 0, 1, 1]], "labels": [0, 1]}] * 3, r"needs boxes \[k, 4\] and labels \[k\]"),
+    ],
+)
+def test_targets_that_are_none_are_refused(targets: Any, why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        ImageSet(PIXELS, targets)
+
+
+def test_a_box_outside_of_its_image_is_refused(tmp_path: Path) -> None:
+    outside = [*BOXES[:2], {"boxes": [[0, 0, 5, 5], [0, 0, 40, 20]], "labels": [1, 1]}]
+    with pytest.raises(InputError, match=r"box 1 of image 2 of images is .* outside of the image of 24x32"):
+        sweep(wrapped(detector()), ImageSet(PIXELS, outside), GRID, out=tmp_path / "s.zarr", task="detection")
+
+
+def test_targets_are_part_of_a_sets_digest() -> None:
+    other = MASKS.copy()
+    other[1, 3, 4] += 1
+    digests = {ImageSet(PIXELS, targets).digest for targets in (None, MASKS, other, BOXES, [0, 0, 0])}
+    assert len(digests) == 4, "no labels and labels 0 show the same"
+    whole = ImageSet(PIXELS, MASKS)
+    assert whole.subset([2, 0]).targets is not None
+    np.testing.assert_array_equal(whole.subset([2, 0]).targets.values, MASKS[[2, 0]])
