@@ -40,7 +40,8 @@ def change(points: float = 1.0, marked: tuple[int, int] | None = (2, -3)) -> Dif
     value[REACH - 3, REACH + 2] = points
     if marked is not None:
         mark[REACH + marked[1], REACH + marked[0]] = True
-    return DifferenceMap(value, value, value, value, value, ~mark | mark, mark, mark & ~mark, 1.0, 1.0, 2)
+    judged = {"tested": mark | ~mark, "better": mark, "worse": mark & ~mark, "p_value": 1.0, "holm_p": 1.0}
+    return DifferenceMap(value, value, value, value, value, "points", 2, "", **judged)
 
 
 def changes(n: int = 3, marked: tuple[int, int] | None = (2, -3)) -> dict[int, DifferenceMap]:

@@ -76,6 +76,7 @@ _Inspection = _model(
         "layers": _many(_Layer, 1),
         "even_sizes": _model("even sizes", dict.fromkeys("hw", tuple[_Whole, ...])),
     },
+    unseen=(),  # in the JSON it is among the notes
 )
 _Word = Annotated[str, Field(max_length=100, pattern=r"^[^\p{C}]*$")]
 _Metric = _model(
