@@ -33,7 +33,7 @@ def test_boxes_are_tight_around_the_digits_and_no_two_touch(size: tuple[int, int
     drawn = draw_scenes(DIGITS, LABELS, 60, size, seed=1)
     assert drawn.images.shape == drawn.masks.shape == (60, *size)
     counts = [len(objects.labels) for objects in drawn.objects]
-    assert 1 <= min(counts)
+    assert min(counts) >= 1
     assert 4 <= max(counts) <= MOST_DIGITS
     for image, mask, objects in zip(drawn.images, drawn.masks, drawn.objects, strict=True):
         left_over = mask.copy()

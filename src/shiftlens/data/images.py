@@ -80,8 +80,9 @@ def load_images(
     ----------
     spec
         `digits`, `cifar10`, `folder:PATH`, `parquet:PATH`, `torchvision:NAME`, or `digits-scenes` (masks and boxes;
-        96 x 96 pixels, `digits-scenes:HxW` for others); or an object that is taken whole: an `ImageSet`, a torch `Dataset` of (image, label) without random transforms and before normalisation, a
-        `DataLoader` (its dataset is read), or a pair (images, labels) as `ImageSet` takes it.
+        96 x 96 pixels, `digits-scenes:HxW` for others); or an object that is taken whole: an `ImageSet`, a torch
+        `Dataset` of (image, label) without random transforms and before normalisation, a `DataLoader` (its dataset is
+        read), or a pair (images, labels) as `ImageSet` takes it.
     split
         `train`, `test` or `all`. Without: a source that declares splits gives its test split (validation where there is
         no other), and one that declares none is used whole; but a model that was trained on that very source is
