@@ -1,4 +1,4 @@
-"""`demo` and `train`: nets of the project's own recipe."""
+"""`demo`, `train` and `train-scenes`: nets of the project's own recipe."""
 
 from __future__ import annotations
 
@@ -67,4 +67,32 @@ def train(
     test = o.images_of(images.data, images.data_root, split="test") if images.split in (None, "train") else None
     with shell.progress("training", "steps") as report:
         result = training.train(learnt, test, out=out, seed=seed, device=device, settings=settings, progress=report)
+    return result.to_dict(), result.lines()
+
+
+def train_scenes(
+    shell: Shell,
+    out: Annotated[Path, typer.Option("--out", help="The run directory.")],
+    net: Annotated[str, typer.Option("--net", help="unet (segmentation) or detector.")] = "unet",
+    steps: Annotated[int | None, typer.Option("--steps", help="Steps of 16 scenes (default: the recipe's).")] = None,
+    padding: Annotated[
+        str,
+        typer.Option(
+            "--padding", help="zeros, replicate, reflect, symmetric, circular, partial, distribution, random."
+        ),
+    ] = "zeros",
+    limit: Annotated[int | None, typer.Option("--limit", help="Use N scenes only.")] = None,
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+) -> o.Answer:
+    """Train a small U-Net or detector on digits-scenes (minutes, no download).
+
+    Example: shiftlens train-scenes --net detector --out runs/detector
+    """
+    from shiftlens.training.scene_nets import train_on_scenes
+
+    with shell.progress("training", "steps") as report:
+        result = train_on_scenes(
+            net, out=out, n_steps=steps, padding=padding, limit=limit, device=device, seed=seed, progress=report
+        )
     return result.to_dict(), result.lines()
