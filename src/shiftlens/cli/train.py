@@ -14,16 +14,24 @@ from shiftlens.cli.console import Shell
 def demo(
     shell: Shell,
     out: Annotated[Path, typer.Option("--out", help="Directory for everything the demo makes.")] = Path("demo-out"),
+    task: Annotated[
+        str, typer.Option("--task", help="classification (trains a VGG), segmentation or detection (a shipped net).")
+    ] = "classification",
     device: o.Device = "auto",
     seed: o.Seed = 0,
 ) -> o.Answer:
     """Train a small VGG on embedded digits, sweep every shift, write a report (a few minutes, no download).
 
     Example: shiftlens demo --out demo-out
-    """
-    from shiftlens.demo import run
 
-    result = run(out, shell, device=device, seed=seed)
+    A detector: shiftlens demo --task detection --out demo-detection
+    """
+    from shiftlens.demo import run, run_task
+
+    if task == "classification":
+        result = run(out, shell, device=device, seed=seed)
+    else:
+        result = run_task(task, out, shell, device=device, seed=seed)
     files = [str(path) for path in result.files]
     return {"files": files}, [*result.lines(), *o.wrote(*files)]
 
