@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from shiftlens import demo
+from shiftlens.cli import main
 from shiftlens.errors import InputError
 from shiftlens.training import TrainSettings
 
@@ -54,3 +55,20 @@ def test_the_demo_ends_with_pictures_and_findings(tmp_path: Path, monkeypatch: p
     (tmp_path / "out" / "findings.txt").mkdir()
     with pytest.raises(InputError, match=r"cannot write .*findings\.txt"):
         demo.run(tmp_path / "out", narrator, max_shift=3, limit=30)
+
+
+@pytest.mark.parametrize(("task", "metric"), [("segmentation", "mean_iou"), ("detection", "recall")])
+def test_the_demo_of_another_task_sweeps_a_shipped_net(task: str, metric: str, tmp_path: Path) -> None:
+    narrator = Silent()
+    result = demo.run_task(task, tmp_path, narrator, max_shift=1, limit=4)
+    assert [text[:3] for text in narrator.said] == ["1/4", "2/4", "3/4", "4/4"]
+    assert float(result.sweep.mean_of(metric).sel(dx=0, dy=0)) > 0.5
+    assert result.files[0] == tmp_path / f"{task}.zarr"
+    assert all(path.exists() for path in result.files)
+    assert "nan" not in "\n".join(result.lines())
+
+
+def test_the_demo_knows_its_tasks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--task", "detect", "--out", str(tmp_path / "d")]) == 2
+    assert "did you mean 'detection'" in capsys.readouterr().err
+    assert not (tmp_path / "d").exists()

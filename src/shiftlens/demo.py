@@ -1,4 +1,7 @@
-"""The main job on the embedded images: train a small VGG, sweep it, look into it, say and show what came out."""
+"""The main job on the embedded images: train a small VGG, sweep it, look into it, say and show what came out.
+
+For segmentation and detection, a net that is shipped is swept on scenes.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from shiftlens.errors import InputError
 from shiftlens.evaluation import Evaluation, evaluate
 from shiftlens.lens.feature_maps import features
 from shiftlens.models.loading import load_model
-from shiftlens.naming import Printed
+from shiftlens.naming import Printed, unknown_name
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.findings import findings
 from shiftlens.narrative.rendering import as_text
@@ -32,6 +35,13 @@ WIDTH = 16
 """Channels of the demo net's first level: a quarter of `vgg8`'s, so that the whole takes minutes without a GPU."""
 
 
+NETS = {"segmentation": "pretrained:unet-digits", "detection": "pretrained:detector-digits"}
+"""The shipped net for each task that has one."""
+
+N_SCENES, SCENE_SHIFT = 30, 8
+"""Scenes, and the largest shift in pixels: all phases of a net with stride 8, both ways."""
+
+
 class Narrator(Protocol):
     """What the demo needs of whoever runs it: remarks and progress."""
 
@@ -46,10 +56,10 @@ class Narrator(Protocol):
 
 @dataclass(frozen=True, repr=False)
 class DemoResult(Printed):
-    """Where everything is, the accuracy to start from, and what the sweep shows."""
+    """Where everything is, the accuracy to start from (of the VGG), and what the sweep shows."""
 
     files: tuple[Path, ...]
-    evaluation: Evaluation
+    evaluation: Evaluation | None
     sweep: Sweep
     findings: Findings
     report: Report
@@ -58,7 +68,8 @@ class DemoResult(Printed):
         """How good it is unshifted, how large the strong area is, and all warnings and notes."""
         strong = self.findings.named("retained-95")
         told = [strong.statement] if strong else []
-        return [*self.evaluation.lines(), *told, *map(str, self.findings.with_severity("warn", "note"))]
+        unshifted = self.evaluation.lines() if self.evaluation else []
+        return [*unshifted, *told, *map(str, self.findings.with_severity("warn", "note"))]
 
 
 def run(
@@ -107,11 +118,7 @@ def run(
     pictures = figures.plot(sweep, out)
     narrator.say("4/6 measuring sides, irregularities and intervals")
     found = findings(sweep, seed=seed)
-    text = out / "findings.txt"
-    try:
-        text.write_text("\n\n".join(map(_paragraph, found)) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"cannot write {text}: {error.strerror or error}") from None
+    text = _written(found, out)
     narrator.say("5/6 looking at what the net sees in an empty picture, and on average")
     with narrator.progress("looking", "images") as step:
         maps = features(model, average=test_images, out=out / "features.zarr", device=device, seed=seed, progress=step)
@@ -121,6 +128,50 @@ def run(
     made = report([sweep, maps, arithmetic], page, title="shiftlens demo: a small VGG on digits", seed=seed)
     files = (out / "run", out / "digits.zarr", out / "features.zarr", *pictures.files, text, made.path)
     return DemoResult(files, evaluation, sweep, found, made)
+
+
+def run_task(
+    task: str,
+    out: Path,
+    narrator: Narrator,
+    *,
+    device: str = "auto",
+    seed: int = 0,
+    max_shift: int = SCENE_SHIFT,
+    limit: int = N_SCENES,
+) -> DemoResult:
+    """Sweep the shipped net of a task on `digits-scenes`, draw, diagnose and report; the arguments are those of `run`.
+
+    Raises
+    ------
+    InputError
+        A task that no shipped net is for.
+    """
+    if task not in NETS:
+        raise unknown_name("task of the demo", task, ("classification", *NETS))
+    images, grid = load_images("digits-scenes", split="test", limit=limit), ShiftGrid(max_shift)
+    model = load_model(NETS[task], device=device)
+    narrator.say(f"1/4 evaluating {len(images):,} scenes of digits under all {grid.n_shifts:,} shifts by {model.name}")
+    with narrator.progress("sweeping", "evaluations") as step:
+        sweep, _ = run_sweep(model, images, grid, out=out / f"{task}.zarr", task=task, device=device, progress=step)
+    narrator.say("2/4 drawing")
+    pictures = figures.plot(sweep, out)
+    narrator.say("3/4 measuring sides, irregularities and intervals")
+    found = findings(sweep, seed=seed)
+    text = _written(found, out)
+    page = out / "report.html"
+    narrator.say(f"4/4 writing {page}: open it in a browser")
+    made = report([sweep], page, title=f"shiftlens demo: {task} of digits", seed=seed)
+    return DemoResult((out / f"{task}.zarr", *pictures.files, text, made.path), None, sweep, found, made)
+
+
+def _written(found: Findings, out: Path) -> Path:
+    text = out / "findings.txt"
+    try:
+        text.write_text("\n\n".join(map(_paragraph, found)) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write {text}: {error.strerror or error}") from None
+    return text
 
 
 def _paragraph(finding: Finding) -> str:

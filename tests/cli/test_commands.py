@@ -444,7 +444,7 @@ def test_help_is_grouped_by_subject_and_names_choices(capsys: pytest.CaptureFixt
     assert out.index("--model net.py:make") < out.index("--model runs/vgg")
 
 
-@pytest.mark.parametrize("command", [str(each.callback.__name__) for each in app.registered_commands])
+@pytest.mark.parametrize("command", [str(each.callback.__name__).replace("_", "-") for each in app.registered_commands])
 def test_no_option_is_shown_by_its_type(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert not re.search("<[^>]*>", capsys.readouterr().out)

@@ -16,7 +16,7 @@ from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.errors import InputError, StoreError
 from shiftlens.models.runs import check_run_target, load_run, save_run
 from shiftlens.models.wrapping import build_model
-from shiftlens.nn import VGG
+from shiftlens.nn import VGG, CenterPoints, UNet
 
 PREPROCESSING = Preprocessing((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), (32, 32), None, "bilinear", True)
 
@@ -74,6 +74,50 @@ def test_torchvision_nets_can_be_kept_too(tmp_path: Path) -> None:
     preprocessing = Preprocessing(size=(64, 64), declared=True)
     save_run(tmp_path / "r", module, build=build, preprocessing=preprocessing)
     assert load_run(tmp_path / "r").digest == build_model(module, preprocessing, "x").digest
+
+
+@pytest.mark.parametrize(
+    ("factory", "make"), [("shiftlens.nn.unet:UNet", UNet), ("shiftlens.nn.center_points:CenterPoints", CenterPoints)]
+)
+def test_nets_of_maps_can_be_kept_too(tmp_path: Path, factory: str, make: type[UNet | CenterPoints]) -> None:
+    torch.manual_seed(0)
+    module = make(n_classes=3, in_channels=2, width=2, padding="reflect").eval()
+    build = {"factory": factory, "kwargs": module.config}
+    preprocessing = Preprocessing((0.1, 0.2), (0.4, 0.5), (32, 40), None, "bilinear", True)
+    save_run(tmp_path / "r", module, build=build, preprocessing=preprocessing)
+    model = load_run(tmp_path / "r")
+    assert model.digest == build_model(module, preprocessing, "x").digest
+    assert (model.n_channels, model.preprocessing.size) == (2, (32, 40))
+    x = torch.rand(2, 2, 32, 40)
+    with torch.no_grad():
+        torch.testing.assert_close(model.module(x), module(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("factory", ["shiftlens.nn.unet:UNet", "shiftlens.nn.center_points:CenterPoints"])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"evil": 1}, "evil: Extra inputs"),
+        ({"n_classes": 10**12}, "n_classes: Input should be less than or equal"),
+        ({"n_classes": 0}, "n_classes: Input should be greater"),
+        ({"in_channels": 65}, "in_channels: Input should be less than or equal"),
+        ({"width": 4097}, "width: Input should be less than or equal"),
+        ({"width": 4096}, "of another shape"),
+        ({"width": "2"}, "width: Input should be a valid integer"),
+        ({"padding": "full"}, "full padding makes larger maps"),
+        ({"padding": "os.system"}, "os.system"),
+        ({"padding": ["zeros"]}, "padding: Input should be a valid string"),
+    ],
+)
+def test_nets_of_maps_have_their_arguments_checked(
+    tmp_path: Path, factory: str, change: dict[str, object], message: str
+) -> None:
+    module = (UNet if factory.endswith("UNet") else CenterPoints)(n_classes=3, width=2)
+    save_run(tmp_path, module, build={"factory": factory, "kwargs": module.config}, preprocessing=Preprocessing())
+    edit(tmp_path, lambda spec: spec["build"]["kwargs"].update(change))
+    with pytest.raises(InputError, match=message) as caught:
+        load_run(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_loading_leaves_random_numbers_alone(run: Path) -> None:

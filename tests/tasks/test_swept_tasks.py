@@ -19,6 +19,7 @@ from shiftlens.nn.center_points import CenterPoints
 from shiftlens.nn.unet import UNet
 from shiftlens.shifts import ShiftGrid, translate
 from shiftlens.sweeping import sweep
+from shiftlens.sweeps.request import targets_of
 from shiftlens.sweeps.sweep_result import open_sweep
 from shiftlens.tasks.dense import Dense
 from shiftlens.tasks.detection import Detection
@@ -122,8 +123,7 @@ def test_a_sweep_is_a_plain_loop_over_images_and_shifts(name: str, control: str 
         assert bound.settings == (task.settings if name == "detection" else {"margin": 6})
         limits = {"size": (H, W)} if name == "detection" else {}
         bound = type(task)(**{**bound.settings, "shape": shape, **limits})
-    values = bound.targets(images.labels, None if images.targets is None else images.targets.values)
-    truth = torch.from_numpy(np.array(values))
+    truth = torch.from_numpy(np.array(targets_of(images, bound)))
     truth = bound.mirrored(truth) if control else truth
     with torch.no_grad():
         state = bound.prepare(raw(net, (x - 0.5) / 0.25).flatten(1), truth)
@@ -220,4 +220,50 @@ def test_targets_are_part_of_a_sets_digest() -> None:
     assert len(digests) == 4, "no labels and labels 0 show the same"
     whole = ImageSet(PIXELS, MASKS)
     assert whole.subset([2, 0]).targets is not None
-    np.testing.assert_array_equal(whole.subset([2, 0]).targets.values, MASKS[[2, 0]])
+    np.testing.assert_array_equal(whole.subset([2, 0]).targets.masks, MASKS[[2, 0]])
+
+
+BOTH = [{**boxes, "mask": mask} for boxes, mask in zip(BOXES, MASKS, strict=True)]
+
+
+def test_images_with_masks_and_boxes_serve_both_tasks_alike(tmp_path: Path) -> None:
+    both = ImageSet(PIXELS, BOTH)
+    assert both.targets is not None
+    assert both.targets.kind == "masks and boxes"
+    assert len({ImageSet(PIXELS, targets).digest for targets in (BOTH, MASKS, BOXES)}) == 3
+    for make, alone, task, name in (
+        (unet, MASKS, "segmentation", "mean_iou"),
+        (detector, BOXES, "detection", "recall"),
+    ):
+        found = [
+            sweep(wrapped(make()), images, GRID, out=tmp_path / f"{task}{k}.zarr", task=task)
+            for k, images in enumerate((both, ImageSet(PIXELS, alone)))
+        ]
+        np.testing.assert_array_equal(found[0].cells(name)[:], found[1].cells(name)[:])
+    some = both.subset([2]).targets
+    assert some is not None
+    assert some.masks is not None
+    assert some.boxes is not None
+    np.testing.assert_array_equal(some.masks, MASKS[[2]])
+    assert some.boxes[0, 0].tolist() == [0, 0, 20, 20, 1]
+
+
+def test_masks_beside_boxes_are_checked() -> None:
+    with pytest.raises(InputError, match="image 1 of images needs a mask, as image 0 has one"):
+        ImageSet(PIXELS, [BOTH[0], BOXES[1], BOTH[2]])
+    with pytest.raises(InputError, match=r"all of one size, got \(3, 32\) for image 2"):
+        ImageSet(PIXELS, [*BOTH[:2], {**BOXES[2], "mask": MASKS[2, :3]}])
+    with pytest.raises(InputError, match="must be whole numbers from 0 to 255"):
+        ImageSet(PIXELS, [{**each, "mask": each["mask"] / 2} for each in BOTH])
+
+
+@pytest.mark.parametrize(("make", "task"), [(unet, "segmentation"), (detector, "detection")])
+def test_boxes_and_masks_do_not_follow_a_resize(make: Callable[[], nn.Module], task: str, tmp_path: Path) -> None:
+    model = wrap(make(), mean=0.5, std=0.25, size=(2 * H, 2 * W))
+    with pytest.raises(InputError, match="do not follow its images when these are brought to the model's 48x64"):
+        sweep(model, ImageSet(PIXELS, BOTH), GRID, out=tmp_path / "s.zarr", task=task)
+
+
+def test_a_task_without_targets_takes_resized_images_that_have_some(tmp_path: Path) -> None:
+    model = wrap(vectors(), mean=0.5, std=0.25, size=(2 * H, 2 * W))
+    sweep(model, ImageSet(PIXELS, BOTH), ShiftGrid((1, 1), 1), out=tmp_path / "s.zarr", task="embedding")

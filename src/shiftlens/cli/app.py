@@ -33,6 +33,7 @@ app = typer.Typer(
 for _function in (
     train.demo,
     train.train,
+    train.train_scenes,
     measure.evaluate,
     measure.sweep,
     measure.verify,

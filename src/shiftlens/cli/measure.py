@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shiftlens.cli import options as o
 from shiftlens.cli.console import Shell
 from shiftlens.errors import InputError
+
+if TYPE_CHECKING:
+    from shiftlens.sweeps.sweep_result import Sweep
 
 
 def evaluate(
@@ -93,6 +96,13 @@ def sweep(
         typer.Option("--max-shift", help="Largest shift, N or YxX pixels (default: the image size up to 64, else 16)."),
     ] = None,
     step: Annotated[int, typer.Option("--step", help="Distance between neighbouring shifts in pixels.")] = 1,
+    task: Annotated[
+        str,
+        typer.Option(
+            "--task",
+            help="classification (needs labels), segmentation (uses masks), detection (needs boxes), dense, embedding.",
+        ),
+    ] = "classification",
     fill: o.Fill = "black",
     label_map: o.LabelMap = None,
     half_width: Annotated[
@@ -136,6 +146,8 @@ def sweep(
 
     A trained VGG: shiftlens sweep --model runs/vgg --data cifar10 --limit 1000 --out vgg.zarr
 
+    A segmenter: shiftlens sweep --model net.py:make --data digits-scenes --task segmentation --out unet.zarr
+
     On many machines: shiftlens sweep --model runs/vgg --data cifar10 --out vgg.zarr --cluster 192.0.2.10:6379
 
     As many images as needed: shiftlens sweep --model runs/vgg --data cifar10 --half-width 5 --out vgg.zarr
@@ -149,11 +161,13 @@ def sweep(
     from shiftlens.sweeping import run_sweep
     from shiftlens.sweeps.looks import checked_half_width
     from shiftlens.sweeps.request import default_grid
+    from shiftlens.tasks.stored_form import known_task
 
     # What can be refused without model and images is refused before they are loaded: that may take a minute.
     bounds = o.size(max_shift, "--max-shift", least=0, most=MAX_SHIFT)
     grid = None if bounds is None else ShiftGrid(bounds, step)
     controls = tuple(o.names(control or None) or ())
+    known_task(task)
     check_request(grid or ShiftGrid(step, step), Fill.parse(fill), engine, dtype, controls, batch_size)
     if half_width is not None:
         checked_half_width(half_width)
@@ -182,21 +196,39 @@ def sweep(
             reuse=reuse,
             overwrite=overwrite,
             label_map=label_map,
+            task=task,
             progress=report,
             announce=shell.say,
         )
-    accuracy = result.accuracy
-    worst = accuracy[accuracy.argmin(...)]
     return stats.to_dict(), [
         *stats.known_lines(),
         f"{result.header.model} on {result.header.data}: {stats.images_text(shown.n_source)} x {stats.n_shifts:,} "
         f"shifts in {stats.out}",
-        f"accuracy {100 * float(accuracy.sel(dy=0, dx=0)):.2f} % at (0, 0), {100 * float(accuracy.mean()):.2f} % on "
-        f"average, lowest {100 * float(worst):.2f} % at (dx, dy) = ({int(worst.dx)}, {int(worst.dy)})",
+        _range_line(result),
         f"{stats.seconds:.1f} s, {stats.shifts_per_second:,.0f} evaluations/s ({stats.engine}, {stats.dtype}), "
         f"peak memory {stats.peak_memory_bytes / 1e9:.2f} GB"
         + (f", {stats.images_resumed:,} images were there already" if stats.images_resumed else ""),
     ]
+
+
+def _range_line(result: Sweep) -> str:
+    """The first metric that the images have (without masks there is no IoU): unshifted, on average, at its worst."""
+    from shiftlens.narrative.words import number_text
+
+    means = ((metric, result.mean_of(metric)) for metric in result.metrics)
+    metric, mean = next((each for each in means if each[1].notnull().any()), (result.metrics[0], None))
+    if mean is None:
+        return f"{metric.called}: not defined for any of these images"
+    worst = mean[(-metric.sign * mean).argmax(...)]
+    unit = "" if metric.unit == metric.called else metric.unit
+    unshifted, average, extreme = (
+        number_text(float(value), unit, 2 if unit == "share" else None)
+        for value in (mean.sel(dy=0, dx=0), mean.mean(), worst)
+    )
+    return (
+        f"{metric.called} {unshifted} at (0, 0), {average} on average, {'lowest' if metric.sign > 0 else 'highest'} "
+        f"{extreme} at (dx, dy) = ({int(worst.dx)}, {int(worst.dy)})"
+    )
 
 
 def verify(

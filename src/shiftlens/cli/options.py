@@ -36,7 +36,7 @@ WeightsKey = Annotated[
     str | None, typer.Option("--weights-key", help="Key of the weights in a file that holds several tables: ema.")
 ]
 InputSize = Annotated[str | None, typer.Option("--input-size", help="The model's input, H or HxW pixels.")]
-DATA = "digits, cifar10, folder:PATH, parquet:PATH or torchvision:NAME"
+DATA = "digits, cifar10, folder:PATH, parquet:PATH, torchvision:NAME or digits-scenes"
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder with data sets (else $SHIFTLENS_DATA, else downloaded).")
 ]

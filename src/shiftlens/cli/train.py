@@ -1,4 +1,4 @@
-"""`demo` and `train`: nets of the project's own recipe."""
+"""`demo`, `train` and `train-scenes`: nets of the project's own recipe."""
 
 from __future__ import annotations
 
@@ -14,16 +14,24 @@ from shiftlens.cli.console import Shell
 def demo(
     shell: Shell,
     out: Annotated[Path, typer.Option("--out", help="Directory for everything the demo makes.")] = Path("demo-out"),
+    task: Annotated[
+        str, typer.Option("--task", help="classification (trains a VGG), segmentation or detection (a shipped net).")
+    ] = "classification",
     device: o.Device = "auto",
     seed: o.Seed = 0,
 ) -> o.Answer:
     """Train a small VGG on embedded digits, sweep every shift, write a report (a few minutes, no download).
 
     Example: shiftlens demo --out demo-out
-    """
-    from shiftlens.demo import run
 
-    result = run(out, shell, device=device, seed=seed)
+    A detector: shiftlens demo --task detection --out demo-detection
+    """
+    from shiftlens.demo import run, run_task
+
+    if task == "classification":
+        result = run(out, shell, device=device, seed=seed)
+    else:
+        result = run_task(task, out, shell, device=device, seed=seed)
     files = [str(path) for path in result.files]
     return {"files": files}, [*result.lines(), *o.wrote(*files)]
 
@@ -67,4 +75,32 @@ def train(
     test = o.images_of(images.data, images.data_root, split="test") if images.split in (None, "train") else None
     with shell.progress("training", "steps") as report:
         result = training.train(learnt, test, out=out, seed=seed, device=device, settings=settings, progress=report)
+    return result.to_dict(), result.lines()
+
+
+def train_scenes(
+    shell: Shell,
+    out: Annotated[Path, typer.Option("--out", help="The run directory.")],
+    net: Annotated[str, typer.Option("--net", help="unet (segmentation) or detector.")] = "unet",
+    steps: Annotated[int | None, typer.Option("--steps", help="Steps of 16 scenes (default: the recipe's).")] = None,
+    padding: Annotated[
+        str,
+        typer.Option(
+            "--padding", help="zeros, replicate, reflect, symmetric, circular, partial, distribution, random."
+        ),
+    ] = "zeros",
+    limit: Annotated[int | None, typer.Option("--limit", help="Use N scenes only.")] = None,
+    device: o.Device = "auto",
+    seed: o.Seed = 0,
+) -> o.Answer:
+    """Train a small U-Net or detector on digits-scenes (minutes, no download).
+
+    Example: shiftlens train-scenes --net detector --out runs/detector
+    """
+    from shiftlens.training.scene_nets import train_on_scenes
+
+    with shell.progress("training", "steps") as report:
+        result = train_on_scenes(
+            net, out=out, n_steps=steps, padding=padding, limit=limit, device=device, seed=seed, progress=report
+        )
     return result.to_dict(), result.lines()

@@ -65,10 +65,13 @@ class Pictures(Protocol):
 
 
 class Source(NamedTuple):
-    """What a kind of source opens: pictures of the split that was asked for, of all where it `has_splits` not."""
+    """What a kind of source opens: pictures of the split that was asked for, of all where it `has_splits` not.
+
+    `labels` are classes, or whatever `ImageSet` takes in their place.
+    """
 
     pictures: Pictures
-    labels: Int64[np.ndarray, " n"]
+    labels: Any
     class_names: list[str] | None
     has_splits: bool = False
     natural_flip: bool = True

@@ -18,6 +18,7 @@ from shiftlens.data.folders import open_folder
 from shiftlens.data.image_items import base_of, dataset_of, open_dataset
 from shiftlens.data.imageset import ImageSet
 from shiftlens.data.parquet import open_parquet
+from shiftlens.data.scenes import open_scenes
 from shiftlens.data.selection import SPLITS, stratified_split
 from shiftlens.data.torchvision_sets import TORCHVISION_SETS, Say, find_cifar10, open_torchvision
 from shiftlens.errors import InputError
@@ -32,12 +33,14 @@ _log = logging.getLogger(__name__)
 class DataKind(NamedTuple):
     """A kind of source: how it is written, and what opens it.
 
-    `open` gets what stands after the colon, the split, the folder in which named sets are looked for first, and who is
-    told what takes long or goes over the network.
+    Where `usage` has a colon, something must follow it unless that `is_optional`. `open` gets what stands after the
+    colon, the split, the folder in which named sets are looked for first, and who is told what takes long or goes over
+    the network.
     """
 
     usage: str
     open: Callable[[str, str, Path | None, Say], Source]
+    is_optional: bool = False
 
     @property
     def takes_argument(self) -> bool:
@@ -58,6 +61,7 @@ DATA_KINDS: dict[str, DataKind] = {
     "folder": DataKind("folder:PATH", lambda path, split, *_: open_folder(with_home(path), split)),
     "parquet": DataKind("parquet:PATH", lambda path, split, *_: open_parquet(with_home(path), split)),
     "torchvision": DataKind("torchvision:NAME", open_torchvision),
+    "digits-scenes": DataKind("digits-scenes:HxW", lambda size, split, *_: open_scenes(size, split), is_optional=True),
 }
 """Every kind of source that has a name. To add one, add a line."""
 
@@ -75,9 +79,10 @@ def load_images(
     Parameters
     ----------
     spec
-        `digits`, `cifar10`, `folder:PATH`, `parquet:PATH` or `torchvision:NAME`; or an object that is taken whole: an
-        `ImageSet`, a torch `Dataset` of (image, label) without random transforms and before normalisation, a
-        `DataLoader` (its dataset is read), or a pair (images, labels) as `ImageSet` takes it.
+        `digits`, `cifar10`, `folder:PATH`, `parquet:PATH`, `torchvision:NAME`, or `digits-scenes` (masks and boxes;
+        96 x 96 pixels, `digits-scenes:HxW` for others); or an object that is taken whole: an `ImageSet`, a torch
+        `Dataset` of (image, label) without random transforms and before normalisation, a `DataLoader` (its dataset is
+        read), or a pair (images, labels) as `ImageSet` takes it.
     split
         `train`, `test` or `all`. Without: a source that declares splits gives its test split (validation where there is
         no other), and one that declares none is used whole; but a model that was trained on that very source is
@@ -139,7 +144,7 @@ def _open_named(spec: str, split: str | None, data_root: Path | None, say: Say) 
     usages = [k.usage for k in DATA_KINDS.values()]
     if kind is None:
         raise unknown_name("images", spec, usages, hint=_hint(spec, kind_name, usages))
-    if kind.takes_argument and not argument:
+    if kind.takes_argument and not argument and (colon or not kind.is_optional):
         raise InputError(f"expected {kind.usage}, got {spec!r}")
     if not kind.takes_argument and colon:
         raise InputError(f"expected {kind.usage} and nothing behind it, got {spec!r}")

@@ -47,7 +47,7 @@ class ImageSet:
     labels
         One whole number from 0 up for each picture (classes without a picture are fine); masks [n, h, w] of class
         numbers, 255 for pixels that count for nothing; a list with `{"boxes": [k, 4], "labels": [k]}` for each picture,
-        boxes as (left, top, right, bottom) in pixels; or None.
+        boxes as (left, top, right, bottom) in pixels, each or none with a `"mask"` [h, w] as well; or None.
     class_names
         One name for each class, no two alike; the numbers themselves if not given.
     name
@@ -62,7 +62,7 @@ class ImageSet:
     labelled
         Whether there are classes.
     targets
-        Masks or boxes (`data.targets.Targets`), or None.
+        Masks, boxes or both (`data.targets.Targets`), or None.
     index
         Position of each picture in its source, int64, read-only.
     class_names, name, natural_flip
@@ -186,6 +186,12 @@ class ImageSet:
     def names_given(self) -> bool:
         """Whether `class_names` came with the pictures; False when they are only the classes' numbers."""
         return self._names_given
+
+    @property
+    def resized(self) -> bool:
+        """Whether the size rule changes pictures: they are not where masks and boxes say."""
+        rule = self._rule
+        return rule is not None and not (self._pictures.size == rule.size and rule.resize in (None, min(rule.size)))
 
     @property
     def through_pillow(self) -> bool:

@@ -5,13 +5,23 @@ They are the embedded data for segmentation and detection: small, real handwriti
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 from PIL import Image
 
+from shiftlens.data.example_images import ArrayPictures, Source
+from shiftlens.data.selection import stratified_split
 from shiftlens.errors import InputError
+
+N_SCENES = {"train": 2_000, "test": 400}
+"""Scenes of each split of `digits-scenes`."""
+SIZE = (96, 96)
+_SEEDS = {"train": 1, "test": 2}
+_SMALLEST_SIDE, _LONGEST_SIDE = 32, 512
 
 SIDES = (14, 24)
 """Smallest and largest side of a digit's box in a scene, pixels."""
@@ -48,6 +58,49 @@ class Scenes:
     objects: tuple[Objects, ...]
 
 
+def open_scenes(size: str, split: str) -> Source:
+    """`digits-scenes`: 2,000 scenes of the digits' train split, or 400 of their test split, with masks and boxes.
+
+    Parameters
+    ----------
+    size
+        `HxW` in pixels, each side 32 to 512; "" for 96x96.
+    split
+        train, test or all (train, then test).
+
+    Raises
+    ------
+    InputError
+        Another size.
+    """
+    match = re.fullmatch(r"(\d{1,4})x(\d{1,4})", size or "x".join(map(str, SIZE)))
+    h, w = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not _SMALLEST_SIDE <= min(h, w) <= max(h, w) <= _LONGEST_SIDE:
+        raise InputError(
+            f"expected digits-scenes:HxW with sides of {_SMALLEST_SIDE} to {_LONGEST_SIDE} pixels, got {size!r}"
+        )
+    parts = [_scenes_of(part, (h, w)) for part in (N_SCENES if split == "all" else (split,))]
+    targets = [
+        {"boxes": each.boxes, "labels": each.labels, "mask": mask}
+        for part in parts
+        for each, mask in zip(part.objects, part.masks, strict=True)
+    ]
+    images = np.concatenate([part.images for part in parts])
+    return Source(ArrayPictures(images), targets, None, has_splits=True, natural_flip=False)
+
+
+@lru_cache(maxsize=4)
+def _scenes_of(split: str, size: tuple[int, int]) -> Scenes:
+    """Drawn once a process."""
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    labels = data.target.astype(np.int64)
+    chosen = stratified_split(labels, split)
+    digits = np.clip(data.images[chosen] * 255 / 16, 0, 255).astype(np.uint8)
+    return draw_scenes(digits, labels[chosen], N_SCENES[split], size, _SEEDS[split])
+
+
 def draw_scenes(
     digits: UInt8[np.ndarray, "m 8 8"],
     labels: Int64[np.ndarray, " m"],
@@ -69,8 +122,8 @@ def draw_scenes(
     InputError
         A number below its least.
     """
-    if n < 1 or min(size) < 32 or seed < 0:
-        raise InputError(f"scenes need n >= 1, sides >= 32 and a seed >= 0, got {n}, {size} and {seed}")
+    if n < 1 or min(size) < _SMALLEST_SIDE or seed < 0:
+        raise InputError(f"scenes need n >= 1, sides >= {_SMALLEST_SIDE} and a seed >= 0, got {n}, {size} and {seed}")
     drawn = [_scene(digits, labels, size, np.random.default_rng((seed, place))) for place in range(n)]
     images, masks, objects = zip(*drawn, strict=True)
     return Scenes(np.stack(images), np.stack(masks), tuple(objects))

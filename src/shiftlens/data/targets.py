@@ -1,10 +1,10 @@
-"""What is true of images beside a class: masks, or boxes with labels."""
+"""What is true of images beside a class: masks, boxes with labels, or both."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from shiftlens.tasks.task import IGNORED_PIXEL, NO_OBJECT
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """Masks [n, h, w] of class numbers (255: counts for nothing), or boxes [n, k, (left, top, right, bottom, class)].
+    """Masks [n, h, w] of classes (255: counts for nothing), boxes [n, k, (left, top, right, bottom, class)], or both.
 
     Images with fewer boxes than the fullest one have rows of class -1.
     """
@@ -26,32 +26,32 @@ class Targets:
     boxes: NDArray[np.float64] | None = None
 
     @property
-    def kind(self) -> str:
-        """Which of both they are: "masks" or "boxes"."""
-        return "boxes" if self.masks is None else "masks"
+    def _given(self) -> dict[str, NDArray[Any]]:
+        both = {"masks": self.masks, "boxes": self.boxes}
+        return {kind: values for kind, values in both.items() if values is not None}
 
     @property
-    def values(self) -> NDArray[Any]:
-        """The masks, or the table of boxes."""
-        found = self.boxes if self.masks is None else self.masks
-        if found is None:
-            raise ValueError("targets hold masks or boxes")
-        return found
+    def kind(self) -> str:
+        """What they are: "masks", "boxes", or "masks and boxes"."""
+        return " and ".join(self._given)
 
-    def __len__(self) -> int:
-        return len(self.values)
+    def only(self, kind: str) -> Targets | None:
+        """Those of one kind, "masks" or "boxes"; None where there are none."""
+        values = self._given.get(kind)
+        return None if values is None else Targets(**{kind: values})
 
     def at(self, positions: Any) -> Targets:
         """Those of some images."""
-        name = self.kind
-        return replace(self, **{name: self.values[positions]})
+        return Targets(**{kind: values[positions] for kind, values in self._given.items()})
 
     @property
     def digest(self) -> str:
-        """Of kind, shape and all numbers."""
-        content = np.ascontiguousarray(self.values)
-        total = hashlib.sha256(f"{self.kind} {content.dtype.str} {content.shape}".encode())
-        total.update(content.tobytes())
+        """Of kinds, shapes and all numbers."""
+        total = hashlib.sha256()
+        for kind, values in self._given.items():
+            content = np.ascontiguousarray(values)
+            total.update(f"{kind} {content.dtype.str} {content.shape}".encode())
+            total.update(content.tobytes())
         return total.hexdigest()
 
     def refuse_other_size(self, size: tuple[int, int] | None, name: str) -> None:
@@ -82,6 +82,8 @@ class Targets:
 def as_targets(given: Any, n: int, name: str) -> Targets | None:
     """Masks [n, h, w], or a list of `{"boxes": [k, 4], "labels": [k]}`, as targets; None for anything else.
 
+    Each or none of the list may have a `"mask"` [h, w] as well.
+
     Raises
     ------
     InputError
@@ -89,14 +91,34 @@ def as_targets(given: Any, n: int, name: str) -> Targets | None:
     """
     if isinstance(given, Sequence) and len(given) and all(isinstance(each, Mapping) for each in given):
         _refuse_count(len(given), n, "tables of boxes", name)
-        return Targets(boxes=_padded([_table(each, k, name) for k, each in enumerate(given)]))
+        boxes = _padded([_table(each, k, name) for k, each in enumerate(given)])
+        return Targets(boxes=boxes, masks=_masks_of(given, name))
     array = given.detach().cpu().numpy() if isinstance(given, torch.Tensor) else given
     if not isinstance(array, np.ndarray) or array.ndim != 3:
         return None
     _refuse_count(len(array), n, "masks", name)
+    return Targets(masks=_checked_masks(array, name))
+
+
+def _masks_of(given: Sequence[Mapping[str, Any]], name: str) -> NDArray[np.uint8] | None:
+    there = [k for k, each in enumerate(given) if "mask" in each]
+    if not there:
+        return None
+    missing = next((k for k, each in enumerate(given) if "mask" not in each), None)
+    if missing is not None:
+        raise InputError(f"image {missing} of {name} needs a mask, as image {there[0]} has one")
+    masks = [np.asarray(torch.as_tensor(each["mask"]).cpu()) for each in given]
+    shapes = [mask.shape for mask in masks]
+    other = next((k for k, shape in enumerate(shapes) if len(shape) != 2 or shape != shapes[0]), None)
+    if other is not None:
+        raise InputError(f"masks of {name} must be [h, w], all of one size, got {shapes[other]} for image {other}")
+    return _checked_masks(np.stack(masks), name)
+
+
+def _checked_masks(array: NDArray[Any], name: str) -> NDArray[np.uint8]:
     if array.dtype.kind not in "iu" or (array.size and not 0 <= int(array.min()) <= int(array.max()) <= IGNORED_PIXEL):
         raise InputError(f"masks of {name} must be whole numbers from 0 to 255 (255 is ignored), got {array.dtype}")
-    return Targets(masks=array.astype(np.uint8))
+    return array.astype(np.uint8)
 
 
 def _refuse_count(found: int, n: int, what: str, name: str) -> None:

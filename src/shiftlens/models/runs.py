@@ -39,7 +39,9 @@ from shiftlens.models.runspec import (
 from shiftlens.models.wrapping import Model, build_model
 from shiftlens.models.zoo import LIBRARIES
 from shiftlens.naming import one_line, unknown_name
+from shiftlens.nn.center_points import CenterPoints
 from shiftlens.nn.edits import carry_out
+from shiftlens.nn.unet import UNet
 from shiftlens.nn.vgg import VGG
 from shiftlens.paths import entries_of, kind_of
 
@@ -59,6 +61,15 @@ class VGGArguments(Strict):
     width: Annotated[int, Field(ge=1, le=4_096)] = 64
 
 
+class MapArguments(Strict):
+    """Arguments of `UNet` and `CenterPoints` that a run directory may set."""
+
+    n_classes: Count
+    in_channels: Annotated[int, Field(ge=1, le=64)] = 1
+    width: Annotated[int, Field(ge=1, le=4_096)] = 16
+    padding: str = "zeros"
+
+
 class LibraryArguments(Strict):
     """Arguments of a library's net that a run directory may set."""
 
@@ -75,6 +86,10 @@ class Factory:
 
 FACTORIES: dict[str, Factory] = {
     "shiftlens.nn.vgg:VGG": Factory(VGGArguments, lambda _, arguments: VGG(**arguments.model_dump())),
+    "shiftlens.nn.unet:UNet": Factory(MapArguments, lambda _, arguments: UNet(**arguments.model_dump())),
+    "shiftlens.nn.center_points:CenterPoints": Factory(
+        MapArguments, lambda _, arguments: CenterPoints(**arguments.model_dump())
+    ),
     "torchvision:": Factory(LibraryArguments, lambda name, a: LIBRARIES["torchvision"].net(name, a.num_classes)),
     "timm:": Factory(LibraryArguments, lambda name, a: LIBRARIES["timm"].net(name, a.num_classes)),
 }

@@ -1,12 +1,14 @@
-"""Building blocks that a user may import alone: padding by every mode, down-sampling, the well-known VGG nets."""
+"""Building blocks that a user may import alone: padding by every mode, down-sampling, VGGs, a U-Net and a detector."""
 
 from __future__ import annotations
 
+from shiftlens.nn.center_points import CenterPoints
 from shiftlens.nn.convolution import PaddedConv2d, PartialConv2d, SymmetricConv2d, conv2d, set_padding_mode
 from shiftlens.nn.downsample import BlurPool2d, ConvBlurPool2d, MaxBlurPool2d, Polyphase2d, ReducedLayer2d
 from shiftlens.nn.inference import ContentAligned2d, ShiftAverage2d
 from shiftlens.nn.padding import INDEX_MODES, PAD_MODES, PADDING_MODES, Pad2d, SymmetricPad2d, pad
 from shiftlens.nn.pooling import PaddedPool2d, max_pool2d
+from shiftlens.nn.unet import UNet
 from shiftlens.nn.vgg import VGG
 
 __all__ = [
@@ -15,6 +17,7 @@ __all__ = [
     "PAD_MODES",
     "VGG",
     "BlurPool2d",
+    "CenterPoints",
     "ContentAligned2d",
     "ConvBlurPool2d",
     "MaxBlurPool2d",
@@ -27,6 +30,7 @@ __all__ = [
     "ShiftAverage2d",
     "SymmetricConv2d",
     "SymmetricPad2d",
+    "UNet",
     "conv2d",
     "max_pool2d",
     "pad",

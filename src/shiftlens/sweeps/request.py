@@ -200,8 +200,8 @@ def resolve(
 
 def targets_of(images: ImageSet, task: Task, positions: slice = slice(None)) -> NDArray[Any]:
     """What the task measures some images against."""
-    values = None if images.targets is None else images.targets.values[positions]
-    return task.targets(images.labels[positions], values)
+    values = None if images.targets is None or task.uses is None else getattr(images.targets, task.uses)
+    return task.targets(images.labels[positions], None if values is None else values[positions])
 
 
 def refuse_unfit_targets(task: Task, images: ImageSet, size: tuple[int, int], controls: Sequence[str]) -> None:
@@ -212,8 +212,15 @@ def refuse_unfit_targets(task: Task, images: ImageSet, size: tuple[int, int], co
     InputError
         Names what does not fit.
     """
-    if images.targets is not None:
-        images.targets.refuse_other_size(size if images.size in (size, None) else images.size, images.name)
+    used = None if images.targets is None or task.uses is None else images.targets.only(task.uses)
+    if used is not None:
+        if images.resized:
+            h, w = size
+            raise InputError(
+                f"{images.name} has {used.kind}, which do not follow its images when these are brought to the model's "
+                f"{h}x{w}: give both at that size, or the images' size as the model's (--input-size)"
+            )
+        used.refuse_other_size(images.size, images.name)
     targets_of(images, task, slice(1))
     for name in (controls,) if isinstance(controls, str) else controls:
         if name in CONTROLS and name not in task.controls:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,7 @@ class Detection(Task):
     score_threshold: float = 0.5
     iou_threshold: float = 0.5
     name: str = "detection"
+    uses: Literal["masks", "boxes"] | None = "boxes"
     needs_reference: bool = True
     needs_shifts: bool = True
     controls: tuple[str, ...] = ("flip",)
@@ -101,7 +102,7 @@ class Detection(Task):
 
     def targets(self, labels: NDArray[np.int64], values: NDArray[Any] | None) -> NDArray[Any]:
         """The tables of boxes."""
-        if values is None or values.dtype == np.uint8:
+        if values is None:
             raise InputError("detection needs images with boxes")
         return values
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +50,7 @@ class Segmentation(Task):
     margin: int = 8
     shape: tuple[int, ...] = ()
     name: str = "segmentation"
+    uses: Literal["masks", "boxes"] | None = "masks"
     needs_reference: bool = True
     needs_shifts: bool = True
     controls: tuple[str, ...] = ("flip",)
@@ -70,7 +71,7 @@ class Segmentation(Task):
 
     def targets(self, labels: NDArray[np.int64], values: NDArray[Any] | None) -> NDArray[Any]:
         """The masks; without any, masks of which no pixel counts."""
-        if values is not None and values.dtype == np.uint8:
+        if values is not None:
             return values
         return np.full((len(labels), *self.shape[1:]), IGNORED_PIXEL, dtype=np.uint8)
 

@@ -152,6 +152,8 @@ class Task:
         What is stored: numbers of windows, numbers of objects, accumulators.
     needs_labels
         Whether the metrics need class numbers.
+    uses
+        Which targets of the images `targets` is given: "masks", "boxes" or none.
     needs_reference
         Whether `prepare` needs the outputs on the unshifted images: one more forward pass for each image.
     needs_shifts
@@ -168,6 +170,7 @@ class Task:
     name: str
     variables: tuple[Variable, ...]
     needs_labels: bool = False
+    uses: Literal["masks", "boxes"] | None = None
     needs_reference: bool = False
     needs_shifts: bool = False
     has_margin: bool = False
@@ -190,7 +193,7 @@ class Task:
         return self
 
     def targets(self, labels: NDArray[np.int64], values: NDArray[Any] | None) -> NDArray[Any]:
-        """What some images are measured against: their classes, or the masks or boxes that they have."""
+        """What some images are measured against: their classes, or the masks or boxes (None: they have none)."""
         return labels
 
     def metrics(self, *, labelled: bool) -> tuple[Variable, ...]:

@@ -2,6 +2,7 @@
 
 from shiftlens.training.loop import train
 from shiftlens.training.recipe import Recipe, Stage, TrainSettings
+from shiftlens.training.scene_nets import SceneResult, train_on_scenes
 from shiftlens.training.training_result import TrainResult
 
-__all__ = ["Recipe", "Stage", "TrainResult", "TrainSettings", "train"]
+__all__ = ["Recipe", "SceneResult", "Stage", "TrainResult", "TrainSettings", "train", "train_on_scenes"]
