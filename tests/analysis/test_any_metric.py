@@ -84,7 +84,7 @@ def test_lower_is_better_of_the_negated_values():
 def test_a_comparison_of_lower_is_better_of_the_negated_values():
     made = [drawn(1, 80), drawn(1, 80) + 0.3 + 0.2 * drawn(2, 80, 0 * MEAN)]
     both = [
-        compared(sources([numbers(s * each, m) for each in made], image_size=(8, 8)), margin=0.3, n_resamples=80)["b"]
+        compared(sources([numbers(s * each, m) for each in made], image_size=(8, 8)), n_resamples=80, margin=0.3)["b"]
         for m, s in ((SCORE, 1), (COST, -1))
     ]
     for name in ("at-rest", "near", "everywhere", "worst"):

@@ -399,7 +399,7 @@ def test_comparisons_are_on_the_common_images(model: Model, pictures: ImageSet, 
     everything = swept(model, pictures, tmp_path / "all.zarr", 0)
     made = compare([exact, narrow, wide])
     assert made.n_images == wide.n_images
-    assert all(np.array_equal(made.means[0], accuracy) for accuracy in made.means)
+    assert all(np.array_equal(made.means[0], mean) for mean in made.means)
     said = made.findings.named("adaptive")
     assert said is not None
     assert f"'narrow' {narrow.n_images} of 500 (±{narrow.half_width:.1f} points)" in said.statement

@@ -133,9 +133,12 @@ class Brightest(Task):
     def n_objects(self, targets: np.ndarray) -> np.ndarray:
         return targets
 
+    def prepare(self, reference: None, targets: torch.Tensor) -> torch.Tensor:
+        return targets[:, None].repeat(1, int(targets.max()))
+
     def outcome(self, outputs: torch.Tensor, shifts: torch.Tensor | None, state: Any) -> dict[str, torch.Tensor]:
         spread = outputs.amax(1) - outputs.amin(1)
-        return {"channel": outputs.argmax(1), "range": spread, "of_object": outputs[:, :2] * state[:, None]}
+        return {"channel": outputs.argmax(1), "range": spread, "of_object": outputs[:, : state.shape[1]] * state}
 
 
 @pytest.mark.usefixtures("ref")
@@ -155,7 +158,7 @@ def test_numbers_that_a_worker_must_not_give_name_the_image() -> None:
     class Infinite(Brightest):
         def outcome(self, outputs: torch.Tensor, shifts: torch.Tensor | None, state: Any) -> dict[str, torch.Tensor]:
             rows = super().outcome(outputs, shifts, state)
-            return rows | {"of_object": torch.where(state[:, None] == 2, torch.inf, rows["of_object"])}
+            return rows | {"of_object": torch.where(state == 2, torch.inf, rows["of_object"])}
 
     question, images = _question()
     answer = _asked(_packed(replace(question, task=Infinite())), images)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,10 @@ class Drift(Task):
 
 
 DRIFT = Drift()
+
+
+class InMetres(Drift):
+    variables = tuple(replace(each, unit="m") if each.name == "drift" else each for each in Drift.variables)
 
 
 class Net(nn.Module):
@@ -244,6 +249,25 @@ def test_a_few_images_at_a_time_have_the_same_numbers(path: Any, monkeypatch: py
     assert_right(found, by_hand(data))
 
 
+def test_sums_have_the_same_bits_whatever_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tenths(Drift):
+        """Sums that would show another order of the batches."""
+
+        def outcome(self, outputs: Tensor, shifts: Tensor | None, state: State) -> dict[str, Tensor]:
+            rows = super().outcome(outputs, shifts, state)
+            return rows | {"by_place": torch.full((H, W), float(outputs.sum()), dtype=torch.float64)}
+
+    plan = Plan("direct", "float32", 16, False, False, False, "cpu", machine_kind(torch.device("cpu")))
+    data, found = images(), []
+    original = direct.replicas
+    for n in (1, 3):
+        monkeypatch.setattr(direct, "replicas", lambda net, _, n=n: original(net, n))
+        run = DirectEvaluator(model_of(), plan, GRID, Fill.parse("edge"))
+        found.append(run(data.batch(slice(0, N)), data.labels, task=Tenths()))
+    for name in found[0]:
+        np.testing.assert_array_equal(found[0][name], found[1][name])
+
+
 def test_an_interrupted_sweep_is_resumed_to_the_same_bytes(tmp_path: Path, chunks_of: Callable[[int], None]) -> None:
     chunks_of(3)
     whole = swept(tmp_path / "whole.zarr", controls=("flip",))
@@ -258,6 +282,10 @@ def test_an_interrupted_sweep_is_resumed_to_the_same_bytes(tmp_path: Path, chunk
     assert 0 < part.n_written <= N
     with pytest.raises(StoreError, match="another task: drift, this run has classification; choose another path"):
         swept(tmp_path / "part.zarr", task="classification")
+    with pytest.raises(
+        StoreError, match=r"with other variables of the task drift: .*'unit': 'px'.*, this run has .*'m'"
+    ):
+        swept(tmp_path / "part.zarr", task=InMetres())
     again = swept(tmp_path / "part.zarr", controls=("flip",))
     assert small.tree(again.path) == small.tree(whole.path)
 

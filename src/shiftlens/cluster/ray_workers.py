@@ -64,7 +64,6 @@ class Cluster(Computer):
         self._leave: Callable[[], None] = lambda: None
         self._nodes: dict[str, tuple[str, int]] = {}
         self._looked = 0.0
-        self.rate: float | None = None  # a plan is measured on one core of a worker
         self._sent: tuple[SweepHeader, Any, str] | None = None
 
     def __exit__(self, *error: object) -> None:

@@ -26,25 +26,24 @@ def _images(aligned: Aligned) -> Iterator[Finding]:
         # Of an adaptive sweep and any other sweep of all images, the common ones are the first of the stratified order.
         short = [arm for arm in aligned.arms if arm.n_images == n != arm.n_population]
         stratified = all(arm.half_width is not None for arm in short)
-        yield _caveat(
-            "images-left-out",
+        text = (
             f"All findings are about the {n:,} images that every sweep holds; up to {aligned.n_left_out:,} more are in "
-            "only some of them.",
-            note=f"They {'are a class-stratified subset' if stratified else 'need not be a random sample'}.",
+            "only some of them."
         )
+        note = f"They {'are a class-stratified subset' if stratified else 'need not be a random sample'}."
+        yield _caveat("images-left-out", text, note=note)
     adaptive = [
         f"{name_text(arm.name)} {arm.n_images:,} of {arm.n_population:,} (±{arm.half_width:.1f} points)"
         for arm in aligned.arms
         if arm.half_width is not None
     ]
     if adaptive:
-        yield _caveat(
-            "adaptive",
+        text = (
             f"Adaptive sweeps measured images until their confidence band was narrow enough: {', '.join(adaptive)}. "
-            f"Compared are the {n:,} that every sweep holds.",
-            "info",
-            "The half-widths are of each sweep's own values; differences are paired, image by image.",
+            f"Compared are the {n:,} that every sweep holds."
         )
+        note = "The half-widths are of each sweep's own values; differences are paired, image by image."
+        yield _caveat("adaptive", text, "info", note)
     control = aligned.arms[aligned.baseline].header.control
     if control is not None:
         text = f"These are the controls {control} of sweeps: the images were changed before the models saw them."
@@ -96,12 +95,11 @@ def _unequal(aligned: Aligned) -> Iterator[Finding]:
     if sizes := listed(lambda arm: "{}x{} px".format(*arm.header.image_size)):
         whose = "the source image" if aligned.unit == "source" else "the baseline's input"
         scales = ", ".join(f"{name_text(arm.name)} {8 * arm.scale:.2f} px" for arm in aligned.arms)
-        yield _caveat(
-            "input-sizes",
+        text = (
             f"The nets have inputs of different size ({sizes}). Equal shifts of each net's own input are compared, so "
-            f"a shift of 8 px is another distance in {whose}: {scales}.",
-            note="Retained areas and radii are scaled; shifts, and all means over shifts, are not.",
+            f"a shift of 8 px is another distance in {whose}: {scales}."
         )
+        yield _caveat("input-sizes", text, note="Retained areas and radii are scaled; means over shifts are not.")
     if views := listed(_view):
         text = f"The nets get different pixels ({views}): part of a difference may come from the preprocessing."
         yield _caveat("other-view", text)
@@ -113,17 +111,17 @@ def _unequal(aligned: Aligned) -> Iterator[Finding]:
         text = f"The sweeps were computed in different ways ({how}): rounding alone changes a few predictions."
         yield _caveat("precision", text, "info", "Sweep all with the same --dtype to exclude this.")
     if seen := listed(_augmentation):
-        yield _caveat(
-            "shifts-in-training",
+        text = (
             f"The nets were trained with different augmentation ({seen}): robustness to shifts in training is learnt, "
-            "and a difference need not come from the architecture.",
+            "and a difference need not come from the architecture."
         )
-    yield _caveat(
-        "checkpoints",
+        yield _caveat("shifts-in-training", text)
+    text = (
         f"Intervals are over images ({aligned.n_images:,}), for these checkpoints: another training run of the same "
-        "recipe may differ by more than any difference here.",
-        note="For a recipe or a padding mode the unit is the training run: train several seeds of each.",
+        "recipe may differ by more than any difference here."
     )
+    note = "For a recipe or a padding mode the unit is the training run: train several seeds of each."
+    yield _caveat("checkpoints", text, note=note)
 
 
 def _view(arm: Arm) -> str:
@@ -133,5 +131,5 @@ def _view(arm: Arm) -> str:
 
 
 def _augmentation(arm: Arm) -> str:
-    found = arm.header.training.get("augmentation")
-    return ", ".join(f"{key} {found[key]}" for key in sorted(found)) if isinstance(found, dict) else "unknown"
+    facts = arm.header.training.get("augmentation")
+    return ", ".join(f"{key} {facts[key]}" for key in sorted(facts)) if isinstance(facts, dict) else "unknown"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -194,8 +195,11 @@ class SweepHeader(Header):
         def other(what: str, there: object, here: object) -> StoreError:
             return StoreError(f"{where} holds a sweep {what}: {there}, this run has {here}; choose another path")
 
-        if task_to_table(self.task) != task_to_table(stored.task):
-            raise other("of another task", *(h.task.name for h in (stored, self)))
+        if self.task.name != stored.task.name:
+            raise other("of another task", stored.task.name, self.task.name)
+        for theirs, own in zip_longest(*(task_to_table(h.task)["variables"] for h in (stored, self))):
+            if theirs != own:
+                raise other(f"with other variables of the task {self.task.name}", theirs, own)
         if self.model_digest != stored.model_digest:
             if self.model == stored.model and self.preprocessing != stored.preprocessing:
                 raise other("with another preprocessing", *(_entry(h.preprocessing) for h in (stored, self)))

@@ -62,7 +62,7 @@ The second argument may be told how many evaluations of the current chunk are do
 class Computer(AbstractContextManager["Computer"]):
     """Where chunks are computed: this process (`runner.ThisProcess`) or a cluster. Never touches the store."""
 
-    rate: float | None
+    rate: float | None = None
     """Evaluations a second, where a plan was measured."""
 
     def __exit__(self, *error: object) -> None:

@@ -94,27 +94,19 @@ def _variable_layout(
     # Where NaN means that there is no such number, "not written" needs another mark.
     may_lack = variable.optional or variable.dims == OBJECT
     missing = (-np.inf if may_lack else np.nan) if dtype.kind == "f" else int(np.iinfo(dtype).max)
-    if variable.dims == WINDOW:
-        shape = header.grid.shape
-        return Layout(WINDOW, (n_images, *shape), (chunk_size, *shape), dtype, missing)
-    if variable.dims == OBJECT:
-        n_numbers = chunk_size * most_objects * header.grid.n_shifts
-        if n_numbers > _MOST_NUMBERS:
-            raise StoreError(
-                f"expected {variable.name} of at most {_MOST_NUMBERS:,} numbers in a chunk, got {n_numbers:,}: images "
-                f"of up to {most_objects:,} objects"
-            )
-        row = most_objects, *header.grid.shape
-        return Layout(("image", *OBJECT), (n_images, *row), (chunk_size, *row), dtype, missing)
-    sizes = dict(zip(("y", "x"), header.image_size, strict=True))
-    if not set(variable.dims) <= set(sizes):
-        known = " or ".join(", ".join(dims) for dims in (WINDOW, OBJECT, sizes))
+    # Most objects of an image, and its pixels.
+    sizes = dict(zip((*OBJECT, "y", "x"), (most_objects, *header.grid.shape, *header.image_size), strict=True))
+    axes = tuple(axis for axis in variable.dims if axis != "image")
+    if variable.is_accumulator and not set(axes) <= {"y", "x"}:
+        known = " or ".join(", ".join(dims) for dims in (WINDOW, OBJECT, ("y", "x")))
         raise StoreError(f"expected {variable.name} over {known}, got {', '.join(variable.dims)}")
-    axes = tuple(sizes[axis] for axis in variable.dims)
-    if math.prod(axes) > _MOST_NUMBERS:
-        raise StoreError(f"expected {variable.name} of at most {_MOST_NUMBERS:,} numbers, got {math.prod(axes):,}")
-    n_chunks = -(-n_images // chunk_size)
-    return Layout(("chunk", *variable.dims), (n_chunks, *axes), (1, *axes), dtype, missing)
+    row, n_rows = tuple(sizes[axis] for axis in axes), 1 if variable.is_accumulator else chunk_size
+    if variable.dims != WINDOW and n_rows * math.prod(row) > _MOST_NUMBERS:
+        n_numbers = n_rows * math.prod(row)
+        raise StoreError(f"expected {variable.name} of at most {_MOST_NUMBERS:,} numbers in a chunk, got {n_numbers:,}")
+    if variable.is_accumulator:
+        return Layout(("chunk", *axes), (-(-n_images // chunk_size), *row), (1, *row), dtype, missing)
+    return Layout(("image", *axes), (n_images, *row), (chunk_size, *row), dtype, missing)
 
 
 def layouts(header: SweepHeader, n_images: int, chunk_size: int, most_objects: int) -> dict[str, Layout]:

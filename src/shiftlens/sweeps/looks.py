@@ -93,10 +93,10 @@ def checked_half_width(half_width: float) -> float:
     InputError
         No number from 0 (all images) to below 100.
     """
-    if isinstance(half_width, bool) or not isinstance(half_width, int | float) or not math.isfinite(half_width):
-        raise InputError(f"expected a half-width in points, from 0 (all images) to below 100, got {half_width!r}")
-    if not 0 <= half_width < 100:
-        raise InputError(f"expected a half-width in points, from 0 (all images) to below 100, got {half_width:g}")
+    number = isinstance(half_width, int | float) and not isinstance(half_width, bool)
+    if not number or not 0 <= half_width < 100:  # NaN is neither
+        shown = f"{half_width:g}" if number else repr(half_width)
+        raise InputError(f"expected a half-width in points, from 0 (all images) to below 100, got {shown}")
     return float(half_width)
 
 

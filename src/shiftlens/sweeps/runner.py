@@ -232,9 +232,6 @@ def _fill(
 class ThisProcess(Computer):
     """Computes chunks one after the other in this process; see `jobs.Computer`."""
 
-    def __init__(self) -> None:
-        self.rate: float | None = None
-
     def device(self, asked: str) -> str:
         """The device that `asked` stands for."""
         return str(resolve_device(asked))

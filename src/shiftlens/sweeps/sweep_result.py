@@ -102,8 +102,9 @@ class Sweep:
         """All variables and attributes, each loaded when it is used (no dask).
 
         In an incomplete sweep, images that are not written have the largest number that fits as `prediction` and NaN
-        as `loss` and `confidence`, and `accuracy` and `mean_loss` are NaN everywhere. Where numbers are torn or gone,
-        reading them raises a `StoreError` that names the chunk.
+        as `loss` and `confidence`, and `accuracy` and `mean_loss` are NaN everywhere; of a task where NaN means that a
+        window has no such number, minus infinity. Where numbers are torn or gone, reading them raises a `StoreError`
+        that names the chunk.
         """
         return open_dataset(self._group)
 

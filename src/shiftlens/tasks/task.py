@@ -206,8 +206,9 @@ class Task:
         Returns
         -------
         Mapping
-            A tensor for each variable: [window]; [window, object] with as many objects as the largest of the images
-            (what an image with fewer has there is not looked at); of an accumulator, the sum over the batch.
+            A tensor for each variable: [window]; [window, object] with as many objects as that image has which has
+            most of those that `prepare` saw together (what an image with fewer has there is not looked at); of an
+            accumulator, the sum over the batch.
         """
         raise NotImplementedError(f"{self.name} is known by what it has stored: nothing new can be measured")
 
