@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from shiftlens.given import CHANGED, MODEL_OPTIONS, option_words
 from shiftlens.nn.vgg import ARCHITECTURES
 from shiftlens.shifts import ShiftGrid
 from shiftlens.stats import CONFIDENCE
@@ -71,8 +73,9 @@ class Setting:
     @property
     def model(self) -> str:
         """The spec as on the command line; MODEL where the sweep was made in Python from an object."""
-        known = bool(self.header.training) or ":" in self.header.model
-        return self.header.model if known else "MODEL"
+        header = self.header
+        known = (bool(header.training) or ":" in header.model) and header.model_options != CHANGED
+        return header.model if known else "MODEL"
 
     @property
     def data(self) -> str:
@@ -120,9 +123,6 @@ class Setting:
             Half the half-width of an adaptive sweep.
         """
         grid, words = self.header.grid, ["shiftlens", "sweep", *self._model_and_data(model)]
-        n_images = self.n_population or self.n_images
-        if n_images is not None:
-            words += ["--limit", str(n_images)]
         if self.half_width_asked is not None:
             words += ["--half-width", f"{self.half_width_asked / (2 if narrower else 1):g}"]
         usual = ShiftGrid.default_for(self.header.image_size)
@@ -131,8 +131,7 @@ class Setting:
             words += ["--max-shift", f"{factor * grid.max_y}x{factor * grid.max_x}"]
         if (step or grid.step) != 1:
             words += ["--step", str(step or grid.step)]
-        if (fill or self.fill) != "black":
-            words += ["--fill", fill or self.fill]
+        words += ["--fill", fill] if fill else self._fill_words()
         if control:
             words += ["--control", control]
         changed = "-wide" if wider else f"-{fill}" if fill else f"-step{step}" if step else ""
@@ -141,27 +140,48 @@ class Setting:
 
     def evaluate_command(self, dx: int, dy: int) -> Command:
         """Measure one shift."""
-        fill = () if self.fill == "black" else ("--fill", self.fill)
-        return ("shiftlens", "evaluate", *self._model_and_data(), "--shift", str(dx), str(dy), *fill)
+        return ("shiftlens", "evaluate", *self._model_and_data(), "--shift", str(dx), str(dy), *self._fill_words())
 
     def train_command(self, *, downsample: str = "") -> Command:
-        """Train such a net with another padding, or with another down-sampling."""
+        """Train such a net with another padding, or another down-sampling; empty where it is none that train makes."""
         asked = self.header.training.get("asked")
         settings = asked.get("settings", {}) if isinstance(asked, Mapping) else {}
-        arch = ("--arch", settings["arch"]) if settings.get("arch") in ARCHITECTURES else ()
+        if settings.get("arch") not in ARCHITECTURES:
+            return ()
+        data = ("--data", self.data, *option_words(self.header.data_options, ("data_root",)))
         padding = "circular" if settings.get("padding") == "reflect" else "reflect"
         change = ("--downsample", downsample) if downsample else ("--padding", padding)
-        return ("shiftlens", "train", "--data", self.data, *arch, *change, "--out", f"runs/{change[1]}")
+        return ("shiftlens", "train", *data, "--arch", settings["arch"], *change, "--out", f"runs/{change[1]}")
 
     def plot_command(self) -> Command:
         """Draw the sweep."""
         return ("shiftlens", "plot", str(self.path), *metric_option(self.metric), "--out", "figures")
 
+    @property
+    def model_words(self) -> Command:
+        """The options of a command that make this model."""
+        header = self.header
+        options: Mapping[str, Any] = header.model_options if self.model != "MODEL" else {}
+        # Sweeps of older versions do not say what a factory was given beside its name.
+        factory = ":" in header.model and not header.model.startswith(PACKAGE_MODELS)
+        if factory and not header.model_options and header.preprocessing.declared:
+            options = {"mean": [*header.preprocessing.mean], "std": [*header.preprocessing.std]}
+        return ("--model", self.model, *option_words(options, MODEL_OPTIONS))
+
+    @property
+    def data_words(self) -> Command:
+        """The options of a command that open these images, as many as were to be measured."""
+        n_images = self.n_population or self.n_images
+        limit = () if n_images is None else ("--limit", str(n_images))
+        return (*option_words(self.header.data_options, ("data_root", "split")), *limit)
+
     def _model_and_data(self, other: str = "") -> list[str]:
-        header, words = self.header, ["--model", other or self.model, "--data", self.data]
-        # A factory does not declare its normalisation: the command line needs it.
-        factory = not other and ":" in header.model and not header.model.startswith(PACKAGE_MODELS)
-        if factory and header.preprocessing.declared:
-            for option, numbers in (("--mean", header.preprocessing.mean), ("--std", header.preprocessing.std)):
-                words += [option, ",".join(f"{number:g}" for number in numbers)]
-        return words
+        model = ("--model", other) if other else self.model_words
+        labels = option_words(self.header.data_options, ("label_map",))
+        return [*model, "--data", self.data, *self.data_words, *labels]
+
+    def _fill_words(self) -> Command:
+        values = self.header.fill.values
+        if self.fill == "black":
+            return ()
+        return ("--fill", self.fill if values is None else ",".join(map(str, values)))
