@@ -104,7 +104,9 @@ class Action:
 
     def __post_init__(self) -> None:
         if "MODEL" in self.command and "MODEL" not in self.text:
-            object.__setattr__(self, "text", f"{self.text} (replace MODEL with its spec; a model made in Python has none)")
+            object.__setattr__(
+                self, "text", f"{self.text} (replace MODEL with its spec; a model made in Python has none)"
+            )
 
     @property
     def line(self) -> str:
