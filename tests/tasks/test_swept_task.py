@@ -290,6 +290,24 @@ def test_an_interrupted_sweep_is_resumed_to_the_same_bytes(tmp_path: Path, chunk
     assert small.tree(again.path) == small.tree(whole.path)
 
 
+class Softened(Drift):
+    def __init__(self, by: float) -> None:
+        self.by = by
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return {"by": self.by}
+
+
+def test_a_task_is_resumed_with_its_own_settings_only(tmp_path: Path) -> None:
+    first = swept(tmp_path / "s.zarr", task=Softened(0.5))
+    assert first.header.task.settings == {"by": 0.5}
+    assert swept(tmp_path / "s.zarr", task=Softened(0.5)).complete
+    for other, shown in ((Softened(1), r"\{'by': 1\}"), (DRIFT, r"\{\}")):
+        with pytest.raises(StoreError, match=r"drift with other settings: \{'by': 0.5\}, this run has " + shown):
+            swept(tmp_path / "s.zarr", task=other)
+
+
 def test_a_torn_chunk_is_computed_again(tmp_path: Path, chunks_of: Callable[[int], None]) -> None:
     chunks_of(3)
     result = swept(tmp_path / "s.zarr")

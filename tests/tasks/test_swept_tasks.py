@@ -38,9 +38,19 @@ BOXES = [
 ]
 
 
+def lively(net: nn.Module) -> nn.Module:
+    """The net with batch norms as if trained: without, maps would be all but constant."""
+    for part in net.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.weight, 1.0, 0.3)
+            nn.init.normal_(part.bias, 0.0, 0.5)
+            part.running_var.fill_(0.05)  # type: ignore[union-attr]
+    return net.eval()
+
+
 def unet() -> nn.Module:
     torch.manual_seed(0)
-    return UNet(n_classes=3, width=2).eval()
+    return lively(UNet(n_classes=3, width=4))
 
 
 class SmallMap(nn.Module):
@@ -65,13 +75,7 @@ class Seeing(CenterPoints):
 
 def detector() -> nn.Module:
     torch.manual_seed(3)
-    net = Seeing(n_classes=2, width=6)
-    for part in net.modules():
-        if isinstance(part, nn.BatchNorm2d):  # without training, maps would be all but constant
-            nn.init.normal_(part.weight, 1.0, 0.3)
-            nn.init.normal_(part.bias, 0.0, 0.5)
-            part.running_var.fill_(0.05)  # type: ignore[union-attr]
-    return net.eval()
+    return lively(Seeing(n_classes=2, width=6))
 
 
 def vectors() -> nn.Module:
@@ -146,14 +150,18 @@ def test_findings_plots_and_the_report_take_every_task(name: str, tmp_path: Path
     assert open_sweep(tmp_path / "s.zarr").header.task == made.header.task
     text = str(sl.findings(made))
     assert "nan" not in text
-    assert sl.plot(made)
+    assert ("The confidence of the same object swings by" in text) == (name == "detection")
+    assert ("px of a border and" in text) == (name != "embedding")
+    assert ("by-place" in sl.plot(made)) == (name != "embedding")
     assert sl.report([made], tmp_path / "r.html").path.exists()
 
 
 def test_another_setting_of_a_task_is_another_sweep(tmp_path: Path) -> None:
     images = ImageSet(PIXELS, BOXES)
     sweep(wrapped(detector()), images, GRID, out=tmp_path / "s.zarr", task=Detection(score_threshold=0.4))
-    with pytest.raises(StoreError, match="another task"):
+    with pytest.raises(
+        StoreError, match=r"of another task, detection with other settings: .*0\.4.*, this run has .*0\.5"
+    ):
         sweep(wrapped(detector()), images, GRID, out=tmp_path / "s.zarr", task="detection")
 
 

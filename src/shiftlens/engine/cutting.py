@@ -215,12 +215,13 @@ def _late(
     """Seconds of the rest for all windows of one picture, from two batches after one to warm up."""
     rest = rest_of(found, cut.n_early)
     names = crossing(found, cut.n_early)
+    channels = {found.source: found.source_shape[0]} | {step.name: step.shape[0] for step in found.steps}
     # What the cells hold does not matter to the clock.
     maps = [
         torch.zeros(
             program.cells[name].rows.n,
             program.cells[name].columns.n,
-            _channels(found, name),
+            channels[name],
             dtype=getattr(torch, plan.dtype),
             device=picture.device,
         )
@@ -236,12 +237,6 @@ def _late(
         times.append(budget.clock() - begin)
     # Not the shorter one: beside other work that would flatter the rest against the steps, which run once.
     return statistics.fmean(times[1:]) * grid.n_shifts / n
-
-
-def _channels(found: Trace, name: str) -> int:
-    if name == found.source:
-        return found.source_shape[0]
-    return next(step.shape[0] for step in found.steps if step.name == name)
 
 
 def _rate(evaluator: WindowEvaluator, images: NDArray[np.uint8], grid: ShiftGrid, budget: Budget) -> float:

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shiftlens.analysis.arrays import SweepArrays, from_sweep, matched_rows
+from shiftlens.analysis.places import places
 from shiftlens.figures.drawing import check_format, png_bytes, save
-from shiftlens.figures.heatmaps import class_matrices, control_matrices, has_sides, metric_matrix, side_matrices
+from shiftlens.figures.heatmaps import about, class_matrices, control_matrices, has_sides, metric_matrix, side_matrices
+from shiftlens.figures.place_maps import place_map
 from shiftlens.figures.profile import radial_profile
+from shiftlens.stats import Skipped
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,6 +76,9 @@ def draw(sweep: Sweep | SweepArrays, metric: str | None = None) -> Pictures:
     for name, control in arrays.controls.items():
         if len(matched_rows(arrays, control)[0]):
             made[f"control-{name}"] = control_matrices(values, name)
+    by_place = Skipped("by place", "arrays alone") if isinstance(sweep, SweepArrays) else places(sweep)
+    if not isinstance(by_place, Skipped):
+        made["by-place"] = place_map(by_place, about(arrays))
     return Pictures(made)
 
 
@@ -100,7 +106,8 @@ def plot(
     -------
     Pictures
         Figures by name, `plot(sweep)["accuracy"]`: one for each metric; `profile` and `sides` where there are shifts;
-        `classes` for two classes or more; `control-NAME` for each control. `.files` says what was written.
+        `classes` for two classes or more; `control-NAME` for each control; `by-place` where the task stores something
+        by place. `.files` says what was written.
 
     Raises
     ------

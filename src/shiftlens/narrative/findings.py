@@ -16,6 +16,7 @@ from shiftlens.narrative.patterns import controlled, irregularities, overview, r
 from shiftlens.narrative.performance import consistency, performance, region
 from shiftlens.narrative.pitfalls import pitfalls
 from shiftlens.narrative.setting import Setting
+from shiftlens.narrative.task_findings import task_findings
 from shiftlens.narrative.thresholds import THRESHOLDS, checked_thresholds, weighed
 from shiftlens.narrative.words import plain
 from shiftlens.stats import Skipped
@@ -66,7 +67,8 @@ def findings(
         if metric is not None:
             raise InputError(f"a metric is of a sweep: expected none, got {metric!r}")
         return artefacts(sweep)
-    return diagnose(all_metrics(from_sweep(sweep), metric=metric, seed=seed), Setting.of(sweep, metric), sizes)
+    made = diagnose(all_metrics(from_sweep(sweep), metric=metric, seed=seed), Setting.of(sweep, metric), sizes)
+    return Findings([*made, *task_findings(sweep)])
 
 
 def diagnose(metrics: Metrics, setting: Setting, thresholds: Mapping[str, float] = THRESHOLDS) -> Findings:

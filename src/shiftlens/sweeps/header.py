@@ -195,11 +195,15 @@ class SweepHeader(Header):
         def other(what: str, there: object, here: object) -> StoreError:
             return StoreError(f"{where} holds a sweep {what}: {there}, this run has {here}; choose another path")
 
-        if self.task.name != stored.task.name:
-            raise other("of another task", stored.task.name, self.task.name)
-        for theirs, own in zip_longest(*(task_to_table(h.task)["variables"] for h in (stored, self))):
+        there, here = (task_to_table(header.task) for header in (stored, self))
+        if there["name"] != here["name"]:
+            raise other("of another task", there["name"], here["name"])
+        for theirs, own in zip_longest(there["variables"], here["variables"]):
             if theirs != own:
-                raise other(f"with other variables of the task {self.task.name}", theirs, own)
+                raise other(f"with other variables of the task {here['name']}", theirs, own)
+        if there != here:
+            settings = (table.get("settings", {}) for table in (there, here))
+            raise other(f"of another task, {here['name']} with other settings", *settings)
         if self.model_digest != stored.model_digest:
             if self.model == stored.model and self.preprocessing != stored.preprocessing:
                 raise other("with another preprocessing", *(_entry(h.preprocessing) for h in (stored, self)))
@@ -207,11 +211,11 @@ class SweepHeader(Header):
         if self.data_digest != stored.data_digest:
             raise other("of another data", *(f"{h.data} ({_short(h.data_digest)})" for h in (stored, self)))
         if self.grid != stored.grid:
-            (there, step), (here, own) = (([h.grid.max_y, h.grid.max_x], h.grid.step) for h in (stored, self))
-            if there != here:
-                raise other("with another max-shift [y, x]", there, here)
-            if step != own:
-                raise other("with another step", step, own)
+            widest = [[header.grid.max_y, header.grid.max_x] for header in (stored, self)]
+            if widest[0] != widest[1]:
+                raise other("with another max-shift [y, x]", *widest)
+            if stored.grid.step != self.grid.step:
+                raise other("with another step", stored.grid.step, self.grid.step)
         if self.fill != stored.fill:
             raise other("with another fill", _show(stored.fill), _show(self.fill))
         self._refuse_other_behaviour(stored, where)

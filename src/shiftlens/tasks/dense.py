@@ -9,7 +9,7 @@ import numpy as np
 
 from shiftlens.tasks.moving import interior, map_shape, mean_where, moved_maps, shaped
 from shiftlens.tasks.outputs import OutputForm
-from shiftlens.tasks.task import State, Task, Variable
+from shiftlens.tasks.task import ByPlace, State, Task, Variable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +24,8 @@ LOWEST = Variable("reference_lowest", "float32", long_name="lowest output for th
 HIGHEST = Variable("reference_highest", "float32", long_name="highest output for the unshifted image")
 ERROR = Variable("error", "float64", long_name="sum of absolute errors", dims=("y", "x"))
 SEEN = Variable("seen", "float64", long_name="windows with content from inside the frame", dims=("y", "x"))
+
+BY_PLACE = ByPlace("mean absolute error", "error", "seen", "", "lower")
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Dense(Task):
     needs_reference: bool = True
     needs_shifts: bool = True
     controls: tuple[str, ...] = ("flip",)
+    by_place: ByPlace | None = BY_PLACE
     variables: tuple[Variable, ...] = (MAE, MSE, INTERIOR_MAE, LOWEST, HIGHEST, ERROR, SEEN)
 
     @property

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from shiftlens.errors import InputError
 from shiftlens.tasks.moving import box_area, box_overlap, clip_boxes, moved_boxes, shaped
 from shiftlens.tasks.outputs import OutputForm
-from shiftlens.tasks.task import NO_OBJECT, OBJECT, State, Task, Variable
+from shiftlens.tasks.task import NO_OBJECT, OBJECT, ByPlace, State, Task, Variable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,6 +40,8 @@ OBJECT_CONFIDENCE = Variable(
 )  # fmt: skip
 FOUND = Variable("found", "float64", long_name="objects that are found, by the place of their centre", dims=("y", "x"))
 SHOWN = Variable("shown", "float64", long_name="objects in view, by the place of their centre", dims=("y", "x"))
+
+BY_PLACE = ByPlace("recall of objects centred there", "found", "shown", "share", "higher")
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Detection(Task):
     needs_reference: bool = True
     needs_shifts: bool = True
     controls: tuple[str, ...] = ("flip",)
+    by_place: ByPlace | None = BY_PLACE
     variables: tuple[Variable, ...] = (
         RECALL, CONFIDENCE, BOX_IOU, CENTER_ERROR, N_UNMATCHED, OBJECT_CONFIDENCE, FOUND, SHOWN,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from shiftlens.errors import InputError
 from shiftlens.tasks.moving import interior, map_shape, mean_where, moved_maps, shaped
 from shiftlens.tasks.outputs import OutputForm
-from shiftlens.tasks.task import IGNORED_PIXEL, State, Task, Variable
+from shiftlens.tasks.task import IGNORED_PIXEL, ByPlace, State, Task, Variable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +27,8 @@ MASK_AGREEMENT = _share("pixel_agreement", "share of pixels of the class that th
 INTERIOR_AGREEMENT = _share("interior_agreement", "agreement away from every border")
 CHANGED = Variable("changed", "float64", long_name="windows whose class differs from the reference", dims=("y", "x"))
 SEEN = Variable("seen", "float64", long_name="windows with content from inside the frame", dims=("y", "x"))
+
+BY_PLACE = ByPlace("share of pixels whose class changes", "changed", "seen", "share", "lower")
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Segmentation(Task):
     needs_reference: bool = True
     needs_shifts: bool = True
     controls: tuple[str, ...] = ("flip",)
+    by_place: ByPlace | None = BY_PLACE
     variables: tuple[Variable, ...] = (MEAN_IOU, PIXEL_ACCURACY, MASK_AGREEMENT, INTERIOR_AGREEMENT, CHANGED, SEEN)
 
     @property

@@ -70,7 +70,10 @@ def task_from_table(table: dict[str, Any]) -> Task:
         if known.variables != read:
             raise InputError(f"expected the variables of {name}, got others")
         return _with_settings(known, table.get("settings", {}))
-    return Stored(read, name)
+    settings = table.get("settings", {})
+    if not isinstance(settings, dict):
+        raise InputError(f"expected settings of {name} by name, got {settings!r:.80}")
+    return Stored(read, name, stored_settings=settings)
 
 
 def _with_settings(task: Task, settings: Any) -> Task:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -118,6 +118,29 @@ class Variable:
         return -span, span
 
 
+@dataclass(frozen=True)
+class ByPlace:
+    """A rate by the place in the frame: one sum over windows divided by another.
+
+    Attributes
+    ----------
+    name
+        In words: "share of windows whose class changes".
+    total, count
+        Accumulators over (y, x).
+    unit
+        "share" is shown in per cent.
+    better
+        Which way is better.
+    """
+
+    name: str
+    total: str
+    count: str
+    unit: str
+    better: Literal["higher", "lower"]
+
+
 class Task:
     """What a model does, as far as its output must be understood: a subclass sets the attributes and has `outcome`.
 
@@ -138,6 +161,8 @@ class Task:
         evaluates such windows again in float32; a task without margins is computed in float32 unless asked otherwise.
     controls
         Those that are defined for it.
+    by_place
+        What is shown by the place in the frame.
     """
 
     name: str
@@ -147,6 +172,7 @@ class Task:
     needs_shifts: bool = False
     has_margin: bool = False
     controls: tuple[str, ...] = ("occlusion", "flip", "canvas")
+    by_place: ByPlace | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -287,3 +313,9 @@ class Stored(Task):
     variables: tuple[Variable, ...]
     name: str = "stored"
     needs_labels: bool = False
+    stored_settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """As the file has them."""
+        return self.stored_settings
