@@ -57,17 +57,23 @@ def _energy(layer: LayerMaps) -> float:
 
 def _robust(run: FeatureRun) -> Action:
     """What raised accuracy under shifts in this project's study, for the user's own net; blur only where it strides."""
-    strides = run.layers[-1].maps.shape[1:] < run.layers[0].maps.shape[1:]
-    return less_dependent(Named.of_run(run), "runs/less-dependent", size=run.size, strides=strides)
+    return less_dependent(Named.of_run(run), "runs/less-dependent", size=run.size, strides=is_strided(run))
+
+
+def is_strided(run: FeatureRun) -> bool:
+    """Whether maps get smaller from the first layer to the last."""
+    return run.layers[-1].maps.shape[1:] < run.layers[0].maps.shape[1:]
 
 
 def less_dependent(named: Named, out: str, *, size: tuple[int, int], strides: bool) -> Action:
-    """Blur and fine-tuning with shifts of up to an eighth of the image."""
-    return Action(
+    """Blur and fine-tuning with shifts of up to an eighth of the image; no command does it through a label map."""
+    text = (
         f"To depend less on position, {'blur its strides and ' if strides else ''}fine-tune it with shifted images, "
-        "which raised accuracy under shifts in this project's study (docs/repair.md); compare sweeps before and after",
-        named.repair_command(out, blur=strides, shift=max(1, min(size) // 8)),
+        "which raised accuracy under shifts in this project's study (docs/repair.md); compare sweeps before and after"
     )
+    if "label_map" in named.data_options:
+        return Action(f"{text}; fine-tuning takes no label map: give it images whose labels are the model's classes")
+    return Action(text, named.repair_command(out, blur=strides, shift=max(1, min(size) // 8)))
 
 
 def _repadded(run: FeatureRun) -> Action:

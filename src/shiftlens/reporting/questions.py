@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from shiftlens.narrative.artefacts import artefacts, less_dependent
+from shiftlens.narrative.artefacts import artefacts, is_strided, less_dependent
 from shiftlens.narrative.finding import Finding
 from shiftlens.narrative.finding_parts import QUESTIONS, Action, Question
 from shiftlens.narrative.rendering import action_html
@@ -29,7 +29,7 @@ def questions(found: Given, sweeps: Sequence[SweepPart], compared: Sequence[AnyC
         "A": _translation(sweeps, named),
         "B": _artefacts(found, sweeps, named),
         "C": _cause(found, sweeps, setting, named),
-        "D": _repair(compared, setting, named),
+        "D": _repair(found, compared, setting, named),
     }
     return [
         {
@@ -103,17 +103,19 @@ def _cause(found: Given, sweeps: Sequence[SweepPart], setting: Setting | None, n
     return lines, where
 
 
-def _repair(compared: Sequence[AnyComparison], setting: Setting | None, named: Named) -> Answer:
+def _repair(found: Given, compared: Sequence[AnyComparison], setting: Setting | None, named: Named) -> Answer:
     if compared:
         return [line for each in compared for line in summary(each)], ("Comparison", "comparison-0")
-    sweep: tuple[str, ...] = ("shiftlens", "sweep", "--model", "REPAIRED", "--data", "DATA", "--out", "REPAIRED.zarr")
-    path, size, strides = "SWEEP.zarr", (32, 32), False
+    words = ("--model", "REPAIRED", "--data", named.data, *named.data_words, "--out", "REPAIRED.zarr")
+    path, sweep, size, strides = "SWEEP.zarr", ("shiftlens", "sweep", *words), (32, 32), False
     if setting:
         path, size, strides = str(setting.path), setting.header.image_size, bool(setting.header.strides)
         sweep = setting.sweep_command(model="REPAIRED", out="REPAIRED.zarr")
+    elif found.runs:
+        size, strides = found.runs[0].size, is_strided(found.runs[0])
     repair = less_dependent(named, "REPAIRED", size=size, strides=strides)
     return [
         replace(repair, text=f"Not in this report. {repair.text}"),
-        *([] if repair.command[0] == "python" else [Action("Measure it in the same way", sweep)]),
+        *([] if repair.command[:1] == ("python",) else [Action("Measure it in the same way", sweep)]),
         Action("Compare the two", ("shiftlens", "report", path, "REPAIRED.zarr", "--out", "both.html")),
     ], NOWHERE
