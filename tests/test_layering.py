@@ -16,6 +16,7 @@ ROOT = Path(shiftlens.__file__).parent
 # errors.py is the ground under floor 0: everybody may use it.
 FLOORS = {
     "errors": -1,
+    "given": 0,
     "indexing": 0,
     "naming": 0,
     "stats": 0,

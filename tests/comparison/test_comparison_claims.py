@@ -306,6 +306,26 @@ def test_digest_and_behaviour_are_held_against_each_other(planted):
     assert names & set(said(one, swept("sha256:one", (0.5, 3.0), image_size=(16, 16)))) == {"same-model"}
 
 
+def test_one_spec_and_two_models_are_said_in_one_line(planted):
+    def said(*facts):
+        given = [with_header(each, **f) for each, f in zip(sources(planted), facts, strict=False)]
+        found = compared(given, n_resamples=2).findings.named("other-model")
+        return None if found is None else found.statement
+
+    one = {"model": "net.py:make", "model_digest": "sha256:1", "model_options": {"weights": "a.pt", "mean": 0.5}}
+    two = one | {"model_digest": "sha256:2"}
+    start = "Not the same model in 'a' and 'b', though all name net.py:make: "
+    assert said(one, two | {"model_options": {}}) == (
+        start + "they were given 'a' --weights a.pt --mean 0.5, 'b' no options."
+    )
+    assert said(one, two) == start + "its code or weights were changed since."
+    assert said(one, one | {"model_options": {}}) is None
+    assert said(one, two | {"model": "other.py:make"}) is None
+    # Two nets of one class that were wrapped in Python are called alike.
+    assert said(one | {"model": "VGG"}, two | {"model": "VGG"}) is None
+    assert said(one | {"model": "vgg", "training": {"epochs": 1}}, two | {"model": "vgg"}) is not None
+
+
 # ---- statistics by simulation
 
 

@@ -163,14 +163,22 @@ def test_remedies_act_on_the_users_net_and_fit_the_cause(many: ImageSet) -> None
     found = artefacts(features(strided, average=many))
     actions = [each.action for each in found if each.action is not None]
     name, options = parse(actions[1].command)
-    assert name == "repair"
-    assert options["model"] == "net.py:make"
+    assert name == "python"
+    assert 'sl.repair(model, downsample="blur"); from shiftlens.surgery import' in options["code"]
+    assert 'sl.load_images("DATA", split="train"), FineTuning(epochs=2, shift=4))' in options["code"]
+    # Other padding comes after it, as an experiment.
+    assert 'padding="reflect"' in actions[2].command[2]
+    assert actions[2].text.startswith("As an experiment")
+    # What a run directory can hold is repaired on the command line.
+    named = wrap(VGG("vgg6", width=2), mean=0.2, std=0.5, name="runs/vgg")
+    found = artefacts(features(named, average=many))
+    of_run = [parse(each.action.command) for each in found if each.action is not None]
+    assert [name for name, _ in of_run] == ["inspect", "repair", "repair"]
+    options = of_run[1][1]
+    assert options["model"] == "runs/vgg"
     assert (options["downsample"], options["padding"]) == ("blur", None)
     assert (options["finetune_epochs"], options["finetune_shift"], options["data"]) == (2, 4, "DATA")
-    # Other padding comes after it, as an experiment.
-    assert parse(actions[2].command)[1]["padding"] == "reflect"
-    assert actions[2].text.startswith("As an experiment")
-    assert [parse(each.command)[0] for each in actions] == ["inspect", "repair", "repair"]
+    assert of_run[2][1]["padding"] == "reflect"
     # A net without strides has nothing to blur; a net that was only an object is not called by its class.
     dense = artefacts(features(stack("zeros"), size=(20, 20))).named("artefact-energy")
     assert "--downsample" not in dense.action.command

@@ -77,7 +77,7 @@ def test_b_names_the_class_of_a_blank_input(one: Sweep, part: SweepPart) -> None
     assert (
         "Not in this report; make it and pass it to shiftlens report as well: shiftlens features --model" in said["B"]
     )
-    assert "--model net.py:make --average digits" in said["B"]
+    assert "--model net.py:make --mean 0.5,0.5,0.5 --std 0.25,0.25,0.25 --average digits --limit 60" in said["B"]
 
 
 def test_c_does_not_take_even_padding_for_an_answer(one: Sweep, part: SweepPart) -> None:
@@ -93,13 +93,22 @@ def test_c_does_not_take_even_padding_for_an_answer(one: Sweep, part: SweepPart)
     assert "not measured" not in told
 
 
-def test_d_gives_the_way_from_the_repair_to_its_proof(one: Sweep, part: SweepPart) -> None:
-    made = questions(given(one), [part], [])
-    lines = next(each["answer"] for each in made if each["letter"] == "D")
-    codes = [seen(code) for line in lines for code in re.findall("<code>.*?</code>", line)]
-    assert [code.split()[1] for code in codes] == ["repair", "sweep", "report"]
-    assert "--model REPAIRED --data digits --limit 60 --max-shift 5x5 --out REPAIRED.zarr" in codes[1]
-    assert codes[2].split()[2:4] == [str(one.path), "REPAIRED.zarr"]
+def test_d_gives_the_way_from_the_repair_to_its_proof(one: Sweep, part: SweepPart, tmp_path: Path) -> None:
+    def codes(part_of: Sweep) -> list[str]:
+        made = questions(given(part_of), [part], [])
+        lines = next(each["answer"] for each in made if each["letter"] == "D")
+        return [seen(code) for line in lines for code in re.findall("<code>.*?</code>", line)]
+
+    of_run = sweep(tmp_path / "run.zarr", 60, 5, model="runs/vgg")
+    repair, again, report = codes(of_run)
+    assert repair.startswith("shiftlens repair --model runs/vgg --downsample blur --finetune-epochs 2")
+    assert "--model REPAIRED --data digits --limit 60 --max-shift 5x5 --out REPAIRED.zarr" in again
+    assert report.split()[2:4] == [str(of_run.path), "REPAIRED.zarr"]
+    # A run directory never holds a user's code: that copy is swept in Python.
+    snippet, report = codes(one)
+    assert 'sl.load_model("net.py:make", mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25])' in snippet
+    assert 'out="REPAIRED.zarr")' in snippet
+    assert report.split()[2:4] == [str(one.path), "REPAIRED.zarr"]
 
 
 def test_every_command_of_the_questions_is_one_that_exists(one: Sweep, part: SweepPart) -> None:
@@ -109,7 +118,7 @@ def test_every_command_of_the_questions_is_one_that_exists(one: Sweep, part: Swe
         codes = [code for each in made for line in each["answer"] for code in re.findall("<code>.*?</code>", line)]
         names.append([parse(shlex.split(seen(code)))[0] for code in codes])
     assert names == [
-        ["features", "inspect", "sweep", "repair", "sweep", "report"],
+        ["features", "inspect", "sweep", "python", "report"],
         ["sweep", "features", "repair", "sweep", "report"],
     ]
 

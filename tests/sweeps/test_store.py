@@ -372,6 +372,23 @@ def test_damaged_attributes_are_named(tmp_path: Path, key: str, value: object, s
         SweepHeader.from_attributes(attributes, "here")
 
 
+@pytest.mark.parametrize("value", ["[]", '{"mean": null}', '{"weights": ["a"]}', 3])
+def test_damaged_options_are_named(value: object) -> None:
+    attributes = small.header().to_attributes() | {"model_options": value}
+    with pytest.raises(StoreError, match=r"model_options.*a JSON object of texts, numbers and lists of numbers"):
+        SweepHeader.from_attributes(attributes, "here")
+
+
+def test_options_survive_the_disk_and_none_leave_no_trace(tmp_path: Path) -> None:
+    said = {"weights": "w.pt", "mean": [0.5, 0.25, 1], "std": 0.2, "input_size": [6, 7]}
+    shown = {"split": "all", "limit": 7, "label_map": {"cat": "tabby", "dog": 2}}
+    header = small.create(tmp_path / "s.zarr", model_options=said, data_options=shown).main.header
+    assert (header.model_options, header.data_options) == (said, shown)
+    plain = small.create(tmp_path / "t.zarr").main.header
+    assert (plain.model_options, plain.data_options) == ({}, {})
+    assert not [name for name in plain.to_attributes() if name.endswith("options")]
+
+
 def test_a_missing_array_is_named(tmp_path: Path) -> None:
     small.create(tmp_path / "s.zarr")
     (tmp_path / "s.zarr" / "loss" / "zarr.json").unlink()

@@ -22,6 +22,7 @@ from shiftlens.data.scenes import open_scenes
 from shiftlens.data.selection import SPLITS, stratified_split
 from shiftlens.data.torchvision_sets import TORCHVISION_SETS, Say, find_cifar10, open_torchvision
 from shiftlens.errors import InputError
+from shiftlens.given import as_given
 from shiftlens.naming import unknown_name
 from shiftlens.paths import kind_of, with_home
 
@@ -120,6 +121,7 @@ def load_images(
     if isinstance(spec, str):
         root = None if data_root is None else Path(data_root)
         images = _open_named(spec, split, root, say if say is not None else _log.warning)
+        images = images.with_options(as_given(split=split, data_root=data_root, limit=limit))
     else:
         images = _open_object(spec)
     return images.limit(limit)

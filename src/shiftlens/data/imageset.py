@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -69,6 +69,8 @@ class ImageSet:
         As given.
     n_channels
         1 or 3.
+    options
+        What `load_images` was given beside the spec, and a sweep as its label map, by name; empty for arrays.
 
     Raises
     ------
@@ -110,6 +112,7 @@ class ImageSet:
         self.name = name
         self.natural_flip = natural_flip
         self.n_channels = pictures.n_channels
+        self.options: Mapping[str, Any] = {}
         self._whole: tuple[ImageSet, int | None] | None = None
         self._rule: _SizeRule | None = None
         self._survey: Survey | None = None
@@ -255,6 +258,12 @@ class ImageSet:
         other.labels = _read_only(as_labels(labels, len(self), f"labels of {self.name}"))
         other.class_names, other._names_given, other.labelled = tuple(class_names), True, True
         other._whole = None
+        return other
+
+    def with_options(self, options: Mapping[str, Any]) -> ImageSet:
+        """The same set, with more known of how it was asked for."""
+        other = copy.copy(self)
+        other.options = {**self.options, **options}
         return other
 
     def unsplit(self) -> ImageSet:

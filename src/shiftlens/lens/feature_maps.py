@@ -164,6 +164,8 @@ def features(
         seed=seed,
         notes=notes,
         software=software_versions(),
+        model_options=dict(wanted.options),
+        data_options={} if average is None else dict(average.options),
     )
     return run if out is None else save_features(run, out)
 

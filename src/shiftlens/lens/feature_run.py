@@ -107,6 +107,8 @@ class FeatureRun(Printed):
         What could not be seen, by name.
     software
         Versions that can move a result.
+    model_options, data_options
+        What was given beside the specs of model and images, by name.
     path
         Where it was read from or written to.
     """
@@ -124,6 +126,8 @@ class FeatureRun(Printed):
     seed: int = 0
     notes: tuple[str, ...] = ()
     software: Mapping[str, str] = field(default_factory=dict)
+    model_options: Mapping[str, Any] = field(default_factory=dict)
+    data_options: Mapping[str, Any] = field(default_factory=dict)
     path: Path | None = field(default=None, compare=False)
 
     def __iter__(self) -> Iterator[LayerMaps]:

@@ -24,13 +24,14 @@ from shiftlens.storage.checksums import Seal
 from shiftlens.storage.entries import refuse_swollen
 from shiftlens.storage.existing import Kind, found_at
 from shiftlens.storage.groups import Layout, damage_of, open_group
-from shiftlens.storage.headers import JSON, Header, Sides, Table, Whole, stored
+from shiftlens.storage.headers import JSON, Header, Options, Sides, Table, Whole, stored
 from shiftlens.storage.locking import built_beside, clean_strays, disk_errors, output_lock, set_aside
 
 KIND = "features"
 SCHEMA_VERSION = 2
 FEATURES = Kind(KIND, "a feature run", SCHEMA_VERSION, "make it again")
 DIMENSIONS = ("channel", "y", "x")
+_OPTIONS = ("model_options", "data_options")
 _AVERAGES = ("mean", "variance", "rolled", "flipped")
 
 # Far above what is ever written: a stranger's metadata must not decide how much memory is taken.
@@ -67,6 +68,8 @@ class FeatureHeader(Header):
     seed: Whole
     notes: Annotated[tuple[_Line, ...], stored(list, tuple), JSON, Field(description="a JSON list of texts")]
     software: Table
+    model_options: Options = Field(default_factory=dict)
+    data_options: Options = Field(default_factory=dict)
 
 
 _AS_JSON = PlainSerializer(lambda scores: scores and json.dumps(scores.to_dict(), allow_nan=False))
@@ -120,7 +123,8 @@ def holds_features(path: str | Path) -> bool:
 def _write(place: Path, run: FeatureRun) -> None:
     known = {name: getattr(run, name) for name in FeatureHeader.model_fields if name != "n_layers"}
     header = FeatureHeader.model_construct(**known, n_layers=len(run.layers))
-    attributes = {"kind": KIND, "schema_version": SCHEMA_VERSION, "complete": True} | header.to_attributes()
+    known = {key: value for key, value in header.to_attributes().items() if not (key in _OPTIONS and value == "{}")}
+    attributes = {"kind": KIND, "schema_version": SCHEMA_VERSION, "complete": True} | known
     layers = [_layer(layer) for layer in run.layers]
     attributes["seal"] = seal_of_run(attributes, layers)
     group = zarr.create_group(place, zarr_format=3, attributes=attributes)

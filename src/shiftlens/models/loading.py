@@ -15,6 +15,7 @@ from shiftlens.data.images import ImageSet, as_images
 from shiftlens.data.preprocessing import Numbers, Preprocessing, Size
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError
+from shiftlens.given import as_given
 from shiftlens.models.checkpoints import fit_weights, named_as, read_weights
 from shiftlens.models.factories import call_factory
 from shiftlens.models.matching import held_out
@@ -171,8 +172,9 @@ def load_model(
     name, run = str(spec), run_of(spec)
     if weights_key is not None and weights in (None, RANDOM):
         raise InputError(f"a weights key is of a file: give --weights FILE beside --weights-key {weights_key}")
-    said: dict[str, Any] = {"mean": mean, "std": std, "size": input_size}
-    said |= {"resize": resize, "crop": crop, "interpolation": interpolation}
+    said: dict[str, Any] = {"mean": mean, "std": std, "resize": resize, "crop": crop, "interpolation": interpolation}
+    options = as_given(weights=weights, weights_key=weights_key, input_size=input_size, **said)
+    said["size"] = input_size
     if run is not None:
         if weights is not None:
             raise InputError(f"{name} holds its own weights; omit --weights")
@@ -194,7 +196,7 @@ def load_model(
         )
     if isinstance(model.module, nn.Module):
         model.module.to(target)
-    return model
+    return model.with_facts(options=options)
 
 
 def as_model(model: Model | nn.Module | str | Path, images: ImageSet | None = None, *, device: str = "auto") -> Model:

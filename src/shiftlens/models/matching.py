@@ -21,6 +21,7 @@ from torch import Tensor
 from shiftlens.data.imageset import ImageSet
 from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.given import as_given
 from shiftlens.models.probing import scores_of
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line, printable, unknown_name
@@ -125,7 +126,8 @@ def labelled_for(model: Model, images: ImageSet, label_map: LabelMap | str | Pat
     known = tuple(model.class_names or ())
     known = () if known == _numbers(len(known)) else known
     if label_map is not None:
-        return _mapped(images, _read_map(label_map), known, model)
+        mapped = _mapped(images, _read_map(label_map), known, model)
+        return mapped.with_options(as_given(label_map=label_map))
     if known and images.names_given:
         there = [images.class_names[k] for k in np.unique(images.labels)]
         places = {name: _places(name, known) for name in there}

@@ -67,6 +67,8 @@ class Model:
         Sentences that a reader of results must know.
     picture_channels
         Channels of the pictures, which count where a net takes several numbers of channels and declares none.
+    options
+        What `load_model` was given beside the spec, by name; empty for a model that was made in Python.
     """
 
     module: Classifier
@@ -78,6 +80,7 @@ class Model:
     training: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     picture_channels: int | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.input_size or ())) or "any size"
@@ -200,6 +203,12 @@ class Model:
         """The same model for pictures of (h, w) pixels, which matter where it declares no size of its own."""
         return self if self.picture_size == picture_size else replace(self, picture_size=picture_size)
 
+    def with_facts(self, **changes: Any) -> Model:
+        """The same net with other fields; what it told when it was looked at is kept, and not asked again."""
+        other = replace(self, **changes)
+        vars(other).update({key: vars(self)[key] for key in ("probed", "n_channels") if key in vars(self)})
+        return other
+
     def evaluating(self) -> AbstractContextManager[None]:
         """Evaluation mode for every layer inside a `with`, each layer's own mode afterwards."""
         return evaluating(self.module)
@@ -307,11 +316,7 @@ def build_model(
         _ = model.probed  # a net that does not fit is said now, not in the middle of the work
     if input_channels(module) is None:
         return model
-    n_channels = model.n_channels
-    of_channels = replace(model, preprocessing=preprocessing.for_channels(n_channels))
-    # What the net told holds for both: it is not asked again.
-    vars(of_channels).update({key: vars(model)[key] for key in ("probed", "n_channels") if key in vars(model)})
-    return of_channels
+    return model.with_facts(preprocessing=preprocessing.for_channels(model.n_channels))
 
 
 def _own_size(picture_size: Size | None) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from shiftlens.lens.feature_run import SILENT, FeatureRun, LayerMaps
 from shiftlens.lens.map_scores import CONSTANT, Borders
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import Action, Quantity, number
-from shiftlens.narrative.setting import EMBEDDED_DATA
+from shiftlens.narrative.setting import Named, named_model
 from shiftlens.narrative.words import plain, sentence
 from shiftlens.stats import Skipped, per_cent
 
@@ -51,35 +51,32 @@ def _energy(layer: LayerMaps) -> float:
     return 0.0 if isinstance(value, Skipped) else value
 
 
-def _named(spec: str, otherwise: str) -> str:
-    """A name as the command line takes it; of what was only an object in Python, a word to replace."""
-    return spec if spec in EMBEDDED_DATA or ":" in spec or "/" in spec else otherwise
-
-
-def _inspect(model: str, size: tuple[int, int]) -> tuple[str, ...]:
-    return ("shiftlens", "inspect", "--model", _named(model, "MODEL"), "--size", f"{size[0]}x{size[1]}")
-
-
 def _robust(run: FeatureRun) -> Action:
     """What raised accuracy under shifts in this project's study, for the user's own net; blur only where it strides."""
-    strides = run.layers[-1].maps.shape[1:] < run.layers[0].maps.shape[1:]
-    what, blur = ("blur its strides and fine-tune it", ("--downsample", "blur")) if strides else ("fine-tune it", ())
-    return Action(
-        f"To depend less on position, {what} with shifted images, which raised accuracy under shifts in this project's "
-        "study (docs/repair.md); compare sweeps before and after",
-        (
-            *("shiftlens", "repair", "--model", _named(run.model, "MODEL"), *blur, "--finetune-epochs", "2"),
-            *("--finetune-shift", str(max(1, min(run.size) // 8)), "--data", _named(run.data or "", "DATA")),
-            *("--out", "runs/less-dependent"),
-        ),
+    return less_dependent(Named.of_run(run), "runs/less-dependent", size=run.size, strides=is_strided(run))
+
+
+def is_strided(run: FeatureRun) -> bool:
+    """Whether maps get smaller from the first layer to the last."""
+    return run.layers[-1].maps.shape[1:] < run.layers[0].maps.shape[1:]
+
+
+def less_dependent(named: Named, out: str, *, size: tuple[int, int], strides: bool) -> Action:
+    """Blur and fine-tuning with shifts of up to an eighth of the image; no command does it through a label map."""
+    text = (
+        f"To depend less on position, {'blur its strides and ' if strides else ''}fine-tune it with shifted images, "
+        "which raised accuracy under shifts in this project's study (docs/repair.md); compare sweeps before and after"
     )
+    if "label_map" in named.data_options:
+        return Action(f"{text}; fine-tuning takes no label map: give it images whose labels are the model's classes")
+    return Action(text, named.repair_command(out, blur=strides, shift=max(1, min(size) // 8)))
 
 
 def _repadded(run: FeatureRun) -> Action:
     return Action(
         "As an experiment, pad in another way: that changes border artefacts, and raised no accuracy in this project's "
         "study (docs/repair.md)",
-        ("shiftlens", "repair", "--model", _named(run.model, "MODEL"), "--padding", "reflect", "--out", "runs/reflect"),
+        Named.of_run(run).repair_command("runs/reflect", padding="reflect"),
     )
 
 
@@ -111,7 +108,7 @@ def _blank(run: FeatureRun) -> list[Finding]:
             "artefact-start",
             f"Border artefacts on {what} start at layer {plain(start.name)} ({start.kind}).",
             Quantity("first artefact", layer=start.name),
-            action=Action("See how much padding each layer uses", _inspect(run.model, run.size)),
+            action=Action("See how much padding each layer uses", Named.of_run(run).inspect_command(run.size)),
         ),
         made(
             "artefact-energy",
@@ -228,7 +225,7 @@ def _arithmetic(found: Inspection) -> Finding:
     action = None
     if height is not None and width is not None:
         text = f"Use images of {height}x{width} px, which every layer pads evenly"
-        action = Action(text, _inspect(found.model, (height, width)))
+        action = Action(text, Named(named_model(found.model)).inspect_command((height, width)))
     return made(
         "uneven-padding",
         f"At {h}x{w}, {n_uneven} of {len(judged)} layers use different padding on opposite sides: {names}{more}.",

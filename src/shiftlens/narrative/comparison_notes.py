@@ -6,14 +6,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from shiftlens.analysis.arms import Aligned, Arm
+from shiftlens.given import MODEL_OPTIONS, option_words
 from shiftlens.narrative.finding import Finding
 from shiftlens.narrative.finding_parts import Severity
+from shiftlens.narrative.setting import named_model
 from shiftlens.narrative.words import name_text, plain
 
 
 def notes(aligned: Aligned) -> list[Finding]:
     """Everything on the list that applies."""
-    return [*_images(aligned), *_same_models(aligned), *_unequal(aligned)]
+    return [*_images(aligned), *_same_models(aligned), *_other_models(aligned), *_unequal(aligned)]
 
 
 def _caveat(kind: str, text: str, severity: Severity = "note", note: str = "") -> Finding:
@@ -71,6 +73,21 @@ def _same_models(aligned: Aligned) -> Iterator[Finding]:
         if found:
             text = f"{', '.join(found)} and {name_text(base.name)} {texts[kind]}"
             yield _caveat(kind, text, "warn" if kind == "other-answers" else "note")
+
+
+def _other_models(aligned: Aligned) -> Iterator[Finding]:
+    """Sweeps whose model has the baseline's spec and another digest: a command that was run without an option."""
+    base = aligned.arms[aligned.baseline]
+    model, digest = base.header.model, base.header.model_digest
+    others = [aligned.arms[k] for k in aligned.others]
+    found = [arm for arm in others if arm.header.model == model and digest not in ("", arm.header.model_digest)]
+    if found and named_model(model, known=bool(base.header.training)) != "MODEL":
+        given = {arm.name: " ".join(option_words(arm.header.model_options, MODEL_OPTIONS)) for arm in (base, *found)}
+        listed = ", ".join(f"{name_text(name)} {plain(text) or 'no options'}" for name, text in given.items())
+        how = f"they were given {listed}" if len(set(given.values())) > 1 else "its code or weights were changed since"
+        names = ", ".join(name_text(arm.name) for arm in found)
+        text = f"Not the same model in {name_text(base.name)} and {names}, though all name {plain(model)}: {how}."
+        yield _caveat("other-model", text)
 
 
 def _equal_logits(one: Arm, two: Arm) -> bool | None:

@@ -102,6 +102,12 @@ class Action:
     text: str
     command: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        if "MODEL" in self.command and "MODEL" not in self.text:
+            object.__setattr__(
+                self, "text", f"{self.text} (replace MODEL with its spec; a model made in Python has none)"
+            )
+
     @property
     def line(self) -> str:
         """The command as a shell takes it; empty where there is none."""

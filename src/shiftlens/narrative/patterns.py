@@ -21,13 +21,14 @@ from shiftlens.tasks.task import Variable
 PAIRS_LEVEL = 0.05
 
 
-def other_padding(setting: Setting) -> Action:
-    """Another padding may help; a second sweep tells."""
+def other_padding(setting: Setting) -> Action | None:
+    """Another padding may help; a second sweep tells. None for a net that `train` does not make."""
     text = (
         "Train such a net with another padding and sweep it in the same way to see whether it helps; reflect padding "
         "is not always better (arXiv 2307.07725)"
     )
-    return Action(text, setting.train_command())
+    command = setting.train_command()
+    return Action(text, command) if command else None
 
 
 def clearest(made: Effects, metrics: Metrics) -> str:
@@ -104,7 +105,7 @@ def _pairs(made: Asymmetry, holds: bool) -> _Measured:
     return f"{differ}; {most}.", shift, effect, note
 
 
-def _which_side(made: Asymmetry, setting: Setting) -> Action:
+def _which_side(made: Asymmetry, setting: Setting) -> Action | None:
     if made.axis == "y" or made.without_data:
         return other_padding(setting)
     if "flip" not in setting.n_controlled:
@@ -181,7 +182,8 @@ def _ripple(made: Aliasing, metrics: Metrics, setting: Setting) -> Finding:
             f"{side} {where} {made.stride} px, with an amplitude of {size_of(estimate)}."
         )
         command = setting.train_command(downsample="avg")
-        action = Action("Train with average pooling where the net downsamples, and sweep that", command)
+        advice = "Train with average pooling where the net downsamples, and sweep that"
+        action = Action(advice, command) if command else None
     else:
         neighbour = number_text(made.neighbour, metric.difference_unit)
         text = (

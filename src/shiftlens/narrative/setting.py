@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
+from shiftlens.given import CHANGED, MODEL_OPTIONS, option_words
+from shiftlens.lens.feature_run import FeatureRun
 from shiftlens.nn.vgg import ARCHITECTURES
 from shiftlens.shifts import ShiftGrid
 from shiftlens.stats import CONFIDENCE
@@ -21,6 +26,76 @@ Command = tuple[str, ...]
 def metric_option(metric: str | None) -> Command:
     """The option of a command that names a metric; nothing for the default."""
     return () if metric is None else ("--metric", metric)
+
+
+@dataclass(frozen=True)
+class Named:
+    """A model and images as a command line names them: specs, or MODEL and DATA where they have none, and options."""
+
+    model: str = "MODEL"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    data: str = "DATA"
+    data_options: Mapping[str, Any] = field(default_factory=dict)
+    n_images: int | None = None
+
+    @staticmethod
+    def of_run(run: FeatureRun) -> Named:
+        """What a feature run knows of them."""
+        model = named_model(run.model, run.model_options)
+        return Named(model, run.model_options, _named_data(run.data or ""), run.data_options, run.n_images or None)
+
+    @property
+    def model_words(self) -> Command:
+        """The options that make this model."""
+        return ("--model", self.model, *(option_words(self.options, MODEL_OPTIONS) if self.model != "MODEL" else ()))
+
+    @property
+    def data_words(self) -> Command:
+        """The options that open these images, beside their spec."""
+        limit = () if self.n_images is None else ("--limit", str(self.n_images))
+        return (*option_words(self.data_options, ("data_root", "split")), *limit)
+
+    def inspect_command(self, size: tuple[int, int]) -> Command:
+        """Layer arithmetic at a size (h, w) in pixels, in which weights and preprocessing play no part."""
+        return ("shiftlens", "inspect", "--model", self.model, "--size", f"{size[0]}x{size[1]}")
+
+    def repair_command(self, out: str, *, padding: str = "", blur: bool = False, shift: int = 0) -> Command:
+        """Repair it with another padding, or blur and fine-tuning with shifts; in Python where its code is the user's.
+
+        A run directory never runs a user's code: there the copy is swept where it is made.
+        """
+        if not _is_factory(self.model):
+            how = ("--padding", padding) if padding else ("--downsample", "blur") if blur else ()
+            words = ["shiftlens", "repair", *self.model_words, *how]
+            if shift:
+                words += ["--finetune-epochs", "2", "--finetune-shift", str(shift), "--data", self.data]
+                words += option_words(self.data_options, ("data_root",))
+            return (*words, "--out", out)
+        given = "".join(f", {key}={json.dumps(value)}" for key, value in self.options.items())
+        lines = ["import shiftlens as sl", f"model = sl.load_model({json.dumps(self.model)}{given})"]
+        if padding or blur:
+            keyword = f"padding={json.dumps(padding)}" if padding else 'downsample="blur"'
+            lines += [f"model, _ = sl.repair(model, {keyword})"]
+        root = f", data_root={json.dumps(self.data_options['data_root'])}" if "data_root" in self.data_options else ""
+        train, test = (f'sl.load_images({json.dumps(self.data)}{root}, split="{part}"' for part in ("train", "test"))
+        if shift:
+            lines += ["from shiftlens.surgery import FineTuning, finetune"]
+            lines += [f"model, _ = finetune(model, {train}), FineTuning(epochs=2, shift={shift}))"]
+        lines += [f"sl.sweep(model, {test}, limit={self.n_images}), out={json.dumps(f'{Path(out).name}.zarr')})"]
+        return ("python", "-c", "; ".join(lines))
+
+
+def _is_factory(spec: str) -> bool:
+    return ":" in spec and not spec.startswith(PACKAGE_MODELS)
+
+
+def named_model(name: str, options: Mapping[str, Any] | None = None, *, known: bool = False) -> str:
+    """A model's name as the command line takes it; MODEL for what was only an object in Python."""
+    return name if (known or ":" in name or "/" in name) and options != CHANGED else "MODEL"
+
+
+def _named_data(name: str) -> str:
+    return name if name in EMBEDDED_DATA or ":" in name else "DATA"
 
 
 @dataclass(frozen=True)
@@ -68,16 +143,17 @@ class Setting:
             metric,
         )
 
-    @property
-    def model(self) -> str:
-        """The spec as on the command line; MODEL where the sweep was made in Python from an object."""
-        known = bool(self.header.training) or ":" in self.header.model
-        return self.header.model if known else "MODEL"
-
-    @property
-    def data(self) -> str:
-        """The spec as on the command line; DATA where the sweep was made in Python from an object."""
-        return self.header.data if self.header.data in EMBEDDED_DATA or ":" in self.header.data else "DATA"
+    @cached_property
+    def named(self) -> Named:
+        """The model and the images, as many as were to be measured."""
+        header = self.header
+        options: Mapping[str, Any] = header.model_options
+        # Sweeps of older versions do not say what a factory was given beside its name.
+        if _is_factory(header.model) and not options and header.preprocessing.declared:
+            options = {"mean": [*header.preprocessing.mean], "std": [*header.preprocessing.std]}
+        model = named_model(header.model, options, known=bool(header.training))
+        n_images = self.n_population or self.n_images
+        return Named(model, options, _named_data(header.data), header.data_options, n_images)
 
     @property
     def fill(self) -> str:
@@ -112,48 +188,48 @@ class Setting:
 
         `wider` doubles the largest shift, `narrower` halves the half-width of an adaptive sweep.
         """
-        grid, usual = self.header.grid, ShiftGrid.default_for(self.header.image_size)
-        reach, far = (grid.max_y, grid.max_x), 2 if wider else 1
-        half = (self.half_width_asked or 0) / (2 if narrower else 1)
+        grid, words = self.header.grid, ["shiftlens", "sweep", *self._model_and_data(model)]
+        if self.half_width_asked is not None:
+            words += ["--half-width", f"{self.half_width_asked / (2 if narrower else 1):g}"]
+        usual = ShiftGrid.default_for(self.header.image_size)
+        if wider or (grid.max_y, grid.max_x) != (usual.max_y, usual.max_x):
+            factor = 2 if wider else 1
+            words += ["--max-shift", f"{factor * grid.max_y}x{factor * grid.max_x}"]
+        if (step or grid.step) != 1:
+            words += ["--step", str(step or grid.step)]
+        words += ["--fill", fill] if fill else self._fill_words()
+        if control:
+            words += ["--control", control]
         changed = "-wide" if wider else f"-{fill}" if fill else f"-step{step}" if step else ""
         path = self.path.with_name(f"{self.path.stem}{changed}.zarr") if changed else self.path
-        options = {
-            "--limit": self.n_population or self.n_images,
-            "--half-width": f"{half:g}" if half else None,
-            "--max-shift": f"{far * reach[0]}x{far * reach[1]}"
-            if wider or reach != (usual.max_y, usual.max_x)
-            else None,
-            "--step": (step or grid.step) if (step or grid.step) != 1 else None,
-            "--fill": (fill or self.fill) if (fill or self.fill) != "black" else None,
-            "--control": control or None,
-            "--out": out or path,
-        }
-        given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
-        return ("shiftlens", "sweep", *self._model_and_data(model), *given)
+        return (*words, "--out", out or str(path))
 
     def evaluate_command(self, dx: int, dy: int) -> Command:
         """Measure one shift."""
-        fill = () if self.fill == "black" else ("--fill", self.fill)
-        return ("shiftlens", "evaluate", *self._model_and_data(), "--shift", str(dx), str(dy), *fill)
+        return ("shiftlens", "evaluate", *self._model_and_data(), "--shift", str(dx), str(dy), *self._fill_words())
 
     def train_command(self, *, downsample: str = "") -> Command:
-        """Train such a net with another padding, or with another down-sampling."""
+        """Train such a net with another padding, or another down-sampling; empty where it is none that train makes."""
         asked = self.header.training.get("asked")
         settings = asked.get("settings", {}) if isinstance(asked, Mapping) else {}
-        arch = ("--arch", settings["arch"]) if settings.get("arch") in ARCHITECTURES else ()
+        if settings.get("arch") not in ARCHITECTURES:
+            return ()
+        data = ("--data", self.named.data, *option_words(self.header.data_options, ("data_root",)))
         padding = "circular" if settings.get("padding") == "reflect" else "reflect"
         change = ("--downsample", downsample) if downsample else ("--padding", padding)
-        return ("shiftlens", "train", "--data", self.data, *arch, *change, "--out", f"runs/{change[1]}")
+        return ("shiftlens", "train", *data, "--arch", settings["arch"], *change, "--out", f"runs/{change[1]}")
 
     def plot_command(self) -> Command:
         """Draw the sweep."""
         return ("shiftlens", "plot", str(self.path), *metric_option(self.metric), "--out", "figures")
 
     def _model_and_data(self, other: str = "") -> list[str]:
-        header, words = self.header, ["--model", other or self.model, "--data", self.data]
-        # A factory does not declare its normalisation: the command line needs it.
-        factory = not other and ":" in header.model and not header.model.startswith(PACKAGE_MODELS)
-        if factory and header.preprocessing.declared:
-            for option, numbers in (("--mean", header.preprocessing.mean), ("--std", header.preprocessing.std)):
-                words += [option, ",".join(f"{number:g}" for number in numbers)]
-        return words
+        named = self.named
+        model = ("--model", other) if other else named.model_words
+        return [*model, "--data", named.data, *named.data_words, *option_words(named.data_options, ("label_map",))]
+
+    def _fill_words(self) -> Command:
+        values = self.header.fill.values
+        if self.fill == "black":
+            return ()
+        return ("--fill", self.fill if values is None else ",".join(map(str, values)))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from shiftlens.narrative.artefacts import artefacts
+from shiftlens.narrative.artefacts import artefacts, is_strided, less_dependent
 from shiftlens.narrative.comparison_result import Compared
 from shiftlens.narrative.finding import Finding
 from shiftlens.narrative.finding_parts import QUESTIONS, Action, Question
 from shiftlens.narrative.rendering import action_html
-from shiftlens.narrative.setting import Setting
+from shiftlens.narrative.setting import Named, Setting
 from shiftlens.reporting.comparison_part import summary
 from shiftlens.reporting.encoding import Data
 from shiftlens.reporting.given_items import Given
@@ -24,12 +25,12 @@ NOWHERE = ("", "")
 def questions(found: Given, sweeps: Sequence[SweepPart], compared: Sequence[Compared]) -> list[Data]:
     """Return A to D: the question, an answer in a few lines, and where on the page it is worked out."""
     setting = Setting.of(found.sweeps[0]) if found.sweeps else None
-    model = setting.model if setting else next((run.model for run in found.runs), "MODEL")
+    named = setting.named if setting else Named.of_run(found.runs[0]) if found.runs else Named()
     answers: dict[Question, Answer] = {
-        "A": _translation(sweeps, model),
-        "B": _artefacts(found, sweeps, model, setting.data if setting else "DATA"),
-        "C": _cause(found, sweeps, setting, model),
-        "D": _repair(compared, setting, model),
+        "A": _translation(sweeps, named),
+        "B": _artefacts(found, sweeps, named),
+        "C": _cause(found, sweeps, setting, named),
+        "D": _repair(found, compared, setting, named),
     }
     return [
         {
@@ -46,9 +47,11 @@ def _missing(*words: str, how: str = "make it") -> Action:
     return Action(f"Not in this report; {how} and pass it to shiftlens report as well", ("shiftlens", *words))
 
 
-def _translation(sweeps: Sequence[SweepPart], model: str) -> Answer:
+def _translation(sweeps: Sequence[SweepPart], named: Named) -> Answer:
     if not sweeps:
-        return [_missing("sweep", "--model", model, "--data", "DATA", "--out", "S.zarr")], NOWHERE
+        return [
+            _missing("sweep", *named.model_words, "--data", named.data, *named.data_words, "--out", "S.zarr")
+        ], NOWHERE
     found = sweeps[0].findings
     lines = _statements(found.named("retained-95"))
     warned, asymmetries = found.with_severity("warn"), found.of_kind("asymmetry")
@@ -74,20 +77,23 @@ def _statements(*found: Finding | None) -> list[str | Action]:
     return [each.statement for each in found if each is not None]
 
 
-def _artefacts(found: Given, sweeps: Sequence[SweepPart], model: str, data: str) -> Answer:
+def _artefacts(found: Given, sweeps: Sequence[SweepPart], named: Named) -> Answer:
     lines = _statements(*(part.findings.named("blank-limit") for part in sweeps[:1]))
     if not found.runs:
-        return [*lines, _missing("features", "--model", model, "--average", data, "--out", "F.zarr")], NOWHERE
+        words = (*named.model_words, "--average", named.data, *named.data_words)
+        return [*lines, _missing("features", *words, "--out", "F.zarr")], NOWHERE
     shown = artefacts(found.runs[0]).of_kind("artefact-start", "artefact-energy", "average-energy")
     return [*lines, *_statements(*shown[:2])], ("Feature maps", "features-0")
 
 
-def _cause(found: Given, sweeps: Sequence[SweepPart], setting: Setting | None, model: str) -> Answer:
+def _cause(found: Given, sweeps: Sequence[SweepPart], setting: Setting | None, named: Named) -> Answer:
     if found.inspections:
         lines, where = _statements(artefacts(found.inspections[0])[0]), ("Layer arithmetic", "inspection-0")
     else:
         how = "save what this prints as arithmetic.json"
-        lines, where = [_missing("inspect", "--model", model, "--json", how=how)], NOWHERE
+        size = setting.header.image_size if setting else found.runs[0].size if found.runs else None
+        words = () if size is None else ("--size", f"{size[0]}x{size[1]}")
+        lines, where = [_missing("inspect", "--model", named.model, *words, "--json", how=how)], NOWHERE
     measured = _statements(*(each for part in sweeps for each in part.findings if each.question == "C"))
     if measured:
         return [*lines, *measured[:2]], where if found.inspections else ("Findings", "findings-sweep-0")
@@ -98,16 +104,19 @@ def _cause(found: Given, sweeps: Sequence[SweepPart], setting: Setting | None, m
     return lines, where
 
 
-def _repair(compared: Sequence[Compared], setting: Setting | None, model: str) -> Answer:
+def _repair(found: Given, compared: Sequence[Compared], setting: Setting | None, named: Named) -> Answer:
     if compared:
         return [line for each in compared for line in summary(each)], ("Comparison", "comparison-0")
-    sweep: tuple[str, ...] = ("shiftlens", "sweep", "--model", "REPAIRED", "--data", "DATA", "--out", "REPAIRED.zarr")
-    repair = ("shiftlens", "repair", "--model", model, "--padding", "symmetric", "--out", "REPAIRED")
-    path = str(setting.path) if setting else "SWEEP.zarr"
+    words = ("--model", "REPAIRED", "--data", named.data, *named.data_words, "--out", "REPAIRED.zarr")
+    path, sweep, size, strides = "SWEEP.zarr", ("shiftlens", "sweep", *words), (32, 32), False
     if setting:
+        path, size, strides = str(setting.path), setting.header.image_size, bool(setting.header.strides)
         sweep = setting.sweep_command(model="REPAIRED", out="REPAIRED.zarr")
+    elif found.runs:
+        size, strides = found.runs[0].size, is_strided(found.runs[0])
+    repair = less_dependent(named, "REPAIRED", size=size, strides=strides)
     return [
-        Action("Not in this report; make a copy with another padding, for example", repair),
-        Action("Measure it in the same way", sweep),
+        replace(repair, text=f"Not in this report. {repair.text}"),
+        *([] if repair.command[:1] == ("python",) else [Action("Measure it in the same way", sweep)]),
         Action("Compare the two", ("shiftlens", "report", path, "REPAIRED.zarr", "--out", "both.html")),
     ], NOWHERE

@@ -61,6 +61,12 @@ Text = Annotated[str, Field(description="text")]
 Whole = Annotated[int, Field(ge=0, lt=2**63, description="a whole number from 0 to 2**63 - 1")]
 Texts = Annotated[tuple[str, ...], stored(list, tuple), JSON, Field(description="a JSON list of texts")]
 Table = Annotated[dict[str, Any], stored(dict), JSON, Field(description="a JSON object")]
+Options = Annotated[
+    dict[str, str | int | float | list[int | float] | dict[str, str | int]],
+    stored(dict),
+    JSON,
+    Field(description="a JSON object of texts, numbers and lists of numbers"),
+]
 Pair = Annotated[
     tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)]],
     BeforeValidator(_tuple),

@@ -18,6 +18,7 @@ from shiftlens.data.images import ImageSet, as_images
 from shiftlens.data.surveying import Progress
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError, NoEffectWarning
+from shiftlens.given import CHANGED
 from shiftlens.models.loading import Model, as_model
 from shiftlens.models.matching import on_input_grid
 from shiftlens.models.probing import evaluating
@@ -144,4 +145,4 @@ def copied(model: Model) -> tuple[Model, nn.Module]:
     if not isinstance(model.module, nn.Module):
         raise InputError(f"{model.name} is a plain callable: it has no weights that could be changed")
     module = copy.deepcopy(model.module)
-    return replace(model, module=module), module
+    return replace(model, module=module, options=CHANGED), module

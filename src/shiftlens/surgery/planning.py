@@ -12,6 +12,7 @@ from torch import nn
 
 from shiftlens.arithmetic import graph_of
 from shiftlens.errors import InputError, NoEffectWarning
+from shiftlens.given import CHANGED
 from shiftlens.graph import Graph
 from shiftlens.models.loading import Model, load_model
 from shiftlens.naming import one_line, unknown_name
@@ -141,7 +142,8 @@ def repair(
         changes = ", ".join(
             f"{what} {name}" for what, name in (("padding", padding), ("downsample", downsample)) if name
         )
-        return replace(module, module=plan.module, name=f"{module.name} ({changes})"), plan.edits
+        name = f"{module.name} ({changes})"
+        return replace(module, module=plan.module, name=name, options=CHANGED), plan.edits
     return plan.module, plan.edits
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from shiftlens.arithmetic import inspect
 from shiftlens.errors import InputError
+from shiftlens.given import CHANGED
 from shiftlens.models.wrapping import Model
 from shiftlens.nn.edits import Edit, carry_out
 from shiftlens.nn.padding import pad_mode
@@ -77,12 +78,13 @@ def with_input_size(model: Model, size: Size | None = None, *, pad: str | None =
         return model, []
     h, w = (b - a for a, b in zip(before, after, strict=True))
     if pad is None:
-        resized = replace(model, preprocessing=model.preprocessing.overridden(size=after), native_size=after)
+        preprocessing = model.preprocessing.overridden(size=after)
+        resized = replace(model, preprocessing=preprocessing, native_size=after, options=CHANGED)
         _ = resized.probed
         return resized, [Edit("", "input size", list(before), list(after))]
     if min(h, w) < 0:
         raise InputError(f"pictures of {before[0]}x{before[1]} cannot be padded to {after[0]}x{after[1]}")
     edit = Edit("", "input padding", list(before), pad_mode(pad), {"sides": [w // 2, w - w // 2, h // 2, h - h // 2]})
-    padded = replace(model, module=carry_out(copy.deepcopy(model.module), [edit]))
+    padded = replace(model, module=carry_out(copy.deepcopy(model.module), [edit]), options=CHANGED)
     _ = padded.probed
     return padded, [edit]

@@ -22,6 +22,7 @@ from shiftlens.storage.existing import Kind
 from shiftlens.storage.groups import damage_of, open_group
 from shiftlens.storage.headers import (
     Header,
+    Options,
     Pair,
     Sides,
     Table,
@@ -87,7 +88,8 @@ class SweepHeader(Header):
     `control` is None for the sweep itself and the control's name in a control's subgroup; `schedule` is what an
     adaptive sweep declares beforehand, None for one of all images; `behaviour` is what the model answers on fixed
     images, None where it was not asked; `task` is what was measured (a `tasks.task.Task`), which the file names where
-    it is not classification.
+    it is not classification; `model_options`, `data_options` are what the user gave beside the specs, by name, which
+    the file holds where there are any.
     """
 
     model: Text
@@ -124,6 +126,8 @@ class SweepHeader(Header):
         None, description="a JSON object"
     )
     task: Annotated[Any, stored(dict, task_from_table), not_null] = Field(CLASSIFICATION, description="a JSON object")
+    model_options: Options = Field(default_factory=dict)
+    data_options: Options = Field(default_factory=dict)
 
     def for_control(self, control: str) -> SweepHeader:
         """The header of a control's subgroup."""
@@ -153,6 +157,8 @@ class SweepHeader(Header):
                 attributes[name] = as_json(asdict(value))
             elif name == "image_size":
                 attributes[name] = list(value)
+            elif name in ("model_options", "data_options"):
+                attributes |= {name: as_json(value)} if value else {}
             elif name not in ("control", "schedule", "behaviour", "task"):
                 attributes[name] = as_json(value) if isinstance(value, tuple | dict) else value
         return attributes
@@ -277,6 +283,8 @@ def describe(
         software=software,
         behaviour=behaviour_of(model, (images.n_channels, *size)),
         task=task,
+        model_options=dict(model.options),
+        data_options=dict(images.options),
     )
 
 
