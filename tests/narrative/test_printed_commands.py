@@ -186,7 +186,11 @@ def test_a_wrapped_module_is_said_to_be_made_in_python(tmp_path: Path) -> None:
     images = sl.load_images("digits", split="test", limit=10)
     model = sl.wrap(VGG("vgg6", width=2), mean=0.5, std=0.25)
     sweep = sl.sweep(model, images, sl.ShiftGrid(2), out=tmp_path / "one.zarr")
-    run = sl.features(model, average=images)
+    sl.features(model, average=images, out=tmp_path / "f.zarr")
+    run = sl.open_features(tmp_path / "f.zarr")
+    assert run.data_options == sweep.header.data_options == {"split": "test", "limit": 10}
+    for place in ("one.zarr", "f.zarr"):
+        assert "model_options" not in json.loads((tmp_path / place / "zarr.json").read_text())["attributes"]
     assert (sweep.header.model_options, run.model_options) == ({}, {})
     for found in (findings(sweep), findings(run)):
         actions = [each.action for each in found if each.action is not None and "--model" in each.action.command]

@@ -68,7 +68,8 @@ def _worst(metrics: Metrics, of: MapEstimate, setting: Setting, metric: Variable
         f"{capital(metric.called)} is {end}, {quoted(estimate)}, {place}.",
         Quantity(metric.name, shift=shift),
     )
-    action = Action("Measure this shift alone", setting.evaluate_command(*shift))
+    command = setting.evaluate_command(*shift)
+    action = Action("Measure this shift alone", command) if command else None
     note = "Shifts that leave nothing of the image in view are left out."
     return Finding(f"{metric.name}-worst", text, quantity, estimate, action=action, note=note)
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from shiftlens.data.images import DATA_KINDS
 from shiftlens.given import CHANGED, MODEL_OPTIONS, option_words
 from shiftlens.lens.feature_run import FeatureRun
 from shiftlens.nn.vgg import ARCHITECTURES
@@ -16,8 +17,11 @@ from shiftlens.shifts import ShiftGrid
 from shiftlens.stats import CONFIDENCE
 from shiftlens.sweeps.header import SweepHeader
 from shiftlens.sweeps.sweep_result import Sweep
+from shiftlens.tasks.classification import CLASSIFICATION
 
-EMBEDDED_DATA = ("digits", "cifar10")
+WHOLE_SPECS = tuple(name for name, kind in DATA_KINDS.items() if not kind.takes_argument)
+"""Specs of images that are a name alone."""
+
 PACKAGE_MODELS = ("pretrained:", "torchvision:", "timm:")
 
 Command = tuple[str, ...]
@@ -95,7 +99,7 @@ def named_model(name: str, options: Mapping[str, Any] | None = None, *, known: b
 
 
 def _named_data(name: str) -> str:
-    return name if name in EMBEDDED_DATA or ":" in name else "DATA"
+    return name if name in WHOLE_SPECS or ":" in name else "DATA"
 
 
 @dataclass(frozen=True)
@@ -200,12 +204,16 @@ class Setting:
         words += ["--fill", fill] if fill else self._fill_words()
         if control:
             words += ["--control", control]
+        if self.header.task.name != CLASSIFICATION.name:
+            words += ["--task", self.header.task.name]
         changed = "-wide" if wider else f"-{fill}" if fill else f"-step{step}" if step else ""
         path = self.path.with_name(f"{self.path.stem}{changed}.zarr") if changed else self.path
         return (*words, "--out", out or str(path))
 
     def evaluate_command(self, dx: int, dy: int) -> Command:
-        """Measure one shift."""
+        """Measure one shift; empty where something else than classification was measured, which evaluate cannot."""
+        if self.header.task.name != CLASSIFICATION.name:
+            return ()
         return ("shiftlens", "evaluate", *self._model_and_data(), "--shift", str(dx), str(dy), *self._fill_words())
 
     def train_command(self, *, downsample: str = "") -> Command:
