@@ -449,3 +449,17 @@ def test_the_record_has_the_keys_of_the_json(found):
         as_text(said.severity, said.statement, said.evidence, said.action)
         == "warn: It moves.\n  -> Do it: `shiftlens plot 'a b'`"
     )
+
+
+def test_accuracy_that_is_no_better_than_chance_is_said_first():
+    rng = np.random.default_rng(0)
+    d = np.arange(-2, 3.0)
+    poor = arrays(margins(rng, 200, trend(d, d, edge=1)), rng)
+    poor = predicting(poor, np.full_like(poor.prediction, 9), labels=np.arange(200) % 3)
+    first = said_of(poor)[0]
+    assert first.kind == "chance"
+    assert first.statement.startswith("Unshifted, accuracy is 0.0 % [0.0, 1.9], not above the 33.5 % that the most")
+    good = predicting(
+        poor, np.broadcast_to((np.arange(200) % 3)[:, None, None], poor.prediction.shape), labels=poor.labels
+    )
+    assert "chance" not in by_id(said_of(good))

@@ -150,6 +150,10 @@ def test_findings_plots_and_the_report_take_every_task(name: str, tmp_path: Path
     assert open_sweep(tmp_path / "s.zarr").header.task == made.header.task
     text = str(sl.findings(made))
     assert "nan" not in text
+    commands = [each.action.command for each in sl.findings(made) if each.action is not None]
+    assert not [
+        c for c in commands if "--control" in c and c[c.index("--control") + 1] not in made.header.task.controls
+    ]
     assert ("The confidence of the same object swings by" in text) == (name == "detection")
     assert ("px of a border and" in text) == (name != "embedding")
     assert ("by-place" in sl.plot(made)) == (name != "embedding")

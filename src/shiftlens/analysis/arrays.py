@@ -302,7 +302,8 @@ def from_sweep(sweep: Any) -> SweepArrays:
         if not len(keep):
             raise StoreError("expected at least 1 image with all its shifts written, got none")
         stored = {name: cells.isel(image=keep) for name, cells in stored.items()}
-    labels = np.asarray(data["label"].values if "label" in data.variables else np.zeros(0), np.int64)
+    labelled = "label" in data.variables and not _without_targets(sweep)
+    labels = np.asarray(data["label"].values if labelled else np.zeros(0), np.int64)
     index = np.asarray(data["index"].values, np.int64) if "index" in data.variables else np.arange(n)
     return SweepArrays(
         variables=stored,
@@ -329,6 +330,15 @@ def _stored_names(sweep: Any) -> tuple[tuple[str, ...], str, bool]:
     optional = {each.name for each in task.variables if each.optional}
     sure = next((name for name in names if name not in optional), names[0])
     return names, sure, sure in optional
+
+
+def _without_targets(sweep: Any) -> bool:
+    """Whether no image has the metric that a task with masks or boxes puts first."""
+    task = sweep.header.task
+    first = task.metrics(labelled=True)[0]
+    if task.needs_labels or not first.optional or f"mean_{first.name}" not in sweep.dataset.variables:
+        return False
+    return bool(np.isnan(sweep.mean_of(first)).all())
 
 
 def _controls(sweep: Any) -> dict[str, SweepArrays]:

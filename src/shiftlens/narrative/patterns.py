@@ -146,7 +146,7 @@ def _irregularity(of: Profile, metrics: Metrics, setting: Setting) -> list[Findi
         severity = "note"
     elif isinstance(known, Emptying):
         text += " The occlusion control does not recover: position is the cause."
-    elif setting.fill_values is not None and "occlusion" not in setting.n_controlled:
+    elif setting.may_have("occlusion") and "occlusion" not in setting.n_controlled:
         command = setting.sweep_command(control="occlusion")
         action = Action("Find out whether the image has only left the view", command)
     return [Finding("irregular", text, quantity, strongest.rise, test, action, note, severity, which=which)]

@@ -33,7 +33,7 @@ def chosen_first(metrics: Metrics) -> list[Profile]:
 
 def performance(metrics: Metrics, setting: Setting) -> list[Finding]:
     """Every metric unshifted and at its worst shift; the chosen one on average and by class."""
-    found, profiles = [], chosen_first(metrics)
+    found, profiles = [*_chance(metrics)], chosen_first(metrics)
     for each in profiles:
         if isinstance(each.at_origin, Estimate):
             text = f"Unshifted, {each.metric.called} is {quoted(each.at_origin)}."
@@ -49,6 +49,22 @@ def performance(metrics: Metrics, setting: Setting) -> list[Finding]:
             _worst(metrics, each.map, setting, each.metric) for each in profiles if not isinstance(each.map, Skipped)
         ]
     return [*found, *_classes(metrics)]
+
+
+def _chance(metrics: Metrics) -> list[Finding]:
+    """Say it first where a classifier is no better than one that always answers the most frequent class."""
+    sweep, found = metrics.sweep, metrics.profiles[0].at_origin
+    if not (sweep.task.needs_labels and metrics.profiles[0].metric.is_share and isinstance(found, Estimate)):
+        return []
+    chance = float(np.bincount(sweep.labels).max()) / len(sweep.labels)
+    if found.lo > chance or chance == 1:
+        return []
+    name = metrics.profiles[0].metric.called
+    text = (
+        f"Unshifted, {name} is {quoted(found)}, not above the {100 * chance:.1f} % that the most frequent class alone "
+        "gives: check the weights, the preprocessing and whether the labels are the model's classes."
+    )
+    return [Finding("chance", text, Quantity(metrics.profiles[0].metric.name, of="chance"), found, severity="note")]
 
 
 def _worst(metrics: Metrics, of: MapEstimate, setting: Setting, metric: Variable) -> Finding:

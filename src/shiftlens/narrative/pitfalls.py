@@ -132,9 +132,9 @@ def _lost_content(metrics: Metrics, setting: Setting) -> Finding:
     if not isinstance(metrics.occlusion, Skipped):
         text += " The occlusion control measures it: see occlusion-effect and placement-effect."
         severity = "info"
-    elif metrics.sweep.fill_is_constant:
+    elif setting.may_have("occlusion"):
         action = Action("Separate lost content from position", setting.sweep_command(control="occlusion"))
-    else:
+    elif not metrics.sweep.fill_is_constant:
         action = Action("Use a fill that loses nothing", setting.sweep_command(fill="wrap"))
     note = "Geometry alone."
     return Finding("lost-content", text, quantity, estimate, action=action, note=note, severity=severity)

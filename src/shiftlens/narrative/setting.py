@@ -177,6 +177,10 @@ class Setting:
         """Confidence of `half_width`."""
         return self.header.schedule.level if self.header.schedule else CONFIDENCE
 
+    def may_have(self, control: str) -> bool:
+        """Whether a control can be added: it is defined for the task and the fill."""
+        return control in self.header.task.controls and (control == "flip" or self.header.fill.is_constant)
+
     def sweep_command(
         self,
         *,

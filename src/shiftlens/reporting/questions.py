@@ -97,7 +97,7 @@ def _cause(found: Given, sweeps: Sequence[SweepPart], setting: Setting | None, n
     measured = _statements(*(each for part in sweeps for each in part.findings if each.question == "C"))
     if measured:
         return [*lines, *measured[:2]], where if found.inspections else ("Findings", "findings-sweep-0")
-    if setting is not None and setting.header.control is None and setting.fill_values is not None:
+    if setting is not None and setting.header.control is None and setting.may_have("canvas"):
         # Evenly used or not, padding may still be the cause: only a sweep without it tells.
         text = "What the padding costs is not measured here. Sweep without it, and with nothing else changed"
         lines.append(Action(text, setting.sweep_command(control="canvas")))
