@@ -49,8 +49,8 @@ Trying `shiftlens sweep --task {task_name}`, its tutorials and its tests: a net 
 ## What it must not be used for
 
 Reading digits that matter. It knows scikit-learn's handwritten digits, 14 to 24 pixels large, bright on dark, apart
-from each other; nothing else. The recipe's length was chosen by looking at scores on the same test scenes, so these may
-be slightly too good. Its behaviour under shifts is that of one training run, not of the architecture: other seeds
+from each other; nothing else. The recipe was tried out on some of the same test scenes beforehand, so the scores may be
+slightly too good. Its behaviour under shifts is that of one training run, not of the architecture: other seeds
 differ.
 """
 

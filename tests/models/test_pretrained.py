@@ -10,6 +10,7 @@ from safetensors import safe_open
 
 import shiftlens as sl
 from shiftlens.models.loading import SHIPPED
+from shiftlens.training.scene_nets import measure_on_scenes
 
 NAMES = sorted(folder.name for folder in SHIPPED.iterdir() if folder.is_dir())
 
@@ -51,3 +52,14 @@ def test_the_reference_case_sees() -> None:
     # A net of random weights hardly tells one plain colour from another.
     assert scores.std(dim=1).min() > 0.3
     assert len(set(scores.argmax(1).tolist())) > 1
+
+
+@pytest.mark.parametrize(("net", "metric"), [("unet", "mean_iou"), ("detector", "ap50")])
+def test_nets_of_scenes_are_as_good_as_their_card_says(net: str, metric: str) -> None:
+    model = sl.load_model(f"pretrained:{net}-digits")
+    stored = json.loads((SHIPPED / f"{net}-digits" / "model.json").read_text())
+    scenes = sl.load_images("digits-scenes", split="test")
+    assert stored["training"]["asked"]["validation"] == scenes.digest
+    assert isinstance(model.module, torch.nn.Module)
+    few = scenes.limit(40)
+    assert measure_on_scenes(net, model.module, model.preprocessing, few)[metric] > stored["metrics"][metric] - 0.05
