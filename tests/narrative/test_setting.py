@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,12 @@ def test_a_users_own_code_is_repaired_in_python() -> None:
     assert Named("runs/vgg").repair_command("runs/new", padding="reflect")[:5] == (
         *("shiftlens", "repair", "--model", "runs/vgg", "--padding"),
     )
+
+
+def test_what_a_strangers_file_says_stays_text_in_a_snippet() -> None:
+    bad = '"); print("run"); ("\n\\'
+    options = {"weights": bad, "x=print('run'), y": 1, "mean": [0.5]}
+    code = Named(f"{bad}:make", options, f"folder:{bad}", {"data_root": bad}).repair_command("o", shift=1)[2]
+    calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    assert not [node for node in calls if isinstance(node.func, ast.Name) and node.func.id == "print"]
+    assert "run'" not in code

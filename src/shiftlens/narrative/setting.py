@@ -75,18 +75,24 @@ class Named:
                 words += ["--finetune-epochs", "2", "--finetune-shift", str(shift), "--data", self.data]
                 words += option_words(self.data_options, ("data_root",))
             return (*words, "--out", out)
-        given = "".join(f", {key}={json.dumps(value)}" for key, value in self.options.items())
-        lines = ["import shiftlens as sl", f"model = sl.load_model({json.dumps(self.model)}{given})"]
+        options = {name: self.options[name] for name in MODEL_OPTIONS if name in self.options}
+        given = "".join(f", {name}={_quoted(value)}" for name, value in options.items())
+        lines = ["import shiftlens as sl", f"model = sl.load_model({_quoted(self.model)}{given})"]
         if padding or blur:
-            keyword = f"padding={json.dumps(padding)}" if padding else 'downsample="blur"'
+            keyword = f"padding={_quoted(padding)}" if padding else 'downsample="blur"'
             lines += [f"model, _ = sl.repair(model, {keyword})"]
-        root = f", data_root={json.dumps(self.data_options['data_root'])}" if "data_root" in self.data_options else ""
-        train, test = (f'sl.load_images({json.dumps(self.data)}{root}, split="{part}"' for part in ("train", "test"))
+        root = f", data_root={_quoted(self.data_options['data_root'])}" if "data_root" in self.data_options else ""
+        train, test = (f'sl.load_images({_quoted(self.data)}{root}, split="{part}"' for part in ("train", "test"))
         if shift:
             lines += ["from shiftlens.surgery import FineTuning, finetune"]
             lines += [f"model, _ = finetune(model, {train}), FineTuning(epochs=2, shift={shift}))"]
-        lines += [f"sl.sweep(model, {test}, limit={self.n_images}), out={json.dumps(f'{Path(out).name}.zarr')})"]
+        lines += [f"sl.sweep(model, {test}, limit={self.n_images}), out={_quoted(f'{Path(out).name}.zarr')})"]
         return ("python", "-c", "; ".join(lines))
+
+
+def _quoted(value: Any) -> str:
+    """A JSON value as Python reads it: names come from strangers' files."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _is_factory(spec: str) -> bool:
