@@ -350,10 +350,3 @@ def _controls(sweep: Any) -> dict[str, SweepArrays]:
         for name, control in opened.items()
         if control.complete or len(_whole_images(control.dataset[sure].variable, optional=optional))
     }
-
-
-def matched_rows(sweep: SweepArrays, control: SweepArrays) -> tuple[IntArray, IntArray]:
-    """Return the rows of the images that both hold, in the sweep and in the control, in the same order."""
-    _, here, there = np.intersect1d(sweep.positions, control.positions, assume_unique=True, return_indices=True)
-    order = np.argsort(here)
-    return here[order], there[order]

@@ -7,8 +7,9 @@ from typing import Literal
 
 import numpy as np
 
-from shiftlens.analysis.arrays import IntArray, SweepArrays, Values, image_slices, matched_rows
+from shiftlens.analysis.arrays import IntArray, SweepArrays, Values, image_slices
 from shiftlens.analysis.differences import Differences, Effects
+from shiftlens.analysis.matched_images import matched_rows
 from shiftlens.stats import Skipped
 from shiftlens.tasks.task import Variable
 

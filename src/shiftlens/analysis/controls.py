@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shiftlens.analysis.arrays import BoolArray, SweepArrays, Values, image_slices, matched_rows, row_means
+from shiftlens.analysis.arrays import BoolArray, SweepArrays, Values, image_slices, row_means
 from shiftlens.analysis.differences import Differences, Effects, difference_of, mean_of
 from shiftlens.analysis.irregularity import Reversal
+from shiftlens.analysis.matched_images import matched_rows
 from shiftlens.stats import CONFIDENCE, Estimate, Skipped
 
 

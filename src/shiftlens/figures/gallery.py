@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shiftlens.analysis.arrays import SweepArrays, from_sweep, matched_rows
+from shiftlens.analysis.arrays import SweepArrays, from_sweep
+from shiftlens.analysis.matched_images import matched_rows
 from shiftlens.analysis.places import places
 from shiftlens.figures.drawing import check_format, data_uri, png_bytes, save
 from shiftlens.figures.heatmaps import about, class_matrices, control_matrices, has_sides, metric_matrix, side_matrices

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shiftlens.analysis.arrays import IntArray, SweepArrays, Values, matched_rows
+from shiftlens.analysis.arrays import IntArray, SweepArrays, Values
 from shiftlens.analysis.differences import sums_of
+from shiftlens.analysis.matched_images import matched_rows
 from shiftlens.figures.drawing import (
     balanced,
     colour_bar,
