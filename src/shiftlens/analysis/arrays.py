@@ -334,11 +334,9 @@ def _stored_names(sweep: Any) -> tuple[tuple[str, ...], str, bool]:
 
 def _without_targets(sweep: Any) -> bool:
     """Whether no image has the metric that a task with masks or boxes puts first."""
-    task = sweep.header.task
-    first = task.metrics(labelled=True)[0]
-    if task.needs_labels or not first.optional or f"mean_{first.name}" not in sweep.dataset.variables:
-        return False
-    return bool(np.isnan(sweep.mean_of(first)).all())
+    first = sweep.header.task.metrics(labelled=True)[0]
+    known = first.optional and f"mean_{first.name}" in sweep.dataset.variables
+    return bool(known and np.isnan(sweep.mean_of(first)).all())
 
 
 def _controls(sweep: Any) -> dict[str, SweepArrays]:
