@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from narrative.commands import parse
 from shiftlens.narrative.setting import Named, Setting
 from shiftlens.shifts import Fill
 from shiftlens.tasks.stored_form import KNOWN_TASKS
@@ -47,7 +48,7 @@ def test_a_fill_keeps_all_its_digits() -> None:
 def test_other_tasks_are_named_and_not_evaluated_as_classification() -> None:
     made = setting(task=KNOWN_TASKS["segmentation"])
     words = made.sweep_command()
-    assert words[words.index("--task") + 1] == "segmentation"
+    assert parse(words)[1]["task"] == "segmentation"
     assert made.evaluate_command(0, 1) == ()
     assert "--task" not in setting().sweep_command()
 
