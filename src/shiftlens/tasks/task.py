@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -99,7 +100,7 @@ class Variable:
     def called(self) -> str:
         """The name in a sentence; as the long name writes it where that is the same word ("MAE")."""
         name = self.name.replace("_", " ")
-        return self.long_name if self.long_name.lower() == name else name
+        return self.long_name if self.long_name.lower() == name else re.sub(r"\biou\b", "IoU", name)
 
     @property
     def shown_unit(self) -> str:
