@@ -111,3 +111,12 @@ def test_a_sweep_of_a_detector_says_both(tmp_path: Path) -> None:
     assert not isinstance(found, Skipped)
     assert np.nansum(found.map) > 0
     assert isinstance(object_swing(made, radius=1.0), Skipped)
+
+
+def test_a_number_that_is_0_nearly_everywhere_has_a_band_of_its_own_size(tmp_path: Path) -> None:
+    from tasks.test_swept_tasks import BOXES, GRID, PIXELS, detector, wrapped
+
+    made = sl.sweep(wrapped(detector()), sl.ImageSet(PIXELS, BOXES), GRID, out=tmp_path / "s.zarr", task="detection")
+    worst = next(each for each in sl.findings(made) if each.kind == "n_unmatched-worst")
+    assert worst.estimate is not None
+    assert worst.estimate.hi < 1000, "a mean that is 0 in some samples has no logarithm"

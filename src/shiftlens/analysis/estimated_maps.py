@@ -161,7 +161,8 @@ def _number_map(
 ) -> MapEstimate:
     """Student's intervals, and a simultaneous band by max-t; of the logarithm for what has no upper end above 0."""
     metric, value = sampled.metric, sampled.value
-    skewed = metric.bounds == (0, np.inf)
+    # A mean that is 0 in some sample has no logarithm.
+    skewed = metric.bounds == (0, np.inf) and bool((sampled.resampled > 0).all()) and bool((value > 0).all())
     if skewed:
         factor = np.exp(_log_half_width(sampled, se))
         band = value / factor, value * factor

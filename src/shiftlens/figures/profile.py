@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -115,4 +116,4 @@ def value_axis(axes: Axes, metric: Variable) -> None:
     if low is not None and high is not None:
         text, high = f"{text}, {range_of((low, high))}", high + 0.02 * (high - low)
     axes.set_ylim(low, high)
-    axes.set_ylabel(text, parse_math=False)
+    axes.set_ylabel(textwrap.fill(text, 46), parse_math=False)

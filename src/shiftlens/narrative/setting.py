@@ -19,7 +19,7 @@ from shiftlens.sweeps.header import SweepHeader
 from shiftlens.sweeps.sweep_result import Sweep
 from shiftlens.tasks.classification import CLASSIFICATION
 
-WHOLE_SPECS = tuple(name for name, kind in DATA_KINDS.items() if not kind.takes_argument)
+WHOLE_SPECS = tuple(name for name, kind in DATA_KINDS.items() if kind.is_optional or not kind.takes_argument)
 """Specs of images that are a name alone."""
 
 PACKAGE_MODELS = ("pretrained:", "torchvision:", "timm:")
