@@ -27,8 +27,8 @@ warnings.filterwarnings("default", module=r"(ipykernel|zmq|tornado|asyncio|jupyt
 """
 """Run before a notebook's own first cell, never kept."""
 
-BUSY = "how to compute was chosen before all ways were tried"
-"""The remark of a sweep on a busy machine; not kept."""
+PASSING = ("how to compute was chosen before all ways were tried", "measuring how to compute", "\r")
+"""How lines about progress and about a busy machine begin; they differ from run to run and are not kept."""
 
 
 def cells(script: str) -> list[tuple[str, str]]:
@@ -101,13 +101,15 @@ def execute(made: nbformat.NotebookNode, where: Path, *, strict: bool = True) ->
         if cell.cell_type == "code":
             number += 1
             cell.execution_count = number
-            cell.outputs = _joined([_kept(output, number) for output in cell.outputs if not _only_busy(output)])
+            cell.outputs = _joined([_kept(output, number) for output in cell.outputs if not _only_passing(output)])
     run.metadata = made.metadata
     return run
 
 
-def _only_busy(output: Any) -> bool:
-    return output.get("name") == "stderr" and all(line.startswith(BUSY) for line in output["text"].split("\n") if line)
+def _only_passing(output: Any) -> bool:
+    return output.get("name") == "stderr" and all(
+        line.startswith(PASSING) for line in output["text"].split("\n") if line
+    )
 
 
 def _kept(output: Any, number: int) -> Any:

@@ -128,11 +128,11 @@ class _Unread:
 
 def _foreign_in_lightning(path: Path) -> list[str]:
     """Classes and functions that the settings in a Lightning checkpoint name; none for another file."""
-    with zipfile.ZipFile(path) as archive:
-        pickles = [entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")]
-        if len(pickles) != 1 or _LIGHTNING not in archive.read(pickles[0]):
-            return []
     try:
+        with zipfile.ZipFile(path) as archive:
+            pickles = [entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")]
+            if len(pickles) != 1 or _LIGHTNING not in archive.read(pickles[0]):
+                return []
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # a damaged file: what reads it says so
         return []
