@@ -635,7 +635,7 @@ def test_run_directory_by_path_and_as_shipped_weights(monkeypatch: pytest.Monkey
     model = load_model(str(tmp_path / "digits-vgg6"), device="cpu")
     assert (model.name, model.n_classes, model.training) == (str(tmp_path / "digits-vgg6"), 3, {"flip": False})
     assert load_model(tmp_path / "digits-vgg6", std=0.5).preprocessing.std == (0.5,) * 3
-    with pytest.raises(InputError, match="unknown pretrained weights 'digits-vgg6'.*vgg-cifar10"):
+    with pytest.raises(InputError, match=r"unknown pretrained weights 'digits-vgg6'.*vgg-cifar10"):
         load_model("pretrained:digits-vgg6")
     monkeypatch.setattr(models, "SHIPPED", tmp_path / "empty")
     with pytest.raises(InputError, match="no weights are shipped with this version"):
