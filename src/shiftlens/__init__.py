@@ -44,6 +44,7 @@ _WHERE = {
     "open_sweep": "shiftlens.sweeps.sweep_result",
     "plot": "shiftlens.figures",
     "plot_features": "shiftlens.figures.feature_figures",
+    "predict_tiled": "shiftlens.tiles.predicting",
     "repair": "shiftlens.surgery",
     "report": "shiftlens.reporting",
     "sweep": "shiftlens.sweeping",
@@ -94,6 +95,7 @@ if TYPE_CHECKING:
     from shiftlens.sweeps.integrity import verify_sweep as verify_sweep
     from shiftlens.sweeps.sweep_result import Sweep as Sweep
     from shiftlens.sweeps.sweep_result import open_sweep as open_sweep
+    from shiftlens.tiles.predicting import predict_tiled as predict_tiled
     from shiftlens.training import train as train
 
 __all__ = [*sorted(_WHERE), *_ROOMS]

@@ -51,6 +51,8 @@ class TileGeometry:
         (vertical, horizontal) pixels of the image a cell of the output; below 1 where the output is larger.
     global_layers
         Layers whose output at one place depends on the whole map, in call order.
+    layer_strides
+        Of each global layer: (vertical, horizontal) pixels of the image a cell of the map that it reads.
     resizes
         Resizes that depend on the size.
     circular
@@ -64,6 +66,7 @@ class TileGeometry:
     reach: Sides
     stride: tuple[Fraction, Fraction]
     global_layers: tuple[GlobalLayer, ...] = ()
+    layer_strides: tuple[tuple[Fraction, Fraction], ...] = ()
     resizes: tuple[Resize, ...] = ()
     circular: tuple[bool, bool] = (False, False)
     obstacles: tuple[str, ...] = ()
@@ -90,6 +93,14 @@ class TileGeometry:
 
     def _up_to_grid(self, axis: int, pixels: int) -> int:
         return -(-pixels // self.grid[axis]) * self.grid[axis]
+
+
+def local_sites(graph: Graph) -> tuple[Site, ...]:
+    """The sites that the output or a global layer comes from, whose maps are not one number at every place.
+
+    A resize by one whole factor is told as such, however its size was given: what is compared between two sizes.
+    """
+    return _Ends.of(graph).sites
 
 
 def geometry_of(graph: Graph, again: Callable[[Pair], Graph] | None = None) -> TileGeometry:
@@ -138,6 +149,7 @@ def geometry_of(graph: Graph, again: Callable[[Pair], Graph] | None = None) -> T
         reach=Sides.of(vertical, horizontal),
         stride=(ends.stride(0), ends.stride(1)),
         global_layers=graph.global_layers,
+        layer_strides=tuple(ends.layer_stride(layer) for layer in graph.global_layers),
         resizes=ends.resizes,
         circular=circular,
         obstacles=tuple(obstacles),
@@ -203,9 +215,27 @@ class _Ends:
             grids.append(math.lcm(*(step.jump.numerator for step in steps if step is not None)))
         return grids[0], grids[1]
 
+    def off_plan(self) -> str:
+        """The first site whose map has not the size that its rule gives; "" where all have."""
+        for axis in (0, 1):
+            steps = self.steps(axis, self.graph.size[axis])
+            for site in self.sites:
+                step = steps[site.index]
+                if step is None or (step.n_out != site.out_size[axis] and not site.merged):
+                    return site.name
+        return ""
+
     def stride(self, axis: int) -> Fraction:
         ends = self.ends(axis, self.graph.size[axis])
         return ends[0].jump if ends else Fraction(1)
+
+    def layer_stride(self, layer: GlobalLayer) -> tuple[Fraction, Fraction]:
+        found = []
+        for axis in (0, 1):
+            n = self.graph.size[axis]
+            step = self._before(layer.path, layer.sources, self.steps(axis, n))
+            found.append(Fraction(n, layer.size[axis]) if step is None else step.jump)
+        return found[0], found[1]
 
     def reach(self, axis: int, grid: int) -> Pair:
         """Pixels before and after, at a side that is long enough for some cell to see neither end."""
@@ -306,6 +336,6 @@ def _obstacles(graph: Graph, ends: _Ends) -> list[str]:
         found.append(f"rows and columns cannot be followed past {output.lost}")
     elif not any(name == "the output" for name, _ in ends.maps):
         found.append("the output is the same at every place")
-    elif not unknown and any(len(ends.ends(axis, graph.size[axis])) < len(ends.maps) for axis in (0, 1)):
-        found.append("a map comes from a layer whose sizes follow a rule that is not known")
+    elif not found and (off := ends.off_plan()):
+        found.append(f"sizes from {off} on follow a rule that is not known")
     return found
