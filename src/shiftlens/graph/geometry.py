@@ -49,6 +49,9 @@ class TileGeometry:
         Real context that a tile's core needs on each side, pixels. Guaranteed: it follows from the layers alone.
     stride
         (vertical, horizontal) pixels of the image a cell of the output; below 1 where the output is larger.
+    border
+        (vertical, horizontal) sides of the shortest window that may hold a border of the image: what is padded by
+        mirroring there must not come from the window's other end.
     global_layers
         Layers whose output at one place depends on the whole map, in call order.
     layer_strides
@@ -65,6 +68,7 @@ class TileGeometry:
     grid: Pair
     reach: Sides
     stride: tuple[Fraction, Fraction]
+    border: Pair = (0, 0)
     global_layers: tuple[GlobalLayer, ...] = ()
     layer_strides: tuple[tuple[Fraction, Fraction], ...] = ()
     resizes: tuple[Resize, ...] = ()
@@ -78,8 +82,9 @@ class TileGeometry:
 
     @property
     def smallest_tile(self) -> Pair:
-        """(vertical, horizontal): the overlap on both sides and one step of the grid, pixels."""
-        return 2 * self.overlap[0] + self.grid[0], 2 * self.overlap[1] + self.grid[1]
+        """(vertical, horizontal): the overlap on both sides and one step of the grid, or more at borders, pixels."""
+        h, w = (o + max(o + g, b) for o, g, b in zip(self.overlap, self.grid, self.border, strict=True))
+        return h, w
 
     @property
     def n_levels(self) -> int:
@@ -148,6 +153,7 @@ def geometry_of(graph: Graph, again: Callable[[Pair], Graph] | None = None) -> T
         grid=grid,
         reach=Sides.of(vertical, horizontal),
         stride=(ends.stride(0), ends.stride(1)),
+        border=(ends.border(0, grid[0]), ends.border(1, grid[1])),
         global_layers=graph.global_layers,
         layer_strides=tuple(ends.layer_stride(layer) for layer in graph.global_layers),
         resizes=ends.resizes,
@@ -238,18 +244,36 @@ class _Ends:
         return found[0], found[1]
 
     def reach(self, axis: int, grid: int) -> Pair:
-        """Pixels before and after, at a side that is long enough for some cell to see neither end."""
-        n = -(-self.graph.size[axis] // grid) * grid
-        while True:
-            ends = self.ends(axis, n)
-            if all(sum(step.seam) < step.n_out for step in ends):
-                break
-            if n > MOST_PIXELS:
-                raise InputError(f"{self.graph.name}: padding reaches every cell, however large the image")
-            n *= 2
+        """Pixels before and after."""
+        n = self._long(axis, grid)
+        ends = self.ends(axis, n)
         before = max((math.ceil(step.seam[0] * step.jump) for step in ends), default=0)
         after = max((math.ceil(n - (step.n_out - step.seam[1]) * step.jump) for step in ends), default=0)
         return before, max(after, 0)
+
+    def border(self, axis: int, grid: int) -> int:
+        """Pixels, a multiple of the grid, from which on mirrored cells are right at both ends."""
+        n = self._long(axis, grid)
+        steps = self.steps(axis, n)
+        most = 0
+        for site in self.sites:
+            read = self._before(site.name, site.sources, steps)
+            if read is None or not set(site.mode.split("+")) & {"reflect", "symmetric"}:
+                continue
+            for padded, wrong in zip(site.padding.along(axis), reversed(read.seam), strict=True):
+                # Cells that must be there: as many as are mirrored, the edge, and those that the other end spoils.
+                if padded > 0:
+                    most = max(most, math.ceil(n - (read.n_out - padded - 1 - wrong) * read.jump))
+        return -(-most // grid) * grid
+
+    def _long(self, axis: int, grid: int) -> int:
+        """A side at which some cell of every map sees neither end."""
+        n = -(-self.graph.size[axis] // grid) * grid
+        while any(sum(step.seam) >= step.n_out for step in self.ends(axis, n)):
+            if n > MOST_PIXELS:
+                raise InputError(f"{self.graph.name}: padding reaches every cell, however large the image")
+            n *= 2
+        return n
 
 
 def _constant(graph: Graph) -> set[int]:

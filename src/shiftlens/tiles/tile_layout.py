@@ -90,7 +90,7 @@ class TileLayout:
 
 
 def tile_spans(
-    n: int, tile: int, overlap: int, grid: int, *, circular: bool = False, stretched: bool = False
+    n: int, tile: int, overlap: int, grid: int, *, circular: bool = False, border: int = 0
 ) -> tuple[TileSpan, ...]:
     """The tiles along an axis of `n` pixels, with real context as far as the image goes.
 
@@ -104,9 +104,9 @@ def tile_spans(
         Multiples of the grid, the tile longer than two overlaps; a tile that holds the image is the image.
     circular
         Whether windows go on at the far side where the image ends; then `n` must be a multiple of the grid.
-    stretched
-        Whether a window that is cut short by the image's border takes more context on its other side, up to a whole
-        tile: for nets that take no small maps.
+    border
+        A window that holds an end of the image takes more context on its other side, up to this length: a multiple of
+        the grid.
 
     Examples
     --------
@@ -122,8 +122,8 @@ def tile_spans(
         lo, hi = start - overlap, end + overlap
         if not circular:
             lo, hi = max(lo, 0), min(hi, n)
-        if stretched and not circular:
-            lo, hi = min(lo, max(n - tile, 0) // grid * grid), max(hi, tile)
+            lo = min(lo, max(n - border, 0) // grid * grid) if hi == n else lo
+            hi = max(hi, min(border, n)) if lo == 0 else hi
         spans.append(TileSpan(lo, hi, start, end, last=end == n and not circular))
     return tuple(spans)
 
@@ -131,7 +131,8 @@ def tile_spans(
 def plan_layout(geometry: TileGeometry, size: Pair, tile: int | Pair, *, stretched: bool = False) -> TileLayout:
     """The tiles of an image of (h, w) pixels as the geometry of a net asks for them.
 
-    A tile's sides are rounded down to the grid. `stretched` is as in `tile_spans`.
+    A tile's sides are rounded down to the grid. `stretched`: a window that holds an end of the image takes more context
+    on its other side, up to a whole tile: for nets that take no small maps.
 
     Raises
     ------
@@ -159,7 +160,8 @@ def plan_layout(geometry: TileGeometry, size: Pair, tile: int | Pair, *, stretch
                 f"tiles on a grid of {grid} px; the smallest tile that works is {least}"
             )
         rounded.append(side)
-        spans.append(tile_spans(n, side, overlap, grid, circular=geometry.circular[axis], stretched=stretched))
+        border = max(geometry.border[axis], side // grid * grid if stretched else 0)
+        spans.append(tile_spans(n, side, overlap, grid, circular=geometry.circular[axis], border=border))
     return TileLayout(
         size=size,
         tile=(rounded[0], rounded[1]),

@@ -30,6 +30,8 @@ class Recipe:
         Where they do not: the reason, in a clause.
     stride
         (vertical, horizontal) pixels of the image a cell of the output.
+    border
+        (vertical, horizontal) sides of the shortest window that may hold an end of the image, pixels.
     circular
         Whether context is read from the far side where the image ends, along each axis.
     n_passes
@@ -44,6 +46,7 @@ class Recipe:
     exact: bool
     why_not: str
     stride: tuple[Fraction, Fraction]
+    border: Pair
     circular: tuple[bool, bool]
     n_passes: int
     overlap_measured: int | None = None
@@ -84,10 +87,12 @@ class Recipe:
 
     def _loop(self) -> str:
         cells_y, cells_x = (_cells(stride) for stride in self.stride)
-        low_y, low_x = (
-            f"{name} - overlap" if circular else f"max({name} - overlap, 0)"
-            for name, circular in zip("yx", self.circular, strict=True)
-        )
+        lows = []
+        for axis, (name, side) in enumerate((("y", "h"), ("x", "w"))):
+            low = f"{name} - overlap"
+            if self.border[axis] > self.overlap + self.grid:  # the last window is longer than its core asks for
+                low = f"min({low}, ({side} - {self.border[axis]}) // grid * grid)"
+            lows.append(low if self.circular[axis] else f"max({low}, 0)")
         if any(self.circular):
             pad = ", ".join("overlap" if circular else "0" for circular in self.circular[::-1] for _ in "ab")
             moved = [" + overlap" if circular else "" for circular in self.circular]
@@ -111,7 +116,7 @@ bands = []
 for y, y_end in zip(ys, ys[1:]):
     band = []
     for x, x_end in zip(xs, xs[1:]):
-        top, left = {low_y}, {low_x}
+        top, left = {lows[0]}, {lows[1]}
         part = net({window})[:, :, {cells_y("y - top")} :, {cells_x("x - left")} :]
         band.append(part[:, :, : {ends[0]}, : {ends[1]}])
     bands.append(torch.cat(band, 3))
@@ -136,7 +141,8 @@ def recipe_of(fitting: Fitting, tile: int | Pair, overlap_measured: int | None =
     grid, overlap = math.lcm(*geometry.grid), max(geometry.overlap)
     overlap = -(-overlap // grid) * grid
     sides = (tile, tile) if isinstance(tile, int) else tile
-    h, w = (max(side // grid * grid, 2 * overlap + grid) for side in sides)
+    least = (max(2 * overlap + grid, overlap + -(-border // grid) * grid) for border in geometry.border)
+    h, w = (max(side // grid * grid, smallest) for side, smallest in zip(sides, least, strict=True))
     why_not = geometry.obstacles[0] if geometry.obstacles else ""
     if geometry.global_layers and not why_not:
         first = geometry.global_layers[0]
@@ -148,6 +154,7 @@ def recipe_of(fitting: Fitting, tile: int | Pair, overlap_measured: int | None =
         exact=geometry.is_local,
         why_not=why_not,
         stride=geometry.stride,
+        border=geometry.border,
         circular=geometry.circular,
         n_passes=geometry.n_levels + 1,
         overlap_measured=overlap_measured,
