@@ -234,7 +234,7 @@ class Examination:
         if all(self.tiling.tile + r < n for r, n in zip(reach, size, strict=True)):
             return []
         return [
-            f"with the {max(reach)} px of context that the net's layers need, some tiles of {self.tiling.tile} px cover "
+            f"with the {max(reach)} px of context that the layers need, some tiles of {self.tiling.tile} px cover "
             f"these images of {size[0]}x{size[1]} px: `context` then also removes what layers over the whole tile do; "
             "larger images tell them apart"
         ]
