@@ -147,9 +147,9 @@ def test_code_belongs_to_runs_that_need_it(place: Path) -> None:
         sl.load_model("torchvision:resnet18", weights="random", code="code/net.py")
     with pytest.raises(InputError, match="needs no code of yours"):
         sl.load_model("pretrained:vgg-cifar10", code="code/net.py")
-    with pytest.raises(InputError, match="nothing.py does not exist"):
+    with pytest.raises(InputError, match=r"nothing\.py does not exist"):
         sl.load_model("runs/new", code="code/nothing.py")
-    with pytest.raises(InputError, match=r"expected file.py or package.module, got 'a b'"):
+    with pytest.raises(InputError, match=r"expected file\.py or package.module, got 'a b'"):
         sl.load_model("runs/new", code="a b")
 
 
@@ -159,7 +159,7 @@ def test_a_module_is_found_without_running_its_package(place: Path) -> None:
     Path("mine/net.py").write_text(NET.replace("from blocks", "from .blocks"))
     found = code_of("mine.net")
     assert set(found.imports) == {"mine/blocks.py"}
-    with pytest.raises(InputError, match="no module 'mine.other'"):
+    with pytest.raises(InputError, match=r"no module 'mine\.other'"):
         code_of("mine.other")
     Path("mine/__init__.py").write_text("")
     words = ["--model", "mine.net:make", "--mean", "0", "--std", "1", "--padding", "reflect"]
