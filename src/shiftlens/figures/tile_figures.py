@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEAST_SHOWN = 1e-6
-"""Differences below this share of the output's range are drawn at the bottom of the axis."""
+"""Smaller differences, as a share of the output's range, are rounding: they are drawn at the bottom of the axis."""
 
 
 def plot_tiles(report: TileReport, out: str | Path | None = None, *, format: str = "png") -> Pictures:  # noqa: A002
@@ -66,7 +66,7 @@ def seams(report: TileReport) -> Figure:
     """The first image with the borders of its tiles, beside |tiled - whole| at overlap 0."""
     h, w = report.size
     width = 10.0
-    figure = new_figure(width, min(width * 0.52 * h / w + 1.1, 12.0))
+    figure = new_figure(width, min(width * 0.42 * h / w + 1.1, 12.0))
     left, right = figure.subplots(1, 2)
     pixels = report.example.transpose(1, 2, 0)
     shown = pixels if pixels.shape[2] == 3 else pixels.mean(axis=2)
@@ -109,9 +109,10 @@ def by_distance(report: TileReport) -> Figure:
         _mark(axes, int(report.recipe["overlap"]), "overlap guaranteed by the layers", "black", "-")
     axes.set_yscale("log")
     axes.set_xlim(left=0)
-    axes.set_ylim(bottom=LEAST_SHOWN * 0.8)
+    lowest = np.nanmin(report.by_distance, initial=report.tolerance * span) / span
+    axes.set_ylim(bottom=max(0.5 * float(lowest), 0.8 * LEAST_SHOWN))
     axes.set_xlabel("distance to the nearest side at which a tile cuts the image (pixels)")
-    axes.set_ylabel(f"share of the output's range (below {LEAST_SHOWN:.0e}: drawn there)")
+    axes.set_ylabel("share of the output's range")
     axes.grid(color="0.9")
     axes.set_axisbelow(True)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -21,8 +21,8 @@ from shiftlens.stats import FloatArray
 from shiftlens.sweeps.header import software_versions
 from shiftlens.tasks.outputs import OutputForm, form_of, numbers_of
 from shiftlens.tiles.replaying import Call
+from shiftlens.tiles.tile_needs import TileNeeds, needs_of
 from shiftlens.tiles.tile_passes import Profile, Whole
-from shiftlens.tiles.tile_plan import TilePlan, plan_tiles
 from shiftlens.tiles.tile_result import TileReport
 from shiftlens.tiles.tile_steps import ROUNDING, Runner, Step, Tiling, difference, off_at_phase, plan_steps
 
@@ -64,14 +64,15 @@ class Examination:
         self.model, self.images, self.task, self.tolerance = model, images, task, tolerance
         self._device, self._module = device, net_of(model)
         self._dtype = input_dtype(self._module)
+        _refuse_no_pixels("tile", tile)
         if not 0 < tolerance < 1:
             raise InputError(f"tolerance is a share of the output's range, above 0 and below 1, got {tolerance}")
         self.notes: list[str] = []
         self._form: OutputForm | None = None
         size = self._fitting(size)
-        self.plan: TilePlan = plan_tiles(model, size, tile)
-        self.tiling = _checked_tiling(self.plan, size, tile, stride)
-        self.runner = Runner(self._module, self._map, self.tiling)
+        self.needs: TileNeeds = needs_of(model, size, tile)
+        self.tiling = _checked_tiling(self.needs, size, tile, stride)
+        self.runner = Runner(self._module, self._map, self.tiling, self.needs.global_calls)
 
     # ---- the whole image
 
@@ -201,10 +202,10 @@ class Examination:
             overlap=wanted,
             overlap_measured=measured,
             tolerance=self.tolerance,
-            grid=self.plan.grid,
-            exact=self.plan.exact,
-            passes=self.plan.passes,
-            recipe=self.plan.recipe,
+            grid=self.needs.grid,
+            exact=self.needs.exact,
+            passes=self.needs.passes,
+            recipe=self.needs.recipe,
             seed=seed,
             index=np.asarray(self.images.index, np.int64),
             causes_of_steps=tuple(step.cause for step in steps[1:]),
@@ -223,7 +224,7 @@ class Examination:
             largest_by_distance=np.where(profile.n > 0, profile.largest, np.nan),
             phases=np.array(phases, np.int64),
             by_phase=mean_by_phase,
-            notes=(*self.notes, *self.plan.notes, *self._reach_note()),
+            notes=(*self.notes, *self.needs.notes, *self._reach_note()),
             software=software_versions(),
             model_options=dict(self.model.options),
             data_options=dict(self.images.options),
@@ -241,7 +242,7 @@ class Examination:
 
     def _checked_overlap(self, overlap: int | str) -> int:
         if overlap == "auto":
-            return max(self.plan.reach)
+            return max(self.needs.reach)
         if isinstance(overlap, bool) or not isinstance(overlap, int) or overlap < 0:
             raise InputError(f'overlap is "auto" or whole pixels of at least 0, got {overlap!r}')
         least = 2 * overlap + max(self.tiling.grid)
@@ -287,18 +288,22 @@ class Examination:
         return psnr(mse, float(whole.output.min()), float(whole.output.max()))
 
 
-def _checked_tiling(plan: TilePlan, size: Pair, tile: int, stride: int | None) -> Tiling:
-    if isinstance(tile, bool) or not isinstance(tile, int) or tile < 1:
-        raise InputError(f"tile must be whole pixels of at least 1, got {tile!r}")
+def _checked_tiling(needs: TileNeeds, size: Pair, tile: int, stride: int | None) -> Tiling:
     if tile >= max(size):
         raise InputError(
             f"a tile of {tile} px holds the whole image of {size[0]}x{size[1]} px: nothing is cut; give a smaller tile "
             "(--tile) or larger images"
         )
     stride = tile if stride is None else stride
-    if isinstance(stride, bool) or not isinstance(stride, int) or not 0 < stride <= tile:
-        raise InputError(f"stride must be whole pixels from 1 to the tile's {tile}, got {stride!r}")
-    return Tiling(size, tile, stride, plan.grid, plan.reach, plan.circular)
+    _refuse_no_pixels("stride", stride)
+    if stride > tile:
+        raise InputError(f"stride must be at most the tile's {tile} px, got {stride}: some pixels would be in no tile")
+    return Tiling(size, tile, stride, needs.grid, needs.reach, needs.circular)
+
+
+def _refuse_no_pixels(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InputError(f"{name} must be whole pixels of at least 1, got {value!r}")
 
 
 def _phases(tiling: Tiling) -> list[int]:

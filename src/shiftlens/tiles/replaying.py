@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -18,10 +17,7 @@ from shiftlens.tiles.tile_windows import Window
 Cause = Literal["resize", "norm", "pooling", "attention"]
 GLOBAL: tuple[Cause, ...] = ("norm", "pooling", "attention")
 
-_NORMS = ("instance_norm", "group_norm", "layer_norm", "batch_norm")
-_POOLS = ("adaptive_avg_pool2d", "adaptive_max_pool2d")
-_REDUCTIONS = {"mean": "pooling", "amax": "pooling", "max": "pooling", "sum": "pooling", "amin": "pooling"}
-_SPREADS = ("var", "std", "var_mean", "std_mean")
+_ATTENTION = ("scaled_dot_product_attention", "multi_head_attention_forward")
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ class Call:
     kept: Any
 
 
-def arguments(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+def arguments(args: tuple[Any, ...], kwargs: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
     """A call's arguments by name."""
     return {**defaults, **dict(zip(defaults, args, strict=False)), **kwargs}
 
@@ -119,26 +115,37 @@ def _normalised(name: str, given: dict[str, Any], kept: tuple[Tensor, Tensor]) -
 
 
 class Recording(Watch):
-    """Watches the pass over a whole image; `calls` are those whose result depends on the map's size, in call order."""
+    """Watches the pass over a whole image; `calls` are those whose result depends on the map's size, in call order.
 
-    def __init__(self, module: nn.Module) -> None:
+    Parameters
+    ----------
+    module
+        The net.
+    wanted
+        The calls whose output depends on the whole map, with their cause; resizes are found by themselves.
+    """
+
+    def __init__(self, module: nn.Module, wanted: Mapping[OpKey, str]) -> None:
         super().__init__(module)
+        self._wanted = wanted
         self.calls: dict[OpKey, Call] = {}
 
     def run(self, key: OpKey, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Do the call, and keep what a tile would need."""
-        statistics = None
-        if key.name in _NORMS:
-            statistics = _statistics(key.name, arguments(key.name, args, kwargs, _SIGNATURES[key.name]))
+        cause = self._wanted.get(key)
+        if cause == "norm" and key.name in _SIGNATURES:
+            statistics = _statistics(key.name, arguments(args, kwargs, _SIGNATURES[key.name]))
+            made = func(*args, **kwargs)
+            if statistics is not None:
+                self._keep(key, "norm", statistics)
+            return made
         made = func(*args, **kwargs)
-        if statistics is not None:
-            self._keep(key, "norm", statistics)
-        elif key.name in _POOLS or (key.name in _REDUCTIONS and _over_space(args, kwargs, made)):
+        if cause == "attention":
+            kept = args[1:3] if key.name in _ATTENTION else args[1:2]
+            if all(isinstance(each, Tensor) for each in kept):
+                self._keep(key, "attention", kept)
+        elif cause == "pooling":
             self._keep(key, "pooling", made)
-        elif key.name in _SPREADS and _over_space(args, kwargs, made):
-            self._keep(key, "norm", made)
-        elif key.name == "scaled_dot_product_attention":
-            self._keep(key, "attention", args[1:3])
         elif key.name == "interpolate" and isinstance(made, Tensor) and made.ndim == 4:
             given = OPERATORS["interpolate"].bind(args, kwargs)
             before, after = _size(given["input"]), _size(made)
@@ -150,10 +157,6 @@ class Recording(Watch):
         part = self.stack[-1][1] if self.stack else self._module
         path = key.path if is_layer(part) and key.path else f"{key.path}.{key.name}()".lstrip(".")
         self.calls[key] = Call(key, cause, path, kept)
-
-    def of(self, *causes: str) -> list[Call]:
-        """The calls of these causes, in call order."""
-        return [call for call in self.calls.values() if call.cause in causes]
 
 
 class Replay(Watch):
@@ -181,11 +184,10 @@ class Replay(Watch):
         call = self._calls.get(key) if key in self.frozen else None
         if call is None:
             return func(*args, **kwargs)
-        if call.cause == "norm" and key.name in _NORMS:
-            return _normalised(key.name, arguments(key.name, args, kwargs, _SIGNATURES[key.name]), call.kept)
+        if call.cause == "norm":
+            return _normalised(key.name, arguments(args, kwargs, _SIGNATURES[key.name]), call.kept)
         if call.cause == "attention":
-            same = args[0].shape[:-2] == call.kept[0].shape[:-2]  # else windows, which are local
-            return func(args[0], *call.kept, *args[3:], **kwargs) if same else func(*args, **kwargs)
+            return _attended(call, func, args, kwargs)
         if call.cause == "resize":
             made = self._resized(call, func, args, kwargs)
             return func(*args, **kwargs) if made is None else made
@@ -224,6 +226,18 @@ class Replay(Watch):
         return made
 
 
+def _attended(call: Call, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Queries of the tile on keys and values of the whole image; as it is where they do not fit, as between windows."""
+    kept, query = call.kept, args[0]
+    if call.key.name == "multi_head_attention_forward":
+        fits = query.shape[1:] == kept[0].shape[1:]
+    elif call.key.name in _ATTENTION:
+        fits = query.shape[:-2] == kept[0].shape[:-2]
+    else:
+        fits = query.shape[:-2] == kept[0].shape[:-2] and query.shape[-1] == kept[0].shape[-2]
+    return func(query, *kept, *args[1 + len(kept) :], **kwargs) if fits else func(*args, **kwargs)
+
+
 def _depends_on_size(given: dict[str, Any], before: Pair, after: Pair) -> bool:
     """Whether a cell's place in the map that is read depends on how large the maps are."""
     if given["align_corners"] and given["mode"] != "nearest":
@@ -246,12 +260,3 @@ def _sampled(x: Tensor, axis: int, places: Tensor) -> Tensor:
 
 def _size(x: Tensor) -> Pair:
     return int(x.shape[-2]), int(x.shape[-1])
-
-
-def _over_space(args: tuple[Any, ...], kwargs: dict[str, Any], made: Any) -> bool:
-    """Whether a reduction of a map [n, c, h, w] leaves one number a channel."""
-    x = args[0] if args else kwargs.get("input")
-    if not isinstance(x, Tensor) or x.ndim != 4 or max(x.shape[2:]) == 1:
-        return False
-    first = made[0] if isinstance(made, tuple) else made
-    return isinstance(first, Tensor) and first.numel() == math.prod(x.shape[:2])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +37,7 @@ class Tiling:
     reach
         Real context in pixels that makes a core exact as far as local layers go, a multiple of the grid.
     circular
-        Whether the net pads circularly.
+        Along y and x, whether the net pads circularly.
     """
 
     size: tuple[int, int]
@@ -45,14 +45,14 @@ class Tiling:
     stride: int
     grid: tuple[int, int]
     reach: tuple[int, int]
-    circular: bool = False
+    circular: tuple[bool, bool] = (False, False)
 
     def _spans(self, *, on_grid: bool, overlap: tuple[int, int]) -> list[list[Span]]:
         made = []
         for axis, n in enumerate(self.size):
             spans = plain_spans(n, self.tile, self.stride)
             spans = aligned(spans, n, self.grid[axis]) if on_grid else spans
-            made.append(grown(spans, n, overlap[axis], circular=self.circular))
+            made.append(grown(spans, n, overlap[axis], circular=self.circular[axis]))
         return made
 
     def windows(self, *, on_grid: bool = False, overlap: tuple[int, int] = (0, 0)) -> list[Window]:
@@ -112,7 +112,9 @@ def _in_order(calls: Sequence[Call]) -> list[tuple[str, list[Call]]]:
     most = -(-len(rest) // MOST_LAYERS)
     for call in rest:
         last = made[-1] if made else None
-        if last is not None and last[0] == call.cause and len(last[1]) < most:
+        # The products of one attention only fit each other when they are frozen together.
+        joined = last is not None and call.cause == "attention" and last[1][-1].key.path == call.key.path
+        if last is not None and last[0] == call.cause and (joined or len(last[1]) < most):
             last[1].append(call)
         else:
             made.append((call.cause, [call]))
@@ -130,14 +132,22 @@ class Runner:
         From a normalised image to its map; uses the module.
     tiling
         How images are tiled.
+    global_calls
+        Those whose output depends on the whole map, with their cause.
     """
 
-    def __init__(self, module: nn.Module, net: Callable[[Tensor], Tensor], tiling: Tiling) -> None:
-        self.module, self.net, self.tiling = module, net, tiling
+    def __init__(
+        self,
+        module: nn.Module,
+        net: Callable[[Tensor], Tensor],
+        tiling: Tiling,
+        global_calls: Mapping[OpKey, str],
+    ) -> None:
+        self.module, self.net, self.tiling, self._global_calls = module, net, tiling, global_calls
 
     def whole(self, image: Tensor) -> tuple[Whole, dict[OpKey, Call]]:
         """The truth, and what global layers computed for it."""
-        with Recording(self.module) as seen:
+        with Recording(self.module, self._global_calls) as seen:
             output = self.net(image)
         return Whole(image, output), seen.calls
 
@@ -167,7 +177,11 @@ class Runner:
             return self.net(part)
         except (InputError, ModelOutputError, RuntimeError, ValueError) as error:
             h, w = part.shape[2:]
-            raise InputError(f"the net does not take a tile of {h}x{w} pixels: {one_line(error)}") from error
+            y, x = self.tiling.grid
+            raise InputError(
+                f"the net does not take a tile of {h}x{w} px ({one_line(error)}): give sides that are multiples of "
+                f"{y if y == x else f'{y} and {x}'} px"
+            ) from error
 
     def of_step(self, whole: Whole, calls: dict[OpKey, Call], step: Step, profile: Profile | None = None) -> Tensor:
         """The tiled output of a step."""
