@@ -26,7 +26,7 @@ from shiftlens.tasks.detection import Detection
 from shiftlens.tasks.embedding import Embedding
 from shiftlens.tasks.outputs import detection_table
 from shiftlens.tasks.segmentation import Segmentation
-from shiftlens.tasks.task import Task
+from shiftlens.tasks.task import OBJECT, Task
 
 H, W, N = 24, 32, 3
 GRID = ShiftGrid((4, 6), 2)
@@ -137,7 +137,8 @@ def test_a_sweep_is_a_plain_loop_over_images_and_shifts(name: str, control: str 
                     if each.is_accumulator:
                         continue
                     got = found.cells(each.name)[k : k + 1][0]
-                    got = got[iy, ix] if got.ndim == 2 else got[: int(found.dataset.n_objects[k]), iy, ix]
+                    got = got[: int(found.dataset.n_objects[k])] if each.dims == OBJECT else got
+                    got = got[..., iy, ix]
                     expected = rows[each.name][0].numpy()
                     expected = expected[: len(got)] if np.ndim(got) else expected
                     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5, err_msg=f"{each.name} {dx} {dy}")

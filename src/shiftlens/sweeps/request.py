@@ -40,6 +40,9 @@ that they divide among cores."""
 CHUNK_MACS = CHUNK_EVALUATIONS * 209_000_000
 """Multiply-adds in a chunk, about: nets that cost more than `vgg8` get smaller chunks, or a kill would cost hours."""
 
+CHUNK_NUMBERS = 2**23
+"""Numbers of objects, detections and classes in a chunk: what is stored of each of many classes must fit the memory."""
+
 CHUNK_PICTURE_BYTES = 32 * 2**20
 """Bytes of images in a chunk: few shifts of large images must not fill the memory."""
 
@@ -99,7 +102,10 @@ class Request:
     def chunk_size(self) -> int:
         """Images in a chunk of a new sweep that measures all images."""
         n_bytes = self.images.n_channels * self.size[0] * self.size[1]
-        return images_per_chunk(len(self.images), self.grid.n_shifts, self.model.n_macs, n_bytes)
+        most = 0 if self.n_objects is None else int(self.n_objects.max())
+        sizes = {"object": most, **self.task.axes}
+        n_numbers = sum(sizes[each.axis] for each in self.task.variables if each.axis)
+        return images_per_chunk(len(self.images), self.grid.n_shifts, self.model.n_macs, n_bytes, n_numbers)
 
     def refuse_other_plan(self, plan: Plan, path: Path) -> None:
         """Refuse to compute in another way than the sweep at `path`, when one was asked for by name.
@@ -259,7 +265,7 @@ def default_grid(
     return grid
 
 
-def images_per_chunk(n_images: int, n_shifts: int, n_macs: int | None, image_bytes: int) -> int:
+def images_per_chunk(n_images: int, n_shifts: int, n_macs: int | None, image_bytes: int, n_numbers: int = 0) -> int:
     """Images in a chunk, at least 1; it depends on the sweep alone, never on the machine.
 
     Parameters
@@ -270,6 +276,8 @@ def images_per_chunk(n_images: int, n_shifts: int, n_macs: int | None, image_byt
         Multiply-adds of one image, None when unknown.
     image_bytes
         Bytes of one image (uint8).
+    n_numbers
+        That are stored of one window, beside those of the window itself.
     """
-    evaluations = min(CHUNK_EVALUATIONS, CHUNK_MACS // max(1, n_macs or 1))
+    evaluations = min(CHUNK_EVALUATIONS, CHUNK_MACS // max(1, n_macs or 1), CHUNK_NUMBERS // max(1, n_numbers))
     return max(1, min(n_images, MOST_IMAGES, evaluations // n_shifts, CHUNK_PICTURE_BYTES // image_bytes))
