@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,8 @@ from shiftlens.data.imageset import ImageSet
 from shiftlens.engine.evaluators import check_request
 from shiftlens.engine.plan import CONTROLS, Plan
 from shiftlens.errors import InputError, StoreError
-from shiftlens.models.adapting import adapted
+from shiftlens.models.adapting import adapted, refuse_unfit_targets
+from shiftlens.models.adapting import targets_of as targets_of
 from shiftlens.models.loading import model_and_images
 from shiftlens.models.matching import LabelMap, labelled_for, on_input_grid
 from shiftlens.models.wrapping import Model
@@ -163,7 +163,11 @@ def resolve(
         images = labelled_for(model, images, label_map)
     else:
         model, task = adapted(model, task, size)
-        refuse_unfit_targets(task, images, size, controls)
+        refuse_unfit_targets(task, images, size)
+        for name in (controls,) if isinstance(controls, str) else controls:
+            if name in CONTROLS and name not in task.controls:
+                defined = ", ".join(task.controls)
+                raise InputError(f"the control {name} is not defined for {task.name}: only {defined} is")
     refuse_unfit(task, adaptive=half_width is not None)
     if half_width is not None:
         half_width = checked_half_width(half_width)
@@ -202,35 +206,6 @@ def resolve(
         task=task,
         n_objects=n_objects,
     )
-
-
-def targets_of(images: ImageSet, task: Task, positions: slice = slice(None)) -> NDArray[Any]:
-    """What the task measures some images against."""
-    values = None if images.targets is None or task.uses is None else getattr(images.targets, task.uses)
-    return task.targets(images.labels[positions], None if values is None else values[positions])
-
-
-def refuse_unfit_targets(task: Task, images: ImageSet, size: tuple[int, int], controls: Sequence[str]) -> None:
-    """Refuse masks or boxes that are none of these images, and controls that are not defined for the task.
-
-    Raises
-    ------
-    InputError
-        Names what does not fit.
-    """
-    used = None if images.targets is None or task.uses is None else images.targets.only(task.uses)
-    if used is not None:
-        if images.resized:
-            h, w = size
-            raise InputError(
-                f"{images.name} has {used.kind}, which do not follow its images when these are brought to the model's "
-                f"{h}x{w}: give both at that size, or the images' size as the model's (--input-size)"
-            )
-        used.refuse_other_size(images.size, images.name)
-    targets_of(images, task, slice(1))
-    for name in (controls,) if isinstance(controls, str) else controls:
-        if name in CONTROLS and name not in task.controls:
-            raise InputError(f"the control {name} is not defined for {task.name}: only {', '.join(task.controls)} is")
 
 
 def refuse_wide_canvas(grid: ShiftGrid, size: tuple[int, int], n_channels: int, fill: Fill) -> None:

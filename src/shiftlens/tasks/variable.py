@@ -87,7 +87,10 @@ class Variable:
     def called(self) -> str:
         """The name in a sentence; as the long name writes it where that is the same word ("MAE")."""
         name = self.name.replace("_", " ")
-        return self.long_name if self.long_name.lower() == name else re.sub(r"\biou\b", "IoU", name)
+        if self.long_name.lower() == name:
+            return self.long_name
+        name = re.sub(r"\biou\b", "IoU", name)
+        return re.sub(r"\b(ap|ap50|psnr)\b", lambda found: found[0].upper(), name)
 
     @property
     def shown_unit(self) -> str:
