@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import Protocol, get_args
 
 from shiftlens.analysis.arm_scores import Quantity as Score
+from shiftlens.narrative.comparison_rows import Row
+from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.performance import at_worst
 from shiftlens.narrative.words import name_text, with_interval
 from shiftlens.tasks.task import Variable
 
-if TYPE_CHECKING:
-    from shiftlens.narrative.comparison_result import Compared
-    from shiftlens.narrative.finding import Finding
 
 MOST_NAMES = 4
 """Sweeps that a line names; the table has all of them."""
@@ -21,6 +20,23 @@ WITHIN = "within 4 px"
 
 MAIN: tuple[Score, ...] = ("near", "everywhere", "at-rest")
 """What says which sweep is better: the first that was measured."""
+
+
+class Compared(Protocol):
+    """What the five lines are made of, whether measured or read from a file."""
+
+    @property
+    def rows(self) -> tuple[Row, ...]: ...
+    @property
+    def names(self) -> tuple[str, ...]: ...
+    @property
+    def baseline(self) -> int: ...
+    @property
+    def metric(self) -> Variable: ...
+    @property
+    def findings(self) -> Findings: ...
+    @property
+    def n_images(self) -> int: ...
 
 
 def label(score: Score, metric: Variable) -> str:
