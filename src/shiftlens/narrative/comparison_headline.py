@@ -12,7 +12,6 @@ from shiftlens.narrative.performance import at_worst
 from shiftlens.narrative.words import name_text, with_interval
 from shiftlens.tasks.task import Variable
 
-
 MOST_NAMES = 4
 """Sweeps that a line names; the table has all of them."""
 
@@ -26,17 +25,28 @@ class Compared(Protocol):
     """What the five lines are made of, whether measured or read from a file."""
 
     @property
-    def rows(self) -> tuple[Row, ...]: ...
+    def rows(self) -> tuple[Row, ...]:
+        """The table."""
+
     @property
-    def names(self) -> tuple[str, ...]: ...
+    def names(self) -> tuple[str, ...]:
+        """Of the sweeps."""
+
     @property
-    def baseline(self) -> int: ...
+    def baseline(self) -> int:
+        """Position of what the others are compared with."""
+
     @property
-    def metric(self) -> Variable: ...
+    def metric(self) -> Variable:
+        """What is compared."""
+
     @property
-    def findings(self) -> Findings: ...
+    def findings(self) -> Findings:
+        """All sentences."""
+
     @property
-    def n_images(self) -> int: ...
+    def n_images(self) -> int:
+        """That all sweeps hold."""
 
 
 def label(score: Score, metric: Variable) -> str:
