@@ -36,7 +36,10 @@ WeightsKey = Annotated[
     str | None, typer.Option("--weights-key", help="Key of the weights in a file that holds several tables: ema.")
 ]
 InputSize = Annotated[str | None, typer.Option("--input-size", help="The model's input, H or HxW pixels.")]
-DATA = "digits, cifar10, folder:PATH, parquet:PATH, torchvision:NAME or digits-scenes"
+DATA = (
+    "digits, cifar10, folder:PATH, parquet:PATH, torchvision:NAME; with masks or boxes coco:IMAGES,ANNOTATIONS.json, "
+    "yolo:DIR, masks:IMAGES,MASKS or digits-scenes; without labels images:DIR"
+)
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder with data sets (else $SHIFTLENS_DATA, else downloaded).")
 ]

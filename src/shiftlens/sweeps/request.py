@@ -19,7 +19,7 @@ from shiftlens.engine.plan import CONTROLS, Plan
 from shiftlens.errors import InputError, StoreError
 from shiftlens.models.adapting import adapted
 from shiftlens.models.loading import model_and_images
-from shiftlens.models.matching import LabelMap, labelled_for, on_input_grid
+from shiftlens.models.matching import LabelMap, labelled_for, on_input_grid, targets_for
 from shiftlens.models.wrapping import Model
 from shiftlens.paths import output_path
 from shiftlens.shifts import Fill, ShiftGrid
@@ -28,6 +28,7 @@ from shiftlens.sweeps.layout import refuse_unfit
 from shiftlens.sweeps.looks import MOST_IMAGES, checked_half_width, in_fixed_order
 from shiftlens.sweeps.reuse import Reuse
 from shiftlens.tasks.classification import CLASSIFICATION
+from shiftlens.tasks.segmentation import Segmentation
 from shiftlens.tasks.stored_form import known_task
 from shiftlens.tasks.task import Task, has_objects, objects_of
 
@@ -156,6 +157,8 @@ def resolve(
     if task.name == CLASSIFICATION.name:
         images = labelled_for(model, images, label_map)
     else:
+        if task.uses is not None:
+            images = targets_for(model, images, task.uses, label_map)
         model, task = adapted(model, task, size)
         refuse_unfit_targets(task, images, size, controls)
     refuse_unfit(task, adaptive=half_width is not None)
@@ -212,15 +215,11 @@ def refuse_unfit_targets(task: Task, images: ImageSet, size: tuple[int, int], co
     InputError
         Names what does not fit.
     """
-    used = None if images.targets is None or task.uses is None else images.targets.only(task.uses)
-    if used is not None:
-        if images.resized:
-            h, w = size
-            raise InputError(
-                f"{images.name} has {used.kind}, which do not follow its images when these are brought to the model's "
-                f"{h}x{w}: give both at that size, or the images' size as the model's (--input-size)"
-            )
-        used.refuse_other_size(images.size, images.name)
+    if task.uses is not None:
+        images.refuse_unfit_targets(task.uses)
+        masks = images.targets.only("masks") if images.targets is not None and isinstance(task, Segmentation) else None
+        if masks is not None and isinstance(task, Segmentation):
+            masks.refuse_classes_beyond(task.shape[0], images.name, "the model")
     targets_of(images, task, slice(1))
     for name in (controls,) if isinstance(controls, str) else controls:
         if name in CONTROLS and name not in task.controls:

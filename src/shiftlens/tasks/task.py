@@ -30,6 +30,8 @@ IGNORED_PIXEL = 255
 """Value of a mask where a pixel counts for nothing."""
 NO_OBJECT = -1.0
 """Class of a row of a table of boxes that holds none."""
+CROWD = -2.0
+"""A row of class CROWD - k holds a crowd of objects of class k: neither missed, nor is what lies on it wrong."""
 
 MARGIN = "margin"
 """A row that no task stores: how far the best answer of a window is from the second best (see `Task.has_margin`)."""
