@@ -94,7 +94,9 @@ LabelMap = Mapping[str, str | int]
 """From each class of the images, by name, to the model's class, by name or number."""
 
 
-def targets_for(model: Model, images: ImageSet, kind: str, label_map: LabelMap | str | Path | None = None) -> ImageSet:
+def targets_for(
+    model: Model, images: ImageSet, kind: str | None, label_map: LabelMap | str | Path | None = None
+) -> ImageSet:
     """The images with the model's class numbers in their "masks" or "boxes".
 
     Without a map, the classes of boxes are matched by name where both sides have names and the model knows the name of
@@ -110,7 +112,7 @@ def targets_for(model: Model, images: ImageSet, kind: str, label_map: LabelMap |
     UserWarning
         Classes were matched by name, to other numbers.
     """
-    targets = None if images.targets is None else images.targets.only(kind)
+    targets = None if images.targets is None or kind is None else images.targets.only(kind)
     if targets is None:
         return images
     known = tuple(model.class_names or ())
