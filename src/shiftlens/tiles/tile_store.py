@@ -205,5 +205,5 @@ def _checked(place: Path, header: TilesHeader, arrays: Mapping[str, NDArray[Any]
     known = set(header.causes_of_steps) <= set(ORDER) and header.task in NUMBERS
     if n == 0 or wrong or not known or len(header.layers_of_steps) != n_steps - 1:
         raise StoreError(f"{place} is damaged: its {wrong or 'causes and tables'} do not fit together")
-    known: dict[str, Any] = {**dict(header), **arrays}
-    return TileReport(**known, path=place)
+    fields: dict[str, Any] = {**dict(header), **arrays}
+    return TileReport(**fields, path=place)
