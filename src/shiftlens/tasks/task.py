@@ -100,7 +100,8 @@ class Variable:
     def called(self) -> str:
         """The name in a sentence; as the long name writes it where that is the same word ("MAE")."""
         name = self.name.replace("_", " ")
-        return self.long_name if self.long_name.lower() == name else re.sub(r"\biou\b", "IoU", name)
+        written = re.sub(r"\b(mae|mse)\b", lambda found: found[0].upper(), re.sub(r"\biou\b", "IoU", name))
+        return self.long_name if self.long_name.lower() == name else written
 
     @property
     def shown_unit(self) -> str:
