@@ -35,6 +35,10 @@ Weights = Annotated[
 WeightsKey = Annotated[
     str | None, typer.Option("--weights-key", help="Key of the weights in a file that holds several tables: ema.")
 ]
+Code = Annotated[
+    str | None,
+    typer.Option("--code", help="Run this file.py or package.module: for a run directory of a net of your own code."),
+]
 InputSize = Annotated[str | None, typer.Option("--input-size", help="The model's input, H or HxW pixels.")]
 DATA = "digits, cifar10, folder:PATH, parquet:PATH, torchvision:NAME or digits-scenes"
 DataRoot = Annotated[
@@ -89,6 +93,7 @@ class ModelOptions(Options):
     model: ModelSpec
     weights: Weights = None
     weights_key: WeightsKey = None
+    code: Code = None
     mean: Annotated[
         str | None, typer.Option("--mean", help="Pixel means the model expects, range 0 to 1: 0.5,0.5,0.5")
     ] = None
@@ -113,6 +118,7 @@ class ModelOptions(Options):
             self.model,
             weights=self.weights,
             weights_key=self.weights_key,
+            code=self.code,
             mean=self.mean,
             std=self.std,
             input_size=size(self.input_size, "--input-size"),
