@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from shiftlens.analysis.arrays import IntArray
 from shiftlens.analysis.object_curves import OBJECT_RADIUS, ObjectCurves
 from shiftlens.analysis.phases import Phases
 from shiftlens.figures.drawing import balanced, colour_bar, diverging, least_of, new_figure, suptitle
@@ -56,7 +57,7 @@ def object_lines(curves: ObjectCurves, about: str) -> Figure:
     return figure
 
 
-def _mean_line(axes: Axes, shifts: FloatArray, lines: FloatArray) -> None:
+def _mean_line(axes: Axes, shifts: IntArray, lines: FloatArray) -> None:
     there = np.count_nonzero(~np.isnan(lines), axis=0)
     mean = np.divide(np.nansum(lines, axis=0), there, out=np.full(len(there), np.nan), where=there > 0)
     axes.plot(shifts, mean, color="black", linewidth=2)
