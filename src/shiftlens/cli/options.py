@@ -56,6 +56,13 @@ Split = Annotated[
     str | None,
     typer.Option("--split", help="train, test or all (default: test, or all where a source has no splits)."),
 ]
+Task = Annotated[
+    str,
+    typer.Option(
+        "--task",
+        help="classification (needs labels), segmentation (uses masks), detection (needs boxes), dense, embedding.",
+    ),
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(
