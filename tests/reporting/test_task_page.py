@@ -122,9 +122,8 @@ def test_a_strip_shows_the_object_in_its_box_under_each_shift(boxes: sl.Sweep, s
 def test_whole_images_are_marked_where_their_metric_is_worst(masks: sl.Sweep, scenes: sl.ImageSet) -> None:
     arrays = from_sweep(masks)
     rows = worst_images(masks, arrays.values(), scenes)
-    spread = {
-        int(p): v for p, v in zip(arrays.positions, np.ptp(arrays.values()[slice(0, 4)][:, 2:-2], axis=1), strict=True)
-    }
+    near = arrays.values()[slice(0, 4)][:, 2:-2]
+    spread = dict(zip(arrays.positions.tolist(), np.ptp(near, axis=1), strict=True))
     named = [int(row.name.removeprefix("image ")) for row in rows]
     assert named == sorted(spread, key=lambda position: -spread[position])
     one = near[list(spread).index(named[0])]
