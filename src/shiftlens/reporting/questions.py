@@ -93,7 +93,7 @@ def _cause(found: Given, sweeps: Sequence[SweepPart], setting: Setting | None, n
         how = "save what this prints as arithmetic.json"
         size = setting.header.image_size if setting else found.runs[0].size if found.runs else None
         words = () if size is None else ("--size", f"{size[0]}x{size[1]}")
-        lines, where = [_missing("inspect", "--model", named.model, *words, "--json", how=how)], NOWHERE
+        lines, where = [_missing("inspect", *named.skeleton_words, *words, "--json", how=how)], NOWHERE
     measured = _statements(*(each for part in sweeps for each in part.findings if each.question == "C"))
     if measured:
         return [*lines, *measured[:2]], where if found.inspections else ("Findings", "findings-sweep-0")
@@ -107,7 +107,16 @@ def _cause(found: Given, sweeps: Sequence[SweepPart], setting: Setting | None, n
 def _repair(found: Given, compared: Sequence[Compared], setting: Setting | None, named: Named) -> Answer:
     if compared:
         return [line for each in compared for line in summary(each)], ("Comparison", "comparison-0")
-    words = ("--model", "REPAIRED", "--data", named.data, *named.data_words, "--out", "REPAIRED.zarr")
+    words = (
+        "--model",
+        "REPAIRED",
+        *named.code_words,
+        "--data",
+        named.data,
+        *named.data_words,
+        "--out",
+        "REPAIRED.zarr",
+    )
     path, sweep, size, strides = "SWEEP.zarr", ("shiftlens", "sweep", *words), (32, 32), False
     if setting:
         path, size, strides = str(setting.path), setting.header.image_size, bool(setting.header.strides)
@@ -117,6 +126,6 @@ def _repair(found: Given, compared: Sequence[Compared], setting: Setting | None,
     repair = less_dependent(named, "REPAIRED", size=size, strides=strides)
     return [
         replace(repair, text=f"Not in this report. {repair.text}"),
-        *([] if repair.command[:1] == ("python",) else [Action("Measure it in the same way", sweep)]),
+        Action("Measure it in the same way", sweep),
         Action("Compare the two", ("shiftlens", "report", path, "REPAIRED.zarr", "--out", "both.html")),
     ], NOWHERE
