@@ -250,6 +250,7 @@ def test_a_comparison_from_a_file_has_no_dead_map(page: Any, watch: Any, built: 
     page.wait_for_selector(READY, state="attached")
     assert page.locator("#comparison-0").is_visible()
     assert page.locator("#comparison-0 .live").count() == 0
+    page.evaluate("for (const e of document.querySelectorAll('details')) { e.open = true; }")
     text = page.inner_text("#comparison-0")
     assert all(each.statement in text for each in made.findings)
     # What follows it on the page is alive.
