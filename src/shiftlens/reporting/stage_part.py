@@ -14,7 +14,7 @@ from shiftlens.errors import InputError
 from shiftlens.narrative.words import plain
 from shiftlens.reporting.encoding import Data, deflated, jpeg_uri, png_uri
 from shiftlens.reporting.sweep_part import Part
-from shiftlens.reporting.thumbnails import COLUMNS, LARGEST_SIDE, Source, entering, pixels_at, sprite_of
+from shiftlens.reporting.thumbnails import COLUMNS, LARGEST_SIDE, Source, fill_of, pixels_at, sprite_of
 from shiftlens.sweeps.sweep_result import Sweep
 
 MOST_IMAGES = 60
@@ -180,7 +180,7 @@ def _sprite(pixels: NDArray[np.uint8], sweep: Sweep) -> Data:
         "columns": COLUMNS,
         "size": size,
         "image_size": sweep.header.image_size,
-        "fill": entering(sweep.header),
+        "fill": fill_of(sweep.header),
     }
 
 

@@ -26,7 +26,7 @@ COLUMNS = 8
 LARGEST_SIDE = 48
 """px of a thumbnail's longer side; larger pictures are made smaller."""
 
-EMBEDDED = ("digits",)
+EMBEDDED = ("digits", "digits-scenes")
 """Image sets that every installation holds: their pictures are shown without being asked for."""
 
 CHOICE = (
@@ -41,22 +41,12 @@ class Source:
 
     images: ImageSet | str | None = None
     data_root: str | Path | None = None
-    _verified: dict[str, ImageSet | str] = field(default_factory=dict, init=False, repr=False, compare=False)
+    verified: dict[str, ImageSet | str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.images is not None and not isinstance(self.images, ImageSet | str):
             got = type(self.images).__name__
             raise InputError(f"expected images as an ImageSet or a name such as 'cifar10', got {got}")
-
-    def verified(self, sweep: Sweep) -> ImageSet | str:
-        """The images of the sweep, row by row, as the model was shown them; or why there are none.
-
-        A digest is taken over all of them, so the answer is kept.
-        """
-        path = str(sweep.path)
-        if path not in self._verified:
-            self._verified[path] = _verified(sweep, self)
-        return self._verified[path]
 
 
 def chosen(metrics: Metrics) -> IntArray:
@@ -104,23 +94,34 @@ def gallery(sweep: Sweep, metrics: Metrics, source: Source) -> tuple[Data | None
     if isinstance(found, str):
         return data, found
     sprite, size = sprite_of(found)
-    about = {"size": size, "image_size": sweep.header.image_size, "fill": entering(sweep.header)}
+    about = {"size": size, "image_size": sweep.header.image_size, "fill": fill_of(sweep.header)}
     return data | {"sprite": {"uri": png_uri(sprite), "columns": COLUMNS} | about}, ""
 
 
 def pixels_at(sweep: Sweep, wanted: IntArray, source: Source) -> NDArray[np.uint8] | str:
     """Pixels [k, c, h, w] of the wanted positions as the model was shown them, or why there are none."""
-    images = source.verified(sweep)
+    images = images_of(sweep, source)
     if isinstance(images, str):
         return images
-    place = {int(p): k for k, p in enumerate(sweep.dataset["index"].values)}
+    place = {int(p): k for k, p in enumerate(images.index)}
     return images.batch([place[int(p)] for p in wanted])
+
+
+def images_of(sweep: Sweep, source: Source) -> ImageSet | str:
+    """The images of a sweep as the model was shown them, or why they are not at hand; known by their digest.
+
+    A digest is taken over all of them, so the answer is kept in the source.
+    """
+    path = str(sweep.path)
+    if path not in source.verified:
+        source.verified[path] = _verified(sweep, source)
+    return source.verified[path]
 
 
 def _verified(sweep: Sweep, source: Source) -> ImageSet | str:
     header, spec = sweep.header, source.images
     if spec is None:
-        if header.data not in EMBEDDED:
+        if header.data.partition(":")[0] not in EMBEDDED:
             return f"no source of the images was given (--data {plain(header.data)})"
         spec = header.data
     named = load_images(spec, data_root=source.data_root)
@@ -166,7 +167,7 @@ def sprite_of(pixels: NDArray[np.uint8], largest: int = LARGEST_SIDE) -> tuple[N
     return sprite, (th, tw)
 
 
-def entering(header: SweepHeader) -> Data:
+def fill_of(header: SweepHeader) -> Data:
     """What enters from outside: a colour 0 to 255 for a constant, else the name of the rule."""
     if not header.fill.is_constant:
         return {"rule": header.fill.name, "rgb": None}
