@@ -162,12 +162,14 @@ class Examination:
             whole, calls = self.runner.whole(self._image(position))
             if not steps:
                 steps, alone = plan_steps(self.tiling, list(calls.values()))
-            row, number_row, own = [], [], Profile(length)
+            row, number_row, own, reached = [], [], Profile(length), True
             for step in steps:
                 seen = own if step.on_grid and not step.frozen else None
                 made = self.runner.of_step(whole, calls, step, seen)
                 mean, map_ = difference(made, whole)
                 row.append(mean)
+                if step.on_grid and not step.frozen:  # the last of these has all the context there is
+                    reached = float((made - whole.output).abs().max()) <= self.tolerance * max(whole.span, 1e-30)
                 number_row.append(self._number(made, whole))
                 if step is steps[0]:
                     total_map = map_ if total_map is None else total_map + map_
@@ -181,7 +183,7 @@ class Examination:
             made = self.runner.stitched(whole, calls, self._windows_within(overlap, wanted))
             within.append(difference(made, whole)[0])
             numbers_within.append(self._number(made, whole))
-            overlaps.append(self._enough(whole, calls, own))
+            overlaps.append(self._enough(whole, calls, own) if reached else None)
             _merge(profile, own)
             if position < N_PHASE_IMAGES:
                 phased.append([off_at_phase(self.runner, whole, phase) for phase in phases])
