@@ -3,11 +3,11 @@
     python benchmarks/tiles.py --out docs/benchmarks/tiles.json [--only NAME]
 
 Nets: the shipped U-Net; U-Net and DeepLabV3+ of segmentation-models-pytorch, and MONAI's BasicUNet (instance norm), all
-with random weights; PP-OCRv4 text detection as rapidocr-onnxruntime ships it. Images: photographs and a page of text that
-scikit-image ships, and digits-scenes side by side. Packages that are not installed are left out, and said.
+with random weights; PP-OCRv4 text detection as rapidocr-onnxruntime ships it. Images: photographs and a page of text
+that scikit-image ships, and digits-scenes side by side. Packages that are not installed are left out, and said.
 
-The tools are run with the arguments that the recipe prints: MONAI's inferer itself; of SAHI the slices, whose outputs are
-averaged here, since it stitches boxes and no maps.
+The tools are run with the arguments that the recipe prints: MONAI's inferer itself; of SAHI the slices, whose outputs
+are averaged here, since it stitches boxes and no maps.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def page() -> sl.ImageSet:
     from PIL import Image
     from skimage import data
 
-    grey = np.asarray(Image.fromarray(data.page()).resize((1152, 576)))
-    pages = np.stack([grey[:, :768], grey[:, 384:]])
-    return sl.ImageSet(np.repeat(pages[:, None], 3, 1), [0, 0], name="scikit-image's page, 576x768")
+    grey = np.asarray(Image.fromarray(data.page()).resize((1536, 768)))
+    pages = np.stack([np.concatenate([grey, np.roll(grey, shift, 0)]) for shift in (0, 300)])
+    return sl.ImageSet(np.repeat(pages[:, None], 3, 1), [0, 0], name="scikit-image's page, enlarged to 1536x1536")
 
 
 def scenes(n: int = 3) -> sl.ImageSet:
@@ -101,7 +101,7 @@ CASES: dict[str, tuple[Callable[[], sl.Model], Callable[[], sl.ImageSet], int, s
     "smp-unet": (lambda: smp("Unet"), lambda: photographs(768), 256, "segmentation"),
     "smp-deeplab": (lambda: smp("DeepLabV3Plus"), lambda: photographs(768), 256, "segmentation"),
     "monai-basicunet": (monai, lambda: photographs(512), 128, "segmentation"),
-    "pp-ocrv4": (text_detection, page, 192, "dense"),
+    "pp-ocrv4": (text_detection, page, 512, "dense"),
 }
 
 
