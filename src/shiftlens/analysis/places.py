@@ -96,18 +96,29 @@ def object_swing(sweep: Sweep, name: str = "object_confidence", radius: float = 
     For each object the largest less the smallest value, over the shifts under which it has one (two at least); the mean
     over the objects of an image is one value, and the interval is over images.
     """
+    means = swing_per_image(sweep, name, radius)
+    if isinstance(means, Skipped):
+        return means
+    means = means[~np.isnan(means)]
+    if len(means) < 2:
+        return Skipped("swing of objects", "fewer than two images have objects in view")
+    return mean_estimate(means, "share", bounds=(0, 1))
+
+
+def swing_per_image(
+    sweep: Sweep, name: str = "object_confidence", radius: float = OBJECT_RADIUS
+) -> FloatArray | Skipped:
+    """The same of each image that is written, (image,); NaN where no object has a value under two shifts."""
     if name not in {each.name for each in sweep.header.task.variables}:
         return Skipped("swing of objects", f"the task {sweep.header.task.name} has no {name}")
     dy, dx = np.meshgrid(sweep.grid.dys, sweep.grid.dxs, indexing="ij")
     close = np.hypot(dy, dx) <= radius
     if close.sum() < 2:
         return Skipped("swing of objects", f"the grid has no two shifts within {radius:g} px")
-    means = []
+    means = np.full(sweep.n_written, np.nan)
     for k in range(sweep.n_written):
         values = np.asarray(sweep.objects(name, slice(k, k + 1)).values, np.float64)[:, close]
         known = values[np.count_nonzero(~np.isnan(values), axis=1) >= 2]
         if len(known):
-            means.append(float((np.nanmax(known, axis=1) - np.nanmin(known, axis=1)).mean()))
-    if len(means) < 2:
-        return Skipped("swing of objects", "fewer than two images have objects in view")
-    return mean_estimate(np.array(means), "share", bounds=(0, 1))
+            means[k] = (np.nanmax(known, axis=1) - np.nanmin(known, axis=1)).mean()
+    return means
