@@ -41,7 +41,16 @@ from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.engine.window_evaluator import WindowEvaluator
 from shiftlens.models.loading import Model
 
-LIMITS = {"machine": 60, "agreement": 100, "rates": 150, "levels": 60, "sweep": 200, "compiled": 100, "large": 60}
+LIMITS = {
+    "machine": 60,
+    "agreement": 100,
+    "tasks": 60,
+    "rates": 150,
+    "levels": 60,
+    "sweep": 200,
+    "compiled": 100,
+    "large": 60,
+}
 """Seconds that each stage may take, in the order in which they run."""
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
 N_ALL = 10_000 * 4_225
@@ -264,6 +273,42 @@ def dedup_agreement(
     return found | {"windows_per_second": exact["loss"].size / taken}
 
 
+def stage_tasks(on: Setting, record: Record) -> None:
+    """The tasks beside classification, swept as a user does, on this device and on the CPU."""
+    scenes = sl.load_images("digits-scenes", limit=2)
+    pictures = sl.ImageSet(on.pictures(2)[0])
+    torch.manual_seed(2)
+    dense = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 1, 3, padding=1)
+    )
+    embedding = torch.nn.Sequential(*dense, torch.nn.AdaptiveAvgPool2d(4), torch.nn.Flatten())
+    small = {"mean": MEAN, "std": STD, "size": 32}
+    cases: dict[str, tuple[Model | str, sl.ImageSet]] = {
+        "segmentation": ("pretrained:unet-digits", scenes),
+        "detection": ("pretrained:detector-digits", scenes),
+        "dense": (sl.wrap(dense.eval(), **small), pictures),
+        "embedding": (sl.wrap(embedding.eval(), **small), pictures),
+    }
+    grid = sl.ShiftGrid(8, 8 if on.tiny else 2)
+    for name, (model, images) in cases.items():
+
+        def one(model: Model | str = model, images: sl.ImageSet = images, name: str = name) -> dict[str, Any]:
+            with tempfile.TemporaryDirectory() as folder:
+                found, exact = (
+                    sl.sweep(
+                        model, images, grid, out=f"{folder}/{k}", task=name, dtype="float32", device=device
+                    ).dataset
+                    for k, device in enumerate((on.device, "cpu"))
+                )
+                return {
+                    str(key): float(np.nanmax(np.abs(found[key].values - exact[key].values.astype(np.float64))))
+                    for key in found.data_vars
+                    if {"image", "dy"} <= set(found[key].dims)
+                }
+
+        tried(record, name, one)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Rates
 
@@ -322,7 +367,7 @@ def stage_rates(on: Setting, record: Record) -> None:
             "first_seconds": first,
             "images": n,
         }
-        if hasattr(run, "begin"):
+        if isinstance(run, DeviceEvaluator):
 
             def flowing() -> None:
                 pending = None
@@ -665,6 +710,7 @@ def kept(on: Setting, out: Path) -> dict[str, Any]:
 STAGES: dict[str, Callable[[Setting, Record], None]] = {
     "machine": stage_machine,
     "agreement": stage_agreement,
+    "tasks": stage_tasks,
     "rates": stage_rates,
     "levels": stage_levels,
     "sweep": stage_sweep,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-MODEL_OPTIONS = ("weights", "weights_key", "mean", "std", "input_size", "resize", "crop", "interpolation")
+MODEL_OPTIONS = ("code", "weights", "weights_key", "mean", "std", "input_size", "resize", "crop", "interpolation")
 """Options that decide which model `load_model` makes, by name."""
 
 CHANGED: Mapping[str, Any] = {"changed": "in Python"}

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from shiftlens.arithmetic import inspect
-from shiftlens.arithmetic.axis import same_padding
 from shiftlens.errors import InputError
 from shiftlens.graph import Sides
+from shiftlens.graph.axis import same_padding
 from shiftlens.models.loading import wrap
 from shiftlens.nn.pooling import out_cells
 from shiftlens.stats import Skipped

@@ -113,8 +113,6 @@ _SCALE = ("--mean", "--std", "0.5")
 WEIGHTS: dict[str, Line] = _with_model(
     "--model", "{net}:make", "--input-size", "16", "--mean", "0.5", "--std", "0.5", "--weights", "{0}"
 )
-# A run directory never runs code, so a net of one's own cannot be repaired into one: that refusal is another.
-WEIGHTS.pop("repair")
 
 RUNS: dict[str, Line] = {
     **_with_model("--model", "{0}"),

@@ -11,10 +11,7 @@ from shiftlens.cli.app import app
 
 
 def parse(command: Sequence[str]) -> tuple[str, dict[str, Any]]:
-    """Name and options; raises on what the command line does not take. Python code is only compiled."""
-    if list(command[:2]) == ["python", "-c"]:
-        compile(command[2], "snippet", "exec")
-        return "python", {"code": command[2]}
+    """Name and options; raises on what the command line does not take."""
     assert command[0] == "shiftlens"
     words, group = list(command[1:]), typer.main.get_command(app)
     context = group.make_context("shiftlens", list(words), resilient_parsing=False)

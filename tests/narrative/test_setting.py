@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from pathlib import Path
 from typing import Any
 
@@ -65,25 +64,18 @@ def test_training_is_advised_for_nets_that_train_makes(arch: str) -> None:
     assert setting(training={"asked": {"settings": {"arch": "unet"}}}).train_command() == ()
 
 
-def test_a_users_own_code_is_repaired_in_python() -> None:
-    named = Named("net.py:make", {"weights": "a's.pt"}, "folder:p", {"split": "all", "data_root": "/d"}, 5)
-    program, flag, code = named.repair_command("runs/new", blur=True, shift=4)
-    assert (program, flag) == ("python", "-c")
-    compile(code, "snippet", "exec")
-    assert 'sl.load_model("net.py:make", weights="a\'s.pt")' in code
-    assert 'finetune(model, sl.load_images("folder:p", data_root="/d", split="train"), FineTuning' in code
-    assert code.endswith(
-        'sl.sweep(model, sl.load_images("folder:p", data_root="/d", split="test", limit=5), out="new.zarr")'
+def test_a_users_own_code_is_named_for_the_repaired_run() -> None:
+    named = Named("src/net.py:make", {"weights": "a's.pt"}, "folder:p", {"split": "all", "data_root": "/d"}, 5)
+    assert named.repair_command("runs/new", blur=True, shift=4) == (
+        *("shiftlens", "repair", "--model", "src/net.py:make", "--weights", "a's.pt", "--downsample", "blur"),
+        *("--finetune-epochs", "2", "--finetune-shift", "4", "--data", "folder:p", "--data-root", "/d"),
+        *("--out", "runs/new"),
     )
-    assert Named("runs/vgg").repair_command("runs/new", padding="reflect")[:5] == (
-        *("shiftlens", "repair", "--model", "runs/vgg", "--padding"),
+    assert named.code_words == ("--code", "src/net.py")
+    again = Named("runs/new", {"code": "src/net.py"}, "folder:p")
+    assert again.code_words == named.code_words
+    assert again.repair_command("o", padding="reflect")[:6] == (
+        *("shiftlens", "repair", "--model", "runs/new", "--code", "src/net.py"),
     )
-
-
-def test_what_a_strangers_file_says_stays_text_in_a_snippet() -> None:
-    bad = '"); print("run"); ("\n\\'
-    options = {"weights": bad, "x=print('run'), y": 1, "mean": [0.5]}
-    code = Named(f"{bad}:make", options, f"folder:{bad}", {"data_root": bad}).repair_command("o", shift=1)[2]
-    calls = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
-    assert not [node for node in calls if isinstance(node.func, ast.Name) and node.func.id == "print"]
-    assert "run'" not in code
+    assert again.inspect_command((8, 9))[2:6] == ("--model", "runs/new", "--code", "src/net.py")
+    assert Named("torchvision:resnet18").code_words == Named("MODEL", {"code": "x"}).code_words == ()

@@ -104,10 +104,10 @@ def test_d_gives_the_way_from_the_repair_to_its_proof(one: Sweep, part: SweepPar
     assert repair.startswith("shiftlens repair --model runs/vgg --downsample blur --finetune-epochs 2")
     assert "--model REPAIRED --data digits --limit 60 --max-shift 5x5 --out REPAIRED.zarr" in again
     assert report.split()[2:4] == [str(of_run.path), "REPAIRED.zarr"]
-    # A run directory never holds a user's code: that copy is swept in Python.
-    snippet, report = codes(one)
-    assert 'sl.load_model("net.py:make", mean=[0.5, 0.5, 0.5], std=[0.25, 0.25, 0.25])' in snippet
-    assert 'out="REPAIRED.zarr")' in snippet
+    # A run directory never holds a user's code: that is named again.
+    repair, again, report = codes(one)
+    assert repair.startswith("shiftlens repair --model net.py:make --mean 0.5,0.5,0.5 --std 0.25,0.25,0.25 ")
+    assert "--model REPAIRED --code net.py --data digits" in again
     assert report.split()[2:4] == [str(one.path), "REPAIRED.zarr"]
 
 
@@ -118,7 +118,7 @@ def test_every_command_of_the_questions_is_one_that_exists(one: Sweep, part: Swe
         codes = [code for each in made for line in each["answer"] for code in re.findall("<code>.*?</code>", line)]
         names.append([parse(shlex.split(seen(code)))[0] for code in codes])
     assert names == [
-        ["features", "inspect", "sweep", "python", "report"],
+        ["features", "inspect", "sweep", "repair", "sweep", "report"],
         ["sweep", "features", "repair", "sweep", "report"],
     ]
 

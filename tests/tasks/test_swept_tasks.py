@@ -9,101 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import shiftlens as sl
 from shiftlens.data.imageset import ImageSet
 from shiftlens.errors import InputError, StoreError
-from shiftlens.models.loading import Model, wrap
-from shiftlens.nn.center_points import CenterPoints
-from shiftlens.nn.unet import UNet
+from shiftlens.models.loading import wrap
 from shiftlens.shifts import ShiftGrid, translate
 from shiftlens.sweeping import sweep
 from shiftlens.sweeps.request import targets_of
 from shiftlens.sweeps.sweep_result import open_sweep
-from shiftlens.tasks.dense import Dense
 from shiftlens.tasks.detection import Detection
-from shiftlens.tasks.embedding import Embedding
-from shiftlens.tasks.outputs import detection_table
-from shiftlens.tasks.segmentation import Segmentation
-from shiftlens.tasks.task import Task
-
-H, W, N = 24, 32, 3
-GRID = ShiftGrid((4, 6), 2)
-PIXELS = np.random.default_rng(0).integers(0, 256, (N, 1, H, W), dtype=np.uint8)
-MASKS = np.random.default_rng(1).integers(0, 3, (N, H, W), dtype=np.uint8)
-BOXES = [
-    {"boxes": [[2, 3, 12, 11], [15, 10, 30, 22]], "labels": [0, 1]},
-    {"boxes": [], "labels": []},
-    {"boxes": [[0, 0, 20, 20]], "labels": [1]},
-]
-
-
-def lively(net: nn.Module) -> nn.Module:
-    """The net with batch norms as if trained: without, maps would be all but constant."""
-    for part in net.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            nn.init.normal_(part.weight, 1.0, 0.3)
-            nn.init.normal_(part.bias, 0.0, 0.5)
-            part.running_var.fill_(0.05)  # type: ignore[union-attr]
-    return net.eval()
-
-
-def unet() -> nn.Module:
-    torch.manual_seed(0)
-    return lively(UNet(n_classes=3, width=4))
-
-
-class SmallMap(nn.Module):
-    """A dictionary with a map at half the image's size, as a library's segmenter without its resize gives it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(2)
-        self.conv = nn.Conv2d(1, 3, 3, stride=2, padding=1)
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        return {"aux": torch.zeros(len(x), 2), "out": self.conv(x)}
-
-
-class Seeing(CenterPoints):
-    """An untrained detector that sees something."""
-
-    def maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        heat, sides = super().maps(x)
-        return heat + 3.5, sides
-
-
-def detector() -> nn.Module:
-    torch.manual_seed(3)
-    return lively(Seeing(n_classes=2, width=6))
-
-
-def vectors() -> nn.Module:
-    return nn.Sequential(unet(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
-
-
-CASES: dict[str, tuple[Callable[[], nn.Module], Any, Task]] = {
-    "segmentation": (unet, MASKS, Segmentation()),
-    "segmentation without masks": (unet, None, Segmentation()),
-    "segmentation of a small map": (SmallMap, MASKS, Segmentation()),
-    "dense": (unet, None, Dense()),
-    "detection": (detector, BOXES, Detection()),
-    "embedding": (vectors, None, Embedding()),
-}
-
-
-def wrapped(net: nn.Module) -> Model:
-    return wrap(net, mean=0.5, std=0.25, size=(H, W))
-
-
-def raw(net: nn.Module, x: Tensor) -> Tensor:
-    found = net(x)
-    if isinstance(found, list):
-        return detection_table(found)
-    if isinstance(found, dict):
-        return nn.functional.interpolate(found["out"], (H, W), mode="bilinear", align_corners=False)
-    return found  # type: ignore[no-any-return]
+from shiftlens.tasks.task import OBJECT
+from tasks.small_tasks import BOXES, CASES, GRID, MASKS, PIXELS, H, N, W, detector, raw, unet, vectors, wrapped
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -137,7 +55,8 @@ def test_a_sweep_is_a_plain_loop_over_images_and_shifts(name: str, control: str 
                     if each.is_accumulator:
                         continue
                     got = found.cells(each.name)[k : k + 1][0]
-                    got = got[iy, ix] if got.ndim == 2 else got[: int(found.dataset.n_objects[k]), iy, ix]
+                    got = got[: int(found.dataset.n_objects[k])] if each.dims == OBJECT else got
+                    got = got[..., iy, ix]
                     expected = rows[each.name][0].numpy()
                     expected = expected[: len(got)] if np.ndim(got) else expected
                     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5, err_msg=f"{each.name} {dx} {dy}")
@@ -262,10 +181,16 @@ def test_masks_beside_boxes_are_checked() -> None:
 
 
 @pytest.mark.parametrize(("make", "task"), [(unet, "segmentation"), (detector, "detection")])
-def test_boxes_and_masks_do_not_follow_a_resize(make: Callable[[], nn.Module], task: str, tmp_path: Path) -> None:
+def test_boxes_and_masks_follow_a_resize(make: Callable[[], nn.Module], task: str, tmp_path: Path) -> None:
     model = wrap(make(), mean=0.5, std=0.25, size=(2 * H, 2 * W))
-    with pytest.raises(InputError, match="do not follow its images when these are brought to the model's 48x64"):
-        sweep(model, ImageSet(PIXELS, BOTH), GRID, out=tmp_path / "s.zarr", task=task)
+    found = sweep(model, ImageSet(PIXELS, BOTH), ShiftGrid((1, 1), 1), out=tmp_path / "s.zarr", task=task)
+    larger = ImageSet(PIXELS).fitted((2 * H, 2 * W)).batch(range(len(PIXELS)))
+    both = [{"boxes": 2.0 * np.asarray(each["boxes"]), "labels": each["labels"]} for each in BOTH]
+    masks = [{"mask": each["mask"].repeat(2, 0).repeat(2, 1)} for each in BOTH]
+    scaled = ImageSet(larger, [first | second for first, second in zip(both, masks, strict=True)])
+    expected = sweep(model, scaled, ShiftGrid((1, 1), 1), out=tmp_path / "e.zarr", task=task)
+    for name in set(found.dataset.data_vars) - {"checksum"}:
+        np.testing.assert_array_equal(found.dataset[name].values, expected.dataset[name].values, err_msg=str(name))
 
 
 def test_a_task_without_targets_takes_resized_images_that_have_some(tmp_path: Path) -> None:

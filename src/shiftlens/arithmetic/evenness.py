@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from shiftlens.arithmetic.axis import plan, same_padding
 from shiftlens.arithmetic.layers import matches
 from shiftlens.errors import InputError
 from shiftlens.graph import WINDOWED, Graph, Site, trace
+from shiftlens.graph.axis import plan, same_padding
 from shiftlens.graph.sites import Pair
 from shiftlens.models.probing import evaluating
 

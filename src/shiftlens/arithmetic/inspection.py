@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shiftlens.arithmetic.axis import Step, plan
 from shiftlens.arithmetic.evenness import even_sizes
 from shiftlens.arithmetic.layers import Layer, layer_of, matches
 from shiftlens.arithmetic.nets import Net, graph_of, net_of
 from shiftlens.arithmetic.unseen import Unseen
 from shiftlens.errors import InputError
 from shiftlens.graph import GEOMETRIC, Graph, Sides
+from shiftlens.graph.axis import Step, plan
 from shiftlens.graph.sites import Pair
 from shiftlens.models.skeletons import as_net
 from shiftlens.naming import Printed, aligned

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from shiftlens.arithmetic.axis import Step, same_padding
 from shiftlens.graph import WINDOWED, Graph, Sides, Site
+from shiftlens.graph.axis import Step, same_padding
 from shiftlens.graph.sites import Pair
 from shiftlens.stats import Skipped
 

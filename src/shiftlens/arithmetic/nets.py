@@ -6,6 +6,7 @@ from torch import nn
 
 from shiftlens.errors import InputError
 from shiftlens.graph import Graph, trace
+from shiftlens.graph.geometry import TileGeometry, geometry_of
 from shiftlens.graph.sites import Pair
 from shiftlens.models.probing import channel_candidates, evaluating, input_channels, refuse_script
 from shiftlens.models.wrapping import Model
@@ -66,3 +67,28 @@ def graph_of(model: Net, size: int | Pair, *, name: str | None = None) -> Graph:
                 refused = error if refused is None or n_channels == input_channels(module) else refused
     assert refused is not None
     raise refused
+
+
+def tile_geometry(model: Net, size: int | Pair, *, name: str | None = None) -> TileGeometry:
+    """The grid that tiles of an image must stand on, and the real context that they need, in evaluation mode.
+
+    Parameters
+    ----------
+    model, name
+        As in `graph_of`.
+    size
+        (h, w) or one number, pixels; any that the net takes. Sides that are no multiples of the grid are rounded up.
+
+    Raises
+    ------
+    InputError
+        See `graph_of`; and a net that returns no map, such as a classifier.
+
+    Examples
+    --------
+    >>> from shiftlens.nn.unet import UNet
+    >>> found = tile_geometry(UNet(width=4), 64)
+    >>> found.grid, found.overlap, found.is_local
+    ((8, 8), (48, 48), True)
+    """
+    return geometry_of(graph_of(model, size, name=name), lambda other: graph_of(model, other, name=name))

@@ -8,11 +8,10 @@ from torch import Tensor, nn
 
 from shiftlens.graph.flow import flow_of, tensors_in
 from shiftlens.graph.operators import OPERATORS
+from shiftlens.graph.rules import ATTENTION, PRODUCTS
 from shiftlens.graph.sites import OpKey
 from shiftlens.graph.watching import Watch
 
-_PRODUCTS = ("matmul", "bmm", "baddbmm", "einsum")
-_ATTENTION = ("scaled_dot_product_attention", "multi_head_attention_forward")
 _MOVES = ("gather", "take_along_dim", "scatter")
 
 
@@ -36,13 +35,13 @@ class Unseen(Watch):
         if not of_image:
             return
         name, kind = key.name, OPERATORS[key.name].kind if key.name in OPERATORS else ""
-        if name in _ATTENTION or (name in _PRODUCTS and len(of_image) > 1):
+        if name in ATTENTION or (name in PRODUCTS and len(of_image) > 1):
             self._attention[key.path or type(part).__name__] = None
         elif name == "add":
             self._positions |= {
                 self._name_of(key, part, t): None for t in tensors if flow_of(t) is None and _by_place(t)
             }
-        elif name not in _PRODUCTS and (kind == "mixing" or name in _MOVES or name.startswith("fft_")):
+        elif name not in PRODUCTS and (kind == "mixing" or name in _MOVES or name.startswith("fft_")):
             self._calls[f"{name}()"] = None
 
     def left(self, path: str, part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:

@@ -35,15 +35,18 @@ def inspect(
     return found.to_dict(), found.lines(only_uneven=uneven)
 
 
-def _net_and_size(shell: Shell, model: o.ModelOptions, size: str | None) -> tuple[Model | str, tuple[int, int] | None]:
+def _net_and_size(shell: Shell, model: o.ModelOptions, size: str | None) -> tuple[Model, tuple[int, int] | None]:
     """The model for what needs no weights: they are read only where the user names them."""
     from shiftlens.data.preprocessing import Preprocessing
     from shiftlens.devices import resolve_device
+    from shiftlens.models.skeletons import load_skeleton
 
     Preprocessing().overridden(mean=model.mean, std=model.std)  # refuses what is no number
     resolve_device(model.device)
     known = o.size(size, "--size") or o.size(model.input_size, "--input-size")
-    return (model.model if model.weights is None else _loaded(shell, model)), known
+    if model.weights is not None:
+        return _loaded(shell, model), known
+    return load_skeleton(model.model, model.code), known
 
 
 def _loaded(shell: Shell, model: o.ModelOptions) -> Model:

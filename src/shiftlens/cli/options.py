@@ -35,8 +35,15 @@ Weights = Annotated[
 WeightsKey = Annotated[
     str | None, typer.Option("--weights-key", help="Key of the weights in a file that holds several tables: ema.")
 ]
+Code = Annotated[
+    str | None,
+    typer.Option("--code", help="Run this file.py or package.module: for a run directory of a net of your own code."),
+]
 InputSize = Annotated[str | None, typer.Option("--input-size", help="The model's input, H or HxW pixels.")]
-DATA = "digits, cifar10, folder:PATH, parquet:PATH, torchvision:NAME or digits-scenes"
+DATA = (
+    "digits, cifar10, folder:PATH, parquet:PATH, torchvision:NAME; with masks or boxes coco:IMAGES,ANNOTATIONS.json, "
+    "yolo:DIR, masks:IMAGES,MASKS or digits-scenes; without labels images:DIR"
+)
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder with data sets (else $SHIFTLENS_DATA, else downloaded).")
 ]
@@ -51,6 +58,13 @@ LabelMap = Annotated[
 Split = Annotated[
     str | None,
     typer.Option("--split", help="train, test or all (default: test, or all where a source has no splits)."),
+]
+Task = Annotated[
+    str,
+    typer.Option(
+        "--task",
+        help="classification (needs labels), segmentation (uses masks), detection (needs boxes), dense, embedding.",
+    ),
 ]
 BatchSize = Annotated[
     int | None,
@@ -89,6 +103,7 @@ class ModelOptions(Options):
     model: ModelSpec
     weights: Weights = None
     weights_key: WeightsKey = None
+    code: Code = None
     mean: Annotated[
         str | None, typer.Option("--mean", help="Pixel means the model expects, range 0 to 1: 0.5,0.5,0.5")
     ] = None
@@ -113,6 +128,7 @@ class ModelOptions(Options):
             self.model,
             weights=self.weights,
             weights_key=self.weights_key,
+            code=self.code,
             mean=self.mean,
             std=self.std,
             input_size=size(self.input_size, "--input-size"),

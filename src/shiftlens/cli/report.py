@@ -27,6 +27,7 @@ def report(
     model: Annotated[
         str | None, typer.Option("--model", help="Also report the layer arithmetic of this model, as inspect does.")
     ] = None,
+    code: o.Code = None,
     size: o.Size = None,
     metric: o.Metric = None,
     seed: o.Seed = 0,
@@ -47,7 +48,7 @@ def report(
         raise InputError("--size is the input of --model: give a model too, or leave it out")
     everything: list[reporting.Item] = [*(items or ())]
     if model is not None:
-        skeleton, sweeps = load_skeleton(model), given(everything).sweeps if everything and size is None else ()
+        skeleton, sweeps = load_skeleton(model, code), given(everything).sweeps if everything and size is None else ()
         pixels = o.size(size, "--size") or (sweeps[0].header.image_size if sweeps else None)
         everything.append(arithmetic.inspect(skeleton, pixels))
     with shell.progress("reporting", "parts") as step:

@@ -45,12 +45,13 @@ class Chunk:
         return replace(self, images=self.images[images], targets=self.targets[images], state=state)
 
     def row_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each row: nothing for a window, most objects of an image, or the axes of an accumulator."""
-        sizes = dict(zip(("y", "x"), self.images.shape[2:], strict=True))
+        """Shape of each row: nothing for a window, the length of its axis, or the axes of an accumulator."""
+        h, w = self.images.shape[2:]
+        sizes = {"y": h, "x": w, OBJECT[0]: self.most_objects, **self.task.axes}
         shapes: dict[str, tuple[int, ...]] = {}
         for each in self.task.variables:
-            axes = tuple(sizes[axis] for axis in each.dims) if each.is_accumulator else ()
-            shapes[each.name] = (self.most_objects,) if each.dims == OBJECT else axes
+            axes = each.dims if each.is_accumulator else (each.axis,) if each.axis else ()
+            shapes[each.name] = tuple(sizes[axis] for axis in axes)
         return shapes | ({MARGIN: ()} if self.task.has_margin else {})
 
     def room(self, n_shifts: int) -> Outcomes:
@@ -62,7 +63,7 @@ class Chunk:
 
 
 class Outcomes(dict[str, NDArray[Any]]):
-    """Rows of some windows by name: [window] or [image, shift], of objects with one more axis; accumulators as sums."""
+    """Rows of some windows by name: [window] or [image, shift], perhaps with one more axis; accumulators as sums."""
 
     def __init__(self, task: Task, rows: Mapping[str, NDArray[Any]] | None = None) -> None:
         super().__init__(rows or {})
@@ -105,7 +106,7 @@ class Outcomes(dict[str, NDArray[Any]]):
         result = {}
         for each in self.task.variables:
             values = self[each.name]
-            if each.dims == OBJECT:
+            if each.axis is not None:
                 values = np.ascontiguousarray(np.moveaxis(values, 2, 1))
             result[each.name] = values if each.is_accumulator else values.reshape(*values.shape[:-1], *shape)
         return result

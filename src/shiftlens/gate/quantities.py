@@ -11,7 +11,8 @@ from shiftlens.analysis.arms import NEAR
 from shiftlens.analysis.arrays import BoolArray, FloatArray, SweepArrays, Values, row_means
 from shiftlens.analysis.asymmetry import Axis, opposite_pairs
 from shiftlens.analysis.consistency import pairwise_share
-from shiftlens.analysis.places import BORDER, FEWEST_CHUNKS, swing_per_image
+from shiftlens.analysis.object_curves import swing_per_image
+from shiftlens.analysis.places import BORDER, FEWEST_CHUNKS
 from shiftlens.errors import InputError
 from shiftlens.gate.evidence import Evidence, Stated, means_of
 from shiftlens.gate.region_bounds import radius

@@ -11,6 +11,7 @@ from torch import Tensor
 from shiftlens.graph.sites import PICTURE, Pair, Sides, Source
 
 _ATTRIBUTE = "_shiftlens_flow"
+_LEVEL = "_shiftlens_level"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,16 @@ def flow_of(value: Any) -> Flow | None:
 def set_flow(tensor: Tensor, flow: Flow) -> None:
     """Remember what is known of a tensor."""
     setattr(tensor, _ATTRIBUTE, flow)
+
+
+def level_of(tensors: Iterable[Tensor]) -> int:
+    """How many calls in a row that depend on the whole map some tensors come from, at most."""
+    return max((getattr(tensor, _LEVEL, 0) for tensor in tensors), default=0)
+
+
+def set_level(tensor: Tensor, level: int) -> None:
+    """Remember that number."""
+    setattr(tensor, _LEVEL, level)
 
 
 def tensors_in(values: Iterable[Any]) -> Iterator[Tensor]:

@@ -40,8 +40,8 @@ class Operator:
     name
         The function's name, the same for `relu`, `relu_` and `x.relu()`.
     kind
-        What it is: one of the kinds of `Site`, or activation, normalisation, identity, sum, choice, product, linear,
-        view, reduction, mixing, index.
+        What it is: one of the kinds of `Site`, or activation, normalisation, softmax, identity, sum, choice, product,
+        linear, view, reduction, mixing, index.
     layers
         Layers that are exactly this operator.
     arguments
@@ -79,6 +79,11 @@ _TRANSPOSED = {
     "dilation": 1,
 }
 _RESIZE = {"input": ..., "size": None, "scale_factor": None, "mode": "nearest", "align_corners": None}
+_MOMENTS = {"input": ..., "running_mean": None, "running_var": None, "weight": None, "bias": None}
+_BATCH_NORM = {**_MOMENTS, "training": False, "momentum": 0.1, "eps": 1e-5}
+_INSTANCE_NORM = {**_MOMENTS, "use_input_stats": True, "momentum": 0.1, "eps": 1e-5}
+_GROUP_NORM = {"input": ..., "num_groups": ..., "weight": None, "bias": None, "eps": 1e-5}
+_LAYER_NORM = {"input": ..., "normalized_shape": ..., "weight": None, "bias": None, "eps": 1e-5}
 _DROPOUT = {"input": ..., "p": 0.5, "training": True, "inplace": False}
 _PADS = (
     nn.ZeroPad2d,
@@ -155,8 +160,12 @@ _TABLE = [
     Operator("index_select", "index", (), {"input": ..., "dim": ..., "index": ...}, windows.index_select),
     Operator("__getitem__", "index", follow=windows.getitem),
     Operator("linear", "linear", (nn.Linear,), follow=rules.linear),
-    Operator("batch_norm", "normalisation", (nn.BatchNorm2d,), share=sharing.affine),
-    *_named("normalisation", "group_norm layer_norm instance_norm local_response_norm rms_norm"),
+    Operator("batch_norm", "normalisation", (nn.BatchNorm2d,), _BATCH_NORM, rules.normalisation, sharing.affine),
+    Operator("instance_norm", "normalisation", (), _INSTANCE_NORM, rules.normalisation),
+    Operator("group_norm", "normalisation", (), _GROUP_NORM, rules.normalisation),
+    *_named("normalisation", "layer_norm rms_norm", arguments=_LAYER_NORM, follow=rules.normalisation),
+    Operator("local_response_norm", "normalisation"),
+    *_named("softmax", "softmax log_softmax", arguments={"input": ..., "dim": None}, follow=rules.softmax),
     _activation("relu", nn.ReLU),
     _activation("relu6", nn.ReLU6),
     _activation("leaky_relu", nn.LeakyReLU),
@@ -220,7 +229,7 @@ _TABLE = [
     *_named(
         "mixing",
         "roll flip rot90 cumsum matmul bmm baddbmm einsum scaled_dot_product_attention multi_head_attention_forward "
-        "grid_sample fold unfold sort topk",
+        "grid_sample deform_conv2d fold unfold sort topk",
         follow=rules.mix,
     ),
 ]
@@ -271,7 +280,7 @@ def follow(tracer: Tracer, call: Call) -> None:
     """Follow one function call whose input comes from the image."""
     entry, flow = OPERATORS.get(call.key.name, _OTHER), call.flow
     call = replace(call, kind=entry.kind, settings=entry.bind(call.args, call.kwargs))
-    if not flow.lost or entry.kind in ("mixing", "reduction"):
+    if not flow.lost or entry.kind in ("mixing", "reduction", "normalisation", "softmax"):
         entry.follow(tracer, call)
     elif entry.kind in WINDOWED:
         # Its own arithmetic is still right: the sizes are real.

@@ -7,13 +7,15 @@ from dataclasses import replace
 from torch import Tensor
 
 from shiftlens.graph.arguments import dims_of
-from shiftlens.graph.flow import Flow, added, flow_of, scaled, set_flow, size_along
+from shiftlens.graph.flow import Flow, added, channel_axis, flow_of, scaled, set_flow, size_along, tensors_in
 from shiftlens.graph.sites import Pair, Source
 from shiftlens.graph.tracer import Call, Tracer, last_axes, with_layout
-from shiftlens.graph.windows import (
-    unknown,
-    where,
-)
+from shiftlens.graph.windows import unknown, where
+from shiftlens.nn.convolution import PartialConv2d
+
+ATTENTION = ("scaled_dot_product_attention", "multi_head_attention_forward")
+PRODUCTS = ("matmul", "bmm", "baddbmm", "einsum")
+_ADDS_UP = ("add", "sub", "rsub", "mul", "div", "maximum", "minimum", "where", "cat")
 
 
 def permute(tracer: Tracer, call: Call) -> None:
@@ -32,6 +34,7 @@ def transpose(tracer: Tracer, call: Call) -> None:
 
 def cat(tracer: Tracer, call: Call) -> None:
     """Maps one after another along an axis."""
+    _note_places(tracer, call)
     first = call.args[0] if call.args else call.kwargs["tensors"]
     axis = int(call.args[1] if len(call.args) > 1 else call.kwargs.get("dim", call.kwargs.get("axis", 0)))
     out = call.made[0]
@@ -79,10 +82,13 @@ def reduction(tracer: Tracer, call: Call) -> None:
             y, c = (axis - sum(d < axis for d in removed) for axis in flow.axes)
             set_flow(out, replace(flow, axes=(y, c), fresh=None))
         elif dims >= set(flow.axes) and 0 not in dims and not flow.lost:
+            over_space = dims == set(flow.axes) and call.key.name in ("mean", "amax", "amin")
+            tracer.whole(call, "pooling", freezable=over_space)
             index = tracer.add(call, "global pool", flow, out, out_size=(1, 1))
             if out.ndim < x.ndim:
                 set_flow(out, Flow((1, 1), flow.axes, (Source(index),), lost=where(call)))
         else:
+            tracer.whole(call, "pooling")
             set_flow(out, replace(flow, lost=where(call), pending=None))
 
 
@@ -92,6 +98,7 @@ def _has_dim(call: Call) -> bool:
 
 def pointwise(tracer: Tracer, call: Call) -> None:
     """Anything that leaves each place to itself; several maps of one size are joined, smaller ones only steer."""
+    _note_places(tracer, call)
     for out in call.made:
         flows = [(flow, t) for t in call.given if (flow := flow_of(t)) is not None]
         fitting: list[Flow] = []
@@ -115,6 +122,20 @@ def pointwise(tracer: Tracer, call: Call) -> None:
         else:
             # A product of two maps: both count, half each.
             set_flow(out, Flow(fitting[0].size, fitting[0].axes, added([scaled(f, 1 / len(fitting)) for f in fitting])))
+
+
+def _note_places(tracer: Tracer, call: Call) -> None:
+    """Remember where places are given numbers of their own: position embeddings, maps of coordinates."""
+    if call.key.name not in _ADDS_UP or isinstance(call.part, PartialConv2d):
+        return
+    flow, n_axes = call.flow, call.x.ndim
+    own = [t for t in tensors_in((*call.args, *call.kwargs.values())) if flow_of(t) is None]
+    for t in own:
+        axes = [axis - n_axes + t.ndim for axis in flow.axes]
+        sides = [int(t.shape[axis]) for axis in axes if axis >= 0] if not flow.lost else sorted(t.shape)[:-1]
+        if any(side > 1 for side in sides):
+            tracer.whole(call, "other")
+            return
 
 
 def _same_place(tracer: Tracer, call: Call, flow: Flow, out: Tensor) -> None:
@@ -146,4 +167,32 @@ def _axes_in(out: Tensor, flow: Flow, x: Tensor) -> Pair | None:
 
 def mix(tracer: Tracer, call: Call) -> None:
     """What moves or mixes places."""
+    product = call.key.name in PRODUCTS
+    if not product or len(call.given) > 1:
+        tracer.whole(call, "attention" if product or call.key.name in ATTENTION else "other")
     tracer.lose(call, where(call))
+
+
+def softmax(tracer: Tracer, call: Call) -> None:
+    """Shares of a whole along one axis: of the channels, or of places."""
+    dim = call.settings["dim"]
+    channels = channel_axis(call.flow.axes, call.x.ndim)
+    if call.flow.lost or dim is None or int(dim) % call.x.ndim != channels:
+        tracer.whole(call, "attention")
+    pointwise(tracer, call)
+
+
+def normalisation(tracer: Tracer, call: Call) -> None:
+    """Minus a mean, over a spread: of one place's channels, of what training saw, or of the map at hand."""
+    name, b, x = call.key.name, call.settings, call.x
+    if name in ("layer_norm", "rms_norm"):
+        n_axes = len(b["normalized_shape"])
+        over_space = n_axes > 1 if call.flow.lost else bool(set(range(x.ndim - n_axes, x.ndim)) & set(call.flow.axes))
+        # Weights of each place's own have one size only.
+        freezable = name == "layer_norm" and n_axes == x.ndim - 1 and b.get("weight") is None
+    else:
+        given = {"batch_norm": "training", "instance_norm": "use_input_stats"}.get(name)
+        over_space, freezable = given is None or bool(b[given]), True
+    if over_space:
+        tracer.whole(call, "norm", freezable=freezable)
+    pointwise(tracer, call)

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from shiftlens.devices import input_dtype
-from shiftlens.errors import InputError
-from shiftlens.graph.flow import Flow, set_flow
+from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.graph.flow import Flow, flow_of, set_flow
 from shiftlens.graph.operators import follow
-from shiftlens.graph.sites import Graph, Pair
-from shiftlens.graph.tracer import Tracer
+from shiftlens.graph.sites import Graph, Output, Pair
+from shiftlens.graph.tracer import Tracer, last_axes
 from shiftlens.naming import one_line
+from shiftlens.tasks.outputs import form_of, numbers_of
 
 
 def trace(module: nn.Module, size: Pair, *, n_channels: int = 3, name: str | None = None) -> Graph:
@@ -67,7 +68,8 @@ def trace(module: nn.Module, size: Pair, *, n_channels: int = 3, name: str | Non
         path = tracer.failed[0] if tracer.failed else ""
         tracer.note(f"the net ends at layer {path}, which does not take a picture of {size[0]}x{size[1]}")
     tracer.note_blind_spots()
-    return Graph(tracer.sites(), size, n_channels, tuple(tracer.notes), title)
+    layers = tuple(tracer.global_layers)
+    return Graph(tracer.sites(), size, n_channels, tuple(tracer.notes), title, layers, tracer.output)
 
 
 def _run(tracer: Tracer, module: nn.Module, n_channels: int, size: Pair, *, on_meta: bool) -> Exception | None:
@@ -86,11 +88,28 @@ def _run(tracer: Tracer, module: nn.Module, n_channels: int, size: Pair, *, on_m
     set_flow(x, Flow(size, (2, 3)))
     try:
         with torch.no_grad(), tracer:
-            output: Any = torch.func.functional_call(module, state, (x,))
+            raw: Any = torch.func.functional_call(module, state, (x,))
+        tracer.output = _output(raw)
     except Exception as error:  # a stranger's forward may raise anything
         return error
-    del output
     return None
+
+
+def _output(raw: Any) -> Output | None:
+    try:
+        form = form_of(raw, 1)
+    except ModelOutputError:
+        return None
+    if form.is_detections:
+        return Output(form.shape, (), "boxes")
+    numbers = numbers_of(raw, form)
+    flow = flow_of(numbers)
+    if flow is None:
+        return Output(form.shape, (), "the output, which cannot be traced to the image")
+    turned = flow.axes != last_axes(numbers) or numbers.ndim != 4
+    return Output(
+        form.shape, flow.sources, flow.lost or ("the output, whose axes are not [n, k, h, w]" if turned else "")
+    )
 
 
 def _why_not(tracer: Tracer, title: str, n_channels: int, size: Pair, error: Exception) -> str:

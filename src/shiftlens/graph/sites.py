@@ -164,6 +164,52 @@ class Site:
 
 
 @dataclass(frozen=True)
+class GlobalLayer:
+    """One function call whose output at one place depends on the whole map, or on where in the image that place is.
+
+    Attributes
+    ----------
+    path
+        Of the layer; for a plain function, the module that calls it and the function with "()".
+    kind
+        norm (statistics over space), pooling (one number for the whole map), attention, or other (moves or mixes
+        places, differs from place to place).
+    layer
+        Type of the layer, or the function's name.
+    level
+        1 where it depends on no other such call; otherwise one more than the highest level that it depends on.
+    freezable
+        Whether its statistics are a few numbers a channel that can be summed over tiles and used again.
+    op
+        The function call.
+    sources, size
+        The sites that made the map it reads, and that map's (h, w).
+    """
+
+    path: str
+    kind: str
+    layer: str
+    level: int
+    freezable: bool
+    op: OpKey
+    sources: tuple[Source, ...]
+    size: Pair
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a net returns: the first tensor of numbers in it.
+
+    `shape` of one image's numbers; `sources` the sites that it comes from; `lost` says where its rows and columns could
+    no longer be followed, and is empty where they are its last two axes.
+    """
+
+    shape: tuple[int, ...]
+    sources: tuple[Source, ...]
+    lost: str
+
+
+@dataclass(frozen=True)
 class Graph:
     """A net's spatial sites in call order, at one input size.
 
@@ -177,6 +223,10 @@ class Graph:
         Of the input.
     notes
         What could not be seen or followed, by name.
+    global_layers
+        Calls whose output at one place depends on the whole map, in call order.
+    output
+        What the net returns; None where the forward pass ended before.
     """
 
     sites: tuple[Site, ...]
@@ -184,6 +234,8 @@ class Graph:
     n_channels: int
     notes: tuple[str, ...] = ()
     name: str = field(default="the model", compare=False)
+    global_layers: tuple[GlobalLayer, ...] = ()
+    output: Output | None = None
 
     def __iter__(self) -> Iterator[Site]:
         return iter(self.sites)

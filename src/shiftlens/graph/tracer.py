@@ -11,8 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shiftlens.graph.flow import Flow, Pending, channel_axis, flow_of, set_flow, size_along, tensors_in
-from shiftlens.graph.sites import OpKey, Pair, Sides, Site, Source
+from shiftlens.graph.flow import (
+    Flow,
+    Pending,
+    channel_axis,
+    flow_of,
+    level_of,
+    set_flow,
+    set_level,
+    size_along,
+    tensors_in,
+)
+from shiftlens.graph.sites import GlobalLayer, OpKey, Output, Pair, Sides, Site, Source
 from shiftlens.graph.watching import Watch, is_layer
 from shiftlens.nn.convolution import PartialConv2d
 
@@ -35,6 +45,8 @@ class Tracer(Watch):
         self._follow_call = follow
         self.drafts: list[Draft] = []
         self.notes: list[str] = []
+        self.global_layers: list[GlobalLayer] = []
+        self.output: Output | None = None
         self._calls: Counter[str] = Counter()
         self._lost_at: dict[str, None] = {}
 
@@ -79,7 +91,10 @@ class Tracer(Watch):
             made = [args[0]]
         if not given or not made:
             return
+        level, n_before = level_of(given), len(self.global_layers)
         self._follow_call(self, Call(key, part, args, kwargs, given, made))
+        for tensor in made:
+            set_level(tensor, level + (len(self.global_layers) > n_before))
 
     def left(self, path: str, part: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         """A module whose output cannot be traced to its input is named; what follows is known by size only."""
@@ -90,6 +105,7 @@ class Tracer(Watch):
             self.note(f"{where}: its output cannot be traced to its input")
             for tensor in strange:
                 set_flow(tensor, replace(known[0], lost=where, pending=None, fresh=None))
+                set_level(tensor, level_of(tensors_in(inputs)))
 
     # ---- building
 
@@ -187,6 +203,16 @@ class Tracer(Watch):
         else:
             index = self.add(call, "pad", flow, out, padding=sides, mode=mode)
         set_flow(out, Flow(size, flow.axes, (Source(index),), Pending(total, modes, *start, index)))
+
+    def whole(self, call: Call, kind: str, *, freezable: bool = False) -> None:
+        """Remember a call whose output at one place depends on the whole map; none where the map is one cell."""
+        flow = call.flow
+        if flow.size == (1, 1):
+            return
+        path, layer = self._named(call)
+        freezable = freezable and not flow.lost and call.x.ndim == 4 and flow.axes == last_axes(call.x)
+        level = level_of(call.given) + 1
+        self.global_layers.append(GlobalLayer(path, kind, layer, level, freezable, call.key, flow.sources, flow.size))
 
     def lost_before(self, where: str) -> None:
         """Remember that a window slides over a map whose rows and columns could not be followed."""

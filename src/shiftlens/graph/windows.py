@@ -21,6 +21,7 @@ def conv(tracer: Tracer, call: Call) -> None:
     """A convolution."""
     b = call.settings
     if call.x is not b["input"]:  # weights that are made from the picture
+        tracer.whole(call, "other")
         tracer.lose(call, f"conv2d with weights from the picture at {call.key.path or 'the top'}")
         return
     kernel, dilation = pair(b["weight"].shape[2:]), pair(b["dilation"])
@@ -99,6 +100,8 @@ def adaptive_pool(tracer: Tracer, call: Call) -> None:
     """Pooling to a given size."""
     size = size_along(call.made[0], call.flow.axes)
     kind = "global pool" if size == (1, 1) else "adaptive pool"
+    indices = bool(call.settings.get("return_indices"))
+    tracer.whole(call, "pooling", freezable=kind == "global pool" and not indices)
     tracer.add(call, kind, call.flow, call.made[0])
 
 

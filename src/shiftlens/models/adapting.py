@@ -8,9 +8,11 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from shiftlens.data.imageset import ImageSet
 from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.models.probing import Classifier, Probe
 from shiftlens.models.wrapping import Model
@@ -102,3 +104,25 @@ def adapted(model: Model, task: Task, size: tuple[int, int]) -> tuple[Model, Tas
     n_numbers = max(2, int(torch.Size(shape).numel()))
     compared = task.compared if form.is_detections else None
     return TaskModel(**known, original=model, n_numbers=n_numbers, compared=compared), task
+
+
+def targets_of(images: ImageSet, task: Task, positions: slice = slice(None)) -> NDArray[Any]:
+    """What the task measures some images against."""
+    values = None if images.targets is None or task.uses is None else getattr(images.targets, task.uses)
+    return task.targets(images.labels[positions], None if values is None else values[positions])
+
+
+def refuse_unfit_targets(task: Task, images: ImageSet, size: tuple[int, int]) -> None:
+    """Refuse masks or boxes that are none of these images, or of no use for the fitted task.
+
+    Raises
+    ------
+    InputError
+        Names what does not fit.
+    """
+    if task.uses is not None:
+        images.refuse_unfit_targets(task.uses)
+        used = None if images.targets is None else images.targets.only(task.uses)
+        if used is not None:
+            task.refuse_unfit(used.highest_classes()[task.uses], images.name)
+    targets_of(images, task, slice(1))

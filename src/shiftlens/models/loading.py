@@ -15,7 +15,7 @@ from shiftlens.data.images import ImageSet, as_images
 from shiftlens.data.preprocessing import Numbers, Preprocessing, Size
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError
-from shiftlens.given import as_given
+from shiftlens.given import CHANGED, as_given
 from shiftlens.models.checkpoints import fit_weights, named_as, read_weights
 from shiftlens.models.factories import call_factory
 from shiftlens.models.matching import held_out
@@ -122,6 +122,8 @@ def load_model(
     interpolation: str | None = None,
     picture_size: Size | None = None,
     picture_channels: int | None = None,
+    code: str | Path | None = None,
+    module: nn.Module | None = None,
     device: str = "auto",
 ) -> Model:
     """Load a model by its spec, in evaluation mode, checked and ready to be measured.
@@ -147,6 +149,11 @@ def load_model(
         (h, w) of the pictures: the input size of a model that declares none.
     picture_channels
         Channels of the pictures: those of the input where a net takes several numbers of channels.
+    code
+        For a run directory of a net that your own factory builds: its `file.py` or `package.module`, which is run, if
+        it is still what the run was made with.
+    module
+        For a run directory of a net that was made in Python: a net of the same layers, which is not changed.
     device
         `auto`, `cpu`, `cuda` or `cuda:N`.
 
@@ -170,16 +177,19 @@ def load_model(
     """
     target = resolve_device(device)
     name, run = str(spec), run_of(spec)
+    if run is None and (code is not None or module is not None):
+        what = "--code" if module is None else "module="
+        raise InputError(f"{what} belongs to a run directory of a net of your own; {name} is none")
     if weights_key is not None and weights in (None, RANDOM):
         raise InputError(f"a weights key is of a file: give --weights FILE beside --weights-key {weights_key}")
     said: dict[str, Any] = {"mean": mean, "std": std, "resize": resize, "crop": crop, "interpolation": interpolation}
-    options = as_given(weights=weights, weights_key=weights_key, input_size=input_size, **said)
+    options = as_given(weights=weights, weights_key=weights_key, code=code, input_size=input_size, **said)
     said["size"] = input_size
     if run is not None:
         if weights is not None:
             raise InputError(f"{name} holds its own weights; omit --weights")
         pictures = {"picture_size": picture_size, "picture_channels": picture_channels}
-        model = load_run(run, name=name, overrides=said | pictures)
+        model = load_run(run, name=name, overrides=said | pictures, code=code, module=module)
     else:
         loaded = _load(name, weights, weights_key)
         if isinstance(loaded.module, nn.Module):
@@ -196,7 +206,7 @@ def load_model(
         )
     if isinstance(model.module, nn.Module):
         model.module.to(target)
-    return model.with_facts(options=options)
+    return model.with_facts(options=options if module is None else CHANGED)
 
 
 def as_model(model: Model | nn.Module | str | Path, images: ImageSet | None = None, *, device: str = "auto") -> Model:

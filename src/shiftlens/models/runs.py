@@ -1,11 +1,13 @@
 """Run directories: `model.json` and `model.safetensors`, enough to build a net again without running their code.
 
 A run directory may come from a stranger. So `model.json` can only name a factory of `FACTORIES`, with arguments that
-are checked, and the weights are tensors and nothing else.
+are checked, and the weights are tensors and nothing else. A net of a user's own code is named too (`named_code`): that
+code is run only where the user names it, and is as it was.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +26,7 @@ from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.errors import InputError, StoreError
 from shiftlens.models.checkpoints import describe_misfit, fit_weights, read_safetensors
 from shiftlens.models.digests import state_digest, structure
+from shiftlens.models.named_code import MADE_IN_PYTHON, code_of, net_of_run, own_net
 from shiftlens.models.runspec import (
     MODEL_JSON,
     WEIGHTS,
@@ -150,13 +153,15 @@ def save_run(
     metrics: Mapping[str, Any] | None = None,
     parents: Sequence[str] = (),
     edits: Sequence[Mapping[str, Any]] = (),
+    code: str | Path | None = None,
 ) -> None:
     """Write a run directory, or replace one. Killed at any moment, it leaves the old run or the new one, whole.
 
     `build` names an entry of `FACTORIES` and its arguments (`{"factory": "shiftlens.nn.vgg:VGG", "kwargs":
     module.config}`), `edits` what was changed since, as `nn.edits.Edit.to_dict` gives it: both are tried here, and must
-    give a net of the same structure. `parents` are digests of the models that this one was made from. Other files in
-    the directory are left alone.
+    give a net of the same structure. A net that a user's own code builds has the factory's name there (`net.py:make`),
+    and `code` says where that code lies: its digest is stored, its place is not. `parents` are digests of the models
+    that this one was made from. Other files in the directory are left alone.
 
     `InputError`: another net, or facts that JSON cannot hold. `StoreError`: `path` is a file, holds a `model.json` of
     something else, or cannot be written.
@@ -175,20 +180,17 @@ def save_run(
             metrics=_plain(metrics or {}),
             parents=list(parents),
             edits=[_plain(edit) for edit in edits],
+            code=None if code is None else code_of(code),
             weights=state_digest(state),
         )
-        text = json.dumps(spec.model_dump(mode="json"), indent=2, sort_keys=True, allow_nan=False) + "\n"
+        facts = spec.model_dump(mode="json", exclude={"code"} if code is None else None)
+        text = json.dumps(facts, indent=2, sort_keys=True, allow_nan=False) + "\n"
     except ValidationError as error:
         raise InputError(f"run facts do not fit: {first_fault(error)}") from None
     except (TypeError, ValueError) as error:
         raise InputError(f"run facts must be plain JSON: {one_line(error)}") from None
-    with torch.random.fork_rng(devices=[]):
-        rebuilt = build_net(spec.build, spec.edits)
-    if structure(rebuilt) != structure(module):
-        edited = f" and {len(spec.edits)} edits" if spec.edits else ""
-        raise InputError(
-            f"build {spec.build.factory} with {spec.build.kwargs}{edited} gives another net than the one to save"
-        )
+    if not spec.build.factory.startswith(MADE_IN_PYTHON):
+        _refuse_another(spec, module, code)
     # A clone unties tensors that share memory, which safetensors refuses. The whole spec rides along in the weights, so
     # that a run killed between the two renames is still whole: the weights then say themselves what they are.
     weights = to_safetensors({name: value.contiguous().clone() for name, value in state.items()}, {MODEL_JSON: text})
@@ -198,6 +200,17 @@ def save_run(
         write_atomically(path / MODEL_JSON, text.encode())
     except OSError as error:
         raise StoreError(f"{path} cannot be written: {error.strerror or error}") from None
+
+
+def _refuse_another(spec: RunSpec, module: nn.Module, code: str | Path | None) -> None:
+    with torch.random.fork_rng(devices=[]):
+        first = _as_named(spec.build) if code is None else own_net(code, spec.build.factory)
+        rebuilt = carry_out(first, spec.edits)
+    if structure(rebuilt) != structure(module):
+        edited = f" and {len(spec.edits)} edits" if spec.edits else ""
+        raise InputError(
+            f"build {spec.build.factory} with {spec.build.kwargs}{edited} gives another net than the one to save"
+        )
 
 
 def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -226,27 +239,42 @@ def write_atomically(target: Path, content: bytes) -> None:
         os.close(folder)
 
 
-def load_run(path: str | Path, *, name: str | None = None, overrides: Mapping[str, Any] | None = None) -> Model:
+def load_run(
+    path: str | Path,
+    *,
+    name: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    code: str | Path | None = None,
+    module: nn.Module | None = None,
+) -> Model:
     """Build the model of a run directory again, on the CPU, in evaluation mode.
 
-    `overrides` may hold `mean`, `std`, `size`, `picture_size` and `picture_channels`. `InputError`: no run directory,
-    an unknown factory, or weights that do not fit or are broken. `StoreError`: `model.json` or the weights are not as a
-    run is written, or do not belong together.
+    `overrides` may hold `mean`, `std`, `size`, `picture_size` and `picture_channels`. `code` is the source file that
+    the user names for a run that needs it, `module` a net for a run of a net that was made in Python. `InputError`: no
+    run directory, an unknown factory, code that is not named or not the same, or weights that do not fit or are broken.
+    `StoreError`: `model.json` or the weights are not as a run is written, or do not belong together.
     """
     path = Path(path)
     title = name or str(path)
     spec = read_spec(path)
     state, spec = _read_weights(path, spec)
+    in_python = spec.build.factory.startswith(MADE_IN_PYTHON)
+    needs_code = spec.code is not None or in_python
+    if code is not None and spec.code is None:
+        raise InputError(f"{path} needs no code of yours: leave out --code")
+    if module is not None and not in_python:
+        raise InputError(f"{path} says itself how its net is built: leave out module=")
     with told_by(path / MODEL_JSON):
-        _refuse_misfit(spec, state, path / MODEL_JSON)
-        with torch.random.fork_rng(devices=[]):
-            module = build_net(spec.build, spec.edits)
+        if not needs_code:
+            _refuse_misfit(spec, state, path / MODEL_JSON)
+        copied = None if module is None else copy.deepcopy(module)
+        net = rebuilt(spec, path, code) if copied is None else carry_out(copied, spec.edits)
         preprocessing = spec.preprocessing.restored()
-    fit_weights(module, state, str(path / MODEL_JSON))
+    fit_weights(net, state, str(path / MODEL_JSON))
     changes = dict(overrides or {})
     pictures = {key: changes.pop(key, None) for key in ("picture_size", "picture_channels")}
     return build_model(
-        module.eval(),
+        net.eval(),
         preprocessing.overridden(**changes),
         title,
         class_names=spec.class_names,
@@ -256,6 +284,14 @@ def load_run(path: str | Path, *, name: str | None = None, overrides: Mapping[st
     )
 
 
+def rebuilt(spec: RunSpec, run: Path, code: str | Path | None = None) -> nn.Module:
+    """The net of a run with its edits and without its weights; a user's own code is run where the user names it."""
+    with torch.random.fork_rng(devices=[]):
+        if spec.code is not None or spec.build.factory.startswith(MADE_IN_PYTHON):
+            return carry_out(net_of_run(spec, run, code), spec.edits)
+        return build_net(spec.build, spec.edits)
+
+
 @contextmanager
 def told_by(file: Path) -> Iterator[None]:
     """Name the file in an error about what it says."""
@@ -263,7 +299,8 @@ def told_by(file: Path) -> Iterator[None]:
         yield
     except InputError as error:
         text = str(error)
-        raise InputError(text if str(file) in text else f"{file}: {text}") from None
+        is_told = str(file) in text or text.startswith(f"{file.parent} ")
+        raise InputError(text if is_told else f"{file}: {text}") from None
 
 
 def _refuse_misfit(spec: RunSpec, state: dict[str, Tensor], where: Path) -> None:

@@ -46,6 +46,13 @@ class Build(Strict):
     kwargs: dict[str, JsonValue] = {}
 
 
+class Code(Strict):
+    """A user's own source files: the digest of the one that has the factory, and of what it imports, by path."""
+
+    digest: Annotated[str, Field(max_length=100)]
+    imports: Annotated[dict[str, str], Field(max_length=10_000)] = {}
+
+
 class StoredPreprocessing(BaseModel):
     """`Preprocessing` in JSON."""
 
@@ -84,6 +91,8 @@ class RunSpec(BaseModel):
     metrics: dict[str, JsonValue] = {}
     parents: list[str] = []
     edits: Annotated[list[dict[str, JsonValue]], Field(max_length=10_000)] = []
+    code: Code | None = None
+    """Of a net that code of a user's builds: what that code was. Only the user can name it, to have it run."""
     weights: str
     """Digest of the tensors in `model.safetensors`: tells a torn pair, and a file from elsewhere."""
 

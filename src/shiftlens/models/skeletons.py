@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.errors import InputError
 from shiftlens.models.factories import call_factory
 from shiftlens.models.loading import run_of
-from shiftlens.models.runs import build_net, told_by
+from shiftlens.models.runs import rebuilt, told_by
 from shiftlens.models.runspec import MODEL_JSON, read_spec
 from shiftlens.models.wrapping import Model
 from shiftlens.models.zoo import LIBRARIES, declared_size
@@ -32,12 +33,12 @@ def as_net(model: Net | str | Path, size: int | tuple[int, int] | None) -> tuple
     return model, size
 
 
-def load_skeleton(spec: str | Path) -> Model:
+def load_skeleton(spec: str | Path, code: str | Path | None = None) -> Model:
     """Build a model by its spec without reading, drawing or downloading weights, where that can be done.
 
-    A spec is as in `load_model`; a factory of your own is called as always, and its weights are what it makes them. The
-    model has the preprocessing that the spec declares. Its tensors may be on torch's `meta` device: it has a shape, and
-    cannot be measured.
+    A spec and the code of a run directory are as in `load_model`; a factory of your own is called as always, and its
+    weights are what it makes them. The model has the preprocessing that the spec declares. Its tensors may be on
+    torch's `meta` device: it has a shape, and cannot be measured.
 
     Examples
     --------
@@ -49,7 +50,8 @@ def load_skeleton(spec: str | Path) -> Model:
     if run is not None:
         stored = read_spec(run)
         with told_by(run / MODEL_JSON):
-            module = _without_weights(lambda: build_net(stored.build, stored.edits))
+            build = functools.partial(rebuilt, stored, run, code)
+            module = _without_weights(build) if stored.code is None else build()
         size = stored.preprocessing.size
         declared = Preprocessing(size=None if size is None else (size[0], size[1]), declared=True)
         return Model(module.eval(), declared, name)

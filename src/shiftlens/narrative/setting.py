@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,7 +45,7 @@ class Named:
     def of_run(run: FeatureRun) -> Named:
         """What a feature run knows of them."""
         model = named_model(run.model, run.model_options)
-        return Named(model, run.model_options, _named_data(run.data or ""), run.data_options, run.n_images or None)
+        return Named(model, run.model_options, data_named(run.data or ""), run.data_options, run.n_images or None)
 
     @property
     def model_words(self) -> Command:
@@ -59,40 +58,30 @@ class Named:
         limit = () if self.n_images is None else ("--limit", str(self.n_images))
         return (*option_words(self.data_options, ("data_root", "split")), *limit)
 
+    @property
+    def code_words(self) -> Command:
+        """What a run directory that is made of this model needs: the code of a user's own factory."""
+        if _is_factory(self.model):
+            return ("--code", self.model.rpartition(":")[0])
+        return option_words(self.options, ("code",)) if self.model != "MODEL" else ()
+
+    @property
+    def skeleton_words(self) -> Command:
+        """The options that name the net without its weights and preprocessing."""
+        return ("--model", self.model, *option_words(self.options, ("code",)))
+
     def inspect_command(self, size: tuple[int, int]) -> Command:
         """Layer arithmetic at a size (h, w) in pixels, in which weights and preprocessing play no part."""
-        return ("shiftlens", "inspect", "--model", self.model, "--size", f"{size[0]}x{size[1]}")
+        return ("shiftlens", "inspect", *self.skeleton_words, "--size", f"{size[0]}x{size[1]}")
 
     def repair_command(self, out: str, *, padding: str = "", blur: bool = False, shift: int = 0) -> Command:
-        """Repair it with another padding, or blur and fine-tuning with shifts; in Python where its code is the user's.
-
-        A run directory never runs a user's code: there the copy is swept where it is made.
-        """
-        if not _is_factory(self.model):
-            how = ("--padding", padding) if padding else ("--downsample", "blur") if blur else ()
-            words = ["shiftlens", "repair", *self.model_words, *how]
-            if shift:
-                words += ["--finetune-epochs", "2", "--finetune-shift", str(shift), "--data", self.data]
-                words += option_words(self.data_options, ("data_root",))
-            return (*words, "--out", out)
-        options = {name: self.options[name] for name in MODEL_OPTIONS if name in self.options}
-        given = "".join(f", {name}={_quoted(value)}" for name, value in options.items())
-        lines = ["import shiftlens as sl", f"model = sl.load_model({_quoted(self.model)}{given})"]
-        if padding or blur:
-            keyword = f"padding={_quoted(padding)}" if padding else 'downsample="blur"'
-            lines += [f"model, _ = sl.repair(model, {keyword})"]
-        root = f", data_root={_quoted(self.data_options['data_root'])}" if "data_root" in self.data_options else ""
-        train, test = (f'sl.load_images({_quoted(self.data)}{root}, split="{part}"' for part in ("train", "test"))
+        """Repair it with another padding, or blur and fine-tuning with shifts."""
+        how = ("--padding", padding) if padding else ("--downsample", "blur") if blur else ()
+        words = ["shiftlens", "repair", *self.model_words, *how]
         if shift:
-            lines += ["from shiftlens.surgery import FineTuning, finetune"]
-            lines += [f"model, _ = finetune(model, {train}), FineTuning(epochs=2, shift={shift}))"]
-        lines += [f"sl.sweep(model, {test}, limit={self.n_images}), out={_quoted(f'{Path(out).name}.zarr')})"]
-        return ("python", "-c", "; ".join(lines))
-
-
-def _quoted(value: Any) -> str:
-    """A JSON value as Python reads it: names come from strangers' files."""
-    return json.dumps(value, ensure_ascii=False)
+            words += ["--finetune-epochs", "2", "--finetune-shift", str(shift), "--data", self.data]
+            words += option_words(self.data_options, ("data_root",))
+        return (*words, "--out", out)
 
 
 def _is_factory(spec: str) -> bool:
@@ -104,7 +93,8 @@ def named_model(name: str, options: Mapping[str, Any] | None = None, *, known: b
     return name if (known or ":" in name or "/" in name) and options != CHANGED else "MODEL"
 
 
-def _named_data(name: str) -> str:
+def data_named(name: str) -> str:
+    """A source's name as the command line takes it; DATA for what was only an object in Python."""
     return name if name in WHOLE_SPECS or ":" in name else "DATA"
 
 
@@ -163,7 +153,7 @@ class Setting:
             options = {"mean": [*header.preprocessing.mean], "std": [*header.preprocessing.std]}
         model = named_model(header.model, options, known=bool(header.training))
         n_images = self.n_population or self.n_images
-        return Named(model, options, _named_data(header.data), header.data_options, n_images)
+        return Named(model, options, data_named(header.data), header.data_options, n_images)
 
     @property
     def fill(self) -> str:
@@ -243,7 +233,7 @@ class Setting:
 
     def _model_and_data(self, other: str = "") -> list[str]:
         named = self.named
-        model = ("--model", other) if other else named.model_words
+        model = ("--model", other, *named.code_words) if other else named.model_words
         return [*model, "--data", named.data, *named.data_words, *option_words(named.data_options, ("label_map",))]
 
     def _fill_words(self) -> Command:

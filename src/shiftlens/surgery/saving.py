@@ -11,6 +11,7 @@ from torch import nn
 
 from shiftlens.errors import InputError
 from shiftlens.models.loading import run_of
+from shiftlens.models.named_code import MADE_IN_PYTHON
 from shiftlens.models.runs import save_run
 from shiftlens.models.runspec import read_spec
 from shiftlens.models.wrapping import Model
@@ -24,25 +25,32 @@ class Origin:
     """Where a model came from, as far as a run directory must know: see `save_run`.
 
     `edits` had been made before; `parents` are digests, the oldest first, the model itself last.
+    `code` is the file or module of a user's own factory.
     """
 
     build: Mapping[str, Any]
     edits: tuple[Mapping[str, Any], ...] = ()
     parents: tuple[str, ...] = ()
+    code: str | None = None
 
 
 def origin_of(spec: str | Path, model: Model) -> Origin:
-    """How the model that `load_model` made of a spec can be built again; refuses what needs anybody's code."""
+    """How the model that `load_model` made of a spec can be built again; of a user's own factory, its name."""
     name, path = str(spec), run_of(spec)
     kind, _, rest = name.partition(":")
     if path is not None:
         stored = read_spec(path)
-        return Origin(stored.build.model_dump(), tuple(stored.edits), (*stored.parents, model.digest))
+        if stored.build.factory.startswith(MADE_IN_PYTHON):
+            raise InputError(f"{name} holds a net that was made in Python: repair it there (shiftlens.repair)")
+        code = model.options.get("code")
+        return Origin(stored.build.model_dump(), tuple(stored.edits), (*stored.parents, model.digest), code)
     if kind in LIBRARIES and rest:
         return Origin({"factory": name, "kwargs": {"num_classes": model.n_classes}}, (), (model.digest,))
-    raise InputError(
-        f"{name} is built by code of yours, which a run directory never runs: repair it in Python (shiftlens.repair)"
-    )
+    where, _, factory = name.rpartition(":")
+    if not model.is_module:
+        raise InputError(f"{name} gives a plain callable: it has no weights that a run directory could hold")
+    named = f"{Path(where).name if where.endswith('.py') else where}:{factory}"
+    return Origin({"factory": named}, (), (model.digest,), where)
 
 
 def save_repaired(
@@ -95,4 +103,5 @@ def save_repaired(
         metrics=metrics,
         parents=origin.parents,
         edits=[*origin.edits, *(edit.to_dict() for edit in edits)],
+        code=origin.code,
     )

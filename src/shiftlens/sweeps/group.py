@@ -46,7 +46,7 @@ class SweepGroup:
         self.path = path
         opened = open_checked(path, "r+" if writable else "r")
         self.header, self._seal = opened.header, opened.seal
-        self._group, self._arrays = opened.group, opened.arrays
+        self._group, self._arrays, self.own_axes = opened.group, opened.arrays, opened.own_axes
         self.everyone = opened.known["label"], opened.known["index"]
         self.n_objects = opened.known.get("n_objects")
         self.n_population = len(self.everyone[0])
@@ -316,7 +316,6 @@ class SweepGroup:
         return self.path.joinpath(name, "c", str(chunk), *inner)
 
     def read(self, name: str, span: slice) -> NDArray[Any]:
-        """Numbers of an array as they are; `ValueError` and others where they cannot be read."""
         """Numbers of an array as they are; `ValueError` and others where they cannot be read."""
         self.refuse_swollen(name, span)
         return np.asarray(self._arrays[name][span])

@@ -19,7 +19,7 @@ from shiftlens.storage.groups import Layout, Mode, damage_of, open_array, open_g
 from shiftlens.sweeps.header import SWEEP, SweepHeader
 from shiftlens.tasks.classification import CLASSIFICATION
 from shiftlens.tasks.stored_form import KNOWN_TASKS
-from shiftlens.tasks.task import OBJECT, WINDOW, Stored, Task, Variable, has_objects
+from shiftlens.tasks.task import CLASS, OBJECT, RANK, WINDOW, Stored, Task, Variable, has_objects
 
 _ALWAYS: dict[str, tuple[tuple[str, ...], str, dict[str, str]]] = {
     "label": (("image",), "int64", {"long_name": "true class"}),
@@ -82,11 +82,12 @@ def array_names(task: Task) -> tuple[str, ...]:
 
 
 def _variable_layout(
-    variable: Variable, header: SweepHeader, n_images: int, chunk_size: int, most_objects: int
+    variable: Variable, header: SweepHeader, n_images: int, chunk_size: int, own_axes: Mapping[str, int]
 ) -> Layout:
     """Of a window, one number a cell; of an accumulator, one row a chunk, so that chunks merge in any order.
 
-    Numbers of objects have room for as many as any image has; where an image has fewer, they are NaN.
+    `own_axes` are the lengths of the axes that some variables have between image and shift. Numbers of objects have
+    room for as many as any image has; where an image has fewer, they are NaN.
     """
     dtype = prediction_dtype(header.n_classes) if variable.name == "prediction" else np.dtype(variable.dtype)
     if dtype.kind == "b":
@@ -94,11 +95,10 @@ def _variable_layout(
     # Where NaN means that there is no such number, "not written" needs another mark.
     may_lack = variable.optional or variable.dims == OBJECT
     missing = (-np.inf if may_lack else np.nan) if dtype.kind == "f" else int(np.iinfo(dtype).max)
-    # Most objects of an image, and its pixels.
-    sizes = dict(zip((*OBJECT, "y", "x"), (most_objects, *header.grid.shape, *header.image_size), strict=True))
+    sizes = dict(zip(("dy", "dx", "y", "x"), (*header.grid.shape, *header.image_size), strict=True)) | dict(own_axes)
     axes = tuple(axis for axis in variable.dims if axis != "image")
     if variable.is_accumulator and not set(axes) <= {"y", "x"}:
-        known = " or ".join(", ".join(dims) for dims in (WINDOW, OBJECT, ("y", "x")))
+        known = " or ".join(", ".join(dims) for dims in (WINDOW, OBJECT, RANK, CLASS, ("y", "x")))
         raise StoreError(f"expected {variable.name} over {known}, got {', '.join(variable.dims)}")
     row, n_rows = tuple(sizes[axis] for axis in axes), 1 if variable.is_accumulator else chunk_size
     if variable.dims != WINDOW and n_rows * math.prod(row) > _MOST_NUMBERS:
@@ -109,12 +109,10 @@ def _variable_layout(
     return Layout(("image", *axes), (n_images, *row), (chunk_size, *row), dtype, missing)
 
 
-def layouts(header: SweepHeader, n_images: int, chunk_size: int, most_objects: int) -> dict[str, Layout]:
+def layouts(header: SweepHeader, n_images: int, chunk_size: int, own_axes: Mapping[str, int]) -> dict[str, Layout]:
     """What every array of a group must be; a chunk that is not there must read as "not written"."""
     sizes = dict(zip(WINDOW, (n_images, *header.grid.shape), strict=True))
-    made = {
-        each.name: _variable_layout(each, header, n_images, chunk_size, most_objects) for each in header.task.variables
-    }
+    made = {each.name: _variable_layout(each, header, n_images, chunk_size, own_axes) for each in header.task.variables}
     made["checksum"] = Layout(("image",), (n_images,), (chunk_size,), np.dtype(np.uint64))
     for name in mean_arrays(header.task):
         made[name] = Layout(WINDOW[1:], header.grid.shape, header.grid.shape, np.dtype(np.float64), np.nan)
@@ -168,8 +166,12 @@ def create_group(
     index: NDArray[np.int64],
     n_objects: NDArray[np.int64] | None,
     chunk_size: int,
+    own_axes: Mapping[str, int] | None = None,
 ) -> None:
-    """Make the empty group of a sweep or a control at `place`, where nothing is."""
+    """Make the empty group of a sweep or a control at `place`, where nothing is.
+
+    `own_axes` are those of another group of the sweep; by default those of the task that is measured.
+    """
     _refuse_other_looks(place, header, len(labels), chunk_size)
     refuse_unfit(header.task, adaptive=header.schedule is not None)
     if has_objects(header.task) != (n_objects is not None):
@@ -184,19 +186,21 @@ def create_group(
     group = zarr.create_group(place, zarr_format=3, attributes=attributes)
     about = _about(header.task)
     most = 1 if n_objects is None else max(1, int(n_objects.max()))
-    for name, layout in layouts(header, len(labels), chunk_size, most).items():
+    own_axes = {OBJECT[0]: most, **(header.task.axes if own_axes is None else own_axes)}
+    for name, layout in layouts(header, len(labels), chunk_size, own_axes).items():
         layout.create(group, name, known.get(name), about[name])
 
 
 @dataclass(frozen=True)
 class OpenedGroup:
-    """A group that is as it was made: `known` are the arrays of `KNOWN`, in memory."""
+    """A group that is as it was made: `known` are the arrays of `KNOWN`, in memory, `own_axes` as in `layouts`."""
 
     group: zarr.Group
     header: SweepHeader
     arrays: dict[str, zarr.Array[Any]]
     known: dict[str, NDArray[np.int64]]
     seal: str
+    own_axes: dict[str, int]
 
 
 def open_checked(path: Path, mode: Mode) -> OpenedGroup:
@@ -218,8 +222,9 @@ def open_checked(path: Path, mode: Mode) -> OpenedGroup:
             refuse_swollen(path / name / "c" / "0", arrays[name].nbytes)
         known = {name: np.asarray(arrays[name][:]) for name in known_arrays(header.task)}
         seal = _checked_seal(path, header, attributes, known)
-        _refuse_other_numbers(path, header, known, _most_objects(header, arrays))
-    return OpenedGroup(group, header, arrays, known, seal)
+        own_axes = _own_axes(header, arrays)
+        _refuse_other_numbers(path, header, known, own_axes[OBJECT[0]])
+    return OpenedGroup(group, header, arrays, known, seal, own_axes)
 
 
 def _refuse_other_layout(path: Path, header: SweepHeader, arrays: dict[str, zarr.Array[Any]]) -> None:
@@ -230,7 +235,7 @@ def _refuse_other_layout(path: Path, header: SweepHeader, arrays: dict[str, zarr
     chunk = arrays["checksum"].chunks[0] if arrays["checksum"].ndim else 0
     if chunk < 1:
         raise StoreError(f"{path} is damaged: expected chunks of at least 1 image, got {chunk}")
-    for name, layout in layouts(header, n_images, chunk, _most_objects(header, arrays)).items():
+    for name, layout in layouts(header, n_images, chunk, _own_axes(header, arrays)).items():
         layout.refuse_other(path, name, arrays[name])
     _refuse_other_looks(path, header, n_images, chunk)
     if chunk > 1 and chunk * header.grid.n_shifts > _MOST_NUMBERS:
@@ -238,10 +243,13 @@ def _refuse_other_layout(path: Path, header: SweepHeader, arrays: dict[str, zarr
         raise StoreError(f"{path} is damaged: chunks of {chunk} images x {ny} x {nx} shifts are too large")
 
 
-def _most_objects(header: SweepHeader, arrays: dict[str, zarr.Array[Any]]) -> int:
-    """For how many objects of an image there is room."""
-    of_objects = [arrays[each.name] for each in header.task.variables if each.dims == OBJECT]
-    return max((int(array.shape[1]) for array in of_objects if array.ndim > 1), default=1)
+def _own_axes(header: SweepHeader, arrays: dict[str, zarr.Array[Any]]) -> dict[str, int]:
+    """For how many objects, detections and classes of an image there is room."""
+    sizes = {axis: 1 for axis, *_ in (OBJECT, RANK, CLASS)}
+    for each in header.task.variables:
+        if each.axis is not None and arrays[each.name].ndim > 1:
+            sizes[each.axis] = max(sizes[each.axis], int(arrays[each.name].shape[1]))
+    return sizes
 
 
 def _refuse_other_looks(path: Path, header: SweepHeader, n_images: int, chunk_size: int) -> None:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +16,10 @@ from shiftlens.data.imageset import ImageSet
 from shiftlens.engine.evaluators import check_request
 from shiftlens.engine.plan import CONTROLS, Plan
 from shiftlens.errors import InputError, StoreError
-from shiftlens.models.adapting import adapted
+from shiftlens.models.adapting import adapted, refuse_unfit_targets
+from shiftlens.models.adapting import targets_of as targets_of
 from shiftlens.models.loading import model_and_images
-from shiftlens.models.matching import LabelMap, labelled_for, on_input_grid
+from shiftlens.models.matching import LabelMap, labelled_for, on_input_grid, targets_for
 from shiftlens.models.wrapping import Model
 from shiftlens.paths import output_path
 from shiftlens.shifts import Fill, ShiftGrid
@@ -39,6 +39,9 @@ that they divide among cores."""
 
 CHUNK_MACS = CHUNK_EVALUATIONS * 209_000_000
 """Multiply-adds in a chunk, about: nets that cost more than `vgg8` get smaller chunks, or a kill would cost hours."""
+
+CHUNK_NUMBERS = 2**23
+"""Numbers of objects, detections and classes in a chunk: what is stored of each of many classes must fit the memory."""
 
 CHUNK_PICTURE_BYTES = 32 * 2**20
 """Bytes of images in a chunk: few shifts of large images must not fill the memory."""
@@ -99,7 +102,10 @@ class Request:
     def chunk_size(self) -> int:
         """Images in a chunk of a new sweep that measures all images."""
         n_bytes = self.images.n_channels * self.size[0] * self.size[1]
-        return images_per_chunk(len(self.images), self.grid.n_shifts, self.model.n_macs, n_bytes)
+        most = 0 if self.n_objects is None else int(self.n_objects.max())
+        sizes = {"object": most, **self.task.axes}
+        n_numbers = sum(sizes[each.axis] for each in self.task.variables if each.axis)
+        return images_per_chunk(len(self.images), self.grid.n_shifts, self.model.n_macs, n_bytes, n_numbers)
 
     def refuse_other_plan(self, plan: Plan, path: Path) -> None:
         """Refuse to compute in another way than the sweep at `path`, when one was asked for by name.
@@ -156,8 +162,13 @@ def resolve(
     if task.name == CLASSIFICATION.name:
         images = labelled_for(model, images, label_map)
     else:
+        images = targets_for(model, images, task.uses, label_map)
         model, task = adapted(model, task, size)
-        refuse_unfit_targets(task, images, size, controls)
+        refuse_unfit_targets(task, images, size)
+        for name in (controls,) if isinstance(controls, str) else controls:
+            if name in CONTROLS and name not in task.controls:
+                defined = ", ".join(task.controls)
+                raise InputError(f"the control {name} is not defined for {task.name}: only {defined} is")
     refuse_unfit(task, adaptive=half_width is not None)
     if half_width is not None:
         half_width = checked_half_width(half_width)
@@ -198,35 +209,6 @@ def resolve(
     )
 
 
-def targets_of(images: ImageSet, task: Task, positions: slice = slice(None)) -> NDArray[Any]:
-    """What the task measures some images against."""
-    values = None if images.targets is None or task.uses is None else getattr(images.targets, task.uses)
-    return task.targets(images.labels[positions], None if values is None else values[positions])
-
-
-def refuse_unfit_targets(task: Task, images: ImageSet, size: tuple[int, int], controls: Sequence[str]) -> None:
-    """Refuse masks or boxes that are none of these images, and controls that are not defined for the task.
-
-    Raises
-    ------
-    InputError
-        Names what does not fit.
-    """
-    used = None if images.targets is None or task.uses is None else images.targets.only(task.uses)
-    if used is not None:
-        if images.resized:
-            h, w = size
-            raise InputError(
-                f"{images.name} has {used.kind}, which do not follow its images when these are brought to the model's "
-                f"{h}x{w}: give both at that size, or the images' size as the model's (--input-size)"
-            )
-        used.refuse_other_size(images.size, images.name)
-    targets_of(images, task, slice(1))
-    for name in (controls,) if isinstance(controls, str) else controls:
-        if name in CONTROLS and name not in task.controls:
-            raise InputError(f"the control {name} is not defined for {task.name}: only {', '.join(task.controls)} is")
-
-
 def refuse_wide_canvas(grid: ShiftGrid, size: tuple[int, int], n_channels: int, fill: Fill) -> None:
     """Refuse shifts so large that what an index rule brings in would not fit the memory.
 
@@ -259,7 +241,7 @@ def default_grid(
     return grid
 
 
-def images_per_chunk(n_images: int, n_shifts: int, n_macs: int | None, image_bytes: int) -> int:
+def images_per_chunk(n_images: int, n_shifts: int, n_macs: int | None, image_bytes: int, n_numbers: int = 0) -> int:
     """Images in a chunk, at least 1; it depends on the sweep alone, never on the machine.
 
     Parameters
@@ -270,6 +252,8 @@ def images_per_chunk(n_images: int, n_shifts: int, n_macs: int | None, image_byt
         Multiply-adds of one image, None when unknown.
     image_bytes
         Bytes of one image (uint8).
+    n_numbers
+        That are stored of one window, beside those of the window itself.
     """
-    evaluations = min(CHUNK_EVALUATIONS, CHUNK_MACS // max(1, n_macs or 1))
+    evaluations = min(CHUNK_EVALUATIONS, CHUNK_MACS // max(1, n_macs or 1), CHUNK_NUMBERS // max(1, n_numbers))
     return max(1, min(n_images, MOST_IMAGES, evaluations // n_shifts, CHUNK_PICTURE_BYTES // image_bytes))

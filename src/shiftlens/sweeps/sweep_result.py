@@ -19,6 +19,9 @@ from shiftlens.sweeps.reading import Cells, open_dataset
 from shiftlens.sweeps.sweep_store import SweepStore
 from shiftlens.tasks.task import OBJECT, Variable, beyond
 
+DATASET_NUMBERS = 2**25
+"""Stored numbers in memory at once while a metric of the data set is computed."""
+
 
 class Sweep:
     """What a model predicted for every image under every shift; made by `sweep` and `open_sweep`.
@@ -187,6 +190,44 @@ class Sweep:
         return stored.copy(data=self._group.means(np.flatnonzero(self._finished).tolist())[name])
 
     @property
+    def dataset_metrics(self) -> tuple[Variable, ...]:
+        """Metrics of all images under one shift together, for `of_dataset`: AP, PSNR, mean IoU of the data set."""
+        stored = {each.name for each in self.header.task.variables}
+        return tuple(each for each in self.header.task.dataset_metrics if stored.issuperset(each.needs))
+
+    def of_dataset(self, metric: Variable | str) -> xr.DataArray:
+        """One of the `dataset_metrics` (dy, dx), float64, of the images written so far; NaN where undefined.
+
+        Unlike `mean_of`, it is no mean over windows: it is made of the detections, pixels or errors of all images.
+
+        Raises
+        ------
+        InputError
+            The task has no such metric.
+
+        Examples
+        --------
+        >>> sweep.of_dataset("ap50").sel(dy=0, dx=1)  # doctest: +SKIP
+        """
+        known = {each.name: each for each in self.dataset_metrics}
+        name = metric if isinstance(metric, str) else metric.name
+        if name not in known:
+            raise unknown_name("metric of the data set", name, tuple(known))
+        stored = {each: self.cells(each) for each in known[name].needs}
+        ny, nx = self.grid.shape
+        out = np.full((ny, nx), np.nan)
+        # Some rows of the grid at a time: what is stored of all images would not fit the memory.
+        numbers = sum(int(np.prod(cells.shape)) for cells in stored.values())
+        step = max(1, DATASET_NUMBERS * ny // max(1, numbers))
+        for first in range(0, ny, step):
+            rows = {each: _some_rows(cells, slice(first, first + step)) for each, cells in stored.items()}
+            for iy, ix in np.ndindex(min(step, ny - first), nx):
+                measured = self.header.task.of_dataset({each: values[..., iy, ix] for each, values in rows.items()})
+                out[first + iy, ix] = measured(np.ones(self.n_written))[name]
+        coordinates = {"dy": self.grid.dys, "dx": self.grid.dxs}
+        return xr.DataArray(out, coordinates, ("dy", "dx"), name, {"long_name": known[name].long_name})
+
+    @property
     def controls(self) -> tuple[str, ...]:
         """Names of the controls that were asked for; empty for a control itself."""
         return () if self.header.control else self._store.controls
@@ -212,6 +253,13 @@ class Sweep:
             there = ", ".join(self.controls) or "none"
             raise InputError(f"{self.path} has no control {name!r}; expected one of: {there}")
         return _checked(Sweep(self._store, name), partial)
+
+
+def _some_rows(cells: Cells, rows: slice) -> NDArray[Any]:
+    """A variable of all images under the shifts of some rows of the grid; a few images are read at a time."""
+    step = max(1, DATASET_NUMBERS // max(1, int(np.prod(cells.shape[1:]))))
+    parts = [cells[k : k + step][..., rows, :] for k in range(0, cells.shape[0], step)]
+    return np.concatenate(parts)
 
 
 def open_sweep(path: str | Path, *, partial: bool = False) -> Sweep:

@@ -102,7 +102,8 @@ class SweepStore:
         target = self.path.resolve() / f"{CONTROL_PREFIX}{control}"
         main = self.main
         with main.folder.writing(), built_beside(target, self.path) as building:
-            create_group(building, main.header.for_control(control), *main.everyone, main.n_objects, main.chunk_size)
+            header = main.header.for_control(control)
+            create_group(building, header, *main.everyone, main.n_objects, main.chunk_size, main.own_axes)
 
     def _refuse_other_place(self) -> None:
         """A control that is opened by itself must be named so, and of the sweep in whose folder it lies, if it does."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shiftlens.tasks.moving import interior, map_shape, mean_where, moved_maps, shaped
 from shiftlens.tasks.outputs import OutputForm
-from shiftlens.tasks.task import ByPlace, State, Task, Variable
+from shiftlens.tasks.task import ByPlace, OfDataset, State, Task, Variable, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +26,11 @@ LOWEST = Variable("reference_lowest", "float32", long_name="lowest output for th
 HIGHEST = Variable("reference_highest", "float32", long_name="highest output for the unshifted image")
 ERROR = Variable("error", "float64", long_name="sum of absolute errors", dims=("y", "x"))
 SEEN = Variable("seen", "float64", long_name="windows with content from inside the frame", dims=("y", "x"))
+
+PSNR = Variable(
+    "psnr", "float64", "dB", "higher", "number", "PSNR by the range of the reference", bounds=(-np.inf, np.inf),
+    optional=True, needs=("mse", "reference_lowest", "reference_highest"),
+)  # fmt: skip
 
 BY_PLACE = ByPlace("mean absolute error", "error", "seen", "", "lower")
 
@@ -56,6 +63,7 @@ class Dense(Task):
     controls: tuple[str, ...] = ("flip",)
     by_place: ByPlace | None = BY_PLACE
     variables: tuple[Variable, ...] = (MAE, MSE, INTERIOR_MAE, LOWEST, HIGHEST, ERROR, SEEN)
+    dataset_metrics: tuple[Variable, ...] = (PSNR,)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -65,6 +73,22 @@ class Dense(Task):
     def fitted(self, form: OutputForm, size: tuple[int, int]) -> Dense:
         """For a model with a map of numbers."""
         return replace(self, shape=map_shape(form, size, self.name), margin=min(self.margin, min(size) // 4))
+
+    def of_dataset(self, rows: Mapping[str, NDArray[Any]]) -> OfDataset:
+        """PSNR of the mean squared error over images; the range is that of all their reference outputs."""
+        mse, lowest, highest = (
+            np.asarray(rows[name], np.float64) for name in ("mse", "reference_lowest", "reference_highest")
+        )
+        there = ~np.isnan(mse)
+
+        def measured(weights: Weights) -> dict[str, float]:
+            counted = weights * there
+            if not counted.any():
+                return {"psnr": float("nan")}
+            mean = float(counted @ np.where(there, mse, 0) / counted.sum())
+            return {"psnr": psnr(mean, float(lowest.min()), float(highest.max()))}
+
+        return measured
 
     def prepare(self, reference: Tensor, targets: Tensor) -> State:
         """The outputs for the unshifted images, in float32."""

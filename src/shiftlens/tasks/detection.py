@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shiftlens.errors import InputError
+from shiftlens.tasks.average_precision import IOUS, average_precision, bits, greedy_matches
 from shiftlens.tasks.moving import box_area, box_overlap, clip_boxes, moved_boxes, shaped
-from shiftlens.tasks.outputs import OutputForm
-from shiftlens.tasks.task import NO_OBJECT, OBJECT, ByPlace, State, Task, Variable
+from shiftlens.tasks.outputs import MOST_DETECTIONS, OutputForm
+from shiftlens.tasks.task import CROWD, NO_OBJECT, OBJECT, RANK, ByPlace, OfDataset, State, Task, Variable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,8 +40,34 @@ OBJECT_CONFIDENCE = Variable(
     "object_confidence", "float32", "share", "higher", "number", "best score of the same class at IoU 0.5", OBJECT,
     (0, 1), optional=True,
 )  # fmt: skip
+OBJECT_CLASS = Variable("object_class", "float32", long_name="class of each object in view", dims=OBJECT, optional=True)
+DETECTION_SCORE = Variable(
+    "detection_score", "float32", long_name="score of each detection", dims=RANK, optional=True
+)  # fmt: skip
+DETECTION_CLASS = Variable(
+    "detection_class", "float32", long_name="class of each detection", dims=RANK, optional=True
+)  # fmt: skip
+DETECTION_HITS = Variable(
+    "detection_hits", "uint16", long_name="IoUs at which each detection matches an object, as bits", dims=RANK
+)
+DETECTION_IGNORED = Variable(
+    "detection_ignored", "uint16", long_name="IoUs at which each detection lies on an ignored object, as bits",
+    dims=RANK,
+)  # fmt: skip
 FOUND = Variable("found", "float64", long_name="objects that are found, by the place of their centre", dims=("y", "x"))
 SHOWN = Variable("shown", "float64", long_name="objects in view, by the place of their centre", dims=("y", "x"))
+
+_FOR_AP = tuple(
+    each.name for each in (OBJECT_CLASS, DETECTION_SCORE, DETECTION_CLASS, DETECTION_HITS, DETECTION_IGNORED)
+)
+AP50 = Variable(
+    "ap50", "float64", "share", "higher", "number", "AP of the data set at IoU 0.5", bounds=(0, 1), optional=True,
+    needs=_FOR_AP,
+)  # fmt: skip
+AP = Variable(
+    "ap", "float64", "share", "higher", "number", "AP of the data set, mean over IoU 0.5 to 0.95", bounds=(0, 1),
+    optional=True, needs=_FOR_AP,
+)  # fmt: skip
 
 BY_PLACE = ByPlace("recall of objects centred there", "found", "shown", "share", "higher")
 
@@ -48,10 +76,11 @@ BY_PLACE = ByPlace("recall of objects centred there", "found", "shown", "share",
 class Detection(Task):
     """Detections [window, rank, (left, top, right, bottom, score, class)] against boxes that move with the shift.
 
-    Targets are tables [image, object, (left, top, right, bottom, class)]; a class of -1 is no object. Objects move with
-    the shift and are clipped; those with less than half of their area left in view are ignored, and so is a detection
-    that lies on one of them; a detection outside the frame is none. Each detection, from the best score down, takes the
-    object of its class with the largest IoU of at least 0.5 that none has taken.
+    Targets are tables [image, object, (left, top, right, bottom, class)]; a class of -1 is no object, and -2 - k a
+    crowd of objects of class k. Objects move with the shift and are clipped; crowds and objects with less than half of
+    their area left in view are ignored, and so is a detection that lies on one of them; a detection outside the frame
+    is none. Each detection, from the best score down, takes the object of its class with the largest IoU of at least
+    0.5 that none has taken. The same is done at ten IoUs for the AP of the data set, with all detections.
 
     Attributes
     ----------
@@ -76,13 +105,20 @@ class Detection(Task):
     controls: tuple[str, ...] = ("flip",)
     by_place: ByPlace | None = BY_PLACE
     variables: tuple[Variable, ...] = (
-        RECALL, CONFIDENCE, BOX_IOU, CENTER_ERROR, N_UNMATCHED, OBJECT_CONFIDENCE, FOUND, SHOWN,
+        RECALL, CONFIDENCE, BOX_IOU, CENTER_ERROR, N_UNMATCHED, OBJECT_CONFIDENCE, OBJECT_CLASS, DETECTION_SCORE,
+        DETECTION_CLASS, DETECTION_HITS, DETECTION_IGNORED, FOUND, SHOWN,
     )  # fmt: skip
+    dataset_metrics: tuple[Variable, ...] = (AP50, AP)
 
     @property
     def settings(self) -> dict[str, Any]:
         """Both thresholds."""
         return {"score_threshold": self.score_threshold, "iou_threshold": self.iou_threshold}
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """Detections of a window that are stored."""
+        return {"rank": MOST_DETECTIONS}
 
     def fitted(self, form: OutputForm, size: tuple[int, int]) -> Detection:
         """For a model that returns boxes, scores and labels."""
@@ -121,27 +157,40 @@ class Detection(Task):
         most = int((targets[:, :, 4] != NO_OBJECT).sum(1).max())
         return {"objects": targets[:, :most].double()}
 
+    def of_dataset(self, rows: Mapping[str, NDArray[Any]]) -> OfDataset:
+        """AP and AP50."""
+        return average_precision(rows)
+
     def outcome(self, outputs: Tensor, shifts: Tensor | None, state: State) -> dict[str, Tensor]:
         """Rows of a batch of detections; see the class."""
         import torch
 
         assert shifts is not None
         objects = state["objects"]
-        there = objects[:, :, 4] != NO_OBJECT
+        crowd = objects[:, :, 4] <= CROWD
+        label = torch.where(crowd, CROWD - objects[:, :, 4], objects[:, :, 4])
+        there = (objects[:, :, 4] != NO_OBJECT) & ~crowd
         boxes, left = moved_boxes(objects[:, :, :4], shifts, self.size)
-        shown, ignored = there & (left >= LEFT_IN_VIEW), there & (left < LEFT_IN_VIEW) & (left > 0)
+        shown, ignored = there & (left >= LEFT_IN_VIEW), (crowd | there & (left < LEFT_IN_VIEW)) & (left > 0)
         found = shaped(outputs, self.shape).double()
         detected = clip_boxes(found[:, :, :4], self.size)
         # A detection of which nothing is in the frame is none.
         scores, classes = found[:, :, 4], torch.where(box_area(detected) > 0, found[:, :, 5], NO_OBJECT)
         # [window, detection, object]
         iou, covered = box_overlap(detected[:, :, None], boxes[:, None])
-        same = (classes[:, :, None] == objects[:, None, :, 4]) & (classes != NO_OBJECT)[:, :, None]
+        same = (classes[:, :, None] == label[:, None]) & (classes != NO_OBJECT)[:, :, None]
         reaching = same & (iou >= self.iou_threshold) & shown[:, None]
         confidence = torch.where(reaching, scores[:, :, None], 0.0).amax(1) if found.shape[1] else shown.double() * 0
         counted = (scores >= self.score_threshold) & (classes != NO_OBJECT)
-        taken = _matched(torch.where(same & shown[:, None], iou, -1.0), scores, counted, self.iou_threshold)
-        excused = (same & (covered >= self.iou_threshold) & ignored[:, None]).any(2)
+        thresholds = iou.new_tensor((self.iou_threshold, *IOUS))
+        matches = greedy_matches(torch.where(same & shown[:, None], iou, -1.0), scores, thresholds)
+        # What has a better score is matched before, whether or not it counts.
+        places = torch.arange(objects.shape[1], device=iou.device)
+        taken = (matches[:, 0, :, None] == places) & counted[:, :, None]
+        lies_on = torch.where(same & ignored[:, None], covered, -1.0)
+        lies_on = lies_on.amax(2) if objects.shape[1] else scores - scores - 1
+        excuses = lies_on[:, None] >= thresholds[:, None]
+        excused = excuses[:, 0]
         n_shown, hit = shown.sum(1), taken.any(1)
         overlap = torch.where(taken, iou, 0.0).sum((1, 2)) / hit.sum(1)
         off = (_centers(detected)[:, :, None] - _centers(boxes)[:, None]).norm(dim=-1)
@@ -153,6 +202,8 @@ class Detection(Task):
             "center_error": distance,
             "n_unmatched": (counted & ~taken.any(2) & ~excused).sum(1).double(),
             "object_confidence": torch.where(shown, confidence, torch.nan),
+            "object_class": torch.where(shown, objects[:, :, 4], torch.nan),
+            **_ranked(scores, classes, matches[:, 1:] >= 0, excuses[:, 1:]),
             "found": self._by_place(boxes, hit & shown),
             "shown": self._by_place(boxes, shown),
         }
@@ -166,22 +217,23 @@ class Detection(Task):
         return places.reshape(h, w)
 
 
-def _centers(boxes: Tensor) -> Tensor:
-    return (boxes[..., :2] + boxes[..., 2:]) / 2
-
-
-def _matched(iou: Tensor, scores: Tensor, counted: Tensor, least: float) -> Tensor:
-    """Which detection takes which object [n, detection, object]; `iou` is below 0 where they cannot match."""
+def _ranked(scores: Tensor, classes: Tensor, hits: Tensor, ignored: Tensor) -> dict[str, Tensor]:
+    """The rows over ranks [window, rank] of detections [window, detection] and flags [window, threshold, detection]."""
     import torch
 
-    taken = torch.zeros(iou.shape, dtype=torch.bool, device=iou.device)
-    if 0 in iou.shape[1:]:
-        return taken
-    free = torch.ones(iou.shape[0], iou.shape[2], dtype=torch.bool, device=iou.device)
-    window = torch.arange(len(iou), device=iou.device)
-    for rank in torch.argsort(scores, dim=1, descending=True, stable=True).T:
-        best, which = torch.where(free, iou[window, rank], -1.0).max(1)
-        matches = counted[window, rank] & (best >= least)
-        taken[window[matches], rank[matches], which[matches]] = True
-        free[window[matches], which[matches]] = False
-    return taken
+    there = classes != NO_OBJECT
+    rows = {
+        "detection_score": torch.where(there, scores, torch.nan),
+        "detection_class": torch.where(there, classes, torch.nan),
+        "detection_hits": bits(hits),
+        "detection_ignored": bits(ignored & ~hits),
+    }
+    fills = (torch.nan, torch.nan, 0, 0)
+    return {
+        name: torch.nn.functional.pad(values, (0, MOST_DETECTIONS - values.shape[1]), value=fill)
+        for (name, values), fill in zip(rows.items(), fills, strict=True)
+    }
+
+
+def _centers(boxes: Tensor) -> Tensor:
+    return (boxes[..., :2] + boxes[..., 2:]) / 2

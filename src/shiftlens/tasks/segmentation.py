@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from shiftlens.errors import InputError
 from shiftlens.tasks.moving import interior, map_shape, mean_where, moved_maps, shaped
 from shiftlens.tasks.outputs import OutputForm
-from shiftlens.tasks.task import IGNORED_PIXEL, ByPlace, State, Task, Variable
+from shiftlens.tasks.task import CLASS, IGNORED_PIXEL, ByPlace, OfDataset, State, Task, Variable, Weights
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +26,12 @@ MEAN_IOU = _share("mean_iou", "mean IoU over the classes of a window")
 PIXEL_ACCURACY = _share("pixel_accuracy", "share of pixels of the right class")
 MASK_AGREEMENT = _share("pixel_agreement", "share of pixels of the class that the unshifted image has there")
 INTERIOR_AGREEMENT = _share("interior_agreement", "agreement away from every border")
+INTERSECTION = Variable("intersection", "uint32", "pixels", long_name="pixels of a class that are right", dims=CLASS)
+UNION = Variable("union", "uint32", "pixels", long_name="pixels of a class in the mask or the prediction", dims=CLASS)
+DATASET_IOU = Variable(
+    "dataset_mean_iou", "float64", "share", "higher", "number", "mean IoU over the classes of the data set",
+    bounds=(0, 1), optional=True, needs=("intersection", "union"),
+)  # fmt: skip
 CHANGED = Variable("changed", "float64", long_name="windows whose class differs from the reference", dims=("y", "x"))
 SEEN = Variable("seen", "float64", long_name="windows with content from inside the frame", dims=("y", "x"))
 
@@ -55,12 +62,20 @@ class Segmentation(Task):
     needs_shifts: bool = True
     controls: tuple[str, ...] = ("flip",)
     by_place: ByPlace | None = BY_PLACE
-    variables: tuple[Variable, ...] = (MEAN_IOU, PIXEL_ACCURACY, MASK_AGREEMENT, INTERIOR_AGREEMENT, CHANGED, SEEN)
+    variables: tuple[Variable, ...] = (
+        MEAN_IOU, PIXEL_ACCURACY, MASK_AGREEMENT, INTERIOR_AGREEMENT, INTERSECTION, UNION, CHANGED, SEEN,
+    )  # fmt: skip
+    dataset_metrics: tuple[Variable, ...] = (DATASET_IOU,)
 
     @property
     def settings(self) -> dict[str, Any]:
         """The margin."""
         return {"margin": self.margin}
+
+    @property
+    def axes(self) -> dict[str, int]:
+        """The model's classes."""
+        return {"class": self.shape[0]} if self.shape else {}
 
     def fitted(self, form: OutputForm, size: tuple[int, int]) -> Segmentation:
         """For a model with a map of logits of at least two classes."""
@@ -74,6 +89,28 @@ class Segmentation(Task):
         if values is not None:
             return values
         return np.full((len(labels), *self.shape[1:]), IGNORED_PIXEL, dtype=np.uint8)
+
+    def refuse_unfit(self, highest: NDArray[np.int64], name: str) -> None:
+        """Refuse masks with a class that the model does not have."""
+        n_classes = self.shape[0]
+        if (highest >= n_classes).any():
+            image = int(np.argmax(highest >= n_classes))
+            raise InputError(
+                f"the mask of image {image} of {name} has class {highest[image]}, the model "
+                f"has the classes 0 to {n_classes - 1}; {IGNORED_PIXEL} marks pixels that count for nothing"
+            )
+
+    def of_dataset(self, rows: Mapping[str, NDArray[Any]]) -> OfDataset:
+        """Mean over the classes of the IoU over all pixels of all images."""
+        common, union = (rows[name].astype(np.float64) for name in ("intersection", "union"))
+
+        def measured(weights: Weights) -> dict[str, float]:
+            pixels = weights @ union
+            there = pixels > 0
+            shares = (weights @ common)[there] / pixels[there]
+            return {"dataset_mean_iou": float(shares.mean()) if there.any() else float("nan")}
+
+        return measured
 
     def mirrored(self, targets: Tensor) -> Tensor:
         """The masks, mirrored."""
@@ -100,18 +137,22 @@ class Segmentation(Task):
         reference, valid = moved_maps(state["reference"], shifts)
         mask, _ = moved_maps(state["mask"], shifts)
         same, judged = predicted == reference, valid & (mask != IGNORED_PIXEL)
+        n_classes = outputs.shape[1]
+        common, union = class_pixels(predicted, mask.long(), judged, n_classes)
         return {
-            "mean_iou": mean_iou(predicted, mask.long(), judged, outputs.shape[1]),
+            "mean_iou": mean_iou(common, union),
             "pixel_accuracy": mean_where(predicted == mask, judged),
             "pixel_agreement": mean_where(same, valid),
             "interior_agreement": mean_where(same, interior(valid, shifts, self.margin)),
+            "intersection": common[:, :n_classes],
+            "union": union[:, :n_classes],
             "changed": (valid & ~same).sum(0).double(),
             "seen": valid.sum(0).double(),
         }
 
 
-def mean_iou(predicted: Tensor, mask: Tensor, judged: Tensor, n_classes: int) -> Tensor:
-    """Mean IoU [n] over the classes that are in the mask or in the prediction of a window; NaN where nothing is judged.
+def class_pixels(predicted: Tensor, mask: Tensor, judged: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
+    """Pixels [n, class] that have a class in mask and prediction of a window, and in one of the two.
 
     Parameters
     ----------
@@ -130,9 +171,15 @@ def mean_iou(predicted: Tensor, mask: Tensor, judged: Tensor, n_classes: int) ->
     truth, guess = mask[judged], predicted[judged]
 
     def counts(classes: Tensor, where: Tensor) -> Tensor:
-        return torch.bincount(where * n_all + classes, minlength=n * n_all).reshape(n, n_all).double()
+        return torch.bincount(where * n_all + classes, minlength=n * n_all).reshape(n, n_all)
 
     common = counts(truth[truth == guess], window[truth == guess])
-    union = counts(truth, window) + counts(guess, window) - common
+    return common, counts(truth, window) + counts(guess, window) - common
+
+
+def mean_iou(common: Tensor, union: Tensor) -> Tensor:
+    """Mean IoU [n] over the classes that have pixels in `union` [n, class]; NaN where none has."""
+    import torch
+
     there = union > 0
-    return torch.where(there, common / union.clamp(min=1), 0.0).sum(1) / there.sum(1)
+    return torch.where(there, common.double() / union.clamp(min=1), 0.0).sum(1) / there.sum(1)

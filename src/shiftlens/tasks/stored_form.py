@@ -15,7 +15,7 @@ from shiftlens.tasks.dense import Dense
 from shiftlens.tasks.detection import Detection
 from shiftlens.tasks.embedding import Embedding
 from shiftlens.tasks.segmentation import Segmentation
-from shiftlens.tasks.task import WINDOW, Stored, Task, Variable
+from shiftlens.tasks.task import OBJECT, Stored, Task, Variable
 
 KNOWN_TASKS: dict[str, Task] = {
     task.name: task for task in (CLASSIFICATION, Segmentation(), Dense(), Detection(), Embedding())
@@ -67,9 +67,11 @@ def task_from_table(table: dict[str, Any]) -> Task:
         raise InputError(f"expected variables of different names, got {', '.join(each.name for each in read):.80}")
     known = KNOWN_TASKS.get(name)
     if known is not None:
-        if known.variables != read:
+        if not set(read) <= set(known.variables):
             raise InputError(f"expected the variables of {name}, got others")
-        return _with_settings(known, table.get("settings", {}))
+        known = _with_settings(known, table.get("settings", {}))
+        # A sweep of an earlier version may lack some.
+        return known if read == known.variables else replace(known, variables=read)  # type: ignore[type-var]
     settings = table.get("settings", {})
     if not isinstance(settings, dict):
         raise InputError(f"expected settings of {name} by name, got {settings!r:.80}")
@@ -108,7 +110,7 @@ def _variable_from_table(table: Any) -> Variable:
         or made.kind not in ("share", "number", None)
         or not isinstance(made.optional, bool)
         or not all(isinstance(word, str) and word.isprintable() for word in words)
-        or (made.dims != WINDOW and dtype.kind != "f")
+        or ((made.is_accumulator or made.dims == OBJECT) and dtype.kind != "f")
     ):
         raise InputError(f"expected a variable that can be stored, got {table!r:.80}")
     return made

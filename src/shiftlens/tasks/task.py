@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,16 +11,23 @@ from numpy.typing import NDArray
 
 from shiftlens.errors import InputError
 from shiftlens.tasks.outputs import OutputForm
+from shiftlens.tasks.variable import CLASS as CLASS
+from shiftlens.tasks.variable import OBJECT as OBJECT
+from shiftlens.tasks.variable import RANK as RANK
+from shiftlens.tasks.variable import WINDOW as WINDOW
+from shiftlens.tasks.variable import ByPlace as ByPlace
+from shiftlens.tasks.variable import Variable as Variable
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-WINDOW = ("image", "dy", "dx")
-OBJECT = ("object", "dy", "dx")
-"""Ragged: a number for each object of an image under each shift; `Task.n_objects` tells how many objects there are."""
-
 Read = Callable[[str], NDArray[Any]]
 """The stored values of a variable for some images."""
+
+Weights = NDArray[np.float64]
+"""How often each image counts [n]."""
+OfDataset = Callable[[Weights], dict[str, float]]
+"""From the weights of some images to metrics of all of them together, by name."""
 
 State = Any
 """What a task keeps of each image: a tensor [image, ...], or a dictionary of such tensors."""
@@ -30,116 +36,11 @@ IGNORED_PIXEL = 255
 """Value of a mask where a pixel counts for nothing."""
 NO_OBJECT = -1.0
 """Class of a row of a table of boxes that holds none."""
+CROWD = -2.0
+"""A row of class CROWD - k holds a crowd of objects of class k: neither missed, nor is what lies on it wrong."""
 
 MARGIN = "margin"
 """A row that no task stores: how far the best answer of a window is from the second best (see `Task.has_margin`)."""
-
-
-@dataclass(frozen=True)
-class Variable:
-    """What is stored for each window, or a metric made from it.
-
-    Attributes
-    ----------
-    name
-        As in the file.
-    dtype
-        NumPy's name of the type. A share is "bool".
-    unit
-        "share" (differences are said in percentage points), "nats", "px", ...
-    better
-        Which way is better; None for what is no metric, such as a class number.
-    kind
-        "share": yes or no for each window, so that a mean is a share of images (Wilson, McNemar). "number": anything
-        else (Student's t, paired bootstrap). None for what is no metric.
-    long_name
-        For axes and tables.
-    dims
-        `WINDOW`; `OBJECT`; or the axes of an accumulator (of `y`, `x`, those of the image), which has neither image nor
-        shift and is summed over windows.
-    bounds
-        What a value can be; intervals are cut there.
-    optional
-        A number that some windows do not have (NaN): they are left out, and n counts the others.
-    needs
-        Stored variables that a metric is made from; by default the one of its own name.
-    """
-
-    name: str
-    dtype: str
-    unit: str = ""
-    better: Literal["higher", "lower"] | None = None
-    kind: Literal["share", "number"] | None = None
-    long_name: str = ""
-    dims: tuple[str, ...] = WINDOW
-    bounds: tuple[float, float] = (-np.inf, np.inf)
-    optional: bool = False
-    needs: tuple[str, ...] = ()
-
-    @property
-    def is_share(self) -> bool:
-        """Whether each window is a yes or a no."""
-        return self.kind == "share"
-
-    @property
-    def is_accumulator(self) -> bool:
-        """Whether it is summed over the windows of a chunk: one row a chunk."""
-        return self.dims not in (WINDOW, OBJECT)
-
-    @property
-    def sign(self) -> int:
-        """1 where higher is better, -1 where lower is."""
-        return -1 if self.better == "lower" else 1
-
-    @property
-    def factor(self) -> float:
-        """What values are multiplied by before they are shown: shares become per cent, their differences points."""
-        return 100.0 if self.unit == "share" else 1.0
-
-    @property
-    def called(self) -> str:
-        """The name in a sentence; as the long name writes it where that is the same word ("MAE")."""
-        name = self.name.replace("_", " ")
-        return self.long_name if self.long_name.lower() == name else re.sub(r"\biou\b", "IoU", name)
-
-    @property
-    def shown_unit(self) -> str:
-        """Unit of a value times `factor`: shares are shown in per cent."""
-        return "%" if self.unit == "share" else self.unit
-
-    @property
-    def difference_unit(self) -> str:
-        """Unit of differences."""
-        return "points" if self.unit == "share" else self.unit
-
-    @property
-    def difference_bounds(self) -> tuple[float, float]:
-        """What a difference of two values can be."""
-        span = self.bounds[1] - self.bounds[0]
-        return -span, span
-
-
-@dataclass(frozen=True)
-class ByPlace:
-    """A rate by the place in the frame: one sum over windows divided by another.
-
-    Attributes
-    ----------
-    name
-        In words: "share of windows whose class changes".
-    total, count
-        Accumulators over (y, x).
-    unit
-        "share" is shown in per cent.
-    better
-        Which way is better.
-    """
-
-    name: str
-    total: str
-    count: str
-    unit: str
-    better: Literal["higher", "lower"]
 
 
 class Task:
@@ -166,6 +67,8 @@ class Task:
         Those that are defined for it.
     by_place
         What is shown by the place in the frame.
+    dataset_metrics
+        What `of_dataset` gives: metrics of all images under one shift together that are no mean over windows.
     """
 
     name: str
@@ -177,10 +80,16 @@ class Task:
     has_margin: bool = False
     controls: tuple[str, ...] = ("occlusion", "flip", "canvas")
     by_place: ByPlace | None = None
+    dataset_metrics: tuple[Variable, ...] = ()
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a user may set, for the file: JSON values by name."""
+        return {}
+
+    @property
+    def axes(self) -> Mapping[str, int]:
+        """Length of the axes "rank" and "class" of its variables, where it has such; known once it is `fitted`."""
         return {}
 
     def fitted(self, form: OutputForm, size: tuple[int, int]) -> Task:
@@ -196,6 +105,25 @@ class Task:
     def targets(self, labels: NDArray[np.int64], values: NDArray[Any] | None) -> NDArray[Any]:
         """What some images are measured against: their classes, or the masks or boxes (None: they have none)."""
         return labels
+
+    def refuse_unfit(self, highest: NDArray[np.int64], name: str) -> None:
+        """Refuse images called `name` whose masks or boxes have a `highest` class [n] that a fitted task does not know.
+
+        Raises
+        ------
+        InputError
+            Names what does not fit.
+        """
+
+    def of_dataset(self, rows: Mapping[str, NDArray[Any]]) -> OfDataset:
+        """Prepare the `dataset_metrics` of all images under one shift, NaN where undefined.
+
+        Parameters
+        ----------
+        rows
+            The variables that the metrics need (`Variable.needs`) of each image [n], or [n, k] where they have an axis.
+        """
+        return lambda weights: {}
 
     def metrics(self, *, labelled: bool) -> tuple[Variable, ...]:
         """What maps, areas and tests can be made of, the default first; with or without labels."""
@@ -236,9 +164,9 @@ class Task:
         Returns
         -------
         Mapping
-            A tensor for each variable: [window]; [window, object] with as many objects as that image has which has
-            most of those that `prepare` saw together (what an image with fewer has there is not looked at); of an
-            accumulator, the sum over the batch.
+            A tensor for each variable: [window]; [window, rank] or [window, class]; [window, object] with as many
+            objects as that image has which has most of those that `prepare` saw together (what an image with fewer has
+            there is not looked at); of an accumulator, the sum over the batch.
         """
         raise NotImplementedError(f"{self.name} is known by what it has stored: nothing new can be measured")
 
@@ -248,10 +176,11 @@ class Task:
         """Compare the rows of one window computed in two ways.
 
         None where rounding may explain the difference; otherwise both in words. By default numbers may differ by
-        `tolerance` and that share of themselves; what is whole may jump by rounding and is not compared.
+        `tolerance` and that share of themselves; what is whole may jump by rounding and is not compared, nor is
+        what is stored by rank, which rounding may exchange.
         """
         for each in self.variables:
-            if each.is_accumulator or np.dtype(each.dtype).kind != "f":
+            if each.is_accumulator or each.dims == RANK or np.dtype(each.dtype).kind != "f":
                 continue
             pair = [np.atleast_1d(rows[each.name]).astype(np.float64) for rows in (found, exact)]
             n = min(map(len, pair))  # there is room for the objects of the image that has most of them
@@ -304,9 +233,12 @@ def can_settle(task: Task) -> bool:
 
 
 def row_types(task: Task) -> dict[str, np.dtype[Any]]:
-    """The type of each row that `outcome` gives: a class number is int64 until it is stored."""
-    types = {each.name: np.dtype(each.dtype) for each in task.variables}
-    rows = {name: dtype if dtype.kind in "bf" else np.dtype(np.int64) for name, dtype in types.items()}
+    """The type of each row that `outcome` gives: a class number is int64 until it is stored, others are signed."""
+    rows = {}
+    for each in task.variables:
+        dtype = np.dtype(each.dtype)
+        signed = np.promote_types(dtype, np.int8) if each.axis else np.dtype(np.int64)
+        rows[each.name] = dtype if dtype.kind in "bf" else signed
     return rows | ({MARGIN: np.dtype(np.float32)} if task.has_margin else {})
 
 

@@ -12,8 +12,7 @@ import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from shiftlens.graph import WINDOWED, Graph, Site
-from shiftlens.graph.sites import PICTURE
+from shiftlens.graph.sites import PICTURE, WINDOWED, Graph, Site
 from shiftlens.nn.pooling import out_cells
 
 
@@ -32,6 +31,9 @@ class Step:
     reach
         (before, after): how many cells of the output, counted from each end, depend on what padding puts beside the
         picture, at this site or any before it.
+    seam
+        (before, after): how many cells of the output, counted from each end, would be other numbers if the image went
+        on beyond that end. At least `reach`: interpolation and transposed convolutions, too, miss neighbours there.
     lo, hi
         What the first output cell sees: pixels of the input, from and to (beyond the picture is negative).
     jump
@@ -50,6 +52,7 @@ class Step:
     hi: Fraction
     jump: Fraction
     followed: bool = True
+    seam: tuple[int, int] = (0, 0)
 
     @property
     def is_even(self) -> bool:
@@ -102,20 +105,20 @@ def _step_of(
         if n_out < 1:
             raise ValueError(f"{site.name} gets {n} cells and needs {extent - b - a}")
         u = n + b + a - ((n_out - 1) * stride + extent)
-        reach = _window_reach(n, n_out, extent, stride, b, before.reach)
+        reach, seam = (_window_reach(n, n_out, extent, stride, b, each) for each in (before.reach, before.seam))
         hi = before.hi + jump * (extent - 1 - b)
-        return Step(n, n_out, u, (b, a - u), reach, before.lo - jump * b, hi, jump * stride)
+        return Step(n, n_out, u, (b, a - u), reach, before.lo - jump * b, hi, jump * stride, seam=seam)
     if site.kind == "transposed conv":
         return _transposed(site, axis, before)
     if site.kind == "pad":
         n_out = n + b + a
         if n_out < 1:
             raise ValueError(f"{site.name} gets {n} cells and cuts {-b - a}")
-        reach = (_within(before.reach[0] + b, n_out), _within(before.reach[1] + a, n_out))
+        reach, seam = ((_within(r + b, n_out), _within(q + a, n_out)) for r, q in (before.reach, before.seam))
         shift = jump * b
         # Judged by itself only where no window follows that counts it as its own.
         used = (0, 0) if site.merged else (b, a)
-        return Step(n, n_out, 0, used, reach, before.lo - shift, before.hi - shift, jump)
+        return Step(n, n_out, 0, used, reach, before.lo - shift, before.hi - shift, jump, seam=seam)
     if site.kind == "sum":
         return replace(before, n_in=n, unused=None, used=(0, 0))
     if site.kind in ("resize", "shuffle"):
@@ -143,31 +146,58 @@ def _transposed(site: Site, axis: int, before: Step) -> Step:
     n_out = (n - 1) * stride - b - a + extent + extra
     if n_out < 1:
         raise ValueError(f"{site.name} gets {n} cells and leaves nothing")
-    grown = (before.reach[0] - 1) * stride + extent - b if before.reach[0] else 0
-    grown_end = (before.reach[1] - 1) * stride + extent - a + extra if before.reach[1] else 0
     lo = before.lo + jump * Fraction(b - extent + 1, stride)
     hi = before.hi + jump * Fraction(b, stride)
-    reach = (_within(grown, n_out), _within(grown_end, n_out))
+
+    def grown(cells: int, cut: int) -> int:
+        return _within((cells - 1) * stride + extent - cut, n_out)
+
+    first, last = before.reach
+    reach = (grown(first, b) if first else 0, grown(last, a - extra) if last else 0)
+    # What lies beyond the map would reach in as far as the kernel is longer than the stride.
+    seam = (grown(before.seam[0], b), grown(before.seam[1], a - extra))
     # What is cut off at the end is less by the output padding: the same unevenness, the other way round.
-    return Step(n, n_out, extra, (b, a - extra), reach, lo, hi, jump / stride)
+    return Step(n, n_out, extra, (b, a - extra), reach, lo, hi, jump / stride, seam=seam)
 
 
 def _resized(site: Site, axis: int, before: Step) -> Step | None:
     n, base = before.n_out, site.in_size[axis]
     if site.scale is not None:
-        n_out = int(n * site.scale[axis])
+        n_out, factor = int(n * site.scale[axis]), Fraction(site.scale[axis]).limit_denominator(4096)
     elif n == base:
-        n_out = site.out_size[axis]
+        n_out, factor = site.out_size[axis], Fraction(site.out_size[axis], n)
     else:
         return None
     if n_out < 1:
         raise ValueError(f"{site.name} gets {n} cells and leaves nothing")
-    factor = Fraction(n_out, n)
     # An interpolated cell sees one neighbour more on each side.
     one = Fraction(0) if site.kind == "shuffle" else before.jump
-    reach = (_within(math.ceil(r * factor) + (1 if r and one else 0), n_out) for r in before.reach)
-    first, last = reach
-    return Step(n, n_out, None, (0, 0), (first, last), before.lo - one, before.hi + one, before.jump / factor)
+    seam = _resized_reach(site.mode, n, n_out, factor, before.seam)
+    found = _resized_reach(site.mode, n, n_out, factor, before.reach)
+    first, last = (cells if given else 0 for cells, given in zip(found, before.reach, strict=True))
+    lo, hi = before.lo - one, before.hi + one
+    return Step(n, n_out, None, (0, 0), (first, last), lo, hi, before.jump / factor, seam=seam)
+
+
+def _resized_reach(mode: str, n: int, n_out: int, factor: Fraction, reach: tuple[int, int]) -> tuple[int, int]:
+    """Cells from each end that read one of the first or last `reach` cells, or one beyond the map."""
+    first, last, half = reach[0], n - reach[1], Fraction(1, 2)
+    if mode.startswith(("nearest-exact", "nearest", "none")):  # cell o reads floor(o / factor); "exact": of its middle
+        middle = half if mode.startswith("nearest-exact") else Fraction(0)
+        begin = math.ceil(first * factor - middle)
+        # A cell of a shuffle to channels holds several: all must be right.
+        end = math.floor(last * factor) if mode == "none" else math.ceil(last * factor - middle)
+    else:  # from (o + 1/2) / factor - 1/2, between two cells; cubic: between two pairs
+        more = 1 if mode.startswith("bicubic") else 0
+        if mode.endswith("aligned") and n > 1:  # from o (n - 1) / (n_out - 1)
+            factor, half = Fraction(n_out - 1, n - 1), Fraction(0)
+            more, last = (1, last) if more else (0, last - 1)
+            return _within(math.ceil((first + more) * factor), n_out), n_out - _within(
+                math.floor((last - more) * factor) + 1, n_out
+            )
+        begin = math.ceil((first + more + half) * factor - half)
+        end = math.floor((last - more - half) * factor - half) + 1
+    return _within(begin, n_out), n_out - _within(end, n_out)
 
 
 def _adaptive(site: Site, axis: int, before: Step) -> Step:
@@ -175,10 +205,11 @@ def _adaptive(site: Site, axis: int, before: Step) -> Step:
     starts = [i * n // n_out for i in range(n_out)]
     ends = [-(-(i + 1) * n // n_out) for i in range(n_out)]
     width = max(end - start for start, end in zip(starts, ends, strict=True))
-    first = sum(start < before.reach[0] for start in starts)
-    last = sum(end > n - before.reach[1] for end in ends)
+    reach, seam = (
+        (sum(start < r for start in starts), sum(end > n - q for end in ends)) for r, q in (before.reach, before.seam)
+    )
     hi = before.hi + before.jump * (width - 1)
-    return Step(n, n_out, 0, (0, 0), (first, last), before.lo, hi, before.jump * Fraction(n, n_out))
+    return Step(n, n_out, 0, (0, 0), reach, before.lo, hi, before.jump * Fraction(n, n_out), seam=seam)
 
 
 def plan(graph: Graph, axis: int, n: int, same: frozenset[int] = frozenset()) -> list[Step | None]:
@@ -199,7 +230,7 @@ def plan(graph: Graph, axis: int, n: int, same: frozenset[int] = frozenset()) ->
         sources = [picture if s.index == PICTURE else steps[s.index] for s in site.sources]
         known = [step for step in sources if step is not None]
         if known and len(known) == len(sources):
-            before = _joined(site, known)
+            before = joined(site.name, known)
         elif n == graph.size[axis]:
             real = site.in_size[axis]
             before = replace(picture, n_in=real, n_out=real, followed=False)
@@ -210,15 +241,15 @@ def plan(graph: Graph, axis: int, n: int, same: frozenset[int] = frozenset()) ->
     return steps
 
 
-def _joined(site: Site, sources: list[Step]) -> Step:
-    """Several maps read as one: a cell sees what any of them sees."""
+def joined(where: str, sources: list[Step]) -> Step:
+    """Several maps read as one at a place: a cell sees what any of them sees; `ValueError` for different sizes."""
     if len({step.n_out for step in sources}) > 1:
         sizes = " and ".join(str(step.n_out) for step in sources)
-        raise ValueError(f"branches of {sizes} cells meet at {site.name}")
-    reach = (max(step.reach[0] for step in sources), max(step.reach[1] for step in sources))
+        raise ValueError(f"branches of {sizes} cells meet at {where}")
     return replace(
         sources[0],
-        reach=reach,
+        reach=(max(step.reach[0] for step in sources), max(step.reach[1] for step in sources)),
+        seam=(max(step.seam[0] for step in sources), max(step.seam[1] for step in sources)),
         lo=min(step.lo for step in sources),
         hi=max(step.hi for step in sources),
         followed=all(step.followed for step in sources),

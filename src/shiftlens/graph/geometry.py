@@ -1,0 +1,311 @@
+"""What a net's layers say about tiles of an image: the grid they must stand on, and the context they need."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from shiftlens.errors import InputError
+from shiftlens.graph.axis import Step, joined, step_of
+from shiftlens.graph.sites import PICTURE, GlobalLayer, Graph, Pair, Sides, Site, Source
+
+MOST_PIXELS = 1 << 20
+"""A side of this many pixels is taken to have an inner part, if any has."""
+
+
+@dataclass(frozen=True)
+class Resize:
+    """A resize whose result depends on the size of the map that it gets.
+
+    Attributes
+    ----------
+    path
+        Of the layer, or the module that calls the function and the function with "()".
+    why
+        "align_corners=True", "size=" (the output's size is given in cells), or the name of its mode.
+    local
+        Whether it is a resize by one whole factor at this size, without `align_corners`: a tile whose size gives the
+        same factor is resized as the whole image is.
+    """
+
+    path: str
+    why: str
+    local: bool
+
+
+@dataclass(frozen=True)
+class TileGeometry:
+    """What tiles of an image must keep to, so that a net computes in them what it computes in the whole image.
+
+    Attributes
+    ----------
+    size
+        (h, w) of the image it was read at, pixels, multiples of `grid`.
+    grid
+        (vertical, horizontal) total stride: tiles begin at multiples of it, pixels.
+    reach
+        Real context that a tile's core needs on each side, pixels. Guaranteed: it follows from the layers alone.
+    stride
+        (vertical, horizontal) pixels of the image a cell of the output; below 1 where the output is larger.
+    global_layers
+        Layers whose output at one place depends on the whole map, in call order.
+    resizes
+        Resizes that depend on the size.
+    circular
+        (vertical, horizontal): whether context is read from the far side of the image along that axis.
+    obstacles
+        Why no tiling gives the whole image's output, a clause each; empty where one does.
+    """
+
+    size: Pair
+    grid: Pair
+    reach: Sides
+    stride: tuple[Fraction, Fraction]
+    global_layers: tuple[GlobalLayer, ...] = ()
+    resizes: tuple[Resize, ...] = ()
+    circular: tuple[bool, bool] = (False, False)
+    obstacles: tuple[str, ...] = ()
+
+    @property
+    def overlap(self) -> Pair:
+        """(vertical, horizontal): the larger reach of both sides, rounded up to the grid, pixels."""
+        return self._up_to_grid(0, max(self.reach.along(0))), self._up_to_grid(1, max(self.reach.along(1)))
+
+    @property
+    def smallest_tile(self) -> Pair:
+        """(vertical, horizontal): the overlap on both sides and one step of the grid, pixels."""
+        return 2 * self.overlap[0] + self.grid[0], 2 * self.overlap[1] + self.grid[1]
+
+    @property
+    def n_levels(self) -> int:
+        """How many global layers stand one behind another, at most; 0 for a net whose layers are all local."""
+        return max((layer.level for layer in self.global_layers), default=0)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether tiles with `overlap` on `grid` give the whole image's output by themselves."""
+        return not self.global_layers and not self.obstacles
+
+    def _up_to_grid(self, axis: int, pixels: int) -> int:
+        return -(-pixels // self.grid[axis]) * self.grid[axis]
+
+
+def geometry_of(graph: Graph, again: Callable[[Pair], Graph] | None = None) -> TileGeometry:
+    """The geometry of a net's tiles, from its sites.
+
+    Parameters
+    ----------
+    graph
+        Of the net at some size.
+    again
+        Gives the graph at another size. Asked where the sides are no multiples of the grid, at which a map's size would
+        not be the image's over its stride.
+
+    Raises
+    ------
+    InputError
+        A net that does not return a map, or branches whose sizes do not meet.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from shiftlens.graph import trace
+    >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.MaxPool2d(2))
+    >>> found = geometry_of(trace(net, (32, 32), n_channels=1))
+    >>> found.grid, found.reach, found.overlap
+    ((2, 2), Sides(left=1, right=1, top=1, bottom=1), (2, 2))
+    """
+    if graph.output is None:
+        raise InputError(f"{graph.name} returns no map: there is nothing to tile")
+    if len(graph.output.shape) != 3:
+        what = "boxes" if graph.output.lost == "boxes" else f"numbers of shape {list(graph.output.shape)} an image"
+        raise InputError(f"{graph.name} returns {what}, no map: there is nothing to tile")
+    ends = _Ends.of(graph)
+    grid = ends.grid()
+    whole = (-(-graph.size[0] // grid[0]) * grid[0], -(-graph.size[1] // grid[1]) * grid[1])
+    if whole != graph.size and again is not None:
+        graph = again(whole)
+        ends = _Ends.of(graph)
+        grid = ends.grid()
+    vertical, horizontal = ends.reach(0, grid[0]), ends.reach(1, grid[1])
+    circular, obstacles = _padding(ends)
+    obstacles += _obstacles(graph, ends)
+    return TileGeometry(
+        size=graph.size,
+        grid=grid,
+        reach=Sides.of(vertical, horizontal),
+        stride=(ends.stride(0), ends.stride(1)),
+        global_layers=graph.global_layers,
+        resizes=ends.resizes,
+        circular=circular,
+        obstacles=tuple(obstacles),
+    )
+
+
+@dataclass(frozen=True)
+class _Ends:
+    """The sites that matter, in call order, and the maps that must be right: the output and what global layers read."""
+
+    graph: Graph
+    sites: tuple[Site, ...]
+    maps: tuple[tuple[str, tuple[Source, ...]], ...]
+    resizes: tuple[Resize, ...]
+
+    @staticmethod
+    def of(graph: Graph) -> _Ends:
+        assert graph.output is not None
+        maps = [("the output", graph.output.sources)]
+        maps += [(layer.path, layer.sources) for layer in graph.global_layers]
+        wanted = {source.index for _, sources in maps for source in sources}
+        for site in reversed(graph.sites):
+            if site.index in wanted:
+                wanted |= {source.index for source in site.sources}
+        constant = _constant(graph)
+        sites, resizes = [], []
+        for site in graph:
+            if site.index in wanted and site.index not in constant:
+                sites.append(_by_factor(site) if site.kind == "resize" else site)
+                resizes += _resize(site)
+        kept = ((name, tuple(s for s in sources if s.index not in constant)) for name, sources in maps)
+        return _Ends(graph, tuple(sites), tuple((name, sources) for name, sources in kept if sources), tuple(resizes))
+
+    def steps(self, axis: int, n: int) -> dict[int, Step | None]:
+        """What each site does along an axis of `n` pixels; None from a rule on that is not known."""
+        image = Step(n, n, None, (0, 0), (0, 0), Fraction(0), Fraction(0), Fraction(1))
+        found: dict[int, Step | None] = {PICTURE: image}
+        for site in self.sites:
+            try:
+                before = self._before(site.name, site.sources, found)
+                found[site.index] = None if before is None else step_of(site, axis, before)
+            except ValueError as error:
+                raise InputError(f"{self.graph.name} does not take {n} pixels: {error}") from None
+        return found
+
+    def ends(self, axis: int, n: int) -> list[Step]:
+        """The maps that must be right, as far as they can be followed; the output's first."""
+        steps = self.steps(axis, n)
+        found = [self._before(name, sources, steps) for name, sources in self.maps]
+        return [step for step in found if step is not None]
+
+    @staticmethod
+    def _before(where: str, sources: Sequence[Source], found: dict[int, Step | None]) -> Step | None:
+        known = [found[source.index] for source in sources if source.index in found]
+        steps = [step for step in known if step is not None]
+        return joined(where, steps) if steps and len(steps) == len(known) else None
+
+    def grid(self) -> Pair:
+        grids = []
+        for axis in (0, 1):
+            steps = [*self.steps(axis, self.graph.size[axis]).values(), *self.ends(axis, self.graph.size[axis])]
+            # A step of the grid is whole cells of every map.
+            grids.append(math.lcm(*(step.jump.numerator for step in steps if step is not None)))
+        return grids[0], grids[1]
+
+    def stride(self, axis: int) -> Fraction:
+        ends = self.ends(axis, self.graph.size[axis])
+        return ends[0].jump if ends else Fraction(1)
+
+    def reach(self, axis: int, grid: int) -> Pair:
+        """Pixels before and after, at a side that is long enough for some cell to see neither end."""
+        n = -(-self.graph.size[axis] // grid) * grid
+        while True:
+            ends = self.ends(axis, n)
+            if all(sum(step.seam) < step.n_out for step in ends):
+                break
+            if n > MOST_PIXELS:
+                raise InputError(f"{self.graph.name}: padding reaches every cell, however large the image")
+            n *= 2
+        before = max((math.ceil(step.seam[0] * step.jump) for step in ends), default=0)
+        after = max((math.ceil(n - (step.n_out - step.seam[1]) * step.jump) for step in ends), default=0)
+        return before, max(after, 0)
+
+
+def _constant(graph: Graph) -> set[int]:
+    """Sites whose map is the same at every place: one cell for the whole image, and what is made of such."""
+    found: set[int] = set()
+    for site in graph:
+        of_constants = bool(site.sources) and all(source.index in found for source in site.sources)
+        # Pooling to a few cells is no better known in a tile; what it gives is named among the global layers.
+        if site.kind in ("global pool", "adaptive pool") or of_constants:
+            found.add(site.index)
+    return found
+
+
+def _by_factor(site: Site) -> Site:
+    """A resize to a given size as one by a whole factor, where it is one."""
+    if site.scale is not None:
+        return site
+    factors = [Fraction(site.out_size[axis], site.in_size[axis]) for axis in (0, 1)]
+    whole = all(factor.denominator == 1 or factor.numerator == 1 for factor in factors)
+    return replace(site, scale=(float(factors[0]), float(factors[1]))) if whole else site
+
+
+def _resize(site: Site) -> list[Resize]:
+    if site.kind != "resize":
+        return []
+    if site.mode.endswith("aligned"):
+        return [Resize(site.name, "align_corners=True", local=False)]
+    if site.mode == "area":
+        return [Resize(site.name, "mode 'area'", local=False)]
+    if site.scale is None:
+        return [Resize(site.name, "size=", local=_by_factor(site).scale is not None)]
+    return []
+
+
+def _padding(ends: _Ends) -> tuple[tuple[bool, bool], list[str]]:
+    """Along which axes padding is circular, and what stands against reading it from the far side."""
+    circular, obstacles = [False, False], []
+    for axis in (0, 1):
+        steps = ends.steps(axis, ends.graph.size[axis])
+        joins = next((s.name for s in ends.sites if "circular" in s.mode.split("+") and any(s.padding.along(axis))), "")
+        stops = next((site.name for site in ends.sites if _ends_at_border(site, axis, steps)), "")
+        circular[axis] = bool(joins)
+        if joins and stops:
+            obstacles.append(f"padding is circular at {joins}, and at {stops} the map ends at the image's border")
+    obstacles += [
+        f"{site.name} pads by distribution, which depends on the map's size"
+        for site in ends.sites
+        if "distribution" in site.mode.split("+")
+    ]
+    return (circular[0], circular[1]), list(dict.fromkeys(obstacles))
+
+
+def _ends_at_border(site: Site, axis: int, steps: dict[int, Step | None]) -> bool:
+    """Whether what a site does at the image's border is not what it does inside of a periodic image."""
+    step = steps[site.index]
+    if site.kind == "resize":
+        return not site.mode.startswith("nearest")
+    if site.kind == "transposed conv":
+        return site.padding.along(axis) != (0, 0) or site.extent[axis] > site.stride[axis]
+    if site.merged or step is None:  # judged with the window that it is padding for
+        return False
+    padded = any(side > 0 for side in site.padding.along(axis))
+    return (padded and set(site.mode.split("+")) != {"circular"}) or step.n_out * step.jump != _n_pixels(steps)
+
+
+def _n_pixels(steps: dict[int, Step | None]) -> int:
+    """Pixels of the image along the steps' axis."""
+    image = steps[PICTURE]
+    assert image is not None
+    return image.n_out
+
+
+def _obstacles(graph: Graph, ends: _Ends) -> list[str]:
+    found = [
+        f"{layer.path} ({layer.layer}) joins or marks places of the whole image, which no statistic stands for"
+        for layer in graph.global_layers
+        if not layer.freezable
+    ]
+    found += [f"{r.path} depends on the map's size ({r.why})" for r in ends.resizes if not r.local]
+    unknown = [site.name for site in ends.sites if site.kind == "unknown"]
+    found += [f"{name} changes the map by a rule that is not known" for name in unknown]
+    output = graph.output
+    if output is not None and output.lost:
+        found.append(f"rows and columns cannot be followed past {output.lost}")
+    elif not any(name == "the output" for name, _ in ends.maps):
+        found.append("the output is the same at every place")
+    elif not unknown and any(len(ends.ends(axis, graph.size[axis])) < len(ends.maps) for axis in (0, 1)):
+        found.append("a map comes from a layer whose sizes follow a rule that is not known")
+    return found

@@ -1,0 +1,119 @@
+"""AP, mean IoU and PSNR of the data set at each shift of a sweep, and `evaluate`: held against plain loops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import shiftlens as sl
+from reference_coco import data_set_ap, data_set_iou
+from shiftlens.data.imageset import ImageSet
+from shiftlens.errors import InputError
+from shiftlens.evaluation import TaskEvaluation, evaluate
+from shiftlens.shifts import Shift, ShiftGrid, translate
+from shiftlens.sweeping import sweep
+from shiftlens.sweeps import sweep_result
+from shiftlens.tasks.task import Task
+from tasks.small_tasks import BOXES, CASES, MASKS, PIXELS, H, N, W, detector, raw, unet, vectors, wrapped
+
+GRID = ShiftGrid((4, 4), 4)
+
+
+def swept(name: str, path: Path) -> sl.Sweep:
+    make, targets, task = CASES[name]
+    return sweep(wrapped(make()), ImageSet(PIXELS, targets), GRID, out=path / "s.zarr", task=task)
+
+
+def outputs(name: str, dx: int, dy: int) -> NDArray[Any]:
+    x = torch.from_numpy(PIXELS).float() / 255
+    with torch.no_grad():
+        return raw(CASES[name][0](), (translate(x, dx, dy, fill="black") - 0.5) / 0.25).numpy()
+
+
+def by_hand(name: str, dx: int, dy: int) -> dict[str, float]:
+    found = outputs(name, dx, dy)
+    if name == "detection":
+        objects = [[[*box, label] for box, label in zip(each["boxes"], each["labels"], strict=True)] for each in BOXES]
+        ap, ap50 = data_set_ap(list(zip(objects, found, strict=True)), (H, W), (dx, dy))
+        return {"ap": ap, "ap50": ap50}
+    if name == "segmentation":
+        return {"dataset_mean_iou": data_set_iou(list(zip(MASKS, found.argmax(1), strict=True)), (dx, dy))}
+    still = outputs(name, 0, 0)
+    moved = np.roll(still, (dy, dx), axis=(2, 3))
+    rows, columns = slice(max(dy, 0), H + min(dy, 0)), slice(max(dx, 0), W + min(dx, 0))
+    mse = np.square((found - moved)[..., rows, columns].astype(np.float64)).mean(axis=(1, 2, 3)).mean()
+    peak = float(still.max()) - float(still.min())
+    return {"psnr": 10 * np.log10(peak**2 / mse) if mse else np.inf}
+
+
+@pytest.mark.parametrize(("name", "memory"), [("detection", 400), ("segmentation", 2**25), ("dense", 30)])
+def test_the_map_of_a_data_set_is_a_plain_loop(
+    name: str, memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_result, "DATASET_NUMBERS", memory)
+    made = swept(name, tmp_path)
+    maps = {each.name: made.of_dataset(each) for each in made.dataset_metrics}
+    for dy in GRID.dys.tolist():
+        for dx in GRID.dxs.tolist():
+            expected = by_hand(name, dx, dy)
+            found = {key: float(values.sel(dy=dy, dx=dx)) for key, values in maps.items()}
+            if name == "dense" and dx == dy == 0:
+                assert found["psnr"] > 120, "the batch is computed otherwise than each image alone: float32 rounds"
+                continue
+            assert found == pytest.approx(expected, rel=1e-5), (dx, dy)
+    with pytest.raises(InputError, match="unknown metric of the data set 'accuracy'"):
+        made.of_dataset("accuracy")
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("batch", [None, 2])
+def test_evaluate_is_a_cell_of_the_sweep(name: str, batch: int | None, tmp_path: Path) -> None:
+    make, targets, task = CASES[name]
+    result = evaluate(
+        wrapped(make()), ImageSet(PIXELS, targets), shift=Shift(4, -4), task=task, batch_size=batch, fill="black"
+    )
+    assert isinstance(result, TaskEvaluation)
+    made = swept(name, tmp_path) if batch is None else None
+    for key, score in result.scores.items():
+        assert score.interval is None or score.interval[0] <= score.value + 1e-9
+        assert score.interval is None or score.value <= score.interval[1] + 1e-9
+        if made is None:
+            continue
+        whole = key in {each.name for each in made.dataset_metrics}
+        stored = made.of_dataset(key) if whole else made.mean_of(key)
+        assert score.value == pytest.approx(float(stored.sel(dy=-4, dx=4)), rel=1e-5, abs=1e-7), key
+        assert score.n == (N if whole else int(np.isfinite(made.cells(key)[:][:, 0, 2]).sum()))
+    text = "\n".join(result.lines())
+    assert "nan" not in text
+    assert ("recall" in text) == (name == "detection")
+    assert ("dataset mean IoU" in text) == (name in ("segmentation", "segmentation of a small map"))
+
+
+def test_evaluate_says_what_is_left_out_and_what_is_infinite() -> None:
+    result = evaluate(wrapped(detector()), ImageSet(PIXELS, BOXES), task="detection")
+    assert isinstance(result, TaskEvaluation)
+    assert result.scores["recall"].n == N - 1
+    assert any("recall" in line and "without 1 image that does not have it" in line for line in result.lines())
+    same = evaluate(wrapped(unet()), ImageSet(PIXELS), task="dense")
+    assert "PSNR infinite dB: PSNR by the range of the reference" in same.lines()
+    assert same.to_dict()["psnr"] is None
+    assert same.to_dict()["mae"] == 0
+    assert same.to_dict()["shift"] == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("make", "targets", "task", "why"),
+    [
+        (unet, None, "detection", "detection needs lists of boxes, scores and labels"),
+        (unet, MASKS + 1, "segmentation", "mask of image 0 of images has class 3, the model has the classes 0 to 2"),
+        (vectors, None, "segmentaton", "did you mean 'segmentation'"),
+    ],
+)
+def test_evaluate_refuses_what_does_not_fit(make: Any, targets: Any, task: Task | str, why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        evaluate(wrapped(make()), ImageSet(PIXELS, targets), task=task)
