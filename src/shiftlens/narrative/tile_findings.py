@@ -41,7 +41,7 @@ def _named(report: TileReport) -> Named:
     return Named(model, report.model_options, data_named(report.data), report.data_options, report.n_images)
 
 
-def _command(report: TileReport, tile: object) -> tuple[str, ...]:
+def _command(report: TileReport, tile: int) -> tuple[str, ...]:
     named = _named(report)
     data = ("--data", named.data, *named.data_words)
     task = () if report.task == "dense" else ("--task", report.task)
@@ -71,12 +71,13 @@ def _mismatch(report: TileReport) -> Finding:
 
 
 def _remedy(report: TileReport) -> Action:
-    tile, overlap = report.recipe["tile"], report.recipe["overlap"]
+    tile, overlap = int(report.recipe["tile"]), report.recipe["overlap"]
     where = f"tiles of {tile} px with {overlap} px of real context on each side, cores on a grid of {_grid(report)} px"
     passes = "" if report.passes == 1 else f", and {report.passes} passes"
-    return Action(
-        f"Use predict_tiled: {where}, only their cores kept{passes}; measure such tiles", _command(report, tile)
-    )
+    how = f"Use predict_tiled: {where}, only their cores kept{passes}"
+    if tile >= max(report.size):
+        return Action(how)
+    return Action(f"{how}; measure such tiles", _command(report, tile))
 
 
 def _grid(report: TileReport) -> str:
@@ -141,7 +142,8 @@ def _recipe(report: TileReport) -> Finding:
     elif report.obstacles:
         text = f"{where} do not give the whole image's output for every image: {plain(report.obstacles[0])}."
     else:
-        text = f"{where} do not give the whole image's output by themselves; predict_tiled does, in {report.passes} passes."
+        passes = f"{report.passes} passes"
+        text = f"{where} do not give the whole image's output by themselves; predict_tiled does, in {passes}."
     return Finding("tile-recipe", text, Quantity("recipe"), severity="info", question="E")
 
 

@@ -278,9 +278,11 @@ class TileReport(Printed):
         grid = f"{self.grid[0]}" if self.grid[0] == self.grid[1] else f"{self.grid[0]}x{self.grid[1]}"
         measured = "none met the tolerance" if self.overlap_measured is None else f"{self.overlap_measured} px"
         exact, left = self._exactness, self.recipe["averaged_mismatch"]
+        tile, overlap = int(self.recipe["tile"]), int(self.recipe["overlap"])
+        cost = (tile / (tile - 2 * overlap)) ** 2
         return [
-            f"recipe: tile {self.recipe.get('tile')} px, overlap {self.recipe.get('overlap')} px, grid {grid} px: "
-            f"{exact}",
+            f"recipe: tile {tile} px, overlap {overlap} px, grid {grid} px: {exact}",
+            f"  {cost:.1f} pixels are computed for each that is kept; larger tiles cost less",
             f"overlap that was enough on these images ({per_cent(self.tolerance)} of the range): {measured}",
             f"MONAI: {self.recipe['monai']}",
             f"SAHI: {self.recipe['sahi']}",
