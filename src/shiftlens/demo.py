@@ -22,7 +22,7 @@ from shiftlens.naming import Printed, unknown_name
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.findings import findings
 from shiftlens.narrative.rendering import as_text
-from shiftlens.reporting import Report, report
+from shiftlens.reporting import Item, Report, report
 from shiftlens.shifts import ShiftGrid
 from shiftlens.sweeping import run_sweep
 from shiftlens.sweeps.sweep_result import Sweep
@@ -61,7 +61,7 @@ class Narrator(Protocol):
 
 @dataclass(frozen=True, repr=False)
 class DemoResult(Printed):
-    """Where everything is, the accuracy to start from (of the VGG), and what the sweep shows; of a segmenter, what tiles do."""
+    """Where everything is, the VGG's accuracy to start from, what the sweep shows, and what a segmenter's tiles do."""
 
     files: tuple[Path, ...]
     evaluation: Evaluation | None
@@ -159,9 +159,7 @@ def run_task(
     images, grid = load_images("digits-scenes", split="test", limit=limit), ShiftGrid(max_shift)
     model = load_model(NETS[task], device=device)
     n = 5 if task == "segmentation" else 4
-    narrator.say(
-        f"1/{n} evaluating {len(images):,} scenes of digits under all {grid.n_shifts:,} shifts by {model.name}"
-    )
+    narrator.say(f"1/{n} evaluating {len(images):,} scenes under all {grid.n_shifts:,} shifts by {model.name}")
     with narrator.progress("sweeping", "evaluations") as step:
         sweep, _ = run_sweep(model, images, grid, out=out / f"{task}.zarr", task=task, device=device, progress=step)
     narrator.say(f"2/{n} drawing")
@@ -172,7 +170,7 @@ def run_task(
     tiles, tile_files = _tiled(model, images, task, out, narrator, device, seed) if n == 5 else (None, ())
     page = out / "report.html"
     narrator.say(f"{n}/{n} writing {page}: open it in a browser")
-    items = [sweep] if tiles is None else [sweep, tiles]
+    items: list[Item] = [sweep] if tiles is None else [sweep, tiles]
     made = report(items, page, title=f"shiftlens demo: {task} of digits", seed=seed)
     files = (out / f"{task}.zarr", *pictures.files, text, *tile_files, made.path)
     return DemoResult(files, None, sweep, found, made, tiles)
