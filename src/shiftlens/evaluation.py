@@ -17,7 +17,7 @@ from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.models.adapting import TaskModel, adapted, refuse_unfit_targets, targets_of
 from shiftlens.models.loading import Model, model_and_images
-from shiftlens.models.matching import MAX_PIXELS, LabelMap, labelled_for, on_input_grid, scores_for
+from shiftlens.models.matching import MAX_PIXELS, LabelMap, labelled_for, on_input_grid, scores_for, targets_for
 from shiftlens.models.probing import evaluating
 from shiftlens.naming import Printed, of_source
 from shiftlens.progress_bar import shows_progress
@@ -195,6 +195,7 @@ def evaluate(
     if task.name == CLASSIFICATION.name:
         images = labelled_for(model, images, label_map)
     else:
+        images = targets_for(model, images, task.uses, label_map)
         model, task = adapted(model, task, size)
         refuse_unfit_targets(task, images, size)
     batch = batch_size or max(1, min(MAX_PIXELS // (size[0] * size[1]), MAX_OUTPUTS // model.n_classes))

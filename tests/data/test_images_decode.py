@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from torchvision.transforms import v2
 
-from shiftlens.data.decode import decode, fit, from_pil, read_header
+from shiftlens.data.decode import SizeRule, decode, fit, from_pil, read_header
 from shiftlens.data.preprocessing import INTERPOLATIONS
 from shiftlens.errors import InputError
 
@@ -200,23 +200,24 @@ def test_fit_is_torchvisions_resize_and_centre_crop(
     reference = v2.Compose(
         [v2.Resize(side + extra, getattr(v2.InterpolationMode, interpolation.upper())), v2.CenterCrop(side)]
     )
-    ours = fit(pixels, (side, side), side + extra, interpolation, lambda: "here")
+    ours = fit(pixels, SizeRule((side, side), side + extra, interpolation), lambda: "here")
     np.testing.assert_array_equal(ours, np.asarray(reference(Image.fromarray(pixels))))
 
 
 def test_fit_leaves_the_exact_size_alone_and_covers_the_rest() -> None:
-    assert fit(RGB, (5, 7), None, "bilinear", lambda: "here") is RGB
+    assert fit(RGB, SizeRule((5, 7), None, "bilinear"), lambda: "here") is RGB
     for have in ((9, 30), (30, 9), (4, 4), (11, 11)):
         picture = np.zeros((*have, 1), np.uint8)
-        assert fit(picture, (10, 12), None, "bilinear", lambda: "here").shape == (10, 12, 1)
+        assert fit(picture, SizeRule((10, 12), None, "bilinear"), lambda: "here").shape == (10, 12, 1)
     # Covering: the sides match in one direction, so nothing but the other direction is cut.
     ramp = np.broadcast_to(np.arange(30, dtype=np.uint8)[None, :, None], (10, 30, 1))
-    np.testing.assert_array_equal(fit(ramp, (10, 10), None, "nearest", lambda: "here")[0, :, 0], np.arange(10, 20))
+    cut = fit(ramp, SizeRule((10, 10), None, "nearest"), lambda: "here")
+    np.testing.assert_array_equal(cut[0, :, 0], np.arange(10, 20))
 
 
 def test_fit_refuses_a_cut_larger_than_the_picture() -> None:
     with pytest.raises(InputError, match=r"^picture 4 is 10x10 .* too small to cut 8x20"):
-        fit(np.zeros((10, 10, 3), np.uint8), (8, 20), 8, "bilinear", lambda: "picture 4")
+        fit(np.zeros((10, 10, 3), np.uint8), SizeRule((8, 20), 8, "bilinear"), lambda: "picture 4")
 
 
 @pytest.mark.parametrize(("shape", "size"), [((1, 600_000, 3), (224, 224)), ((600_000, 1, 1), (150, 40))])
@@ -224,23 +225,27 @@ def test_fit_refuses_what_resizing_would_make_enormous(shape: tuple[int, int, in
     with pytest.raises(
         InputError, match=r"^picture 4 is .* would be resized to .* too long and narrow .* cut it"
     ) as caught:
-        fit(np.zeros(shape, np.uint8), size, None, "bilinear", lambda: "picture 4")
+        fit(np.zeros(shape, np.uint8), SizeRule(size, None, "bilinear"), lambda: "picture 4")
     assert "\n" not in str(caught.value)
 
 
 def test_fit_takes_what_is_asked_for_whatever_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 450)
     picture = np.zeros((10, 40, 3), np.uint8)
-    assert fit(picture, (20, 20), None, "bilinear", lambda: "here").shape == (20, 20, 3)
-    assert fit(picture, (10, 10), 20, "bilinear", lambda: "here").shape == (10, 10, 3)
+    assert fit(picture, SizeRule((20, 20), None, "bilinear"), lambda: "here").shape == (20, 20, 3)
+    assert fit(picture, SizeRule((10, 10), 20, "bilinear"), lambda: "here").shape == (10, 10, 3)
     with pytest.raises(InputError, match="here is 10x41 and would be resized to 20x82, more than 1600 pixels"):
-        fit(np.zeros((10, 41, 3), np.uint8), (20, 20), None, "bilinear", lambda: "here")
+        fit(np.zeros((10, 41, 3), np.uint8), SizeRule((20, 20), None, "bilinear"), lambda: "here")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # so a user says that there is no limit
-    assert fit(np.zeros((10, 41, 3), np.uint8), (20, 20), None, "bilinear", lambda: "here").shape == (20, 20, 3)
+    assert fit(np.zeros((10, 41, 3), np.uint8), SizeRule((20, 20), None, "bilinear"), lambda: "here").shape == (
+        20,
+        20,
+        3,
+    )
 
 
 def test_every_interpolation_of_a_constant_is_the_constant() -> None:
     constant = np.full((9, 9, 3), 77, np.uint8)
     for name in INTERPOLATIONS:
-        out = fit(constant, (5, 13), None, name, lambda: "here")
+        out = fit(constant, SizeRule((5, 13), None, name), lambda: "here")
         assert torch.equal(torch.from_numpy(out.copy()), torch.full((5, 13, 3), 77, dtype=torch.uint8))

@@ -231,7 +231,8 @@ def test_a_folder_of_pictures_without_class_folders_says_what_works(tmp_path: Pa
     write(tmp_path / "split" / "test" / "b.png", png(1))
     told = r"; expected one folder a class: put them into one folder a class, or load them as \(images, labels\) in "
     told += (
-        r"Python; without labels, inspect, foveation, kernels and features --input IMAGE work; all else needs a class$"
+        r"Python; without labels, inspect, foveation, kernels, features --input IMAGE and the tasks segmentation, "
+        r"dense and embedding \(images:DIR\) work; all else needs a class$"
     )
     with pytest.raises(InputError, match=r"flat holds no folders, only pictures \(a\.jpg, b\.png\)" + told):
         load_images(f"folder:{tmp_path / 'flat'}")

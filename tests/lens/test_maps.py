@@ -12,7 +12,7 @@ import torch
 import xarray as xr
 from torch import Tensor, nn
 
-from shiftlens.data.decode import fit
+from shiftlens.data.decode import SizeRule, fit
 from shiftlens.data.images import ImageSet, load_images
 from shiftlens.errors import InputError, StoreError
 from shiftlens.lens import inputs as pictures
@@ -146,7 +146,7 @@ def test_inputs_by_name_and_file(tmp_path: Path) -> None:
     for k in (1, 3):  # as many rows as a picture may have channels
         Image.fromarray(pixels[:k]).save(tmp_path / "low.png")
         shown = pictures.shown(model, str(tmp_path / "low.png"), 0)[0]
-        expected = fit(pixels[:k], (32, 32), None, "bilinear", lambda: "here").transpose(2, 0, 1)
+        expected = fit(pixels[:k], SizeRule((32, 32), None, "bilinear"), lambda: "here").transpose(2, 0, 1)
         back = shown * 0.25 + torch.tensor([0.5, 0.4, 0.3])[:, None, None]
         assert np.array_equal((255 * back).round().byte().numpy(), expected)
     (tmp_path / "b.png").write_bytes(b"no picture")

@@ -181,10 +181,16 @@ def test_masks_beside_boxes_are_checked() -> None:
 
 
 @pytest.mark.parametrize(("make", "task"), [(unet, "segmentation"), (detector, "detection")])
-def test_boxes_and_masks_do_not_follow_a_resize(make: Callable[[], nn.Module], task: str, tmp_path: Path) -> None:
+def test_boxes_and_masks_follow_a_resize(make: Callable[[], nn.Module], task: str, tmp_path: Path) -> None:
     model = wrap(make(), mean=0.5, std=0.25, size=(2 * H, 2 * W))
-    with pytest.raises(InputError, match="do not follow its images when these are brought to the model's 48x64"):
-        sweep(model, ImageSet(PIXELS, BOTH), GRID, out=tmp_path / "s.zarr", task=task)
+    found = sweep(model, ImageSet(PIXELS, BOTH), ShiftGrid((1, 1), 1), out=tmp_path / "s.zarr", task=task)
+    larger = ImageSet(PIXELS).fitted((2 * H, 2 * W)).batch(range(len(PIXELS)))
+    both = [{"boxes": 2.0 * np.asarray(each["boxes"]), "labels": each["labels"]} for each in BOTH]
+    masks = [{"mask": each["mask"].repeat(2, 0).repeat(2, 1)} for each in BOTH]
+    scaled = ImageSet(larger, [first | second for first, second in zip(both, masks, strict=True)])
+    expected = sweep(model, scaled, ShiftGrid((1, 1), 1), out=tmp_path / "e.zarr", task=task)
+    for name in set(found.dataset.data_vars) - {"checksum"}:
+        np.testing.assert_array_equal(found.dataset[name].values, expected.dataset[name].values, err_msg=str(name))
 
 
 def test_a_task_without_targets_takes_resized_images_that_have_some(tmp_path: Path) -> None:

@@ -40,7 +40,10 @@ Code = Annotated[
     typer.Option("--code", help="Run this file.py or package.module: for a run directory of a net of your own code."),
 ]
 InputSize = Annotated[str | None, typer.Option("--input-size", help="The model's input, H or HxW pixels.")]
-DATA = "digits, cifar10, folder:PATH, parquet:PATH, torchvision:NAME or digits-scenes"
+DATA = (
+    "digits, cifar10, folder:PATH, parquet:PATH, torchvision:NAME; with masks or boxes coco:IMAGES,ANNOTATIONS.json, "
+    "yolo:DIR, masks:IMAGES,MASKS or digits-scenes; without labels images:DIR"
+)
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder with data sets (else $SHIFTLENS_DATA, else downloaded).")
 ]

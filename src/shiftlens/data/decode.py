@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -90,45 +91,91 @@ def from_pil(image: Image.Image, where: str, *, keep_grey: bool = False) -> Pixe
     return np.asarray(image if mode == "RGB" else image.convert("RGB"))
 
 
-def fit(
-    pixels: Pixels, size: tuple[int, int], resize: int | None, interpolation: str, where: Callable[[], str]
-) -> UInt8[np.ndarray, "new_h new_w c"]:
-    """Scale a picture [h, w, c] and cut its centre, so that it has `size` (h, w) pixels.
+class Placing(NamedTuple):
+    """Where the pixels of a picture go when it is scaled to (`new_h`, `new_w`) and cut at (`top`, `left`)."""
 
-    With `resize`, its shorter side becomes `resize` pixels (the longer one the same scale, rounded down), as
+    new_h: int
+    new_w: int
+    top: int
+    left: int
+
+
+class SizeRule(NamedTuple):
+    """How pictures of another size are brought to `size` (h, w).
+
+    With `resize`, a picture's shorter side becomes `resize` pixels (the longer one the same scale, rounded down), as
     torchvision's `Resize` does. Without, a picture that already has `size` is left alone, any other gets the smallest
     scale at which it covers `size`. Then the centre is cut out, as torchvision's `CenterCrop` does (half a pixel: to
     the even side).
+    """
+
+    size: tuple[int, int]
+    resize: int | None
+    interpolation: str
+
+    def placing(self, have: tuple[int, int], where: Callable[[], str]) -> Placing:
+        """Where a picture of (h, w) pixels goes.
+
+        Raises
+        ------
+        InputError
+            After scaling it is smaller than the piece to be cut.
+        """
+        (have_h, have_w), (want_h, want_w), resize = have, self.size, self.resize
+        if resize is None:
+            if have_h * want_w <= have_w * want_h:
+                new_h, new_w = want_h, max(want_w, want_h * have_w // have_h)
+            else:
+                new_h, new_w = max(want_h, want_w * have_h // have_w), want_w
+        elif have_h <= have_w:
+            new_h, new_w = resize, resize * have_w // have_h
+        else:
+            new_h, new_w = resize * have_h // have_w, resize
+        if new_h < want_h or new_w < want_w:
+            raise InputError(
+                f"{where()} is {have_h}x{have_w} and, with its shorter side at {resize}, too small to cut "
+                f"{want_h}x{want_w}"
+            )
+        return Placing(new_h, new_w, round((new_h - want_h) / 2), round((new_w - want_w) / 2))
+
+
+def fit(pixels: Pixels, rule: SizeRule, where: Callable[[], str]) -> UInt8[np.ndarray, "new_h new_w c"]:
+    """Scale a picture [h, w, c] and cut its centre, so that it has the size of the rule.
 
     `InputError`: after scaling the picture is smaller than the piece to be cut, or, being long and narrow, larger than
     what may be decoded.
     """
     have_h, have_w = pixels.shape[:2]
-    want_h, want_w = size
-    if resize is None:
-        if (have_h, have_w) == size:
-            return pixels
-        if have_h * want_w <= have_w * want_h:
-            new_h, new_w = want_h, max(want_w, want_h * have_w // have_h)
-        else:
-            new_h, new_w = max(want_h, want_w * have_h // have_w), want_w
-    elif have_h <= have_w:
-        new_h, new_w = resize, resize * have_w // have_h
-    else:
-        new_h, new_w = resize * have_h // have_w, resize
-    if new_h < want_h or new_w < want_w:
-        raise InputError(
-            f"{where()} is {have_h}x{have_w} and, with its shorter side at {resize}, too small to cut {want_h}x{want_w}"
-        )
-    top, left = round((new_h - want_h) / 2), round((new_w - want_w) / 2)
+    want_h, want_w = rule.size
+    new_h, new_w, top, left = rule.placing((have_h, have_w), where)
     if (new_h, new_w) == (have_h, have_w):
-        return pixels[top : top + want_h, left : left + want_w]
-    _refuse_to_grow(pixels, (new_h, new_w), max(want_h * want_w, (resize or 0) ** 2), where)
+        return pixels if rule.size == (have_h, have_w) else pixels[top : top + want_h, left : left + want_w]
+    _refuse_to_grow(pixels, (new_h, new_w), max(want_h * want_w, (rule.resize or 0) ** 2), where)
     grey = pixels.shape[2] == 1
     image = Image.fromarray(pixels[:, :, 0] if grey else pixels)
-    image = image.resize((new_w, new_h), Image.Resampling[interpolation.upper()])
+    image = image.resize((new_w, new_h), Image.Resampling[rule.interpolation.upper()])
     cut = np.asarray(image.crop((left, top, left + want_w, top + want_h)))
     return cut[:, :, None] if grey else cut
+
+
+def decode_mask(data: bytes, where: str) -> UInt8[np.ndarray, "h w"]:
+    """Class numbers of a mask file: grey values, a palette's numbers (not its colours), or 0 and 1 of one bit.
+
+    `InputError` names it by `where`: no picture, damaged, too large, in colour, or with numbers above 255.
+    """
+    with _opened(data, where) as image:
+        try:
+            image.load()
+        except Exception as error:  # Pillow's readers raise whatever a damaged file makes them raise
+            raise InputError(f"{where} cannot be decoded: {one_line(error)}") from error
+        if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
+            raise InputError(
+                f"{where} has mode {image.mode}; expected class numbers: a grey or a palette picture of one channel"
+            )
+        classes = np.asarray(image)
+    if classes.size and not 0 <= int(classes.min()) <= int(classes.max()) <= 255:
+        raise InputError(f"{where} has class numbers up to {int(classes.max())}; expected 0 to 254, 255 for none")
+    return np.array(classes, dtype=np.uint8)
 
 
 def with_channels(pixels: Pixels, n_channels: int) -> UInt8[np.ndarray, "h w new_c"]:

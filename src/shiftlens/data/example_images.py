@@ -19,7 +19,10 @@ from PIL import Image
 from shiftlens.data.decode import Pixels, decode, from_pil, read_header
 from shiftlens.errors import InputError
 
-WITHOUT_LABELS = "without labels, inspect, foveation, kernels and features --input IMAGE work; all else needs a class"
+WITHOUT_LABELS = (
+    "without labels, inspect, foveation, kernels, features --input IMAGE and the tasks segmentation, dense and "
+    "embedding (images:DIR) work; all else needs a class"
+)
 """What an error says of images whose classes nobody gives."""
 
 _FLOAT_SLACK = 1e-6  # what rounding in a user's arithmetic may add beyond 0 and 1

@@ -82,7 +82,7 @@ def open_folder(root: Path, split: str) -> Source:
     for (label, name), each in product(enumerate(classes), parts):
         if kind_of(each / name) == "nothing":
             continue  # a class of another split
-        found = [file for file in _files_below(each / name) if not file.name.startswith(".")]
+        found = [file for file in files_below(each / name) if not file.name.startswith(".")]
         pictures = [file for file in found if file.suffix.lower() in PICTURE_SUFFIXES]
         skipped += [file.relative_to(part).as_posix() for file in found if file.suffix.lower() not in PICTURE_SUFFIXES]
         files += [str(file.relative_to(part)) for file in pictures]
@@ -110,7 +110,7 @@ def _class_folders(root: Path) -> list[str]:
     return sorted(entry.name for entry in visible if kind_of(entry) == "folder")
 
 
-def _files_below(root: Path) -> list[Path]:
+def files_below(root: Path) -> list[Path]:
     """All files below a folder by name. Links are followed, as a set may be made of links; loops are cut."""
 
     def refuse(error: OSError) -> None:

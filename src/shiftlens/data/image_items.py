@@ -154,7 +154,7 @@ def open_dataset(dataset: Any, name: str) -> Source:
     if announced is None:
         announced = [read_item(dataset, position, f"picture {position} of {name}")[1] for position in range(n)]
     labels = as_labels(announced, n, f"labels of {name}")
-    return Source(ItemPictures(dataset, name, labels), labels, _class_names(dataset))
+    return Source(ItemPictures(dataset, name, labels), labels, class_names_of(dataset))
 
 
 def base_of(dataset: Any) -> Any:
@@ -164,7 +164,8 @@ def base_of(dataset: Any) -> Any:
     return dataset
 
 
-def _class_names(dataset: Any) -> list[str] | None:
+def class_names_of(dataset: Any) -> list[str] | None:
+    """Names of the classes that a data set, or the one under its subsets, holds as `classes`."""
     names = getattr(base_of(dataset), "classes", None)
     if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
         return distinct(names)

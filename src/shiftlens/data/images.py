@@ -12,15 +12,18 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from shiftlens.data.coco import open_coco
 from shiftlens.data.digits import open_digits
 from shiftlens.data.example_images import WITHOUT_LABELS, Source
 from shiftlens.data.folders import open_folder
 from shiftlens.data.image_items import base_of, dataset_of, open_dataset
 from shiftlens.data.imageset import ImageSet
+from shiftlens.data.label_folders import open_masks, open_unlabelled, open_yolo
 from shiftlens.data.parquet import open_parquet
 from shiftlens.data.scenes import open_scenes
 from shiftlens.data.selection import SPLITS, stratified_split
-from shiftlens.data.torchvision_sets import TORCHVISION_SETS, Say, find_cifar10, open_torchvision
+from shiftlens.data.target_items import has_targets, open_target_dataset
+from shiftlens.data.torchvision_sets import TARGET_SETS, TORCHVISION_SETS, Say, find_cifar10, open_torchvision
 from shiftlens.errors import InputError
 from shiftlens.given import as_given
 from shiftlens.naming import unknown_name
@@ -62,6 +65,10 @@ DATA_KINDS: dict[str, DataKind] = {
     "folder": DataKind("folder:PATH", lambda path, split, *_: open_folder(with_home(path), split)),
     "parquet": DataKind("parquet:PATH", lambda path, split, *_: open_parquet(with_home(path), split)),
     "torchvision": DataKind("torchvision:NAME", open_torchvision),
+    "images": DataKind("images:DIR", lambda path, *_: open_unlabelled(path)),
+    "coco": DataKind("coco:IMAGES,ANNOTATIONS.json", lambda spec, *_: open_coco(spec)),
+    "yolo": DataKind("yolo:DIR", lambda path, split, *_: open_yolo(path, split)),
+    "masks": DataKind("masks:IMAGES,MASKS", lambda spec, split, *_: open_masks(spec, split)),
     "digits-scenes": DataKind("digits-scenes:HxW", lambda size, split, *_: open_scenes(size, split), is_optional=True),
 }
 """Every kind of source that has a name. To add one, add a line."""
@@ -75,15 +82,16 @@ def load_images(
     limit: int | None = None,
     say: Say | None = None,
 ) -> ImageSet:
-    """Open images with labels.
+    """Open images with labels, masks or boxes.
 
     Parameters
     ----------
     spec
-        `digits`, `cifar10`, `folder:PATH`, `parquet:PATH`, `torchvision:NAME`, or `digits-scenes` (masks and boxes;
-        96 x 96 pixels, `digits-scenes:HxW` for others); or an object that is taken whole: an `ImageSet`, a torch
-        `Dataset` of (image, label) without random transforms and before normalisation, a `DataLoader` (its dataset is
-        read), or a pair (images, labels) as `ImageSet` takes it.
+        `digits`, `cifar10`, `folder:PATH`, `parquet:PATH`, `torchvision:NAME`; with masks or boxes
+        `coco:IMAGES,ANNOTATIONS.json`, `yolo:DIR`, `masks:IMAGES,MASKS`, `digits-scenes` (96 x 96 pixels,
+        `digits-scenes:HxW` for others); without labels `images:DIR`; or an object that is taken whole: an `ImageSet`, a
+        torch `Dataset` of (image, label), or of (image, target) in torchvision's v2 form, without random transforms and
+        before normalisation, a `DataLoader` (its dataset is read), or a pair (images, labels) as `ImageSet` takes it.
     split
         `train`, `test` or `all`. Without: a source that declares splits gives its test split (validation where there is
         no other), and one that declares none is used whole; but a model that was trained on that very source is
@@ -176,7 +184,7 @@ def _hint(spec: str, kind_name: str, usages: list[str]) -> str | None:
             return f"folder:{spec}"
     if path.suffix == ".parquet":
         return f"parquet:{spec}"
-    if spec in TORCHVISION_SETS:
+    if spec in TORCHVISION_SETS or spec in TARGET_SETS:
         return f"torchvision:{spec}"
     return next((usage for usage in usages if usage.partition(":")[0] == kind_name.lower()), None)
 
@@ -196,5 +204,7 @@ def _open_object(spec: Any) -> ImageSet:
     if isinstance(dataset, ImageSet):
         return dataset
     kind = type(base_of(dataset)).__name__
+    if has_targets(dataset):
+        return _set_of(open_target_dataset(dataset, kind), kind)
     # A set of digits stays one when it comes as an object.
     return _set_of(open_dataset(dataset, kind)._replace(natural_flip=TORCHVISION_SETS.get(kind, True)), kind)

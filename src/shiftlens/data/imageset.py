@@ -8,30 +8,22 @@ import json
 import operator
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64, Integer, UInt8
 
-from shiftlens.data.decode import DECODE_RULE, fit, with_channels
+from shiftlens.data.decode import DECODE_RULE, SizeRule, fit, with_channels
 from shiftlens.data.example_images import ArrayPictures, EncodedPictures, Pictures, as_class_names, as_labels
 from shiftlens.data.image_items import item_pictures
 from shiftlens.data.preprocessing import INTERPOLATIONS
 from shiftlens.data.selection import positions_in, stratified_order, stratified_split
 from shiftlens.data.surveying import Progress, Survey, surveyed
-from shiftlens.data.targets import as_targets
+from shiftlens.data.targets import Targets, as_targets
 from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
 
 Positions = Sequence[int] | Integer[np.ndarray, " _"] | Bool[np.ndarray, " _"] | slice
-
-
-class _SizeRule(NamedTuple):
-    """How pictures of another size are brought to `size`: see `ImageSet.fitted`."""
-
-    size: tuple[int, int]
-    resize: int | None
-    interpolation: str
 
 
 class ImageSet:
@@ -45,9 +37,9 @@ class ImageSet:
         nearest of 256 levels. It is not copied: do not change it afterwards. Or a list of Pillow images, arrays or
         tensors, which may differ in size; or any lazy `Pictures`, as every kind of source opens them.
     labels
-        One whole number from 0 up for each picture (classes without a picture are fine); masks [n, h, w] of class
-        numbers, 255 for pixels that count for nothing; a list with `{"boxes": [k, 4], "labels": [k]}` for each picture,
-        boxes as (left, top, right, bottom) in pixels, each or none with a `"mask"` [h, w] as well; or None.
+        One whole number from 0 up for each picture; masks [n, h, w] of class numbers, 255 for pixels that count for
+        nothing; a list with `{"boxes": [k, 4], "labels": [k]}` for each picture, boxes as (left, top, right, bottom)
+        in pixels, each or none with a `"mask"` [h, w] as well; or None.
     class_names
         One name for each class, no two alike; the numbers themselves if not given.
     name
@@ -99,8 +91,8 @@ class ImageSet:
         else:
             pictures = item_pictures(images) if isinstance(images, list | tuple) else ArrayPictures(images)
         self._pictures = pictures
-        self.targets = as_targets(labels, len(pictures), name)
-        self.labelled = labels is not None and self.targets is None
+        self._targets = as_targets(labels, len(pictures), name)
+        self.labelled = labels is not None and self._targets is None
         if not self.labelled:
             labels = np.zeros(len(pictures), dtype=np.int64)
         self.labels = _read_only(as_labels(labels, len(pictures), f"labels of {name}"))
@@ -114,7 +106,8 @@ class ImageSet:
         self.n_channels = pictures.n_channels
         self.options: Mapping[str, Any] = {}
         self._whole: tuple[ImageSet, int | None] | None = None
-        self._rule: _SizeRule | None = None
+        self._rule: SizeRule | None = None
+        self._fitted_targets: Targets | None = None
         self._survey: Survey | None = None
         self._digest: str | None = None
 
@@ -127,17 +120,12 @@ class ImageSet:
         return len(self.labels)
 
     def batch(self, positions: Positions) -> UInt8[np.ndarray, "k c h w"]:
-        """Pixels at some positions, in the order asked for; only these are decoded.
+        """Pixels [k, c, h, w] at some positions, 0 to 255, in the order asked for; only these are decoded.
 
         Parameters
         ----------
         positions
             Positions in this set, negative ones counted from the end, a slice, or one truth value for each picture.
-
-        Returns
-        -------
-        UInt8[np.ndarray, "k c h w"]
-            0 to 255, new memory.
 
         Raises
         ------
@@ -152,7 +140,7 @@ class ImageSet:
         for k, pixels in zip(order, self._pictures.read(source[order].tolist()), strict=True):
             if self._rule is not None:
                 where = partial(self._pictures.where, int(source[k]))
-                pixels = fit(pixels, *self._rule, where)
+                pixels = fit(pixels, self._rule, where)
             if out is None:
                 out = np.empty((len(source), self.n_channels, *pixels.shape[:2]), dtype=np.uint8)
             if pixels.shape[:2] != out.shape[2:]:
@@ -191,10 +179,21 @@ class ImageSet:
         return self._names_given
 
     @property
-    def resized(self) -> bool:
-        """Whether the size rule changes pictures: they are not where masks and boxes say."""
+    def targets(self) -> Targets | None:
+        """Masks, boxes or both, where the size rule puts them."""
         rule = self._rule
-        return rule is not None and not (self._pictures.size == rule.size and rule.resize in (None, min(rule.size)))
+        same = rule is None or (self._pictures.size == rule.size and rule.resize in (None, min(rule.size)))
+        if self._targets is None or rule is None or same:
+            return self._targets
+        if self._fitted_targets is None:
+            self._fitted_targets = self._targets.fitted(rule, self.survey().sizes, self.name)
+        return self._fitted_targets
+
+    def refuse_unfit_targets(self, kind: str) -> None:
+        """Refuse "masks" of another size than their picture, or "boxes" outside of it; `InputError` names it."""
+        used = None if self._targets is None else self._targets.only(kind)
+        if used is not None:
+            used.refuse_other_size(self.survey().sizes, self.name)
 
     @property
     def through_pillow(self) -> bool:
@@ -221,8 +220,8 @@ class ImageSet:
             described = [DECODE_RULE, self.survey().content, self.class_names, self._rule, self.n_channels]
             total = hashlib.sha256(json.dumps(described).encode())
             total.update(self.labels.astype("<i8").tobytes())
-            if self.targets is not None:
-                total.update(self.targets.digest.encode())
+            if self._targets is not None:
+                total.update(self._targets.digest.encode())
             self._digest = "sha256:" + total.hexdigest()
         return self._digest
 
@@ -248,7 +247,7 @@ class ImageSet:
         other = self._copy()
         other._survey = other._whole = None
         other.labels = _read_only(self.labels[chosen])
-        other.targets = None if self.targets is None else self.targets.at(chosen)
+        other._targets = None if self._targets is None else self._targets.at(chosen)
         other.index = _read_only(self.index[chosen])
         return other
 
@@ -257,6 +256,13 @@ class ImageSet:
         other = self._copy()
         other.labels = _read_only(as_labels(labels, len(self), f"labels of {self.name}"))
         other.class_names, other._names_given, other.labelled = tuple(class_names), True, True
+        other._whole = None
+        return other
+
+    def renumbered(self, table: Mapping[int, int]) -> ImageSet:
+        """The same images with other class numbers in masks and boxes; see `Targets.renumbered`."""
+        other = self._copy()
+        other._targets = None if self._targets is None else self._targets.renumbered(table)
         other._whole = None
         return other
 
@@ -282,10 +288,7 @@ class ImageSet:
     def limit(self, n: int | None) -> ImageSet:
         """The first `n` pictures of a fixed class-stratified order (seed 0); all, in their own order, if `n` is more.
 
-        Raises
-        ------
-        InputError
-            `n` below 1.
+        `InputError` for `n` below 1.
         """
         if n is None:
             return self
@@ -312,10 +315,7 @@ class ImageSet:
         interpolation
             nearest, bilinear, bicubic, lanczos, box or hamming, as Pillow does them, antialiased.
 
-        Raises
-        ------
-        InputError
-            Sizes below 1, a `resize` too small for the cut, an unknown interpolation.
+        `InputError`: sizes below 1, a `resize` too small for the cut, an unknown interpolation.
         """
         size = (operator.index(size[0]), operator.index(size[1]))
         if min(size) < 1:
@@ -326,7 +326,7 @@ class ImageSet:
             raise unknown_name("interpolation", interpolation, INTERPOLATIONS)
         other = self._copy()
         other._whole = None
-        other._rule = _SizeRule(size, resize, interpolation)
+        other._rule = SizeRule(size, resize, interpolation)
         return other
 
     def with_channels(self, n_channels: int) -> ImageSet:
@@ -340,7 +340,7 @@ class ImageSet:
 
     def _copy(self) -> ImageSet:
         other = copy.copy(self)
-        other._digest = None
+        other._digest = other._fitted_targets = None
         return other
 
 

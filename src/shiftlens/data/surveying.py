@@ -17,26 +17,31 @@ _FACTS_AT_ONCE = 1024
 
 
 class Survey(NamedTuple):
-    """What one pass over the stored images has found; `content` is the checksum of all, in order."""
+    """What one pass over the stored images has found: the checksum of all, in order; (h, w) of each; how many JPEGs."""
 
     content: str
-    size: tuple[int, int] | None
+    sizes: Int64[np.ndarray, "n 2"]
     n_jpeg: int
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(h, w) that all share."""
+        h, w = self.sizes[0].tolist()
+        return (h, w) if (self.sizes == (h, w)).all() else None
 
 
 def surveyed(pictures: Pictures, index: Int64[np.ndarray, " n"], progress: Progress | None = None) -> Survey:
     """Read the stored form of the images at `index` once; `progress` is called with (images done, in all)."""
     digests = np.empty((len(index), 32), dtype=np.uint8)
-    sizes: set[tuple[int, int]] = set()
+    sizes = np.empty((len(index), 2), dtype=np.int64)
     n_jpeg = 0
     order = np.argsort(index, kind="stable")
     for start in range(0, len(index), _FACTS_AT_ONCE):
         part = order[start : start + _FACTS_AT_ONCE]
         for k, fact in zip(part, pictures.facts(index[part].tolist()), strict=True):
             digests[k] = np.frombuffer(fact.sha256, dtype=np.uint8)
-            sizes.add(fact.size)
+            sizes[k] = fact.size
             n_jpeg += fact.is_jpeg
         if progress is not None:
             progress(start + len(part), len(index))
-    common = next(iter(sizes)) if len(sizes) == 1 else None
-    return Survey(hashlib.sha256(digests.tobytes()).hexdigest(), common, n_jpeg)
+    return Survey(hashlib.sha256(digests.tobytes()).hexdigest(), sizes, n_jpeg)

@@ -14,6 +14,7 @@ import numpy as np
 from filelock import FileLock
 
 from shiftlens.data.example_images import ArrayPictures, Source, as_labels
+from shiftlens.data.target_items import open_target_dataset
 from shiftlens.errors import InputError
 from shiftlens.naming import distinct, one_line, unknown_name
 from shiftlens.paths import kind_of, with_home
@@ -29,6 +30,12 @@ TORCHVISION_SETS: dict[str, bool] = {
     "USPS": False,
 }
 """Sets that need no more than a root, a split and leave to download, and whether a mirrored picture keeps its class."""
+
+TARGET_SETS = {
+    "VOCDetection": ("VOCdevkit/VOC2012", {"train": "train", "test": "val", "all": "trainval"}),
+    "VOCSegmentation": ("VOCdevkit/VOC2012", {"train": "train", "test": "val", "all": "trainval"}),
+}
+"""Sets with boxes or masks: the folder that says that they are there, and their name of each split."""
 
 _CIFAR_FOLDER = "cifar-10-batches-py"
 
@@ -71,8 +78,8 @@ def open_torchvision(name: str, split: str, data_root: Path | None, say: Say, *,
     In a data folder it may lie directly, as torchvision itself puts it, or in a folder of its name in lower case. With
     `root`, nothing else is tried and nothing is downloaded. `say` is told before a download.
     """
-    if name not in TORCHVISION_SETS:
-        raise unknown_name("torchvision set", name, TORCHVISION_SETS)
+    if name not in TORCHVISION_SETS and name not in TARGET_SETS:
+        raise unknown_name("torchvision set", name, (*TORCHVISION_SETS, *TARGET_SETS))
     if root is not None:
         return _read(name, split, root)
     for folder in data_folders(data_root):
@@ -91,7 +98,7 @@ def _from_cache(name: str, split: str, data_root: Path | None, say: Say) -> Sour
         with FileLock(place / "download.lock"):
             if not _is_there(name, split, place):
                 say(f"downloading {name} with torchvision into {place} (not found in {looked})")
-                for part in ("train", "test") if split == "all" else (split,):
+                for part in ("train", "test") if split == "all" and name not in TARGET_SETS else (split,):
                     _construct(name, part, place, download=True)
     except (OSError, RuntimeError, EOFError) as error:
         if isinstance(error, HTTPError):
@@ -104,6 +111,8 @@ def _from_cache(name: str, split: str, data_root: Path | None, say: Say) -> Sour
 
 def _is_there(name: str, split: str, place: Path) -> bool:
     """Whether a folder holds files of the set; says nothing of their health."""
+    if name in TARGET_SETS:
+        return kind_of(place / TARGET_SETS[name][0]) == "folder"
     if split == "all":
         return _is_there(name, "train", place) and _is_there(name, "test", place)
     if name.startswith("CIFAR"):
@@ -118,6 +127,8 @@ def _is_there(name: str, split: str, place: Path) -> bool:
 
 
 def _read(name: str, split: str, place: Path) -> Source:
+    if name in TARGET_SETS:
+        return _read_targets(name, split, place)
     parts = ("train", "test") if split == "all" else (split,)
     try:
         read = [_construct(name, part, place, download=False) for part in parts]
@@ -133,6 +144,19 @@ def _read(name: str, split: str, place: Path) -> Source:
     return Source(ArrayPictures(pixels), labels, None if names is None else distinct(names), True, flip)
 
 
+def _read_targets(name: str, split: str, place: Path) -> Source:
+    """Boxes or masks of a set, in the form of torchvision's v2 transforms."""
+    from torchvision.datasets import wrap_dataset_for_transforms_v2
+
+    try:
+        dataset = wrap_dataset_for_transforms_v2(_construct(name, split, place, download=False))
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
+        raise InputError(f"the {name} files in {place} are incomplete and were not read: {one_line(error)}") from error
+    if not len(dataset):
+        raise InputError(f"the {name} files in {place} list no images")
+    return open_target_dataset(dataset, name)._replace(has_splits=True)
+
+
 def _construct(name: str, split: str, place: Path, *, download: bool) -> Any:
     # CIFAR's batches are pickles, which can run code when read. They are read by torchvision only, whose constructor
     # compares each file with the published checksum first and refuses what differs; nothing here unpickles anything.
@@ -142,4 +166,7 @@ def _construct(name: str, split: str, place: Path, *, download: bool) -> Any:
         # Old NumPy dtypes inside these pickles, and archives unpacked without a filter after their checksum was right.
         warnings.filterwarnings("ignore", message=r".*align should be passed as Python or NumPy boolean.*")
         warnings.filterwarnings("ignore", message=r".*filter extracted tar archives.*", category=DeprecationWarning)
+        if name in TARGET_SETS:
+            part = TARGET_SETS[name][1][split]
+            return getattr(torchvision.datasets, name)(str(place), image_set=part, download=download)
         return getattr(torchvision.datasets, name)(str(place), train=split == "train", download=download)

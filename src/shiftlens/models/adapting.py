@@ -120,14 +120,9 @@ def refuse_unfit_targets(task: Task, images: ImageSet, size: tuple[int, int]) ->
     InputError
         Names what does not fit.
     """
-    used = None if images.targets is None or task.uses is None else images.targets.only(task.uses)
-    if used is not None:
-        if images.resized:
-            h, w = size
-            raise InputError(
-                f"{images.name} has {used.kind}, which do not follow its images when these are brought to the model's "
-                f"{h}x{w}: give both at that size, or the images' size as the model's (--input-size)"
-            )
-        used.refuse_other_size(images.size, images.name)
-        task.refuse_unfit(getattr(used, str(task.uses)), images.name)
+    if task.uses is not None:
+        images.refuse_unfit_targets(task.uses)
+        used = None if images.targets is None else images.targets.only(task.uses)
+        if used is not None:
+            task.refuse_unfit(used.highest_classes()[task.uses], images.name)
     targets_of(images, task, slice(1))

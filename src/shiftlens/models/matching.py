@@ -28,6 +28,9 @@ from shiftlens.naming import one_line, printable, unknown_name
 
 _log = logging.getLogger(__name__)
 
+MOST_CLASSES = 10_000
+"""Class numbers below this, where a model does not say how many it has."""
+
 MAX_PIXELS = 2**18
 """Most pixels in one batch (256 pictures of 32 x 32)."""
 
@@ -89,6 +92,51 @@ def held_out(model: Model, images: ImageSet) -> ImageSet:
 
 LabelMap = Mapping[str, str | int]
 """From each class of the images, by name, to the model's class, by name or number."""
+
+
+def targets_for(
+    model: Model, images: ImageSet, kind: str | None, label_map: LabelMap | str | Path | None = None
+) -> ImageSet:
+    """The images with the model's class numbers in their "masks" or "boxes".
+
+    Without a map, the classes of boxes are matched by name where both sides have names and the model knows the name of
+    every class that has a box. Otherwise class k is the model's class k.
+
+    Raises
+    ------
+    InputError
+        A class that is none of the model's, where its number of classes is known; a map without one of the classes.
+
+    Warns
+    -----
+    UserWarning
+        Classes were matched by name, to other numbers.
+    """
+    targets = None if images.targets is None or kind is None else images.targets.only(kind)
+    if targets is None:
+        return images
+    known = tuple(model.class_names or ())
+    known = () if known == _numbers(len(known)) else known
+    there = sorted(targets.classes) if label_map is not None or (known and kind == "boxes") else []
+    names = {k: images.class_names[k] if k < len(images.class_names) else str(k) for k in there}
+    if label_map is not None:
+        table = _mapped_numbers(names, _read_map(label_map), known, model.name, len(known) or None)
+        return images.renumbered(table).with_options(as_given(label_map=label_map))
+    if known and images.names_given and there:
+        places = {k: _places(name, known) for k, name in names.items()}
+        unique = {k: found[0] for k, found in places.items() if len(found) == 1}
+        if len(unique) == len(there):
+            if all(k == place for k, place in unique.items()):
+                return images
+            shown = ", ".join(f"{names[k]} is class {unique[k]}" for k in there[:3])
+            warnings.warn(
+                printable(f"{images.name}: classes are matched by name: {shown}{', ...' if len(there) > 3 else ''}"),
+                stacklevel=3,
+            )
+            return images.renumbered(unique)
+    if known and kind == "boxes":
+        targets.refuse_classes_beyond(len(known), images.name, model.name)
+    return images
 
 
 def labelled_for(model: Model, images: ImageSet, label_map: LabelMap | str | Path | None = None) -> ImageSet:
@@ -182,19 +230,28 @@ def _read_map(given: LabelMap | str | Path) -> LabelMap:
 
 
 def _mapped(images: ImageSet, label_map: LabelMap, known: tuple[str, ...], model: Model) -> ImageSet:
+    there = {label: images.class_names[label] for label in np.unique(images.labels).tolist()}
+    numbers = _mapped_numbers(there, label_map, known, model.name, model.n_classes)
+    names = known or _numbers(model.n_classes)
+    return images.relabelled([numbers[label] for label in images.labels.tolist()], names)
+
+
+def _mapped_numbers(
+    there: Mapping[int, str], label_map: LabelMap, known: tuple[str, ...], model: str, n_classes: int | None
+) -> dict[int, int]:
+    """The model's class number of each class of the images, which are named in `there`."""
     numbers: dict[int, int] = {}
-    for label in np.unique(images.labels).tolist():
-        name = images.class_names[label]
+    for label, name in there.items():
         if name not in label_map:
             raise unknown_name("class in the label map", name, list(label_map))
         target = label_map[name]
         found = _places(target, known) if isinstance(target, str) else [target]
-        if len(found) != 1 or isinstance(target, bool) or not 0 <= found[0] < model.n_classes:
+        if len(found) != 1 or isinstance(target, bool) or found[0] < 0 or not found[0] < (n_classes or MOST_CLASSES):
             why = "several of its classes" if len(found) > 1 else "no class"
-            raise InputError(f"label map: {target!r} (for {name!r}) is {why} of {model.name}, of {model.n_classes}")
+            of = "" if n_classes is None else f", of {n_classes}"
+            raise InputError(f"label map: {target!r} (for {name!r}) is {why} of {model}{of}")
         numbers[label] = found[0]
-    names = known or _numbers(model.n_classes)
-    return images.relabelled([numbers[label] for label in images.labels.tolist()], names)
+    return numbers
 
 
 def _check_labels(model: Model, images: ImageSet) -> None:

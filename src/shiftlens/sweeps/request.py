@@ -19,7 +19,7 @@ from shiftlens.errors import InputError, StoreError
 from shiftlens.models.adapting import adapted, refuse_unfit_targets
 from shiftlens.models.adapting import targets_of as targets_of
 from shiftlens.models.loading import model_and_images
-from shiftlens.models.matching import LabelMap, labelled_for, on_input_grid
+from shiftlens.models.matching import LabelMap, labelled_for, on_input_grid, targets_for
 from shiftlens.models.wrapping import Model
 from shiftlens.paths import output_path
 from shiftlens.shifts import Fill, ShiftGrid
@@ -162,6 +162,7 @@ def resolve(
     if task.name == CLASSIFICATION.name:
         images = labelled_for(model, images, label_map)
     else:
+        images = targets_for(model, images, task.uses, label_map)
         model, task = adapted(model, task, size)
         refuse_unfit_targets(task, images, size)
         for name in (controls,) if isinstance(controls, str) else controls:

@@ -13,7 +13,7 @@ from shiftlens.errors import InputError
 from shiftlens.tasks.average_precision import IOUS, average_precision, bits, greedy_matches
 from shiftlens.tasks.moving import box_area, box_overlap, clip_boxes, moved_boxes, shaped
 from shiftlens.tasks.outputs import MOST_DETECTIONS, OutputForm
-from shiftlens.tasks.task import NO_OBJECT, OBJECT, RANK, ByPlace, OfDataset, State, Task, Variable
+from shiftlens.tasks.task import CROWD, NO_OBJECT, OBJECT, RANK, ByPlace, OfDataset, State, Task, Variable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,11 +76,11 @@ BY_PLACE = ByPlace("recall of objects centred there", "found", "shown", "share",
 class Detection(Task):
     """Detections [window, rank, (left, top, right, bottom, score, class)] against boxes that move with the shift.
 
-    Targets are tables [image, object, (left, top, right, bottom, class)]; a class of -1 is no object. Objects move with
-    the shift and are clipped; those with less than half of their area left in view are ignored, and so is a detection
-    that lies on one of them; a detection outside the frame is none. Each detection, from the best score down, takes the
-    object of its class with the largest IoU of at least 0.5 that none has taken. The same is done at ten IoUs for the
-    AP of the data set, with all detections.
+    Targets are tables [image, object, (left, top, right, bottom, class)]; a class of -1 is no object, and -2 - k a
+    crowd of objects of class k. Objects move with the shift and are clipped; crowds and objects with less than half of
+    their area left in view are ignored, and so is a detection that lies on one of them; a detection outside the frame
+    is none. Each detection, from the best score down, takes the object of its class with the largest IoU of at least
+    0.5 that none has taken. The same is done at ten IoUs for the AP of the data set, with all detections.
 
     Attributes
     ----------
@@ -167,16 +167,18 @@ class Detection(Task):
 
         assert shifts is not None
         objects = state["objects"]
-        there = objects[:, :, 4] != NO_OBJECT
+        crowd = objects[:, :, 4] <= CROWD
+        label = torch.where(crowd, CROWD - objects[:, :, 4], objects[:, :, 4])
+        there = (objects[:, :, 4] != NO_OBJECT) & ~crowd
         boxes, left = moved_boxes(objects[:, :, :4], shifts, self.size)
-        shown, ignored = there & (left >= LEFT_IN_VIEW), there & (left < LEFT_IN_VIEW) & (left > 0)
+        shown, ignored = there & (left >= LEFT_IN_VIEW), (crowd | there & (left < LEFT_IN_VIEW)) & (left > 0)
         found = shaped(outputs, self.shape).double()
         detected = clip_boxes(found[:, :, :4], self.size)
         # A detection of which nothing is in the frame is none.
         scores, classes = found[:, :, 4], torch.where(box_area(detected) > 0, found[:, :, 5], NO_OBJECT)
         # [window, detection, object]
         iou, covered = box_overlap(detected[:, :, None], boxes[:, None])
-        same = (classes[:, :, None] == objects[:, None, :, 4]) & (classes != NO_OBJECT)[:, :, None]
+        same = (classes[:, :, None] == label[:, None]) & (classes != NO_OBJECT)[:, :, None]
         reaching = same & (iou >= self.iou_threshold) & shown[:, None]
         confidence = torch.where(reaching, scores[:, :, None], 0.0).amax(1) if found.shape[1] else shown.double() * 0
         counted = (scores >= self.score_threshold) & (classes != NO_OBJECT)

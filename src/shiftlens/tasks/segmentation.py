@@ -90,14 +90,13 @@ class Segmentation(Task):
             return values
         return np.full((len(labels), *self.shape[1:]), IGNORED_PIXEL, dtype=np.uint8)
 
-    def refuse_unfit(self, values: NDArray[Any], name: str) -> None:
+    def refuse_unfit(self, highest: NDArray[np.int64], name: str) -> None:
         """Refuse masks with a class that the model does not have."""
         n_classes = self.shape[0]
-        beyond = (values >= n_classes) & (values != IGNORED_PIXEL)
-        if beyond.any():
-            image = int(np.argmax(beyond.reshape(len(beyond), -1).any(axis=1)))
+        if (highest >= n_classes).any():
+            image = int(np.argmax(highest >= n_classes))
             raise InputError(
-                f"the mask of image {image} of {name} has class {int(values[image][beyond[image]].max())}, the model "
+                f"the mask of image {image} of {name} has class {highest[image]}, the model "
                 f"has the classes 0 to {n_classes - 1}; {IGNORED_PIXEL} marks pixels that count for nothing"
             )
 

@@ -36,6 +36,8 @@ IGNORED_PIXEL = 255
 """Value of a mask where a pixel counts for nothing."""
 NO_OBJECT = -1.0
 """Class of a row of a table of boxes that holds none."""
+CROWD = -2.0
+"""A row of class CROWD - k holds a crowd of objects of class k: neither missed, nor is what lies on it wrong."""
 
 MARGIN = "margin"
 """A row that no task stores: how far the best answer of a window is from the second best (see `Task.has_margin`)."""
@@ -104,8 +106,8 @@ class Task:
         """What some images are measured against: their classes, or the masks or boxes (None: they have none)."""
         return labels
 
-    def refuse_unfit(self, values: NDArray[Any], name: str) -> None:
-        """Refuse masks or boxes of the images called `name` that a fitted task has no use for.
+    def refuse_unfit(self, highest: NDArray[np.int64], name: str) -> None:
+        """Refuse images called `name` whose masks or boxes have a `highest` class [n] that a fitted task does not know.
 
         Raises
         ------

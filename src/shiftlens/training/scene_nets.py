@@ -261,9 +261,8 @@ def _normalised(x: Tensor, preprocessing: Preprocessing) -> Tensor:
 def _segmented(module: nn.Module, batch: Callable[[slice], Tensor], targets: Targets) -> dict[str, Any]:
     assert targets.masks is not None
     predicted = [module(batch(some)).argmax(1).cpu() for some in _slices(len(targets.masks))]
-    return with_intervals(
-        segmentation_scores(torch.cat(predicted).numpy(), targets.masks, N_DIGITS + 1), len(targets.masks)
-    )
+    masks = np.asarray(targets.masks)
+    return with_intervals(segmentation_scores(torch.cat(predicted).numpy(), masks, N_DIGITS + 1), len(masks))
 
 
 def _detected(module: nn.Module, batch: Callable[[slice], Tensor], targets: Targets) -> dict[str, Any]:
