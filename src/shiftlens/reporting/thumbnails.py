@@ -26,7 +26,7 @@ COLUMNS = 8
 LARGEST_SIDE = 48
 """px of a thumbnail's longer side; larger pictures are made smaller."""
 
-EMBEDDED = ("digits",)
+EMBEDDED = ("digits", "digits-scenes")
 """Image sets that every installation holds: their pictures are shown without being asked for."""
 
 CHOICE = (
@@ -93,15 +93,24 @@ def gallery(sweep: Sweep, metrics: Metrics, source: Source) -> tuple[Data | None
     if isinstance(found, str):
         return data, found
     sprite, size = sprite_of(found)
-    about = {"size": size, "image_size": sweep.header.image_size, "fill": _fill(sweep.header)}
+    about = {"size": size, "image_size": sweep.header.image_size, "fill": fill_of(sweep.header)}
     return data | {"sprite": {"uri": png_uri(sprite), "columns": COLUMNS} | about}, ""
 
 
 def _pictures(sweep: Sweep, wanted: IntArray, source: Source) -> NDArray[np.uint8] | str:
     """Pixels [k, c, h, w] of the wanted positions as the model was shown them, or why there are none."""
+    images = images_of(sweep, source)
+    if isinstance(images, str):
+        return images
+    place = {int(p): k for k, p in enumerate(images.index)}
+    return images.batch([place[int(p)] for p in wanted])
+
+
+def images_of(sweep: Sweep, source: Source) -> ImageSet | str:
+    """The images of a sweep as the model was shown them, or why they are not at hand; known by their digest."""
     header, spec = sweep.header, source.images
     if spec is None:
-        if header.data not in EMBEDDED:
+        if header.data.partition(":")[0] not in EMBEDDED:
             return f"no source of the images was given (--data {plain(header.data)})"
         spec = header.data
     named = load_images(spec, data_root=source.data_root)
@@ -116,8 +125,7 @@ def _pictures(sweep: Sweep, wanted: IntArray, source: Source) -> NDArray[np.uint
     same = shown_as(images, len(rule.mean) if len(rule.mean) in (1, 3) else images.n_channels, rule)
     if same.digest != header.data_digest:
         return f"{plain(images.name)} is not what this sweep was made of: the digests differ"
-    place = {int(p): k for k, p in enumerate(positions)}
-    return same.batch([place[int(p)] for p in wanted])
+    return same
 
 
 def _selected(images: ImageSet, positions: IntArray, n_population: int) -> ImageSet:
@@ -145,7 +153,7 @@ def sprite_of(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[int, 
     return sprite, (th, tw)
 
 
-def _fill(header: SweepHeader) -> Data:
+def fill_of(header: SweepHeader) -> Data:
     """What enters from outside: a colour 0 to 255 for a constant, else the name of the rule."""
     if not header.fill.is_constant:
         return {"rule": header.fill.name, "rgb": None}
