@@ -28,9 +28,9 @@ def own_detections(tables: Tensor) -> list[dict[str, Any]]:
     """The detections of a score of at least 0.5, as boxes that are followed."""
     found: list[dict[str, Any]] = []
     for table in tables.detach().double().tolist():
-        rows = [row for row in table if row[4] >= 0.5]
-        boxes = [[min(max(x, 0), limit) for x, limit in zip(row[:4], (W, H, W, H), strict=True)] for row in rows]
-        found.append({"boxes": boxes, "labels": [int(row[5]) for row in rows]})
+        cut = [[min(max(x, 0), limit) for x, limit in zip(row[:4], (W, H, W, H), strict=True)] for row in table]
+        kept = [k for k, b in enumerate(cut) if table[k][4] >= 0.5 and b[2] > b[0] and b[3] > b[1]]
+        found.append({"boxes": [cut[k] for k in kept], "labels": [int(table[k][5]) for k in kept]})
     assert any(each["labels"] for each in found)
     return found
 
