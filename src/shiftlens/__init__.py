@@ -47,6 +47,7 @@ _WHERE = {
     "plot": "shiftlens.figures",
     "plot_features": "shiftlens.figures.feature_figures",
     "plot_tiles": "shiftlens.figures.tile_figures",
+    "predict_tiled": "shiftlens.tiles.predicting",
     "repair": "shiftlens.surgery",
     "report": "shiftlens.reporting",
     "sweep": "shiftlens.sweeping",
@@ -100,6 +101,7 @@ if TYPE_CHECKING:
     from shiftlens.sweeps.sweep_result import Sweep as Sweep
     from shiftlens.sweeps.sweep_result import open_sweep as open_sweep
     from shiftlens.tiles.doctor import tile_report as tile_report
+    from shiftlens.tiles.predicting import predict_tiled as predict_tiled
     from shiftlens.tiles.tile_result import TileReport as TileReport
     from shiftlens.tiles.tile_store import open_tiles as open_tiles
     from shiftlens.training import train as train
