@@ -52,7 +52,7 @@ def test_a_sweep_is_a_plain_loop_over_images_and_shifts(name: str, control: str 
         detects = name.startswith("detection")
         assert bound.settings == (task.settings if detects else {"margin": 6})
         limits = {"size": (H, W)} if detects else {}
-        bound = type(task)(**{**bound.settings, "shape": shape, **limits})
+        bound = type(bound)(**{**bound.settings, "shape": shape, **limits})
     if name == "detection without boxes":
         plain = torch.from_numpy(PIXELS).float() / 255
         with torch.no_grad():
