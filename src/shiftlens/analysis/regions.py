@@ -16,6 +16,8 @@ from shiftlens.stats import CONFIDENCE, Estimate, Skipped, wilson
 LEVELS = (0.95, 0.90, 0.50)
 WORST_RADIUS = 4.0
 SMALLEST_CENTRED_REGION = 9
+ROUNDING = 1e-4
+"""Share of a metric's largest mean below which that at (0, 0) is taken for 0: there an output meets itself."""
 N_CALIBRATION = 500
 CLEARLY = (1.96, 2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 4.0, 5.0)
 
@@ -131,6 +133,8 @@ def _unfit(site: str, replicates: Replicates, sweep: SweepArrays) -> Skipped | N
     if at_origin == 0 or np.isnan(at_origin):
         nothing = "no image is right" if metric.name == "accuracy" else f"the {metric.name} is 0"
         return Skipped(site, f"{'no image has a value' if at_origin else nothing} at (0, 0)")
+    if metric.better == "lower" and abs(at_origin) < ROUNDING * float(np.nanmax(np.abs(replicates.value))):
+        return Skipped(site, f"at (0, 0) the {metric.called} is 0 up to rounding: no share of it can be kept")
     return Skipped(site, "one image has no interval") if replicates.n < 2 else None
 
 

@@ -90,7 +90,7 @@ class Variable:
         if self.long_name.lower() == name:
             return self.long_name
         name = re.sub(r"\biou\b", "IoU", name)
-        return re.sub(r"\b(ap|ap50|psnr)\b", lambda found: found[0].upper(), name)
+        return re.sub(r"\b(ap|ap50|psnr|mae|mse)\b", lambda found: found[0].upper(), name)
 
     @property
     def shown_unit(self) -> str:
