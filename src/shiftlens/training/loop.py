@@ -152,6 +152,8 @@ def train(
 class _Run:
     """A run's net, data and optimiser; `go` takes them from the last checkpoint, or the start, to the end."""
 
+    own: OwnNet | None = None
+
     def __init__(
         self,
         images: ImageSet,
