@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from shiftlens.data.images import ImageSet
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError, ModelOutputError
-from shiftlens.models.adapting import TaskModel, adapted, refuse_unfit_targets, targets_of
+from shiftlens.models.adapting import TaskModel, adapted, refuse_unfit_targets, targets_of, with_gallery
 from shiftlens.models.loading import Model, model_and_images
 from shiftlens.models.matching import MAX_PIXELS, LabelMap, labelled_for, on_input_grid, scores_for, targets_for
 from shiftlens.models.probing import evaluating
@@ -204,6 +204,7 @@ def evaluate(
     with evaluating(model.module), torch.no_grad():
         batches = _batches(model, images, shift, parsed, target, batch, progress)
         if task.name != CLASSIFICATION.name:
+            task = with_gallery(model, task, images, size)
             rows = _task_rows(model, images, shift, task, batches)
             labelled = task.uses is None or (images.targets is not None and task.uses in images.targets.kind)
             scores = scores_of(task, rows, images.index, labelled=labelled)

@@ -16,7 +16,7 @@ from shiftlens.data.imageset import ImageSet
 from shiftlens.engine.evaluators import check_request
 from shiftlens.engine.plan import CONTROLS, Plan
 from shiftlens.errors import InputError, StoreError
-from shiftlens.models.adapting import adapted, refuse_unfit_targets
+from shiftlens.models.adapting import adapted, refuse_unfit_targets, with_gallery
 from shiftlens.models.adapting import targets_of as targets_of
 from shiftlens.models.loading import model_and_images
 from shiftlens.models.matching import LabelMap, labelled_for, on_input_grid, targets_for
@@ -204,7 +204,7 @@ def resolve(
         batch_size=batch_size,
         half_width=half_width,
         reuse=reused,
-        task=task,
+        task=with_gallery(model, task, images, size),
         n_objects=n_objects,
     )
 
