@@ -42,6 +42,7 @@ FLOORS = {
     "cluster": 6,
     "lens": 6,
     "surgery": 6,
+    "tiles": 6,
     "figures": 7,
     "sweeping": 7,
     "narrative": 8,

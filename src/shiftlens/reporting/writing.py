@@ -23,6 +23,7 @@ from shiftlens.reporting.page_maps import WHOLE
 from shiftlens.reporting.questions import questions
 from shiftlens.reporting.sweep_part import Part, SweepPart, sweep_part
 from shiftlens.reporting.thumbnails import Source
+from shiftlens.reporting.tile_part import tile_view
 from shiftlens.storage.locking import disk_errors
 
 Item = Opened | str | Path
@@ -177,6 +178,7 @@ def _laid_out(
         "title": plain(title) if title else _title(found),
         **{name: [part.view for part in section] for name, section in sections.items()},
         "inspections": [inspection_view(each, number) for number, each in enumerate(found.inspections)],
+        "tiles": [tile_view(each, number) for number, each in enumerate(found.tiles)],
         "questions": questions(found, parts, both),
         "notes": [*reasons, *(f"The images that fail are shown without thumbnails: {why}." for why in without)],
     }
@@ -188,5 +190,5 @@ def _title(found: Given) -> str:
     if found.sweeps:
         header = found.sweeps[0].header
         return plain(f"{header.model} on {header.data}")
-    first: Any = next((each for group in (found.runs, found.inspections) for each in group), None)
+    first: Any = next((each for group in (found.runs, found.inspections, found.tiles) for each in group), None)
     return plain(first.model) if first is not None else "Comparison of sweeps"
