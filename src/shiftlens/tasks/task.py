@@ -73,6 +73,16 @@ class Task:
         What is shown by the place in the frame.
     dataset_metrics
         What `of_dataset` gives: metrics of all images under one shift together that are no mean over windows.
+
+    Examples
+    --------
+    >>> class Darker(Task):
+    ...     name = "darker"
+    ...     variables = (Variable("level", "float32", "", "higher", "number", "mean output"),)
+    ...     def outcome(self, outputs, shifts, state):
+    ...         return {"level": outputs.flatten(1).mean(1)}
+    >>> Darker().outcome(torch.ones(2, 3, 4, 4), None, None)["level"].tolist()
+    [1.0, 1.0]
     """
 
     name: str
