@@ -46,6 +46,7 @@ FLOORS = {
     "figures": 7,
     "sweeping": 7,
     "narrative": 8,
+    "gate": 9,
     "reporting": 9,
     "demo": 10,
     "cli": 11,

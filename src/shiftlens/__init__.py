@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
+    "CheckResult": "shiftlens.gate.check_result",
     "Comparison": "shiftlens.narrative.comparison_result",
     "Edit": "shiftlens.nn.edits",
     "FeatureRun": "shiftlens.lens.feature_run",
@@ -30,6 +31,7 @@ _WHERE = {
     "StoreError": "shiftlens.errors",
     "TileReport": "shiftlens.tiles.tile_result",
     "Sweep": "shiftlens.sweeps.sweep_result",
+    "check": "shiftlens.gate.gating",
     "compare": "shiftlens.narrative.comparing",
     "consistency": "shiftlens.protocols",
     "evaluate": "shiftlens.evaluation",
@@ -47,6 +49,7 @@ _WHERE = {
     "plot": "shiftlens.figures",
     "plot_features": "shiftlens.figures.feature_figures",
     "plot_tiles": "shiftlens.figures.tile_figures",
+    "predict_tiled": "shiftlens.tiles.predicting",
     "repair": "shiftlens.surgery",
     "report": "shiftlens.reporting",
     "sweep": "shiftlens.sweeping",
@@ -81,6 +84,8 @@ if TYPE_CHECKING:
     from shiftlens.figures import plot as plot
     from shiftlens.figures.feature_figures import plot_features as plot_features
     from shiftlens.figures.tile_figures import plot_tiles as plot_tiles
+    from shiftlens.gate.check_result import CheckResult as CheckResult
+    from shiftlens.gate.gating import check as check
     from shiftlens.lens.feature_maps import features as features
     from shiftlens.lens.feature_run import FeatureRun as FeatureRun
     from shiftlens.lens.feature_store import open_features as open_features
@@ -116,6 +121,7 @@ if TYPE_CHECKING:
     from shiftlens.tasks.variable import ByPlace as ByPlace
     from shiftlens.tasks.variable import Variable as Variable
     from shiftlens.tiles.doctor import tile_report as tile_report
+    from shiftlens.tiles.predicting import predict_tiled as predict_tiled
     from shiftlens.tiles.tile_result import TileReport as TileReport
     from shiftlens.tiles.tile_store import open_tiles as open_tiles
     from shiftlens.training import train as train

@@ -86,16 +86,26 @@ def object_swing(sweep: Sweep, name: str = "object_confidence", radius: float = 
     For each object the largest less the smallest value, over the shifts under which it has one (two at least); the mean
     over the objects of an image is one value, and the interval is over images.
     """
+    means = swing_per_image(sweep, name, radius)
+    if isinstance(means, Skipped):
+        return means
+    means = means[~np.isnan(means)]
+    if len(means) < 2:
+        return Skipped("swing of objects", "fewer than two images have objects in view")
+    return mean_estimate(means, "share", bounds=(0, 1))
+
+
+def swing_per_image(
+    sweep: Sweep, name: str = "object_confidence", radius: float = OBJECT_RADIUS
+) -> FloatArray | Skipped:
+    """The same of each image that is written, (image,); NaN where no object has a value under two shifts."""
     if name not in {each.name for each in sweep.header.task.variables}:
         return Skipped("swing of objects", f"the task {sweep.header.task.name} has no {name}")
     dys, dxs = (np.asarray(axis, np.int64) for axis in (sweep.grid.dys, sweep.grid.dxs))
     if np.count_nonzero(np.hypot(*np.meshgrid(dys, dxs)) <= radius) < 2:
         return Skipped("swing of objects", f"the grid has no two shifts within {radius:g} px")
     found = (swings(values, dys, dxs, radius) for _, values in _by_image(sweep, name))
-    means = np.array([each[~np.isnan(each)].mean() for each in found if not np.isnan(each).all()])
-    if len(means) < 2:
-        return Skipped("swing of objects", "fewer than two images have objects in view")
-    return mean_estimate(means, "share", bounds=(0, 1))
+    return np.array([np.nan if np.isnan(each).all() else each[~np.isnan(each)].mean() for each in found])
 
 
 def swings(values: FloatArray, dys: IntArray, dxs: IntArray, radius: float = OBJECT_RADIUS) -> FloatArray:

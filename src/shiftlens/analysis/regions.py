@@ -88,10 +88,10 @@ def connected_region(performance: FloatArray, level: float, origin: tuple[int, i
     lowest = threshold(stack[:, origin[0], origin[1]], level)
     # Shares are ratios of counts: a cell exactly at the level must not fall out by rounding.
     strong = stack >= (lowest - 1e-9 * np.abs(lowest))[:, None, None]
-    return _around_origin(strong, origin).reshape(performance.shape)
+    return around_origin(strong, origin).reshape(performance.shape)
 
 
-def _around_origin(cells: BoolArray, origin: tuple[int, int]) -> BoolArray:
+def around_origin(cells: BoolArray, origin: tuple[int, int]) -> BoolArray:
     """Return the part of each map of cells that is connected to the origin over sides."""
     stack = cells.reshape(-1, *cells.shape[-2:])
     sides = np.zeros((3, 3, 3), np.int64)
@@ -101,7 +101,8 @@ def _around_origin(cells: BoolArray, origin: tuple[int, int]) -> BoolArray:
     return region.reshape(cells.shape)
 
 
-def _touches_edge(region: BoolArray) -> bool:
+def touches_edge(region: BoolArray) -> bool:
+    """Whether a region (dy, dx) reaches the grid's edge, so that it may go on beyond."""
     return bool(region[[0, -1], :].any() or region[:, [0, -1]].any())
 
 
@@ -124,7 +125,7 @@ def retained(replicates: Replicates, sweep: SweepArrays, level: float) -> Retain
     area = float(region.sum()) * cell
     lo, hi = (count * float(cell) for count in _area_interval(replicates, sweep, level, int(region.sum())))
     method = "inner and outer region, calibrated by bootstrap over images"
-    made = Estimate(area, lo, hi, "px^2", replicates.n, method, at_least=_touches_edge(region))
+    made = Estimate(area, lo, hi, "px^2", replicates.n, method, at_least=touches_edge(region))
     return Retained(level, made, region)
 
 
@@ -156,7 +157,7 @@ def _area_interval(replicates: Replicates, sweep: SweepArrays, level: float, n_c
     def cells(maps: FloatArray, t: float) -> IntArray:
         clear = (maps >= t * se).reshape(-1, *sweep.shape)
         clear[:, sweep.origin[0], sweep.origin[1]] = True
-        count: IntArray = _around_origin(clear, sweep.origin).sum(axis=(1, 2))
+        count: IntArray = around_origin(clear, sweep.origin).sum(axis=(1, 2))
         return count
 
     for t in CLEARLY:
@@ -192,7 +193,7 @@ def centre(replicates: Replicates, sweep: SweepArrays) -> Centre | Skipped:
     performance, sign = _performance(replicates, sweep), replicates.metric.sign
     for level in sorted(LEVELS):
         region = connected_region(performance, level, sweep.origin)
-        if _touches_edge(region) or region.sum() < SMALLEST_CENTRED_REGION:
+        if touches_edge(region) or region.sum() < SMALLEST_CENTRED_REGION:
             continue
         x, y = _weighted_centroids(performance[None], level, sweep)
         samples = replicates.resampled.reshape(-1, *sweep.shape)

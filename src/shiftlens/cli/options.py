@@ -145,6 +145,13 @@ class ModelOptions(Options):
 
 
 @dataclass(frozen=True)
+class OptionalModel(ModelOptions):
+    """A model that may be left out: "" then."""
+
+    model: ModelSpec = ""
+
+
+@dataclass(frozen=True)
 class ImageOptions(Options):
     """Which images, and how many of them."""
 

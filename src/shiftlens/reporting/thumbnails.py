@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,7 @@ class Source:
 
     images: ImageSet | str | None = None
     data_root: str | Path | None = None
+    verified: dict[str, ImageSet | str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.images is not None and not isinstance(self.images, ImageSet | str):
@@ -89,7 +90,7 @@ def gallery(sweep: Sweep, metrics: Metrics, source: Source) -> tuple[Data | None
         "class_names": [plain(name) for name in arrays.class_names],
         "sprite": None,
     }
-    found = _pictures(sweep, arrays.positions[rows], source)
+    found = pixels_at(sweep, arrays.positions[rows], source)
     if isinstance(found, str):
         return data, found
     sprite, size = sprite_of(found)
@@ -97,7 +98,7 @@ def gallery(sweep: Sweep, metrics: Metrics, source: Source) -> tuple[Data | None
     return data | {"sprite": {"uri": png_uri(sprite), "columns": COLUMNS} | about}, ""
 
 
-def _pictures(sweep: Sweep, wanted: IntArray, source: Source) -> NDArray[np.uint8] | str:
+def pixels_at(sweep: Sweep, wanted: IntArray, source: Source) -> NDArray[np.uint8] | str:
     """Pixels [k, c, h, w] of the wanted positions as the model was shown them, or why there are none."""
     images = images_of(sweep, source)
     if isinstance(images, str):
@@ -107,7 +108,17 @@ def _pictures(sweep: Sweep, wanted: IntArray, source: Source) -> NDArray[np.uint
 
 
 def images_of(sweep: Sweep, source: Source) -> ImageSet | str:
-    """The images of a sweep as the model was shown them, or why they are not at hand; known by their digest."""
+    """The images of a sweep as the model was shown them, or why they are not at hand; known by their digest.
+
+    A digest is taken over all of them, so the answer is kept in the source.
+    """
+    path = str(sweep.path)
+    if path not in source.verified:
+        source.verified[path] = _verified(sweep, source)
+    return source.verified[path]
+
+
+def _verified(sweep: Sweep, source: Source) -> ImageSet | str:
     header, spec = sweep.header, source.images
     if spec is None:
         if header.data.partition(":")[0] not in EMBEDDED:
@@ -137,11 +148,14 @@ def _selected(images: ImageSet, positions: IntArray, n_population: int) -> Image
     return images.subset(order[np.minimum(np.searchsorted(images.index, positions, sorter=order), len(order) - 1)])
 
 
-def sprite_of(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """Pictures [k, c, h, w] side by side in one (h, w, 3), `COLUMNS` a row, and the size (h, w) of each in it."""
+def sprite_of(pixels: NDArray[np.uint8], largest: int = LARGEST_SIDE) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Pictures [k, c, h, w] side by side in one (h, w, 3), `COLUMNS` a row, and the size (h, w) of each in it.
+
+    The longer side of each is at most `largest` px.
+    """
     k, c, h, w = pixels.shape
     colour = np.repeat(pixels, 3, axis=1) if c == 1 else pixels
-    factor = min(1.0, LARGEST_SIDE / max(h, w))
+    factor = min(1.0, largest / max(h, w))
     th, tw = max(1, round(h * factor)), max(1, round(w * factor))
     sprite = np.zeros((-(-k // COLUMNS) * th, min(k, COLUMNS) * tw, 3), np.uint8)
     for number, picture in enumerate(colour.transpose(0, 2, 3, 1)):

@@ -21,6 +21,7 @@ from shiftlens.reporting.inspection_part import inspection_view
 from shiftlens.reporting.page import render, written_whole
 from shiftlens.reporting.page_maps import WHOLE
 from shiftlens.reporting.questions import questions
+from shiftlens.reporting.stage_part import stage_part
 from shiftlens.reporting.sweep_part import Part, SweepPart, sweep_part
 from shiftlens.reporting.thumbnails import Source
 from shiftlens.reporting.tile_part import tile_view
@@ -170,6 +171,7 @@ def _laid_out(
     for number, run in enumerate(found.runs):
         runs.append(feature_part(run, number))
         step()
+    stage = stage_part(found.sweeps, names, source)
     without = dict.fromkeys(part.note for part in parts if part.note)
     sections: dict[str, Sequence[Part]] = {"sweeps": parts, "comparisons": compared, "runs": runs}
     maps = [each for part in parts for each in part.data["maps"] if each["group"] == WHOLE]
@@ -180,10 +182,11 @@ def _laid_out(
         "inspections": [inspection_view(each, number) for number, each in enumerate(found.inspections)],
         "tiles": [tile_view(each, number) for number, each in enumerate(found.tiles)],
         "questions": questions(found, parts, both),
+        "stage": stage.view if stage else None,
         "notes": [*reasons, *(f"The images that fail are shown without thumbnails: {why}." for why in without)],
     }
     data = {name: [part.data for part in section] for name, section in sections.items()}
-    return view, data | {"features": data.pop("runs")}, parts
+    return view, data | {"features": data.pop("runs"), "stage": stage.data if stage else None}, parts
 
 
 def _title(found: Given) -> str:
