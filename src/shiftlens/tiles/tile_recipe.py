@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from shiftlens.graph.geometry import TileGeometry
 from shiftlens.graph.sites import Pair
 from shiftlens.tiles.tile_fitting import Fitting
 
@@ -124,7 +125,7 @@ output = torch.cat(bands, 2)
 """
 
 
-def recipe_of(fitting: Fitting, tile: int | Pair, overlap_measured: int | None = None) -> Recipe:
+def recipe_of(fitting: Fitting | TileGeometry, tile: int | Pair, overlap_measured: int | None = None) -> Recipe:
     """The recipe of a net with tiles of this side, or the smallest that works where that is longer.
 
     Examples
@@ -137,7 +138,7 @@ def recipe_of(fitting: Fitting, tile: int | Pair, overlap_measured: int | None =
     >>> print(recipe.monai())
     SlidingWindowInferer(roi_size=(256, 256), overlap=0.373047, mode="constant")
     """
-    geometry = fitting.geometry
+    geometry = fitting if isinstance(fitting, TileGeometry) else fitting.geometry
     grid, overlap = math.lcm(*geometry.grid), max(geometry.overlap)
     overlap = -(-overlap // grid) * grid
     sides = (tile, tile) if isinstance(tile, int) else tile
