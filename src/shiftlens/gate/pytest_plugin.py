@@ -18,8 +18,8 @@ def shift_robustness(request: pytest.FixtureRequest) -> Callable[..., CheckResul
 
     def assert_robust(model: Any, images: Any, **options: Any) -> CheckResult:
         __tracebackhide__ = True
-        import shiftlens
+        from shiftlens.gate import robustness
 
-        return shiftlens.assert_robust(model, images, **({"seed": seed if isinstance(seed, int) else 0} | options))
+        return robustness.assert_robust(model, images, **({"seed": seed if isinstance(seed, int) else 0} | options))
 
     return assert_robust
