@@ -31,6 +31,7 @@ _WHERE = {
     "StoreError": "shiftlens.errors",
     "TileReport": "shiftlens.tiles.tile_result",
     "Sweep": "shiftlens.sweeps.sweep_result",
+    "assert_robust": "shiftlens.gate.robustness",
     "check": "shiftlens.gate.gating",
     "compare": "shiftlens.narrative.comparing",
     "consistency": "shiftlens.protocols",
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from shiftlens.figures.tile_figures import plot_tiles as plot_tiles
     from shiftlens.gate.check_result import CheckResult as CheckResult
     from shiftlens.gate.gating import check as check
+    from shiftlens.gate.robustness import assert_robust as assert_robust
     from shiftlens.lens.feature_maps import features as features
     from shiftlens.lens.feature_run import FeatureRun as FeatureRun
     from shiftlens.lens.feature_store import open_features as open_features

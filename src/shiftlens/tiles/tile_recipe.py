@@ -62,16 +62,18 @@ class Recipe:
 
         It averages where tiles overlap and moves the last tile back to fit, off the grid: it is not exact.
         """
-        y, x = (f"{_share(tile, core):.6g}" for tile, core in zip(self.tile, self.core, strict=True))
+        # Half a pixel less, since the step that is left is rounded down.
+        y, x = (f"{_share(tile, core, -0.5):.6g}" for tile, core in zip(self.tile, self.core, strict=True))
         share = y if y == x else f"({y}, {x})"
         return f'SlidingWindowInferer(roi_size={self.tile}, overlap={share}, mode="constant")'
 
     def sahi(self) -> str:
         """The arguments of SAHI's `get_sliced_prediction`; what holds for MONAI's holds here too."""
         (h, w), (y, x) = self.tile, self.core
+        # Half a pixel more, since the overlap is rounded down.
         return (
             f"get_sliced_prediction(image, model, slice_height={h}, slice_width={w}, "
-            f"overlap_height_ratio={_share(h, y):.6g}, overlap_width_ratio={_share(w, x):.6g})"
+            f"overlap_height_ratio={_share(h, y, 0.5):.6g}, overlap_width_ratio={_share(w, x, 0.5):.6g})"
         )
 
     def loop(self) -> str:
@@ -162,9 +164,9 @@ def recipe_of(fitting: Fitting | TileGeometry, tile: int | Pair, overlap_measure
     )
 
 
-def _share(tile: int, core: int) -> float:
-    """The share of a tile that overlaps the next one. Half a pixel more, since tools round the pixels down."""
-    return (tile - core + 0.5) / tile if tile > core else 0.0
+def _share(tile: int, core: int, more: float) -> float:
+    """The share of a tile that overlaps the next one, with so many pixels more."""
+    return (tile - core + more) / tile if tile > core else 0.0
 
 
 def _cells(stride: Fraction) -> Any:
