@@ -60,6 +60,14 @@ _WHERE = {
     "translate": "shiftlens.shifts",
     "verify_sweep": "shiftlens.sweeps.integrity",
     "wrap": "shiftlens.models.loading",
+    "ByPlace": "shiftlens.tasks.variable",
+    "Dense": "shiftlens.tasks.dense",
+    "Detection": "shiftlens.tasks.detection",
+    "Embedding": "shiftlens.tasks.embedding",
+    "OutputForm": "shiftlens.tasks.outputs",
+    "Segmentation": "shiftlens.tasks.segmentation",
+    "Task": "shiftlens.tasks.task",
+    "Variable": "shiftlens.tasks.variable",
 }
 _ROOMS = ("nn",)
 
@@ -108,6 +116,14 @@ if TYPE_CHECKING:
     from shiftlens.sweeps.integrity import verify_sweep as verify_sweep
     from shiftlens.sweeps.sweep_result import Sweep as Sweep
     from shiftlens.sweeps.sweep_result import open_sweep as open_sweep
+    from shiftlens.tasks.dense import Dense as Dense
+    from shiftlens.tasks.detection import Detection as Detection
+    from shiftlens.tasks.embedding import Embedding as Embedding
+    from shiftlens.tasks.outputs import OutputForm as OutputForm
+    from shiftlens.tasks.segmentation import Segmentation as Segmentation
+    from shiftlens.tasks.task import Task as Task
+    from shiftlens.tasks.variable import ByPlace as ByPlace
+    from shiftlens.tasks.variable import Variable as Variable
     from shiftlens.tiles.doctor import tile_report as tile_report
     from shiftlens.tiles.predicting import predict_tiled as predict_tiled
     from shiftlens.tiles.tile_result import TileReport as TileReport
