@@ -37,6 +37,7 @@ FLOORS = {
     "evaluation": 4,
     "protocols": 4,
     "training": 4,
+    "exporting": 5,
     "sweeps": 5,
     "analysis": 6,
     "cluster": 6,

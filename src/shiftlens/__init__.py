@@ -36,6 +36,7 @@ _WHERE = {
     "compare": "shiftlens.narrative.comparing",
     "consistency": "shiftlens.protocols",
     "evaluate": "shiftlens.evaluation",
+    "export": "shiftlens.exporting",
     "features": "shiftlens.lens.feature_maps",
     "findings": "shiftlens.narrative.findings",
     "inspect": "shiftlens.arithmetic",
@@ -82,6 +83,7 @@ if TYPE_CHECKING:
     from shiftlens.errors import ShiftlensError as ShiftlensError
     from shiftlens.errors import StoreError as StoreError
     from shiftlens.evaluation import evaluate as evaluate
+    from shiftlens.exporting import export as export
     from shiftlens.figures import plot as plot
     from shiftlens.figures.feature_figures import plot_features as plot_features
     from shiftlens.figures.tile_figures import plot_tiles as plot_tiles
