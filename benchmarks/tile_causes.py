@@ -1,6 +1,6 @@
 """Why tiles of known nets differ from the whole image's output, and what MONAI's and SAHI's tiles leave.
 
-    python benchmarks/tiles.py --out docs/benchmarks/tiles.json [--only NAME]
+    python benchmarks/tile_causes.py --out docs/benchmarks/tile_causes.json [--only NAME]
 
 Nets: the shipped U-Net; U-Net and DeepLabV3+ of segmentation-models-pytorch, and MONAI's BasicUNet (instance norm), all
 with random weights; PP-OCRv4 text detection as rapidocr-onnxruntime ships it. Images: photographs and a page of text
@@ -98,9 +98,9 @@ def text_detection() -> sl.Model:
 
 CASES: dict[str, tuple[Callable[[], sl.Model], Callable[[], sl.ImageSet], int, str]] = {
     "unet-digits": (shipped, scenes, 64, "segmentation"),
-    "smp-unet": (lambda: smp("Unet"), lambda: photographs(640), 128, "segmentation"),
-    "smp-deeplab": (lambda: smp("DeepLabV3Plus"), lambda: photographs(512), 128, "segmentation"),
-    "monai-basicunet": (monai, lambda: photographs(320), 64, "segmentation"),
+    "smp-unet": (lambda: smp("Unet"), lambda: photographs(640), 320, "segmentation"),
+    "smp-deeplab": (lambda: smp("DeepLabV3Plus"), lambda: photographs(512), 256, "segmentation"),
+    "monai-basicunet": (monai, lambda: photographs(320), 160, "segmentation"),
     "pp-ocrv4": (text_detection, page, 512, "dense"),
 }
 
