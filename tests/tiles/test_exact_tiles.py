@@ -114,6 +114,7 @@ def test_random_nets_are_exact_with_the_printed_overlap_and_not_with_less(plan: 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @given(plans())
 @settings(max_examples=200, deadline=None, suppress_health_check=QUIET)
 def test_200_random_nets_are_exact_with_the_printed_overlap_and_not_with_less(plan: dict[str, Any]) -> None:
