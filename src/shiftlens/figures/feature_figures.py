@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MOST_FILTERS = 64
 MOST_COLUMNS = 14
-LONGEST_NAME = 34
+LONGEST_NAME = 48
 LONGEST_MODEL = 40
 LONGEST_LINE, MOST_LINES = 16, 4
 """Characters of a line, and lines, above a map of the overview."""
@@ -187,7 +187,8 @@ def overview(run: FeatureRun) -> Figure:
     if rolled:
         stacks.append((run.averaged, rolled))
     rows = [(name, [np.asarray(maps, np.float64).mean(0) for maps in of_layers]) for name, of_layers in stacks]
-    figure = new_figure(max(1.25 * len(layers) + 1.2, 6.0), 1.7 * len(rows) + 1.5)
+    side = min(2.4, max(1.25, 5.0 / len(layers)))
+    figure = new_figure(max(side * len(layers) + 1.2, 4.6), (side + 0.45) * len(rows) + 1.5)
     shaded: AxesImage | None = None
     grid = figure.subplots(len(rows), len(layers), squeeze=False)
     for r, (row, maps) in enumerate(rows):
@@ -232,7 +233,8 @@ def depth(run: FeatureRun) -> Figure:
     x = np.arange(len(names), dtype=np.float64)
     scores = [layer.scores for layer in run.layers]
     averages = [None if layer.average is None else layer.average.scores for layer in run.layers]
-    figure = new_figure(max(6.4, 0.24 * len(names) + 3.0), 7.2)
+    # Names stand upright below the last axes: the longest decides how much room they take.
+    figure = new_figure(max(6.4, 0.24 * len(names) + 3.0), 6.4 + 0.06 * max(map(len, names)))
     top, middle, bottom = figure.subplots(3, 1, sharex=True)
     floor = 1e-8
     _line(top, x, [max(_number(s.artefact_energy), floor) for s in scores], run.shown, "o-", "C0")
@@ -242,17 +244,20 @@ def depth(run: FeatureRun) -> Figure:
         _line(top, x, energies, run.averaged, "s-", "C1")
         _line(top, x, noise, "expected by chance", ":", "0.5")
     top.set_yscale("log")
-    top.set_ylabel("artefact energy\n(1e-8 stands for constant)")
+    top.set_ylabel("artefact energy\n(1e-8: constant)", fontsize=8)
+    if not np.isfinite([_number(s.artefact_energy) for s in scores]).any() and not any(averages):
+        top.text(0.5, 0.5, "not judged for this input", transform=top.transAxes, ha="center", fontsize=8)
+
     _legend(top)
     _line(middle, x, [_number(s.reach_pixels) for s in scores], "from a border", "o-", "C0")
     middle.axhline(min(run.size) / 2, color="0.6", linestyle="--", linewidth=1)
-    middle.set_ylabel("border reach (px)\n- - half the image")
+    middle.set_ylabel("border reach (px)\n- - half the image", fontsize=8)
     of_average = [a for a in averages if a is not None and not run.is_empty]
     across, down = (run.mirrored, run.averaged) if of_average else (run.shown, run.shown)
     _line(bottom, x, [_number(s.contrast_lr) for s in of_average or scores], f"left/right, {across}", "o-", "C0")
     _line(bottom, x, [_number(s.contrast_ud) for s in of_average or scores], f"up/down, {down}", "^-", "C3")
     bottom.set_ylim(-0.03, 1.03)
-    bottom.set_ylabel("odd share\nof the variation")
+    bottom.set_ylabel("odd share\nof the variation", fontsize=8)
     _legend(bottom)
     step = max(1, len(names) // 40)
     bottom.set_xticks(x[::step], names[::step], rotation=90, fontsize=7)

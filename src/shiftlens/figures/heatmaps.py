@@ -118,7 +118,8 @@ def _kept_region(axes: Axes, metric: Variable, values: FloatArray, shifts: Shift
     outline(axes, region, shifts, "black", 1.2)
     side = "at least" if metric.sign > 0 else "at most"
     factor = LEVELS[0] if unshifted > 0 else 2 - LEVELS[0]
-    return f"Line: connected to (0, 0) with {side} {100 * factor:.0f} % of the {metric.called} there"
+    level = f"{100 * factor:.0f} % of" if metric.unit == "share" else f"{factor:.3g} times"
+    return f"Line: connected to (0, 0) with {side} {level} the {metric.called} there"
 
 
 def capital(metric: Variable) -> str:
@@ -147,7 +148,7 @@ def control_matrices(values: Values, name: str) -> Figure:
     difference = moved - kept
     limits = balanced(difference, least_of(metric))
     both = limits_of(metric, np.stack([moved, kept]))
-    figure, every = panels(3, 3, (4.2, 4.3), (0, 0))
+    figure, every = panels(3, 3, (4.2, 4.3), (0, 0.5))
     left, middle, right = every
     heat_map(left, moved, sweep.shifts, both, colours_of(metric))
     shared = heat_map(middle, kept, sweep.shifts, both, colours_of(metric))
@@ -182,7 +183,7 @@ def side_matrices(values: Values) -> Figure:
             difference = mean - mirrored(mean, along, axis=1 if axis == "x" else 0)
             wanted.append((text, difference, _significant(values, axis)))
     limits = balanced(np.stack([difference for _, difference, _ in wanted]), least_of(metric))
-    figure, every = panels(len(wanted), len(wanted), (4.5, 5.4), (1.4, 0))
+    figure, every = panels(len(wanted), len(wanted), (4.5, 5.4), (1.4, 0.8))
     for axes, (text, difference, marked) in zip(every, wanted, strict=True):
         heat_map(axes, difference, sweep.shifts, limits, diverging(metric))
         outline(axes, marked, sweep.shifts)
