@@ -63,7 +63,7 @@ Task = Annotated[
     str,
     typer.Option(
         "--task",
-        help="classification (needs labels), segmentation (uses masks), detection (needs boxes), dense, embedding.",
+        help="classification (needs labels), segmentation (uses masks), detection (uses boxes), dense, embedding.",
     ),
 ]
 BatchSize = Annotated[

@@ -7,15 +7,19 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shiftlens.data.imageset import ImageSet
+from shiftlens.data.targets import padded
 from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.models.matching import MAX_PIXELS, scores_for
 from shiftlens.models.probing import Classifier, Probe
 from shiftlens.models.wrapping import Model
+from shiftlens.tasks.detection import Detection, DetectionConsistency
 from shiftlens.tasks.outputs import OutputForm, form_of, numbers_of
 from shiftlens.tasks.task import Task
 
@@ -106,13 +110,29 @@ def adapted(model: Model, task: Task, size: tuple[int, int]) -> tuple[Model, Tas
     return TaskModel(**known, original=model, n_numbers=n_numbers, compared=compared), task
 
 
+def with_gallery(model: Model, task: Task, images: ImageSet, size: tuple[int, int]) -> Task:
+    """The task with the outputs on the first images, where it asks for them; images are of (h, w) pixels."""
+    n = min(task.n_gallery, len(images))
+    if not n:
+        return task
+    found, at_once = [], max(1, MAX_PIXELS // (size[0] * size[1]))
+    with model.evaluating(), torch.no_grad():
+        for start in range(0, n, at_once):
+            places = np.arange(start, min(start + at_once, n))
+            x = model.preprocessing.normalise(torch.from_numpy(images.batch(places)).to(model.device))
+            found.append(scores_for(model, x, images.index[places]).cpu())
+    return task.with_gallery(torch.cat(found))
+
+
 def targets_of(images: ImageSet, task: Task, positions: slice = slice(None)) -> NDArray[Any]:
     """What the task measures some images against."""
+    if task.needs_places:
+        return task.targets(images.labels[positions], np.arange(len(images))[positions])
     values = None if images.targets is None or task.uses is None else getattr(images.targets, task.uses)
     return task.targets(images.labels[positions], None if values is None else values[positions])
 
 
-def refuse_unfit_targets(task: Task, images: ImageSet, size: tuple[int, int]) -> None:
+def refuse_unfit_targets(task: Task, images: ImageSet) -> None:
     """Refuse masks or boxes that are none of these images, or of no use for the fitted task.
 
     Raises
@@ -120,9 +140,43 @@ def refuse_unfit_targets(task: Task, images: ImageSet, size: tuple[int, int]) ->
     InputError
         Names what does not fit.
     """
+    if isinstance(task, DetectionConsistency):
+        return  # it takes none
     if task.uses is not None:
         images.refuse_unfit_targets(task.uses)
         used = None if images.targets is None else images.targets.only(task.uses)
         if used is not None:
             task.refuse_unfit(used.highest_classes()[task.uses], images.name)
     targets_of(images, task, slice(1))
+
+
+def task_for(task: Task, images: ImageSet) -> Task:
+    """The task; of detection where images have no boxes, that of the model's own detections."""
+    boxed = images.targets is not None and images.targets.boxes is not None
+    if type(task) is Detection and not boxed:
+        return DetectionConsistency(score_threshold=task.score_threshold, iou_threshold=task.iou_threshold)
+    return task
+
+
+def with_own_detections(model: Model, images: ImageSet, task: Task) -> ImageSet:
+    """The images with the detections in them that `DetectionConsistency` follows; as they are for any other task.
+
+    Raises
+    ------
+    InputError
+        The adapted model detects nothing in any of the images.
+    """
+    if not isinstance(task, DetectionConsistency):
+        return images
+    tables: list[NDArray[np.float64]] = []
+    with model.evaluating(), torch.no_grad():
+        # Each image by itself, so that the others change nothing.
+        for k in range(len(images)):
+            x = model.preprocessing.normalise(torch.from_numpy(images.batch([k])).to(model.device))
+            tables += task.followed(scores_for(model, x, images.index[[k]]))
+    if not any(map(len, tables)):
+        raise InputError(
+            f"{images.name} has no boxes, and {model.name} detects nothing of a score of at least "
+            f"{task.score_threshold:g} in it: nothing can be followed"
+        )
+    return images.with_detections(padded(tables))

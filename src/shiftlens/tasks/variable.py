@@ -45,6 +45,11 @@ class Variable:
         A number that some windows do not have (NaN): they are left out, and n counts the others.
     needs
         Stored variables that a metric is made from; by default the one of its own name.
+
+    Examples
+    --------
+    >>> Variable("count_error", "float32", "objects", "lower", "number", bounds=(0, np.inf)).called
+    'count error'
     """
 
     name: str
@@ -89,7 +94,7 @@ class Variable:
         name = self.name.replace("_", " ")
         if self.long_name.lower() == name:
             return self.long_name
-        name = re.sub(r"\biou\b", "IoU", name)
+        name = re.sub(r"\biou\b", "IoU", name).replace("self consistency", "self-consistency")
         return re.sub(r"\b(ap|ap50|psnr|mae|mse)\b", lambda found: found[0].upper(), name)
 
     @property
