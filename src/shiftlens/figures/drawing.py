@@ -109,7 +109,7 @@ def heat_map(
     from matplotlib.ticker import FixedLocator
 
     palette = colormaps[colours].with_extremes(bad="0.85")
-    if limits[1] - limits[0] <= 1e-9 and is_constant(values):
+    if limits[1] - limits[0] <= 2e-9 and is_constant(values):
         palette = colormaps["Greys"]  # its lowest end: white
     # A grid of one row or column would be a line: its cells are drawn as wide as the picture needs them.
     flat = min(values.shape) * 8 < max(values.shape)
