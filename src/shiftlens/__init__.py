@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _WHERE = {
+    "CheckResult": "shiftlens.gate.check_result",
     "Comparison": "shiftlens.narrative.comparison_result",
     "Edit": "shiftlens.nn.edits",
     "FeatureRun": "shiftlens.lens.feature_run",
@@ -28,7 +29,9 @@ _WHERE = {
     "ShiftGrid": "shiftlens.shifts",
     "ShiftlensError": "shiftlens.errors",
     "StoreError": "shiftlens.errors",
+    "TileReport": "shiftlens.tiles.tile_result",
     "Sweep": "shiftlens.sweeps.sweep_result",
+    "check": "shiftlens.gate.gating",
     "compare": "shiftlens.narrative.comparing",
     "consistency": "shiftlens.protocols",
     "evaluate": "shiftlens.evaluation",
@@ -42,11 +45,15 @@ _WHERE = {
     "neurons": "shiftlens.lens.neurons",
     "open_features": "shiftlens.lens.feature_store",
     "open_sweep": "shiftlens.sweeps.sweep_result",
+    "open_tiles": "shiftlens.tiles.tile_store",
     "plot": "shiftlens.figures",
     "plot_features": "shiftlens.figures.feature_figures",
+    "plot_tiles": "shiftlens.figures.tile_figures",
+    "predict_tiled": "shiftlens.tiles.predicting",
     "repair": "shiftlens.surgery",
     "report": "shiftlens.reporting",
     "sweep": "shiftlens.sweeping",
+    "tile_report": "shiftlens.tiles.doctor",
     "train": "shiftlens.training",
     "translate": "shiftlens.shifts",
     "verify_sweep": "shiftlens.sweeps.integrity",
@@ -68,6 +75,9 @@ if TYPE_CHECKING:
     from shiftlens.evaluation import evaluate as evaluate
     from shiftlens.figures import plot as plot
     from shiftlens.figures.feature_figures import plot_features as plot_features
+    from shiftlens.figures.tile_figures import plot_tiles as plot_tiles
+    from shiftlens.gate.check_result import CheckResult as CheckResult
+    from shiftlens.gate.gating import check as check
     from shiftlens.lens.feature_maps import features as features
     from shiftlens.lens.feature_run import FeatureRun as FeatureRun
     from shiftlens.lens.feature_store import open_features as open_features
@@ -94,6 +104,10 @@ if TYPE_CHECKING:
     from shiftlens.sweeps.integrity import verify_sweep as verify_sweep
     from shiftlens.sweeps.sweep_result import Sweep as Sweep
     from shiftlens.sweeps.sweep_result import open_sweep as open_sweep
+    from shiftlens.tiles.doctor import tile_report as tile_report
+    from shiftlens.tiles.predicting import predict_tiled as predict_tiled
+    from shiftlens.tiles.tile_result import TileReport as TileReport
+    from shiftlens.tiles.tile_store import open_tiles as open_tiles
     from shiftlens.training import train as train
 
 __all__ = [*sorted(_WHERE), *_ROOMS]
@@ -124,6 +138,7 @@ def _register_notebook_display() -> None:
         formatter = shell.display_formatter.formatters["text/html"]
         formatter.for_type_by_name("shiftlens.sweeps.sweep_result", "Sweep", _sweep_html)
         formatter.for_type_by_name("shiftlens.lens.feature_run", "FeatureRun", _features_html)
+        formatter.for_type_by_name("shiftlens.tiles.tile_result", "TileReport", _tiles_html)
 
 
 def _sweep_html(sweep: Any) -> str:
@@ -136,6 +151,12 @@ def _features_html(run: Any) -> str:
     from shiftlens.figures.notebook import features_html
 
     return features_html(run)
+
+
+def _tiles_html(report: Any) -> str:
+    from shiftlens.figures.notebook import tiles_html
+
+    return tiles_html(report)
 
 
 _register_notebook_display()

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from shiftlens.data.images import ImageSet
 from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError, ModelOutputError
-from shiftlens.models.adapting import TaskModel, adapted, refuse_unfit_targets, targets_of
+from shiftlens.models.adapting import (
+    TaskModel,
+    adapted,
+    refuse_unfit_targets,
+    targets_of,
+    task_for,
+    with_own_detections,
+)
 from shiftlens.models.loading import Model, model_and_images
 from shiftlens.models.matching import MAX_PIXELS, LabelMap, labelled_for, on_input_grid, scores_for, targets_for
 from shiftlens.models.probing import evaluating
@@ -196,8 +203,9 @@ def evaluate(
         images = labelled_for(model, images, label_map)
     else:
         images = targets_for(model, images, task.uses, label_map)
-        model, task = adapted(model, task, size)
-        refuse_unfit_targets(task, images, size)
+        model, task = adapted(model, task_for(task, images), size)
+        refuse_unfit_targets(task, images)
+        images = with_own_detections(model, images, task)
     batch = batch_size or max(1, min(MAX_PIXELS // (size[0] * size[1]), MAX_OUTPUTS // model.n_classes))
     if isinstance(model.module, nn.Module):
         model.module.to(target)

@@ -11,7 +11,8 @@ import pytest
 import xarray as xr
 
 import shiftlens as sl
-from shiftlens.analysis.places import object_swing, places
+from shiftlens.analysis.object_curves import object_swing
+from shiftlens.analysis.places import places
 from shiftlens.shifts import ShiftGrid
 from shiftlens.stats import Estimate, Skipped
 from shiftlens.tasks.classification import CLASSIFICATION
@@ -92,7 +93,10 @@ class WithObjects:
 
     def objects(self, name: str, images: slice) -> Any:
         assert name == "object_confidence"
-        return SimpleNamespace(values=np.array(self._of[images][0]).reshape(-1, *self.grid.shape))
+        chosen = range(len(self._of))[images]
+        values = np.array([one for k in chosen for one in self._of[k]]).reshape(-1, *self.grid.shape)
+        owner = [k for k in chosen for _ in self._of[k]]
+        return xr.DataArray(values, {"image": ("object", owner)}, ("object", "dy", "dx"))
 
 
 def test_the_swing_of_an_object_is_of_near_shifts_and_one_value_an_image() -> None:

@@ -177,7 +177,7 @@ def build_full(folder: Path) -> Built:
         n_parameters=1,
         n_macs=1,
         strides=(2, 4, 8, 16),
-        preprocessing=Preprocessing((0.0,), (1.0,), (32, 32), None, "bilinear", True),
+        preprocessing=Preprocessing((0.0,) * 3, (1.0,) * 3, (32, 32), None, "bilinear", True),
         training={},
         software=software_versions(),
     )

@@ -60,7 +60,7 @@ def test_the_table_and_the_groups(paths: list[str], capsys: pytest.CaptureFixtur
     lines = out.splitlines()
     assert lines[0] == "3 sweeps on the same 120 images x 121 shifts"
     assert out.count("-> See where") == 2
-    row = {line.split()[0]: line for line in lines[1:8] if line.split()}
+    row = {line.split()[0]: line for line in lines[6:14] if line.split()}
     assert row["zeros"].split()[-5:] == ["4.7", "M", "209.4", "M", "baseline"]
     found = sl.compare(paths)
     d = found.rows[1].difference
@@ -78,12 +78,36 @@ def test_the_table_and_the_groups(paths: list[str], capsys: pytest.CaptureFixtur
     assert "\x1b" not in out
 
 
+def test_five_lines_come_first_and_the_rest_is_asked_for(paths: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["compare", *paths, "-q"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = sl.compare(paths)
+    which, how_much, where, cost, unknown = (line.partition(": ")[2] for line in lines[1:6])
+    assert which == ("In mean accuracy within 8 px, better than 'zeros': 'symmetric'; worse: '[red]x'.")
+    said = [found.findings.named(f"difference-near-{k}") for k in (1, 2)]
+    assert all(each is not None and f"{abs(each.value or 0):.1f} points [" in how_much for each in said)
+    assert how_much.startswith("'symmetric' +")
+    assert where.startswith("Shift by shift, 'symmetric' is better than 'zeros' at ")
+    assert cost.startswith("'symmetric': accuracy at (0, 0) ")
+    assert "as many multiply-adds; as many parameters" in cost
+    n = sum(len(each.undecided) for each in found.against)
+    assert unknown.startswith(f"{n} of ")
+    assert lines[-1].startswith(f"{len(found.findings)} findings in all: --all")
+    assert len(" ".join(lines[1:6]).split()) < 160
+    assert "Improved" not in lines
+    assert main(["compare", *paths, "-q", "--all"]) == 0
+    assert {"Improved", "Got worse", "Caveats"} <= {*capsys.readouterr().out.splitlines()}
+    # A sweep of the same net under another name is said without asking.
+    assert main(["compare", paths[0], paths[0], "--names", "a,b", "-q"]) == 0
+    assert "are of the same model" in capsys.readouterr().out
+
+
 def test_names_and_pictures(paths: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = tmp_path / "pictures"
     command = ["compare", *paths[:2], "--names", "old, new", "--plots", str(where), "--format", "svg", "-q"]
     assert main(command) == 0
     out = capsys.readouterr().out
-    assert "'new' exceeds 'old'" in out
+    assert "better than 'old': 'new'" in out
     files = [where / f"{name}.svg" for name in ("differences", "maps", "profiles")]
     assert [line for line in out.splitlines() if line.startswith("wrote")] == [f"wrote {file}" for file in files]
     assert all(file.stat().st_size > 5000 for file in files)

@@ -131,7 +131,7 @@ def test_bad_requests_are_one_line_and_write_nothing(
     assert not out.exists()
 
 
-def test_other_classes_and_own_code_are_refused(
+def test_other_classes_and_unnamed_code_are_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = json.loads((run / "model.json").read_text())
@@ -143,9 +143,12 @@ def test_other_classes_and_own_code_are_refused(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "own.py").write_text("from shiftlens.nn import VGG\ndef make():\n    return VGG('vgg6', width=2)\n")
     own = ["repair", "--model", "own.py:make", "--input-size", "32", "--mean", "0.5", "--padding", "reflect"]
-    assert main([*own, "--out", str(tmp_path / "out"), "--quiet"]) == 2
-    assert "repair it in Python" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    assert main([*own, "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "--model", str(tmp_path / "out"), "--limit", "4", "--quiet"]) == 2
+    assert "is run only where you name it: give --code own.py" in capsys.readouterr().err
+    assert main(["evaluate", "--model", str(tmp_path / "out"), "--code", "own.py", "--limit", "4", "--quiet"]) == 0
+    capsys.readouterr()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").touch()
     assert main([*own, "--out", str(tmp_path / "full"), "--quiet"]) == 2

@@ -81,6 +81,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Any, Task]] = {
     "segmentation of a small map": (SmallMap, MASKS, Segmentation()),
     "dense": (unet, None, Dense()),
     "detection": (detector, BOXES, Detection()),
+    "detection without boxes": (detector, None, Detection()),
     "embedding": (vectors, None, Embedding()),
 }
 

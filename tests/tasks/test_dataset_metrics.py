@@ -90,7 +90,7 @@ def test_evaluate_is_a_cell_of_the_sweep(name: str, batch: int | None, tmp_path:
         assert score.n == (N if whole else int(np.isfinite(made.cells(key)[:][:, 0, 2]).sum()))
     text = "\n".join(result.lines())
     assert "nan" not in text
-    assert ("recall" in text) == (name == "detection")
+    assert ("recall" in text) == name.startswith("detection")
     assert ("dataset mean IoU" in text) == (name in ("segmentation", "segmentation of a small map"))
 
 
@@ -117,3 +117,27 @@ def test_evaluate_says_what_is_left_out_and_what_is_infinite() -> None:
 def test_evaluate_refuses_what_does_not_fit(make: Any, targets: Any, task: Task | str, why: str) -> None:
     with pytest.raises(InputError, match=why):
         evaluate(wrapped(make()), ImageSet(PIXELS, targets), task=task)
+
+
+def test_without_boxes_all_is_called_self_consistency(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = ImageSet(PIXELS)
+    made = sweep(wrapped(detector()), images, GRID, out=tmp_path / "s.zarr", task="detection")
+    assert "images has no boxes: the model's own detections stand in, by the task detection-consistency" in caplog.text
+    assert made.header.data_digest == images.digest, "what the model finds is no part of the data"
+    names = {each.name for each in (*made.metrics, *made.dataset_metrics)}
+    assert all(name.startswith("self_consistency_") for name in names), names
+    assert float(made.mean_of("self_consistency_recall").sel(dy=0, dx=0)) == 1
+    assert float(made.of_dataset("self_consistency_ap50").sel(dy=0, dx=0)) > 0.5
+    told = evaluate(wrapped(detector()), images, task="detection", shift=Shift(4, 4))
+    assert isinstance(told, TaskEvaluation)
+    assert told.scores.keys() == names
+    assert all("self-consistency" in line or "detection-consistency" in line for line in told.lines())
+
+    class Blind(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+            empty = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.long)}
+            return [empty for _ in x]
+
+    with pytest.raises(InputError, match=r"detects nothing of a score of at least 0.5 in it: nothing can be followed"):
+        sweep(wrapped(Blind()), images, GRID, out=tmp_path / "none.zarr", task="detection")
+    assert not (tmp_path / "none.zarr").exists()

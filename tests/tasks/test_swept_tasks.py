@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import shiftlens as sl
 from shiftlens.data.imageset import ImageSet
@@ -22,6 +22,17 @@ from shiftlens.sweeps.sweep_result import open_sweep
 from shiftlens.tasks.detection import Detection
 from shiftlens.tasks.task import OBJECT
 from tasks.small_tasks import BOXES, CASES, GRID, MASKS, PIXELS, H, N, W, detector, raw, unet, vectors, wrapped
+
+
+def own_detections(tables: Tensor) -> list[dict[str, Any]]:
+    """The detections of a score of at least 0.5, as boxes that are followed."""
+    found: list[dict[str, Any]] = []
+    for table in tables.detach().double().tolist():
+        cut = [[min(max(x, 0), limit) for x, limit in zip(row[:4], (W, H, W, H), strict=True)] for row in table]
+        kept = [k for k, b in enumerate(cut) if table[k][4] >= 0.5 and b[2] > b[0] and b[3] > b[1]]
+        found.append({"boxes": [cut[k] for k in kept], "labels": [int(table[k][5]) for k in kept]})
+    assert any(each["labels"] for each in found)
+    return found
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -38,9 +49,14 @@ def test_a_sweep_is_a_plain_loop_over_images_and_shifts(name: str, control: str 
     bound = made.header.task
     shape = (3, H, W) if "segmentation" in name or name == "dense" else (100, 6)
     if hasattr(bound, "shape"):
-        assert bound.settings == (task.settings if name == "detection" else {"margin": 6})
-        limits = {"size": (H, W)} if name == "detection" else {}
-        bound = type(task)(**{**bound.settings, "shape": shape, **limits})
+        detects = name.startswith("detection")
+        assert bound.settings == (task.settings if detects else {"margin": 6})
+        limits = {"size": (H, W)} if detects else {}
+        bound = type(bound)(**{**bound.settings, "shape": shape, **limits})
+    if name == "detection without boxes":
+        plain = torch.from_numpy(PIXELS).float() / 255
+        with torch.no_grad():
+            images = ImageSet(PIXELS, own_detections(raw(net, (plain - 0.5) / 0.25)))
     truth = torch.from_numpy(np.array(targets_of(images, bound)))
     truth = bound.mirrored(truth) if control else truth
     with torch.no_grad():
@@ -51,7 +67,7 @@ def test_a_sweep_is_a_plain_loop_over_images_and_shifts(name: str, control: str 
                 window = translate(x[[k]], int(dx), int(dy), fill="black")
                 out = raw(net, (window - 0.5) / 0.25).flatten(1)
                 rows = bound.outcome(out, torch.tensor([[dx, dy]]), mine)
-                for each in task.variables:
+                for each in bound.variables:
                     if each.is_accumulator:
                         continue
                     got = found.cells(each.name)[k : k + 1][0]
@@ -73,7 +89,8 @@ def test_findings_plots_and_the_report_take_every_task(name: str, tmp_path: Path
     assert not [
         c for c in commands if "--control" in c and c[c.index("--control") + 1] not in made.header.task.controls
     ]
-    assert ("The confidence of the same object swings by" in text) == (name == "detection")
+    assert ("The confidence of the same object swings by" in text) == name.startswith("detection")
+    assert ("self-consistency recall" in text.lower()) == (name == "detection without boxes")
     assert ("px of a border and" in text) == (name != "embedding")
     assert ("by-place" in sl.plot(made)) == (name != "embedding")
     assert sl.report([made], tmp_path / "r.html").path.exists()
@@ -98,7 +115,6 @@ def test_another_setting_of_a_task_is_another_sweep(tmp_path: Path) -> None:
         (detector, BOXES, "segmentation", "segmentation needs a map over the image, the model gives lists of boxes"),
         (vectors, None, "dense", r"dense needs a map over the image, the model gives numbers of shape \[12\]"),
         (unet, None, "embedding", "an embedding is a vector for each image"),
-        (detector, None, "detection", "detection needs images with boxes"),
         (unet, MASKS[:, :10], "segmentation", "masks of images are 10x32, its images 24x32"),
         (unet, BOXES, "classification", "images has no class labels but boxes"),
     ],

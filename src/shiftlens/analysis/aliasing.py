@@ -75,7 +75,7 @@ def line_weights(n_points: int, lag: int, frequency: float) -> tuple[FloatArray,
     return out[0], out[1]
 
 
-def _not_blank(sweep: SweepArrays) -> tuple[slice, slice]:
+def not_blank(sweep: SweepArrays) -> tuple[slice, slice]:
     """Return rows and columns of the rectangle of shifts that is not blank."""
     # Blank cells are whole rows and columns at the far ends: the origin's row and column show where they start.
     row, column = sweep.origin
@@ -92,7 +92,7 @@ def functionals(sweep: SweepArrays, axis: Axis, stride: int) -> FloatArray | Ski
     """
     site = f"aliasing at stride {stride} along {axis}"
     step = sweep.step[1] if axis == "x" else sweep.step[0]
-    rows, columns = _not_blank(sweep)
+    rows, columns = not_blank(sweep)
     span, origin = (columns, sweep.origin[1]) if axis == "x" else (rows, sweep.origin[0])
     n_points, start = span.stop - span.start, origin - span.start
     if gcd(step, stride) > 1:

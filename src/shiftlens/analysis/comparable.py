@@ -69,7 +69,7 @@ def opened(sweeps: Sequence[Sweep | str | Path], names: Sequence[str] | None, *,
     if len(given) < 2:
         raise InputError(f"expected at least 2 sweeps to compare, got {len(given)}")
     ready = [_opened(each, partial) for each in given]
-    return list(map(_source, _names(ready, names), ready))
+    return list(map(source_of, _names(ready, names), ready))
 
 
 def _opened(each: Any, partial: bool) -> Sweep:
@@ -87,7 +87,8 @@ def _opened(each: Any, partial: bool) -> Sweep:
     return sweep
 
 
-def _source(name: str, sweep: Sweep) -> Source:
+def source_of(name: str, sweep: Sweep) -> Source:
+    """One open sweep under a name."""
     # A control has no part in a comparison: it is not even looked at.
     arrays = replace(from_sweep(sweep), controls={})
     return Source(name, arrays, sweep.header, str(sweep.path), sweep.n_written, sweep.n_population, sweep.half_width)

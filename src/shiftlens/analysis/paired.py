@@ -264,9 +264,9 @@ def _areas(scores: Scores, base: Scores) -> Estimate | Skipped:
         return Skipped("difference of retained areas", "both regions touch the grid's edge: sweep further out")
     one, two = a.area, b.area
     value = one.value - two.value
-    together = _correlation(scores.areas, base.areas)
-    lo = value - _joint(one.value - one.lo, two.hi - two.value, together)
-    hi = value + _joint(one.hi - one.value, two.value - two.lo, together)
+    together = correlation(scores.areas, base.areas)
+    lo = value - joint(one.value - one.lo, two.hi - two.value, together)
+    hi = value + joint(one.hi - one.value, two.value - two.lo, together)
     # In units of the half width towards 0, which is 1.96 standard errors or more on either side.
     half = value - lo if value > 0 else hi - value
     p = float(2 * sps.norm.sf(z_value() * abs(value) / half)) if half > 0 else float(value == 0)
@@ -278,12 +278,12 @@ def _areas(scores: Scores, base: Scores) -> Estimate | Skipped:
     return Estimate(value, lo, hi, "px^2", one.n, "from the intervals of both areas", p, at_least)
 
 
-def _joint(a: float, b: float, correlation: float) -> float:
+def joint(a: float, b: float, correlation: float) -> float:
     """The length of the difference of two lengths that have a correlation: an angle between them."""
     return float(np.sqrt(max(a * a + b * b - 2 * correlation * a * b, 0.0)))
 
 
-def _correlation(a: FloatArray, b: FloatArray) -> float:
+def correlation(a: FloatArray, b: FloatArray) -> float:
     """Correlation over samples; 0, which is cautious, where one of them never varies, and never below 0."""
     if len(a) < 2 or not (a.std() and b.std()):
         return 0.0

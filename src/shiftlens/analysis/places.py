@@ -15,8 +15,6 @@ BORDER = 12
 """Pixels from a border that count as the border; at most a quarter of the frame's shorter side."""
 FEWEST_CHUNKS = 5
 """Chunks of images that an interval needs: a sum over windows is stored for each chunk, not for each image."""
-OBJECT_RADIUS = 4.0
-"""Pixels: shifts of at most this length are compared for each object."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +33,8 @@ class Places:
         Width of what counts as the border.
     near, inside
         The rate within `border` px of a border, and further inside.
+    sides
+        The rate in that part of the border which is nearest to the left, right, top and bottom side.
     difference
         `near` minus `inside`, with an interval over chunks of images; `Skipped` where there are few.
     """
@@ -46,6 +46,7 @@ class Places:
     border: int
     near: float
     inside: float
+    sides: dict[str, float]
     difference: Estimate | Skipped
 
 
@@ -60,7 +61,13 @@ def places(sweep: Sweep) -> Places | Skipped:
     h, w = total.shape[1:]
     border = max(1, min(BORDER, min(h, w) // 4))
     rows, columns = np.arange(h), np.arange(w)
-    far = np.minimum(np.minimum(rows, h - 1 - rows)[:, None], np.minimum(columns, w - 1 - columns)[None, :])
+    to_side = {
+        "left": np.broadcast_to(columns[None, :], (h, w)),
+        "right": np.broadcast_to((w - 1 - columns)[None, :], (h, w)),
+        "top": np.broadcast_to(rows[:, None], (h, w)),
+        "bottom": np.broadcast_to((h - 1 - rows)[:, None], (h, w)),
+    }
+    far = np.minimum.reduce(list(to_side.values()))
     if not count.sum():
         return Skipped("by place", "no window was counted")
     near = far < border
@@ -81,6 +88,10 @@ def places(sweep: Sweep) -> Places | Skipped:
         border,
         float(_rate(total[:, near].sum(), count[:, near].sum())),
         float(_rate(total[:, ~near].sum(), count[:, ~near].sum())),
+        {
+            side: float(_rate(total[:, near & (to == far)].sum(), count[:, near & (to == far)].sum()))
+            for side, to in to_side.items()
+        },
         difference,
     )
 
@@ -88,26 +99,3 @@ def places(sweep: Sweep) -> Places | Skipped:
 def _rate(total: FloatArray, count: FloatArray) -> FloatArray:
     rate: FloatArray = np.divide(total, count, out=np.full(np.shape(total), np.nan), where=count > 0)
     return rate
-
-
-def object_swing(sweep: Sweep, name: str = "object_confidence", radius: float = OBJECT_RADIUS) -> Estimate | Skipped:
-    """Return by how much a number of the same object differs between shifts of at most `radius` px.
-
-    For each object the largest less the smallest value, over the shifts under which it has one (two at least); the mean
-    over the objects of an image is one value, and the interval is over images.
-    """
-    if name not in {each.name for each in sweep.header.task.variables}:
-        return Skipped("swing of objects", f"the task {sweep.header.task.name} has no {name}")
-    dy, dx = np.meshgrid(sweep.grid.dys, sweep.grid.dxs, indexing="ij")
-    close = np.hypot(dy, dx) <= radius
-    if close.sum() < 2:
-        return Skipped("swing of objects", f"the grid has no two shifts within {radius:g} px")
-    means = []
-    for k in range(sweep.n_written):
-        values = np.asarray(sweep.objects(name, slice(k, k + 1)).values, np.float64)[:, close]
-        known = values[np.count_nonzero(~np.isnan(values), axis=1) >= 2]
-        if len(known):
-            means.append(float((np.nanmax(known, axis=1) - np.nanmin(known, axis=1)).mean()))
-    if len(means) < 2:
-        return Skipped("swing of objects", "fewer than two images have objects in view")
-    return mean_estimate(np.array(means), "share", bounds=(0, 1))

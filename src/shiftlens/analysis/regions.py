@@ -16,6 +16,8 @@ from shiftlens.stats import CONFIDENCE, Estimate, Skipped, wilson
 LEVELS = (0.95, 0.90, 0.50)
 WORST_RADIUS = 4.0
 SMALLEST_CENTRED_REGION = 9
+ROUNDING = 1e-4
+"""Share of a metric's largest mean below which that at (0, 0) is taken for 0: there an output meets itself."""
 N_CALIBRATION = 500
 CLEARLY = (1.96, 2.25, 2.5, 2.75, 3.0, 3.25, 3.5, 4.0, 5.0)
 
@@ -86,10 +88,10 @@ def connected_region(performance: FloatArray, level: float, origin: tuple[int, i
     lowest = threshold(stack[:, origin[0], origin[1]], level)
     # Shares are ratios of counts: a cell exactly at the level must not fall out by rounding.
     strong = stack >= (lowest - 1e-9 * np.abs(lowest))[:, None, None]
-    return _around_origin(strong, origin).reshape(performance.shape)
+    return around_origin(strong, origin).reshape(performance.shape)
 
 
-def _around_origin(cells: BoolArray, origin: tuple[int, int]) -> BoolArray:
+def around_origin(cells: BoolArray, origin: tuple[int, int]) -> BoolArray:
     """Return the part of each map of cells that is connected to the origin over sides."""
     stack = cells.reshape(-1, *cells.shape[-2:])
     sides = np.zeros((3, 3, 3), np.int64)
@@ -99,7 +101,8 @@ def _around_origin(cells: BoolArray, origin: tuple[int, int]) -> BoolArray:
     return region.reshape(cells.shape)
 
 
-def _touches_edge(region: BoolArray) -> bool:
+def touches_edge(region: BoolArray) -> bool:
+    """Whether a region (dy, dx) reaches the grid's edge, so that it may go on beyond."""
     return bool(region[[0, -1], :].any() or region[:, [0, -1]].any())
 
 
@@ -122,7 +125,7 @@ def retained(replicates: Replicates, sweep: SweepArrays, level: float) -> Retain
     area = float(region.sum()) * cell
     lo, hi = (count * float(cell) for count in _area_interval(replicates, sweep, level, int(region.sum())))
     method = "inner and outer region, calibrated by bootstrap over images"
-    made = Estimate(area, lo, hi, "px^2", replicates.n, method, at_least=_touches_edge(region))
+    made = Estimate(area, lo, hi, "px^2", replicates.n, method, at_least=touches_edge(region))
     return Retained(level, made, region)
 
 
@@ -131,6 +134,8 @@ def _unfit(site: str, replicates: Replicates, sweep: SweepArrays) -> Skipped | N
     if at_origin == 0 or np.isnan(at_origin):
         nothing = "no image is right" if metric.name == "accuracy" else f"the {metric.name} is 0"
         return Skipped(site, f"{'no image has a value' if at_origin else nothing} at (0, 0)")
+    if metric.better == "lower" and abs(at_origin) < ROUNDING * float(np.nanmax(np.abs(replicates.value))):
+        return Skipped(site, f"at (0, 0) the {metric.called} is 0 up to rounding: no share of it can be kept")
     return Skipped(site, "one image has no interval") if replicates.n < 2 else None
 
 
@@ -152,7 +157,7 @@ def _area_interval(replicates: Replicates, sweep: SweepArrays, level: float, n_c
     def cells(maps: FloatArray, t: float) -> IntArray:
         clear = (maps >= t * se).reshape(-1, *sweep.shape)
         clear[:, sweep.origin[0], sweep.origin[1]] = True
-        count: IntArray = _around_origin(clear, sweep.origin).sum(axis=(1, 2))
+        count: IntArray = around_origin(clear, sweep.origin).sum(axis=(1, 2))
         return count
 
     for t in CLEARLY:
@@ -188,7 +193,7 @@ def centre(replicates: Replicates, sweep: SweepArrays) -> Centre | Skipped:
     performance, sign = _performance(replicates, sweep), replicates.metric.sign
     for level in sorted(LEVELS):
         region = connected_region(performance, level, sweep.origin)
-        if _touches_edge(region) or region.sum() < SMALLEST_CENTRED_REGION:
+        if touches_edge(region) or region.sum() < SMALLEST_CENTRED_REGION:
             continue
         x, y = _weighted_centroids(performance[None], level, sweep)
         samples = replicates.resampled.reshape(-1, *sweep.shape)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from shiftlens.cli import compare, lens, look, measure, repair, report, train
+from shiftlens.cli import check, compare, lens, look, measure, repair, report, tiling, train
 from shiftlens.cli.console import error_line, flush_streams, prepare_terminal
 from shiftlens.cli.grouped_help import Command, Group
 from shiftlens.cli.options import command
@@ -40,12 +40,14 @@ for _function in (
     look.findings,
     look.plot,
     compare.compare,
+    check.check,
     measure.consistency,
     lens.inspect,
     lens.features,
     lens.foveation,
     lens.kernels,
     lens.neurons,
+    tiling.tiles,
     repair.repair,
     report.report,
 ):

@@ -34,10 +34,11 @@ def compare(
         typer.Option("--margin", help="Non-inferiority margin, in points (default: 0.3) or the unit of a number."),
     ] = None,
     partial: Partial = False,
+    all: Annotated[bool, typer.Option("--all", help="Print every finding, not the summary only.")] = False,  # noqa: A002
     evidence: o.Evidence = False,
     seed: o.Seed = 0,
 ) -> o.Answer | None:
-    """Compare sweeps of the same images: paired differences with intervals, what improved, what got worse.
+    """Compare sweeps of the same images: which is better, by how much, where, at what cost, what could not be told.
 
     Example: shiftlens compare zeros.zarr symmetric.zarr --names zeros,symmetric --plots pictures
     """
@@ -53,18 +54,24 @@ def compare(
     files = () if plots is None else made.plot(plots, format=format).files
     if shell.as_json:
         return made.to_dict() | {"files": [str(path) for path in files]}, []
-    _show(shell, made, evidence)
+    _show(shell, made, evidence, everything=all or evidence)
     shell.result({}, o.wrote(*files))
     return None
 
 
-def _show(shell: Shell, made: Comparison, evidence: bool) -> None:
+def _show(shell: Shell, made: Comparison, evidence: bool, *, everything: bool) -> None:
+    from rich.text import Text
+
+    from shiftlens.narrative.comparison_notes import doubts
     from shiftlens.narrative.rendering import as_rich
     from shiftlens.narrative.words import plain
 
     out = shell.stdout
     title = f"{len(made.names)} sweeps on the same {made.n_images:,} images x {made.n_shifts:,} shifts"
     out.print(title, style="bold", markup=False)
+    for question, answer in made.summary:
+        out.print(Text.assemble((f"{question}: ", "bold"), plain(answer)))
+    out.print()
     # A table squeezed into 80 characters cannot be read: where there are fewer than it needs, lines run on.
     wide = Console(file=out.file, width=max(out.width, WIDEST), highlight=False)
     wide.print(_table(made))
@@ -76,13 +83,21 @@ def _show(shell: Shell, made: Comparison, evidence: bool) -> None:
         style="dim",
         markup=False,
     )
-    for heading, found in made.findings.by_section():
+    # What casts doubt on the comparison itself is never left out.
+    sections = made.findings.by_section() if everything else [("Caveats", doubts(made.findings))]
+    for heading, found in sections:
+        if not found:
+            continue
         out.print(f"\n{heading}", style="bold", markup=False)
         for finding in found:
             out.print(as_rich(finding.severity, finding.statement, None, finding.evidence if evidence else ""))
         # What to do is mostly the same for all of them: once is enough.
         for action in dict.fromkeys(each.action for each in found if each.action and each.severity != "info"):
             out.print(f"      -> {plain(str(action))}", markup=False)
+    if not everything:
+        out.print(
+            f"\n{len(made.findings)} findings in all: --all prints them, --evidence how each was measured", style="dim"
+        )
 
 
 def _table(made: Comparison) -> Table:

@@ -26,7 +26,7 @@ PANELS: Mapping[str, tuple[str, ...]] = {
     "Compute": ("device", "engine", "dtype", "batch_size", "cluster", "seed"),
     "Output": (
         *("out", "overwrite", "partial", "format", "plots", "picture", "pictures", "names", "evidence", "small_map"),
-        *("thresholds", "quiet", "json", "version", "help"),
+        *("thresholds", "junit", "summary", "annotations", "quiet", "json", "version", "help"),
     ),
 }
 """By subject, the options under it. What stands nowhere here is the command's own subject, and comes first."""
@@ -71,6 +71,9 @@ PLACEHOLDERS: Mapping[str, str] = {
     "layers": "LAYERS",
     "metric": "NAME",
     "thresholds": "UNIT=SIZE,...",
+    "allow": "NAME=AMOUNT,...",
+    "max_drop": "POINTS@PX",
+    "max_confidence_swing": "SHARE@PX",
 }
 """What an option takes, where its type says less."""
 

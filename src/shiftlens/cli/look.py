@@ -16,18 +16,22 @@ if TYPE_CHECKING:
     from shiftlens.lens.feature_run import FeatureRun
     from shiftlens.narrative.finding import Findings
     from shiftlens.sweeps.sweep_result import Sweep
+    from shiftlens.tiles.tile_result import TileReport
 
 Partial = o.Partial
 
 
-def opened(path: Path, partial: bool) -> Sweep | FeatureRun:
-    """A feature run, or a sweep with at least one whole image; an incomplete one only when that is asked for."""
+def opened(path: Path, partial: bool) -> Sweep | FeatureRun | TileReport:
+    """A feature run, a tile report, or a sweep with at least one whole image; incomplete only where asked for."""
     from shiftlens.errors import StoreError
     from shiftlens.lens.feature_store import holds_features, open_features
     from shiftlens.sweeps.sweep_result import open_sweep
+    from shiftlens.tiles.tile_store import holds_tiles, open_tiles
 
     if holds_features(path):
         return open_features(path)
+    if holds_tiles(path):
+        return open_tiles(path)
     sweep = open_sweep(path, partial=partial)
     if not sweep.n_written:
         raise StoreError(f"{path}: 0 of {sweep.n_images:,} images are there; run the same sweep again to resume it")
@@ -36,7 +40,9 @@ def opened(path: Path, partial: bool) -> Sweep | FeatureRun:
 
 def findings(
     shell: Shell,
-    results: Annotated[list[Path], typer.Argument(metavar="S.zarr ...", help="One or more sweeps or feature runs.")],
+    results: Annotated[
+        list[Path], typer.Argument(metavar="S.zarr ...", help="One or more sweeps, feature runs or tile reports.")
+    ],
     partial: Partial = False,
     evidence: o.Evidence = False,
     small_map: Annotated[
@@ -52,7 +58,7 @@ def findings(
     ] = None,
     seed: o.Seed = 0,
 ) -> o.Answer | None:
-    """State what a sweep or a feature run shows, each with number, unit and interval, and what misleads in it.
+    """State what a sweep, a feature run or a tile report shows, with numbers and intervals, and what misleads in it.
 
     Example: shiftlens findings vgg.zarr
     """
@@ -84,11 +90,11 @@ def findings(
     return None
 
 
-def _metric_name(result: Sweep | FeatureRun, metric: str | None) -> str | None:
-    """What its findings are about; None for a feature run."""
-    from shiftlens.lens.feature_run import FeatureRun
+def _metric_name(result: Sweep | FeatureRun | TileReport, metric: str | None) -> str | None:
+    """What its findings are about; None of what is no sweep."""
+    from shiftlens.sweeps.sweep_result import Sweep
 
-    return None if isinstance(result, FeatureRun) else metric or result.metrics[0].name
+    return metric or result.metrics[0].name if isinstance(result, Sweep) else None
 
 
 def _show_map(shell: Shell, sweep: Sweep, metric: str | None) -> None:
@@ -113,10 +119,10 @@ def _show(shell: Shell, found: Findings, evidence: bool) -> None:
     shell.stdout.print(_table(found), soft_wrap=False)
 
 
-def _about(result: Sweep | FeatureRun) -> str:
-    from shiftlens.lens.feature_run import FeatureRun
+def _about(result: Sweep | FeatureRun | TileReport) -> str:
+    from shiftlens.sweeps.sweep_result import Sweep
 
-    if isinstance(result, FeatureRun):
+    if not isinstance(result, Sweep):
         return repr(result).strip("<>")
     header = result.header
     return f"{header.model} on {header.data}, {result.n_written:,} images x {result.grid.n_shifts:,} shifts"
@@ -141,28 +147,33 @@ def _table(found: Findings) -> Table:
 
 def plot(
     shell: Shell,
-    result: Annotated[Path, typer.Argument(metavar="S.zarr", help="A sweep or a feature run.")],
+    result: Annotated[Path, typer.Argument(metavar="S.zarr", help="A sweep, a feature run or a tile report.")],
     out: Annotated[Path, typer.Option("--out", help="Directory for the figures, made if missing.")],
     format: o.Format = "png",  # noqa: A002
     metric: o.Metric = None,
     partial: Partial = False,
 ) -> o.Answer:
-    """Draw a sweep (each metric, classes, profile, sides, controls) or a feature run (overview, depth, each layer).
+    """Draw a sweep (metrics, classes, profile, sides, controls), a feature run (each layer) or a tile report (seams).
 
     Example: shiftlens plot vgg.zarr --out pictures --format svg
     """
     from shiftlens import figures
     from shiftlens.errors import InputError
     from shiftlens.figures.feature_figures import plot_features
+    from shiftlens.figures.tile_figures import plot_tiles
     from shiftlens.lens.feature_run import FeatureRun
+    from shiftlens.tiles.tile_result import TileReport
 
     figures.check_format(format)
     shell.say(f"drawing {result}")
     found = opened(result, partial)
-    if isinstance(found, FeatureRun):
+    if isinstance(found, FeatureRun | TileReport):
         if metric is not None:
             raise InputError(f"a metric is of a sweep: expected none, got {metric!r}")
-        made = plot_features(found, out, format=format)
+        if isinstance(found, TileReport):
+            made = plot_tiles(found, out, format=format)
+        else:
+            made = plot_features(found, out, format=format)
     else:
         made = figures.plot(found, out, metric=metric, format=format)
     files = [str(path) for path in made.files]

@@ -64,7 +64,7 @@ Task = Annotated[
     str,
     typer.Option(
         "--task",
-        help="classification (needs labels), segmentation (uses masks), detection (needs boxes), dense, embedding.",
+        help="classification (needs labels), segmentation (uses masks), detection (uses boxes), dense, embedding.",
     ),
 ]
 BatchSize = Annotated[
@@ -143,6 +143,13 @@ class ModelOptions(Options):
         for note in loaded.notes:
             shell.warn(note)
         return loaded
+
+
+@dataclass(frozen=True)
+class OptionalModel(ModelOptions):
+    """A model that may be left out: "" then."""
+
+    model: ModelSpec = ""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -52,7 +53,19 @@ def train(
         typer.Option("--downsample", help="max, avg, max3, stride, blur, polyphase, stride-blur or stride-polyphase."),
     ] = "max",
     head: Annotated[str, typer.Option("--head", help="gap, max or flatten.")] = "gap",
-    size: Annotated[str, typer.Option("--size", help="The net's input, H or HxW pixels.")] = "32",
+    width: Annotated[int, typer.Option("--width", min=1, help="Channels of the first level of a VGG.")] = 64,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="Train this net instead: file.py:factory, module:factory, or torchvision:NAME, timm:NAME from random "
+            "weights.",
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option("--size", help="The net's input, H or HxW pixels (default: 32; with --model the images' own)."),
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option("--epochs", help="Passes over the images (default: the recipe's).")
     ] = None,
@@ -60,21 +73,42 @@ def train(
     device: o.Device = "auto",
     seed: o.Seed = 0,
 ) -> o.Answer:
-    """Train a VGG; an interrupted training is resumed by the same command, from the last epoch.
+    """Train a VGG or a net of your own; an interrupted training is resumed by the same command.
 
-    Example: shiftlens train --data cifar10 --minutes 30 --out runs/vgg
+    Example: shiftlens train --model net.py:make --data folder:photos --epochs 20 --out runs/mine
+
+    A VGG in half an hour: shiftlens train --data cifar10 --minutes 30 --out runs/vgg
     """
     from shiftlens import training
+    from shiftlens.errors import InputError
 
-    pixels = o.size(size, "--size") or (32, 32)
+    pixels = o.size(size, "--size")
     settings = training.TrainSettings(
-        arch=arch, padding=padding, downsample=downsample, head=head, size=pixels, epochs=epochs, minutes=minutes
+        arch=arch,
+        padding=padding,
+        downsample=downsample,
+        head=head,
+        width=width,
+        size=pixels or (32, 32),
+        epochs=epochs,
+        minutes=minutes,
     )
+    if model is not None:
+        usual = training.TrainSettings()
+        given = [f"--{name}" for name in training.NET_SETTINGS if getattr(settings, name) != getattr(usual, name)]
+        if given:
+            raise InputError(f"{', '.join(given)} is of a VGG: {model} builds its own net")
     learnt = o.images_of(images.data, images.data_root, images.limit, images.split or "train")
     # What is learnt from cannot be validated on.
     test = o.images_of(images.data, images.data_root, split="test") if images.split in (None, "train") else None
+    if model is not None and pixels is None:
+        if learnt.size is None:
+            raise InputError(f"the images of {learnt.name} differ in size: give the net's input with --size")
+        settings = replace(settings, size=learnt.size)
     with shell.progress("training", "steps") as report:
-        result = training.train(learnt, test, out=out, seed=seed, device=device, settings=settings, progress=report)
+        result = training.train(
+            learnt, test, out=out, seed=seed, device=device, settings=settings, module=model, progress=report
+        )
     return result.to_dict(), result.lines()
 
 

@@ -11,13 +11,13 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int64, Integer, UInt8
+from jaxtyping import Bool, Float64, Integer, UInt8
 
 from shiftlens.data.decode import DECODE_RULE, SizeRule, fit, with_channels
 from shiftlens.data.example_images import ArrayPictures, EncodedPictures, Pictures, as_class_names, as_labels
 from shiftlens.data.image_items import item_pictures
 from shiftlens.data.preprocessing import INTERPOLATIONS
-from shiftlens.data.selection import positions_in, stratified_order, stratified_split
+from shiftlens.data.selection import positions_in, read_only, stratified_order, stratified_split
 from shiftlens.data.surveying import Progress, Survey, surveyed
 from shiftlens.data.targets import Targets, as_targets
 from shiftlens.errors import InputError
@@ -95,8 +95,8 @@ class ImageSet:
         self.labelled = labels is not None and self._targets is None
         if not self.labelled:
             labels = np.zeros(len(pictures), dtype=np.int64)
-        self.labels = _read_only(as_labels(labels, len(pictures), f"labels of {name}"))
-        self.index = _read_only(np.arange(len(self.labels), dtype=np.int64))
+        self.labels = read_only(as_labels(labels, len(pictures), f"labels of {name}"))
+        self.index = read_only(np.arange(len(self.labels), dtype=np.int64))
         if not len(self.labels):
             raise InputError(f"{name} holds no pictures; expected at least 1")
         self._names_given = class_names is not None
@@ -183,11 +183,15 @@ class ImageSet:
         """Masks, boxes or both, where the size rule puts them."""
         rule = self._rule
         same = rule is None or (self._pictures.size == rule.size and rule.resize in (None, min(rule.size)))
-        if self._targets is None or rule is None or same:
-            return self._targets
-        if self._fitted_targets is None:
+        if self._fitted_targets is None and self._targets is not None and rule is not None and not same:
             self._fitted_targets = self._targets.fitted(rule, self.survey().sizes, self.name)
-        return self._fitted_targets
+        return self._fitted_targets or self._targets
+
+    def with_detections(self, boxes: Float64[np.ndarray, "n k 5"]) -> ImageSet:
+        """The same set with boxes that a model found in it, where the size rule puts them; no part of the digest."""
+        other = copy.copy(self)
+        other._digest, other._fitted_targets = self.digest, Targets(boxes=boxes)
+        return other
 
     def refuse_unfit_targets(self, kind: str) -> None:
         """Refuse "masks" of another size than their picture, or "boxes" outside of it; `InputError` names it."""
@@ -246,15 +250,15 @@ class ImageSet:
             raise InputError(f"a subset of {self.name} needs at least 1 picture, got none")
         other = self._copy()
         other._survey = other._whole = None
-        other.labels = _read_only(self.labels[chosen])
+        other.labels = read_only(self.labels[chosen])
         other._targets = None if self._targets is None else self._targets.at(chosen)
-        other.index = _read_only(self.index[chosen])
+        other.index = read_only(self.index[chosen])
         return other
 
     def relabelled(self, labels: Any, class_names: Sequence[str]) -> ImageSet:
         """The same images with other labels, one each, and other class names."""
         other = self._copy()
-        other.labels = _read_only(as_labels(labels, len(self), f"labels of {self.name}"))
+        other.labels = read_only(as_labels(labels, len(self), f"labels of {self.name}"))
         other.class_names, other._names_given, other.labelled = tuple(class_names), True, True
         other._whole = None
         return other
@@ -342,9 +346,3 @@ class ImageSet:
         other = copy.copy(self)
         other._digest = other._fitted_targets = None
         return other
-
-
-def _read_only(array: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
-    array = array.copy()
-    array.setflags(write=False)
-    return array

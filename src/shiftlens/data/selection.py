@@ -90,3 +90,10 @@ def stratified_split(labels: Int64[np.ndarray, " n"], split: str, seed: int = 0)
             f"a split into train and test needs 2 images of a class, got {len(labels)} image(s) with no class twice"
         )
     return chosen
+
+
+def read_only(array: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """A copy that cannot be written to."""
+    array = array.copy()
+    array.setflags(write=False)
+    return array

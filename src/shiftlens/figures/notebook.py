@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from shiftlens.figures.feature_figures import depth, overview
 from shiftlens.figures.gallery import image_html
 from shiftlens.figures.heatmaps import metric_matrix
+from shiftlens.figures.tile_figures import plot_tiles
 
 if TYPE_CHECKING:
     from shiftlens.lens.feature_run import FeatureRun
     from shiftlens.sweeps.sweep_result import Sweep
+    from shiftlens.tiles.tile_result import TileReport
 
 
 def sweep_html(sweep: Sweep) -> str:
@@ -43,6 +45,13 @@ def features_html(run: FeatureRun) -> str:
     )
     pictures = image_html(overview(run), "channel means of every layer", 64) + image_html(depth(run), "over depth", 64)
     return f"{_table(rows)}<p>{pictures}</p>"
+
+
+def tiles_html(report: TileReport) -> str:
+    """A tile report as HTML; every text in it is escaped."""
+    lines = "".join(f"<br>{escape(line)}" for line in report.lines())
+    pictures = "".join(image_html(figure, name, 64) for name, figure in plot_tiles(report).items())
+    return f"<p>{lines.removeprefix('<br>')}</p><p>{pictures}</p>"
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:

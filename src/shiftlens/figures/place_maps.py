@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shiftlens.analysis.places import Places
 from shiftlens.figures.drawing import COLOURS, new_figure, range_of, suptitle
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
 
 
 @default_style()
-def place_map(places: Places, about: str) -> Figure:
-    """Draw a rate over (x, y) of the frame, and its mean at each distance from the border."""
+def place_map(places: Places, about: str, frame: NDArray[np.uint8] | None = None) -> Figure:
+    """Draw a rate over (x, y) of the frame, and its mean at each distance from the border.
+
+    A `frame` [h, w, 3] as an example of the images shows through the map.
+    """
     from matplotlib import colormaps
 
     what = places.what
@@ -27,8 +31,15 @@ def place_map(places: Places, about: str) -> Figure:
     figure = new_figure(10.0, 4.6)
     left, right = figure.subplots(1, 2)
     palette = colormaps[COLOURS].with_extremes(bad="0.85")
+    if frame is not None:
+        left.imshow(frame)
     drawn = left.imshow(
-        np.ma.masked_invalid(shown), cmap=palette, vmin=limits[0], vmax=limits[1], interpolation="nearest"
+        np.ma.masked_invalid(shown),
+        cmap=palette,
+        vmin=limits[0],
+        vmax=limits[1],
+        interpolation="nearest",
+        alpha=None if frame is None else 0.6,
     )
     left.set_xlabel("x (pixels)")
     left.set_ylabel("y (pixels)")
@@ -40,5 +51,6 @@ def place_map(places: Places, about: str) -> Figure:
     right.set_ylabel(f"{what.name}{unit}")
     right.set_ylim(bottom=0)
     name = f"{what.name[:1].upper()}{what.name[1:]}"
-    suptitle(figure, f"{name}, by the place in the frame, over all shifts\n{about}")
+    over = "" if frame is None else ", over an example image"
+    suptitle(figure, f"{name}, by the place in the frame, over all shifts{over}\n{about}")
     return figure

@@ -49,8 +49,13 @@ class TileGeometry:
         Real context that a tile's core needs on each side, pixels. Guaranteed: it follows from the layers alone.
     stride
         (vertical, horizontal) pixels of the image a cell of the output; below 1 where the output is larger.
+    border
+        (vertical, horizontal) sides of the shortest window that may hold a border of the image: what is padded by
+        mirroring there must not come from the window's other end.
     global_layers
         Layers whose output at one place depends on the whole map, in call order.
+    layer_strides
+        Of each global layer: (vertical, horizontal) pixels of the image a cell of the map that it reads.
     resizes
         Resizes that depend on the size.
     circular
@@ -63,7 +68,9 @@ class TileGeometry:
     grid: Pair
     reach: Sides
     stride: tuple[Fraction, Fraction]
+    border: Pair = (0, 0)
     global_layers: tuple[GlobalLayer, ...] = ()
+    layer_strides: tuple[tuple[Fraction, Fraction], ...] = ()
     resizes: tuple[Resize, ...] = ()
     circular: tuple[bool, bool] = (False, False)
     obstacles: tuple[str, ...] = ()
@@ -75,8 +82,9 @@ class TileGeometry:
 
     @property
     def smallest_tile(self) -> Pair:
-        """(vertical, horizontal): the overlap on both sides and one step of the grid, pixels."""
-        return 2 * self.overlap[0] + self.grid[0], 2 * self.overlap[1] + self.grid[1]
+        """(vertical, horizontal): the overlap on both sides and one step of the grid, or more at borders, pixels."""
+        h, w = (o + max(o + g, b) for o, g, b in zip(self.overlap, self.grid, self.border, strict=True))
+        return h, w
 
     @property
     def n_levels(self) -> int:
@@ -90,6 +98,14 @@ class TileGeometry:
 
     def _up_to_grid(self, axis: int, pixels: int) -> int:
         return -(-pixels // self.grid[axis]) * self.grid[axis]
+
+
+def local_sites(graph: Graph) -> tuple[Site, ...]:
+    """The sites that the output or a global layer comes from, whose maps are not one number at every place.
+
+    A resize by one whole factor is told as such, however its size was given: what is compared between two sizes.
+    """
+    return _Ends.of(graph).sites
 
 
 def geometry_of(graph: Graph, again: Callable[[Pair], Graph] | None = None) -> TileGeometry:
@@ -137,7 +153,9 @@ def geometry_of(graph: Graph, again: Callable[[Pair], Graph] | None = None) -> T
         grid=grid,
         reach=Sides.of(vertical, horizontal),
         stride=(ends.stride(0), ends.stride(1)),
+        border=(ends.border(0, grid[0]), ends.border(1, grid[1])),
         global_layers=graph.global_layers,
+        layer_strides=tuple(ends.layer_stride(layer) for layer in graph.global_layers),
         resizes=ends.resizes,
         circular=circular,
         obstacles=tuple(obstacles),
@@ -203,23 +221,59 @@ class _Ends:
             grids.append(math.lcm(*(step.jump.numerator for step in steps if step is not None)))
         return grids[0], grids[1]
 
+    def off_plan(self) -> str:
+        """The first site whose map has not the size that its rule gives; "" where all have."""
+        for axis in (0, 1):
+            steps = self.steps(axis, self.graph.size[axis])
+            for site in self.sites:
+                step = steps[site.index]
+                if step is None or (step.n_out != site.out_size[axis] and not site.merged):
+                    return site.name
+        return ""
+
     def stride(self, axis: int) -> Fraction:
         ends = self.ends(axis, self.graph.size[axis])
         return ends[0].jump if ends else Fraction(1)
 
+    def layer_stride(self, layer: GlobalLayer) -> tuple[Fraction, Fraction]:
+        found = []
+        for axis in (0, 1):
+            n = self.graph.size[axis]
+            step = self._before(layer.path, layer.sources, self.steps(axis, n))
+            found.append(Fraction(n, layer.size[axis]) if step is None else step.jump)
+        return found[0], found[1]
+
     def reach(self, axis: int, grid: int) -> Pair:
-        """Pixels before and after, at a side that is long enough for some cell to see neither end."""
-        n = -(-self.graph.size[axis] // grid) * grid
-        while True:
-            ends = self.ends(axis, n)
-            if all(sum(step.seam) < step.n_out for step in ends):
-                break
-            if n > MOST_PIXELS:
-                raise InputError(f"{self.graph.name}: padding reaches every cell, however large the image")
-            n *= 2
+        """Pixels before and after."""
+        n = self._long(axis, grid)
+        ends = self.ends(axis, n)
         before = max((math.ceil(step.seam[0] * step.jump) for step in ends), default=0)
         after = max((math.ceil(n - (step.n_out - step.seam[1]) * step.jump) for step in ends), default=0)
         return before, max(after, 0)
+
+    def border(self, axis: int, grid: int) -> int:
+        """Pixels, a multiple of the grid, from which on mirrored cells are right at both ends."""
+        n = self._long(axis, grid)
+        steps = self.steps(axis, n)
+        most = 0
+        for site in self.sites:
+            read = self._before(site.name, site.sources, steps)
+            if read is None or not set(site.mode.split("+")) & {"reflect", "symmetric"}:
+                continue
+            for padded, wrong in zip(site.padding.along(axis), reversed(read.seam), strict=True):
+                # Cells that must be there: as many as are mirrored, the edge, and those that the other end spoils.
+                if padded > 0:
+                    most = max(most, math.ceil(n - (read.n_out - padded - 1 - wrong) * read.jump))
+        return -(-most // grid) * grid
+
+    def _long(self, axis: int, grid: int) -> int:
+        """A side at which some cell of every map sees neither end."""
+        n = -(-self.graph.size[axis] // grid) * grid
+        while any(sum(step.seam) >= step.n_out for step in self.ends(axis, n)):
+            if n > MOST_PIXELS:
+                raise InputError(f"{self.graph.name}: padding reaches every cell, however large the image")
+            n *= 2
+        return n
 
 
 def _constant(graph: Graph) -> set[int]:
@@ -306,6 +360,6 @@ def _obstacles(graph: Graph, ends: _Ends) -> list[str]:
         found.append(f"rows and columns cannot be followed past {output.lost}")
     elif not any(name == "the output" for name, _ in ends.maps):
         found.append("the output is the same at every place")
-    elif not unknown and any(len(ends.ends(axis, graph.size[axis])) < len(ends.maps) for axis in (0, 1)):
-        found.append("a map comes from a layer whose sizes follow a rule that is not known")
+    elif not found and (off := ends.off_plan()):
+        found.append(f"sizes from {off} on follow a rule that is not known")
     return found

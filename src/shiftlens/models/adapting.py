@@ -7,15 +7,19 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shiftlens.data.imageset import ImageSet
+from shiftlens.data.targets import padded
 from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.models.matching import scores_for
 from shiftlens.models.probing import Classifier, Probe
 from shiftlens.models.wrapping import Model
+from shiftlens.tasks.detection import Detection, DetectionConsistency
 from shiftlens.tasks.outputs import OutputForm, form_of, numbers_of
 from shiftlens.tasks.task import Task
 
@@ -112,7 +116,7 @@ def targets_of(images: ImageSet, task: Task, positions: slice = slice(None)) -> 
     return task.targets(images.labels[positions], None if values is None else values[positions])
 
 
-def refuse_unfit_targets(task: Task, images: ImageSet, size: tuple[int, int]) -> None:
+def refuse_unfit_targets(task: Task, images: ImageSet) -> None:
     """Refuse masks or boxes that are none of these images, or of no use for the fitted task.
 
     Raises
@@ -120,9 +124,43 @@ def refuse_unfit_targets(task: Task, images: ImageSet, size: tuple[int, int]) ->
     InputError
         Names what does not fit.
     """
+    if isinstance(task, DetectionConsistency):
+        return  # it takes none
     if task.uses is not None:
         images.refuse_unfit_targets(task.uses)
         used = None if images.targets is None else images.targets.only(task.uses)
         if used is not None:
             task.refuse_unfit(used.highest_classes()[task.uses], images.name)
     targets_of(images, task, slice(1))
+
+
+def task_for(task: Task, images: ImageSet) -> Task:
+    """The task; of detection where images have no boxes, that of the model's own detections."""
+    boxed = images.targets is not None and images.targets.boxes is not None
+    if type(task) is Detection and not boxed:
+        return DetectionConsistency(score_threshold=task.score_threshold, iou_threshold=task.iou_threshold)
+    return task
+
+
+def with_own_detections(model: Model, images: ImageSet, task: Task) -> ImageSet:
+    """The images with the detections in them that `DetectionConsistency` follows; as they are for any other task.
+
+    Raises
+    ------
+    InputError
+        The adapted model detects nothing in any of the images.
+    """
+    if not isinstance(task, DetectionConsistency):
+        return images
+    tables: list[NDArray[np.float64]] = []
+    with model.evaluating(), torch.no_grad():
+        # Each image by itself, so that the others change nothing.
+        for k in range(len(images)):
+            x = model.preprocessing.normalise(torch.from_numpy(images.batch([k])).to(model.device))
+            tables += task.followed(scores_for(model, x, images.index[[k]]))
+    if not any(map(len, tables)):
+        raise InputError(
+            f"{images.name} has no boxes, and {model.name} detects nothing of a score of at least "
+            f"{task.score_threshold:g} in it: nothing can be followed"
+        )
+    return images.with_detections(padded(tables))

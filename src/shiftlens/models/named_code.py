@@ -54,6 +54,12 @@ def own_net(where: str | Path, factory: str) -> nn.Module:
     return net
 
 
+def named_factory(spec: str) -> str:
+    """A factory's spec without the folder that its file lies in."""
+    where, _, factory = spec.rpartition(":")
+    return f"{Path(where).name if where.endswith('.py') else where}:{factory}"
+
+
 def net_of_run(spec: RunSpec, run: Path, code: str | Path | None) -> nn.Module:
     """The net of a run that needs its author's code, built by the code that the user names.
 

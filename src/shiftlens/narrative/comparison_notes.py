@@ -7,15 +7,22 @@ from typing import Any
 
 from shiftlens.analysis.arms import Aligned, Arm
 from shiftlens.given import MODEL_OPTIONS, option_words
-from shiftlens.narrative.finding import Finding
+from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import Severity
 from shiftlens.narrative.setting import named_model
 from shiftlens.narrative.words import name_text, plain
+
+DOUBTS = ("same-model", "other-answers", "like-answers", "other-model", "is-a-control")
 
 
 def notes(aligned: Aligned) -> list[Finding]:
     """Everything on the list that applies."""
     return [*_images(aligned), *_same_models(aligned), *_other_models(aligned), *_unequal(aligned)]
+
+
+def doubts(findings: Findings) -> Findings:
+    """Caveats without which a comparison misleads: the sweeps are not what their names say."""
+    return findings.of_kind(*DOUBTS)
 
 
 def _caveat(kind: str, text: str, severity: Severity = "note", note: str = "") -> Finding:

@@ -13,8 +13,10 @@ from shiftlens.analysis.arrays import BoolArray, IntArray
 from shiftlens.analysis.winners import Winner
 from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
+from shiftlens.narrative.comparison_headline import headline
 from shiftlens.narrative.comparison_rows import Against, Row, ends, heads
 from shiftlens.narrative.finding import Findings
+from shiftlens.narrative.words import plain
 from shiftlens.stats import Estimate, FloatArray, Skipped
 from shiftlens.tasks.task import Variable
 
@@ -60,6 +62,11 @@ class Compared:
     def names(self) -> tuple[str, ...]:
         """Of the sweeps in the order given."""
         return tuple(row.name for row in self.rows)
+
+    @property
+    def summary(self) -> tuple[tuple[str, str], ...]:
+        """Five questions with their answers: which is better, by how much, where, at what cost, what is not known."""
+        return headline(self)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -141,6 +148,7 @@ class Comparison(Compared):
             "kind": KIND,
             "metric": {key: getattr(self.metric, key) for key in METRIC_KEYS},
             "baseline": self.names[self.baseline],
+            "summary": [f"{question}: {answer}" for question, answer in self.summary],
             "rows": [row.to_dict(self.metric) for row in self.rows],
             "against": [each.to_dict() for each in self.against],
             "winners": [self._winner(each) for each in self.winners if isinstance(each, Winner)],
@@ -186,4 +194,8 @@ class Comparison(Compared):
 
         body = "".join(line(row.cells(k == self.baseline), "td") for k, row in enumerate(self.rows))
         table = f"<table><thead>{line(heads(self.metric), 'th')}</thead><tbody>{body}</tbody></table>"
-        return table + self.findings._repr_html_()
+        summary = "".join(
+            f"<p><strong>{escape(name)}</strong>: {escape(plain(text))}</p>" for name, text in self.summary
+        )
+        rest = f"<details><summary>All {len(self.findings)} findings</summary>{self.findings._repr_html_()}</details>"
+        return summary + table + rest

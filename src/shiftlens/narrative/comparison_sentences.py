@@ -7,18 +7,18 @@ import numpy as np
 from shiftlens.analysis.arm_scores import Quantity as Score
 from shiftlens.analysis.paired import NO_IMAGE_DIFFERS, POWER, Difference, NonInferiority, Verdict
 from shiftlens.analysis.winners import Criterion, Winner
+from shiftlens.narrative.comparison_headline import label
 from shiftlens.narrative.comparison_notes import notes
 from shiftlens.narrative.comparison_result import Comparison
 from shiftlens.narrative.comparison_rows import Against, Row
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import Action, Quantity, Section, Severity, Significance, number
-from shiftlens.narrative.performance import MORE_CONSISTENT, at_worst
+from shiftlens.narrative.performance import MORE_CONSISTENT
 from shiftlens.narrative.setting import metric_option
 from shiftlens.narrative.words import name_text, number_text, plain, quoted, with_interval
 from shiftlens.stats import Estimate, Skipped
 from shiftlens.tasks.task import Variable
 
-WITHIN = "within 4 px"
 MEANINGS: dict[Score, str] = {
     "everywhere": "Over the common shifts that leave part of every net's image in view. It depends on the grids' size.",
     "worst": "After arXiv 1712.02779, which takes a square of shifts: compare only equal shapes and steps.",
@@ -38,21 +38,6 @@ COLUMN_OF: dict[Score, str] = {
 }
 """Where the table has both values."""
 SECTION_OF: dict[Verdict, Section] = {"better": "improved", "worse": "worse", "undecided": "inconclusive"}
-
-
-def label(score: Score, metric: Variable) -> str:
-    """What a difference is in."""
-    what, mean = metric.called, f"mean {metric.called.removeprefix('mean ')}"
-    return {
-        "at-rest": f"{what} at (0, 0)",
-        "near": f"{mean} within 8 px",
-        "everywhere": f"{mean} over all shifts",
-        "worst": at_worst(metric, WITHIN),
-        "retained": "the retained area (95 %)",
-        "side-x": "the size of the left/right asymmetry",
-        "side-y": "the size of the up/down asymmetry",
-        "agreement": "agreement with the prediction at (0, 0) within 8 px",
-    }[score]
 
 
 def best(criterion: Criterion, metric: Variable) -> str:

@@ -10,12 +10,13 @@ from typing import Any, Literal
 from shiftlens.narrative.words import p_text
 from shiftlens.stats import Estimate
 
-Question = Literal["A", "B", "C", "D"]
+Question = Literal["A", "B", "C", "D", "E"]
 QUESTIONS: dict[Question, str] = {
     "A": "How far may the image be shifted, and is the model equally good in all directions?",
     "B": "What do the feature maps contain that is not in the image?",
     "C": "Which layers pad unevenly, and is padding the cause?",
     "D": "What does a repair change?",
+    "E": "How far is tiled inference from the whole image's output, and why?",
 }
 
 Severity = Literal["warn", "note", "info"]

@@ -18,25 +18,27 @@ from shiftlens.narrative.pitfalls import pitfalls
 from shiftlens.narrative.setting import Setting
 from shiftlens.narrative.task_findings import task_findings
 from shiftlens.narrative.thresholds import THRESHOLDS, checked_thresholds, weighed
+from shiftlens.narrative.tile_findings import tile_findings
 from shiftlens.narrative.words import plain
 from shiftlens.stats import Skipped
 from shiftlens.sweeps.sweep_result import Sweep
+from shiftlens.tiles.tile_result import TileReport
 
 
 def findings(
-    sweep: Sweep | FeatureRun | Inspection,
+    sweep: Sweep | FeatureRun | Inspection | TileReport,
     *,
     metric: str | None = None,
     thresholds: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> Findings:
-    """Return what a sweep, a feature run or layer arithmetic shows, and what can mislead in it.
+    """Return what a sweep, a feature run, layer arithmetic or a tile report shows, and what can mislead in it.
 
     Parameters
     ----------
     sweep
         From `shiftlens.sweep` or `open_sweep` (of an incomplete one, opened with `partial=True`, the images that are
-        whole), `shiftlens.features` or `shiftlens.inspect`.
+        whole), `shiftlens.features`, `shiftlens.inspect` or `shiftlens.tile_report`.
     metric
         Of a sweep, what areas, sides, ripples and controls are about; by default its task's, such as "accuracy".
     thresholds
@@ -63,10 +65,10 @@ def findings(
     >>> print(findings(open_sweep("vgg.zarr")).with_severity("warn"))  # doctest: +SKIP
     """
     sizes = checked_thresholds(thresholds)
-    if isinstance(sweep, FeatureRun | Inspection):
+    if isinstance(sweep, FeatureRun | Inspection | TileReport):
         if metric is not None:
             raise InputError(f"a metric is of a sweep: expected none, got {metric!r}")
-        return artefacts(sweep)
+        return tile_findings(sweep) if isinstance(sweep, TileReport) else artefacts(sweep)
     made = diagnose(all_metrics(from_sweep(sweep), metric=metric, seed=seed), Setting.of(sweep, metric), sizes)
     return Findings([*made, *task_findings(sweep)])
 

@@ -45,7 +45,7 @@ class Named:
     def of_run(run: FeatureRun) -> Named:
         """What a feature run knows of them."""
         model = named_model(run.model, run.model_options)
-        return Named(model, run.model_options, _named_data(run.data or ""), run.data_options, run.n_images or None)
+        return Named(model, run.model_options, data_named(run.data or ""), run.data_options, run.n_images or None)
 
     @property
     def model_words(self) -> Command:
@@ -93,7 +93,8 @@ def named_model(name: str, options: Mapping[str, Any] | None = None, *, known: b
     return name if (known or ":" in name or "/" in name) and options != CHANGED else "MODEL"
 
 
-def _named_data(name: str) -> str:
+def data_named(name: str) -> str:
+    """A source's name as the command line takes it; DATA for what was only an object in Python."""
     return name if name in WHOLE_SPECS or ":" in name else "DATA"
 
 
@@ -152,7 +153,7 @@ class Setting:
             options = {"mean": [*header.preprocessing.mean], "std": [*header.preprocessing.std]}
         model = named_model(header.model, options, known=bool(header.training))
         n_images = self.n_population or self.n_images
-        return Named(model, options, _named_data(header.data), header.data_options, n_images)
+        return Named(model, options, data_named(header.data), header.data_options, n_images)
 
     @property
     def fill(self) -> str:

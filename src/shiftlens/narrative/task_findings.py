@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from shiftlens.analysis.places import OBJECT_RADIUS, Places, object_swing, places
+import numpy as np
+
+from shiftlens.analysis.object_curves import OBJECT_RADIUS, object_swing
+from shiftlens.analysis.places import Places, places
 from shiftlens.narrative.finding import Finding
 from shiftlens.narrative.finding_parts import Quantity
-from shiftlens.narrative.words import number_text, quoted
+from shiftlens.narrative.words import capital, number_text, quoted
 from shiftlens.stats import Estimate, Skipped
 from shiftlens.sweeps.sweep_result import Sweep
 
@@ -35,19 +38,34 @@ def task_findings(sweep: Sweep) -> list[Finding]:
 
 def _border(by_place: Places) -> Finding:
     what, width = by_place.what, by_place.border
-    near, inside = (number_text(value, what.unit) for value in (by_place.near, by_place.inside))
-    text = f"The {what.name} is {near} within {width} px of a border and {inside} further inside"
-    estimate = by_place.difference
+    quantity, estimate = Quantity(what.name, of="border", versus="interior"), by_place.difference
     note = f"{OWN} Summed over all shifts and images; padding, fill and what stands there are not told apart."
-    quantity = Quantity(what.name, of="border", versus="interior")
+    text = _rates(by_place)
     if isinstance(estimate, Skipped):
-        return Finding("border-rate", f"{text}.", quantity, note=f"{note} {estimate.why.capitalize()}.")
+        return Finding("border-rate", f"{text}.", quantity, note=f"{note} {capital(estimate.why)}.")
     scaled = estimate.scaled(100, "points") if what.unit == "share" else estimate
     return Finding(
         "border-rate",
-        f"{text}: a difference of {quoted(scaled)}.",
+        f"{text}. Border minus interior: {quoted(scaled)}.",
         quantity,
         scaled,
-        note=f"{note} The interval is over chunks of images.",
+        note=f"{note} Border: at most {width} px from it. The interval is over chunks of images.",
         severity="note",
     )
+
+
+def _rates(by_place: Places) -> str:
+    """The rate at the border, inside, and at the worst side."""
+    what = by_place.what
+    near, inside = (number_text(value, what.unit) for value in (by_place.near, by_place.inside))
+    text = f"Within {by_place.border} px of a border, the {what.name} is {near}"
+    if what.better == "lower" and by_place.inside > 0:
+        text += f", {number_text(by_place.near / by_place.inside, '', 1)} times that further inside ({inside})"
+    else:
+        text += f"; further inside it is {inside}"
+    known = {side: value for side, value in by_place.sides.items() if not np.isnan(value)}
+    if len(known) < 2:
+        return text
+    worst = (min if what.better == "higher" else max)(known, key=lambda side: known[side])
+    end = "lowest" if what.better == "higher" else "highest"
+    return f"{text}; it is {end} at the {worst} border, {number_text(known[worst], what.unit)}"

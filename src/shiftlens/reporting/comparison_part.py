@@ -63,6 +63,8 @@ def comparison_part(made: Compared, number: int) -> Part:
         "pixels_of": "the source image" if made.unit == "source" else "the baseline's input",
         "metric": plain(made.metric.called),
         "difference_unit": plain(made.metric.difference_unit),
+        "summary": [{"question": question, "answer": plain(answer)} for question, answer in made.summary],
+        "n_findings": len(made.findings),
         "heads": heads(made.metric),
         "rows": [row.cells(k == made.baseline) for k, row in enumerate(made.rows)],
         "groups": [{"name": heading, "findings": sorted_out(found)} for heading, found in made.findings.by_section()],

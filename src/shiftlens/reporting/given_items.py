@@ -19,8 +19,11 @@ from shiftlens.storage.existing import found_at
 from shiftlens.storage.locking import disk_errors
 from shiftlens.sweeps.header import KIND as SWEEP
 from shiftlens.sweeps.sweep_result import Sweep, open_sweep
+from shiftlens.tiles.tile_result import TileReport
+from shiftlens.tiles.tile_store import KIND as TILES
+from shiftlens.tiles.tile_store import open_tiles
 
-Opened = Sweep | FeatureRun | Inspection | Compared
+Opened = Sweep | FeatureRun | Inspection | Compared | TileReport
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Given:
     runs: tuple[FeatureRun, ...] = ()
     inspections: tuple[Inspection, ...] = ()
     comparisons: tuple[Compared, ...] = ()
+    tiles: tuple[TileReport, ...] = ()
 
 
 def given(items: Any) -> Given:
@@ -48,7 +52,7 @@ def given(items: Any) -> Given:
     if not listed:
         raise InputError(f"nothing to report: expected at least one of {EXPECTED}")
     opened = [_opened(each) for each in listed]
-    kinds = (Sweep, FeatureRun, Inspection, Compared)
+    kinds = (Sweep, FeatureRun, Inspection, Compared, TileReport)
     sorted_by: list[Any] = [tuple(each for each in opened if isinstance(each, kind)) for kind in kinds]
     return Given(*sorted_by)
 
@@ -73,6 +77,8 @@ def _read(path: Path) -> Opened:
     kind = None if found is None else found.kind
     if kind == FEATURES:
         return open_features(path)
+    if kind == TILES:
+        return open_tiles(path)
     if kind == SWEEP:
         return open_sweep(path, partial=True)
     why = f" ({found.what})" if found is not None else ""

@@ -17,8 +17,17 @@ from shiftlens.errors import InputError, StoreError
 from shiftlens.reporting.encoding import Data, palette, script_json
 from shiftlens.storage.locking import disk_errors, locked, siblings
 
-SCRIPTS = ("vendor/plotly-cartesian.min.js", "heatmap.js", "report.js")
-STYLE = "report.css"
+SCRIPTS = (
+    "vendor/plotly-cartesian.min.js",
+    "page_data.js",
+    "heatmap.js",
+    "moved_picture.js",
+    "report.js",
+    "stage_table.js",
+    "way_chart.js",
+    "stage.js",
+)
+STYLES = ("report.css", "stage.css")
 TEMPLATE = "report.html.j2"
 COLOUR_SCALES = ("viridis", "magma", "RdBu_r", "RdBu")
 ENDINGS = (".html", ".htm")
@@ -70,7 +79,7 @@ def render(view: Data, data: Data) -> bytes:
     page = environment.get_template(TEMPLATE).render(
         **view,
         policy=policy(scripts),
-        style=Markup(web(STYLE)),
+        style=Markup("\n".join(map(web, STYLES))),
         scripts=[Markup(script) for script in scripts],
         page_data=Markup(script_json(data | {"colours": colours})),
     )

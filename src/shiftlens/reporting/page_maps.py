@@ -93,7 +93,10 @@ def mean_with_ends(values: Values) -> Ends:
     """Mean of each cell with its own interval: Wilson for a share, else Student's."""
     n, shape = values.sweep.n_images, values.sweep.shape
     sums = sums_of(values)
-    lo, hi = wilson(sums.total, n) if values.metric.is_share else sums.interval_of_mean(z_value())
+    if values.metric.is_share:
+        lo, hi = wilson(sums.total, n)
+    else:
+        lo, hi = (np.clip(end, *values.metric.bounds) for end in sums.interval_of_mean(z_value()))
     return sums.mean.reshape(shape), lo.reshape(shape), hi.reshape(shape)
 
 

@@ -15,11 +15,17 @@ from shiftlens.reporting.comparison_part import summary
 from shiftlens.reporting.encoding import Data
 from shiftlens.reporting.given_items import Given
 from shiftlens.reporting.sweep_part import SweepPart
+from shiftlens.tasks.classification import CLASSIFICATION
 
 Answer = tuple[list[str | Action], tuple[str, str]]
 """Sentences and actions, and where on the page they are worked out: the name of that place and its id, or `NOWHERE`."""
 
 NOWHERE = ("", "")
+
+WITHOUT_TRAINING = (
+    "To see whether the padding is to blame, make a copy with another one: its weights stay as they are, since "
+    "fine-tuning here is for classifiers"
+)
 
 
 def questions(found: Given, sweeps: Sequence[SweepPart], compared: Sequence[Compared]) -> list[Data]:
@@ -64,6 +70,7 @@ def _translation(sweeps: Sequence[SweepPart], named: Named) -> Answer:
         lines.append("No difference between opposite directions is significant after correction for all tests.")
     if n := len(warned.of_kind("irregular", "aliasing")):
         lines.append(f"{n} significant irregularit{'ies' if n > 1 else 'y'} with growing shift: see Findings.")
+    lines += _statements(*found.of_kind("object-swing", "border-rate"))
     lines += _statements(*found.of_kind("placement-effect", "lost-content")[:2])
     return lines, ("Findings", f"findings-{sweeps[0].view['id']}")
 
@@ -123,7 +130,12 @@ def _repair(found: Given, compared: Sequence[Compared], setting: Setting | None,
         sweep = setting.sweep_command(model="REPAIRED", out="REPAIRED.zarr")
     elif found.runs:
         size, strides = found.runs[0].size, is_strided(found.runs[0])
-    repair = less_dependent(named, "REPAIRED", size=size, strides=strides)
+    trains = setting is None or setting.header.task.name == CLASSIFICATION.name
+    repair = (
+        less_dependent(named, "REPAIRED", size=size, strides=strides)
+        if trains
+        else Action(WITHOUT_TRAINING, named.repair_command("REPAIRED", padding="reflect"))
+    )
     return [
         replace(repair, text=f"Not in this report. {repair.text}"),
         Action("Measure it in the same way", sweep),

@@ -19,10 +19,12 @@ from shiftlens.narrative.finding import Findings
 from shiftlens.narrative.findings import diagnose
 from shiftlens.narrative.performance import chosen_first, kept_text
 from shiftlens.narrative.setting import Setting
+from shiftlens.narrative.task_findings import task_findings
 from shiftlens.narrative.words import capital, digits_of, plain, quoted
 from shiftlens.reporting.encoding import Data, figure_uri, finite, packed
 from shiftlens.reporting.page_findings import sorted_out
 from shiftlens.reporting.page_maps import Ends, mean_with_ends, offered
+from shiftlens.reporting.task_part import task_part
 from shiftlens.reporting.thumbnails import CHOICE, Source, gallery
 from shiftlens.reporting.verdict import verdict
 from shiftlens.stats import Skipped
@@ -66,7 +68,7 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int, 
     arrays = from_sweep(sweep)
     metrics = all_metrics(arrays, metric=metric, seed=seed)
     values = arrays.values(metrics.metric)
-    found = diagnose(metrics, Setting.of(sweep, metric))
+    found = Findings([*diagnose(metrics, Setting.of(sweep, metric)), *task_findings(sweep)])
     way = directions(values)
     header, chosen = sweep.header, [each.metric for each in chosen_first(metrics)]
     said = verdict(metrics, way, header.model, header.data)
@@ -101,6 +103,7 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int, 
         "step": max(arrays.step),
         "table": spaced_table(arrays.dys, arrays.dxs, (value, lo, hi), metrics.metric.shown_unit),
         "table_unit": plain(capital(label_of(metrics.metric))),
+        "task": task_part(sweep, values, source),
         "findings": sorted_out(found),
         "n_images_shown": images["n"] if images else 0,
         "choice": CHOICE if images and images["n"] < arrays.n_images else "",

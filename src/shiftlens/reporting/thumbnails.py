@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ COLUMNS = 8
 LARGEST_SIDE = 48
 """px of a thumbnail's longer side; larger pictures are made smaller."""
 
-EMBEDDED = ("digits",)
+EMBEDDED = ("digits", "digits-scenes")
 """Image sets that every installation holds: their pictures are shown without being asked for."""
 
 CHOICE = (
@@ -41,6 +41,7 @@ class Source:
 
     images: ImageSet | str | None = None
     data_root: str | Path | None = None
+    verified: dict[str, ImageSet | str] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.images is not None and not isinstance(self.images, ImageSet | str):
@@ -89,19 +90,38 @@ def gallery(sweep: Sweep, metrics: Metrics, source: Source) -> tuple[Data | None
         "class_names": [plain(name) for name in arrays.class_names],
         "sprite": None,
     }
-    found = _pictures(sweep, arrays.positions[rows], source)
+    found = pixels_at(sweep, arrays.positions[rows], source)
     if isinstance(found, str):
         return data, found
     sprite, size = sprite_of(found)
-    about = {"size": size, "image_size": sweep.header.image_size, "fill": _fill(sweep.header)}
+    about = {"size": size, "image_size": sweep.header.image_size, "fill": fill_of(sweep.header)}
     return data | {"sprite": {"uri": png_uri(sprite), "columns": COLUMNS} | about}, ""
 
 
-def _pictures(sweep: Sweep, wanted: IntArray, source: Source) -> NDArray[np.uint8] | str:
+def pixels_at(sweep: Sweep, wanted: IntArray, source: Source) -> NDArray[np.uint8] | str:
     """Pixels [k, c, h, w] of the wanted positions as the model was shown them, or why there are none."""
+    images = images_of(sweep, source)
+    if isinstance(images, str):
+        return images
+    place = {int(p): k for k, p in enumerate(images.index)}
+    return images.batch([place[int(p)] for p in wanted])
+
+
+def images_of(sweep: Sweep, source: Source) -> ImageSet | str:
+    """The images of a sweep as the model was shown them, or why they are not at hand; known by their digest.
+
+    A digest is taken over all of them, so the answer is kept in the source.
+    """
+    path = str(sweep.path)
+    if path not in source.verified:
+        source.verified[path] = _verified(sweep, source)
+    return source.verified[path]
+
+
+def _verified(sweep: Sweep, source: Source) -> ImageSet | str:
     header, spec = sweep.header, source.images
     if spec is None:
-        if header.data not in EMBEDDED:
+        if header.data.partition(":")[0] not in EMBEDDED:
             return f"no source of the images was given (--data {plain(header.data)})"
         spec = header.data
     named = load_images(spec, data_root=source.data_root)
@@ -116,8 +136,7 @@ def _pictures(sweep: Sweep, wanted: IntArray, source: Source) -> NDArray[np.uint
     same = shown_as(images, len(rule.mean) if len(rule.mean) in (1, 3) else images.n_channels, rule)
     if same.digest != header.data_digest:
         return f"{plain(images.name)} is not what this sweep was made of: the digests differ"
-    place = {int(p): k for k, p in enumerate(positions)}
-    return same.batch([place[int(p)] for p in wanted])
+    return same
 
 
 def _selected(images: ImageSet, positions: IntArray, n_population: int) -> ImageSet:
@@ -129,11 +148,14 @@ def _selected(images: ImageSet, positions: IntArray, n_population: int) -> Image
     return images.subset(order[np.minimum(np.searchsorted(images.index, positions, sorter=order), len(order) - 1)])
 
 
-def sprite_of(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """Pictures [k, c, h, w] side by side in one (h, w, 3), `COLUMNS` a row, and the size (h, w) of each in it."""
+def sprite_of(pixels: NDArray[np.uint8], largest: int = LARGEST_SIDE) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """Pictures [k, c, h, w] side by side in one (h, w, 3), `COLUMNS` a row, and the size (h, w) of each in it.
+
+    The longer side of each is at most `largest` px.
+    """
     k, c, h, w = pixels.shape
     colour = np.repeat(pixels, 3, axis=1) if c == 1 else pixels
-    factor = min(1.0, LARGEST_SIDE / max(h, w))
+    factor = min(1.0, largest / max(h, w))
     th, tw = max(1, round(h * factor)), max(1, round(w * factor))
     sprite = np.zeros((-(-k // COLUMNS) * th, min(k, COLUMNS) * tw, 3), np.uint8)
     for number, picture in enumerate(colour.transpose(0, 2, 3, 1)):
@@ -145,7 +167,7 @@ def sprite_of(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], tuple[int, 
     return sprite, (th, tw)
 
 
-def _fill(header: SweepHeader) -> Data:
+def fill_of(header: SweepHeader) -> Data:
     """What enters from outside: a colour 0 to 255 for a constant, else the name of the rule."""
     if not header.fill.is_constant:
         return {"rule": header.fill.name, "rgb": None}

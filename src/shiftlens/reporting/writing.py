@@ -21,8 +21,10 @@ from shiftlens.reporting.inspection_part import inspection_view
 from shiftlens.reporting.page import render, written_whole
 from shiftlens.reporting.page_maps import WHOLE
 from shiftlens.reporting.questions import questions
+from shiftlens.reporting.stage_part import stage_part
 from shiftlens.reporting.sweep_part import Part, SweepPart, sweep_part
 from shiftlens.reporting.thumbnails import Source
+from shiftlens.reporting.tile_part import tile_view
 from shiftlens.storage.locking import disk_errors
 
 Item = Opened | str | Path
@@ -169,6 +171,7 @@ def _laid_out(
     for number, run in enumerate(found.runs):
         runs.append(feature_part(run, number))
         step()
+    stage = stage_part(found.sweeps, names, source)
     without = dict.fromkeys(part.note for part in parts if part.note)
     sections: dict[str, Sequence[Part]] = {"sweeps": parts, "comparisons": compared, "runs": runs}
     maps = [each for part in parts for each in part.data["maps"] if each["group"] == WHOLE]
@@ -177,16 +180,18 @@ def _laid_out(
         "title": plain(title) if title else _title(found),
         **{name: [part.view for part in section] for name, section in sections.items()},
         "inspections": [inspection_view(each, number) for number, each in enumerate(found.inspections)],
+        "tiles": [tile_view(each, number) for number, each in enumerate(found.tiles)],
         "questions": questions(found, parts, both),
+        "stage": stage.view if stage else None,
         "notes": [*reasons, *(f"The images that fail are shown without thumbnails: {why}." for why in without)],
     }
     data = {name: [part.data for part in section] for name, section in sections.items()}
-    return view, data | {"features": data.pop("runs")}, parts
+    return view, data | {"features": data.pop("runs"), "stage": stage.data if stage else None}, parts
 
 
 def _title(found: Given) -> str:
     if found.sweeps:
         header = found.sweeps[0].header
         return plain(f"{header.model} on {header.data}")
-    first: Any = next((each for group in (found.runs, found.inspections) for each in group), None)
+    first: Any = next((each for group in (found.runs, found.inspections, found.tiles) for each in group), None)
     return plain(first.model) if first is not None else "Comparison of sweeps"

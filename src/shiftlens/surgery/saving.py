@@ -11,7 +11,7 @@ from torch import nn
 
 from shiftlens.errors import InputError
 from shiftlens.models.loading import FILES, run_of
-from shiftlens.models.named_code import MADE_IN_PYTHON
+from shiftlens.models.named_code import MADE_IN_PYTHON, named_factory
 from shiftlens.models.runs import save_run
 from shiftlens.models.runspec import read_spec
 from shiftlens.models.wrapping import Model
@@ -48,11 +48,9 @@ def origin_of(spec: str | Path, model: Model) -> Origin:
         return Origin({"factory": name, "kwargs": {"num_classes": model.n_classes}}, (), (model.digest,))
     if kind in FILES and rest:
         raise InputError(f"{name} is built of files that a run directory cannot name: repair it in Python (sl.repair)")
-    where, _, factory = name.rpartition(":")
     if not model.is_module:
         raise InputError(f"{name} gives a plain callable: it has no weights that a run directory could hold")
-    named = f"{Path(where).name if where.endswith('.py') else where}:{factory}"
-    return Origin({"factory": named}, (), (model.digest,), where)
+    return Origin({"factory": named_factory(name)}, (), (model.digest,), name.rpartition(":")[0])
 
 
 def save_repaired(

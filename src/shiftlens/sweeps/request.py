@@ -16,7 +16,7 @@ from shiftlens.data.imageset import ImageSet
 from shiftlens.engine.evaluators import check_request
 from shiftlens.engine.plan import CONTROLS, Plan
 from shiftlens.errors import InputError, StoreError
-from shiftlens.models.adapting import adapted, refuse_unfit_targets
+from shiftlens.models.adapting import adapted, refuse_unfit_targets, task_for, with_own_detections
 from shiftlens.models.adapting import targets_of as targets_of
 from shiftlens.models.loading import model_and_images
 from shiftlens.models.matching import LabelMap, labelled_for, on_input_grid, targets_for
@@ -163,8 +163,11 @@ def resolve(
         images = labelled_for(model, images, label_map)
     else:
         images = targets_for(model, images, task.uses, label_map)
+        asked, task = task, task_for(task, images)
         model, task = adapted(model, task, size)
-        refuse_unfit_targets(task, images, size)
+        if task.name != asked.name:
+            announce(f"{images.name} has no boxes: the model's own detections stand in, by the task {task.name}")
+        refuse_unfit_targets(task, images)
         for name in (controls,) if isinstance(controls, str) else controls:
             if name in CONTROLS and name not in task.controls:
                 defined = ", ".join(task.controls)
@@ -181,6 +184,7 @@ def resolve(
             raise InputError(f"{reuse} is the sweep that is written; reuse must name another one")
         reused = Reuse(Path(reuse), images)
         images = reused.images
+    images = with_own_detections(model, images, task)
     if grid is None:
         grid = default_grid(size, announce)
     fill = Fill.parse(fill)

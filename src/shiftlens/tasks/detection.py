@@ -13,7 +13,7 @@ from shiftlens.errors import InputError
 from shiftlens.tasks.average_precision import IOUS, average_precision, bits, greedy_matches
 from shiftlens.tasks.moving import box_area, box_overlap, clip_boxes, moved_boxes, shaped
 from shiftlens.tasks.outputs import MOST_DETECTIONS, OutputForm
-from shiftlens.tasks.task import CROWD, NO_OBJECT, OBJECT, RANK, ByPlace, OfDataset, State, Task, Variable
+from shiftlens.tasks.task import CROWD, NO_OBJECT, OBJECT, RANK, WINDOW, ByPlace, OfDataset, State, Task, Variable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -215,6 +215,54 @@ class Detection(Task):
         places = boxes.new_zeros(h * w)
         places.index_add_(0, y.clamp(0, h - 1) * w + x.clamp(0, w - 1), boxes.new_ones(len(x)))
         return places.reshape(h, w)
+
+
+_OWN = "self_consistency_"
+
+
+def _own(each: Variable) -> Variable:
+    """The same measured against the model's own detections: its name says so."""
+    return replace(each, name=f"{_OWN}{each.name}", long_name=f"{each.long_name} (self-consistency)")
+
+
+@dataclass(frozen=True)
+class DetectionConsistency(Detection):
+    """Detection without boxes: the model's detections in the unshifted image stand in for the objects.
+
+    Those of a score of at least `score_threshold` are followed. What is measured is called self-consistency: whether
+    they are right is not known.
+    """
+
+    name: str = "detection-consistency"
+    variables: tuple[Variable, ...] = tuple(
+        _own(each) if each.dims == WINDOW else each for each in Detection().variables
+    )
+    dataset_metrics: tuple[Variable, ...] = (_own(AP50), _own(AP))
+
+    def followed(self, found: Tensor) -> list[NDArray[np.float64]]:
+        """The detections [k, (left, top, right, bottom, class)] that stand in for the objects of each image.
+
+        Parameters
+        ----------
+        found
+            Outputs for the unshifted images, as `outcome` takes them.
+        """
+        tables = shaped(found, self.shape).double()
+        boxes = clip_boxes(tables[:, :, :4], self.size)
+        chosen = (tables[:, :, 4] >= self.score_threshold) & (box_area(boxes) > 0) & (tables[:, :, 5] >= 0)
+        rows = np.concatenate([boxes.cpu().numpy(), tables[:, :, 5:].cpu().numpy()], axis=2)
+        return [table[mine] for table, mine in zip(rows, chosen.cpu().numpy(), strict=True)]
+
+    def outcome(self, outputs: Tensor, shifts: Tensor | None, state: State) -> dict[str, Tensor]:
+        """Rows of a batch of detections; see `Detection`."""
+        windows = {each.name for each in Detection().variables if each.dims == WINDOW}
+        rows = super().outcome(outputs, shifts, state)
+        return {f"{_OWN}{name}" if name in windows else name: values for name, values in rows.items()}
+
+    def of_dataset(self, rows: Mapping[str, NDArray[Any]]) -> OfDataset:
+        """AP and AP50 against the model's own detections."""
+        measured = super().of_dataset(rows)
+        return lambda weights: {f"{_OWN}{name}": value for name, value in measured(weights).items()}
 
 
 def _ranked(scores: Tensor, classes: Tensor, hits: Tensor, ignored: Tensor) -> dict[str, Tensor]:

@@ -76,7 +76,11 @@ def mean_where(values: Tensor, chosen: Tensor) -> Tensor:
     import torch
 
     chosen = chosen.expand(values.shape).flatten(1)
-    total = torch.where(chosen, values.flatten(1).double(), 0.0).sum(1)
+    values = values.flatten(1)
+    if values.dtype == torch.bool:
+        total = (values & chosen).sum(1).double()
+    else:
+        total = torch.where(chosen, values.double(), 0.0).sum(1)
     return total / chosen.sum(1)  # 0 / 0 is NaN
 
 

@@ -127,18 +127,18 @@ class Segmentation(Task):
 
         # Whole numbers of two bytes: these maps are copied for every window.
         reference = shaped(reference, self.shape)
-        return {"reference": reference.argmax(1).to(torch.int16), "mask": targets.to(torch.int16)}
+        return {"reference": _classes(reference), "mask": targets.to(torch.int16)}
 
     def outcome(self, outputs: Tensor, shifts: Tensor | None, state: State) -> dict[str, Tensor]:
         """Rows of a batch of logits; see the class."""
         assert shifts is not None
         outputs = shaped(outputs, self.shape)
-        predicted = outputs.argmax(1)
+        predicted = _classes(outputs)
         reference, valid = moved_maps(state["reference"], shifts)
         mask, _ = moved_maps(state["mask"], shifts)
         same, judged = predicted == reference, valid & (mask != IGNORED_PIXEL)
         n_classes = outputs.shape[1]
-        common, union = class_pixels(predicted, mask.long(), judged, n_classes)
+        common, union = class_pixels(predicted, mask, judged, n_classes)
         return {
             "mean_iou": mean_iou(common, union),
             "pixel_accuracy": mean_where(predicted == mask, judged),
@@ -167,14 +167,15 @@ def class_pixels(predicted: Tensor, mask: Tensor, judged: Tensor, n_classes: int
 
     n = len(predicted)
     n_all = max(n_classes, int(torch.where(judged, mask, 0).max()) + 1 if mask.numel() else 0)
-    window = torch.arange(n, device=mask.device)[:, None, None].expand(mask.shape)[judged]
-    truth, guess = mask[judged], predicted[judged]
+    # One class more, in which falls what does not count.
+    first = (torch.arange(n, dtype=torch.int32, device=mask.device) * (n_all + 1))[:, None, None]
 
-    def counts(classes: Tensor, where: Tensor) -> Tensor:
-        return torch.bincount(where * n_all + classes, minlength=n * n_all).reshape(n, n_all)
+    def counts(classes: Tensor, chosen: Tensor) -> Tensor:
+        codes = torch.where(chosen, classes, n_all) + first
+        return torch.bincount(codes.flatten(), minlength=n * (n_all + 1)).reshape(n, n_all + 1)[:, :n_all]
 
-    common = counts(truth[truth == guess], window[truth == guess])
-    return common, counts(truth, window) + counts(guess, window) - common
+    common = counts(mask, judged & (mask == predicted))
+    return common, counts(mask, judged) + counts(predicted, judged) - common
 
 
 def mean_iou(common: Tensor, union: Tensor) -> Tensor:
@@ -183,3 +184,11 @@ def mean_iou(common: Tensor, union: Tensor) -> Tensor:
 
     there = union > 0
     return torch.where(there, common.double() / union.clamp(min=1), 0.0).sum(1) / there.sum(1)
+
+
+def _classes(logits: Tensor) -> Tensor:
+    """The best class [n, h, w] of logits [n, class, h, w], in whole numbers of two bytes."""
+    import torch
+
+    # `max` finds the place several times faster than `argmax` does.
+    return logits.max(1).indices.to(torch.int16)

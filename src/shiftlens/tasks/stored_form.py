@@ -12,13 +12,14 @@ from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
 from shiftlens.tasks.classification import CLASSIFICATION
 from shiftlens.tasks.dense import Dense
-from shiftlens.tasks.detection import Detection
+from shiftlens.tasks.detection import Detection, DetectionConsistency
 from shiftlens.tasks.embedding import Embedding
 from shiftlens.tasks.segmentation import Segmentation
 from shiftlens.tasks.task import OBJECT, Stored, Task, Variable
 
 KNOWN_TASKS: dict[str, Task] = {
-    task.name: task for task in (CLASSIFICATION, Segmentation(), Dense(), Detection(), Embedding())
+    task.name: task
+    for task in (CLASSIFICATION, Segmentation(), Dense(), Detection(), DetectionConsistency(), Embedding())
 }
 """Tasks by name. Of one that is not here, a sweep can be made, and what is read of its file are its variables."""
 

@@ -89,8 +89,8 @@ class Variable:
         name = self.name.replace("_", " ")
         if self.long_name.lower() == name:
             return self.long_name
-        name = re.sub(r"\biou\b", "IoU", name)
-        return re.sub(r"\b(ap|ap50|psnr)\b", lambda found: found[0].upper(), name)
+        name = re.sub(r"\biou\b", "IoU", name).replace("self consistency", "self-consistency")
+        return re.sub(r"\b(ap|ap50|psnr|mae|mse)\b", lambda found: found[0].upper(), name)
 
     @property
     def shown_unit(self) -> str:

@@ -102,6 +102,12 @@ def plan(settings: TrainSettings, n: int, n_steps: int | None = None) -> Schedul
     return Schedule(batch, n_steps, per_epoch, tuple(sizes), recipe.warmup)
 
 
+def _rounded_up(minutes: float) -> float:
+    """To two digits."""
+    scale: float = 10.0 ** (1 - math.floor(math.log10(minutes)))
+    return math.ceil(minutes * scale) / scale
+
+
 def steps_within(
     seconds: float, step_seconds: Mapping[Size, float], epoch_seconds: float, settings: TrainSettings, n: int
 ) -> int:
@@ -114,8 +120,10 @@ def steps_within(
     n_steps = int((seconds * (1 - RESERVE)) / (mean_step + epoch_seconds / per_epoch))
     if n_steps < per_epoch:
         needed = (per_epoch * mean_step + epoch_seconds) / (1 - RESERVE)
+        shortest = _rounded_up(1.1 * (60 * (settings.minutes or 0) - seconds + needed) / 60)
         raise InputError(
             f"a budget of {settings.minutes:g} minutes is too short for one epoch: {per_epoch} steps of {batch} images "
-            f"take {needed / 60:.2g} minutes on this machine, {max(seconds, 0) / 60:.2g} are left after preparations"
+            f"take {needed / 60:.2g} minutes on this machine, {max(seconds, 0) / 60:.2g} are left after preparations. "
+            f"The shortest that works is about --minutes {shortest:g}"
         )
     return n_steps

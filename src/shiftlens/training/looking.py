@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from shiftlens.data.images import ImageSet
 from shiftlens.data.preprocessing import Preprocessing
+from shiftlens.models.probing import scores_of
 from shiftlens.training.data import pixels
 
 AT_ONCE = 250
@@ -48,5 +49,5 @@ class Validation:
         net.eval()
         x = self._preprocessing.normalise(pictures.to(self._device)).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self._device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
-            scores: Tensor = net(x)
+            scores = scores_of(net(x))
         return scores.float()

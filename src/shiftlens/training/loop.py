@@ -18,8 +18,8 @@ from shiftlens.data.images import ImageSet, as_images
 from shiftlens.data.surveying import Progress
 from shiftlens.devices import machine_kind, resolve_device
 from shiftlens.errors import InputError
+from shiftlens.models.probing import scores_of
 from shiftlens.models.runs import check_run_target, save_run
-from shiftlens.nn.vgg import VGG
 from shiftlens.progress_bar import shows_progress
 from shiftlens.storage.locking import output_lock
 from shiftlens.training.checkpoint import (
@@ -39,9 +39,10 @@ from shiftlens.training.data import Batches, check_images, epoch_plan, pixels, p
 from shiftlens.training.learning_rate import Schedule, Size, batch_size, plan, stage_sizes, steps_within
 from shiftlens.training.looking import AT_ONCE, Validation
 from shiftlens.training.machine import compute_dtype, tuned
-from shiftlens.training.optimiser import Optimiser, initialise
+from shiftlens.training.optimiser import Optimiser
 from shiftlens.training.recipe import TrainSettings
 from shiftlens.training.replay import ReplayedStep
+from shiftlens.training.starting_net import OwnNet, check_scores, fitting, fresh_vgg, own_net_of
 from shiftlens.training.training_result import TrainResult
 
 _TIMED_STEPS = 3
@@ -59,9 +60,10 @@ def train(
     seed: int = 0,
     device: str = "auto",
     settings: TrainSettings | None = None,
+    module: nn.Module | str | Path | None = None,
     progress: Progress | None = None,
 ) -> TrainResult:
-    """Train a VGG and write it as a run directory; the same call on an unfinished one goes on where it stopped.
+    """Train a VGG, or a net of your own, and write it as a run directory; the same call resumes an unfinished one.
 
     After every epoch (on a GPU: at most every 5 s) a checkpoint is written whole. A run that was stopped and resumed
     ends in the same weights, bit for bit, as one that was not, on the same device, with the same number of threads and
@@ -83,6 +85,11 @@ def train(
         `auto`, `cpu` or `cuda`.
     settings
         The net, the length, the recipe; `TrainSettings()` if not given.
+    module
+        A net of your own in place of the VGG: an `nn.Module`, which is not changed, or `file.py:factory`,
+        `package.module:factory`, `torchvision:NAME` or `timm:NAME` (with random weights). It gives one score a class,
+        and begins with the weights that it has. `load_model(out, code="file.py")` opens the run of a factory,
+        `load_model(out, module=NET)` that of a module. Without `settings` it is trained at the images' own size.
     progress
         Called with (steps done, steps in all).
 
@@ -105,7 +112,7 @@ def train(
     >>> train(images, out="runs/digits", settings=TrainSettings(epochs=20))   # doctest: +SKIP
     """
     started = time.perf_counter()
-    out, settings, target = Path(out), settings or TrainSettings(), resolve_device(device)
+    out, target = Path(out), resolve_device(device)
     if seed < 0:
         raise InputError(f"seed must be at least 0, got {seed}")
     images = as_images(images, split="train")
@@ -115,12 +122,18 @@ def train(
         raise InputError(
             f"validation images have classes {list(validation.class_names)}, training images {list(images.class_names)}"
         )
+    own = None if module is None else own_net_of(module, len(images.class_names))
+    if own is not None:
+        settings = fitting(settings, images)
+    settings = settings or TrainSettings()
     asked = {
         "settings": settings.to_dict(),
         "seed": seed,
         "images": images.digest,
         "validation": None if validation is None else validation.digest,
     }
+    if own is not None:
+        asked |= own.asked(settings)
     with output_lock(out):
         finished = load_finished(out)
         if finished is not None:
@@ -133,11 +146,13 @@ def train(
         else:
             check_same_run(out, stored.record["asked"], asked)
         with tuned(target):
-            return _Run(images, validation, settings, target, asked, out, progress).go(stored, started)
+            return _Run(images, validation, settings, target, asked, out, progress, own).go(stored, started)
 
 
 class _Run:
     """A run's net, data and optimiser; `go` takes them from the last checkpoint, or the start, to the end."""
+
+    own: OwnNet | None = None
 
     def __init__(
         self,
@@ -148,7 +163,9 @@ class _Run:
         asked: dict[str, Any],
         out: Path,
         progress: Progress | None,
+        own: OwnNet | None = None,
     ) -> None:
+        self.own = own
         self.images, self.settings, self.recipe = images, settings, settings.recipe
         self.seed, self.device, self.out, self.progress = asked["seed"], device, out, progress
         self.dtype = compute_dtype(settings.dtype, device)
@@ -160,8 +177,16 @@ class _Run:
         if validation is not None:
             shown = _fitted(validation, settings.size)
             self.validation = Validation(shown, self.preprocessing, device, self.dtype)
-        self.net = self._fresh_net()
-        self.optimiser = Optimiser(self.net, self.recipe, self.dtype)
+        self.net: nn.Module
+        if own is None:
+            vgg = fresh_vgg(settings, asked["seed"], len(images.class_names), images.n_channels)
+            self.net, self.build = vgg, {"factory": "shiftlens.nn.vgg:VGG", "kwargs": vgg.config}
+        else:
+            self.net, self.build = own.module, dict(own.build)
+            check_scores(self.net, own.name, settings.size, images.n_channels, len(images.class_names))
+        # Channels last is the layout that convolutions are fastest in, on both kinds of device.
+        self.net.to(device).to(memory_format=torch.channels_last)
+        self.optimiser = Optimiser(self.net, self.recipe, self.dtype, own=own is not None)
         self.saved, self.kept = time.perf_counter(), 0
         may_flip = images.natural_flip if settings.flip is None else settings.flip
         self.flip = self.recipe.flip if may_flip else "none"
@@ -177,19 +202,6 @@ class _Run:
             "machines": [],
             "epochs": [],
         }
-
-    def _fresh_net(self) -> VGG:
-        s = self.settings
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            net = VGG(
-                n_classes=len(self.images.class_names),
-                in_channels=self.images.n_channels,
-                **{name: getattr(s, name) for name in ("arch", "padding", "downsample", "head", "size", "width")},
-            )
-            initialise(net, self.recipe)
-        # Channels last is the layout that convolutions are fastest in, on both kinds of device.
-        return net.to(self.device).to(memory_format=torch.channels_last)
 
     def go(self, stored: Checkpoint | None, started: float) -> TrainResult:
         if stored is None:
@@ -226,7 +238,7 @@ class _Run:
     def _measure(self) -> tuple[dict[Size, float], float]:
         """Seconds of a step at each size, and of a glance at one picture; on a copy of the net: nothing is learnt."""
         net = copy.deepcopy(self.net)
-        optimiser = Optimiser(net, self.recipe, self.dtype)
+        optimiser = Optimiser(net, self.recipe, self.dtype, own=self.own is not None)
         take_step = self._stepper(net, optimiser)
         batch = batch_size(self.recipe, len(self.batches))
         drawn = epoch_plan(len(self.batches), self.seed, 0, self.recipe, self.flip)
@@ -248,7 +260,8 @@ class _Run:
 
     def _stepper(self, net: nn.Module, optimiser: Optimiser) -> Callable[[Tensor, Tensor, float], Tensor]:
         """What takes a step: one by one, or, on a GPU, recorded, unless layers draw: a record repeats them."""
-        if self.device.type == "cuda" and self.settings.padding != "random":
+        # A net of the user's own may do what cannot be recorded.
+        if self.device.type == "cuda" and self.own is None and self.settings.padding != "random":
             return ReplayedStep(self._step, net, optimiser)
         return lambda x, y, factor: self._step(net, optimiser, x, y, factor)
 
@@ -257,7 +270,7 @@ class _Run:
         # No weight is used twice, and a recorded step must not find another one's cast.
         use = self.dtype == torch.bfloat16
         with torch.autocast(self.device.type, torch.bfloat16, enabled=use, cache_enabled=False):
-            scores = net(x)
+            scores = scores_of(net(x))
         loss = F.cross_entropy(scores.float(), y, label_smoothing=self.recipe.label_smoothing)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step(factor)
@@ -298,7 +311,7 @@ class _Run:
 
     def _finish(self, resumed: int) -> TrainResult:
         for part in self.net.modules():
-            if isinstance(part, nn.BatchNorm2d):
+            if self.own is None and isinstance(part, nn.BatchNorm2d):
                 part.momentum = _BATCH_NORM_MOMENTUM
         self.record["complete"] = True
         result = TrainResult.from_record(self.out, self.record, resumed)
@@ -306,13 +319,15 @@ class _Run:
         save_run(
             self.out,
             self.net.eval(),
-            build={"factory": "shiftlens.nn.vgg:VGG", "kwargs": self.net.config},
+            build=self.build,
+            code=None if self.own is None else self.own.code,
             preprocessing=self.preprocessing,
             class_names=self.images.class_names,
             training={name: self.record[name] for name in facts},
             metrics={name: getattr(result, name) for name in ("accuracy", "accuracy_interval", "n_validation")},
         )
-        title = f"{self.settings.arch} on {self.images.name}, {len(self.images):,} images"
+        name = self.settings.arch if self.own is None else self.own.name
+        title = f"{name} on {self.images.name}, {len(self.images):,} images"
         save_curve(self.out, self.record["epochs"], title)
         save_record(self.out, self.record)
         (self.out / CHECKPOINT).unlink(missing_ok=True)

@@ -22,6 +22,10 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 NEWTON_SCHULZ_ROUNDS = 3
 
+_LENGTH = "length"
+_OWN_SGD = 0.05
+"""Learning rate of the matrices of a user's own net under `sgd`."""
+
 
 def initialise(net: nn.Module, recipe: Recipe) -> None:
     """Set a fresh net's starting point, in place; draws from torch's global generator."""
@@ -74,20 +78,32 @@ class _Group:
 class Optimiser:
     """One step for every parameter of a net of convolutions, batch norms and linear layers, each by its kind.
 
-    `dtype` is the number format of Muon's matrix products.
+    `dtype` is the number format of Muon's matrix products. Of a user's `own` net, which may have no batch norm, every
+    matrix but the first convolution and the last linear layer keeps the norm that it has at the start, and a step turns
+    it by the same angle.
     """
 
-    def __init__(self, net: nn.Module, recipe: Recipe, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, net: nn.Module, recipe: Recipe, dtype: torch.dtype = torch.float32, *, own: bool = False
+    ) -> None:
         self._dtype = dtype
         rest, decay = recipe.momentum_rest, recipe.weight_decay
-        first = next(part for part in net.modules() if isinstance(part, nn.Conv2d))
+        first = next((part for part in net.modules() if isinstance(part, nn.Conv2d)), None)
+        last = next((part for part in reversed([*net.modules()]) if isinstance(part, nn.Linear)), None)
+        self._lengths: dict[str, Tensor] = {}
         self._parameters: dict[str, tuple[nn.Parameter, _Group]] = {}
         for full_name, parameter in net.named_parameters():
             path, _, name = full_name.rpartition(".")
             part = net.get_submodule(path)
             if not parameter.requires_grad:
                 continue
-            if isinstance(part, nn.Conv2d) and name == "weight" and part is not first:
+            is_inner = isinstance(part, nn.Conv2d) or (own and not isinstance(part, nn.Embedding))
+            length = parameter.detach().norm()
+            if own and is_inner and parameter.ndim > 1 and part is not first and part is not last and length > 0:
+                muon = recipe.optimiser == "muon"
+                self._lengths |= {full_name: length} if muon else {}
+                group = _Group(recipe.lr if muon else _OWN_SGD, recipe.momentum, 0.0 if muon else decay, muon)
+            elif isinstance(part, nn.Conv2d) and name == "weight" and part is not first:
                 muon = recipe.optimiser == "muon"
                 group = _Group(recipe.lr, recipe.momentum, 0.0 if muon else decay, orthogonal=muon)
             elif isinstance(part, nn.Conv2d) and name == "weight":
@@ -116,8 +132,11 @@ class Optimiser:
             change = gradient.add(momentum, alpha=group.momentum)
             if group.orthogonal:
                 # An identity-like start has norm sqrt(out): it is kept, so that the rate keeps its meaning.
-                parameter.mul_(math.sqrt(len(parameter)) / (parameter.norm() + 1e-12))
+                length = self._lengths.get(name, math.sqrt(len(parameter)))
+                parameter.mul_(length / (parameter.norm() + 1e-12))
                 change = orthogonalised(change, self._dtype)
+                if name in self._lengths:
+                    change.mul_(length / math.sqrt(min(len(change), change[0].numel())))
             elif group.decay:
                 parameter.mul_(1 - factor * group.lr * group.decay)
             if isinstance(factor, Tensor):
@@ -128,9 +147,11 @@ class Optimiser:
 
     def state(self) -> dict[str, Tensor]:
         """Momentum of each parameter by name: all that a step remembers."""
-        return dict(self._momenta)
+        return self._momenta | {f"{_LENGTH}.{name}": length for name, length in self._lengths.items()}
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take up what `state` gave."""
         for name, momentum in self._momenta.items():
             momentum.copy_(state[name])
+        for name, length in self._lengths.items():
+            length.copy_(state[f"{_LENGTH}.{name}"])

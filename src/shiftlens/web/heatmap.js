@@ -6,20 +6,36 @@
 //
 // dys, dxs    shifts in px, ascending; dx to the right, dy downwards, as the picture moves
 // palette     256 x 3 bytes; outline, marked: (dy, dx) of 0 and 1, lines are drawn around the ones, or null
+// boundaries  (dy, dx) whole numbers: lines are drawn between cells that differ, or left out
 // onHover     called with { row, column } under the pointer or the keyboard's cursor, or null when the pointer leaves
 // onSelect    called with { row, column } after a click, a tap, Enter or space
 //
 // Colours of axes and lines come from the element's CSS: color, --heatmap-line, --heatmap-missing.
 "use strict";
 
+/** @typedef {{row: number, column: number}} Cell */
+/**
+ * @typedef {object} Shown
+ * @property {ArrayLike<number>} values
+ * @property {number} low
+ * @property {number} high
+ * @property {Uint8Array} palette
+ * @property {ArrayLike<number> | null} outline
+ * @property {ArrayLike<number> | null} [marked]
+ * @property {ArrayLike<number> | null} [boundaries]
+ */
+/** @typedef {{left: number, top: number, width: number, height: number, ratio: number}} Area */
+
 const ShiftlensHeatmap = (() => {
   const MARGIN = { left: 44, right: 8, top: 8, bottom: 40 };
   const TICK_STEPS = [1, 2, 4, 8, 16, 32, 64, 128, 256];
 
+  /** @param {number[]} axis */
   function cellSize(axis) {
     return axis.length > 1 ? axis[1] - axis[0] : 1;
   }
 
+  /** @type {(axis: number[], pixels: number) => number[]} */
   function ticks(axis, pixels) {
     // Whole numbers around 0, as many as fit without touching.
     const span = axis[axis.length - 1] - axis[0];
@@ -32,6 +48,14 @@ const ShiftlensHeatmap = (() => {
     return found;
   }
 
+  /** @type {(canvas: HTMLCanvasElement) => CanvasRenderingContext2D} */
+  const pen = (canvas) => /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+
+  /**
+   * @param {HTMLElement} element
+   * @param {{dys: number[], dxs: number[], label: string}} axes
+   * @param {{onHover?: (cell: Cell | null) => void, onSelect?: (cell: Cell) => void}} callbacks
+   */
   function create(element, { dys, dxs, label }, callbacks = {}) {
     const canvas = document.createElement("canvas");
     canvas.tabIndex = 0;
@@ -46,19 +70,25 @@ const ShiftlensHeatmap = (() => {
     const picture = document.createElement("canvas");
     picture.width = nx;
     picture.height = ny;
+    /** @type {Shown | null} */
     let shown = null;
     let cursor = { ...origin };
+    /** @type {Cell | null} */
     let selected = null;
+    /** @type {number | null} */
     let radius = null;
-    let area = null;
+    /** @type {Area} */
+    let area = { left: MARGIN.left, top: MARGIN.top, width: 0, height: 0, ratio: 1 };
 
-    function paint() {
-      const context = picture.getContext("2d");
+    /** @param {Shown} shown */
+    function paint(shown) {
+      const context = pen(picture);
       const image = context.createImageData(nx, ny);
       const { values, low, high, palette } = shown;
       const missing = rgb(getComputedStyle(element).getPropertyValue("--heatmap-missing") || "#d9d9d9");
       for (let k = 0; k < ny * nx; k += 1) {
         const value = values[k];
+        /** @type {ArrayLike<number>} */
         let colour = missing;
         if (Number.isFinite(value)) {
           const place = Math.min(255, Math.max(0, Math.floor(((value - low) / (high - low)) * 256)));
@@ -69,6 +99,7 @@ const ShiftlensHeatmap = (() => {
       context.putImageData(image, 0, 0);
     }
 
+    /** @param {string} text */
     function rgb(text) {
       const hex = text.trim().replace("#", "");
       return [0, 2, 4].map((at) => parseInt(hex.slice(at, at + 2), 16));
@@ -91,15 +122,17 @@ const ShiftlensHeatmap = (() => {
       area = { left: MARGIN.left, top: MARGIN.top, width: across, height: down, ratio };
     }
 
+    /** @param {number} dx */
     const xOf = (dx) => area.left + ((dx - dxs[0]) / cellSize(dxs) + 0.5) * (area.width / nx);
+    /** @param {number} dy */
     const yOf = (dy) => area.top + ((dy - dys[0]) / cellSize(dys) + 0.5) * (area.height / ny);
 
     function draw() {
-      if (!shown || !area) {
+      if (!shown || !area.width) {
         return;
       }
       const style = getComputedStyle(element);
-      const context = canvas.getContext("2d");
+      const context = pen(canvas);
       context.setTransform(area.ratio, 0, 0, area.ratio, 0, 0);
       context.clearRect(0, 0, canvas.width, canvas.height);
       context.imageSmoothingEnabled = false;
@@ -116,9 +149,12 @@ const ShiftlensHeatmap = (() => {
       if (shown.marked) {
         edges(context, shown.marked, "#000000", 1.2);
       }
+      if (shown.boundaries) {
+        edges(context, shown.boundaries, "#000000", 1.2, false);
+      }
       if (radius !== null) {
-        ring(context, "#000000", 3.4, []);
-        ring(context, "#ffffff", 1.8, [6, 4]);
+        ring(context, radius, "#000000", 3.4, []);
+        ring(context, radius, "#ffffff", 1.8, [6, 4]);
       }
       cross(context);
       if (selected) {
@@ -132,6 +168,7 @@ const ShiftlensHeatmap = (() => {
       context.restore();
     }
 
+    /** @type {(context: CanvasRenderingContext2D, style: CSSStyleDeclaration) => void} */
     function axes(context, style) {
       context.fillStyle = style.color;
       context.strokeStyle = style.color;
@@ -159,8 +196,11 @@ const ShiftlensHeatmap = (() => {
       context.restore();
     }
 
-    function edges(context, cells, colour, width) {
-      // Along the sides between cells of different value: a contour would cut their corners.
+    /** @type {(context: CanvasRenderingContext2D, cells: ArrayLike<number>, colour: string, width: number, closed?: boolean) => void} */
+    function edges(context, cells, colour, width, closed = true) {
+      // Along the sides between cells of different value: a contour would cut their corners. Outside counts as 0;
+      // where it is not `closed`, nothing is drawn along the map's own edge.
+      /** @type {(row: number, column: number) => number} */
       const at = (row, column) => (row < 0 || column < 0 || row >= ny || column >= nx ? 0 : cells[row * nx + column]);
       const w = area.width / nx;
       const h = area.height / ny;
@@ -169,11 +209,11 @@ const ShiftlensHeatmap = (() => {
         for (let column = 0; column <= nx; column += 1) {
           const x = area.left + column * w;
           const y = area.top + row * h;
-          if (column < nx && at(row, column) !== at(row - 1, column)) {
+          if (column < nx && (closed || (row > 0 && row < ny)) && at(row, column) !== at(row - 1, column)) {
             context.moveTo(x, y);
             context.lineTo(x + w, y);
           }
-          if (row < ny && at(row, column) !== at(row, column - 1)) {
+          if (row < ny && (closed || (column > 0 && column < nx)) && at(row, column) !== at(row, column - 1)) {
             context.moveTo(x, y);
             context.lineTo(x, y + h);
           }
@@ -184,7 +224,8 @@ const ShiftlensHeatmap = (() => {
       context.stroke();
     }
 
-    function ring(context, colour, width, dashes) {
+    /** @type {(context: CanvasRenderingContext2D, radius: number, colour: string, width: number, dashes: number[]) => void} */
+    function ring(context, radius, colour, width, dashes) {
       context.beginPath();
       context.setLineDash(dashes);
       const rx = (radius / cellSize(dxs)) * (area.width / nx);
@@ -196,8 +237,12 @@ const ShiftlensHeatmap = (() => {
       context.setLineDash([]);
     }
 
+    /** @param {CanvasRenderingContext2D} context */
     function cross(context) {
-      for (const [colour, width, length] of [["#ffffff", 3, 6], ["#000000", 1.4, 5]]) {
+      for (const { colour, width, length } of [
+        { colour: "#ffffff", width: 3, length: 6 },
+        { colour: "#000000", width: 1.4, length: 5 },
+      ]) {
         context.beginPath();
         context.moveTo(xOf(0) - length, yOf(0));
         context.lineTo(xOf(0) + length, yOf(0));
@@ -209,6 +254,7 @@ const ShiftlensHeatmap = (() => {
       }
     }
 
+    /** @type {(context: CanvasRenderingContext2D, cell: Cell, colour: string, width: number) => void} */
     function box(context, cell, colour, width) {
       const w = area.width / nx;
       const h = area.height / ny;
@@ -224,6 +270,7 @@ const ShiftlensHeatmap = (() => {
       );
     }
 
+    /** @type {(event: MouseEvent) => Cell | null} */
     function cellAt(event) {
       const box = canvas.getBoundingClientRect();
       const column = Math.floor(((event.clientX - box.left - area.left) / area.width) * nx);
@@ -231,12 +278,14 @@ const ShiftlensHeatmap = (() => {
       return row >= 0 && column >= 0 && row < ny && column < nx ? { row, column } : null;
     }
 
+    /** @param {Cell | null} cell */
     function hover(cell) {
       if (callbacks.onHover) {
         callbacks.onHover(cell);
       }
     }
 
+    /** @param {Cell} cell */
     function choose(cell) {
       cursor = { ...cell };
       selected = { ...cell };
@@ -246,6 +295,7 @@ const ShiftlensHeatmap = (() => {
       }
     }
 
+    /** @type {{[name: string]: (event: any) => void}} */
     const listeners = {
       pointermove: (event) => hover(cellAt(event)),
       pointerleave: () => hover(null),
@@ -259,6 +309,7 @@ const ShiftlensHeatmap = (() => {
       blur: () => draw(),
       keydown: (event) => {
         const far = event.shiftKey ? 5 : 1;
+        /** @type {{[key: string]: [number, number]}} */
         const moves = {
           ArrowLeft: [0, -far],
           ArrowRight: [0, far],
@@ -290,7 +341,7 @@ const ShiftlensHeatmap = (() => {
     function redraw() {
       layOut();
       if (shown) {
-        paint();
+        paint(shown);
       }
       draw();
     }
@@ -308,20 +359,24 @@ const ShiftlensHeatmap = (() => {
 
     return {
       canvas,
+      /** @param {Shown} next */
       show(next) {
         shown = next;
         redraw();
       },
+      /** @param {Cell | null} cell */
       select(cell) {
         selected = cell ? { ...cell } : null;
         cursor = cell ? { ...cell } : cursor;
         draw();
       },
+      /** @param {number | null} px */
       circle(px) {
         radius = px;
         draw();
       },
       // Where a cell's middle lies on the canvas, in CSS px.
+      /** @type {(cell: Cell) => {x: number, y: number}} */
       centreOf: ({ row, column }) => ({ x: xOf(dxs[column]), y: yOf(dys[row]) }),
       redraw,
       destroy() {

@@ -21,7 +21,7 @@
 
 (() => {
   const Z = 1.959963984540054;
-  const page = JSON.parse(document.getElementById("page-data").textContent);
+  const page = ShiftlensPage;
   const at = (id) => document.getElementById(id);
   const minus = (text) => String(text).replace("-", "−");
   const grouped = (count) => String(count).replace(/\B(?=(\d{3})+$)/g, ",");
@@ -433,65 +433,15 @@
     const prediction = unpacked(images.prediction);
     const nCells = data.dys.length * data.dxs.length;
     const nx = data.dxs.length;
-    let sprite = null;
     let last = null;
-    if (images.sprite) {
-      sprite = new Image();
-      sprite.addEventListener("load", () => last && show(last));
-      sprite.src = images.sprite.uri;
-    }
-
-    // Which row or column of the picture is seen at a position outside it: the rules of `indexing`, for any distance.
-    const within = (value, n) => ((value % n) + n) % n;
-    const RULES = {
-      edge: (k, n) => Math.min(Math.max(k, 0), n - 1),
-      wrap: within,
-      symmetric: (k, n) => Math.min(within(k, 2 * n), 2 * n - 1 - within(k, 2 * n)),
-      reflect: (k, n) => (n < 2 ? 0 : n - 1 - Math.abs(n - 1 - within(k, 2 * n - 2))),
-    };
-
-    // For each of the `size` places of a thumbnail's side, which place of the unshifted one stands there.
-    function sources(size, full, shift, rule) {
-      const factor = size / full;
-      return Array.from({ length: size }, (_, k) => {
-        const seen = rule(Math.floor((k + 0.5) / factor) - shift, full);
-        return Math.min(size - 1, Math.floor((seen + 0.5) * factor));
-      });
-    }
+    const picture = images.sprite && ShiftlensPicture.of(images.sprite, () => last && show(last));
 
     function thumbnail(place, dx, dy) {
-      const [h, w] = images.sprite.size;
-      const [imageH, imageW] = images.sprite.image_size;
       const canvas = document.createElement("canvas");
-      canvas.width = w;
-      canvas.height = h;
+      [canvas.height, canvas.width] = images.sprite.size;
       canvas.className = "thumbnail";
       canvas.setAttribute("aria-hidden", "true");
-      const context = canvas.getContext("2d", { willReadFrequently: true });
-      const { rgb, rule } = images.sprite.fill;
-      const left = (place % images.sprite.columns) * w;
-      const top = Math.floor(place / images.sprite.columns) * h;
-      if (rgb) {
-        context.fillStyle = `rgb(${rgb.join(",")})`;
-        context.fillRect(0, 0, w, h);
-      }
-      if (!(sprite && sprite.complete)) {
-        return canvas;
-      }
-      const [x, y] = rgb ? [Math.round((dx * w) / imageW), Math.round((dy * h) / imageH)] : [0, 0];
-      context.drawImage(sprite, left, top, w, h, x, y, w, h);
-      if (!rgb) {
-        const still = context.getImageData(0, 0, w, h);
-        const moved = context.createImageData(w, h);
-        const columns = sources(w, imageW, dx, RULES[rule]);
-        sources(h, imageH, dy, RULES[rule]).forEach((row, k) => {
-          columns.forEach((column, l) => {
-            const from = 4 * (row * w + column);
-            moved.data.set(still.data.subarray(from, from + 4), 4 * (k * w + l));
-          });
-        });
-        context.putImageData(moved, 0, 0);
-      }
+      picture.draw(canvas, place, dx, dy);
       return canvas;
     }
 

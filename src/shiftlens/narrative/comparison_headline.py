@@ -1,0 +1,174 @@
+"""A comparison in five lines: which is better, by how much, where, at what cost, what could not be told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, get_args
+
+from shiftlens.analysis.arm_scores import Quantity as Score
+from shiftlens.narrative.comparison_rows import Row
+from shiftlens.narrative.finding import Finding, Findings
+from shiftlens.narrative.performance import at_worst
+from shiftlens.narrative.words import name_text, with_interval
+from shiftlens.tasks.task import Variable
+
+MOST_NAMES = 4
+"""Sweeps that a line names; the table has all of them."""
+
+WITHIN = "within 4 px"
+
+MAIN: tuple[Score, ...] = ("near", "everywhere", "at-rest")
+"""What says which sweep is better: the first that was measured."""
+
+
+class Compared(Protocol):
+    """What the five lines are made of, whether measured or read from a file."""
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The table."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the sweeps."""
+
+    @property
+    def baseline(self) -> int:
+        """Position of what the others are compared with."""
+
+    @property
+    def metric(self) -> Variable:
+        """What is compared."""
+
+    @property
+    def findings(self) -> Findings:
+        """All sentences."""
+
+    @property
+    def n_images(self) -> int:
+        """That all sweeps hold."""
+
+
+def label(score: Score, metric: Variable) -> str:
+    """What a difference is in."""
+    what, mean = metric.called, f"mean {metric.called.removeprefix('mean ')}"
+    return {
+        "at-rest": f"{what} at (0, 0)",
+        "near": f"{mean} within 8 px",
+        "everywhere": f"{mean} over all shifts",
+        "worst": at_worst(metric, WITHIN),
+        "retained": "the retained area (95 %)",
+        "side-x": "the size of the left/right asymmetry",
+        "side-y": "the size of the up/down asymmetry",
+        "agreement": "agreement with the prediction at (0, 0) within 8 px",
+    }[score]
+
+
+def headline(made: Compared) -> tuple[tuple[str, str], ...]:
+    """Five pairs of a question and its answer, made of the findings and the table."""
+    others = [k for k in range(len(made.rows)) if k != made.baseline]
+    main = next((score for score in MAIN if any(_difference(made, score, k) for k in others)), None)
+    if main is None:
+        return (("Which is better", "No difference could be measured: see the table."),)
+    found = {k: each for k in others if (each := _difference(made, main, k))}
+    # The largest improvement first; with none, the sweep that loses least.
+    ranked = sorted(found, key=lambda k: -made.metric.sign * _value(found[k]))
+    leader = ranked[0]
+    return (
+        ("Which is better", _which(made, found, ranked, main)),
+        ("By how much", _how_much(made, found, ranked, main)),
+        ("Where", _where(made, leader)),
+        ("At what cost", _cost(made, leader)),
+        ("What could not be told", _open(made, others, leader)),
+    )
+
+
+def _difference(made: Compared, score: Score, k: int) -> Finding | None:
+    return made.findings.named(f"difference-{score}-{k}")
+
+
+def _value(found: Finding) -> float:
+    return 0.0 if found.estimate is None else found.estimate.value
+
+
+def _listed(made: Compared, which: Sequence[int]) -> str:
+    names = [name_text(made.names[k]) for k in which[:MOST_NAMES]]
+    return ", ".join(names) + (f" and {len(which) - MOST_NAMES} more" if len(which) > MOST_NAMES else "")
+
+
+def _which(made: Compared, found: dict[int, Finding], ranked: Sequence[int], main: Score) -> str:
+    base, what = name_text(made.names[made.baseline]), label(main, made.metric)
+    groups = {name: [k for k in ranked if found[k].section == name] for name in ("improved", "worse", "inconclusive")}
+    parts = [f"better than {base}: {_listed(made, groups['improved'])}" if groups["improved"] else ""]
+    parts += [f"worse: {_listed(made, groups['worse'])}" if groups["worse"] else ""]
+    parts += [f"not significantly different: {_listed(made, groups['inconclusive'])}" if groups["inconclusive"] else ""]
+    if not groups["improved"]:
+        parts.insert(0, f"none is better than {base}" if len(ranked) > 1 else "")
+    said = "; ".join(part for part in parts if part)
+    return f"In {what}, {said}." if base in said else f"In {what}, compared with {base}, {said}."
+
+
+def _how_much(made: Compared, found: dict[int, Finding], ranked: Sequence[int], main: Score) -> str:
+    sizes = [f"{name_text(made.names[k])} {_signed(found[k])}" for k in ranked[:MOST_NAMES]]
+    more = f"; {len(ranked) - MOST_NAMES} more in the table" if len(ranked) > MOST_NAMES else ""
+    return f"{'; '.join(sizes)}{more} (paired over {made.n_images:,} images, 95 % interval)."
+
+
+def _signed(found: Finding) -> str:
+    estimate = found.estimate
+    if estimate is None:
+        return "not measured"
+    return (
+        f"{'+' if estimate.value > 0 else ''}{with_interval(estimate.value, estimate.lo, estimate.hi, estimate.unit)}"
+    )
+
+
+def _where(made: Compared, leader: int) -> str:
+    shifts = made.findings.named(f"difference-map-{leader}")
+    return "Not known shift by shift." if shifts is None else shifts.statement
+
+
+def _cost(made: Compared, leader: int) -> str:
+    name, (row, base) = name_text(made.names[leader]), (made.rows[leader], made.rows[made.baseline])
+    unshifted = _difference(made, "at-rest", leader)
+    parts = []
+    if unshifted is not None and unshifted.estimate is not None:
+        how = "" if unshifted.section != "inconclusive" else ", not significant"
+        parts.append(f"{label('at-rest', made.metric)} {_signed(unshifted)}{how}")
+    for what, ours, theirs in (
+        ("multiply-adds", row.n_macs, base.n_macs),
+        ("parameters", row.n_parameters, base.n_parameters),
+    ):
+        if ours is None or theirs is None:
+            parts.append(f"{what} not known")
+        elif ours == theirs:
+            parts.append(f"as many {what}")
+        else:
+            parts.append(f"{ours:,} {what} versus {theirs:,}")
+    worse = [score for score in _scores() if (each := _difference(made, score, leader)) and each.section == "worse"]
+    worse = [score for score in worse if score != "at-rest"]
+    parts += [f"worse in {', '.join(label(score, made.metric) for score in worse)}"] if worse else []
+    return f"{name}: {'; '.join(parts)}."
+
+
+def _scores() -> tuple[Score, ...]:
+    return get_args(Score)
+
+
+def _open(made: Compared, others: Sequence[int], leader: int) -> str:
+    all_of = [each for k in others for score in _scores() if (each := _difference(made, score, k))]
+    undecided = [each for each in all_of if each.section == "inconclusive"]
+    labels = [
+        label(score, made.metric)
+        for score in _scores()
+        if (each := _difference(made, score, leader)) and each.section == "inconclusive"
+    ]
+    of_leader = f"{'for ' + name_text(made.names[leader]) + ': ' if len(others) > 1 else 'in '}{', '.join(labels)}"
+    told = f"{len(undecided)} of {len(all_of)} differences" if undecided else "no difference"
+    told += f", {of_leader}" if labels else ""
+    n_caveats = len(made.findings.in_section("caveats"))
+    caveats = f"; {n_caveats} caveats" if n_caveats > 1 else ""
+    return (
+        f"{told[0].upper()}{told[1:]}{caveats}. Intervals are over images, for these checkpoints: another training run "
+        "may differ by more."
+    )

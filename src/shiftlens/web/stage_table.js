@@ -1,0 +1,159 @@
+// What a sweep stored for the images of the stage, unpacked: look-ups and what follows from them. Nothing is drawn here.
+//
+//   const table = await ShiftlensTable.opened(data);     // data: what reporting/stage_part.py puts into the page
+//   table.at(model, image, cell)                         // { predicted, confidence, loss }, as displayed
+//   table.flips(model, image)                            // how soon and how often the predicted class changes
+//   ShiftlensTable.way(from, to)                         // the cells between two cells
+//   ShiftlensTable.linkOf({ image, dx, dy }), ShiftlensTable.linked(hash)
+//
+// A cell is { row, column } of the grid of shifts.
+"use strict";
+
+/** @typedef {{dtype: "u1" | "u2", shape: number[], deflate: string}} Deflated */
+/** @typedef {{predicted: number, confidence: number, loss: number | null}} Said */
+/** @typedef {{share: number, nearest: Cell | null, length: number}} Flips */
+/**
+ * @typedef {object} StageData
+ * @property {number[]} dys
+ * @property {number[]} dxs
+ * @property {[number, number]} half largest |dy| and |dx| that leave half of the image in view
+ * @property {number[]} position
+ * @property {number[] | null} label
+ * @property {string[]} class_names
+ * @property {{name: string, images: number[]}[]} groups
+ * @property {Sprite} sprite
+ * @property {{name: string, prediction: Deflated, confidence: Deflated, loss: Deflated | null, median_share: number}[]} models
+ */
+
+const ShiftlensTable = (() => {
+  const MOST_LOSS = 65535;
+
+  /** @type {(packed: Deflated) => Promise<Uint16Array>} */
+  async function inflated(packed) {
+    const raw = Uint8Array.from(atob(packed.deflate), (each) => each.charCodeAt(0));
+    const stream = new Blob([raw]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
+    const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
+    const n = packed.shape.reduce((product, each) => product * each, 1);
+    const along = packed.shape[packed.shape.length - 1];
+    const wide = packed.dtype === "u2";
+    const out = new Uint16Array(n);
+    for (let k = 0; k < n; k += 1) {
+      const before = k % along ? out[k - 1] : 0;
+      out[k] = before + bytes[k] + (wide ? 256 * bytes[n + k] : 0);
+      if (!wide) {
+        out[k] &= 255;
+      }
+    }
+    return out;
+  }
+
+  // Thousandths below 0.1 nats, hundredths from code 100 on.
+  /** @type {(code: number) => number} */
+  const lossOf = (code) => (code < 100 ? code / 1000 : (code - 90) / 100);
+
+  /** @type {(loss: number) => string} */
+  function lossText(loss) {
+    if (loss >= lossOf(MOST_LOSS)) {
+      return `over ${Math.floor(loss)}`;
+    }
+    return loss < 0.0995 ? loss.toFixed(3) : loss.toFixed(2);
+  }
+
+  /** @type {(data: StageData) => Promise<ReturnType<typeof made>>} */
+  async function opened(data) {
+    const models = await Promise.all(
+      data.models.map(async (each) => ({
+        prediction: await inflated(each.prediction),
+        confidence: await inflated(each.confidence),
+        loss: each.loss ? await inflated(each.loss) : null,
+      })),
+    );
+    return made(data, models);
+  }
+
+  /**
+   * @param {StageData} data
+   * @param {{prediction: Uint16Array, confidence: Uint16Array, loss: Uint16Array | null}[]} models
+   */
+  function made(data, models) {
+    const ny = data.dys.length;
+    const nx = data.dxs.length;
+    /** @type {Cell} */
+    const origin = { row: data.dys.indexOf(0), column: data.dxs.indexOf(0) };
+
+    /** @type {(model: number, image: number) => Uint16Array} */
+    const winners = (model, image) => models[model].prediction.subarray(image * ny * nx, (image + 1) * ny * nx);
+
+    return {
+      origin,
+      winners,
+      /** @type {(model: number, image: number, cell: Cell) => Said} */
+      at(model, image, { row, column }) {
+        const k = (image * ny + row) * nx + column;
+        const { prediction, confidence, loss } = models[model];
+        return { predicted: prediction[k], confidence: confidence[k] / 10, loss: loss ? lossOf(loss[k]) : null };
+      },
+      /** @type {(model: number, image: number) => Flips} */
+      flips(model, image) {
+        const own = winners(model, image);
+        const unshifted = own[origin.row * nx + origin.column];
+        let changed = 0;
+        let nShifts = 0;
+        /** @type {Cell | null} */
+        let nearest = null;
+        let length = Infinity;
+        data.dys.forEach((dy, row) => {
+          data.dxs.forEach((dx, column) => {
+            const flipped = own[row * nx + column] !== unshifted;
+            if (Math.abs(dy) <= data.half[0] && Math.abs(dx) <= data.half[1]) {
+              nShifts += 1;
+              changed += flipped ? 1 : 0;
+            }
+            if (flipped && Math.hypot(dx, dy) < length) {
+              nearest = { row, column };
+              length = Math.hypot(dx, dy);
+            }
+          });
+        });
+        return { share: changed / nShifts, nearest, length };
+      },
+      /** The cell of a shift in px: the nearest of the grid. @type {(dx: number, dy: number) => Cell} */
+      cellOf(dx, dy) {
+        return { row: nearestTo(data.dys, dy), column: nearestTo(data.dxs, dx) };
+      },
+    };
+  }
+
+  /** @type {(axis: number[], value: number) => number} */
+  function nearestTo(axis, value) {
+    const step = axis.length > 1 ? axis[1] - axis[0] : 1;
+    return Math.min(axis.length - 1, Math.max(0, Math.round((value - axis[0]) / step)));
+  }
+
+  // The cells after `from` up to and with `to`, along a straight line.
+  /** @type {(from: Cell, to: Cell) => Cell[]} */
+  function way(from, to) {
+    const down = to.row - from.row;
+    const across = to.column - from.column;
+    const n = Math.max(Math.abs(down), Math.abs(across));
+    return Array.from({ length: n }, (_, k) => ({
+      row: from.row + Math.round((down * (k + 1)) / n),
+      column: from.column + Math.round((across * (k + 1)) / n),
+    }));
+  }
+
+  /** @type {(link: {image: number, dx: number, dy: number}) => string} */
+  const linkOf = ({ image, dx, dy }) => `#image=${image}&dx=${dx}&dy=${dy}`;
+
+  /** @type {(hash: string) => {image: number, dx: number, dy: number} | null} */
+  function linked(hash) {
+    const given = new URLSearchParams(hash.replace(/^#/, ""));
+    const [image, dx, dy] = ["image", "dx", "dy"].map((name) => {
+      const text = given.get(name) ?? (name === "image" ? "" : "0");
+      return /^-?\d{1,9}$/.test(text) ? Number(text) : NaN;
+    });
+    return Number.isNaN(image + dx + dy) ? null : { image, dx, dy };
+  }
+
+  return { opened, way, linkOf, linked, lossText };
+})();
