@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,9 +20,10 @@ from shiftlens.naming import one_line
 from shiftlens.stats import FloatArray
 from shiftlens.sweeps.header import software_versions
 from shiftlens.tasks.outputs import OutputForm, form_of, numbers_of
+from shiftlens.tiles.predicting import predict_tiled
 from shiftlens.tiles.replaying import Call
 from shiftlens.tiles.tile_needs import TileNeeds, needs_of
-from shiftlens.tiles.tile_passes import Profile, Whole
+from shiftlens.tiles.tile_passes import Profile, Whole, averaged
 from shiftlens.tiles.tile_result import TileReport
 from shiftlens.tiles.tile_steps import ROUNDING, Runner, Step, Tiling, difference, off_at_phase, plan_steps
 
@@ -31,6 +32,25 @@ N_PHASES = 8
 
 N_PHASE_IMAGES = 4
 """Images that they are tried on."""
+
+
+@dataclass(frozen=True)
+class _Examined:
+    """What was measured on one image; see `TileReport`."""
+
+    steps: list[Step]
+    alone_steps: list[Step]
+    off: list[float]
+    numbers: list[float]
+    alone: list[float]
+    within: float
+    number_within: float
+    span: float
+    map: FloatArray
+    profile: Profile
+    enough: int | None
+    by_phase: list[float]
+    averaged: float | None
 
 
 class Examination:
@@ -72,7 +92,7 @@ class Examination:
         size = self._fitting(size)
         self.needs: TileNeeds = needs_of(model, size, tile)
         self.tiling = _checked_tiling(self.needs, size, tile, stride)
-        self.runner = Runner(self._module, self._map, self.tiling, self.needs.global_calls)
+        self.runner = Runner(self._module, self._map, self.tiling, self.needs.layers)
 
     # ---- the whole image
 
@@ -147,49 +167,22 @@ class Examination:
 
     def report(self, overlap: int | str, seed: int, progress: Progress | None) -> TileReport:
         """Measure every image."""
-        wanted = self._checked_overlap(overlap)
-        steps: list[Step] = []
-        alone: list[Step] = []
-        length = min(self.tiling.tile // 2 + max(self.tiling.reach), max(self.tiling.size)) + 1
-        profile = Profile(length)
-        off, numbers, spans, apart, within, numbers_within = [], [], [], [], [], []
-        overlaps: list[int | None] = []
-        total_map: FloatArray | None = None
-        example_map: FloatArray = np.zeros((1, 1))
-        phases = _phases(self.tiling)
-        phased: list[list[float]] = []
+        around = self._checked_overlap(overlap)
+        asked = None if overlap == "auto" else around
+        found: list[_Examined] = []
         for position in range(len(self.images)):
-            whole, calls = self.runner.whole(self._image(position))
-            if not steps:
-                steps, alone = plan_steps(self.tiling, list(calls.values()))
-            row, number_row, own = [], [], Profile(length)
-            for step in steps:
-                seen = own if step.on_grid and not step.frozen else None
-                made = self.runner.of_step(whole, calls, step, seen)
-                mean, map_ = difference(made, whole)
-                row.append(mean)
-                number_row.append(self._number(made, whole))
-                if step is steps[0]:
-                    total_map = map_ if total_map is None else total_map + map_
-                    example_map = map_ if position == 0 else example_map
-            if "grid" not in (step.cause for step in steps):  # plain tiles lie on it
-                self.runner.stitched(whole, calls, self.tiling.windows(), profile=own)
-            off.append(row)
-            numbers.append(number_row)
-            spans.append(whole.span)
-            apart.append([self._alone(whole, calls, step) for step in alone])
-            made = self.runner.stitched(whole, calls, self._windows_within(overlap, wanted))
-            within.append(difference(made, whole)[0])
-            numbers_within.append(self._number(made, whole))
-            overlaps.append(self._enough(whole, calls, own))
-            _merge(profile, own)
-            if position < N_PHASE_IMAGES:
-                phased.append([off_at_phase(self.runner, whole, phase) for phase in phases])
+            found.append(self._examined(position, asked))
             if progress is not None:
                 progress(position + 1, len(self.images))
-        assert total_map is not None
-        measured = None if None in overlaps else max(each for each in overlaps if each is not None)
-        mean_by_phase = np.array(phased, np.float64).mean(0)
+        steps, alone = found[0].steps, found[0].alone_steps
+        profile = Profile(self._longest)
+        for each in found:
+            profile.merge(each.profile)
+        enough = [each.enough for each in found if each.enough is not None]
+        phased = np.array([each.by_phase for each in found[:N_PHASE_IMAGES]], np.float64)
+        recipe, geometry = self.needs.recipe, self.needs.geometry
+        averaged = [each.averaged for each in found]
+        checked = self._checked_recipe()
         return TileReport(
             model=self.model.name,
             model_digest=self.model.digest,
@@ -199,36 +192,96 @@ class Examination:
             size=self.tiling.size,
             tile=self.tiling.tile,
             stride=self.tiling.stride,
-            overlap=wanted,
-            overlap_measured=measured,
+            overlap=around,
+            overlap_measured=max(enough) if len(enough) == len(found) else None,
             tolerance=self.tolerance,
-            grid=self.needs.grid,
-            exact=self.needs.exact,
-            passes=self.needs.passes,
-            recipe=self.needs.recipe,
+            grid=geometry.grid,
+            exact=recipe.exact,
+            passes=recipe.n_passes,
+            recipe=recipe.to_dict()
+            | {"loop": recipe.loop()}
+            | {"averaged_mismatch": None if None in averaged else float(np.mean(np.array(averaged, np.float64)))}
+            | {"checked": checked},
             seed=seed,
             index=np.asarray(self.images.index, np.int64),
             causes_of_steps=tuple(step.cause for step in steps[1:]),
             layers_of_steps=tuple(step.layers for step in steps[1:]),
-            off=np.array(off, np.float64),
-            numbers=np.array(numbers, np.float64),
-            with_overlap=np.array(within, np.float64),
-            numbers_with_overlap=np.array(numbers_within, np.float64),
+            off=np.array([each.off for each in found], np.float64),
+            numbers=np.array([each.numbers for each in found], np.float64),
+            with_overlap=np.array([each.within for each in found], np.float64),
+            numbers_with_overlap=np.array([each.number_within for each in found], np.float64),
             alone_names=tuple(step.cause for step in alone),
-            alone=np.array(apart, np.float64).reshape(len(off), len(alone)),
-            span=np.array(spans, np.float64),
-            map=total_map / len(off),
-            example_map=example_map,
+            alone=np.array([each.alone for each in found], np.float64).reshape(len(found), len(alone)),
+            span=np.array([each.span for each in found], np.float64),
+            map=np.mean([each.map for each in found], axis=0),
+            example_map=found[0].map,
             example=self._pixels(0),
             by_distance=profile.mean,
             largest_by_distance=np.where(profile.n > 0, profile.largest, np.nan),
-            phases=np.array(phases, np.int64),
-            by_phase=mean_by_phase,
-            notes=(*self.notes, *self.needs.notes, *self._reach_note()),
+            phases=np.array(_phases(self.tiling), np.int64),
+            by_phase=phased.mean(0),
+            obstacles=self.needs.obstacles,
+            notes=(*self.notes, *self._reach_note()),
             software=software_versions(),
             model_options=dict(self.model.options),
             data_options=dict(self.images.options),
         )
+
+    @property
+    def _longest(self) -> int:
+        """Distances from a tile's border that are looked at, pixels."""
+        return min(self.tiling.tile // 2 + max(self.tiling.reach), max(self.tiling.size)) + 1
+
+    def _examined(self, position: int, overlap: int | None) -> _Examined:
+        """All steps on one image; `overlap`: what was asked for, None for the reach."""
+        whole, calls = self.runner.whole(self._image(position))
+        steps, alone = plan_steps(self.tiling, list(calls.values()))
+        profile, reached = Profile(self._longest), True
+        limit = self.tolerance * max(whole.span, 1e-30)
+        off, numbers, first_map = [], [], np.zeros((1, 1))
+        for step in steps:
+            made = self.runner.of_step(whole, calls, step, profile if step.on_grid and not step.frozen else None)
+            mean, map_ = difference(made, whole)
+            off.append(mean)
+            numbers.append(self._number(made, whole))
+            if step is steps[0]:
+                first_map = map_
+            if step.on_grid and not step.frozen:  # the last of these has all the context there is
+                reached = float((made - whole.output).abs().max()) <= limit
+        if "grid" not in (step.cause for step in steps):  # plain tiles lie on it
+            self.runner.stitched(whole, calls, self.tiling.windows(), profile=profile)
+        reaching = self.tiling.windows(on_grid=True, overlap=self.tiling.reach)
+        within = self.runner.stitched(whole, calls, reaching if overlap is None else self.tiling.within(overlap))
+        recipe = self.needs.recipe
+        averaged_ = averaged(self._map, whole, recipe.tile, recipe.core)
+        phases = _phases(self.tiling) if position < N_PHASE_IMAGES else []
+        return _Examined(
+            steps=steps,
+            alone_steps=alone,
+            off=off,
+            numbers=numbers,
+            alone=[self._alone(whole, calls, step) for step in alone],
+            within=difference(within, whole)[0],
+            number_within=self._number(within, whole),
+            span=whole.span,
+            map=first_map,
+            profile=profile,
+            enough=self._enough(whole, calls, profile) if reached else None,
+            by_phase=[off_at_phase(self.runner, whole, phase) for phase in phases],
+            averaged=None if averaged_ is None else difference(averaged_, whole)[0],
+        )
+
+    def _checked_recipe(self) -> float | None:
+        """The largest difference that `predict_tiled` by the recipe leaves on the first image, as a share of the range.
+
+        None where the recipe's tile holds the image.
+        """
+        recipe = self.needs.recipe
+        if all(side >= n for side, n in zip(recipe.tile, self.tiling.size, strict=True)):
+            return None
+        whole, _ = self.runner.whole(self._image(0))
+        made = predict_tiled(self.model, self._pixels(0), tile=recipe.tile, exact=False, quiet=True)
+        return float((made.reshape(whole.output[0].shape) - whole.output[0].cpu()).abs().max()) / max(whole.span, 1e-30)
 
     def _reach_note(self) -> list[str]:
         reach, size = self.tiling.reach, self.tiling.size
@@ -242,21 +295,20 @@ class Examination:
 
     def _checked_overlap(self, overlap: int | str) -> int:
         if overlap == "auto":
-            return max(self.needs.reach)
+            return max(self.tiling.reach)
         if isinstance(overlap, bool) or not isinstance(overlap, int) or overlap < 0:
             raise InputError(f'overlap is "auto" or whole pixels of at least 0, got {overlap!r}')
-        least = 2 * overlap + max(self.tiling.grid)
+        grid = max(self.tiling.grid)
+        if overlap % grid:
+            self.notes.append(f"an overlap of {overlap} px is rounded up to the grid of {grid} px")
+        overlap = -(-overlap // grid) * grid
+        least = 2 * overlap + grid
         if self.tiling.tile < least:
             raise InputError(
                 f"a tile of {self.tiling.tile} px has no core left between {overlap} px of overlap on each side: the "
                 f"smallest tile that works has {least} px"
             )
         return overlap
-
-    def _windows_within(self, asked: int | str, overlap: int) -> Any:
-        if asked == "auto":
-            return self.tiling.windows(on_grid=True, overlap=self.tiling.reach)
-        return self.tiling.within(overlap)
 
     def _alone(self, whole: Whole, calls: dict[OpKey, Call], step: Step) -> float:
         try:
@@ -298,7 +350,7 @@ def _checked_tiling(needs: TileNeeds, size: Pair, tile: int, stride: int | None)
     _refuse_no_pixels("stride", stride)
     if stride > tile:
         raise InputError(f"stride must be at most the tile's {tile} px, got {stride}: some pixels would be in no tile")
-    return Tiling(size, tile, stride, needs.grid, needs.reach, needs.circular)
+    return Tiling(size, tile, stride, needs.geometry.grid, needs.geometry.overlap, needs.geometry.circular)
 
 
 def _refuse_no_pixels(name: str, value: object) -> None:
@@ -310,12 +362,6 @@ def _phases(tiling: Tiling) -> list[int]:
     grid = max(tiling.grid)
     n = min(grid, N_PHASES)
     return sorted({k * grid // n for k in range(n)})
-
-
-def _merge(profile: Profile, own: Profile) -> None:
-    profile.total += own.total
-    profile.n += own.n
-    np.maximum(profile.largest, own.largest, out=profile.largest)
 
 
 def _out_of_memory(error: BaseException) -> bool:
