@@ -36,7 +36,7 @@ def photographs(size: int) -> sl.ImageSet:
     from skimage import data
 
     made = []
-    for each in (data.astronaut(), data.coffee(), data.chelsea()):
+    for each in (data.astronaut(), data.coffee()):
         h, w = each.shape[:2]
         side = min(h, w)
         square = each[(h - side) // 2 :, (w - side) // 2 :][:side, :side]
@@ -53,7 +53,7 @@ def page() -> sl.ImageSet:
     return sl.ImageSet(np.repeat(pages[:, None], 3, 1), [0, 0], name="scikit-image's page, enlarged to 1536x1536")
 
 
-def scenes(n: int = 3) -> sl.ImageSet:
+def scenes(n: int = 2) -> sl.ImageSet:
     """Each of 9 scenes side by side: 288x288."""
     source = sl.load_images("digits-scenes", split="test", limit=9 * n)
     pixels = source.batch(range(9 * n)).reshape(n, 3, 3, 1, 96, 96)
@@ -97,10 +97,10 @@ def text_detection() -> sl.Model:
 
 
 CASES: dict[str, tuple[Callable[[], sl.Model], Callable[[], sl.ImageSet], int, str]] = {
-    "unet-digits": (shipped, scenes, 96, "segmentation"),
-    "smp-unet": (lambda: smp("Unet"), lambda: photographs(768), 256, "segmentation"),
-    "smp-deeplab": (lambda: smp("DeepLabV3Plus"), lambda: photographs(768), 256, "segmentation"),
-    "monai-basicunet": (monai, lambda: photographs(512), 128, "segmentation"),
+    "unet-digits": (shipped, scenes, 64, "segmentation"),
+    "smp-unet": (lambda: smp("Unet"), lambda: photographs(640), 128, "segmentation"),
+    "smp-deeplab": (lambda: smp("DeepLabV3Plus"), lambda: photographs(512), 128, "segmentation"),
+    "monai-basicunet": (monai, lambda: photographs(320), 64, "segmentation"),
     "pp-ocrv4": (text_detection, page, 512, "dense"),
 }
 
