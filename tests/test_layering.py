@@ -35,6 +35,7 @@ FLOORS = {
     "arithmetic": 4,
     "engine": 4,
     "evaluation": 4,
+    "pasting": 4,
     "protocols": 4,
     "training": 4,
     "exporting": 5,
