@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from shiftlens.cli import check, compare, lens, look, measure, repair, report, tiling, train
+from shiftlens.cli import check, compare, lens, live, look, measure, repair, report, tiling, train
 from shiftlens.cli.console import error_line, flush_streams, prepare_terminal
 from shiftlens.cli.grouped_help import Command, Group
 from shiftlens.cli.options import command
@@ -50,6 +50,7 @@ for _function in (
     tiling.tiles,
     repair.repair,
     report.report,
+    live.explore,
 ):
     app.command(cls=Command)(command(_function))
 
