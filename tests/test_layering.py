@@ -51,6 +51,7 @@ FLOORS = {
     "gate": 9,
     "reporting": 9,
     "demo": 10,
+    "explorer": 10,
     "cli": 11,
     "__init__": 12,
     "__main__": 12,
