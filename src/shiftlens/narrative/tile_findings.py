@@ -39,7 +39,9 @@ def tile_findings(report: TileReport) -> Findings:
 def named_of(report: TileReport) -> Named:
     """The model and the images of a tile report as a command line names them."""
     model = named_model(report.model, report.model_options)
-    return Named(model, report.model_options, data_named(report.data), report.data_options, report.n_images)
+    return Named(
+        model, report.model_options, data_named(report.data, report.data_options), report.data_options, report.n_images
+    )
 
 
 def _command(report: TileReport, tile: int) -> tuple[str, ...]:
