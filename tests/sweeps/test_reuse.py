@@ -65,7 +65,9 @@ def same(a: Sweep, b: Sweep, control: str | None = None) -> None:
 
 def anew(out: Path, fewer: list[int] = FEWER, **how: Any) -> Sweep:
     """The sweep that a larger one must be equal to."""
-    return sweep(model(), pictures().subset(np.array(order(fewer))), GRID, out=out, **({"dtype": "float32"} | how))
+    return sweep(
+        model(), pictures().subset(np.array(order(fewer)), named=True), GRID, out=out, **({"dtype": "float32"} | how)
+    )
 
 
 def places(given: list[tuple[str, bytes]], images: ImageSet, control: str = "") -> list[int]:
