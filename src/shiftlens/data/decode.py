@@ -166,6 +166,18 @@ def fit(pixels: Pixels, rule: SizeRule, where: Callable[[], str]) -> UInt8[np.nd
     return cut[:, :, None] if grey else cut
 
 
+def opacity(data: bytes, where: str) -> UInt8[np.ndarray, "h w"]:
+    """How opaque each pixel of a picture file is, 0 to 255, upright as `decode` gives it; 255 where it does not say."""
+    with _opened(data, where) as image:
+        turn = _orientation(image)
+        try:
+            clear = "transparency" in image.info or image.mode in ("RGBA", "LA", "PA")
+            alpha = np.asarray(image.convert("RGBA"))[:, :, 3] if clear else np.full(image.size[::-1], 255, np.uint8)
+        except Exception as error:  # Pillow's readers raise whatever a damaged file makes them raise
+            raise InputError(f"{where} cannot be decoded: {one_line(error)}") from error
+    return np.ascontiguousarray(_UPRIGHT[turn](alpha[:, :, None])[:, :, 0]) if turn in _UPRIGHT else alpha
+
+
 def decode_mask(data: bytes, where: str) -> UInt8[np.ndarray, "h w"]:
     """Class numbers of a mask file: grey values, a palette's numbers (not its colours), or 0 and 1 of one bit.
 

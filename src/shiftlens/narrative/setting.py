@@ -21,7 +21,7 @@ from shiftlens.tasks.classification import CLASSIFICATION
 WHOLE_SPECS = tuple(name for name, kind in DATA_KINDS.items() if kind.is_optional or not kind.takes_argument)
 """Specs of images that are a name alone."""
 
-PACKAGE_MODELS = ("pretrained:", "torchvision:", "timm:")
+PACKAGE_MODELS = ("pretrained:", "torchvision:", "timm:", "hf:", "onnx:")
 
 Command = tuple[str, ...]
 
