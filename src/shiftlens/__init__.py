@@ -38,6 +38,7 @@ _WHERE = {
     "probe": "shiftlens.pasting",
     "PositionMap": "shiftlens.pasting",
     "evaluate": "shiftlens.evaluation",
+    "export": "shiftlens.exporting",
     "features": "shiftlens.lens.feature_maps",
     "findings": "shiftlens.narrative.findings",
     "inspect": "shiftlens.arithmetic",
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from shiftlens.errors import ShiftlensError as ShiftlensError
     from shiftlens.errors import StoreError as StoreError
     from shiftlens.evaluation import evaluate as evaluate
+    from shiftlens.exporting import export as export
     from shiftlens.figures import plot as plot
     from shiftlens.figures.feature_figures import plot_features as plot_features
     from shiftlens.figures.tile_figures import plot_tiles as plot_tiles

@@ -42,7 +42,7 @@ PLACEHOLDERS: Mapping[str, str] = {
     "data": "SPEC",
     "average": "SPEC",
     "split": "train|test|all",
-    "resize": "PIXELS",
+    "resize": "H|HxW",
     "crop": "H|HxW",
     "interpolation": "NAME",
     "label_map": "FILE",

@@ -112,7 +112,7 @@ def load_model(
     mean: Numbers | None = None,
     std: Numbers | None = None,
     input_size: Size | None = None,
-    resize: int | None = None,
+    resize: Size | None = None,
     crop: Size | None = None,
     interpolation: str | None = None,
     picture_size: Size | None = None,
@@ -139,7 +139,8 @@ def load_model(
     input_size
         H or HxW in pixels, in place of what the model declares.
     resize, crop, interpolation
-        How images of another size come to it: their shorter side becomes `resize` pixels, by `nearest`, `bilinear`,
+        How images of another size come to it: their shorter side becomes `resize` pixels (with (h, w) they are
+        stretched to these), by `nearest`, `bilinear`,
         `bicubic`, `lanczos`, `box` or `hamming`, and `crop` (the input size by another name) is cut out of the middle.
     picture_size
         (h, w) of the pictures: the input size of a model that declares none.
