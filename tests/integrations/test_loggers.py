@@ -86,9 +86,9 @@ def test_wandb_takes_it_offline(small_sweep: Path, tmp_path: Path, monkeypatch: 
         warnings.simplefilter("ignore")
         with wandb.init(mode="offline", dir=str(tmp_path), project="shifts") as run:
             log_sweep(run, sl.open_sweep(small_sweep), 2)
-    [stored] = tmp_path.rglob("run-*.wandb")
-    assert b"shift/accuracy_unshifted" in stored.read_bytes()
-    assert list(tmp_path.rglob("*.png"))
+    assert len(list(tmp_path.rglob("run-*.wandb"))) == 1
+    [picture] = tmp_path.rglob("*.png")
+    assert "shift" in str(picture)
 
 
 @pytest.mark.slow

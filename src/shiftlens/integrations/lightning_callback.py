@@ -47,7 +47,7 @@ class ShiftlensCallback(Callback):  # type: ignore[misc]
 
     Examples
     --------
-    >>> Trainer(callbacks=[ShiftlensCallback("cifar10", mean=MEAN, std=STD)])  # doctest: +SKIP
+    ``Trainer(callbacks=[ShiftlensCallback("cifar10", mean=MEAN, std=STD)])``
     """
 
     def __init__(
