@@ -31,6 +31,7 @@ _WHERE = {
     "StoreError": "shiftlens.errors",
     "TileReport": "shiftlens.tiles.tile_result",
     "Sweep": "shiftlens.sweeps.sweep_result",
+    "assert_robust": "shiftlens.gate.robustness",
     "check": "shiftlens.gate.gating",
     "compare": "shiftlens.narrative.comparing",
     "consistency": "shiftlens.protocols",
@@ -58,6 +59,14 @@ _WHERE = {
     "translate": "shiftlens.shifts",
     "verify_sweep": "shiftlens.sweeps.integrity",
     "wrap": "shiftlens.models.loading",
+    "ByPlace": "shiftlens.tasks.variable",
+    "Dense": "shiftlens.tasks.dense",
+    "Detection": "shiftlens.tasks.detection",
+    "Embedding": "shiftlens.tasks.embedding",
+    "OutputForm": "shiftlens.tasks.outputs",
+    "Segmentation": "shiftlens.tasks.segmentation",
+    "Task": "shiftlens.tasks.task",
+    "Variable": "shiftlens.tasks.variable",
 }
 _ROOMS = ("nn",)
 
@@ -78,6 +87,7 @@ if TYPE_CHECKING:
     from shiftlens.figures.tile_figures import plot_tiles as plot_tiles
     from shiftlens.gate.check_result import CheckResult as CheckResult
     from shiftlens.gate.gating import check as check
+    from shiftlens.gate.robustness import assert_robust as assert_robust
     from shiftlens.lens.feature_maps import features as features
     from shiftlens.lens.feature_run import FeatureRun as FeatureRun
     from shiftlens.lens.feature_store import open_features as open_features
@@ -104,6 +114,14 @@ if TYPE_CHECKING:
     from shiftlens.sweeps.integrity import verify_sweep as verify_sweep
     from shiftlens.sweeps.sweep_result import Sweep as Sweep
     from shiftlens.sweeps.sweep_result import open_sweep as open_sweep
+    from shiftlens.tasks.dense import Dense as Dense
+    from shiftlens.tasks.detection import Detection as Detection
+    from shiftlens.tasks.embedding import Embedding as Embedding
+    from shiftlens.tasks.outputs import OutputForm as OutputForm
+    from shiftlens.tasks.segmentation import Segmentation as Segmentation
+    from shiftlens.tasks.task import Task as Task
+    from shiftlens.tasks.variable import ByPlace as ByPlace
+    from shiftlens.tasks.variable import Variable as Variable
     from shiftlens.tiles.doctor import tile_report as tile_report
     from shiftlens.tiles.predicting import predict_tiled as predict_tiled
     from shiftlens.tiles.tile_result import TileReport as TileReport

@@ -13,19 +13,21 @@ from typing import Protocol
 
 from shiftlens import figures
 from shiftlens.arithmetic import inspect
-from shiftlens.data.images import load_images
+from shiftlens.data.images import ImageSet, load_images
 from shiftlens.errors import InputError
 from shiftlens.evaluation import Evaluation, evaluate
 from shiftlens.lens.feature_maps import features
-from shiftlens.models.loading import load_model
+from shiftlens.models.loading import Model, load_model
 from shiftlens.naming import Printed, unknown_name
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.findings import findings
 from shiftlens.narrative.rendering import as_text
-from shiftlens.reporting import Report, report
+from shiftlens.reporting import Item, Report, report
 from shiftlens.shifts import ShiftGrid
 from shiftlens.sweeping import run_sweep
 from shiftlens.sweeps.sweep_result import Sweep
+from shiftlens.tiles.doctor import tile_report
+from shiftlens.tiles.tile_result import TileReport
 from shiftlens.training import TrainSettings, train
 
 MAX_SHIFT = 32
@@ -37,6 +39,9 @@ WIDTH = 16
 
 NETS = {"segmentation": "pretrained:unet-digits", "detection": "pretrained:detector-digits"}
 """The shipped net for each task that has one."""
+
+N_TILED, TILE = 8, 48
+"""Scenes that are also cut into tiles, and the side of a tile in pixels: half a scene's."""
 
 N_SCENES, SCENE_SHIFT = 30, 8
 """Scenes, and the largest shift in pixels: all phases of a net with stride 8, both ways."""
@@ -56,20 +61,22 @@ class Narrator(Protocol):
 
 @dataclass(frozen=True, repr=False)
 class DemoResult(Printed):
-    """Where everything is, the accuracy to start from (of the VGG), and what the sweep shows."""
+    """Where everything is, the VGG's accuracy to start from, what the sweep shows, and what a segmenter's tiles do."""
 
     files: tuple[Path, ...]
     evaluation: Evaluation | None
     sweep: Sweep
     findings: Findings
     report: Report
+    tiles: TileReport | None = None
 
     def lines(self) -> list[str]:
         """How good it is unshifted, how large the strong area is, and all warnings and notes."""
         strong = self.findings.named("retained-95")
         told = [strong.statement] if strong else []
         unshifted = self.evaluation.lines() if self.evaluation else []
-        return [*unshifted, *told, *map(str, self.findings.with_severity("warn", "note"))]
+        tiled = self.tiles.lines()[:3] if self.tiles else []
+        return [*unshifted, *told, *map(str, self.findings.with_severity("warn", "note")), *tiled]
 
 
 def run(
@@ -151,18 +158,33 @@ def run_task(
         raise unknown_name("task of the demo", task, ("classification", *NETS))
     images, grid = load_images("digits-scenes", split="test", limit=limit), ShiftGrid(max_shift)
     model = load_model(NETS[task], device=device)
-    narrator.say(f"1/4 evaluating {len(images):,} scenes of digits under all {grid.n_shifts:,} shifts by {model.name}")
+    n = 5 if task == "segmentation" else 4
+    narrator.say(f"1/{n} evaluating {len(images):,} scenes under all {grid.n_shifts:,} shifts by {model.name}")
     with narrator.progress("sweeping", "evaluations") as step:
         sweep, _ = run_sweep(model, images, grid, out=out / f"{task}.zarr", task=task, device=device, progress=step)
-    narrator.say("2/4 drawing")
+    narrator.say(f"2/{n} drawing")
     pictures = figures.plot(sweep, out)
-    narrator.say("3/4 measuring sides, irregularities and intervals")
+    narrator.say(f"3/{n} measuring sides, irregularities and intervals")
     found = findings(sweep, seed=seed)
     text = _written(found, out)
+    tiles, tile_files = _tiled(model, images, task, out, narrator, device, seed) if n == 5 else (None, ())
     page = out / "report.html"
-    narrator.say(f"4/4 writing {page}: open it in a browser")
-    made = report([sweep], page, title=f"shiftlens demo: {task} of digits", seed=seed)
-    return DemoResult((out / f"{task}.zarr", *pictures.files, text, made.path), None, sweep, found, made)
+    narrator.say(f"{n}/{n} writing {page}: open it in a browser")
+    items: list[Item] = [sweep] if tiles is None else [sweep, tiles]
+    made = report(items, page, title=f"shiftlens demo: {task} of digits", seed=seed)
+    files = (out / f"{task}.zarr", *pictures.files, text, *tile_files, made.path)
+    return DemoResult(files, None, sweep, found, made, tiles)
+
+
+def _tiled(
+    model: Model, images: ImageSet, task: str, out: Path, narrator: Narrator, device: str, seed: int
+) -> tuple[TileReport, tuple[Path, ...]]:
+    """What tiles do to the first scenes, and the files that say so."""
+    some, path = images.limit(N_TILED), out / "tiles.zarr"
+    narrator.say(f"4/5 comparing tiles of {TILE} px with the whole image on {len(some)} scenes")
+    with narrator.progress("tiling", "images") as step:
+        found = tile_report(model, some, TILE, task=task, out=path, device=device, seed=seed, progress=step)
+    return found, (path, *figures.plot_tiles(found, out).files)
 
 
 def _written(found: Findings, out: Path) -> Path:

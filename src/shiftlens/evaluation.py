@@ -21,6 +21,7 @@ from shiftlens.models.adapting import (
     refuse_unfit_targets,
     targets_of,
     task_for,
+    with_gallery,
     with_own_detections,
 )
 from shiftlens.models.loading import Model, model_and_images
@@ -212,6 +213,7 @@ def evaluate(
     with evaluating(model.module), torch.no_grad():
         batches = _batches(model, images, shift, parsed, target, batch, progress)
         if task.name != CLASSIFICATION.name:
+            task = with_gallery(model, task, images, size)
             rows = _task_rows(model, images, shift, task, batches)
             labelled = task.uses is None or (images.targets is not None and task.uses in images.targets.kind)
             scores = scores_of(task, rows, images.index, labelled=labelled)

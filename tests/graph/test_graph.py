@@ -396,3 +396,13 @@ def test_rows_come_before_columns(layer: nn.Module) -> None:
     assert site.dilation == ((2, 1) if isinstance(layer, nn.Conv2d) else (1, 1))
     assert site.padding == Sides(2, 2, 1, 1)
     assert site.out_size == tuple(layer(torch.zeros(1, 3, 24, 31)).shape[-2:])
+
+
+def test_a_layer_in_two_places_and_a_weight_of_two_layers_keep_their_numbers() -> None:
+    shared, first, second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+    second.weight = first.weight
+    net = nn.Sequential(shared, nn.BatchNorm2d(3), shared, first, second)
+    assert len(trace(net, (8, 8))) == 4
+    assert {tensor.device.type for tensor in net.state_dict().values()} == {"cpu"}
+    assert net[0] is net[2]
+    assert net[3].weight is net[4].weight

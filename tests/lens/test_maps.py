@@ -370,3 +370,9 @@ def test_what_a_run_prints_cannot_steer_a_terminal() -> None:
     hostile = replace(run, model="\x1b]0;m\x07", input="\x1bi", notes=("\x1b[1m",), layers=layers)
     assert all(line.isprintable() for line in (*hostile.lines(), repr(hostile)))
     assert "a\\x1b[2J" in str(hostile)
+
+
+def test_a_detector_that_looks_for_peaks_image_by_image_has_maps() -> None:
+    run = features("pretrained:detector-digits", "zeros", average=load_images("digits-scenes", limit=2))
+    assert "heat" in [layer.name for layer in run.layers]
+    assert all(layer.maps.ndim == 3 for layer in run.layers)

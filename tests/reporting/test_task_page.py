@@ -76,12 +76,12 @@ def test_what_a_task_has_not_is_said_once_and_classification_has_no_such_part(tm
     digits = sl.load_images("digits", limit=4)
     net = sl.nn.VGG("vgg6", width=4).eval()
     model, grid = sl.wrap(net, mean=0, std=1, size=32), sl.ShiftGrid((0, 2))
-    turned = sl.sweep(model, digits, grid, out=tmp_path / "e.zarr", task="embedding")
+    turned = sl.sweep(model, digits, grid, out=tmp_path / "e.zarr", task="embedding", engine="direct", dtype="float32")
     page = Page(sl.report(turned, tmp_path / "e.html").path)
     assert "The images whose cosine swings most" in alts(page)
     assert page.visible.count("Not shown: by place, since the task embedding stores nothing by place.") == 1
     assert page.visible.count("Not shown: phases, since the grid has fewer than 3 periods of the stride 8.") == 1
-    classes = sl.sweep(model, digits, grid, out=tmp_path / "c.zarr")
+    classes = sl.sweep(model, digits, grid, out=tmp_path / "c.zarr", engine="direct", dtype="float32")
     assert "Objects, places" not in Page(sl.report(classes, tmp_path / "c.html").path).visible
 
 

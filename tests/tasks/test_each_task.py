@@ -120,7 +120,34 @@ def test_cosine_is_of_the_angle_alone() -> None:
     reference = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
     state = for_windows(task.prepare(reference, torch.zeros(2)), [0, 0, 0, 0, 1])
     outputs = torch.tensor([[6.0, 8.0], [-3.0, -4.0], [4.0, -3.0], [3.0, 0.0], [1.0, 1.0]])
-    close(task.outcome(outputs, None, state)["cosine"], [1, -1, 0, 0.6, 0])
+    rows = task.outcome(outputs, None, state)
+    close(rows["cosine"], [1, -1, 0, 0.6, 0])
+    close(rows["rank"], [1] * 5)  # without a gallery there is no other image
+
+
+def test_the_rank_counts_the_images_of_the_gallery_that_are_more_similar() -> None:
+    draw = np.random.default_rng(5)
+    gallery = draw.normal(size=(7, 3))
+    gallery[6] = 2 * gallery[5]  # the same direction: a tie, which puts nobody before
+    reference = np.concatenate([gallery, draw.normal(size=(2, 3))])  # two images that are not in the gallery
+    task = Embedding().with_gallery(torch.from_numpy(gallery))
+    assert task.settings == {"n_gallery": 7}
+    image = [k for k in range(9) for _ in range(5)]
+    state = for_windows(task.prepare(torch.from_numpy(reference), torch.arange(9)), image)
+    outputs = reference[image] + draw.normal(size=(45, 3))
+    outputs[::5] = reference  # a window that is the unshifted image itself
+    ranks = []
+    for output, own in zip(outputs, image, strict=True):
+
+        def angle(vector: Any, output: Any = output) -> float:
+            return float(np.arccos(np.clip(vector @ output / np.linalg.norm(vector) / np.linalg.norm(output), -1, 1)))
+
+        nearer = [k for k in range(7) if k != own and angle(gallery[k]) < angle(reference[own]) - 1e-7]
+        ranks.append(1 + len(nearer))
+    rows = task.outcome(torch.from_numpy(outputs), None, state)
+    close(rows["rank"], ranks)
+    assert ranks[::5] == [1] * 9
+    assert max(ranks) > 2
 
 
 # ---- detection

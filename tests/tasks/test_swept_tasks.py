@@ -20,6 +20,7 @@ from shiftlens.sweeping import sweep
 from shiftlens.sweeps.request import targets_of
 from shiftlens.sweeps.sweep_result import open_sweep
 from shiftlens.tasks.detection import Detection
+from shiftlens.tasks.embedding import Embedding
 from shiftlens.tasks.task import OBJECT
 from tasks.small_tasks import BOXES, CASES, GRID, MASKS, PIXELS, H, N, W, detector, raw, unet, vectors, wrapped
 
@@ -39,8 +40,6 @@ def own_detections(tables: Tensor) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("control", [None, "flip"])
 def test_a_sweep_is_a_plain_loop_over_images_and_shifts(name: str, control: str | None, tmp_path: Path) -> None:
     make, targets, task = CASES[name]
-    if name == "embedding" and control:
-        pytest.skip("as without a control")
     images, net = ImageSet(PIXELS, targets), make()
     made = sweep(wrapped(net), images, GRID, out=tmp_path / "s.zarr", task=task, controls=(control,) if control else ())
     found = made if control is None else made.control(control)
@@ -59,6 +58,10 @@ def test_a_sweep_is_a_plain_loop_over_images_and_shifts(name: str, control: str 
             images = ImageSet(PIXELS, own_detections(raw(net, (plain - 0.5) / 0.25)))
     truth = torch.from_numpy(np.array(targets_of(images, bound)))
     truth = bound.mirrored(truth) if control else truth
+    if isinstance(bound, Embedding):
+        assert bound.settings == {"n_gallery": N}
+        with torch.no_grad():
+            bound = bound.with_gallery(raw(net, (torch.from_numpy(PIXELS).float() / 255 - 0.5) / 0.25))
     with torch.no_grad():
         state = bound.prepare(raw(net, (x - 0.5) / 0.25).flatten(1), truth)
         for k in range(N):
@@ -91,7 +94,7 @@ def test_findings_plots_and_the_report_take_every_task(name: str, tmp_path: Path
     ]
     assert ("The confidence of the same object swings by" in text) == name.startswith("detection")
     assert ("self-consistency recall" in text.lower()) == (name == "detection without boxes")
-    assert ("px of a border and" in text) == (name != "embedding")
+    assert ("px of a border, the" in text) == (name != "embedding")
     assert ("by-place" in sl.plot(made)) == (name != "embedding")
     assert sl.report([made], tmp_path / "r.html").path.exists()
 

@@ -19,3 +19,4 @@ def test_every_line_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
     said = capsys.readouterr().out
     assert "['mean_iou', 'pixel_accuracy', 'pixel_agreement', 'interior_agreement']" in said
     assert "1.0 (4, 7, 7)" in said
+    assert "counting ['off', 'same']" in said

@@ -14,7 +14,7 @@ import shiftlens as sl
 from shiftlens.cli.app import main
 from tiles.planted_causes import images, model
 
-UNET = ("--model", "pretrained:unet-digits", "--data", "digits-scenes", "--limit", "2", "--tile", "48")
+UNET = ("--model", "pretrained:unet-digits", "--data", "digits-scenes", "--limit", "2")
 
 
 @pytest.fixture(scope="module")
@@ -102,5 +102,6 @@ def test_the_command_writes_prints_and_draws(tmp_path: Path, capsys: pytest.Capt
     for arguments in (["verify"], ["findings"], ["plot", "--out", str(tmp_path / "p")]):
         assert main([arguments[0], str(out), *arguments[1:]]) == 0
     assert "missing at a tile's border" in capsys.readouterr().out
+    assert values["tile"] == 48  # half a scene
     assert main(["tiles", *UNET, "--overlap", "many", "--out", str(out)]) == 2
     assert "--overlap must be auto or whole pixels" in capsys.readouterr().err

@@ -77,6 +77,13 @@ def _tested_cells(sweep: SweepArrays, control: SweepArrays, site: str) -> tuple[
     return Skipped(site, f"{n} images are in both sweep and control" if n < 2 else "the grid holds no shift but (0, 0)")
 
 
+def without(sweep: SweepArrays, control: str) -> str:
+    """Why a sweep has not some control."""
+    if control not in sweep.task.controls:
+        return f"the control {control} is not defined for {sweep.task.name}"
+    return f"there is no {control} control"
+
+
 def occlusion_effects(values: Values) -> tuple[Effects | Skipped, Effects | Skipped]:
     """Return the occlusion effect and the placement effect under each shift (dy, dx) [own].
 
@@ -86,7 +93,7 @@ def occlusion_effects(values: Values) -> tuple[Effects | Skipped, Effects | Skip
     """
     sweep = values.sweep
     if "occlusion" not in sweep.controls:
-        why = "there is no occlusion control"
+        why = without(sweep, "occlusion")
         return Skipped("occlusion effect", why), Skipped("placement effect", why)
     control = values.of("occlusion")
     found = _tested_cells(sweep, control.sweep, "occlusion and placement")
@@ -105,7 +112,7 @@ def padding_effect(values: Values) -> PaddingEffect | Skipped:
     """Return what the padding costs, from a sweep with its canvas control."""
     sweep, metric, site = values.sweep, values.metric, "padding effect"
     if "canvas" not in sweep.controls:
-        return Skipped(site, "there is no canvas control")
+        return Skipped(site, without(sweep, "canvas"))
     control = values.of("canvas")
     found = _tested_cells(sweep, control.sweep, site)
     if isinstance(found, Skipped):

@@ -11,12 +11,16 @@ import numpy as np
 
 from shiftlens.analysis.arrays import SweepArrays, from_sweep
 from shiftlens.analysis.matched_images import matched_rows
+from shiftlens.analysis.object_curves import object_curves
+from shiftlens.analysis.phases import phases
 from shiftlens.analysis.places import places
 from shiftlens.figures.drawing import check_format, data_uri, png_bytes, save
 from shiftlens.figures.heatmaps import about, class_matrices, control_matrices, has_sides, metric_matrix, side_matrices
 from shiftlens.figures.place_maps import place_map
 from shiftlens.figures.profile import radial_profile
+from shiftlens.figures.task_figures import object_lines, phase_matrix
 from shiftlens.stats import Skipped
+from shiftlens.tasks.classification import CLASSIFICATION
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -85,7 +89,8 @@ def plot(
     Pictures
         Figures by name, `plot(sweep)["accuracy"]`: one for each metric; `profile` and `sides` where there are shifts;
         `classes` for two classes or more; `control-NAME` for each control; `by-place` where the task stores something
-        by place. `.files` says what was written.
+        by place; of other tasks than classification, `objects` where there are objects, and `phases` where the grid has
+        three periods of a stride of the net. `.files` says what was written.
 
     Raises
     ------
@@ -113,4 +118,10 @@ def plot(
     by_place = Skipped("by place", "arrays alone") if isinstance(sweep, SweepArrays) else places(sweep)
     if not isinstance(by_place, Skipped):
         made["by-place"] = place_map(by_place, about(arrays))
+    if not isinstance(sweep, SweepArrays) and arrays.task.name != CLASSIFICATION.name:
+        curves, by_phase = object_curves(sweep), phases(values)
+        if not isinstance(curves, Skipped):
+            made["objects"] = object_lines(curves, about(arrays))
+        if not isinstance(by_phase, Skipped):
+            made["phases"] = phase_matrix(by_phase, about(arrays))
     return Pictures(made).saved(out, kind)

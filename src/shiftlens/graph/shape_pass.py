@@ -73,12 +73,13 @@ def trace(module: nn.Module, size: Pair, *, n_channels: int = 3, name: str | Non
 
 
 def _run(tracer: Tracer, module: nn.Module, n_channels: int, size: Pair, *, on_meta: bool) -> Exception | None:
-    state: dict[str, Tensor] = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    state = _state(module)
     first = next((tensor for tensor in state.values() if tensor.is_floating_point()), torch.zeros(()))
     dtype = input_dtype(module)
     if on_meta:
         device = torch.device("meta")
-        state = {key: torch.empty_like(tensor, device="meta") for key, tensor in state.items()}
+        without = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in state.values()}
+        state = {key: without[id(tensor)] for key, tensor in state.items()}
     else:
         device = torch.device("cpu") if first.is_meta else first.device
         state = {
@@ -88,11 +89,23 @@ def _run(tracer: Tracer, module: nn.Module, n_channels: int, size: Pair, *, on_m
     set_flow(x, Flow(size, (2, 3)))
     try:
         with torch.no_grad(), tracer:
-            raw: Any = torch.func.functional_call(module, state, (x,))
+            raw: Any = torch.func.functional_call(module, state, (x,), tie_weights=False)
         tracer.output = _output(raw)
     except Exception as error:  # a stranger's forward may raise anything
         return error
     return None
+
+
+def _state(module: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer of every module, a module that stands in two places once.
+
+    `functional_call` sets a tensor that it knows by two names of one module twice, and puts back what it set first.
+    """
+    found: dict[str, Tensor] = {}
+    for path, part in module.named_modules():
+        own = (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False))
+        found |= {f"{path}.{name}".lstrip("."): tensor for name, tensor in own}
+    return found
 
 
 def _output(raw: Any) -> Output | None:

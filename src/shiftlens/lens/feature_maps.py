@@ -136,6 +136,7 @@ def features(
     module.to(target)
     x = x.to(target, input_dtype(module))
     maps = _maps_of_one(module, sites, x, after)
+    sites = tuple(site for site in sites if site.name in maps)
     with Repadded(module, "circular"):
         references = _maps_of_one(module, sites, x, after)
     tolerance = max(LEAVES, 16 * torch.finfo(input_dtype(module)).eps)
@@ -213,8 +214,8 @@ def _pixels_a_cell(graph: Graph) -> list[float]:
 def _maps_of_one(
     module: nn.Module, sites: tuple[Site, ...], x: Tensor, after: bool
 ) -> dict[str, NDArray[np.floating[Any]]]:
-    """Maps [c, h, w] of one picture by the site's name."""
-    made = maps_of(module, sites, x, after=after)
+    """Maps [c, h, w] of one picture by the site's name; without what a net does with each image by itself."""
+    made = {name: m for name, m in maps_of(module, sites, x, after=after).items() if m.ndim == 4}
     return {name: (m if m.dtype == torch.float64 else m.float())[0].cpu().numpy() for name, m in made.items()}
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from shiftlens.data.imageset import ImageSet
 from shiftlens.data.targets import padded
 from shiftlens.errors import InputError, ModelOutputError
-from shiftlens.models.matching import scores_for
+from shiftlens.models.matching import MAX_PIXELS, scores_for
 from shiftlens.models.probing import Classifier, Probe
 from shiftlens.models.wrapping import Model
 from shiftlens.tasks.detection import Detection, DetectionConsistency
@@ -110,8 +110,24 @@ def adapted(model: Model, task: Task, size: tuple[int, int]) -> tuple[Model, Tas
     return TaskModel(**known, original=model, n_numbers=n_numbers, compared=compared), task
 
 
+def with_gallery(model: Model, task: Task, images: ImageSet, size: tuple[int, int]) -> Task:
+    """The task with the outputs on the first images, where it asks for them; images are of (h, w) pixels."""
+    n = min(task.n_gallery, len(images))
+    if not n:
+        return task
+    found, at_once = [], max(1, MAX_PIXELS // (size[0] * size[1]))
+    with model.evaluating(), torch.no_grad():
+        for start in range(0, n, at_once):
+            places = np.arange(start, min(start + at_once, n))
+            x = model.preprocessing.normalise(torch.from_numpy(images.batch(places)).to(model.device))
+            found.append(scores_for(model, x, images.index[places]).cpu())
+    return task.with_gallery(torch.cat(found))
+
+
 def targets_of(images: ImageSet, task: Task, positions: slice = slice(None)) -> NDArray[Any]:
     """What the task measures some images against."""
+    if task.needs_places:
+        return task.targets(images.labels[positions], np.arange(len(images))[positions])
     values = None if images.targets is None or task.uses is None else getattr(images.targets, task.uses)
     return task.targets(images.labels[positions], None if values is None else values[positions])
 

@@ -71,10 +71,13 @@ def _mismatch(report: TileReport) -> Finding:
 
 
 def _remedy(report: TileReport) -> Action:
-    tile, overlap = report.recipe["tile"], report.recipe["overlap"]
+    tile, overlap = int(report.recipe["tile"]), report.recipe["overlap"]
     where = f"tiles of {tile} px with {overlap} px of real context on each side, cores on a grid of {_grid(report)} px"
-    how = f"Use {where}, and keep only their cores" if report.passes == 1 else f"Use {where}, in {report.passes} passes"
-    return Action(f"{how} (predict_tiled does); measure it", _command(report, int(tile)))
+    passes = "" if report.passes == 1 else f", and {report.passes} passes"
+    how = f"Use predict_tiled: {where}, only their cores kept{passes}"
+    if tile >= max(report.size):
+        return Action(how)
+    return Action(f"{how}; measure such tiles", _command(report, tile))
 
 
 def _grid(report: TileReport) -> str:
@@ -135,10 +138,12 @@ def _recipe(report: TileReport) -> Finding:
     recipe = report.recipe
     where = f"Tiles of {recipe['tile']} px with an overlap of {recipe['overlap']} px on a grid of {_grid(report)} px"
     if report.exact:
-        passes = "" if report.passes == 1 else f", in {report.passes} passes,"
-        text = f"{where}{passes} give the whole image's output for every image."
+        text = f"{where} give the whole image's output for every image."
+    elif report.obstacles:
+        text = f"{where} do not give the whole image's output for every image: {plain(report.obstacles[0])}."
     else:
-        text = f"{where} do not give the whole image's output for every image: no tiling of this net is known to."
+        passes = f"{report.passes} passes"
+        text = f"{where} do not give the whole image's output by themselves; predict_tiled does, in {passes}."
     return Finding("tile-recipe", text, Quantity("recipe"), severity="info", question="E")
 
 

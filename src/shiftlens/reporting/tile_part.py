@@ -17,6 +17,11 @@ _ABOUT = {
 }
 
 
+def _recipe(report: TileReport) -> str:
+    recipe = report.recipe
+    return "\n".join(plain(line) for line in (recipe["monai"], recipe["sahi"], *str(recipe["loop"]).splitlines()))
+
+
 def tile_view(report: TileReport, number: int) -> Data:
     """What the template shows of a tile report."""
     return {
@@ -37,7 +42,7 @@ def tile_view(report: TileReport, number: int) -> Data:
             ]
             for cause in report.causes
         ],
-        "recipe": str(report.recipe.get("text", "")),
+        "recipe": _recipe(report),
         "provenance": [
             ("file", plain(report.path.name) if report.path is not None else "in memory"),
             ("model", plain(report.model)),

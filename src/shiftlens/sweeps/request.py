@@ -16,7 +16,7 @@ from shiftlens.data.imageset import ImageSet
 from shiftlens.engine.evaluators import check_request
 from shiftlens.engine.plan import CONTROLS, Plan
 from shiftlens.errors import InputError, StoreError
-from shiftlens.models.adapting import adapted, refuse_unfit_targets, task_for, with_own_detections
+from shiftlens.models.adapting import adapted, refuse_unfit_targets, task_for, with_gallery, with_own_detections
 from shiftlens.models.adapting import targets_of as targets_of
 from shiftlens.models.loading import model_and_images
 from shiftlens.models.matching import LabelMap, labelled_for, on_input_grid, targets_for
@@ -208,7 +208,7 @@ def resolve(
         batch_size=batch_size,
         half_width=half_width,
         reuse=reused,
-        task=task,
+        task=with_gallery(model, task, images, size),
         n_objects=n_objects,
     )
 

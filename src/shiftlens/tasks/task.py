@@ -60,6 +60,10 @@ class Task:
         Whether `prepare` needs the outputs on the unshifted images: one more forward pass for each image.
     needs_shifts
         Whether `outcome` needs to know how far each window is shifted.
+    n_gallery
+        How many of the first images, unshifted, are handed to `with_gallery` before anything is measured.
+    needs_places
+        Whether `targets` is given the places of the images among those of the sweep, instead of masks or boxes.
     has_margin
         Whether `outcome` has a row `margin`, below which rounding may change the window's answer. A sweep in bfloat16
         evaluates such windows again in float32; a task without margins is computed in float32 unless asked otherwise.
@@ -69,6 +73,16 @@ class Task:
         What is shown by the place in the frame.
     dataset_metrics
         What `of_dataset` gives: metrics of all images under one shift together that are no mean over windows.
+
+    Examples
+    --------
+    >>> class Darker(Task):
+    ...     name = "darker"
+    ...     variables = (Variable("level", "float32", "", "higher", "number", "mean output"),)
+    ...     def outcome(self, outputs, shifts, state):
+    ...         return {"level": outputs.flatten(1).mean(1)}
+    >>> Darker().outcome(torch.ones(2, 3, 4, 4), None, None)["level"].tolist()
+    [1.0, 1.0]
     """
 
     name: str
@@ -77,6 +91,8 @@ class Task:
     uses: Literal["masks", "boxes"] | None = None
     needs_reference: bool = False
     needs_shifts: bool = False
+    n_gallery: int = 0
+    needs_places: bool = False
     has_margin: bool = False
     controls: tuple[str, ...] = ("occlusion", "flip", "canvas")
     by_place: ByPlace | None = None
@@ -100,6 +116,10 @@ class Task:
         InputError
             Outputs that this task has no use for.
         """
+        return self
+
+    def with_gallery(self, outputs: Tensor) -> Task:
+        """The same task with the model's outputs [image, ...] on the first `n_gallery` images; fewer if there are."""
         return self
 
     def targets(self, labels: NDArray[np.int64], values: NDArray[Any] | None) -> NDArray[Any]:

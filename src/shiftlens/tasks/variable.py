@@ -45,6 +45,11 @@ class Variable:
         A number that some windows do not have (NaN): they are left out, and n counts the others.
     needs
         Stored variables that a metric is made from; by default the one of its own name.
+
+    Examples
+    --------
+    >>> Variable("count_error", "float32", "objects", "lower", "number", bounds=(0, np.inf)).called
+    'count error'
     """
 
     name: str

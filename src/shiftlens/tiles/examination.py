@@ -2,35 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from shiftlens.arithmetic import net_of
 from shiftlens.data.images import ImageSet
 from shiftlens.data.surveying import Progress
-from shiftlens.devices import input_dtype
-from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.errors import InputError
 from shiftlens.graph.sites import OpKey, Pair
 from shiftlens.models.wrapping import Model
-from shiftlens.naming import one_line
 from shiftlens.stats import FloatArray
 from shiftlens.sweeps.header import software_versions
-from shiftlens.tasks.outputs import OutputForm, form_of, numbers_of
+from shiftlens.tiles.predicting import predict_tiled
 from shiftlens.tiles.replaying import Call
 from shiftlens.tiles.tile_needs import TileNeeds, needs_of
-from shiftlens.tiles.tile_passes import Profile, Whole
+from shiftlens.tiles.tile_passes import Profile, Whole, averaged
+from shiftlens.tiles.tile_recipe import Recipe
 from shiftlens.tiles.tile_result import TileReport
 from shiftlens.tiles.tile_steps import ROUNDING, Runner, Step, Tiling, difference, off_at_phase, plan_steps
+from shiftlens.tiles.whole_images import WholeImages
+
+MOST_COST = 100
+"""The recipe is tried out where that costs no more than so many whole images."""
 
 N_PHASES = 8
 """Most tile origins modulo the grid that are tried."""
 
 N_PHASE_IMAGES = 4
 """Images that they are tried on."""
+
+
+@dataclass(frozen=True)
+class _Examined:
+    """What was measured on one image; see `TileReport`."""
+
+    steps: list[Step]
+    alone_steps: list[Step]
+    off: list[float]
+    numbers: list[float]
+    alone: list[float]
+    within: float
+    number_within: float
+    span: float
+    map: FloatArray
+    profile: Profile
+    enough: int | None
+    by_phase: list[float]
+    averaged: float | None
 
 
 class Examination:
@@ -61,135 +82,34 @@ class Examination:
         tolerance: float,
         device: torch.device,
     ) -> None:
-        self.model, self.images, self.task, self.tolerance = model, images, task, tolerance
-        self._device, self._module = device, net_of(model)
-        self._dtype = input_dtype(self._module)
         _refuse_no_pixels("tile", tile)
         if not 0 < tolerance < 1:
             raise InputError(f"tolerance is a share of the output's range, above 0 and below 1, got {tolerance}")
-        self.notes: list[str] = []
-        self._form: OutputForm | None = None
-        size = self._fitting(size)
-        self.needs: TileNeeds = needs_of(model, size, tile)
-        self.tiling = _checked_tiling(self.needs, size, tile, stride)
-        self.runner = Runner(self._module, self._map, self.tiling, self.needs.global_calls)
-
-    # ---- the whole image
-
-    def _map(self, x: Tensor) -> Tensor:
-        """The net's map [1, k, h', w'] of one image."""
-        raw = self._module(x)
-        if self._form is None:
-            try:
-                self._form = form_of(raw, 1)
-            except ModelOutputError as error:
-                raise InputError(f"{self.model.name}: {error}") from None
-            self._refuse_no_map(self._form)
-        made = numbers_of(raw, self._form)
-        return made if made.ndim == 4 else made.unsqueeze(1)
-
-    def _refuse_no_map(self, form: OutputForm) -> None:
-        if form.is_detections:
-            raise InputError(
-                f"{self.model.name} gives lists of boxes, which are merged, not stitched: report on its raw maps"
-            )
-        if len(form.shape) not in (2, 3) or max(form.shape[-2:]) == 1:
-            raise InputError(f"{self.model.name} gives {form.said}, no map: there is nothing to tile")
-        if self.task == "segmentation" and (len(form.shape) == 2 or form.shape[0] < 2):
-            raise InputError(
-                f"{self.model.name} gives a single map of numbers: segmentation needs scores of at least 2 classes; "
-                "use the task dense"
-            )
-
-    def _fitting(self, size: Pair) -> Pair:
-        """The size of the images, or of the largest part of them that the net can take at once; told twice alike."""
-        whole = size
-        while True:
-            self._size = size
-            x = self._image(0)
-            try:
-                first, second = self._map(x), self._map(x)
-                break
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error) or min(size) < 64:
-                    raise _refused(self.model, size, error) from error
-                size = (max(32, size[0] // 2 // 32 * 32), max(32, size[1] // 2 // 32 * 32))
-            except (ValueError, TypeError) as error:
-                raise _refused(self.model, size, error) from error
-        if size != whole:
-            self.notes.append(
-                f"an image of {whole[0]}x{whole[1]} does not fit at once: the largest tile that does, "
-                f"{size[0]}x{size[1]} px from its middle, is taken for the whole image"
-            )
-        if not torch.isfinite(first).all():
-            raise InputError(f"{self.model.name} gives numbers that are not finite")
-        span = float(first.max() - first.min())
-        off = float((first - second).abs().max())
-        if off > ROUNDING * max(span, 1e-30):
-            raise InputError(
-                f"{self.model.name} gives another output when it is run again (by up to {off:.3g}): tiles cannot be "
-                "compared with it; switch its random layers off"
-            )
-        return size
-
-    def _pixels(self, position: int) -> NDArray[np.uint8]:
-        """One image, uint8 [c, h, w]: as much of its middle as fits at once."""
-        pixels = self.images.batch([position])[0]
-        h, w = self._size
-        top, left = (pixels.shape[1] - h) // 2, (pixels.shape[2] - w) // 2
-        return np.ascontiguousarray(pixels[:, top : top + h, left : left + w])
-
-    def _image(self, position: int) -> Tensor:
-        pixels = torch.from_numpy(self._pixels(position)[None]).to(self._device)
-        return self.model.preprocessing.normalise(pixels).to(self._dtype)
-
-    # ---- the tiles
+        self.model, self.images, self.task, self.tolerance = model, images, task, tolerance
+        self.whole_images = WholeImages(model, images, size, task, device)
+        self.needs: TileNeeds = needs_of(model, self.whole_images.size, tile)
+        self.tiling = _checked_tiling(self.needs, self.whole_images.size, tile, stride)
+        self.runner = Runner(net_of(model), self.whole_images.map, self.tiling, self.needs.layers)
+        self.notes: list[str] = self.whole_images.notes
 
     def report(self, overlap: int | str, seed: int, progress: Progress | None) -> TileReport:
         """Measure every image."""
-        wanted = self._checked_overlap(overlap)
-        steps: list[Step] = []
-        alone: list[Step] = []
-        length = min(self.tiling.tile // 2 + max(self.tiling.reach), max(self.tiling.size)) + 1
-        profile = Profile(length)
-        off, numbers, spans, apart, within, numbers_within = [], [], [], [], [], []
-        overlaps: list[int | None] = []
-        total_map: FloatArray | None = None
-        example_map: FloatArray = np.zeros((1, 1))
-        phases = _phases(self.tiling)
-        phased: list[list[float]] = []
+        around = self._checked_overlap(overlap)
+        asked = None if overlap == "auto" else around
+        found: list[_Examined] = []
         for position in range(len(self.images)):
-            whole, calls = self.runner.whole(self._image(position))
-            if not steps:
-                steps, alone = plan_steps(self.tiling, list(calls.values()))
-            row, number_row, own = [], [], Profile(length)
-            for step in steps:
-                seen = own if step.on_grid and not step.frozen else None
-                made = self.runner.of_step(whole, calls, step, seen)
-                mean, map_ = difference(made, whole)
-                row.append(mean)
-                number_row.append(self._number(made, whole))
-                if step is steps[0]:
-                    total_map = map_ if total_map is None else total_map + map_
-                    example_map = map_ if position == 0 else example_map
-            if "grid" not in (step.cause for step in steps):  # plain tiles lie on it
-                self.runner.stitched(whole, calls, self.tiling.windows(), profile=own)
-            off.append(row)
-            numbers.append(number_row)
-            spans.append(whole.span)
-            apart.append([self._alone(whole, calls, step) for step in alone])
-            made = self.runner.stitched(whole, calls, self._windows_within(overlap, wanted))
-            within.append(difference(made, whole)[0])
-            numbers_within.append(self._number(made, whole))
-            overlaps.append(self._enough(whole, calls, own))
-            _merge(profile, own)
-            if position < N_PHASE_IMAGES:
-                phased.append([off_at_phase(self.runner, whole, phase) for phase in phases])
+            found.append(self._examined(position, asked))
             if progress is not None:
                 progress(position + 1, len(self.images))
-        assert total_map is not None
-        measured = None if None in overlaps else max(each for each in overlaps if each is not None)
-        mean_by_phase = np.array(phased, np.float64).mean(0)
+        steps, alone = found[0].steps, found[0].alone_steps
+        profile = Profile(self._longest)
+        for each in found:
+            profile.merge(each.profile)
+        enough = [each.enough for each in found if each.enough is not None]
+        phased = np.array([each.by_phase for each in found[:N_PHASE_IMAGES]], np.float64)
+        recipe, geometry = self.needs.recipe, self.needs.geometry
+        averaged = [each.averaged for each in found]
+        checked = self._checked_recipe()
         return TileReport(
             model=self.model.name,
             model_digest=self.model.digest,
@@ -199,36 +119,98 @@ class Examination:
             size=self.tiling.size,
             tile=self.tiling.tile,
             stride=self.tiling.stride,
-            overlap=wanted,
-            overlap_measured=measured,
+            overlap=around,
+            overlap_measured=max(enough) if len(enough) == len(found) else None,
             tolerance=self.tolerance,
-            grid=self.needs.grid,
-            exact=self.needs.exact,
-            passes=self.needs.passes,
-            recipe=self.needs.recipe,
+            grid=geometry.grid,
+            exact=recipe.exact,
+            passes=recipe.n_passes,
+            recipe=recipe.to_dict()
+            | {"loop": recipe.loop()}
+            | {"averaged_mismatch": None if None in averaged else float(np.mean(np.array(averaged, np.float64)))}
+            | {"checked": checked},
             seed=seed,
             index=np.asarray(self.images.index, np.int64),
             causes_of_steps=tuple(step.cause for step in steps[1:]),
             layers_of_steps=tuple(step.layers for step in steps[1:]),
-            off=np.array(off, np.float64),
-            numbers=np.array(numbers, np.float64),
-            with_overlap=np.array(within, np.float64),
-            numbers_with_overlap=np.array(numbers_within, np.float64),
+            off=np.array([each.off for each in found], np.float64),
+            numbers=np.array([each.numbers for each in found], np.float64),
+            with_overlap=np.array([each.within for each in found], np.float64),
+            numbers_with_overlap=np.array([each.number_within for each in found], np.float64),
             alone_names=tuple(step.cause for step in alone),
-            alone=np.array(apart, np.float64).reshape(len(off), len(alone)),
-            span=np.array(spans, np.float64),
-            map=total_map / len(off),
-            example_map=example_map,
-            example=self._pixels(0),
+            alone=np.array([each.alone for each in found], np.float64).reshape(len(found), len(alone)),
+            span=np.array([each.span for each in found], np.float64),
+            map=np.mean([each.map for each in found], axis=0),
+            example_map=found[0].map,
+            example=self.whole_images.pixels(0),
             by_distance=profile.mean,
             largest_by_distance=np.where(profile.n > 0, profile.largest, np.nan),
-            phases=np.array(phases, np.int64),
-            by_phase=mean_by_phase,
-            notes=(*self.notes, *self.needs.notes, *self._reach_note()),
+            phases=np.array(_phases(self.tiling), np.int64),
+            by_phase=phased.mean(0),
+            obstacles=self.needs.obstacles,
+            notes=(*self.notes, *self._reach_note()),
             software=software_versions(),
             model_options=dict(self.model.options),
             data_options=dict(self.images.options),
         )
+
+    @property
+    def _longest(self) -> int:
+        """Distances from a tile's border that are looked at, pixels."""
+        return min(self.tiling.tile // 2 + max(self.tiling.reach), max(self.tiling.size)) + 1
+
+    def _examined(self, position: int, overlap: int | None) -> _Examined:
+        """All steps on one image; `overlap`: what was asked for, None for the reach."""
+        whole, calls = self.runner.whole(self.whole_images.image(position))
+        steps, alone = plan_steps(self.tiling, list(calls.values()))
+        profile, reached = Profile(self._longest), True
+        limit = self.tolerance * max(whole.span, 1e-30)
+        off, numbers, first_map = [], [], np.zeros((1, 1))
+        for step in steps:
+            made = self.runner.of_step(whole, calls, step, profile if step.on_grid and not step.frozen else None)
+            mean, map_ = difference(made, whole)
+            off.append(mean)
+            numbers.append(self._number(made, whole))
+            if step is steps[0]:
+                first_map = map_
+            if step.on_grid and not step.frozen:  # the last of these has all the context there is
+                reached = float((made - whole.output).abs().max()) <= limit
+        if "grid" not in (step.cause for step in steps):  # plain tiles lie on it
+            self.runner.stitched(whole, calls, self.tiling.windows(), profile=profile)
+        reaching = self.tiling.windows(on_grid=True, overlap=self.tiling.reach)
+        within = self.runner.stitched(whole, calls, reaching if overlap is None else self.tiling.within(overlap))
+        recipe = self.needs.recipe
+        affordable = _cost(self.tiling.size, recipe) <= MOST_COST
+        averaged_ = averaged(self.whole_images.map, whole, recipe.tile, recipe.core) if affordable else None
+        phases = _phases(self.tiling) if position < N_PHASE_IMAGES else []
+        return _Examined(
+            steps=steps,
+            alone_steps=alone,
+            off=off,
+            numbers=numbers,
+            alone=[self._alone(whole, calls, step) for step in alone],
+            within=difference(within, whole)[0],
+            number_within=self._number(within, whole),
+            span=whole.span,
+            map=first_map,
+            profile=profile,
+            enough=self._enough(whole, calls, profile) if reached else None,
+            by_phase=[off_at_phase(self.runner, whole, phase) for phase in phases],
+            averaged=None if averaged_ is None else difference(averaged_, whole)[0],
+        )
+
+    def _checked_recipe(self) -> float | None:
+        """The largest difference that `predict_tiled` by the recipe leaves on the first image, as a share of the range.
+
+        None where the recipe's tile holds the image, and where it would cost too much.
+        """
+        recipe = self.needs.recipe
+        holds_all = all(side >= n for side, n in zip(recipe.tile, self.tiling.size, strict=True))
+        if holds_all or recipe.n_passes * _cost(self.tiling.size, recipe) > MOST_COST:
+            return None
+        whole, _ = self.runner.whole(self.whole_images.image(0))
+        made = predict_tiled(self.model, self.whole_images.pixels(0), tile=recipe.tile, exact=False, quiet=True)
+        return float((made.reshape(whole.output[0].shape) - whole.output[0].cpu()).abs().max()) / max(whole.span, 1e-30)
 
     def _reach_note(self) -> list[str]:
         reach, size = self.tiling.reach, self.tiling.size
@@ -242,21 +224,20 @@ class Examination:
 
     def _checked_overlap(self, overlap: int | str) -> int:
         if overlap == "auto":
-            return max(self.needs.reach)
+            return max(self.tiling.reach)
         if isinstance(overlap, bool) or not isinstance(overlap, int) or overlap < 0:
             raise InputError(f'overlap is "auto" or whole pixels of at least 0, got {overlap!r}')
-        least = 2 * overlap + max(self.tiling.grid)
+        grid = max(self.tiling.grid)
+        if overlap % grid:
+            self.notes.append(f"an overlap of {overlap} px is rounded up to the grid of {grid} px")
+        overlap = -(-overlap // grid) * grid
+        least = 2 * overlap + grid
         if self.tiling.tile < least:
             raise InputError(
                 f"a tile of {self.tiling.tile} px has no core left between {overlap} px of overlap on each side: the "
                 f"smallest tile that works has {least} px"
             )
         return overlap
-
-    def _windows_within(self, asked: int | str, overlap: int) -> Any:
-        if asked == "auto":
-            return self.tiling.windows(on_grid=True, overlap=self.tiling.reach)
-        return self.tiling.within(overlap)
 
     def _alone(self, whole: Whole, calls: dict[OpKey, Call], step: Step) -> float:
         try:
@@ -298,7 +279,7 @@ def _checked_tiling(needs: TileNeeds, size: Pair, tile: int, stride: int | None)
     _refuse_no_pixels("stride", stride)
     if stride > tile:
         raise InputError(f"stride must be at most the tile's {tile} px, got {stride}: some pixels would be in no tile")
-    return Tiling(size, tile, stride, needs.grid, needs.reach, needs.circular)
+    return Tiling(size, tile, stride, needs.geometry.grid, needs.geometry.overlap, needs.geometry.circular)
 
 
 def _refuse_no_pixels(name: str, value: object) -> None:
@@ -306,23 +287,15 @@ def _refuse_no_pixels(name: str, value: object) -> None:
         raise InputError(f"{name} must be whole pixels of at least 1, got {value!r}")
 
 
+def _cost(size: Pair, recipe: Recipe) -> float:
+    """Pixels that the net is given in one pass over the recipe's tiles, over those of the image, at most."""
+    cost = 1.0
+    for n, side, core in zip(size, recipe.tile, recipe.core, strict=True):
+        cost *= -(-n // core) * min(side, n) / n
+    return cost
+
+
 def _phases(tiling: Tiling) -> list[int]:
     grid = max(tiling.grid)
     n = min(grid, N_PHASES)
     return sorted({k * grid // n for k in range(n)})
-
-
-def _merge(profile: Profile, own: Profile) -> None:
-    profile.total += own.total
-    profile.n += own.n
-    np.maximum(profile.largest, own.largest, out=profile.largest)
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "memory" in str(error).lower()
-
-
-def _refused(model: Model, size: Pair, error: BaseException) -> InputError:
-    if isinstance(error, InputError):
-        return InputError(f"{model.name}: {error}")
-    return InputError(f"{model.name} does not take an image of {size[0]}x{size[1]} px: {one_line(error)}")

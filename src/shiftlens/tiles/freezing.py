@@ -121,7 +121,7 @@ class Freezing(Watch):
         if key in self.known:
             return _with_statistics(self.known[key], key.name, func, args, kwargs)
         if self._looks and key in self._left:
-            self._collect(self._wanted[key], OPERATORS[key.name].bind(args, kwargs)["input"])
+            self._collect(self._wanted[key], args[0] if args else kwargs["input"])
         return func(*args, **kwargs)
 
     def _collect(self, layer: GlobalLayer, x: Tensor) -> None:
@@ -147,9 +147,9 @@ def statistics_of(module: nn.Module, layers: Sequence[GlobalLayer], x: Tensor) -
 def _with_statistics(
     known: MapStatistics, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Tensor:
-    b = OPERATORS[name].bind(args, kwargs)
-    x: Tensor = b["input"]
     if OPERATORS[name].kind == "normalisation":
+        b = OPERATORS[name].bind(args, kwargs)
+        x: Tensor = b["input"]
         n_channels = x.shape[1]
         groups = {"group_norm": b.get("num_groups"), "layer_norm": 1}.get(name, n_channels)
         mean, variance = known.in_groups(int(groups or 1))

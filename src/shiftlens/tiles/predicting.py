@@ -73,7 +73,7 @@ def predict_tiled(
     Returns
     -------
     Tensor
-        [k, h, w] in the net's own resolution and number format; or what `out` stands for.
+        [k, h, w] in the net's own resolution and number format (float32 for bfloat16); or what `out` stands for.
 
     Raises
     ------
@@ -172,7 +172,8 @@ class _Prediction:
         """The net's map [1, k, h, w] of one window."""
         raw = self._module(x)
         try:
-            return numbers_of(raw, form_of(raw, 1))
+            made = numbers_of(raw, form_of(raw, 1))
+            return made.float() if made.dtype == torch.bfloat16 else made  # arrays have no such numbers
         except ModelOutputError as error:
             raise InputError(f"{self._model.name}: {error}") from error
 

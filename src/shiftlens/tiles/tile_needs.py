@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from shiftlens.arithmetic import tile_geometry
+from shiftlens.errors import InputError
 from shiftlens.graph.geometry import TileGeometry
-from shiftlens.graph.sites import OpKey, Pair
+from shiftlens.graph.sites import GlobalLayer, OpKey, Pair
 from shiftlens.models.wrapping import Model
 from shiftlens.tiles.replaying import GLOBAL
+from shiftlens.tiles.tile_fitting import fit_tiles
+from shiftlens.tiles.tile_recipe import Recipe, recipe_of
 
 
 @dataclass(frozen=True)
@@ -19,50 +21,41 @@ class TileNeeds:
 
     Attributes
     ----------
-    grid
-        Total stride along y and x in pixels; with the output's stride where that is no whole number of it.
-    reach
-        Guaranteed context along y and x in pixels, multiples of the grid.
-    circular
-        Along y and x: context comes from the far side of the image.
-    exact, passes
-        Whether `predict_tiled` gives the whole image's output for every image, and in how many passes over the tiles.
-    global_calls
-        The calls whose output depends on the whole map, with their cause, in call order.
+    geometry
+        Grid, reach and global layers of the net.
+    layers
+        The global layers that can be given what they computed on the whole image, by function call.
     recipe
-        `tile`, `overlap` and `grid`.
-    notes
-        Why no tiling is exact; empty where one is.
+        Tiles of the side that was asked for; where that holds no context, tiles whose core has that side.
+    obstacles
+        Why no tiling is known to be exact, a clause each; empty where one is.
     """
 
-    grid: Pair
-    reach: Pair
-    circular: tuple[bool, bool]
-    exact: bool
-    passes: int
-    global_calls: Mapping[OpKey, str]
-    recipe: Mapping[str, Any]
-    notes: tuple[str, ...] = ()
+    geometry: TileGeometry
+    layers: Mapping[OpKey, GlobalLayer]
+    recipe: Recipe
+    obstacles: tuple[str, ...] = ()
 
 
 def needs_of(model: Model, size: Pair, tile: int) -> TileNeeds:
-    """Read them from the net's geometry at a size (h, w), for tiles of `tile` pixels or the smallest that work."""
+    """Read them from the net's layers at a size (h, w)."""
     found = tile_geometry(model, size)
-    calls = {layer.op: layer.kind for layer in found.global_layers if layer.kind in GLOBAL}
-    return TileNeeds(
-        grid=found.grid,
-        reach=found.overlap,
-        circular=found.circular,
-        exact=not found.obstacles,
-        passes=1 if found.obstacles else found.n_levels + 1,
-        global_calls=calls,
-        recipe=_recipe(found, tile),
-        notes=tuple(f"no tiling is known to be exact: {why}" for why in found.obstacles),
-    )
+    tile = _workable(found, tile)
+    side = recipe_of(found, tile).tile
+    # An image in which tiles of all kinds occur: at its ends, inside, and what is left.
+    large = [-(-max(n, 3 * s) // g) * g for n, s, g in zip(size, side, found.grid, strict=True)]
+    try:
+        found = fit_tiles(model, (large[0], large[1]), side).geometry
+    except InputError as error:
+        return TileNeeds(
+            found, _by_call(found), recipe_of(found, tile), (f"its tiles could not be looked at ({error})",)
+        )
+    return TileNeeds(found, _by_call(found), recipe_of(found, tile), found.obstacles)
 
 
-def _recipe(found: TileGeometry, tile: int) -> dict[str, Any]:
-    overlap, grid = max(found.overlap), max(found.grid)
-    core = max(grid, (tile - 2 * overlap) // grid * grid)
-    y, x = found.grid
-    return {"tile": core + 2 * overlap, "overlap": overlap, "grid": y if y == x else [y, x]}
+def _workable(found: TileGeometry, tile: int) -> int:
+    return tile if tile >= max(found.smallest_tile) else tile + 2 * max(found.overlap)
+
+
+def _by_call(found: TileGeometry) -> dict[OpKey, GlobalLayer]:
+    return {layer.op: layer for layer in found.global_layers if layer.kind in GLOBAL}

@@ -79,6 +79,12 @@ class Profile:
         self.n += np.bincount(place, minlength=self.length)
         np.maximum.at(self.largest, place, values)
 
+    def merge(self, other: Profile) -> None:
+        """Count what another image's profile of the same length has counted."""
+        self.total += other.total
+        self.n += other.n
+        np.maximum(self.largest, other.largest, out=self.largest)
+
     @property
     def mean(self) -> FloatArray:
         """(distance,): NaN where no cell is so far from a side."""
@@ -156,3 +162,23 @@ def _add(profile: Profile, whole: Whole, window: Window, made: Tensor) -> None:
     columns = (np.arange(off.shape[1]) + max(x0, 0) + 0.5) * w / w_out
     distance = np.minimum(distance_to_cut(window.y, h, rows)[:, None], distance_to_cut(window.x, w, columns)[None, :])
     profile.add(off, distance)
+
+
+def averaged(net: Net, whole: Whole, tile: Pair, step: Pair) -> Tensor | None:
+    """What MONAI's and SAHI's way of tiling gives: whole windows, averaged where they overlap, the last moved back.
+
+    None where a tile holds the image. Windows are `tile` large and `step` pixels apart.
+    """
+    if any(side >= n for side, n in zip(tile, whole.size, strict=True)):
+        return None
+    (h, w), total = whole.size, torch.zeros_like(whole.output)
+    n_times = torch.zeros_like(whole.output[:1, :1])
+    h_out, w_out = total.shape[2:]
+    for y in [*range(0, h - tile[0], step[0]), h - tile[0]]:
+        for x in [*range(0, w - tile[1], step[1]), w - tile[1]]:
+            made = net(whole.image[:, :, y : y + tile[0], x : x + tile[1]])
+            top, left = round(y * h_out / h), round(x * w_out / w)
+            rows, columns = slice(top, top + made.shape[2]), slice(left, left + made.shape[3])
+            total[:, :, rows, columns] += made
+            n_times[:, :, rows, columns] += 1
+    return total / n_times.clamp(min=1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+from shiftlens.graph.geometry import TileGeometry
 from shiftlens.graph.sites import Pair
 from shiftlens.tiles.tile_fitting import Fitting
 
@@ -61,16 +62,18 @@ class Recipe:
 
         It averages where tiles overlap and moves the last tile back to fit, off the grid: it is not exact.
         """
-        y, x = (f"{_share(tile, core):.6g}" for tile, core in zip(self.tile, self.core, strict=True))
+        # Half a pixel less, since the step that is left is rounded down.
+        y, x = (f"{_share(tile, core, -0.5):.6g}" for tile, core in zip(self.tile, self.core, strict=True))
         share = y if y == x else f"({y}, {x})"
         return f'SlidingWindowInferer(roi_size={self.tile}, overlap={share}, mode="constant")'
 
     def sahi(self) -> str:
         """The arguments of SAHI's `get_sliced_prediction`; what holds for MONAI's holds here too."""
         (h, w), (y, x) = self.tile, self.core
+        # Half a pixel more, since the overlap is rounded down.
         return (
             f"get_sliced_prediction(image, model, slice_height={h}, slice_width={w}, "
-            f"overlap_height_ratio={_share(h, y):.6g}, overlap_width_ratio={_share(w, x):.6g})"
+            f"overlap_height_ratio={_share(h, y, 0.5):.6g}, overlap_width_ratio={_share(w, x, 0.5):.6g})"
         )
 
     def loop(self) -> str:
@@ -124,7 +127,7 @@ output = torch.cat(bands, 2)
 """
 
 
-def recipe_of(fitting: Fitting, tile: int | Pair, overlap_measured: int | None = None) -> Recipe:
+def recipe_of(fitting: Fitting | TileGeometry, tile: int | Pair, overlap_measured: int | None = None) -> Recipe:
     """The recipe of a net with tiles of this side, or the smallest that works where that is longer.
 
     Examples
@@ -137,7 +140,7 @@ def recipe_of(fitting: Fitting, tile: int | Pair, overlap_measured: int | None =
     >>> print(recipe.monai())
     SlidingWindowInferer(roi_size=(256, 256), overlap=0.373047, mode="constant")
     """
-    geometry = fitting.geometry
+    geometry = fitting if isinstance(fitting, TileGeometry) else fitting.geometry
     grid, overlap = math.lcm(*geometry.grid), max(geometry.overlap)
     overlap = -(-overlap // grid) * grid
     sides = (tile, tile) if isinstance(tile, int) else tile
@@ -161,9 +164,9 @@ def recipe_of(fitting: Fitting, tile: int | Pair, overlap_measured: int | None =
     )
 
 
-def _share(tile: int, core: int) -> float:
-    """The share of a tile that overlaps the next one. Half a pixel more, since tools round the pixels down."""
-    return (tile - core + 0.5) / tile if tile > core else 0.0
+def _share(tile: int, core: int, more: float) -> float:
+    """The share of a tile that overlaps the next one, with so many pixels more."""
+    return (tile - core + more) / tile if tile > core else 0.0
 
 
 def _cells(stride: Fraction) -> Any:

@@ -59,7 +59,8 @@ class TileReport(Printed):
     grid
         Total stride along y and x, pixels.
     exact, passes
-        Whether the recipe is exact for every image, and how many passes over the tiles it takes.
+        Whether tiles by the recipe give the whole image's output for every image by themselves; passes over the tiles
+        in which `predict_tiled` computes what global layers need, and the output.
     recipe
         The keys of `recipe` in `to_dict`.
     index
@@ -82,8 +83,10 @@ class TileReport(Printed):
         (distance,): mean and largest |difference| by whole pixels to the nearest side at which a tile cuts the image.
     phases, by_phase
         Tile origins modulo the grid, and the mean |difference| there.
+    obstacles
+        Why no tiling is known to be exact, a clause each; empty where `predict_tiled` is.
     notes
-        What a reader must know.
+        What else a reader must know.
     software
         Versions.
     path
@@ -123,6 +126,7 @@ class TileReport(Printed):
     largest_by_distance: FloatArray
     phases: NDArray[np.int64]
     by_phase: FloatArray
+    obstacles: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     software: Mapping[str, Any] = field(default_factory=dict)
     model_options: Mapping[str, Any] = field(default_factory=dict)
@@ -210,6 +214,7 @@ class TileReport(Printed):
                 for phase, value in zip(self.phases, self.by_phase, strict=True)
             ],
             "recipe": dict(self.recipe),
+            "obstacles": list(self.obstacles),
             "notes": list(self.notes),
         }
 
@@ -261,16 +266,28 @@ class TileReport(Printed):
             made.append(f"  {cause.cause:10} {per_cent_of(cause.share)}{ends}  {SAID[cause.cause]}{where}")
         return made
 
+    @property
+    def _exactness(self) -> str:
+        if self.exact:
+            return "exact for every image"
+        if self.obstacles:
+            return f"no tiling is known to be exact, since {self.obstacles[0]}"
+        return f"not exact by itself; predict_tiled is, in {self.passes} passes"
+
     def _recipe_lines(self) -> list[str]:
         grid = f"{self.grid[0]}" if self.grid[0] == self.grid[1] else f"{self.grid[0]}x{self.grid[1]}"
         measured = "none met the tolerance" if self.overlap_measured is None else f"{self.overlap_measured} px"
-        exact = "exact for every image" if self.exact else "not exact for every image"
-        text = str(self.recipe.get("text", ""))
+        exact, left = self._exactness, self.recipe["averaged_mismatch"]
+        tile, overlap = int(self.recipe["tile"]), int(self.recipe["overlap"])
+        cost = (tile / (tile - 2 * overlap)) ** 2
         return [
-            f"recipe: tile {self.recipe.get('tile')} px, overlap {self.recipe.get('overlap')} px, grid {grid} px, "
-            f"{self.passes} pass{'es' if self.passes != 1 else ''}: {exact}",
+            f"recipe: tile {tile} px, overlap {overlap} px, grid {grid} px: {exact}",
+            f"  {cost:.1f} pixels are computed for each that is kept; larger tiles cost less",
             f"overlap that was enough on these images ({per_cent(self.tolerance)} of the range): {measured}",
-            *text.splitlines(),
+            f"MONAI: {self.recipe['monai']}",
+            f"SAHI: {self.recipe['sahi']}",
+            *([] if left is None else [f"  they average overlaps, which leaves {left:.3g} on average on these images"]),
+            *str(self.recipe["loop"]).splitlines(),
         ]
 
     def __repr__(self) -> str:

@@ -9,11 +9,12 @@ import numpy as np
 from torch import Tensor, nn
 
 from shiftlens.errors import InputError, ModelOutputError
-from shiftlens.graph.sites import OpKey
+from shiftlens.graph.sites import GlobalLayer, OpKey
 from shiftlens.naming import one_line
 from shiftlens.tiles.replaying import GLOBAL, Call, Recording, Replay
+from shiftlens.tiles.tile_layout import tile_spans
 from shiftlens.tiles.tile_passes import FloatArray, Profile, Whole, tiled
-from shiftlens.tiles.tile_windows import Span, Window, aligned, cores, grown, plain_spans, windows_of
+from shiftlens.tiles.tile_windows import Span, Window, aligned, grown, plain_spans, windows_of
 
 MOST_LAYERS = 24
 """Global layers that are frozen one by one; more of them are frozen some at a time."""
@@ -61,7 +62,11 @@ class Tiling:
 
     def within(self, overlap: int) -> list[Window]:
         """Tiles that hold their overlap: windows of at most `tile` pixels."""
-        return windows_of(*(cores(n, self.tile, overlap, self.grid[axis]) for axis, n in enumerate(self.size)))
+        made = []
+        for n, grid, circular in zip(self.size, self.grid, self.circular, strict=True):
+            spans = tile_spans(n, self.tile // grid * grid, overlap, grid, circular=circular)
+            made.append([Span(span.lo, span.hi, span.core_lo, span.core_hi) for span in spans])
+        return windows_of(*made)
 
 
 @dataclass(frozen=True)
@@ -132,8 +137,8 @@ class Runner:
         From a normalised image to its map; uses the module.
     tiling
         How images are tiled.
-    global_calls
-        Those whose output depends on the whole map, with their cause.
+    layers
+        The net's global layers, by function call.
     """
 
     def __init__(
@@ -141,13 +146,13 @@ class Runner:
         module: nn.Module,
         net: Callable[[Tensor], Tensor],
         tiling: Tiling,
-        global_calls: Mapping[OpKey, str],
+        layers: Mapping[OpKey, GlobalLayer],
     ) -> None:
-        self.module, self.net, self.tiling, self._global_calls = module, net, tiling, global_calls
+        self.module, self.net, self.tiling, self._layers = module, net, tiling, layers
 
     def whole(self, image: Tensor) -> tuple[Whole, dict[OpKey, Call]]:
         """The truth, and what global layers computed for it."""
-        with Recording(self.module, self._global_calls) as seen:
+        with Recording(self.module, self._layers) as seen:
             output = self.net(image)
         return Whole(image, output), seen.calls
 
@@ -163,8 +168,7 @@ class Runner:
         """The tiled output, some calls frozen to what they computed on the whole image."""
         if not frozen:
             return tiled(lambda part, _: self._called(part), whole, windows, profile, mirrored)
-        with Replay(self.module, calls, whole.size) as replay:
-            replay.frozen = frozen
+        with Replay(self.module, calls, whole.size, frozen) as replay:
 
             def run(part: Tensor, window: Window) -> Tensor:
                 replay.window = window

@@ -65,6 +65,7 @@ class TilesHeader(Header):
         tuple[tuple[str, ...], ...], stored(list, _nested), JSON, Field(description="a JSON list of lists of texts")
     ]
     alone_names: _Lines
+    obstacles: _Lines
     notes: _Lines
     software: Table
     model_options: Options = Field(default_factory=dict)

@@ -79,14 +79,6 @@ def grown(spans: Sequence[Span], n: int, overlap: int, *, circular: bool = False
     return made
 
 
-def cores(n: int, tile: int, overlap: int, grid: int) -> list[Span]:
-    """Tiles whose windows, overlap included, are at most `tile` long, and whose cores begin on the grid."""
-    if tile >= n:
-        return [Span(0, n, 0, n)]
-    step = max(grid, (tile - 2 * overlap) // grid * grid)
-    return [Span(max(0, k - overlap), min(n, k + step + overlap), k, min(n, k + step)) for k in range(0, n, step)]
-
-
 def windows_of(rows: Sequence[Span], columns: Sequence[Span]) -> list[Window]:
     """Every tile, row by row."""
     return [Window(y, x) for y in rows for x in columns]
