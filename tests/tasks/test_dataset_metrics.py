@@ -66,6 +66,8 @@ def test_the_map_of_a_data_set_is_a_plain_loop(
                 assert found["psnr"] > 120, "the batch is computed otherwise than each image alone: float32 rounds"
                 continue
             assert found == pytest.approx(expected, rel=1e-5), (dx, dy)
+    some = made.of_dataset(made.dataset_metrics[0], every=2)
+    np.testing.assert_array_equal(some, maps[some.name].sel(dy=[0], dx=[0]))
     with pytest.raises(InputError, match="unknown metric of the data set 'accuracy'"):
         made.of_dataset("accuracy")
 
