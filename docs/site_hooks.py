@@ -22,7 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = {name: name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")}
 """A file in the project's folder, and the page made of it."""
 
-NOTEBOOKS = {f"examples/{name}.ipynb": f"examples/{name}.md" for name in ("course", "own-model")}
+NOTEBOOKS = {
+    f"examples/{name}.ipynb": f"examples/{name}.md" for name in ("course", "own-model", "detection", "segmentation")
+}
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s:]+)(?P<anchor>#[^)\s]*)?\)")
 CODE = re.compile(r"^(?:```.*?^```|~~~.*?^~~~)|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 DOCS = Path(__file__).parent.parent / "docs"
-QUOTE = re.compile(r"^> `(?P<id>[a-z0-9-]+)`: (?P<text>.+(?:\n> .+)*)", re.MULTILINE)
+QUOTE = re.compile(r"^> `(?P<id>[a-z0-9_-]+)`: (?P<text>.+(?:\n> .+)*)", re.MULTILINE)
 
 
 SHOWN = {"px^2": "px²", "points": "points", "nats": "nats", "share": "%", "px": " px"}

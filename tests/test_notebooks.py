@@ -14,7 +14,7 @@ import pytest
 pytestmark = pytest.mark.docs
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-NAMES = ("course.ipynb", "own-model.ipynb")
+NAMES = ("course.ipynb", "own-model.ipynb", "detection.ipynb", "segmentation.ipynb")
 NUMBER = re.compile(r"\d")
 
 
@@ -87,6 +87,8 @@ FIXED = {
     # Arithmetic and path counts know no weights, and neither do sizes of data sets and lists of edits.
     "course.ipynb": ("layers.summary", "sl.foveation"),
     "own-model.ipynb": ("len(train)", "for edit in ["),
+    "detection.ipynb": ("print(sweep)",),
+    "segmentation.ipynb": ("len(edits)",),
 }
 
 

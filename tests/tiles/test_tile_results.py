@@ -77,6 +77,8 @@ def test_pictures_and_page(report: sl.TileReport, tmp_path: Path) -> None:
     text = page.path.read_text(encoding="utf-8")
     assert "Tiled inference of planted" in text
     assert text.count('<section id="tiles-0"') == 1
+    assert '<div data-question="E">' in text
+    assert ">The questions<" in text
     for name in ("grid", "context", "norm"):
         assert f'<th scope="row">{name}</th>' in text
 

@@ -172,7 +172,7 @@ def _number_map(
         half = sps.t.isf(sps.norm.sf(critical), np.maximum(counts - 1, 1)) * se
         band = np.maximum(value - half, metric.bounds[0]), np.minimum(value + half, metric.bounds[1])
     cells = value, np.maximum(lo, metric.bounds[0]), np.minimum(hi, metric.bounds[1]), *band
-    how = f"Student t; band by max-t bootstrap of {'log mean' if skewed else 'mean'} {metric.name} over images"
+    how = f"Student t; band by max-t bootstrap of {'log mean' if skewed else 'mean'} {metric.called} over images"
     maps = [each.reshape(shape) for each in cells]
     n_each = counts.reshape(shape) if metric.optional else None
     return MapEstimate(maps[0], maps[1], maps[2], maps[3], maps[4], metric.unit, sampled.n, how, n_each)

@@ -71,7 +71,7 @@ def phase_matrix(made: Phases, about: str) -> Figure:
     metric, (down, across) = made.metric, made.stride
     shown = metric.factor * made.deviation
     limits = balanced(shown, least_of(metric) / 10)
-    figure = new_figure(6.2, 5.0 if down > 1 else 2.6)
+    figure = new_figure(6.2, 5.0 if down > 1 else 3.2)
     axes = figure.subplots()
     drawn = axes.imshow(
         shown, cmap=colormaps[diverging(metric)], vmin=limits[0], vmax=limits[1], interpolation="nearest"

@@ -17,6 +17,8 @@ from shiftlens.sweeps.sweep_result import Sweep
 OWN = "[own]"
 MOST_SHIFTS = 1_000
 """At how many shifts a metric of the data set is computed for a finding, about: AP takes a millisecond a class."""
+RARE = 0.02
+"""Below it, shares are said with two digits after the point."""
 
 
 def task_findings(sweep: Sweep) -> list[Finding]:
@@ -90,7 +92,9 @@ def _border(by_place: Places) -> Finding:
 def _rates(by_place: Places) -> str:
     """The rate at the border, inside, and at the worst side."""
     what = by_place.what
-    near, inside = (number_text(value, what.unit) for value in (by_place.near, by_place.inside))
+    # Errors may be rarer than a per mille.
+    digits = 2 if what.unit == "share" and max(by_place.near, by_place.inside) < RARE else None
+    near, inside = (number_text(value, what.unit, digits) for value in (by_place.near, by_place.inside))
     text = f"Within {by_place.border} px of a border, the {what.name} is {near}"
     if what.better == "lower" and by_place.inside > 0:
         text += f", {number_text(by_place.near / by_place.inside, '', 1)} times that further inside ({inside})"
@@ -101,4 +105,4 @@ def _rates(by_place: Places) -> str:
         return text
     worst = (min if what.better == "higher" else max)(known, key=lambda side: known[side])
     end = "lowest" if what.better == "higher" else "highest"
-    return f"{text}; it is {end} at the {worst} border, {number_text(known[worst], what.unit)}"
+    return f"{text}; it is {end} at the {worst} border, {number_text(known[worst], what.unit, digits)}"
