@@ -128,6 +128,8 @@ def test_without_boxes_all_is_called_self_consistency(tmp_path: Path, caplog: py
     assert made.header.data_digest == images.digest, "what the model finds is no part of the data"
     names = {each.name for each in (*made.metrics, *made.dataset_metrics)}
     assert all(name.startswith("self_consistency_") for name in names), names
+    assert made.header.task.by_place is not None
+    assert made.header.task.by_place.name.startswith("self-consistency recall")
     assert float(made.mean_of("self_consistency_recall").sel(dy=0, dx=0)) == 1
     assert float(made.of_dataset("self_consistency_ap50").sel(dy=0, dx=0)) > 0.5
     told = evaluate(wrapped(detector()), images, task="detection", shift=Shift(4, 4))

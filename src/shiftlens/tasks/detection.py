@@ -238,6 +238,7 @@ class DetectionConsistency(Detection):
         _own(each) if each.dims == WINDOW else each for each in Detection().variables
     )
     dataset_metrics: tuple[Variable, ...] = (_own(AP50), _own(AP))
+    by_place: ByPlace | None = replace(BY_PLACE, name=f"self-consistency {BY_PLACE.name}")
 
     def followed(self, found: Tensor) -> list[NDArray[np.float64]]:
         """The detections [k, (left, top, right, bottom, class)] that stand in for the objects of each image.
