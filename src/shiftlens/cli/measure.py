@@ -214,9 +214,7 @@ def sweep(
 
 def _without_objects(result: Sweep) -> list[str]:
     """How many images have no object, where the task follows objects: they have none of its shares."""
-    if "n_objects" not in result.dataset:
-        return []
-    n = int((result.dataset["n_objects"] == 0).sum())
+    n = int((result.dataset["n_objects"] == 0).sum()) if "n_objects" in result.dataset else 0
     which = "image has" if n == 1 else "images have"
     return (
         [f"{n:,} {which} no objects: left out of {result.metrics[0].called}, which is not defined there"] if n else []
