@@ -1,178 +1,93 @@
-"""Why tiles of known nets differ from the whole image's output, and what MONAI's and SAHI's tiles leave.
+"""`predict_tiled` on a large Zarr image: peak memory, seconds, and the multiply-adds that it says it costs.
 
-    python benchmarks/tiles.py --out docs/benchmarks/tiles.json [--only NAME]
+    python benchmarks/tiles.py --side 20000 --tile 1024 --out docs/benchmarks/tiles.json
 
-Nets: the shipped U-Net; U-Net and DeepLabV3+ of segmentation-models-pytorch, and MONAI's BasicUNet (instance norm), all
-with random weights; PP-OCRv4 text detection as rapidocr-onnxruntime ships it. Images: photographs and a page of text
-that scikit-image ships, and digits-scenes side by side. Packages that are not installed are left out, and said.
-
-The tools are run with the arguments that the recipe prints: MONAI's inferer itself; of SAHI the slices, whose outputs
-are averaged here, since it stitches boxes and no maps.
+Each side runs in a process of its own, whose memory before the call (imports, net) is told apart. The image is made of
+random pixels chunk by chunk, the output goes to a new Zarr array: nothing else of the image's size exists. What the
+first, small side needs is what a tile needs; a larger image must not need more.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
-import re
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+import zarr
 
 import shiftlens as sl
 from header import header
+from shiftlens.nn.unet import UNet
+from shiftlens.sweeps.progress import peak_memory_bytes
+from shiftlens.tiles.tile_fitting import fit_tiles
 
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-
-
-def photographs(size: int) -> sl.ImageSet:
-    from PIL import Image
-    from skimage import data
-
-    made = []
-    for each in (data.astronaut(), data.coffee(), data.chelsea()):
-        h, w = each.shape[:2]
-        side = min(h, w)
-        square = each[(h - side) // 2 :, (w - side) // 2 :][:side, :side]
-        made.append(np.asarray(Image.fromarray(square).resize((size, size))).transpose(2, 0, 1))
-    return sl.ImageSet(np.stack(made), [0] * len(made), name=f"scikit-image's photographs at {size}x{size}")
+CHUNK = 1024
 
 
-def page() -> sl.ImageSet:
-    from PIL import Image
-    from skimage import data
-
-    grey = np.asarray(Image.fromarray(data.page()).resize((1536, 768)))
-    pages = np.stack([np.concatenate([grey, np.roll(grey, shift, 0)]) for shift in (0, 300)])
-    return sl.ImageSet(np.repeat(pages[:, None], 3, 1), [0, 0], name="scikit-image's page, enlarged to 1536x1536")
-
-
-def scenes(n: int = 3) -> sl.ImageSet:
-    """Each of 9 scenes side by side: 288x288."""
-    source = sl.load_images("digits-scenes", split="test", limit=9 * n)
-    pixels = source.batch(range(9 * n)).reshape(n, 3, 3, 1, 96, 96)
-    return sl.ImageSet(pixels.transpose(0, 3, 1, 4, 2, 5).reshape(n, 1, 288, 288), [0] * n, name="digits-scenes, 3x3")
-
-
-def shipped() -> sl.Model:
-    return sl.load_model("pretrained:unet-digits", input_size=288)
-
-
-def smp(kind: str) -> sl.Model:
-    import segmentation_models_pytorch as library
-
-    net = getattr(library, kind)("resnet18", encoder_weights=None, classes=3)
-    return sl.wrap(net, **IMAGENET, name=f"segmentation-models-pytorch {kind}, resnet18, random weights")
-
-
-def monai() -> sl.Model:
-    from monai.networks.nets import BasicUNet
-
-    net = BasicUNet(spatial_dims=2, in_channels=3, out_channels=3, features=(16, 16, 32, 64, 128, 16))
-    return sl.wrap(net, **IMAGENET, name="MONAI BasicUNet, instance norm, random weights")
-
-
-def text_detection() -> sl.Model:
-    import onnx
-    from onnx2torch import convert
-
-    home = importlib.util.find_spec("rapidocr_onnxruntime")
-    assert home is not None
-    [folder] = home.submodule_search_locations or []
-    made = onnx.load(Path(folder) / "models" / "ch_PP-OCRv4_det_infer.onnx")
-    # onnx2torch looks for weights among the initializers only; this file has them as nodes.
-    for node in [node for node in made.graph.node if node.op_type == "Constant"]:
-        value = node.attribute[0].t
-        value.name = node.output[0]
-        made.graph.initializer.append(value)
-        made.graph.node.remove(node)
-    net = convert(made)
-    return sl.wrap(net, mean=0.5, std=0.5, name="PP-OCRv4 text detection, by onnx2torch")
-
-
-CASES: dict[str, tuple[Callable[[], sl.Model], Callable[[], sl.ImageSet], int, str]] = {
-    "unet-digits": (shipped, scenes, 96, "segmentation"),
-    "smp-unet": (lambda: smp("Unet"), lambda: photographs(768), 256, "segmentation"),
-    "smp-deeplab": (lambda: smp("DeepLabV3Plus"), lambda: photographs(768), 256, "segmentation"),
-    "monai-basicunet": (monai, lambda: photographs(512), 128, "segmentation"),
-    "pp-ocrv4": (text_detection, page, 512, "dense"),
-}
-
-
-def of_tool(call: str, net: Callable[[Tensor], Tensor], x: Tensor, whole: Tensor) -> float | None:
-    """What the tool itself leaves, by the arguments that were printed: mean |difference|."""
-    if call.startswith("SlidingWindowInferer"):
-        from monai.inferers import SlidingWindowInferer
-
-        inferer = eval(call, {"SlidingWindowInferer": SlidingWindowInferer})
-        return float((inferer(x, net) - whole).abs().mean())
-    from sahi.slicing import get_slice_bboxes
-
-    found = {name: float(value) for name, value in re.findall(r"(\w+)=([\d.]+)", call)}
-    sides = {name: int(found[name]) for name in ("slice_height", "slice_width")}
-    ratios = {name: found[name] for name in ("overlap_height_ratio", "overlap_width_ratio")}
-    total, n = torch.zeros_like(whole), torch.zeros_like(whole)
-    for left, top, right, bottom in get_slice_bboxes(x.shape[2], x.shape[3], **sides, **ratios):
-        total[:, :, top:bottom, left:right] += net(x[:, :, top:bottom, left:right])
-        n[:, :, top:bottom, left:right] += 1
-    return float((total / n - whole).abs().mean())
-
-
-def measured(name: str) -> dict[str, Any]:
-    make, images_of, tile, task = CASES[name]
+def net_of(name: str) -> torch.nn.Module:
+    """A U-Net of the package, or two convolutions around a pool for large sides in little time."""
     torch.manual_seed(0)
-    begin = time.perf_counter()
-    model, images = make(), images_of()
-    report = sl.tile_report(model, images, tile=tile, task=task)
-    print(report, flush=True)
-    found = report.to_dict() | {"seconds": round(time.perf_counter() - begin)}
-    if report.size == images.size:
-        found["tools"] = {
-            tool: float(np.mean([_left(model, images, k, report.recipe[tool]) for k in range(len(images))]))
-            for tool in ("monai", "sahi")
-        }
-        found["predict_tiled"] = _exactness(model, images, int(report.recipe["tile"]))
-    return found
+    if name == "unet":
+        return UNet(width=4, n_classes=2).eval()
+    first, second = torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.Conv2d(4, 1, 3, padding=1)
+    return torch.nn.Sequential(first, torch.nn.ReLU(), torch.nn.MaxPool2d(2), second).eval()
 
 
-def _left(model: sl.Model, images: sl.ImageSet, position: int, call: str) -> float:
-    x = model.preprocessing.normalise(torch.from_numpy(images.batch([position])))
-    with torch.no_grad(), model.evaluating():
-        value = of_tool(call, model.module, x, model.module(x))
-    assert value is not None
-    return value
+def make_image(path: Path, side: int) -> None:
+    """Random pixels, a chunk at a time."""
+    random = np.random.default_rng(0)
+    image = zarr.create_array(path, shape=(1, side, side), chunks=(1, CHUNK, CHUNK), dtype=np.uint8, compressors=None)
+    for y in range(0, side, CHUNK):
+        for x in range(0, side, CHUNK):
+            h, w = min(CHUNK, side - y), min(CHUNK, side - x)
+            image[:, y : y + h, x : x + w] = random.integers(0, 256, (1, h, w), dtype=np.uint8)
 
 
-def _exactness(model: sl.Model, images: sl.ImageSet, tile: int) -> dict[str, Any]:
-    """The largest difference of `predict_tiled` from the whole image's output, as a share of its range."""
-    pixels = torch.from_numpy(images.batch([0]))
-    with torch.no_grad(), model.evaluating():
-        whole = model.module(model.preprocessing.normalise(pixels))
-    try:
-        made = sl.predict_tiled(model, pixels[0], tile=tile, quiet=True)
-    except sl.InputError as error:
-        return {"refused": str(error)}
-    return {"largest": float((made - whole[0]).abs().max() / (whole.max() - whole.min()))}
+def measure(name: str, side: int, tile: int, folder: Path) -> dict[str, Any]:
+    """One image in this process."""
+    make_image(folder / "image.zarr", side)
+    model = sl.wrap(net_of(name), mean=0.5, std=0.25)
+    layout = fit_tiles(model, side, tile).layout
+    before, start = peak_memory_bytes(), time.perf_counter()
+    sl.predict_tiled(model, folder / "image.zarr", tile=tile, out=folder / "out.zarr", quiet=True)
+    return {
+        "side": side,
+        "tiles": len(layout),
+        "overhead": round(layout.overhead, 4),
+        "image_bytes": side * side,
+        "peak_bytes_before": before,
+        "peak_bytes": peak_memory_bytes(),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", choices=tuple(CASES))
-    given = parser.parse_args()
-    old = json.loads(given.out.read_text())["nets"] if given.out.exists() else {}
-    for name in [given.only] if given.only else CASES:
-        try:
-            old[name] = measured(name)
-        except ImportError as error:
-            print(f"{name}: left out ({error})")
-        given.out.write_text(json.dumps(header(nets=old), indent=1) + "\n")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--net", choices=("small", "unet"), default="small")
+    parser.add_argument("--side", type=int, nargs="+", default=[2048, 20_000])
+    parser.add_argument("--tile", type=int, default=1024)
+    parser.add_argument("--out", type=Path, default=Path("docs/benchmarks/tiles.json"))
+    parser.add_argument("--here", type=Path, help="measure the first side in this process, in this folder")
+    args = parser.parse_args()
+    if args.here is not None:
+        print(json.dumps(measure(args.net, args.side[0], args.tile, args.here)))
+        return
+    runs = []
+    for side in args.side:
+        with tempfile.TemporaryDirectory(dir=args.out.parent) as folder:
+            command = [sys.executable, __file__, "--net", args.net, "--side", str(side), "--tile", str(args.tile)]
+            done = subprocess.run([*command, "--here", folder], capture_output=True, text=True, check=True)
+        runs.append(json.loads(done.stdout))
+        print(json.dumps(runs[-1]))
+    report = header(net=args.net, tile=args.tile, runs=runs)
+    args.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

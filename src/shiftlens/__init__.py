@@ -35,7 +35,10 @@ _WHERE = {
     "check": "shiftlens.gate.gating",
     "compare": "shiftlens.narrative.comparing",
     "consistency": "shiftlens.protocols",
+    "probe": "shiftlens.pasting",
+    "PositionMap": "shiftlens.pasting",
     "evaluate": "shiftlens.evaluation",
+    "export": "shiftlens.exporting",
     "features": "shiftlens.lens.feature_maps",
     "findings": "shiftlens.narrative.findings",
     "inspect": "shiftlens.arithmetic",
@@ -82,6 +85,7 @@ if TYPE_CHECKING:
     from shiftlens.errors import ShiftlensError as ShiftlensError
     from shiftlens.errors import StoreError as StoreError
     from shiftlens.evaluation import evaluate as evaluate
+    from shiftlens.exporting import export as export
     from shiftlens.figures import plot as plot
     from shiftlens.figures.feature_figures import plot_features as plot_features
     from shiftlens.figures.tile_figures import plot_tiles as plot_tiles
@@ -102,6 +106,8 @@ if TYPE_CHECKING:
     from shiftlens.narrative.finding import Finding as Finding
     from shiftlens.narrative.findings import findings as findings
     from shiftlens.nn.edits import Edit as Edit
+    from shiftlens.pasting import PositionMap as PositionMap
+    from shiftlens.pasting import probe as probe
     from shiftlens.protocols import consistency as consistency
     from shiftlens.reporting import Report as Report
     from shiftlens.reporting import report as report

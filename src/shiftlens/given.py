@@ -12,7 +12,7 @@ MODEL_OPTIONS = ("code", "weights", "weights_key", "mean", "std", "input_size", 
 CHANGED: Mapping[str, Any] = {"changed": "in Python"}
 """Options of a model that was changed after it was loaded: no command line makes it."""
 
-_SIZES = ("input_size", "crop")
+_SIZES = ("input_size", "crop", "resize")
 
 
 def as_given(**options: Any) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 const ours = ["ShiftlensPage", "ShiftlensHeatmap", "ShiftlensPicture", "ShiftlensTable", "ShiftlensWay"];
 const theirs = [
   "Plotly", "document", "window", "location", "history", "navigator", "performance", "atob", "Blob", "Response", "Image",
-  "DecompressionStream", "URLSearchParams", "ResizeObserver", "IntersectionObserver", "getComputedStyle",
+  "DecompressionStream", "fetch", "TextDecoder", "URLSearchParams", "ResizeObserver", "IntersectionObserver", "getComputedStyle",
   "requestAnimationFrame", "cancelAnimationFrame", "clearTimeout", "queueMicrotask", "console",
 ];
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 import shiftlens
+from shiftlens.explorer import serving as explorer
 from shiftlens.reporting.page import SCRIPTS
 
 HERE = Path(__file__).parent
 WEB = Path(shiftlens.__file__).parent / "web"
-OWN = sorted(name for name in SCRIPTS if not name.startswith("vendor/"))
+OWN = sorted({name for name in (*SCRIPTS, *explorer.SCRIPTS) if not name.startswith("vendor/")})
 UNTYPED = {"report.js"}
 
 

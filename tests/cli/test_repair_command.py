@@ -88,6 +88,23 @@ def test_pictures_may_be_padded_to_the_even_size(run: Path, tmp_path: Path, caps
     assert torch.isfinite(model.scores(torch.zeros(1, 3, 32, 32))).all()
 
 
+def test_the_split_says_what_is_learnt_from_or_measured_on(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["repair", "--model", str(run), "--padding", "reflect", "--data", "digits", "--quiet", "--json"]
+    found = {}
+    for split in ("train", "all"):
+        assert main([*base, "--split", split, "--out", str(tmp_path / split)]) == 0
+        found[split] = json.loads(capsys.readouterr().out)["after"]["n"]
+    assert found == {"train": 1438, "all": 1797}
+    learns = [*base, "--limit", "60", "--reestimate", "--split"]
+    assert main([*learns, "all", "--out", str(tmp_path / "learnt")]) == 0
+    said = json.loads(capsys.readouterr().out)
+    # What is learnt from measures nothing.
+    assert (said["before"], said["after"]) == (None, None)
+    assert said["healed"][0]["n_images"] == 60
+
+
 def test_a_library_net(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     spec = "torchvision:shufflenet_v2_x0_5"

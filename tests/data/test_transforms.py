@@ -11,11 +11,14 @@ from torchvision import transforms as t
 from torchvision.models import ResNet18_Weights
 from torchvision.transforms import v2
 
+import shiftlens as sl
 from shiftlens.data.imageset import ImageSet
 from shiftlens.data.transforms import preprocessing_of
 from shiftlens.errors import InputError
+from shiftlens.given import MODEL_OPTIONS, as_given, option_words
 from shiftlens.models.loading import load_model, wrap
 from shiftlens.models.matching import on_input_grid
+from shiftlens.models.runs import save_run
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
 BICUBIC = t.InterpolationMode.BICUBIC
@@ -34,6 +37,8 @@ def net() -> nn.Module:
         t.Compose([t.Compose([t.Resize([32]), t.CenterCrop(32)]), t.PILToTensor(), t.ConvertImageDtype(torch.float32)]),
         v2.Compose([v2.ToImage(), v2.Resize(36), v2.CenterCrop(32), v2.ToDtype(torch.float32, scale=True)]),
         ResNet18_Weights.IMAGENET1K_V1.transforms(crop_size=32, resize_size=36),
+        t.Compose([t.Resize((32, 48)), t.ToTensor(), t.Normalize(MEAN, STD)]),
+        t.Compose([t.Resize((36, 40)), t.CenterCrop((32, 30)), t.ToTensor()]),
     ],
 )
 def test_the_model_sees_what_the_transform_gives(transform: object, shape: tuple[int, int]) -> None:
@@ -58,11 +63,7 @@ def test_what_is_given_beside_a_transform_comes_first() -> None:
 @pytest.mark.parametrize(
     ("steps", "says"),
     [
-        (
-            [t.Resize((32, 48)), t.ToTensor()],
-            r"Resize\(size=\(32, 48\).* changes an image's shape; expected",
-        ),
-        ([t.Resize(32, max_size=64), t.ToTensor()], "changes an image's shape"),
+        ([t.Resize(32, max_size=64), t.ToTensor()], "limits the longer side"),
         ([t.CenterCrop(32), t.ToTensor()], "CenterCrop without Resize"),
         ([t.CenterCrop(32), t.Resize(40)], "Resize comes after CenterCrop"),
         ([t.ToTensor(), t.ToTensor()], "ToTensor comes after ToTensor"),
@@ -83,8 +84,38 @@ def test_what_has_no_equal_is_refused(steps: list, says: str) -> None:
 
 
 def test_a_function_is_no_transform_that_could_be_read() -> None:
-    with pytest.raises(InputError, match=r"transform: .*has no equal here; expected Resize\(n\), CenterCrop"):
+    with pytest.raises(InputError, match=r"transform: .*has no equal here; expected Resize\(n\) or Resize"):
         wrap(net(), transform=lambda image: image)
+
+
+def test_stretching_is_kept_by_a_run_and_by_a_command(tmp_path) -> None:
+    spec = {"weights": "random", "crop": 64, "resize": "70x80"}
+    model = load_model("torchvision:squeezenet1_1", **spec)
+    assert (model.preprocessing.size, model.preprocessing.resize) == ((64, 64), (70, 80))
+    for resize in ("70x80", (70, 80), [70, 80]):
+        words = option_words(as_given(resize=resize, crop=64), MODEL_OPTIONS)
+        assert words == ("--resize", "70x80", "--crop", "64")
+    assert option_words(as_given(resize=70), MODEL_OPTIONS) == ("--resize", "70")
+    # Another input size scales both sides.
+    assert model.preprocessing.overridden(size=(32, 128)).resize == (35, 160)
+    with pytest.raises(InputError, match="resize must be at least 64"):
+        load_model("torchvision:squeezenet1_1", **(spec | {"resize": (70, 60)}))
+    for wrong in ("70x", 0, (1, 2, 3), "axb"):
+        with pytest.raises(InputError, match="resize lies between 1 and 16384 pixels, H or HxW"):
+            load_model("torchvision:squeezenet1_1", **(spec | {"resize": wrong}))
+    build = {"factory": "torchvision:squeezenet1_1", "kwargs": {"num_classes": 1000}}
+    save_run(tmp_path / "run", model.module, build=build, preprocessing=model.preprocessing)
+    again = load_model(tmp_path / "run")
+    assert (again.preprocessing, again.digest) == (model.preprocessing, model.digest)
+
+
+def test_a_sweep_of_stretched_images_is_resumed(tmp_path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 20, 30, 3), dtype=np.uint8)
+    images = ImageSet(pixels, [0, 1, 2])
+    model = wrap(net(), transform=t.Compose([t.Resize((24, 28)), t.CenterCrop(24), t.ToTensor()]))
+    made = [sl.sweep(model, images, sl.ShiftGrid(1), out=tmp_path / "s.zarr", engine="direct") for _ in range(2)]
+    assert made[1].header.preprocessing.resize == (24, 28)
+    assert made[0].header == made[1].header
 
 
 def test_resize_crop_and_interpolation_of_a_spec() -> None:

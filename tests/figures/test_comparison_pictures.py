@@ -160,7 +160,7 @@ def test_a_comparison_hands_its_own_numbers_to_the_pictures():
     found = compared(sources(made), baseline=1, n_resamples=100)
     difference = found.plot()["differences"]
     title = difference.get_suptitle()
-    assert title.startswith("Accuracy minus that of b. 300 images, fill black\n")
+    assert title.startswith("Accuracy minus that of b. DATA\n300 images, fill black, shifts up to 6 px\n")
     axes, change = difference.axes[0], found["a"].map
     assert axes.get_title() == "a"
     assert np.array_equal(np.asarray(axes.images[0].get_array()), change.value)

@@ -72,6 +72,10 @@ def test_a_layers_filters_share_one_scale(run: FeatureRun) -> None:
     assert np.isnan(drawn[h]).all()
     assert np.isfinite(drawn).sum() == n * h * w
     np.testing.assert_allclose(mean.get_array(), layer.average.mean.mean(0))
+    assert [text.get_text() for text in figure.axes[0].texts] == [str(k) for k in range(n)]
+    assert layer.label in figure.get_suptitle()
+    assert layer.label.startswith("1.0 conv ")
+    assert "->" in layer.label
 
 
 def test_the_overview_shows_empty_and_average_side_by_side(run: FeatureRun) -> None:
@@ -83,9 +87,18 @@ def test_the_overview_shows_empty_and_average_side_by_side(run: FeatureRun) -> N
         np.testing.assert_allclose(found[k], layer.maps.astype(np.float64).mean(0))
         np.testing.assert_allclose(found[len(run) + k], layer.average.mean.mean(0))
     labels = [axes.get_xlabel() for axes in figure.axes]
-    assert labels[0] == "constant"  # the first convolution of an empty picture
-    assert labels[1].startswith("range ")
-    assert "a $x$ <net>" in figure.get_suptitle()
+    assert labels[0].endswith("\nconstant")  # the first convolution of an empty picture
+    # A constant map has one grey; the others have colours, the ends of their range, and one bar together.
+    colours = [{tuple(axes.images[0].cmap(share)) for share in (0.0, 0.5, 1.0)} for axes in figure.axes[:2]]
+    assert [len(each) for each in colours] == [1, 3]
+    low, high = (float(each) for each in labels[1].splitlines()[0].split(" to "))
+    assert low == pytest.approx(run.layers[1].maps.mean(0).min(), rel=0.06)
+    assert high == pytest.approx(run.layers[1].maps.mean(0).max(), rel=0.06)
+    assert labels[1].splitlines()[1].startswith("range ")
+    assert [text.get_text() for text in figure.axes[-1].get_yticklabels()] == ["lowest", "highest"]
+    title = figure.get_suptitle()
+    assert title.startswith("a $x$ <net> on ")
+    assert f"{run.n_images} images of" in title
 
 
 def test_depth_draws_scores_and_chance(run: FeatureRun) -> None:
@@ -107,8 +120,8 @@ def test_a_run_without_average_and_a_deep_one() -> None:
     figure = overview(run)
     assert len(maps_in(figure)) == MOST_COLUMNS
     assert f"({MOST_COLUMNS} of 21 layers)" in figure.get_suptitle()
-    assert figure.axes[0].get_title().startswith("0\n")
-    assert figure.axes[-1].get_title().startswith("40\n")
+    assert figure.axes[0].get_title() == "0 conv 3->2\n16x16"
+    assert figure.axes[MOST_COLUMNS - 1].get_title() == "40 conv 2\n16x16"
     assert len(depth(run).axes[0].lines) == 1
     signed = features(nn.Conv2d(3, 4, 3, padding=1), "noise", size=(8, 8))
     low, high = filters(signed, signed.layers[0]).axes[0].images[0].get_clim()

@@ -18,8 +18,11 @@ from analysis.planted import arrays, margins, sweep, trend
 from cuts import cut
 from shiftlens import figures
 from shiftlens.analysis.arrays import SweepArrays
+from shiftlens.analysis.asymmetry import asymmetry
+from shiftlens.analysis.summary import all_metrics
 from shiftlens.errors import InputError
-from shiftlens.figures.drawing import extent
+from shiftlens.figures.drawing import extent, heat_map, measured_ticks, new_figure
+from shiftlens.figures.heatmaps import grid_text
 from shiftlens.figures.notebook import sweep_html
 from shiftlens.figures.profile import profile, rings
 from shiftlens.figures.terminal import text_map
@@ -117,6 +120,73 @@ def test_sides_are_this_shift_minus_its_mirror_image(controlled):
     kept = ~controlled.blank
     assert across[kept] == pytest.approx((share - share[:, ::-1])[kept])
     assert along[kept] == pytest.approx((share - share[::-1])[kept])
+
+
+def lines_in(axes):
+    """Ends of the outline's lines in px of the shift, each once."""
+    segments = [segment for collection in axes.collections for segment in collection.get_segments()]
+    return {tuple(sorted(tuple(map(float, end)) for end in segment)) for segment in segments}
+
+
+def test_significant_pairs_of_sides_are_outlined():
+    rng = np.random.default_rng(3)
+    d = np.arange(-3, 4.0)
+    # Right and left differ where the image moves far to the right; up and down do not.
+    lean = np.where(d > 2, -3.0, 0.0)[None, :]
+    made = arrays(margins(rng, 400, trend(d, d, edge=9) + lean), rng)
+    figure = figures.side_matrices(made.values())
+    across, along = figure.axes[:2]
+    found = asymmetry(made.values(), "x")
+    wide = {(x, y) for pair in lines_in(across) for x, y in pair}
+    assert {x for x, _ in wide} == {-3.5, -2.5, 2.5, 3.5}
+    assert ((found.lo > 0) | (found.hi < 0))[found.dxs == 3].all()
+    assert not lines_in(along)
+    assert "Lines surround pairs that differ significantly" in figure.get_suptitle()
+    even = arrays(margins(rng, 60, trend(d, d, edge=9)), rng)
+    assert "No single pair of shifts differs significantly" in figures.side_matrices(even.values()).get_suptitle()
+
+
+def test_the_retained_region_is_outlined_and_the_caption_says_what_was_measured(controlled):
+    figure = figures.metric_matrix(replace(controlled, title=("torchvision:a_long_name_of_a_net_that_goes_on", "$x$")))
+    axes = figure.axes[0]
+    kept = all_metrics(controlled).retained[0]
+    assert kept.level == 0.95
+    xs = [x for pair in lines_in(axes) for x, _ in pair]
+    ys = [y for pair in lines_in(axes) for _, y in pair]
+    rows, columns = np.nonzero(kept.region)
+    assert (min(xs), max(xs)) == (controlled.dxs[columns.min()] - 0.5, controlled.dxs[columns.max()] + 0.5)
+    assert (min(ys), max(ys)) == (controlled.dys[rows.min()] - 0.5, controlled.dys[rows.max()] + 0.5)
+    first, second, third, last = figure.get_suptitle().splitlines()
+    assert (first, second) == ("Accuracy under every shift", "torchvision:a_long_name_of_a_net_th… on $x$")
+    assert third == "60 images, fill black, shifts up to 9 px"
+    assert last == "Line: connected to (0, 0) with at least 95 % of the accuracy there"
+
+
+def test_ticks_are_shifts_that_were_measured():
+    assert measured_ticks(np.arange(-9, 10, 3), 7) == [-9, -6, -3, 0, 3, 6, 9]
+    assert measured_ticks(np.arange(-16, 17, 2), 7) == [-12, -6, 0, 6, 12]
+    assert measured_ticks(np.arange(0, 13, 4), 4) == [0, 4, 8, 12]
+    assert measured_ticks(np.array([0]), 7) == [0]
+    for reach, step in ((64, 1), (50, 5), (7, 7), (33, 11)):
+        shifts = np.arange(-reach // step * step, reach + 1, step)
+        shifts = shifts[np.isin(-shifts, shifts)]
+        found = measured_ticks(shifts, 7)
+        assert {0, *found} <= {*shifts.tolist()}
+        assert len(found) <= 7
+    assert grid_text(np.arange(-4, 5, 2), np.arange(-9, 10, 3)) == (
+        "shifts dx up to 9 px in steps of 3 px, dy up to 4 px in steps of 2 px"
+    )
+    assert grid_text(np.arange(0, 3), np.arange(0, 3)) == "shifts 0 to 2 px"
+
+
+def test_a_number_that_is_the_same_everywhere_has_no_colour():
+    shifts = np.arange(-2, 3), np.arange(-2, 3)
+    for values, n_colours in ((np.full((5, 5), 2.5), 1), (2.5 + np.eye(5), 3)):
+        low, high = float(values.min()), float(values.max())
+        image = heat_map(new_figure(3, 3).add_subplot(), values, shifts, (low, max(high, low + 1e-9)))
+        red, green, blue, _ = np.asarray(image.cmap(image.norm(np.asarray(values)))).reshape(-1, 4).T
+        assert (len({*zip(red, green, blue, strict=True)}) == 1) == (n_colours == 1)
+        assert (n_colours == 1) == bool(np.all(red == 1))
 
 
 def test_a_control_and_its_difference(controlled):
@@ -217,7 +287,11 @@ def test_a_running_notebook_is_told_how_to_show_a_sweep(monkeypatch):
     shell = SimpleNamespace(display_formatter=SimpleNamespace(formatters={"text/html": formatter}))
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     shiftlens._register_notebook_display()
-    assert list(told) == [("shiftlens.sweeps.sweep_result", "Sweep"), ("shiftlens.lens.feature_run", "FeatureRun")]
+    assert list(told) == [
+        ("shiftlens.sweeps.sweep_result", "Sweep"),
+        ("shiftlens.lens.feature_run", "FeatureRun"),
+        ("shiftlens.tiles.tile_result", "TileReport"),
+    ]
     assert shiftlens.Sweep.__module__ == "shiftlens.sweeps.sweep_result"
     assert shiftlens.FeatureRun.__module__ == "shiftlens.lens.feature_run"
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))

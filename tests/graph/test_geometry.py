@@ -178,7 +178,29 @@ def test_what_returns_no_map_has_nothing_to_tile() -> None:
         tile_geometry(nn.Sequential(conv(3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), 16)
 
 
-def test_a_map_that_cannot_be_followed_is_not_promised() -> None:
-    found = read(Of(lambda x: x[:, :, [0, 2, 1]]))
-    assert not found.is_local
-    assert "cannot be followed" in found.obstacles[-1]
+def tokens(x: Tensor) -> Tensor:
+    return x.flatten(2).transpose(1, 2).transpose(1, 2).reshape(x.shape)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [Of(lambda x: x[:, :, [0, 2, 1]])],
+        [Of(tokens)],
+        [Of(tokens), conv(3, padding=1)],  # a window slides over what could not be followed
+        [Of(lambda x: torch.cat([x, tokens(x)], 1)[:, :2]), conv(1)],
+        [Of(lambda x: x + tokens(x)), conv(1)],
+    ],
+)
+def test_a_map_that_cannot_be_followed_is_not_promised(layers: list[nn.Module]) -> None:
+    assert not read(*layers).is_local
+
+
+def test_what_is_made_of_one_cell_is_no_obstacle() -> None:
+    def branch(x: Tensor, last: nn.Module) -> Tensor:
+        one = last(x.mean((2, 3)).view(x.shape[0], -1, 1, 1))
+        return torch.cat([x, F.interpolate(one, size=x.shape[2:], mode="bilinear")], 1)[:, :2]
+
+    found = read(conv(3, padding=1), Of(branch, last=conv(1)))
+    assert [(layer.path, layer.freezable) for layer in found.global_layers] == [("2.mean()", True)]
+    assert (found.reach, found.obstacles) == (Sides(1, 1, 1, 1), ())

@@ -169,7 +169,9 @@ def test_a_factory_with_weights_mean_and_std_is_measured_again(digests: list[str
     for command in again:
         check(command, digests, first)
     # Fine-tuning takes no label map: nothing is advised that would be refused.
-    assert not any("--finetune-epochs" in command or command[1] == "train" for command in printed(first, run))
+    told = [line for each in questions(given([first]), [], []) for line in each["answer"]]
+    told += [str(each.action) for each in findings(first)]
+    assert not any("--finetune-epochs" in line or "shiftlens train" in line for line in told)
     # The spy is not blind: without its weights the model is another one.
     words = list(again[0])
     at = words.index("--weights")
@@ -201,6 +203,25 @@ def test_a_wrapped_module_is_said_to_be_made_in_python(tmp_path: Path) -> None:
     changed, _ = sl.repair(words, padding="reflect")
     again = sl.sweep(changed, images, sl.ShiftGrid(2), out=tmp_path / "two.zarr")
     assert "MODEL" in Setting.of(again).sweep_command()
+
+
+def test_images_chosen_in_python_are_not_named_by_a_command(tmp_path: Path) -> None:
+    images = sl.load_images("digits", split="test", limit=20)
+    assert (images.options, images.limit(5).options) == ({"split": "test", "limit": 20}, images.options)
+    chosen = images.subset([1, 5, 7])
+    sweep = sl.sweep(factory_in(tmp_path), chosen, sl.ShiftGrid(2), out=tmp_path / "one.zarr")
+    said = Setting.of(sweep)
+    words = said.sweep_command(control="flip")
+    assert words[words.index("--data") + 1] == "DATA"
+    assert not {"--limit", "--split"} & {*words}
+    actions = [each.action for each in findings(sweep) if each.action is not None and "DATA" in each.action.command]
+    assert actions
+    assert all("images made in Python have none" in action.text or "DATA" in action.text for action in actions)
+    # The part of a source, and an adaptive order of it, are what the options say.
+    whole = sl.load_images("digits")
+    part = whole.part("test")
+    assert part is not None
+    assert part.options == whole.options == {}
 
 
 def factory_in(folder: Path) -> sl.Model:

@@ -14,7 +14,7 @@ import shiftlens as sl
 from shiftlens.cli.app import main
 from tiles.planted_causes import images, model
 
-UNET = ("--model", "pretrained:unet-digits", "--data", "digits-scenes", "--limit", "2", "--tile", "48")
+UNET = ("--model", "pretrained:unet-digits", "--data", "digits-scenes", "--limit", "2")
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +77,8 @@ def test_pictures_and_page(report: sl.TileReport, tmp_path: Path) -> None:
     text = page.path.read_text(encoding="utf-8")
     assert "Tiled inference of planted" in text
     assert text.count('<section id="tiles-0"') == 1
+    assert '<div data-question="E">' in text
+    assert ">The questions<" in text
     for name in ("grid", "context", "norm"):
         assert f'<th scope="row">{name}</th>' in text
 
@@ -102,5 +104,6 @@ def test_the_command_writes_prints_and_draws(tmp_path: Path, capsys: pytest.Capt
     for arguments in (["verify"], ["findings"], ["plot", "--out", str(tmp_path / "p")]):
         assert main([arguments[0], str(out), *arguments[1:]]) == 0
     assert "missing at a tile's border" in capsys.readouterr().out
+    assert values["tile"] == 48  # half a scene
     assert main(["tiles", *UNET, "--overlap", "many", "--out", str(out)]) == 2
     assert "--overlap must be auto or whole pixels" in capsys.readouterr().err

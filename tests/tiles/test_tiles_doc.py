@@ -23,7 +23,7 @@ def test_every_line_of_python_runs(
     for block in blocks(TEXT, "python"):
         exec(compile(block, "tiles.md", "exec"), space)
     said = capsys.readouterr().out
-    assert said.rstrip().endswith("2 None")
+    assert said.rstrip().endswith("2 None\nTrue")
     shares = {cause.cause: cause.share for cause in space["report"].causes}  # type: ignore[attr-defined]
     assert max(shares, key=shares.__getitem__) == "norm"
 

@@ -51,16 +51,14 @@ class SweepArrays:
         What the variables mean.
     fill, fill_is_constant
         What enters from outside; if a constant, a shift of the picture's size leaves an empty picture.
-    picture_size
-        (height, width) in pixels, or None when it is not known.
-    strides
-        Cumulative down-sampling factors of the net; () when not known.
+    picture_size, strides
+        (height, width) in pixels, None when not known; cumulative down-sampling factors of the net, () when not known.
     index
         (image,) position in the source; 0, 1, 2 ... by default. Bootstrap draws belong to it.
     controls
         Sweeps of the same images and grid with another picture: "occlusion", "flip", "canvas".
-    n_missing
-        Images of the plan that are not in the arrays, since they were not written.
+    n_missing, title
+        Images of the plan that were not written and are not in the arrays; names of the model and the images, or ().
     """
 
     variables: Mapping[str, Cells]
@@ -76,6 +74,7 @@ class SweepArrays:
     index: IntArray | None = None
     controls: Mapping[str, SweepArrays] = field(default_factory=dict)
     n_missing: int = 0
+    title: tuple[str, ...] = ()
     _kept: dict[str, BoolArray] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -319,6 +318,7 @@ def from_sweep(sweep: Any) -> SweepArrays:
         index=index[keep],
         controls=_controls(sweep),
         n_missing=n - len(keep),
+        title=(header.model, header.data),
     )
 
 

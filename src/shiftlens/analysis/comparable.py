@@ -50,7 +50,8 @@ class Source:
     @property
     def side(self) -> int:
         """Length in px to which the shorter side of a source picture is brought before the net sees it."""
-        return self.header.preprocessing.resize or min(self.header.image_size)
+        side = self.header.preprocessing.resize or min(self.header.image_size)
+        return side if isinstance(side, int) else min(side)
 
 
 def opened(sweeps: Sequence[Sweep | str | Path], names: Sequence[str] | None, *, partial: bool) -> list[Source]:

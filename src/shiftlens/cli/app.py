@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from shiftlens.cli import check, compare, lens, look, measure, repair, report, tiling, train
+from shiftlens.cli import check, compare, export, lens, live, look, measure, probe, repair, report, tiling, train
 from shiftlens.cli.console import error_line, flush_streams, prepare_terminal
 from shiftlens.cli.grouped_help import Command, Group
 from shiftlens.cli.options import command
@@ -42,6 +42,7 @@ for _function in (
     compare.compare,
     check.check,
     measure.consistency,
+    probe.probe,
     lens.inspect,
     lens.features,
     lens.foveation,
@@ -49,7 +50,9 @@ for _function in (
     lens.neurons,
     tiling.tiles,
     repair.repair,
+    export.export,
     report.report,
+    live.explore,
 ):
     app.command(cls=Command)(command(_function))
 

@@ -200,7 +200,7 @@ def sweep(
             progress=report,
             announce=shell.say,
         )
-    return stats.to_dict(), [
+    return stats.to_dict() | {"n_source": shown.n_source}, [
         *stats.known_lines(),
         f"{result.header.model} on {result.header.data}: {stats.images_text(shown.n_source)} x {stats.n_shifts:,} "
         f"shifts in {stats.out}",

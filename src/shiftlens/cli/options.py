@@ -26,7 +26,8 @@ ModelSpec = Annotated[
     str,
     typer.Option(
         "--model",
-        help="Run directory, pretrained:NAME, torchvision:NAME, timm:NAME, file.py:factory or module:factory.",
+        help="Run directory, pretrained:NAME, torchvision:NAME, timm:NAME, hf:DIR_OR_ID, onnx:FILE, file.py:factory or "
+        "module:factory.",
     ),
 ]
 Weights = Annotated[
@@ -112,7 +113,8 @@ class ModelOptions(Options):
     )
     input_size: InputSize = None
     resize: Annotated[
-        int | None, typer.Option("--resize", min=1, help="Shorter side of an image in pixels, before it is cropped.")
+        str | None,
+        typer.Option("--resize", help="Before the crop: the shorter side in pixels, or HxW: an image is stretched."),
     ] = None
     crop: Annotated[str | None, typer.Option("--crop", help="What is cut out of the middle: the input size.")] = None
     interpolation: Annotated[

@@ -60,6 +60,7 @@ def repair(
     ] = None,
     limit: o.Limit = None,
     data_root: o.DataRoot = None,
+    split: o.Split = None,
     seed: o.Seed = 0,
 ) -> o.Answer:
     """Change padding, down-sampling or input size in a copy of a model; its weights stay, or are adapted.
@@ -83,10 +84,14 @@ def repair(
     if finetune_shift is not None and not finetune_epochs:
         raise InputError("--finetune-shift needs --finetune-epochs: without them nothing is shown")
     check_run_target(out)
-    test = None if data is None else o.images_of(data, data_root, limit, "test" if adapts else None)
-    loaded = model.load(shell, test)
+    # As for train: with --reestimate and --finetune-epochs the split is what is learnt from, which measures nothing.
+    learns = (split or "train") if adapts else None
+    measured = ("test" if learns == "train" else None) if adapts else split
+    shown = None if data is None else o.images_of(data, data_root, limit, measured or learns)
+    test = None if adapts and measured is None else shown
+    loaded = model.load(shell, shown)
     origin = surgery.origin_of(model.model, loaded)
-    train = o.images_of(data, data_root, limit, "train") if data is not None and adapts else None
+    train = o.images_of(data, data_root, limit, learns) if data is not None and adapts else None
     if train is not None and settings is not None:
         surgery.check_classes(loaded, train)
     before = None if test is None else _accuracy(shell, loaded, test, "evaluating the original", model.device)

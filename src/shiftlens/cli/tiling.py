@@ -17,7 +17,10 @@ def tiles(
     model: o.ModelOptions,
     out: Annotated[Path, typer.Option("--out", help="The result, a Zarr directory such as tiles.zarr.")],
     images: o.ImageOptions,
-    tile: Annotated[int, typer.Option("--tile", min=1, help="Side of a tile in pixels.")] = 256,
+    tile: Annotated[
+        int | None,
+        typer.Option("--tile", min=1, help="Side of a tile in pixels (default: 256, or half of a smaller image)."),
+    ] = None,
     overlap: Annotated[
         str, typer.Option("--overlap", help="Real context on each side of a tile's core: auto, or pixels.")
     ] = "auto",
@@ -47,6 +50,11 @@ def tiles(
     around: int | str = overlap if overlap == "auto" else int(overlap)
     shown = images.load(shell)
     loaded = model.load(shell, shown)
+    size = loaded.input_size or shown.size
+    if tile is None:
+        # Half an image, on a grid that suits most nets.
+        tile = 256 if size is None or min(size) > 256 else max(1, min(size) // 2 // 16 * 16)
+        shell.say(f"tiles of {tile} px")
     with shell.progress("tiling", "images") as report:
         found = tile_report(
             loaded,

@@ -105,13 +105,19 @@ class SizeRule(NamedTuple):
 
     With `resize`, a picture's shorter side becomes `resize` pixels (the longer one the same scale, rounded down), as
     torchvision's `Resize` does. Without, a picture that already has `size` is left alone, any other gets the smallest
-    scale at which it covers `size`. Then the centre is cut out, as torchvision's `CenterCrop` does (half a pixel: to
-    the even side).
+    scale at which it covers `size`. With a `resize` of (h, w) it is stretched to that, whatever its shape. Then the
+    centre is cut out, as torchvision's `CenterCrop` does (half a pixel: to the even side).
     """
 
     size: tuple[int, int]
-    resize: int | None
+    resize: int | tuple[int, int] | None
     interpolation: str
+
+    @property
+    def least(self) -> int:
+        """Pixels that are asked for at least."""
+        side = self.resize or 0
+        return max(self.size[0] * self.size[1], side * side if isinstance(side, int) else side[0] * side[1])
 
     def placing(self, have: tuple[int, int], where: Callable[[], str]) -> Placing:
         """Where a picture of (h, w) pixels goes.
@@ -127,6 +133,8 @@ class SizeRule(NamedTuple):
                 new_h, new_w = want_h, max(want_w, want_h * have_w // have_h)
             else:
                 new_h, new_w = max(want_h, want_w * have_h // have_w), want_w
+        elif not isinstance(resize, int):
+            new_h, new_w = resize
         elif have_h <= have_w:
             new_h, new_w = resize, resize * have_w // have_h
         else:
@@ -150,12 +158,24 @@ def fit(pixels: Pixels, rule: SizeRule, where: Callable[[], str]) -> UInt8[np.nd
     new_h, new_w, top, left = rule.placing((have_h, have_w), where)
     if (new_h, new_w) == (have_h, have_w):
         return pixels if rule.size == (have_h, have_w) else pixels[top : top + want_h, left : left + want_w]
-    _refuse_to_grow(pixels, (new_h, new_w), max(want_h * want_w, (rule.resize or 0) ** 2), where)
+    _refuse_to_grow(pixels, (new_h, new_w), rule.least, where)
     grey = pixels.shape[2] == 1
     image = Image.fromarray(pixels[:, :, 0] if grey else pixels)
     image = image.resize((new_w, new_h), Image.Resampling[rule.interpolation.upper()])
     cut = np.asarray(image.crop((left, top, left + want_w, top + want_h)))
     return cut[:, :, None] if grey else cut
+
+
+def opacity(data: bytes, where: str) -> UInt8[np.ndarray, "h w"]:
+    """How opaque each pixel of a picture file is, 0 to 255, upright as `decode` gives it; 255 where it does not say."""
+    with _opened(data, where) as image:
+        turn = _orientation(image)
+        try:
+            clear = "transparency" in image.info or image.mode in ("RGBA", "LA", "PA")
+            alpha = np.asarray(image.convert("RGBA"))[:, :, 3] if clear else np.full(image.size[::-1], 255, np.uint8)
+        except Exception as error:  # Pillow's readers raise whatever a damaged file makes them raise
+            raise InputError(f"{where} cannot be decoded: {one_line(error)}") from error
+    return np.ascontiguousarray(_UPRIGHT[turn](alpha[:, :, None])[:, :, 0]) if turn in _UPRIGHT else alpha
 
 
 def decode_mask(data: bytes, where: str) -> UInt8[np.ndarray, "h w"]:

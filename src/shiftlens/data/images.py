@@ -165,7 +165,7 @@ def _open_named(spec: str, split: str | None, data_root: Path | None, say: Say) 
     if split is None:
         return images.unsplit()
     try:
-        return images.subset(stratified_split(images.labels, split))
+        return images.subset(stratified_split(images.labels, split), named=True)
     except InputError as error:
         raise InputError(f"{spec}: {error}") from error
 

@@ -16,11 +16,12 @@ from jaxtyping import Bool, Float64, Integer, UInt8
 from shiftlens.data.decode import DECODE_RULE, SizeRule, fit, with_channels
 from shiftlens.data.example_images import ArrayPictures, EncodedPictures, Pictures, as_class_names, as_labels
 from shiftlens.data.image_items import item_pictures
-from shiftlens.data.preprocessing import INTERPOLATIONS
+from shiftlens.data.preprocessing import INTERPOLATIONS, Resize, is_too_small
 from shiftlens.data.selection import positions_in, read_only, stratified_order, stratified_split
 from shiftlens.data.surveying import Progress, Survey, surveyed
 from shiftlens.data.targets import Targets, as_targets
 from shiftlens.errors import InputError
+from shiftlens.given import CHANGED
 from shiftlens.naming import unknown_name
 
 Positions = Sequence[int] | Integer[np.ndarray, " _"] | Bool[np.ndarray, " _"] | slice
@@ -182,7 +183,7 @@ class ImageSet:
     def targets(self) -> Targets | None:
         """Masks, boxes or both, where the size rule puts them."""
         rule = self._rule
-        same = rule is None or (self._pictures.size == rule.size and rule.resize in (None, min(rule.size)))
+        same = rule is None or (self._pictures.size == rule.size and rule.resize in (None, min(rule.size), rule.size))
         if self._fitted_targets is None and self._targets is not None and rule is not None and not same:
             self._fitted_targets = self._targets.fitted(rule, self.survey().sizes, self.name)
         return self._fitted_targets or self._targets
@@ -243,8 +244,8 @@ class ImageSet:
             return self._rule.size
         return self._pictures.size or (self._survey.size if self._survey is not None else None)
 
-    def subset(self, positions: Positions) -> ImageSet:
-        """The pictures at some positions of this set, in that order; at least one."""
+    def subset(self, positions: Positions, *, named: bool = False) -> ImageSet:
+        """The pictures at some positions, in that order; at least one. `named`: a command line has options for them."""
         chosen = positions_in(positions, len(self))
         if not len(chosen):
             raise InputError(f"a subset of {self.name} needs at least 1 picture, got none")
@@ -253,6 +254,7 @@ class ImageSet:
         other.labels = read_only(self.labels[chosen])
         other._targets = None if self._targets is None else self._targets.at(chosen)
         other.index = read_only(self.index[chosen])
+        other.options = self.options if named else CHANGED
         return other
 
     def relabelled(self, labels: Any, class_names: Sequence[str]) -> ImageSet:
@@ -287,7 +289,7 @@ class ImageSet:
         if self._whole is None:
             return None
         whole, limit = self._whole
-        return whole.subset(stratified_split(whole.labels, split)).limit(limit if limited else None)
+        return whole.subset(stratified_split(whole.labels, split), named=True).limit(limit if limited else None)
 
     def limit(self, n: int | None) -> ImageSet:
         """The first `n` pictures of a fixed class-stratified order (seed 0); all, in their own order, if `n` is more.
@@ -300,11 +302,11 @@ class ImageSet:
             raise InputError(f"limit must be a whole number of at least 1, got {n!r}")
         if n >= len(self):
             return self
-        other = self.subset(stratified_order(self.labels, self.index)[:n])
+        other = self.subset(stratified_order(self.labels, self.index)[:n], named=True)
         other._whole = None if self._whole is None else (self._whole[0], n)
         return other
 
-    def fitted(self, size: tuple[int, int], resize: int | None = None, interpolation: str = "bilinear") -> ImageSet:
+    def fitted(self, size: tuple[int, int], resize: Resize = None, interpolation: str = "bilinear") -> ImageSet:
         """The same pictures, each brought to one size.
 
         With `resize`, every picture's shorter side becomes `resize`; without, pictures of `size` stay untouched and
@@ -315,7 +317,7 @@ class ImageSet:
         size
             `(h, w)` in pixels.
         resize
-            Length of the shorter side before the cut, in pixels, at least the shorter side of `size`.
+            Length of the shorter side before the cut, in pixels, at least that of `size`; (h, w) stretches to these.
         interpolation
             nearest, bilinear, bicubic, lanczos, box or hamming, as Pillow does them, antialiased.
 
@@ -324,13 +326,12 @@ class ImageSet:
         size = (operator.index(size[0]), operator.index(size[1]))
         if min(size) < 1:
             raise InputError(f"a picture's size must be at least 1x1, got {size[0]}x{size[1]}")
-        if resize is not None and resize < min(size):
+        if is_too_small(resize, size):
             raise InputError(f"resize must be at least {min(size)} to cut {size[0]}x{size[1]}, got {resize}")
         if interpolation not in INTERPOLATIONS:
             raise unknown_name("interpolation", interpolation, INTERPOLATIONS)
         other = self._copy()
-        other._whole = None
-        other._rule = SizeRule(size, resize, interpolation)
+        other._whole, other._rule = None, SizeRule(size, resize, interpolation)
         return other
 
     def with_channels(self, n_channels: int) -> ImageSet:
@@ -338,8 +339,7 @@ class ImageSet:
         if n_channels not in (1, 3):
             raise InputError(f"pictures have 1 or 3 channels, asked for {n_channels}")
         other = self._copy()
-        other._whole = None
-        other.n_channels = n_channels
+        other._whole, other.n_channels = None, n_channels
         return other
 
     def _copy(self) -> ImageSet:

@@ -22,6 +22,8 @@ MAX_SIDE = 16_384
 
 Numbers = str | int | float | Sequence[float]
 Size = str | int | Sequence[int]
+Resize = int | tuple[int, int] | None
+"""Pixels of the shorter side, or (h, w), to which a picture is stretched."""
 
 
 def parse_size(size: Size) -> tuple[int, int]:
@@ -52,6 +54,29 @@ def parse_size(size: Size) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
+def parse_resize(resize: Size) -> int | tuple[int, int]:
+    """Read `32` or `"32"`, the shorter side, or `(32, 48)` or `"32x48"`, to which a picture is stretched; in pixels.
+
+    Examples
+    --------
+    >>> parse_resize("32"), parse_resize("32x32")
+    (32, (32, 32))
+    """
+    one = isinstance(resize, int) or (len(resize.lower().split("x")) if isinstance(resize, str) else len(resize)) == 1
+    try:
+        h, w = parse_size(resize)
+    except InputError:
+        raise InputError(f"resize lies between 1 and {MAX_SIDE} pixels, H or HxW; got {resize}") from None
+    return h if one else (h, w)
+
+
+def is_too_small(resize: Resize, size: tuple[int, int]) -> bool:
+    """Whether a piece of a size (h, w) cannot be cut out of every picture that was resized."""
+    if resize is None:
+        return False
+    return resize < min(size) if isinstance(resize, int) else resize[0] < size[0] or resize[1] < size[1]
+
+
 def parse_numbers(what: str, numbers: Numbers) -> tuple[float, ...]:
     """Read `--mean` or `--std`: one number, or one a channel (`0.5`, `"0.5"`, `"0.48,0.45,0.41"`)."""
     parts: Sequence[object]
@@ -79,7 +104,8 @@ class Preprocessing:
     size
         (h, w) in pixels of the model's input; None: the picture's own.
     resize
-        Length that the shorter side gets before the centre crop to `size`, in pixels; None: the shorter side of `size`.
+        Length that the shorter side gets before the centre crop to `size`, in pixels; None: the shorter side of `size`;
+        (h, w): the picture is stretched to this, whatever its shape, and cropped.
     interpolation
         A name of `INTERPOLATIONS`.
     declared
@@ -94,7 +120,7 @@ class Preprocessing:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     size: tuple[int, int] | None = None
-    resize: int | None = None
+    resize: Resize = None
     interpolation: str = "bilinear"
     declared: bool = False
 
@@ -116,8 +142,8 @@ class Preprocessing:
         object.__setattr__(self, "std", self.std * (longest // len(self.std)))
         if self.size is not None:
             object.__setattr__(self, "size", parse_size(self.size))
-        if self.resize is not None and not 1 <= self.resize <= MAX_SIDE:
-            raise InputError(f"resize lies between 1 and {MAX_SIDE} pixels, got {self.resize}")
+        if self.resize is not None:
+            object.__setattr__(self, "resize", parse_resize(self.resize))
         if self.interpolation not in INTERPOLATIONS:
             raise unknown_name("interpolation", self.interpolation, INTERPOLATIONS)
 
@@ -135,7 +161,7 @@ class Preprocessing:
         mean: Numbers | None = None,
         std: Numbers | None = None,
         size: Size | None = None,
-        resize: int | None = None,
+        resize: Size | None = None,
         crop: Size | None = None,
         interpolation: str | None = None,
     ) -> Preprocessing:
@@ -152,12 +178,15 @@ class Preprocessing:
         new_size = self.size if size is None else parse_size(size)
         if resize is not None and new_size is None:
             raise InputError(f"resize {resize} needs an input size (crop): what is cut out of the resized image")
-        if resize is not None and new_size is not None and resize < min(new_size):
+        resized = self.resize if resize is None else parse_resize(resize)
+        if resize is not None and new_size is not None and is_too_small(resized, new_size):
             raise InputError(f"resize must be at least {min(new_size)}, the side that is cut out; got {resize}")
-        if resize is not None or size is None or self.resize is None or self.size is None or new_size is None:
-            resize = self.resize if resize is None else resize
-        else:
-            resize = round(self.resize * min(new_size) / min(self.size))
+        if resize is None and size is not None and resized is not None and self.size is not None and new_size:
+            if isinstance(resized, int):
+                resized = round(resized * min(new_size) / min(self.size))
+            else:
+                (h, w), (new_h, new_w) = self.size, new_size
+                resized = round(resized[0] * new_h / h), round(resized[1] * new_w / w)
         new_mean = self.mean if mean is None else parse_numbers("mean", mean)
         new_std = self.std if std is None else parse_numbers("std", std)
         # One side of a pair given with other channels replaces a declared pair that is one number repeated.
@@ -167,7 +196,7 @@ class Preprocessing:
         declared = self.declared or mean is not None or std is not None
         kind = interpolation or self.interpolation
         return replace(
-            self, mean=new_mean, std=new_std, size=new_size, resize=resize, interpolation=kind, declared=declared
+            self, mean=new_mean, std=new_std, size=new_size, resize=resized, interpolation=kind, declared=declared
         )
 
     def normalise(self, images: Shaped[Tensor, "*axes"]) -> Float[Tensor, "n c h w"]:

@@ -17,7 +17,7 @@ _ORDER = ("Resize", "CenterCrop", "ToTensor", "Normalize")
 
 
 def preprocessing_of(transform: Any) -> Preprocessing:
-    """Read a transform of torchvision (or timm): `Resize(n)`, `CenterCrop`, conversion to a tensor, `Normalize`.
+    """Read a transform of torchvision (or timm): `Resize`, `CenterCrop`, conversion to a tensor, `Normalize`.
 
     A `Compose` or `Sequential` of these in this order, each at most once, or a preset of torchvision's weights.
 
@@ -49,10 +49,10 @@ def preprocessing_of(transform: Any) -> Preprocessing:
             raise InputError(f"transform: {one_line(ValueError(repr(step)))} does not scale to 0 ... 1; {_KNOWN}")
         found[name] = step
     resize, crop = (_sides(found.get(name)) for name in ("Resize", "CenterCrop"))
-    if len(resize) > 1 or getattr(found.get("Resize"), "max_size", None) is not None:
+    if getattr(found.get("Resize"), "max_size", None) is not None:
         raise InputError(
-            f"transform: {found['Resize']!r} changes an image's shape; expected Resize(n), which is the same for "
-            "square images, or resize the images yourself"
+            f"transform: {found['Resize']!r} limits the longer side; expected Resize(n) or Resize((h, w)), or resize "
+            "the images yourself"
         )
     if crop and not resize:
         raise InputError("transform: CenterCrop without Resize has no equal here; crop the images yourself")
@@ -61,13 +61,13 @@ def preprocessing_of(transform: Any) -> Preprocessing:
         mean=(0.0,) if normalize is None else parse_numbers("mean", normalize.mean),
         std=(1.0,) if normalize is None else parse_numbers("std", normalize.std),
         size=parse_size(crop or resize) if resize else None,
-        resize=resize[0] if resize else None,
+        resize=None if not resize else resize[0] if len(resize) == 1 else (resize[0], resize[1]),
         interpolation=_name_of(found["Resize"].interpolation) if resize else "bilinear",
         declared=True,
     )
 
 
-_KNOWN = "expected Resize(n), CenterCrop, ToTensor and Normalize, in this order"
+_KNOWN = "expected Resize(n) or Resize((h, w)), CenterCrop, ToTensor and Normalize, in this order"
 
 
 def preset_of(preset: Any) -> Preprocessing:

@@ -7,30 +7,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shiftlens.analysis.arms import Aligned
 from shiftlens.analysis.paired import DifferenceMap
 from shiftlens.figures.drawing import (
-    Shifts,
     balanced,
     check_format,
     colour_bar,
     colours_of,
     diverging,
-    extent,
     heat_map,
     label_of,
     least_of,
     limits_of,
     name_panels,
     new_figure,
+    outline,
     panels,
     short,
     suptitle,
 )
 from shiftlens.figures.gallery import Pictures
-from shiftlens.figures.heatmaps import about, capital
+from shiftlens.figures.heatmaps import capital, conditions
 from shiftlens.figures.profile import draw_profile, length_axis, profile, value_axis
 from shiftlens.stats import FloatArray
 from shiftlens.styling import default_style
@@ -77,7 +75,7 @@ def difference_maps(aligned: Aligned, changes: Changes) -> Figure:
     for axes, (k, values) in zip(every, shown.items(), strict=True):
         heat_map(axes, values, shifts, limits, diverging(metric))
         marked = changes[k].better.astype(np.int8) - changes[k].worse.astype(np.int8)
-        _outline(axes, np.where(tested, marked, 0), shifts)
+        outline(axes, np.where(tested, marked, 0), shifts)
         axes.set_title(short(aligned.arms[k].name, LONGEST_NAME), fontsize=11, parse_math=False)
     base = short(aligned.arms[aligned.baseline].name, LONGEST_NAME)
     text = f"red: better than {base}, blue: worse"
@@ -120,7 +118,9 @@ def profiles(aligned: Aligned) -> Figure:
 
 
 def _about(aligned: Aligned) -> str:
-    return about(aligned.arrays(aligned.baseline))
+    """The images, the fill and the grid: models are named above each map."""
+    arrays = aligned.arrays(aligned.baseline)
+    return f"{short(aligned.arms[aligned.baseline].header.data, LONGEST_NAME)}\n{conditions(arrays)}"
 
 
 def _labels(aligned: Aligned) -> list[str]:
@@ -134,19 +134,3 @@ def _panels(n: int) -> tuple[Figure, list[Axes]]:
     figure, every = panels(n, n_columns, (3.6, 3.5), (1.6, 1.4), least=6.4)
     name_panels(every, n_columns)
     return figure, every
-
-
-def _outline(axes: Axes, cells: NDArray[np.integer], shifts: Shifts) -> None:
-    """Lines along the sides between cells of different mark: a contour would cut their corners."""
-    left, right, bottom, top = extent(shifts)
-    ys = np.linspace(top, bottom, cells.shape[0] + 1)
-    xs = np.linspace(left, right, cells.shape[1] + 1)
-    padded = np.pad(cells, 1)
-    across = padded[1:, 1:-1] != padded[:-1, 1:-1]
-    down = padded[1:-1, 1:] != padded[1:-1, :-1]
-    segments = [((xs[c], ys[r]), (xs[c + 1], ys[r])) for r, c in np.argwhere(across)]
-    segments += [((xs[c], ys[r]), (xs[c], ys[r + 1])) for r, c in np.argwhere(down)]
-    if segments:
-        from matplotlib.collections import LineCollection
-
-        axes.add_collection(LineCollection(segments, colors="black", linewidths=0.9))

@@ -111,9 +111,11 @@ def heat_map(
 ) -> AxesImage:
     """Draw a (dy, dx) matrix with the origin marked; cells without a number stay grey."""
     from matplotlib import colormaps
-    from matplotlib.ticker import FixedLocator, MaxNLocator
+    from matplotlib.ticker import FixedLocator
 
     palette = colormaps[colours].with_extremes(bad="0.85")
+    if limits[1] - limits[0] <= 2e-9 and is_constant(values):
+        palette = colormaps["Greys"]  # its lowest end: white
     # A grid of one row or column would be a line: its cells are drawn as wide as the picture needs them.
     flat = min(values.shape) * 8 < max(values.shape)
     drawn = axes.imshow(
@@ -128,8 +130,37 @@ def heat_map(
     axes.plot(0, 0, marker="+", color="white", markersize=11, markeredgewidth=2.8)
     axes.plot(0, 0, marker="+", color="black", markersize=9, markeredgewidth=1.2)
     for one, axis in ((shifts[0], axes.yaxis), (shifts[1], axes.xaxis)):
-        axis.set_major_locator(MaxNLocator(n_ticks, integer=True) if len(one) > 1 else FixedLocator([0]))
+        axis.set_major_locator(FixedLocator(measured_ticks(one, n_ticks)))
     return drawn
+
+
+def measured_ticks(shifts: IntArray, most: int) -> list[int]:
+    """At most so many of the measured shifts, evenly spaced, 0 among them."""
+    middle, n = int(np.flatnonzero(shifts == 0)[0]), len(shifts)
+    every = next(k for k in range(1, n + 1) if middle // k + (n - 1 - middle) // k + 1 <= max(most, 1))
+    return [int(d) for d in shifts[middle % every :: every]]
+
+
+def outline(axes: Axes, cells: NDArray[Any], shifts: Shifts, colour: str = "black", width: float = 0.9) -> None:
+    """Lines along the sides between cells of different mark: a contour would cut their corners."""
+    left, right, bottom, top = extent(shifts)
+    ys = np.linspace(top, bottom, cells.shape[0] + 1)
+    xs = np.linspace(left, right, cells.shape[1] + 1)
+    padded = np.pad(cells.astype(np.int8), 1)
+    across = padded[1:, 1:-1] != padded[:-1, 1:-1]
+    down = padded[1:-1, 1:] != padded[1:-1, :-1]
+    segments = [((xs[c], ys[r]), (xs[c + 1], ys[r])) for r, c in np.argwhere(across)]
+    segments += [((xs[c], ys[r]), (xs[c], ys[r + 1])) for r, c in np.argwhere(down)]
+    if segments:
+        from matplotlib.collections import LineCollection
+
+        axes.add_collection(LineCollection(segments, colors=colour, linewidths=width))
+
+
+def is_constant(values: NDArray[Any]) -> bool:
+    """Whether a map is the same everywhere, up to rounding: its colours would say nothing."""
+    finite = values[np.isfinite(values)]
+    return not len(finite) or float(np.ptp(finite)) <= 1e-6 * max(float(np.abs(finite).max()), 1e-12)
 
 
 def mirrored(values: NDArray[Any], along: IntArray, axis: int) -> FloatArray:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shiftlens.figures.drawing import COLOURS, check_format, new_figure, save, scale_of, suptitle
+from shiftlens.figures.drawing import COLOURS, check_format, is_constant, new_figure, save, scale_of, short, suptitle
 from shiftlens.figures.gallery import Pictures
 from shiftlens.lens.feature_run import FeatureRun, LayerMaps
 from shiftlens.lens.map_scores import Scores
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 
 MOST_FILTERS = 64
 MOST_COLUMNS = 14
-LONGEST_NAME = 26
+LONGEST_NAME = 48
+LONGEST_MODEL = 40
+LONGEST_LINE, MOST_LINES = 16, 4
+"""Characters of a line, and lines, above a map of the overview."""
 
 
 def plot_features(run: FeatureRun, out: str | Path | None = None, *, format: str = "png") -> Pictures:  # noqa: A002
@@ -98,19 +102,47 @@ def filters(run: FeatureRun, layer: LayerMaps) -> Figure:
     low, high, colours = scale_of(shown)
     palette = colormaps[colours].with_extremes(bad="white")
     drawn = _map(left, mosaic(shown), (low, high), palette)
-    left.set_title(f"{len(shown)} filters, row by row", fontsize=10)
+    if is_constant(shown):
+        drawn.set_cmap(_flat())
+    _number_filters(left, shown)
+    left.set_title(f"{len(shown)} filters, numbered row by row from 0", fontsize=10)
     figure.colorbar(drawn, ax=left, label=f"activation, all filters {low:.3g} to {high:.3g}", shrink=0.8)
     mean = values.mean(0)
     # The mean's own range, from its lowest to its highest value: here, small differences are what is looked for.
     span = (float(mean.min()), float(mean.max()))
     span = span if span[1] - span[0] > 1e-9 * max(abs(span[1]), 1e-12) else (span[0] - 0.5, span[1] + 0.5)
-    drawn = _map(right, mean, span, COLOURS)
-    right.set_title(f"mean over {len(values)} channels", fontsize=10)
+    drawn = _map(right, mean, span, _flat() if is_constant(mean) else COLOURS)
+    right.set_title(f"mean over {len(values)} channels{' (constant)' if is_constant(mean) else ''}", fontsize=10)
     figure.colorbar(drawn, ax=right, label=f"{mean.min():.4g} to {mean.max():.4g}", shrink=0.75)
     seen = run.shown if layer.average is None else f"average of {run.n_images:,} images of {run.data}"
     count = "" if len(values) <= MOST_FILTERS else f" (first {MOST_FILTERS} of {len(values)} filters)"
-    suptitle(figure, f"{layer.name}: {layer.kind}, {seen}{count}\n{_verdict(run, layer)}", 11)
+    title = f"{short(run.model, LONGEST_MODEL)}, {layer.label}: {seen}{count}"
+    suptitle(figure, f"{title}\n{_verdict(run, layer)}", 11)
     return figure
+
+
+def _flat() -> Colormap:
+    """One grey: where a map is constant, colours would show what is not there."""
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(["0.88"])
+
+
+def _number_filters(axes: Axes, maps: FloatArray) -> None:
+    n, h, w = maps.shape
+    columns, gap_h, gap_w = math.ceil(math.sqrt(n)), max(1, round(h / 16)), max(1, round(w / 16))
+    for k in range(n):
+        axes.annotate(
+            str(k),
+            ((k % columns) * (w + gap_w) - 0.5, (k // columns) * (h + gap_h) - 0.5),
+            xytext=(1, -1),
+            textcoords="offset points",
+            ha="left",
+            va="top",
+            fontsize=6,
+            color="black",
+            bbox={"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+        )
 
 
 def mosaic(maps: FloatArray) -> FloatArray:
@@ -155,34 +187,54 @@ def overview(run: FeatureRun) -> Figure:
     if rolled:
         stacks.append((run.averaged, rolled))
     rows = [(name, [np.asarray(maps, np.float64).mean(0) for maps in of_layers]) for name, of_layers in stacks]
-    figure = new_figure(1.25 * len(layers) + 0.8, 1.55 * len(rows) + 1.0)
+    side = min(2.4, max(1.25, 5.0 / len(layers)))
+    figure = new_figure(max(side * len(layers) + 1.2, 4.6), (side + 0.45) * len(rows) + 1.5)
+    shaded: AxesImage | None = None
     grid = figure.subplots(len(rows), len(layers), squeeze=False)
     for r, (row, maps) in enumerate(rows):
         for c, (layer, values) in enumerate(zip(layers, maps, strict=True)):
             axes = grid[r][c]
             spread, top = float(np.ptp(values)), max(float(np.abs(values).max()), 1e-12)
-            constant = spread <= 1e-6 * top
+            constant = is_constant(values)
             span = (values.min() - 1, values.min() + 1) if constant else (values.min(), values.max())
-            _map(axes, values, span, COLOURS)
+            drawn = _map(axes, values, span, _flat() if constant else COLOURS)
+            shaded = shaded if constant else drawn
             if r == 0:
-                name = f"{_short(layer.name)}\n{values.shape[0]}x{values.shape[1]}"
+                name = f"{_wrapped(layer.label)}\n{values.shape[0]}x{values.shape[1]}"
                 axes.set_title(name, fontsize=7, parse_math=False)
-            axes.set_xlabel(range_text(0.0 if constant else 100 * spread / top), fontsize=7)
+            ends = f"{values.min():.2g}" if constant else f"{values.min():.2g} to {values.max():.2g}"
+            axes.set_xlabel(f"{ends}\n{range_text(0.0 if constant else 100 * spread / top)}", fontsize=7)
         grid[r][0].set_ylabel(row, fontsize=8, parse_math=False)
+    if shaded is not None:
+        bar = figure.colorbar(shaded, ax=grid.ravel().tolist(), fraction=0.02, pad=0.01, ticks=shaded.get_clim())
+        bar.ax.set_yticklabels(["lowest", "highest"], fontsize=7)
     kept = "" if len(layers) == len(run.layers) else f" ({len(layers)} of {len(run.layers)} layers)"
-    about = "mean over channels, each map on its own scale; range is a share of its largest value"
-    suptitle(figure, f"{run.model}: {about}{kept}", 10)
+    about = "mean over channels, each map on its own scale\nrange: a share of its largest value; grey: constant"
+    suptitle(figure, f"{_title(run)}{kept}\n{about}", 9)
     return figure
+
+
+def _title(run: FeatureRun) -> str:
+    """Model and images."""
+    images = "" if run.data is None else f" on {run.n_images:,} images of {short(run.data, LONGEST_MODEL)}"
+    return f"{short(run.model, LONGEST_MODEL)}{images}"
+
+
+def _wrapped(label: str) -> str:
+    """A layer's label in lines that are no wider than its map; only a path without a place to break is cut."""
+    lines = textwrap.wrap(label.replace(".", ". "), LONGEST_LINE, break_long_words=True)
+    return "\n".join(line.replace(". ", ".") for line in lines[:MOST_LINES])
 
 
 @default_style()
 def depth(run: FeatureRun) -> Figure:
     """Artefact energy, border reach and side contrast, layer by layer."""
-    names = [_short(layer.name) for layer in run.layers]
+    names = [_short(layer.label) for layer in run.layers]
     x = np.arange(len(names), dtype=np.float64)
     scores = [layer.scores for layer in run.layers]
     averages = [None if layer.average is None else layer.average.scores for layer in run.layers]
-    figure = new_figure(max(6.4, 0.24 * len(names) + 3.0), 7.2)
+    # Names stand upright below the last axes: the longest decides how much room they take.
+    figure = new_figure(max(6.4, 0.24 * len(names) + 3.0), 6.4 + 0.06 * max(map(len, names)))
     top, middle, bottom = figure.subplots(3, 1, sharex=True)
     floor = 1e-8
     _line(top, x, [max(_number(s.artefact_energy), floor) for s in scores], run.shown, "o-", "C0")
@@ -192,21 +244,24 @@ def depth(run: FeatureRun) -> Figure:
         _line(top, x, energies, run.averaged, "s-", "C1")
         _line(top, x, noise, "expected by chance", ":", "0.5")
     top.set_yscale("log")
-    top.set_ylabel("artefact energy\n(1e-8 stands for constant)")
+    top.set_ylabel("artefact energy\n(1e-8: constant)", fontsize=8)
+    if not np.isfinite([_number(s.artefact_energy) for s in scores]).any() and not any(averages):
+        top.text(0.5, 0.5, "not judged for this input", transform=top.transAxes, ha="center", fontsize=8)
+
     _legend(top)
     _line(middle, x, [_number(s.reach_pixels) for s in scores], "from a border", "o-", "C0")
     middle.axhline(min(run.size) / 2, color="0.6", linestyle="--", linewidth=1)
-    middle.set_ylabel("border reach (px)\n- - half the image")
+    middle.set_ylabel("border reach (px)\n- - half the image", fontsize=8)
     of_average = [a for a in averages if a is not None and not run.is_empty]
     across, down = (run.mirrored, run.averaged) if of_average else (run.shown, run.shown)
     _line(bottom, x, [_number(s.contrast_lr) for s in of_average or scores], f"left/right, {across}", "o-", "C0")
     _line(bottom, x, [_number(s.contrast_ud) for s in of_average or scores], f"up/down, {down}", "^-", "C3")
     bottom.set_ylim(-0.03, 1.03)
-    bottom.set_ylabel("odd share\nof the variation")
+    bottom.set_ylabel("odd share\nof the variation", fontsize=8)
     _legend(bottom)
     step = max(1, len(names) // 40)
     bottom.set_xticks(x[::step], names[::step], rotation=90, fontsize=7)
-    suptitle(figure, f"{run.model}: artefacts over depth", 11)
+    suptitle(figure, f"{_title(run)}\nArtefacts over depth", 11)
     return figure
 
 

@@ -17,8 +17,10 @@ from shiftlens.analysis.places import places
 from shiftlens.figures.drawing import check_format, data_uri, png_bytes, save
 from shiftlens.figures.heatmaps import about, class_matrices, control_matrices, has_sides, metric_matrix, side_matrices
 from shiftlens.figures.place_maps import place_map
+from shiftlens.figures.probe_figures import probe_map
 from shiftlens.figures.profile import radial_profile
 from shiftlens.figures.task_figures import object_lines, phase_matrix
+from shiftlens.pasting import PositionMap
 from shiftlens.stats import Skipped
 from shiftlens.tasks.classification import CLASSIFICATION
 
@@ -65,7 +67,7 @@ def image_html(figure: Figure, name: str, dpi: int = NOTEBOOK_DPI) -> str:
 
 
 def plot(
-    sweep: Sweep | SweepArrays,
+    sweep: Sweep | SweepArrays | PositionMap,
     out: str | Path | None = None,
     *,
     metric: str | None = None,
@@ -76,7 +78,8 @@ def plot(
     Parameters
     ----------
     sweep
-        From `shiftlens.sweep` or `open_sweep`; of an incomplete one, the images that are whole.
+        From `shiftlens.sweep` or `open_sweep`; of an incomplete one, the images that are whole. Or what
+        `shiftlens.probe` found: one figure, `probe`.
     out
         Directory, made if it is not there; None writes nothing.
     metric
@@ -102,6 +105,8 @@ def plot(
     >>> plot(open_sweep("vgg.zarr"), out="pictures").files  # doctest: +SKIP
     """
     kind = check_format(format)
+    if isinstance(sweep, PositionMap):
+        return Pictures({"probe": probe_map(sweep)}).saved(out, kind)
     arrays = sweep if isinstance(sweep, SweepArrays) else from_sweep(sweep)
     values = arrays.values(metric)
     metrics = [*dict.fromkeys((values.metric, *arrays.metrics))]

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shiftlens.analysis.arrays import IntArray, SweepArrays, Values
+from shiftlens.analysis.asymmetry import Asymmetry, Axis, asymmetry
 from shiftlens.analysis.differences import sums_of
 from shiftlens.analysis.matched_images import matched_rows
+from shiftlens.analysis.regions import LEVELS, ROUNDING, connected_region
 from shiftlens.figures.drawing import (
+    Shifts,
     balanced,
     colour_bar,
     colours_of,
@@ -22,6 +25,7 @@ from shiftlens.figures.drawing import (
     name_axes,
     name_panels,
     new_figure,
+    outline,
     panels,
     short,
     suptitle,
@@ -31,23 +35,45 @@ from shiftlens.styling import default_style
 from shiftlens.tasks.task import Variable
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from shiftlens.sweeps.sweep_result import Sweep
 
 MOST_CLASSES = 20
 LONGEST_TITLE = 18
+LONGEST_SPEC = 36
 
 
 def about(sweep: Sweep | SweepArrays, n: int | None = None) -> str:
-    """Images and fill, for under a title."""
+    """Model and images, and how they were shifted: two lines for under a title."""
+    names = sweep.title if isinstance(sweep, SweepArrays) else (sweep.header.model, sweep.header.data)
+    first = " on ".join(short(name, LONGEST_SPEC) for name in names)
+    return "\n".join(filter(None, (first, conditions(sweep, n))))
+
+
+def conditions(sweep: Sweep | SweepArrays, n: int | None = None) -> str:
+    """Number of images, fill and grid."""
     if isinstance(sweep, SweepArrays):
         there, planned, fill = sweep.n_images, sweep.n_images + sweep.n_missing, sweep.fill
     else:
         there, planned, fill = sweep.n_written, sweep.n_images, sweep.fill.name
     n = there if n is None else n
     count = f"{n:,} images" if there == planned else f"{n:,} of {planned:,} images so far"
-    return f"{count}, fill {fill}"
+    dys, dxs = (sweep.dys, sweep.dxs) if isinstance(sweep, SweepArrays) else (sweep.grid.dys, sweep.grid.dxs)
+    return f"{count}, fill {fill}, {grid_text(dys, dxs)}"
+
+
+def grid_text(dys: IntArray, dxs: IntArray) -> str:
+    """Which shifts were measured: reach and step."""
+    if len(dys) == len(dxs) == 1:
+        return "no shifts"
+    parts = []
+    for axis in [dxs] if np.array_equal(dys, dxs) else [dxs, dys]:
+        step = f" in steps of {int(axis[1] - axis[0])} px" if len(axis) > 1 and axis[1] - axis[0] > 1 else ""
+        span = f"{int(axis[0])} to {int(axis[-1])}" if axis[0] != -axis[-1] else f"up to {int(axis[-1])}"
+        parts.append(f"{span} px{step}" if len(axis) > 1 else "0 px")
+    return f"shifts {parts[0]}" if len(parts) == 1 else f"shifts dx {parts[0]}, dy {parts[1]}"
 
 
 def shown_mean(values: Values, rows: IntArray | None = None) -> FloatArray:
@@ -70,9 +96,30 @@ def metric_matrix(sweep: Sweep | SweepArrays, metric: Variable | None = None) ->
     limits = limits_of(metric, values)
     drawn = heat_map(axes, values, shifts, limits, colours_of(metric))
     name_axes(axes)
-    axes.set_title(f"{capital(metric)} under every shift\n{about(sweep)}", parse_math=False)
+    line = _kept_region(axes, metric, values, shifts)
+    suptitle(figure, "\n".join(filter(None, (f"{capital(metric)} under every shift", about(sweep), line))), 11)
     colour_bar(figure, drawn, axes, label_of(metric), limits)
     return figure
+
+
+def _kept_region(axes: Axes, metric: Variable, values: FloatArray, shifts: Shifts) -> str:
+    """Draw the outline of the retained region at 95 %, and say what it is; nothing where the grid has no such region.
+
+    It is `Retained.region` of the same level.
+    """
+    at = int(np.flatnonzero(shifts[0] == 0)[0]), int(np.flatnonzero(shifts[1] == 0)[0])
+    unshifted = metric.sign * float(values[at])
+    if values.size == 1 or not np.isfinite(unshifted) or unshifted == 0:
+        return ""
+    if metric.sign < 0 and abs(unshifted) < ROUNDING * float(np.nanmax(np.abs(values))):
+        return ""
+    region = connected_region(metric.sign * values, LEVELS[0], at)
+    outline(axes, region, shifts, "white", 2.6)
+    outline(axes, region, shifts, "black", 1.2)
+    side = "at least" if metric.sign > 0 else "at most"
+    factor = LEVELS[0] if unshifted > 0 else 2 - LEVELS[0]
+    level = f"{100 * factor:.0f} % of" if metric.unit == "share" else f"{factor:.3g} times"
+    return f"Line: connected to (0, 0) with {side} {level} the {metric.called} there"
 
 
 def capital(metric: Variable) -> str:
@@ -101,7 +148,7 @@ def control_matrices(values: Values, name: str) -> Figure:
     difference = moved - kept
     limits = balanced(difference, least_of(metric))
     both = limits_of(metric, np.stack([moved, kept]))
-    figure, every = panels(3, 3, (4.2, 4.3), (0, 0))
+    figure, every = panels(3, 3, (4.2, 4.3), (0, 0.5))
     left, middle, right = every
     heat_map(left, moved, sweep.shifts, both, colours_of(metric))
     shared = heat_map(middle, kept, sweep.shifts, both, colours_of(metric))
@@ -112,7 +159,7 @@ def control_matrices(values: Values, name: str) -> Figure:
     colour_bar(figure, shared, [left, middle], label_of(metric), both, shrink=0.82)
     unit = f"shifted minus control ({metric.difference_unit})"
     colour_bar(figure, drawn, right, unit, limits, "red: better", shrink=0.82)
-    suptitle(figure, f"Control: {name}. {about(sweep, len(rows))}")
+    suptitle(figure, f"Control: {name}\n{about(sweep, len(rows))}", 11)
     return figure
 
 
@@ -127,22 +174,44 @@ def side_matrices(values: Values) -> Figure:
     sweep, metric, mean = values.sweep, values.metric, shown_mean(values)
     mean[sweep.blank] = np.nan
     wanted = []
-    for number, along, text in (
-        (1, sweep.dxs, f"Left against right\n{metric.called} at (dx, dy) minus at (−dx, dy)"),
-        (0, sweep.dys, f"Up against down\n{metric.called} at (dx, dy) minus at (dx, −dy)"),
-    ):
+    sides: tuple[tuple[Axis, IntArray, str], ...] = (
+        ("x", sweep.dxs, f"Left against right\n{metric.called} at (dx, dy) minus at (−dx, dy)"),
+        ("y", sweep.dys, f"Up against down\n{metric.called} at (dx, dy) minus at (dx, −dy)"),
+    )
+    for axis, along, text in sides:
         if np.isin(-along[along > 0], along).any():
-            wanted.append((text, mean - mirrored(mean, along, axis=number)))
-    limits = balanced(np.stack([difference for _, difference in wanted]), least_of(metric))
-    figure, every = panels(len(wanted), len(wanted), (4.5, 5.4), (1.4, 0))
-    for axes, (text, difference) in zip(every, wanted, strict=True):
+            difference = mean - mirrored(mean, along, axis=1 if axis == "x" else 0)
+            wanted.append((text, difference, _significant(values, axis)))
+    limits = balanced(np.stack([difference for _, difference, _ in wanted]), least_of(metric))
+    figure, every = panels(len(wanted), len(wanted), (4.5, 5.4), (1.4, 0.8))
+    for axes, (text, difference, marked) in zip(every, wanted, strict=True):
         heat_map(axes, difference, sweep.shifts, limits, diverging(metric))
+        outline(axes, marked, sweep.shifts)
         axes.set_title(text, fontsize=11, parse_math=False)
     name_panels(every, len(every))
     text = "red: better here than at the mirrored shift"
     colour_bar(figure, every[0].images[0], every, metric.difference_unit, limits, text, shrink=0.85)
-    suptitle(figure, f"Is it the same on both sides? {about(sweep)}")
+    some = any(marked.any() for *_, marked in wanted)
+    marks = "Lines surround pairs that differ significantly, for all pairs together (95 %)"
+    none = "No single pair of shifts differs significantly, for all pairs together (95 %)"
+    suptitle(figure, f"Is it the same on both sides?\n{about(sweep)}\n{marks if some else none}", 11)
     return figure
+
+
+def _significant(values: Values, axis: Axis) -> IntArray:
+    """(dy, dx): 1 and -1 where a shift is significantly better and worse than its opposite, 0 elsewhere."""
+    sweep, out = values.sweep, np.zeros(values.sweep.shape, np.int64)
+    made = asymmetry(values, axis)
+    if isinstance(made, Asymmetry):
+        rows, columns = np.searchsorted(sweep.dys, made.dys), np.searchsorted(sweep.dxs, made.dxs)
+        mark = (made.lo > 0).astype(np.int64) - (made.hi < 0)
+        out[rows, columns] = mark
+        across = axis == "x"
+        out[
+            rows if across else np.searchsorted(sweep.dys, -made.dys),
+            np.searchsorted(sweep.dxs, -made.dxs) if across else columns,
+        ] = -mark
+    return out
 
 
 @default_style()

@@ -90,7 +90,7 @@ def radial_profile(sweep: SweepArrays, metrics: Sequence[Variable] = ()) -> Figu
         length_axis(axes, "length of the shift (pixels)")
         value_axis(axes, metric)
     every[0].legend(loc="best", frameon=False)
-    suptitle(figure, f"Mean over all directions, band: 95 % for all lengths together. {about(sweep)}")
+    suptitle(figure, f"Mean over all directions, band: 95 % for all lengths together\n{about(sweep)}", 11)
     return figure
 
 

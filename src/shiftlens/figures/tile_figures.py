@@ -116,9 +116,7 @@ def by_distance(report: TileReport) -> Figure:
     axes.grid(color="0.9")
     axes.set_axisbelow(True)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    suptitle(
-        figure, f"Mismatch by distance to the tile's border, layers over the whole tile as they are\n{_about(report)}"
-    )
+    suptitle(figure, f"Mismatch by distance to the tile's border, no layer frozen\n{_about(report)}")
     return figure
 
 

@@ -280,7 +280,8 @@ def _constant(graph: Graph) -> set[int]:
     """Sites whose map is the same at every place: one cell for the whole image, and what is made of such."""
     found: set[int] = set()
     for site in graph:
-        of_constants = bool(site.sources) and all(source.index in found for source in site.sources)
+        # What is read without a source is a map whose rows and columns were lost, or a single cell.
+        of_constants = all(source.index in found for source in site.sources) if site.sources else site.in_size == (1, 1)
         # Pooling to a few cells is no better known in a tile; what it gives is named among the global layers.
         if site.kind in ("global pool", "adaptive pool") or of_constants:
             found.add(site.index)
@@ -355,6 +356,8 @@ def _obstacles(graph: Graph, ends: _Ends) -> list[str]:
     found += [f"{r.path} depends on the map's size ({r.why})" for r in ends.resizes if not r.local]
     unknown = [site.name for site in ends.sites if site.kind == "unknown"]
     found += [f"{name} changes the map by a rule that is not known" for name in unknown]
+    lost = [site.name for site in ends.sites if not site.sources]
+    found += [f"rows and columns cannot be followed up to {name}" for name in lost]
     output = graph.output
     if output is not None and output.lost:
         found.append(f"rows and columns cannot be followed past {output.lost}")

@@ -113,6 +113,8 @@ def pointwise(tracer: Tracer, call: Call) -> None:
             else:
                 unknown(tracer, call, out)
             continue
+        if any(flow.lost and flow.size != (1, 1) for flow, _ in flows):
+            tracer.whole(replace(call, instead=fitting[0]), "other")
         distinct = {flow.sources: flow for flow in fitting}
         if len(fitting) == 1 or (len(distinct) == 1 and call.kind != "sum"):
             _same_place(tracer, call, fitting[0], out)

@@ -144,7 +144,8 @@ def features(
     for site in sites:
         values, jump = maps[site.name], jumps[site.index]
         scores = scores_of_picture(values, references[site.name], jump, is_empty=is_empty, tolerance=tolerance)
-        found.append(LayerMaps(site.path, site.call, site.kind, site.index, site.activation, values, scores))
+        layer = LayerMaps(site.path, site.call, site.kind, site.index, site.activation, values, scores)
+        found.append(replace(layer, in_channels=site.in_channels))
     if average is not None:
         runs = _averages(wanted, sites, average, asked, after, batch, target, seed, progress)
         found = [replace(layer, average=runs[layer.index]) for layer in found]

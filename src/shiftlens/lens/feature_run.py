@@ -58,6 +58,8 @@ class LayerMaps:
         How much of them the picture cannot explain.
     average
         Over many pictures; None where none were given.
+    in_channels
+        Channels of what it reads; None where that is not known.
     """
 
     path: str
@@ -68,6 +70,14 @@ class LayerMaps:
     maps: NDArray[np.floating[Any]]
     scores: Scores
     average: Average | None = None
+    in_channels: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Name, kind and channels, for a picture: "1.0 conv 64->128"."""
+        n = self.maps.shape[0]
+        channels = str(n) if self.in_channels in (None, n) else f"{self.in_channels}->{n}"
+        return f"{self.name} {self.kind} {channels}"
 
     @property
     def name(self) -> str:

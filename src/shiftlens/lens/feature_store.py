@@ -86,6 +86,7 @@ class LayerHeader(Header):
     scores: Annotated[InstanceOf[Scores], stored(dict, _scores), _AS_JSON]
     n_images: Annotated[int, Field(ge=1)] | None = None
     average_scores: Annotated[InstanceOf[Scores] | None, stored(dict, _scores), _AS_JSON] = None
+    in_channels: Annotated[int, Field(ge=1)] | None = None
 
 
 def save_features(run: FeatureRun, out: str | Path) -> FeatureRun:
@@ -136,7 +137,8 @@ def _write(place: Path, run: FeatureRun) -> None:
 
 def _layer(layer: LayerMaps) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Attributes and arrays of a layer's group."""
-    known = {name: getattr(layer, name) for name in ("path", "call", "kind", "index", "activation", "scores")}
+    names = ("path", "call", "kind", "index", "activation", "scores", "in_channels")
+    known = {name: getattr(layer, name) for name in names}
     average = layer.average
     if average is not None:
         known |= {"n_images": average.n, "average_scores": average.scores}
@@ -237,6 +239,5 @@ def _layer_of(where: str, about: dict[str, Any], arrays: dict[str, NDArray[Any]]
         if mean is None or variance is None or header.n_images is None:
             raise StoreError(f"{where} is damaged: an average has n_images, a mean and a variance")
         average = Average(header.n_images, mean, variance, **found, scores=header.average_scores)
-    return LayerMaps(
-        header.path, header.call, header.kind, header.index, header.activation, maps, header.scores, average
-    )
+    named = header.path, header.call, header.kind, header.index, header.activation
+    return LayerMaps(*named, maps, header.scores, average, header.in_channels)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import re
 import warnings
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,10 @@ from shiftlens.errors import InputError
 from shiftlens.given import CHANGED, as_given
 from shiftlens.models.checkpoints import fit_weights, named_as, read_weights
 from shiftlens.models.factories import call_factory
+from shiftlens.models.hf_models import load_hf
+from shiftlens.models.loaded import Loaded
 from shiftlens.models.matching import held_out
+from shiftlens.models.onnx_models import load_onnx
 from shiftlens.models.probing import Classifier, Probe, evaluating, scores_of
 from shiftlens.models.programs import refuse_program
 from shiftlens.models.runs import load_run
@@ -41,21 +43,14 @@ __all__ = [
     "wrap",
 ]
 
+FILES = ("hf", "onnx")
+"""Kinds of specs that name files of other programs; no code in them is run."""
+
 RANDOM = "random"
 """The value of `--weights` that asks for random ones of seed 0."""
 
 SHIPPED = Path(__file__).resolve().parent.parent / "weights"
 """Where shipped weights are: one run directory for each NAME of `pretrained:NAME`."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A net and what its source declares."""
-
-    module: Classifier
-    preprocessing: Preprocessing = field(default_factory=Preprocessing)
-    class_names: tuple[str, ...] | None = None
-    notes: tuple[str, ...] = ()
 
 
 def _library_net(kind: str, name: str, weights: str | Path | None, key: str | None) -> Loaded:
@@ -117,7 +112,7 @@ def load_model(
     mean: Numbers | None = None,
     std: Numbers | None = None,
     input_size: Size | None = None,
-    resize: int | None = None,
+    resize: Size | None = None,
     crop: Size | None = None,
     interpolation: str | None = None,
     picture_size: Size | None = None,
@@ -131,8 +126,9 @@ def load_model(
     Parameters
     ----------
     spec
-        A run directory; `pretrained:NAME`; `torchvision:NAME`; `timm:NAME`; `path/to/file.py:factory` or
-        `package.module:factory`. The last two run the code they name; the others never run any.
+        A run directory; `pretrained:NAME`; `torchvision:NAME`; `timm:NAME`; `hf:DIR_OR_ID` (transformers: a folder,
+        else an id of the hub); `onnx:FILE`; `path/to/file.py:factory` or `package.module:factory`. The last two run the
+        code they name; the others never run any.
     weights
         A safetensors or PyTorch file, or `"random"` (seed 0). Without: the library's default weights (downloaded once),
         or what the factory itself sets.
@@ -143,7 +139,8 @@ def load_model(
     input_size
         H or HxW in pixels, in place of what the model declares.
     resize, crop, interpolation
-        How images of another size come to it: their shorter side becomes `resize` pixels, by `nearest`, `bilinear`,
+        How images of another size come to it: their shorter side becomes `resize` pixels (with (h, w) they are
+        stretched to these), by `nearest`, `bilinear`,
         `bicubic`, `lanczos`, `box` or `hamming`, and `crop` (the input size by another name) is cut out of the middle.
     picture_size
         (h, w) of the pictures: the input size of a model that declares none.
@@ -245,13 +242,17 @@ def _load(name: str, weights: str | Path | None, key: str | None) -> Loaded:
     kind, _, rest = name.partition(":")
     if kind in LIBRARIES and rest:
         return _library_net(kind, rest, weights, key)
+    if kind in FILES and rest:
+        if key is not None or weights not in ((None, RANDOM) if kind == "hf" else (None,)):
+            raise InputError(f"{name} holds its own weights; omit --weights")
+        return load_hf(rest, random=weights == RANDOM) if kind == "hf" else load_onnx(rest)
     where, colon, factory = name.rpartition(":")
     if colon and factory.isidentifier():
         if where.endswith(".py") or re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", where):
-            best = nearest(where, [*LIBRARIES, "pretrained"])
+            best = nearest(where, [*LIBRARIES, "pretrained", *FILES])
             is_there = "." in where or kind_of(f"{where}.py") != "nothing" or importlib.util.find_spec(where)
             if best and not is_there:
-                raise unknown_name("model kind", where, [*LIBRARIES, "pretrained"], hint=best)
+                raise unknown_name("model kind", where, [*LIBRARIES, "pretrained", *FILES], hint=best)
             return _own_code(name, weights, key)
         raise InputError(f"model: {where} is neither a .py file nor a module name")
     if name.endswith(".py"):
@@ -260,6 +261,7 @@ def _load(name: str, weights: str | Path | None, key: str | None) -> Loaded:
         refuse_program(Path(name), "model")
         raise InputError(f"model: {name} is a file; name what builds the net (file.py:factory), and this as --weights")
     expected = (
-        "a run directory, pretrained:NAME, torchvision:NAME, timm:NAME, file.py:factory or package.module:factory"
+        "a run directory, pretrained:NAME, torchvision:NAME, timm:NAME, hf:DIR_OR_ID, onnx:FILE, file.py:factory or "
+        "package.module:factory"
     )
     raise InputError(f"model: {name!r} does not exist and is no spec; expected {expected}")

@@ -65,7 +65,7 @@ def shown_as(images: ImageSet, n_channels: int, rule: Preprocessing) -> ImageSet
     """The images as a model with this preprocessing sees them: its channels, its size where it names one."""
     if images.n_channels != n_channels:
         images = images.with_channels(n_channels)
-    if rule.size is None or (images.size == rule.size and rule.resize in (None, min(rule.size))):
+    if rule.size is None or (images.size == rule.size and rule.resize in (None, min(rule.size), rule.size)):
         return images  # untouched, and with the same digest as for a model that names no size
     return images.fitted(rule.size, rule.resize, rule.interpolation)
 

@@ -33,6 +33,9 @@ def _of_some_pixels(size: list[int]) -> list[int]:
     return size
 
 
+Sides = Annotated[list[Side], Field(min_length=2, max_length=2), AfterValidator(_of_some_pixels)]
+
+
 class Strict(BaseModel):
     """Exactly these keys, exactly these types."""
 
@@ -60,8 +63,8 @@ class StoredPreprocessing(BaseModel):
 
     mean: Annotated[list[float], Field(min_length=1, max_length=64)]
     std: Annotated[list[float], Field(min_length=1, max_length=64)]
-    size: Annotated[list[Side], Field(min_length=2, max_length=2), AfterValidator(_of_some_pixels)] | None = None
-    resize: Side | None = None
+    size: Sides | None = None
+    resize: Side | Sides | None = None
     interpolation: str = "bilinear"
     declared: bool = True
 

@@ -12,7 +12,7 @@ from torch import nn
 from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.errors import InputError
 from shiftlens.models.factories import call_factory
-from shiftlens.models.loading import run_of
+from shiftlens.models.loading import FILES, load_model, run_of
 from shiftlens.models.runs import rebuilt, told_by
 from shiftlens.models.runspec import MODEL_JSON, read_spec
 from shiftlens.models.wrapping import Model
@@ -58,6 +58,8 @@ def load_skeleton(spec: str | Path, code: str | Path | None = None) -> Model:
     if kind in LIBRARIES and rest:
         module = _without_weights(lambda: LIBRARIES[kind].net(rest, None))
         return Model(module.eval(), LIBRARIES[kind].preprocessing(rest, module), name)
+    if kind in FILES and rest:
+        return load_model(name)
     if not colon or kind in LIBRARIES:
         raise InputError(
             f"model: {name!r} is no run directory and no spec; expected torchvision:NAME, timm:NAME, file.py:factory "

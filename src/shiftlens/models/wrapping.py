@@ -189,7 +189,7 @@ class Model:
 
     @property
     def digest(self) -> str:
-        """`sha256:...` over structure, weights, own code and preprocessing; of a bare callable over its name instead.
+        """`sha256:...` over structure, weights, own code and preprocessing; of a bare callable over its name.
 
         Computed each time, since a net in a notebook may have been trained further in between.
         """
@@ -197,7 +197,8 @@ class Model:
         text = f"{p.mean}|{p.std}|{p.size}|{p.resize}|{p.interpolation}"
         if isinstance(self.module, nn.Module):
             return model_digest(self.module, text)
-        return f"sha256:{hashlib.sha256(f'callable|{self.name}|{text}'.encode()).hexdigest()}"
+        told = getattr(self.module, "content", self.name)
+        return f"sha256:{hashlib.sha256(f'callable|{told}|{text}'.encode()).hexdigest()}"
 
     def at(self, picture_size: tuple[int, int]) -> Model:
         """The same model for pictures of (h, w) pixels, which matter where it declares no size of its own."""
@@ -301,7 +302,7 @@ def build_model(
         if any(is_lazy(tensor) for tensor in (*module.parameters(), *module.buffers())):
             raise InputError(f"{name} has layers whose shape is not set yet: run one picture through it first")
         refuse_non_finite(module, name)
-    else:
+    elif not hasattr(module, "content"):
         said.append(
             f"{name} is a plain callable: its digest covers its name only; another one is told by what it answers on "
             "fixed pictures"

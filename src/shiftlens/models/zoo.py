@@ -28,7 +28,8 @@ _SECONDS_TO_CONNECT = 5.0
 
 
 @contextmanager
-def _seeded() -> Iterator[None]:
+def seeded() -> Iterator[None]:
+    """Random numbers of seed 0 inside, and as they were afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
@@ -53,7 +54,7 @@ def torchvision_net(name: str, n_classes: int | None = None) -> nn.Module:
     options: dict[str, Any] = {} if n_classes is None else {"num_classes": n_classes}
     if name in ("inception_v3", "googlenet"):
         options["init_weights"] = True  # left open, torchvision warns
-    with _seeded():
+    with seeded():
         return zoo.get_model(name, weights=None, **options)  # type: ignore[no-any-return]
 
 
@@ -80,7 +81,7 @@ def _torchvision_pretrained(name: str) -> tuple[nn.Module, tuple[str, ...] | Non
         raise InputError(f"torchvision:{name} has no default weights; use --weights random or a file")
     try:
         if not (Path(torch.hub.get_dir()) / "checkpoints" / entry.url.rpartition("/")[2]).exists():
-            _connect(entry.url)
+            connect(entry.url)
         module = zoo.get_model(name, weights=entry, progress=False)
     except (OSError, RuntimeError) as error:
         raise InputError(
@@ -109,7 +110,7 @@ def _timm_net(name: str, n_classes: int | None = None) -> nn.Module:
     """A timm model with random weights of seed 0; `InputError` with the nearest name for an unknown one."""
     timm = _timm_name(name)
     options: dict[str, Any] = {} if n_classes is None else {"num_classes": n_classes}
-    with _seeded():
+    with seeded():
         return timm.create_model(name, pretrained=False, **options)  # type: ignore[no-any-return]
 
 
@@ -136,7 +137,7 @@ def _timm_pretrained(name: str) -> tuple[nn.Module, None]:
     was_offline = hub.HF_HUB_OFFLINE
     unreachable: OSError | None = None
     try:
-        _connect(hub.ENDPOINT)
+        connect(hub.ENDPOINT)
     except OSError as error:
         unreachable = error
     try:
@@ -160,7 +161,7 @@ def declared_size(module: nn.Module) -> tuple[int, int] | None:
     return (int(size[1]), int(size[2])) if isinstance(size, tuple | list) and len(size) == 3 else None
 
 
-def _connect(url: str) -> None:
+def connect(url: str) -> None:
     """Find out within seconds whether a server, or the proxy in front of it, can be reached; `OSError` if not."""
     target = urlsplit(getproxies().get(urlsplit(url).scheme) or url)
     try:

@@ -150,7 +150,9 @@ def _unequal(aligned: Aligned) -> Iterator[Finding]:
 
 def _view(arm: Arm) -> str:
     p = arm.header.preprocessing
-    resize = "no resizing of its own" if p.resize is None else f"shorter side {p.resize} px, {p.interpolation}"
+    side = p.resize
+    how = f"shorter side {side} px" if side is None or isinstance(side, int) else f"stretched to {side[0]}x{side[1]} px"
+    resize = "no resizing of its own" if side is None else f"{how}, {p.interpolation}"
     return f"{resize}, {len(p.mean)} channel{'s' if len(p.mean) > 1 else ''}"
 
 

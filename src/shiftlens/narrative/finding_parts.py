@@ -104,10 +104,12 @@ class Action:
     command: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if "MODEL" in self.command and "MODEL" not in self.text:
-            object.__setattr__(
-                self, "text", f"{self.text} (replace MODEL with its spec; a model made in Python has none)"
-            )
+        for word, why in (
+            ("MODEL", "a model made in Python has none"),
+            ("DATA", "images made in Python have none"),
+        ):
+            if word in self.command and word not in self.text:
+                object.__setattr__(self, "text", f"{self.text} (replace {word} with its spec; {why})")
 
     @property
     def line(self) -> str:

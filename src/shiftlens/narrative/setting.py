@@ -21,7 +21,7 @@ from shiftlens.tasks.classification import CLASSIFICATION
 WHOLE_SPECS = tuple(name for name, kind in DATA_KINDS.items() if kind.is_optional or not kind.takes_argument)
 """Specs of images that are a name alone."""
 
-PACKAGE_MODELS = ("pretrained:", "torchvision:", "timm:")
+PACKAGE_MODELS = ("pretrained:", "torchvision:", "timm:", "hf:", "onnx:")
 
 Command = tuple[str, ...]
 
@@ -45,7 +45,8 @@ class Named:
     def of_run(run: FeatureRun) -> Named:
         """What a feature run knows of them."""
         model = named_model(run.model, run.model_options)
-        return Named(model, run.model_options, data_named(run.data or ""), run.data_options, run.n_images or None)
+        data = data_named(run.data or "", run.data_options)
+        return Named(model, run.model_options, data, run.data_options, run.n_images or None)
 
     @property
     def model_words(self) -> Command:
@@ -55,7 +56,7 @@ class Named:
     @property
     def data_words(self) -> Command:
         """The options that open these images, beside their spec."""
-        limit = () if self.n_images is None else ("--limit", str(self.n_images))
+        limit = () if self.n_images is None or self.data_options == CHANGED else ("--limit", str(self.n_images))
         return (*option_words(self.data_options, ("data_root", "split")), *limit)
 
     @property
@@ -93,9 +94,9 @@ def named_model(name: str, options: Mapping[str, Any] | None = None, *, known: b
     return name if (known or ":" in name or "/" in name) and options != CHANGED else "MODEL"
 
 
-def data_named(name: str) -> str:
-    """A source's name as the command line takes it; DATA for what was only an object in Python."""
-    return name if name in WHOLE_SPECS or ":" in name else "DATA"
+def data_named(name: str, options: Mapping[str, Any]) -> str:
+    """A source's name as the command line takes it; DATA for what was only an object, or chosen, in Python."""
+    return name if (name in WHOLE_SPECS or ":" in name) and options != CHANGED else "DATA"
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ class Setting:
             options = {"mean": [*header.preprocessing.mean], "std": [*header.preprocessing.std]}
         model = named_model(header.model, options, known=bool(header.training))
         n_images = self.n_population or self.n_images
-        return Named(model, options, data_named(header.data), header.data_options, n_images)
+        return Named(model, options, data_named(header.data, header.data_options), header.data_options, n_images)
 
     @property
     def fill(self) -> str:

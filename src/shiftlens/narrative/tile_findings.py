@@ -36,13 +36,16 @@ def tile_findings(report: TileReport) -> Findings:
     return Findings(made)
 
 
-def _named(report: TileReport) -> Named:
+def named_of(report: TileReport) -> Named:
+    """The model and the images of a tile report as a command line names them."""
     model = named_model(report.model, report.model_options)
-    return Named(model, report.model_options, data_named(report.data), report.data_options, report.n_images)
+    return Named(
+        model, report.model_options, data_named(report.data, report.data_options), report.data_options, report.n_images
+    )
 
 
 def _command(report: TileReport, tile: int) -> tuple[str, ...]:
-    named = _named(report)
+    named = named_of(report)
     data = ("--data", named.data, *named.data_words)
     task = () if report.task == "dense" else ("--task", report.task)
     return ("shiftlens", "tiles", *named.model_words, *data, "--tile", str(tile), *task, "--out", "TILES.zarr")

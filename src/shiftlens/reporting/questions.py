@@ -11,11 +11,13 @@ from shiftlens.narrative.finding import Finding
 from shiftlens.narrative.finding_parts import QUESTIONS, Action, Question
 from shiftlens.narrative.rendering import action_html
 from shiftlens.narrative.setting import Named, Setting
+from shiftlens.narrative.tile_findings import named_of, tile_findings
 from shiftlens.reporting.comparison_part import summary
 from shiftlens.reporting.encoding import Data
 from shiftlens.reporting.given_items import Given
 from shiftlens.reporting.sweep_part import SweepPart
 from shiftlens.tasks.classification import CLASSIFICATION
+from shiftlens.tiles.tile_result import TileReport
 
 Answer = tuple[list[str | Action], tuple[str, str]]
 """Sentences and actions, and where on the page they are worked out: the name of that place and its id, or `NOWHERE`."""
@@ -29,15 +31,22 @@ WITHOUT_TRAINING = (
 
 
 def questions(found: Given, sweeps: Sequence[SweepPart], compared: Sequence[Compared]) -> list[Data]:
-    """Return A to D: the question, an answer in a few lines, and where on the page it is worked out."""
+    """Return A to D, and E of tiles: the question, an answer in a few lines, and where on the page it is worked out."""
     setting = Setting.of(found.sweeps[0]) if found.sweeps else None
-    named = setting.named if setting else Named.of_run(found.runs[0]) if found.runs else Named()
+    if setting:
+        named = setting.named
+    elif found.runs:
+        named = Named.of_run(found.runs[0])
+    else:
+        named = named_of(found.tiles[0]) if found.tiles else Named()
     answers: dict[Question, Answer] = {
         "A": _translation(sweeps, named),
         "B": _artefacts(found, sweeps, named),
         "C": _cause(found, sweeps, setting, named),
         "D": _repair(found, compared, setting, named),
     }
+    if found.tiles:
+        answers["E"] = _tiles(found.tiles[0])
     return [
         {
             "letter": letter,
@@ -47,6 +56,12 @@ def questions(found: Given, sweeps: Sequence[SweepPart], compared: Sequence[Comp
         }
         for letter, (lines, where) in answers.items()
     ]
+
+
+def _tiles(report: TileReport) -> Answer:
+    made = tile_findings(report)
+    largest = max(made.of_kind("tile-cause"), key=lambda each: abs(each.value or 0), default=None)
+    return _statements(made.named("tile-mismatch"), largest, made.named("tile-recipe")), ("Tiles", "tiles-0")
 
 
 def _missing(*words: str, how: str = "make it") -> Action:

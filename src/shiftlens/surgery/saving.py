@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from shiftlens.errors import InputError
-from shiftlens.models.loading import run_of
+from shiftlens.models.loading import FILES, run_of
 from shiftlens.models.named_code import MADE_IN_PYTHON, named_factory
 from shiftlens.models.runs import save_run
 from shiftlens.models.runspec import read_spec
@@ -46,6 +46,8 @@ def origin_of(spec: str | Path, model: Model) -> Origin:
         return Origin(stored.build.model_dump(), tuple(stored.edits), (*stored.parents, model.digest), code)
     if kind in LIBRARIES and rest:
         return Origin({"factory": name, "kwargs": {"num_classes": model.n_classes}}, (), (model.digest,))
+    if kind in FILES and rest:
+        raise InputError(f"{name} is built of files that a run directory cannot name: repair it in Python (sl.repair)")
     if not model.is_module:
         raise InputError(f"{name} gives a plain callable: it has no weights that a run directory could hold")
     return Origin({"factory": named_factory(name)}, (), (model.digest,), name.rpartition(":")[0])

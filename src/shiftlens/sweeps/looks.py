@@ -116,4 +116,4 @@ def images_for_others(half_width: float, n_shifts: int) -> int:
 
 def in_fixed_order(images: ImageSet) -> ImageSet:
     """The same images, so that every beginning of them is a fair sample (`stratified_order`, seed 0)."""
-    return images.subset(stratified_order(images.labels, images.index))
+    return images.subset(stratified_order(images.labels, images.index), named=True)

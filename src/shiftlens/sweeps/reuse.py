@@ -57,7 +57,8 @@ class Reuse:
         # Pixels and labels are compared, not just numbers: another source may count in the same way.
         if images.subset(first).digest != self._store.main.header.data_digest:
             raise StoreError(f"{path} holds a sweep of other images than the ones asked for; it cannot be reused")
-        self.images = images.subset(np.concatenate([first, np.setdiff1d(np.arange(len(images)), first)]))
+        order = np.concatenate([first, np.setdiff1d(np.arange(len(images)), first)])
+        self.images = images.subset(order, named=True)
         self._whole: dict[tuple[str | None, int], bool] = {}
 
     @property

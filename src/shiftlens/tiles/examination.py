@@ -6,26 +6,27 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from shiftlens.arithmetic import net_of
 from shiftlens.data.images import ImageSet
 from shiftlens.data.surveying import Progress
-from shiftlens.devices import input_dtype
-from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.errors import InputError
 from shiftlens.graph.sites import OpKey, Pair
 from shiftlens.models.wrapping import Model
-from shiftlens.naming import one_line
 from shiftlens.stats import FloatArray
 from shiftlens.sweeps.header import software_versions
-from shiftlens.tasks.outputs import OutputForm, form_of, numbers_of
 from shiftlens.tiles.predicting import predict_tiled
 from shiftlens.tiles.replaying import Call
 from shiftlens.tiles.tile_needs import TileNeeds, needs_of
 from shiftlens.tiles.tile_passes import Profile, Whole, averaged
+from shiftlens.tiles.tile_recipe import Recipe
 from shiftlens.tiles.tile_result import TileReport
 from shiftlens.tiles.tile_steps import ROUNDING, Runner, Step, Tiling, difference, off_at_phase, plan_steps
+from shiftlens.tiles.whole_images import WholeImages
+
+MOST_COST = 100
+"""The recipe is tried out where that costs no more than so many whole images."""
 
 N_PHASES = 8
 """Most tile origins modulo the grid that are tried."""
@@ -81,89 +82,15 @@ class Examination:
         tolerance: float,
         device: torch.device,
     ) -> None:
-        self.model, self.images, self.task, self.tolerance = model, images, task, tolerance
-        self._device, self._module = device, net_of(model)
-        self._dtype = input_dtype(self._module)
         _refuse_no_pixels("tile", tile)
         if not 0 < tolerance < 1:
             raise InputError(f"tolerance is a share of the output's range, above 0 and below 1, got {tolerance}")
-        self.notes: list[str] = []
-        self._form: OutputForm | None = None
-        size = self._fitting(size)
-        self.needs: TileNeeds = needs_of(model, size, tile)
-        self.tiling = _checked_tiling(self.needs, size, tile, stride)
-        self.runner = Runner(self._module, self._map, self.tiling, self.needs.layers)
-
-    # ---- the whole image
-
-    def _map(self, x: Tensor) -> Tensor:
-        """The net's map [1, k, h', w'] of one image."""
-        raw = self._module(x)
-        if self._form is None:
-            try:
-                self._form = form_of(raw, 1)
-            except ModelOutputError as error:
-                raise InputError(f"{self.model.name}: {error}") from None
-            self._refuse_no_map(self._form)
-        made = numbers_of(raw, self._form)
-        return made if made.ndim == 4 else made.unsqueeze(1)
-
-    def _refuse_no_map(self, form: OutputForm) -> None:
-        if form.is_detections:
-            raise InputError(
-                f"{self.model.name} gives lists of boxes, which are merged, not stitched: report on its raw maps"
-            )
-        if len(form.shape) not in (2, 3) or max(form.shape[-2:]) == 1:
-            raise InputError(f"{self.model.name} gives {form.said}, no map: there is nothing to tile")
-        if self.task == "segmentation" and (len(form.shape) == 2 or form.shape[0] < 2):
-            raise InputError(
-                f"{self.model.name} gives a single map of numbers: segmentation needs scores of at least 2 classes; "
-                "use the task dense"
-            )
-
-    def _fitting(self, size: Pair) -> Pair:
-        """The size of the images, or of the largest part of them that the net can take at once; told twice alike."""
-        whole = size
-        while True:
-            self._size = size
-            x = self._image(0)
-            try:
-                first, second = self._map(x), self._map(x)
-                break
-            except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-                if not _out_of_memory(error) or min(size) < 64:
-                    raise _refused(self.model, size, error) from error
-                size = (max(32, size[0] // 2 // 32 * 32), max(32, size[1] // 2 // 32 * 32))
-            except (ValueError, TypeError) as error:
-                raise _refused(self.model, size, error) from error
-        if size != whole:
-            self.notes.append(
-                f"an image of {whole[0]}x{whole[1]} does not fit at once: the largest tile that does, "
-                f"{size[0]}x{size[1]} px from its middle, is taken for the whole image"
-            )
-        if not torch.isfinite(first).all():
-            raise InputError(f"{self.model.name} gives numbers that are not finite")
-        span = float(first.max() - first.min())
-        off = float((first - second).abs().max())
-        if off > ROUNDING * max(span, 1e-30):
-            raise InputError(
-                f"{self.model.name} gives another output when it is run again (by up to {off:.3g}): tiles cannot be "
-                "compared with it; switch its random layers off"
-            )
-        return size
-
-    def _pixels(self, position: int) -> NDArray[np.uint8]:
-        """One image, uint8 [c, h, w]: as much of its middle as fits at once."""
-        pixels = self.images.batch([position])[0]
-        h, w = self._size
-        top, left = (pixels.shape[1] - h) // 2, (pixels.shape[2] - w) // 2
-        return np.ascontiguousarray(pixels[:, top : top + h, left : left + w])
-
-    def _image(self, position: int) -> Tensor:
-        pixels = torch.from_numpy(self._pixels(position)[None]).to(self._device)
-        return self.model.preprocessing.normalise(pixels).to(self._dtype)
-
-    # ---- the tiles
+        self.model, self.images, self.task, self.tolerance = model, images, task, tolerance
+        self.whole_images = WholeImages(model, images, size, task, device)
+        self.needs: TileNeeds = needs_of(model, self.whole_images.size, tile)
+        self.tiling = _checked_tiling(self.needs, self.whole_images.size, tile, stride)
+        self.runner = Runner(net_of(model), self.whole_images.map, self.tiling, self.needs.layers)
+        self.notes: list[str] = self.whole_images.notes
 
     def report(self, overlap: int | str, seed: int, progress: Progress | None) -> TileReport:
         """Measure every image."""
@@ -215,7 +142,7 @@ class Examination:
             span=np.array([each.span for each in found], np.float64),
             map=np.mean([each.map for each in found], axis=0),
             example_map=found[0].map,
-            example=self._pixels(0),
+            example=self.whole_images.pixels(0),
             by_distance=profile.mean,
             largest_by_distance=np.where(profile.n > 0, profile.largest, np.nan),
             phases=np.array(_phases(self.tiling), np.int64),
@@ -234,7 +161,7 @@ class Examination:
 
     def _examined(self, position: int, overlap: int | None) -> _Examined:
         """All steps on one image; `overlap`: what was asked for, None for the reach."""
-        whole, calls = self.runner.whole(self._image(position))
+        whole, calls = self.runner.whole(self.whole_images.image(position))
         steps, alone = plan_steps(self.tiling, list(calls.values()))
         profile, reached = Profile(self._longest), True
         limit = self.tolerance * max(whole.span, 1e-30)
@@ -253,7 +180,8 @@ class Examination:
         reaching = self.tiling.windows(on_grid=True, overlap=self.tiling.reach)
         within = self.runner.stitched(whole, calls, reaching if overlap is None else self.tiling.within(overlap))
         recipe = self.needs.recipe
-        averaged_ = averaged(self._map, whole, recipe.tile, recipe.core)
+        affordable = _cost(self.tiling.size, recipe) <= MOST_COST
+        averaged_ = averaged(self.whole_images.map, whole, recipe.tile, recipe.core) if affordable else None
         phases = _phases(self.tiling) if position < N_PHASE_IMAGES else []
         return _Examined(
             steps=steps,
@@ -274,13 +202,14 @@ class Examination:
     def _checked_recipe(self) -> float | None:
         """The largest difference that `predict_tiled` by the recipe leaves on the first image, as a share of the range.
 
-        None where the recipe's tile holds the image.
+        None where the recipe's tile holds the image, and where it would cost too much.
         """
         recipe = self.needs.recipe
-        if all(side >= n for side, n in zip(recipe.tile, self.tiling.size, strict=True)):
+        holds_all = all(side >= n for side, n in zip(recipe.tile, self.tiling.size, strict=True))
+        if holds_all or recipe.n_passes * _cost(self.tiling.size, recipe) > MOST_COST:
             return None
-        whole, _ = self.runner.whole(self._image(0))
-        made = predict_tiled(self.model, self._pixels(0), tile=recipe.tile, exact=False, quiet=True)
+        whole, _ = self.runner.whole(self.whole_images.image(0))
+        made = predict_tiled(self.model, self.whole_images.pixels(0), tile=recipe.tile, exact=False, quiet=True)
         return float((made.reshape(whole.output[0].shape) - whole.output[0].cpu()).abs().max()) / max(whole.span, 1e-30)
 
     def _reach_note(self) -> list[str]:
@@ -358,17 +287,15 @@ def _refuse_no_pixels(name: str, value: object) -> None:
         raise InputError(f"{name} must be whole pixels of at least 1, got {value!r}")
 
 
+def _cost(size: Pair, recipe: Recipe) -> float:
+    """Pixels that the net is given in one pass over the recipe's tiles, over those of the image, at most."""
+    cost = 1.0
+    for n, side, core in zip(size, recipe.tile, recipe.core, strict=True):
+        cost *= -(-n // core) * min(side, n) / n
+    return cost
+
+
 def _phases(tiling: Tiling) -> list[int]:
     grid = max(tiling.grid)
     n = min(grid, N_PHASES)
     return sorted({k * grid // n for k in range(n)})
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "memory" in str(error).lower()
-
-
-def _refused(model: Model, size: Pair, error: BaseException) -> InputError:
-    if isinstance(error, InputError):
-        return InputError(f"{model.name}: {error}")
-    return InputError(f"{model.name} does not take an image of {size[0]}x{size[1]} px: {one_line(error)}")

@@ -26,7 +26,7 @@ class TileNeeds:
     layers
         The global layers that can be given what they computed on the whole image, by function call.
     recipe
-        Tiles of the side that was asked for, or the smallest that work.
+        Tiles of the side that was asked for; where that holds no context, tiles whose core has that side.
     obstacles
         Why no tiling is known to be exact, a clause each; empty where one is.
     """
@@ -40,6 +40,7 @@ class TileNeeds:
 def needs_of(model: Model, size: Pair, tile: int) -> TileNeeds:
     """Read them from the net's layers at a size (h, w)."""
     found = tile_geometry(model, size)
+    tile = _workable(found, tile)
     side = recipe_of(found, tile).tile
     # An image in which tiles of all kinds occur: at its ends, inside, and what is left.
     large = [-(-max(n, 3 * s) // g) * g for n, s, g in zip(size, side, found.grid, strict=True)]
@@ -50,6 +51,10 @@ def needs_of(model: Model, size: Pair, tile: int) -> TileNeeds:
             found, _by_call(found), recipe_of(found, tile), (f"its tiles could not be looked at ({error})",)
         )
     return TileNeeds(found, _by_call(found), recipe_of(found, tile), found.obstacles)
+
+
+def _workable(found: TileGeometry, tile: int) -> int:
+    return tile if tile >= max(found.smallest_tile) else tile + 2 * max(found.overlap)
 
 
 def _by_call(found: TileGeometry) -> dict[OpKey, GlobalLayer]:

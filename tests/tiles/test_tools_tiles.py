@@ -1,0 +1,71 @@
+"""The printed arguments place windows as MONAI and SAHI place them, and what their averaging leaves is what is said."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+import shiftlens as sl
+from tiles.planted_causes import images, model
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def reports() -> dict[str, sl.TileReport]:
+    return {norm: sl.tile_report(model(norm=norm), images(2), tile=26) for norm in ("batch", "instance")}
+
+
+def monai_origins(call: str) -> tuple[int, list[int]]:
+    """As `monai.data.utils.dense_patch_slices` of MONAI 1.6 has them, with `SlidingWindowInferer`'s interval."""
+    tile, overlap = (float(found) for found in re.findall(r"roi_size=\((\d+).*overlap=([\d.]+)", call)[0])
+    interval = int(tile * (1 - overlap))
+    starts = [min(k * interval, SIZE - int(tile)) for k in range(SIZE)]
+    return int(tile), list(dict.fromkeys(starts))
+
+
+def sahi_origins(call: str) -> tuple[int, list[int]]:
+    """As `sahi.slicing.get_slice_bboxes` of SAHI 0.12 has them."""
+    tile, ratio = (float(found) for found in re.findall(r"slice_height=(\d+).*overlap_height_ratio=([\d.]+)", call)[0])
+    side, overlap, origins, at = int(tile), int(ratio * int(tile)), [], 0
+    while True:
+        origins.append(min(at, SIZE - side))
+        if at + side >= SIZE:
+            return side, origins
+        at += side - overlap
+
+
+@pytest.mark.parametrize("norm", ["batch", "instance"])
+@pytest.mark.parametrize(("tool", "origins_of"), [("monai", monai_origins), ("sahi", sahi_origins)])
+def test_what_a_tools_averaging_leaves_is_what_is_said(tool, origins_of, norm, reports) -> None:  # type: ignore[no-untyped-def]
+    report = reports[norm]
+    side, origins = origins_of(report.recipe[tool])
+    assert side == report.recipe["tile"] == 26
+    assert origins[1] == side - 2 * report.recipe["overlap"]
+    wanted, left = model(norm=norm), []
+    for position in range(2):
+        x = wanted.preprocessing.normalise(torch.from_numpy(images(2).batch([position])))
+        with torch.no_grad(), wanted.evaluating():
+            whole = wanted.module(x)
+            total, n = torch.zeros_like(whole), torch.zeros_like(whole)
+            for y in origins:
+                for x0 in origins:
+                    total[:, :, y : y + side, x0 : x0 + side] += wanted.module(x[:, :, y : y + side, x0 : x0 + side])
+                    n[:, :, y : y + side, x0 : x0 + side] += 1
+        left.append(float((total / n - whole).abs().mean()))
+    assert sum(left) / 2 == pytest.approx(report.recipe["averaged_mismatch"], rel=1e-4)
+    assert report.recipe["averaged_mismatch"] > 0
+
+
+def test_the_loop_of_a_local_net_and_predict_tiled_of_both_are_exact(reports) -> None:  # type: ignore[no-untyped-def]
+    wanted = model()
+    image = wanted.preprocessing.normalise(torch.from_numpy(images(2).batch([0])))
+    with torch.no_grad(), wanted.evaluating():
+        space = {"torch": torch, "image": image, "net": wanted.module}
+        exec(reports["batch"].recipe["loop"], space)
+        torch.testing.assert_close(space["output"], wanted.module(image), rtol=0, atol=1e-5)
+    assert reports["batch"].recipe["checked"] <= 1e-5
+    assert reports["instance"].recipe["checked"] <= 1e-5
+    assert "not exact" in reports["instance"].recipe["loop"]
