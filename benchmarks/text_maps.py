@@ -5,7 +5,7 @@
     shiftlens sweep --model text_maps.py:make --mean 0.5 --std 0.5 --data masks:pictures,masks --task segmentation \\
         --fill edge --max-shift 4 --out near.zarr        # and --max-shift 32 --step 8 --out far.zarr,
                                                          # and --max-shift 1x32 --out line.zarr
-    python text_maps.py report         # the numbers, and ocr-shift.png
+    python text_maps.py report         # the numbers, ocr-shift.png and ocr-line.png
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ def make() -> torch.nn.Module:
     return TwoClasses(sl.load_model(f"onnx:{file}", mean=0.5, std=0.5).module)
 
 
-def seen(model: Any, pixels: np.ndarray, shift: int = 0) -> np.ndarray:
+def seen(model: Any, pixels: np.ndarray, shift: int = 0, fill: str = "edge") -> np.ndarray:
     """Where text is seen [h, w] in an image [h, w, 3] that is moved to the right."""
     x = model.preprocessing.normalise(torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()))
     with torch.no_grad():
-        return model(sl.translate(x, shift, 0, "edge")).argmax(1)[0].numpy()
+        return model(sl.translate(x, shift, 0, fill)).argmax(1)[0].numpy()
 
 
 def prepare() -> None:
@@ -118,7 +118,15 @@ def report() -> None:
             near.append(((a != b) & (edge <= 4)).sum() / max((a != b).sum(), 1))
             kept[file.stem, shift] = (a, b)
         print(f"{shift} px right: of changed pixels within 4 px of an edge of text {with_interval(np.array(near))} %")
+    for fill in ("edge", "wrap"):
+        kept_32 = []
+        for file in files:
+            pixels = np.asarray(Image.open(file))
+            a, b = seen(model, pixels)[:, : SIDE - 32] == 1, seen(model, pixels, 32, fill)[:, 32:] == 1
+            kept_32.append((a & b).sum() / max((a | b).sum(), 1))
+        print(f"32 px right, fill {fill}: IoU of text {with_interval(np.array(kept_32))} %")
     draw(kept)
+    draw_line(100 * row, dxs, [file.stem for file in files].index("page"))
 
 
 def text_iou(name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -158,6 +166,23 @@ def draw(kept: dict[tuple[str, int], tuple[np.ndarray, np.ndarray]]) -> None:
             axis.set(xticks=[], yticks=[])
     figure.savefig("ocr-shift.png", dpi=90)
     Image.open("ocr-shift.png").convert("RGB").quantize(48).save("ocr-shift.png", optimize=True)
+
+
+def draw_line(row: np.ndarray, dxs: np.ndarray, page: int) -> None:
+    import matplotlib.pyplot as plt
+
+    mean, half = row.mean(0), stats.t.ppf(0.975, len(row) - 1) * stats.sem(row)
+    figure, axis = plt.subplots(figsize=(7.2, 3.2), layout="constrained")
+    label = f"95 % interval over {len(row)} pictures"
+    axis.fill_between(dxs, mean - half, np.minimum(mean + half, 100), alpha=0.2, lw=0, label=label)
+    axis.plot(dxs, mean, label=f"mean of {len(row)} pictures")
+    axis.plot(dxs, row[page], "--", label="the page")
+    axis.set(ylim=(0, 102), xlim=(-32, 32), xticks=range(-32, 33, 8))
+    axis.set(xlabel="shift dx (px), right is positive", ylabel="IoU of text (%)")
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8, frameon=False, loc="lower center")
+    figure.savefig("ocr-line.png", dpi=90)
+    Image.open("ocr-line.png").convert("RGB").quantize(32).save("ocr-line.png", optimize=True)
 
 
 if __name__ == "__main__":

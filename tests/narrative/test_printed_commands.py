@@ -216,7 +216,7 @@ def test_images_chosen_in_python_are_not_named_by_a_command(tmp_path: Path) -> N
     assert not {"--limit", "--split"} & {*words}
     actions = [each.action for each in findings(sweep) if each.action is not None and "DATA" in each.action.command]
     assert actions
-    assert all("images made in Python have none" in action.text or "DATA" in action.text for action in actions)
+    assert all("DATA: the spec of your images" in action.text for action in actions)
     # The part of a source, and an adaptive order of it, are what the options say.
     whole = sl.load_images("digits")
     part = whole.part("test")

@@ -31,7 +31,7 @@ def sweep(
     **changes: Any,
 ) -> Sweep:
     """A sweep of `n` test digits, shuffled, with planted answers: right around `centre` (x, y), up to `edge` px."""
-    images = load_images("digits", split="test", limit=n).subset(np.random.default_rng(5).permutation(n))
+    images = load_images("digits", split="test", limit=n).subset(np.random.default_rng(5).permutation(n), named=True)
     header = {
         "n_classes": 10,
         "class_names": images.class_names,

@@ -65,7 +65,9 @@ def same(a: Sweep, b: Sweep, control: str | None = None) -> None:
 
 def anew(out: Path, fewer: list[int] = FEWER, **how: Any) -> Sweep:
     """The sweep that a larger one must be equal to."""
-    return sweep(model(), pictures().subset(np.array(order(fewer))), GRID, out=out, **({"dtype": "float32"} | how))
+    return sweep(
+        model(), pictures().subset(np.array(order(fewer)), named=True), GRID, out=out, **({"dtype": "float32"} | how)
+    )
 
 
 def places(given: list[tuple[str, bytes]], images: ImageSet, control: str = "") -> list[int]:
@@ -107,7 +109,7 @@ def test_another_chunk_size_is_copied_only_where_images_are_computed_one_by_one(
         assert sorted(places(evaluated, images)) == sorted(set(range(20)) - set(copied))
         anew = sweep(
             model(),
-            images.subset(np.array(ORDER)),
+            images.subset(np.array(ORDER), named=True),
             GRID,
             out=tmp_path / f"anew-{engine}.zarr",
             engine=engine,
@@ -218,7 +220,7 @@ def test_what_cannot_be_reused_is_refused(tmp_path: Path) -> None:
 def test_a_sweep_that_goes_on_keeps_its_plan(tmp_path: Path) -> None:
     images, small, out = pictures(), tmp_path / "small.zarr", tmp_path / "large.zarr"
     sweep(model(), images.subset(np.array(FEWER)), GRID, out=small, dtype="float32")
-    sweep(model(), images.subset(np.array(ORDER)), GRID, out=out, dtype="float64")
+    sweep(model(), images.subset(np.array(ORDER), named=True), GRID, out=out, dtype="float64")
     with pytest.raises(StoreError, match="another plan"):
         sweep(model(), images, GRID, out=out, reuse=small)
 

@@ -104,12 +104,12 @@ class Action:
     command: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for word, why in (
-            ("MODEL", "a model made in Python has none"),
-            ("DATA", "images made in Python have none"),
+        for word, how in (
+            ("MODEL", "replace MODEL with its spec; a model made in Python has none"),
+            ("DATA", "DATA: the spec of your images"),
         ):
             if word in self.command and word not in self.text:
-                object.__setattr__(self, "text", f"{self.text} (replace {word} with its spec; {why})")
+                object.__setattr__(self, "text", f"{self.text} ({how})")
 
     @property
     def line(self) -> str:

@@ -113,7 +113,7 @@ def _mean(maps: FloatArray) -> tuple[str, float, float]:
     low, high = float(mean.min()), float(mean.max())
     if high - low > 1e-9 * max(abs(high), 1e-12):
         return png_uri(enlarged(coloured(mean, low, high, COLOURS))), low, high
-    return png_uri(enlarged(coloured(np.full_like(mean, low), low - 0.5, low + 0.5, COLOURS))), low, low
+    return png_uri(enlarged(coloured(np.full_like(mean, low), low - 0.2, low + 0.8, "Greys"))), low, low
 
 
 def _strip(layer: LayerMaps) -> Data:
