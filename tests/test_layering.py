@@ -36,6 +36,7 @@ FLOORS = {
     "engine": 4,
     "evaluation": 4,
     "pasting": 4,
+    "position_map": 1,
     "protocols": 4,
     "training": 4,
     "exporting": 5,

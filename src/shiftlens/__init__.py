@@ -36,7 +36,7 @@ _WHERE = {
     "compare": "shiftlens.narrative.comparing",
     "consistency": "shiftlens.protocols",
     "probe": "shiftlens.pasting",
-    "PositionMap": "shiftlens.pasting",
+    "PositionMap": "shiftlens.position_map",
     "evaluate": "shiftlens.evaluation",
     "export": "shiftlens.exporting",
     "features": "shiftlens.lens.feature_maps",
@@ -106,8 +106,8 @@ if TYPE_CHECKING:
     from shiftlens.narrative.finding import Finding as Finding
     from shiftlens.narrative.findings import findings as findings
     from shiftlens.nn.edits import Edit as Edit
-    from shiftlens.pasting import PositionMap as PositionMap
     from shiftlens.pasting import probe as probe
+    from shiftlens.position_map import PositionMap as PositionMap
     from shiftlens.protocols import consistency as consistency
     from shiftlens.reporting import Report as Report
     from shiftlens.reporting import report as report

@@ -20,7 +20,7 @@ from shiftlens.figures.place_maps import place_map
 from shiftlens.figures.probe_figures import probe_map
 from shiftlens.figures.profile import radial_profile
 from shiftlens.figures.task_figures import object_lines, phase_matrix
-from shiftlens.pasting import PositionMap
+from shiftlens.position_map import PositionMap
 from shiftlens.stats import Skipped
 from shiftlens.tasks.classification import CLASSIFICATION
 

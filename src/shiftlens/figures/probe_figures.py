@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shiftlens.figures.drawing import COLOURS, new_figure, short, suptitle
-from shiftlens.pasting import PositionMap
+from shiftlens.position_map import PositionMap
 from shiftlens.styling import default_style
 
 if TYPE_CHECKING:
