@@ -100,7 +100,7 @@ CASES: dict[str, tuple[Callable[[], sl.Model], Callable[[], sl.ImageSet], int, s
     "unet-digits": (shipped, scenes, 64, "segmentation"),
     "smp-unet": (lambda: smp("Unet"), lambda: photographs(640), 320, "segmentation"),
     "smp-deeplab": (lambda: smp("DeepLabV3Plus"), lambda: photographs(512), 256, "segmentation"),
-    "monai-basicunet": (monai, lambda: photographs(320), 160, "segmentation"),
+    "monai-basicunet": (monai, lambda: photographs(384), 160, "segmentation"),
     "pp-ocrv4": (text_detection, page, 512, "dense"),
 }
 

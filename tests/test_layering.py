@@ -49,6 +49,7 @@ FLOORS = {
     "sweeping": 7,
     "narrative": 8,
     "gate": 9,
+    "integrations": 8,
     "reporting": 9,
     "demo": 10,
     "explorer": 10,

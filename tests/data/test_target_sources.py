@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -473,3 +475,53 @@ def test_masks_with_classes_that_the_model_lacks(tmp_path: Path) -> None:
     model = wrap(torch.nn.Conv2d(3, 4, 1), mean=0, std=1, size=8)
     with pytest.raises(InputError, match="the mask of image 1 of images has class 4, the model has the classes 0 to 3"):
         sl.sweep(model, images, sl.ShiftGrid(1), out=tmp_path / "s.zarr", task="segmentation")
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
+@pytest.mark.filterwarnings("ignore:.*is in colour:UserWarning")
+def test_ap_with_crowds_is_that_of_pycocotools(tmp_path: Path) -> None:
+    coco_api = pytest.importorskip("pycocotools.coco")
+    cocoeval = pytest.importorskip("pycocotools.cocoeval")
+    rng = np.random.default_rng(0)
+    h, w, listed, objects, found = 64, 96, [], [], []
+    for image in range(1, 13):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        Image.fromarray(np.full((h, w, 3), image, np.uint8)).save(tmp_path / f"images/{image}.png")
+        listed.append({"id": image, "file_name": f"{image}.png", "height": h, "width": w})
+        for _ in range(int(rng.integers(1, 6))):
+            bw, bh = rng.uniform(8, 40, 2)
+            box, label = [rng.uniform(0, w - bw), rng.uniform(0, h - bh), bw, bh], int(rng.choice([1, 5, 9]))
+            objects.append({"id": len(objects) + 1, "image_id": image, "category_id": label, "bbox": box})
+            objects[-1] |= {"area": bw * bh, "iscrowd": int(rng.random() < 0.3)}
+            for _ in range(int(rng.integers(0, 4))):
+                x, y, dw, dh = np.maximum(np.array(box) + rng.normal(0, 3, 4), (0, 0, 4, 4))
+                near = [min(x, w - dw), min(y, h - dh), dw, dh]
+                guess = label if rng.random() < 0.8 else 5
+                found.append({"image_id": image, "category_id": guess, "bbox": near, "score": float(rng.random())})
+    content = {"images": listed, "annotations": objects, "categories": [{"id": k, "name": f"c{k}"} for k in (1, 5, 9)]}
+    (tmp_path / "ann.json").write_text(json.dumps(content))
+
+    class Told(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+            of = [[d for d in found if d["image_id"] == v] for v in (x[:, 0, 0, 0] * 255).round().long().tolist()]
+            boxes = [torch.tensor([d["bbox"] for d in each], dtype=torch.float64).reshape(-1, 4) for each in of]
+            return [
+                {
+                    "boxes": torch.cat([box[:, :2], box[:, :2] + box[:, 2:]], 1),
+                    "scores": torch.tensor([d["score"] for d in each], dtype=torch.float64),
+                    "labels": torch.tensor([d["category_id"] for d in each], dtype=torch.int64),
+                }
+                for box, each in zip(boxes, of, strict=True)
+            ]
+
+    model = sl.wrap(Told(), mean=0, std=1, size=(h, w))
+    told = sl.evaluate(model, f"coco:{tmp_path}/images,{tmp_path}/ann.json", task="detection", batch_size=1)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = coco_api.COCO(str(tmp_path / "ann.json"))
+        oracle = cocoeval.COCOeval(truth, truth.loadRes(found), "bbox")
+        oracle.evaluate()
+        oracle.accumulate()
+        oracle.summarize()
+    text = str(told)
+    for name, value in (("AP", oracle.stats[0]), ("AP50", oracle.stats[1])):
+        assert f"{name} {100 * value:.2f} %" in text

@@ -31,9 +31,10 @@ def texts(figure: Figure) -> str:
 
 def test_every_picture_is_of_the_metric(one: Sweep, tmp_path: Path) -> None:
     made = sl.plot(one, tmp_path)
-    assert list(made) == ["mae", "signed_bias", "profile", "sides", "classes", "control-occlusion", "control-flip"]
+    controls = ["control-occlusion", "control-flip"]
+    assert list(made) == ["mae", "signed_bias", "profile", "sides", "classes", *controls, "phases"]
     for name, figure in made.items():
-        mm.says_nothing_of_shares(texts(figure).replace("band: 95 %", ""))
+        mm.says_nothing_of_shares(texts(figure).replace("band: 95 %", "").replace("95 % intervals", ""))
         assert ("MAE" in texts(figure)) == (name != "signed_bias")
         assert "mm" in texts(figure)
     values = 1000 * np.asarray(one.mean_of(mm.MAE))

@@ -245,6 +245,8 @@ def test_names_from_strangers_cannot_leave_their_cell_or_their_annotation(tmp_pa
     row = next(line for line in found.markdown().splitlines() if line.startswith("| **FAIL**"))
     assert row.replace("\\|", "").count("|") == 7
     assert "<img>" not in found.markdown()
+    assert "<img>" not in found._repr_html_()
+    assert found._repr_html_().count("<tr>") == 2
     [line] = found.annotations()
     assert line.startswith("::error title=shiftlens a|b<img>%250A%3A%3Aerror%3A%3Ax%2Cy%3Az%3A near")
     assert "\n" not in line

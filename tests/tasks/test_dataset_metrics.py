@@ -13,12 +13,17 @@ from numpy.typing import NDArray
 import shiftlens as sl
 from reference_coco import data_set_ap, data_set_iou
 from shiftlens.data.imageset import ImageSet
+from shiftlens.devices import machine_kind
+from shiftlens.engine.direct import DirectEvaluator
+from shiftlens.engine.on_device import DeviceEvaluator
+from shiftlens.engine.plan import Plan
 from shiftlens.errors import InputError
 from shiftlens.evaluation import TaskEvaluation, evaluate
-from shiftlens.shifts import Shift, ShiftGrid, translate
+from shiftlens.models.adapting import adapted, targets_of
+from shiftlens.shifts import Fill, Shift, ShiftGrid, translate
 from shiftlens.sweeping import sweep
 from shiftlens.sweeps import sweep_result
-from shiftlens.tasks.task import Task
+from shiftlens.tasks.task import OBJECT, Task, beyond, objects_of
 from tasks.small_tasks import BOXES, CASES, MASKS, PIXELS, H, N, W, detector, raw, unet, vectors, wrapped
 
 GRID = ShiftGrid((4, 4), 4)
@@ -66,6 +71,8 @@ def test_the_map_of_a_data_set_is_a_plain_loop(
                 assert found["psnr"] > 120, "the batch is computed otherwise than each image alone: float32 rounds"
                 continue
             assert found == pytest.approx(expected, rel=1e-5), (dx, dy)
+    some = made.of_dataset(made.dataset_metrics[0], every=2)
+    np.testing.assert_array_equal(some, maps[some.name].sel(dy=[0], dx=[0]))
     with pytest.raises(InputError, match="unknown metric of the data set 'accuracy'"):
         made.of_dataset("accuracy")
 
@@ -126,6 +133,8 @@ def test_without_boxes_all_is_called_self_consistency(tmp_path: Path, caplog: py
     assert made.header.data_digest == images.digest, "what the model finds is no part of the data"
     names = {each.name for each in (*made.metrics, *made.dataset_metrics)}
     assert all(name.startswith("self_consistency_") for name in names), names
+    assert made.header.task.by_place is not None
+    assert made.header.task.by_place.name.startswith("self-consistency recall")
     assert float(made.mean_of("self_consistency_recall").sel(dy=0, dx=0)) == 1
     assert float(made.of_dataset("self_consistency_ap50").sel(dy=0, dx=0)) > 0.5
     told = evaluate(wrapped(detector()), images, task="detection", shift=Shift(4, 4))
@@ -141,3 +150,21 @@ def test_without_boxes_all_is_called_self_consistency(tmp_path: Path, caplog: py
     with pytest.raises(InputError, match=r"detects nothing of a score of at least 0.5 in it: nothing can be followed"):
         sweep(wrapped(Blind()), images, GRID, out=tmp_path / "none.zarr", task="detection")
     assert not (tmp_path / "none.zarr").exists()
+
+
+@pytest.mark.parametrize("name", ["detection", "segmentation"])
+def test_the_path_of_a_gpu_has_the_same_rows(name: str) -> None:
+    make, targets, asked = CASES[name]
+    images = ImageSet(PIXELS, targets)
+    model, task = adapted(wrapped(make()).at((H, W)), asked, (H, W))
+    plan = Plan("direct", "float32", 4, False, False, False, "cpu", machine_kind(torch.device("cpu")))
+    found = [
+        path(model, plan, GRID, Fill.parse("black"))(images.batch(slice(0, N)), targets_of(images, task), task=task)
+        for path in (DirectEvaluator, DeviceEvaluator)
+    ]
+    for each in task.variables:
+        of_objects = objects_of(task, targets_of(images, task)) if each.dims == OBJECT else None
+        for rows in found:
+            if of_objects is not None:
+                rows[each.name][beyond(of_objects, rows[each.name].shape[1])] = 0  # what is there, nobody looks at
+        np.testing.assert_allclose(found[0][each.name], found[1][each.name], rtol=1e-5, atol=1e-6, err_msg=each.name)

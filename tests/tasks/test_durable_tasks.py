@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 import shiftlens as sl
+from shiftlens.cli.measure import _without_objects
 from shiftlens.data.imageset import ImageSet
 from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.models.loading import wrap
@@ -27,8 +28,8 @@ from sweeps import small_sweeps as small
 from tasks.small_tasks import BOXES, CASES, MASKS, PIXELS, H, N, W, detector, unet, wrapped
 
 GRID = ShiftGrid((4, 4), 4)
-SLOW = ("segmentation without masks", "dense", "embedding")
-SWEPT = ["segmentation", "detection", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+SLOW = ("segmentation", "segmentation without masks", "dense", "embedding")
+SWEPT = ["detection", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 
 def swept(name: str, path: Path, n: int = N, **options: Any) -> sl.Sweep:
@@ -186,6 +187,7 @@ def test_a_detector_of_constants_has_recall_by_overlap_alone(tmp_path: Path) -> 
 
 def test_an_image_without_boxes_has_no_recall_and_is_counted(tmp_path: Path) -> None:
     made = swept("detection", tmp_path / "s.zarr")
+    assert _without_objects(made) == ["1 image has no objects: left out of recall, which is not defined there"]
     recall = made.cells("recall")[:]
     assert np.isnan(recall[1]).all()
     assert np.isfinite(recall[[0, 2], 1, 1]).all()

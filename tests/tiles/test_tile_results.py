@@ -11,6 +11,7 @@ import pytest
 import zarr
 
 import shiftlens as sl
+from narrative.commands import parse
 from shiftlens.cli.app import main
 from tiles.planted_causes import images, model
 
@@ -51,7 +52,14 @@ def test_a_changed_number_and_a_foreign_folder_are_refused(report: sl.TileReport
 def test_tables_that_do_not_fit_together_are_refused(report: sl.TileReport, tmp_path: Path) -> None:
     from shiftlens.tiles.tile_store import save_tiles
 
-    for wrong in (replace(report, off=report.off[:, :-1]), replace(report, causes_of_steps=("luck",) * 5)):
+    for wrong in (
+        replace(report, off=report.off[:, :-1]),
+        replace(report, off=report.off * np.nan),
+        replace(report, causes_of_steps=("luck",) * 5),
+        replace(report, size=(10**9, 10**9)),
+        replace(report, stride=0),
+        replace(report, recipe={**report.recipe, "overlap": "much"}),
+    ):
         save_tiles(wrong, tmp_path / "t.zarr")
         with pytest.raises(sl.StoreError, match="fit together"):
             sl.open_tiles(tmp_path / "t.zarr")
@@ -66,6 +74,8 @@ def test_findings_name_causes_layers_and_what_to_do(report: sl.TileReport) -> No
     assert norm.value == pytest.approx(next(c.share for c in report.causes if c.cause == "norm"))
     assert found.named("tile-cause-grid") is not None
     assert found.named("tile-overlap").severity == "note"  # type: ignore[union-attr]
+    commands = [each.action.command for each in found if each.action is not None and each.action.command]
+    assert [parse(command)[0] for command in commands] == ["tiles"]
     with pytest.raises(sl.InputError, match="metric"):
         sl.findings(report, metric="accuracy")
 

@@ -32,7 +32,7 @@ class Phases:
         (down, across), in px; 1 along an axis that the grid does not have.
     deviation
         (dy mod s, dx mod s) in the metric's own unit: how far the metric is above its mean over one whole period
-        around the shift, on average over the shifts of this phase and over images.
+        around the shift, on average over the shifts of this phase and over images, less the mean over all phases.
     half_width
         Of the 95 % interval of each cell over images (Student t), for all cells together (Bonferroni).
     n
@@ -108,7 +108,9 @@ def _deviations(
         for x in range(strides[1]):
             cell = (dys % strides[0] == y)[:, None] & (dxs % strides[1] == x)[None, :] & moved
             out[:, y, x] = ripple[:, cell].mean(axis=1)
-    return out
+    # A curved trend lies above or below its own means, at all phases alike.
+    centred: FloatArray = out - out.mean(axis=(1, 2), keepdims=True)
+    return centred
 
 
 def _one_period(stride: int) -> FloatArray:

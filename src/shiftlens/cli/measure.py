@@ -205,6 +205,7 @@ def sweep(
         f"{result.header.model} on {result.header.data}: {stats.images_text(shown.n_source)} x {stats.n_shifts:,} "
         f"shifts in {stats.out}",
         _range_line(result),
+        *_without_objects(result),
         f"{stats.seconds:.1f} s, "
         + (
             f"{stats.shifts_per_second:,.0f} evaluations/s"
@@ -215,6 +216,15 @@ def sweep(
         f"peak memory {stats.peak_memory_bytes / 1e9:.2f} GB"
         + (f", {stats.images_resumed:,} images were there already" if stats.images_resumed else ""),
     ]
+
+
+def _without_objects(result: Sweep) -> list[str]:
+    """How many images have no object, where the task follows objects: they have none of its shares."""
+    n = int((result.dataset["n_objects"] == 0).sum()) if "n_objects" in result.dataset else 0
+    which = "image has" if n == 1 else "images have"
+    return (
+        [f"{n:,} {which} no objects: left out of {result.metrics[0].called}, which is not defined there"] if n else []
+    )
 
 
 def _range_line(result: Sweep) -> str:

@@ -66,9 +66,14 @@ def least_of(metric: Variable) -> float:
 
 
 def limits_of(metric: Variable, values: FloatArray) -> tuple[float, float]:
-    """The range of a metric's maps as they are shown: its bounds where it has them, else the ends of the values."""
+    """The range of a metric's maps as they are shown: its bounds where it has them, else the ends of the values.
+
+    A number that is bounded on both sides, such as a cosine, has the range of its values: most hold a small part of it.
+    """
     finite = values[np.isfinite(values)]
     ends = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
+    if metric.unit != "share" and np.isfinite(metric.bounds).all():
+        return ends[0], max(ends[1], ends[0] + 1e-9)
     low, high = (
         metric.factor * bound if np.isfinite(bound) else end for bound, end in zip(metric.bounds, ends, strict=True)
     )

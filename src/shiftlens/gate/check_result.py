@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -116,6 +117,18 @@ class CheckResult(Printed):
             cells = (each.sweep, each.metric, each.title, each.found, each.reason + _power(each))
             rows.append(f"| {'pass' if each.passed else '**FAIL**'} | {' | '.join(map(_cell, cells))} |")
         return "\n".join([*rows, *(f"\n{_cell(note)}" for note in self.notes)]) + "\n"
+
+    def _repr_html_(self) -> str:
+        cells = [("", "sweep", "metric", "condition", "found", "reason")]
+        for each in self.conditions:
+            mark = "pass" if each.passed else "FAIL"
+            cells.append((mark, each.sweep, each.metric, each.title, each.found, each.reason + _power(each)))
+        rows = "".join(
+            "<tr>" + "".join(f"<td style='text-align:left'>{escape(printable(cell))}</td>" for cell in row) + "</tr>"
+            for row in cells
+        )
+        notes = "".join(f"<p>{escape(printable(note))}</p>" for note in self.notes)
+        return f"<table><caption>{escape(self.lines()[0])}</caption>{rows}</table>{notes}"
 
     def annotations(self) -> Iterator[str]:
         """GitHub workflow commands: an error for each condition that fails, else one notice."""

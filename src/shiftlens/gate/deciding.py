@@ -153,4 +153,4 @@ def shown(value: float, unit: str) -> str:
         return f"{value:.2f} points"
     if unit == "px":
         return f"{value:.2f} px"
-    return f"{value:.4g} {unit}".rstrip()
+    return f"{value:.4g} {unit}".removesuffix(" ratio").rstrip()

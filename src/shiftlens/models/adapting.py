@@ -16,11 +16,16 @@ from torch.nn import functional as F
 from shiftlens.data.imageset import ImageSet
 from shiftlens.data.targets import padded
 from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.graph import Graph, trace
+from shiftlens.graph.geometry import geometry_of
 from shiftlens.models.matching import MAX_PIXELS, scores_for
 from shiftlens.models.probing import Classifier, Probe
 from shiftlens.models.wrapping import Model
+from shiftlens.tasks.dense import Dense
 from shiftlens.tasks.detection import Detection, DetectionConsistency
+from shiftlens.tasks.moving import FROM_NET
 from shiftlens.tasks.outputs import OutputForm, form_of, numbers_of
+from shiftlens.tasks.segmentation import Segmentation
 from shiftlens.tasks.task import Task
 
 
@@ -49,11 +54,40 @@ class RowOutputs(nn.Module):
 
 
 def _rows(net: Classifier, form: OutputForm, size: tuple[int, int] | None, x: Tensor) -> Tensor:
+    return _sized(net, form, size, x).flatten(1)
+
+
+def _sized(net: Classifier, form: OutputForm, size: tuple[int, int] | None, x: Tensor) -> Tensor:
     found = numbers_of(net(x), form)
-    if size is not None:
-        maps = found if len(form.shape) == 3 else found.unsqueeze(1)
-        found = F.interpolate(maps, size, mode="bilinear", align_corners=False)
-    return found.flatten(1)
+    if size is None:
+        return found
+    maps = found if len(form.shape) == 3 else found.unsqueeze(1)
+    return F.interpolate(maps, size, mode="bilinear", align_corners=False)
+
+
+class _Maps(RowOutputs):
+    """The same before it is made a row: a map, of which the graph tells what it sees."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _sized(self.net, self.form, self.size, x)
+
+
+def _sight(model: Model, form: OutputForm, size: tuple[int, int]) -> int:
+    """Pixels of the image that a place of the model's map sees to a side; `FROM_NET` where that is not known."""
+    if not isinstance(model.module, nn.Module) or form.is_detections:
+        return FROM_NET
+    maps = _Maps(model.module, form, None if form.shape[-2:] == size else size)
+
+    def graph(at: tuple[int, int]) -> Graph:
+        return trace(maps, at, n_channels=model.n_channels, name=model.name)
+
+    try:
+        with model.evaluating():
+            found = geometry_of(graph(size), graph)
+    except InputError:
+        return FROM_NET
+    reach = found.reach
+    return max(reach.left, reach.right, reach.top, reach.bottom) if found.is_local else FROM_NET
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -92,6 +126,8 @@ def adapted(model: Model, task: Task, size: tuple[int, int]) -> tuple[Model, Tas
             form = form_of(model.module(x), 2)
         except ModelOutputError as error:
             raise InputError(f"{model.name} cannot be measured as {task.name}: {error}") from None
+    if isinstance(task, Segmentation | Dense) and task.margin == FROM_NET:
+        task = replace(task, margin=_sight(model, form, size))
     try:
         task = task.fitted(form, size)
     except InputError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from shiftlens.analysis.object_curves import OBJECT_RADIUS, object_swing
@@ -13,13 +15,15 @@ from shiftlens.stats import Estimate, Skipped
 from shiftlens.sweeps.sweep_result import Sweep
 
 OWN = "[own]"
+MOST_SHIFTS = 1_000
+"""At how many shifts a metric of the data set is computed for a finding, about: AP takes a millisecond a class."""
 RARE = 0.02
 """Below it, shares are said with two digits after the point."""
 
 
 def task_findings(sweep: Sweep) -> list[Finding]:
-    """Return what is stored of objects and by place; nothing for tasks that store neither."""
-    found, swing, by_place = [], object_swing(sweep), places(sweep)
+    """Return what all images together, objects and places tell; nothing for tasks that store nothing of it."""
+    found, swing, by_place = _of_dataset(sweep), object_swing(sweep), places(sweep)
     if isinstance(swing, Estimate):
         points = swing.scaled(100, "points")
         found.append(
@@ -36,6 +40,35 @@ def task_findings(sweep: Sweep) -> list[Finding]:
     if not isinstance(by_place, Skipped):
         found.append(_border(by_place))
     return found
+
+
+def _of_dataset(sweep: Sweep) -> list[Finding]:
+    """The first metric of all images together: unshifted, and where it is worst."""
+    if not sweep.dataset_metrics or not sweep.n_written:
+        return []
+    metric = sweep.dataset_metrics[0]
+    every = max(1, math.ceil(math.sqrt(sweep.grid.n_shifts / MOST_SHIFTS)))
+    values = sweep.of_dataset(metric, every=every)
+    finite = values.where(np.isfinite(values))
+    if not finite.notnull().any():
+        return []
+    worst = finite[(-metric.sign * finite).argmax(...)]
+    unshifted, least = (number_text(float(each), metric.unit) for each in (values.sel(dy=0, dx=0), worst))
+    name = capital(metric.called.removeprefix("dataset "))
+    at = f"({int(worst.dx)}, {int(worst.dy)})"
+    # What is compared with the unshifted image has no error there, or that of rounding.
+    still = "" if sweep.header.task.uses is None else f"{unshifted} unshifted and "
+    of = "" if every == 1 else f" Of every {every} shifts along each axis one was computed."
+    return [
+        Finding(
+            "dataset-metric",
+            f"{name} of all images together is {still}{least} at its worst, under the shift {at}.",
+            Quantity(metric.name, of="data set"),
+            note=f"{OWN} {capital(metric.long_name)}: exact for these images, the worst of {values.size:,} "
+            f"shifts; `shiftlens evaluate --shift DX DY` gives its interval.{of}",
+            severity="note",
+        )
+    ]
 
 
 def _border(by_place: Places) -> Finding:

@@ -195,10 +195,11 @@ class Sweep:
         stored = {each.name for each in self.header.task.variables}
         return tuple(each for each in self.header.task.dataset_metrics if stored.issuperset(each.needs))
 
-    def of_dataset(self, metric: Variable | str) -> xr.DataArray:
+    def of_dataset(self, metric: Variable | str, *, every: int = 1) -> xr.DataArray:
         """One of the `dataset_metrics` (dy, dx), float64, of the images written so far; NaN where undefined.
 
-        Unlike `mean_of`, it is no mean over windows: it is made of the detections, pixels or errors of all images.
+        Unlike `mean_of`, it is no mean over windows: it is made of the detections, pixels or errors of all images. With
+        `every`, only that of each so-manieth shift along both axes, counted from (0, 0).
 
         Raises
         ------
@@ -214,17 +215,19 @@ class Sweep:
         if name not in known:
             raise unknown_name("metric of the data set", name, tuple(known))
         stored = {each: self.cells(each) for each in known[name].needs}
-        ny, nx = self.grid.shape
+        chosen = [np.flatnonzero(axis // self.grid.step % every == 0) for axis in (self.grid.dys, self.grid.dxs)]
+        ny, nx = map(len, chosen)
         out = np.full((ny, nx), np.nan)
         # Some rows of the grid at a time: what is stored of all images would not fit the memory.
         numbers = sum(int(np.prod(cells.shape)) for cells in stored.values())
         step = max(1, DATASET_NUMBERS * ny // max(1, numbers))
         for first in range(0, ny, step):
-            rows = {each: _some_rows(cells, slice(first, first + step)) for each, cells in stored.items()}
-            for iy, ix in np.ndindex(min(step, ny - first), nx):
+            lines = chosen[0][first : first + step]
+            rows = {each: _some_cells(cells, lines, chosen[1]) for each, cells in stored.items()}
+            for iy, ix in np.ndindex(len(lines), nx):
                 measured = self.header.task.of_dataset({each: values[..., iy, ix] for each, values in rows.items()})
                 out[first + iy, ix] = measured(np.ones(self.n_written))[name]
-        coordinates = {"dy": self.grid.dys, "dx": self.grid.dxs}
+        coordinates = {"dy": self.grid.dys[chosen[0]], "dx": self.grid.dxs[chosen[1]]}
         return xr.DataArray(out, coordinates, ("dy", "dx"), name, {"long_name": known[name].long_name})
 
     @property
@@ -255,10 +258,10 @@ class Sweep:
         return _checked(Sweep(self._store, name), partial)
 
 
-def _some_rows(cells: Cells, rows: slice) -> NDArray[Any]:
-    """A variable of all images under the shifts of some rows of the grid; a few images are read at a time."""
+def _some_cells(cells: Cells, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[Any]:
+    """A variable of all images under the shifts of some rows and columns; a few images are read at a time."""
     step = max(1, DATASET_NUMBERS // max(1, int(np.prod(cells.shape[1:]))))
-    parts = [cells[k : k + step][..., rows, :] for k in range(0, cells.shape[0], step)]
+    parts = [cells[k : k + step][..., rows, :][..., columns] for k in range(0, cells.shape[0], step)]
     return np.concatenate(parts)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shiftlens.tasks.moving import interior, map_shape, mean_where, moved_maps, shaped
+from shiftlens.tasks.moving import FROM_NET, inner_margin, interior, map_shape, mean_where, moved_maps, shaped
 from shiftlens.tasks.outputs import OutputForm
 from shiftlens.tasks.task import ByPlace, OfDataset, State, Task, Variable, Weights
 
@@ -49,13 +49,14 @@ class Dense(Task):
     Attributes
     ----------
     margin
-        Pixels from every border of either frame beyond which `interior_mae` begins; never more than a quarter of the
-        frame.
+        Pixels from every border of either frame beyond which `interior_mae` begins; by default as far as the receptive
+        field reaches to a side. Never more than a quarter of the frame: the interior of a net that sees further is not
+        free of the border.
     shape
         [channel, h, w] of a window's outputs, which the engine hands over as one row; () where they come as they are.
     """
 
-    margin: int = 8
+    margin: int = FROM_NET
     shape: tuple[int, ...] = ()
     name: str = "dense"
     needs_reference: bool = True
@@ -72,7 +73,7 @@ class Dense(Task):
 
     def fitted(self, form: OutputForm, size: tuple[int, int]) -> Dense:
         """For a model with a map of numbers."""
-        return replace(self, shape=map_shape(form, size, self.name), margin=min(self.margin, min(size) // 4))
+        return replace(self, shape=map_shape(form, size, self.name), margin=inner_margin(self.margin, size))
 
     def of_dataset(self, rows: Mapping[str, NDArray[Any]]) -> OfDataset:
         """PSNR of the mean squared error over images; the range is that of all their reference outputs."""

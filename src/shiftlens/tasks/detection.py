@@ -218,6 +218,7 @@ class Detection(Task):
 
 
 _OWN = "self_consistency_"
+OWN_BY_PLACE = replace(BY_PLACE, name=f"self-consistency {BY_PLACE.name}")
 
 
 def _own(each: Variable) -> Variable:
@@ -238,6 +239,7 @@ class DetectionConsistency(Detection):
         _own(each) if each.dims == WINDOW else each for each in Detection().variables
     )
     dataset_metrics: tuple[Variable, ...] = (_own(AP50), _own(AP))
+    by_place: ByPlace | None = OWN_BY_PLACE
 
     def followed(self, found: Tensor) -> list[NDArray[np.float64]]:
         """The detections [k, (left, top, right, bottom, class)] that stand in for the objects of each image.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 COSINE = Variable(
-    "cosine", "float32", "cosine", "higher", "number", "cosine similarity to the unshifted image", bounds=(-1, 1)
+    "cosine", "float32", "", "higher", "number", "cosine similarity to the unshifted image", bounds=(-1, 1)
 )
 RANK_IN_GALLERY = Variable(
     "rank", "float32", "", "lower", "number", "rank of the own image in the gallery, 1 is first", bounds=(1, np.inf)

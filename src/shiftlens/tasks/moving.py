@@ -11,6 +11,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+FROM_NET = -1
+"""A margin of as many pixels as the receptive field reaches to a side, where the net tells; see `inner_margin`."""
+
+
+def inner_margin(margin: int, size: tuple[int, int]) -> int:
+    """A margin for images of (h, w) pixels: a quarter of the shorter side at most, and where it is not known."""
+    most = min(size) // 4
+    return most if margin == FROM_NET else min(margin, most)
+
+
 def map_shape(form: OutputForm, size: tuple[int, int], task: str) -> tuple[int, ...]:
     """[channel, h, w] of a model's map over images of (h, w) pixels; smaller maps are brought to that size.
 

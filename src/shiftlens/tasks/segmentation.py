@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shiftlens.errors import InputError
-from shiftlens.tasks.moving import interior, map_shape, mean_where, moved_maps, shaped
+from shiftlens.tasks.moving import FROM_NET, inner_margin, interior, map_shape, mean_where, moved_maps, shaped
 from shiftlens.tasks.outputs import OutputForm
 from shiftlens.tasks.task import CLASS, IGNORED_PIXEL, ByPlace, OfDataset, State, Task, Variable, Weights
 
@@ -48,13 +48,14 @@ class Segmentation(Task):
     Attributes
     ----------
     margin
-        Pixels from every border of either frame beyond which `interior_agreement` begins; never more than a quarter of
-        the frame.
+        Pixels from every border of either frame beyond which `interior_agreement` begins; by default as far as the
+        receptive field reaches to a side. Never more than a quarter of the frame: the interior of a net that sees
+        further is not free of the border.
     shape
         [class, h, w] of a window's logits, which the engine hands over as one row; () where they come as they are.
     """
 
-    margin: int = 8
+    margin: int = FROM_NET
     shape: tuple[int, ...] = ()
     name: str = "segmentation"
     uses: Literal["masks", "boxes"] | None = "masks"
@@ -82,7 +83,7 @@ class Segmentation(Task):
         n_classes, *grid = map_shape(form, size, self.name)
         if n_classes < 2:
             raise InputError("segmentation needs logits of at least 2 classes, the model gives a single map of numbers")
-        return replace(self, shape=(n_classes, *grid), margin=min(self.margin, min(size) // 4))
+        return replace(self, shape=(n_classes, *grid), margin=inner_margin(self.margin, size))
 
     def targets(self, labels: NDArray[np.int64], values: NDArray[Any] | None) -> NDArray[Any]:
         """The masks; without any, masks of which no pixel counts."""

@@ -201,10 +201,22 @@ def _checked(place: Path, header: TilesHeader, arrays: Mapping[str, NDArray[Any]
         "span": (n,),
         "by_phase": arrays["phases"].shape,
         "largest_by_distance": arrays["by_distance"].shape,
+        "example": (*arrays["example"].shape[:1], *header.size),
+        "example_map": arrays["map"].shape,
     }
     wrong = next((name for name, shape in expected.items() if arrays[name].shape != shape), None)
     known = set(header.causes_of_steps) <= set(ORDER) and header.task in NUMBERS
-    if n == 0 or wrong or not known or len(header.layers_of_steps) != n_steps - 1:
+    finite = all(np.isfinite(arrays[name]).all() for name in ("off", "with_overlap", "span", "map", "example_map"))
+    sound = known and finite and 0 < header.stride <= header.tile and _is_recipe(header.recipe)
+    if n == 0 or wrong or not sound or len(header.layers_of_steps) != n_steps - 1:
         raise StoreError(f"{place} is damaged: its {wrong or 'causes and tables'} do not fit together")
     fields: dict[str, Any] = {**dict(header), **arrays}
     return TileReport(**fields, path=place)
+
+
+def _is_recipe(recipe: Mapping[str, Any]) -> bool:
+    """Whether a recipe's numbers and texts are what everybody who prints it expects."""
+    tile, overlap, left = (recipe.get(name) for name in ("tile", "overlap", "averaged_mismatch"))
+    texts = all(isinstance(recipe.get(name), str) for name in ("monai", "sahi", "loop"))
+    whole = type(tile) is int and type(overlap) is int and 0 <= 2 * overlap < tile
+    return texts and whole and (left is None or (type(left) is float and np.isfinite(left)))

@@ -1,0 +1,78 @@
+"""Quantities of other tasks than classification."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import shiftlens as sl
+from shiftlens.analysis.object_curves import object_swing
+from shiftlens.errors import InputError
+from shiftlens.gate.quantities import Reading, border_ratio
+from shiftlens.stats import Estimate, Skipped
+from shiftlens.tasks.task import ByPlace
+from tasks.small_tasks import BOXES, GRID, PIXELS, detector, unet, wrapped
+
+
+def counted(rng: np.random.Generator, n_chunks: int, near: float, inside: float, better: str) -> Reading:
+    """Errors of windows (or, where higher is better, what is no error) by place, planted near the border and inside."""
+    edge = np.ones((40, 40), np.bool_)
+    edge[10:-10, 10:-10] = False
+    count = np.full((n_chunks, 40, 40), 500.0)
+    wrong = rng.binomial(500, np.where(edge, near, inside), count.shape).astype(np.float64)
+    total = count - wrong if better == "higher" else wrong
+    data = xr.Dataset({"total": (("chunk", "y", "x"), total), "count": (("chunk", "y", "x"), count)})
+    task: Any = SimpleNamespace(name="planted", by_place=ByPlace("rate", "total", "count", "share", better))
+    arrays: Any = SimpleNamespace(task=task)
+    sweep: Any = SimpleNamespace(dataset=data)
+    return Reading("planted", sweep, arrays)
+
+
+@pytest.mark.parametrize("better", ["lower", "higher"])
+def test_a_border_ratio_is_that_of_the_errors_and_its_bounds_hold(better: str) -> None:
+    held = 0
+    for draw in range(40):
+        found = border_ratio(counted(np.random.default_rng(draw), 8, 0.03, 0.01, better))
+        assert not isinstance(found, Skipped)
+        assert found.value == pytest.approx(3.0, rel=0.05)
+        lo, hi = found.bounds(0.05)
+        held += lo <= 3.0 <= hi
+    assert held >= 30  # 90 % of 40
+
+
+def test_a_border_ratio_needs_chunks_of_images_and_errors() -> None:
+    rng = np.random.default_rng(0)
+    few = border_ratio(counted(rng, 4, 0.03, 0.01, "lower"))
+    assert isinstance(few, Skipped)
+    assert "5 chunks of images, there are 4" in few.why
+    none = border_ratio(counted(rng, 8, 0.0, 0.0, "lower"))
+    assert isinstance(none, Skipped)
+    assert "no error is counted" in none.why
+
+
+def test_the_swing_of_a_detector_is_that_of_its_objects(tmp_path: Path) -> None:
+    images = sl.ImageSet(PIXELS, BOXES)
+    sweep = sl.sweep(wrapped(detector()), images, GRID, out=tmp_path / "s.zarr", task="detection")
+    found = sl.check(sweep, max_confidence_swing=(1, 4), mode="lenient").conditions[0]
+    expected = object_swing(sweep)
+    assert isinstance(expected, Estimate)
+    assert found.value == pytest.approx(expected.value)
+    assert found.n_images == 2  # one image has no objects
+    # Against itself nothing swings more.
+    same = sl.check(sweep, baseline=sweep, allowed={"confidence_swing": 5}, mode="lenient").conditions[0]
+    assert same.value == 0
+
+
+def test_a_task_without_classes_has_no_consistency_and_no_confidence(tmp_path: Path) -> None:
+    sweep = sl.sweep(wrapped(unet()), sl.ImageSet(PIXELS), GRID, out=tmp_path / "s.zarr", task="dense")
+    for limit, what in (
+        ({"min_consistency": 0.5}, "predicted classes"),
+        ({"max_confidence_swing": 0.5}, "confidences"),
+    ):
+        with pytest.raises(InputError, match=what):
+            sl.check(sweep, gate=limit)
