@@ -109,7 +109,8 @@ def _deviations(
             cell = (dys % strides[0] == y)[:, None] & (dxs % strides[1] == x)[None, :] & moved
             out[:, y, x] = ripple[:, cell].mean(axis=1)
     # A curved trend lies above or below its own means, at all phases alike.
-    return out - out.mean(axis=(1, 2), keepdims=True)
+    centred: FloatArray = out - out.mean(axis=(1, 2), keepdims=True)
+    return centred
 
 
 def _one_period(stride: int) -> FloatArray:
