@@ -110,3 +110,11 @@ def test_a_run_has_the_digest_of_the_net_that_was_saved(tmp_path: Path, padding:
     before = build_model(net, preprocessing, "net").digest
     save_run(tmp_path / "run", net, build=build, preprocessing=preprocessing)
     assert load_run(tmp_path / "run").digest == before
+
+
+def test_a_single_number_of_any_stride_has_a_digest() -> None:
+    net = nn.BatchNorm2d(1)
+    before = wrap(net, mean=0.5, std=0.25).digest
+    net.weight = nn.Parameter(torch.as_strided(torch.ones(1), (1,), (0,)))
+    assert net.weight.stride() == (0,)
+    assert wrap(net, mean=0.5, std=0.25).digest == before

@@ -64,7 +64,10 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
     plain = tensor.detach().dequantize() if tensor.is_quantized else tensor.detach()
     if plain.layout != torch.strided:
         plain = plain.to_dense()
-    return plain.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8).numpy().data
+    flat = plain.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    if flat.stride(0) != 1:  # a single number may have any stride, and count as contiguous
+        flat = torch.empty(flat.shape, dtype=flat.dtype).copy_(flat)
+    return flat.view(torch.uint8).numpy().data
 
 
 class _Walk:

@@ -86,6 +86,7 @@ class Examination:
         if not 0 < tolerance < 1:
             raise InputError(f"tolerance is a share of the output's range, above 0 and below 1, got {tolerance}")
         self.model, self.images, self.task, self.tolerance = model, images, task, tolerance
+        self._digest = model.digest  # before the work: it may refuse
         self.whole_images = WholeImages(model, images, size, task, device)
         self.needs: TileNeeds = needs_of(model, self.whole_images.size, tile)
         self.tiling = _checked_tiling(self.needs, self.whole_images.size, tile, stride)
@@ -112,7 +113,7 @@ class Examination:
         checked = self._checked_recipe()
         return TileReport(
             model=self.model.name,
-            model_digest=self.model.digest,
+            model_digest=self._digest,
             data=self.images.name,
             data_digest=self.images.digest,
             task=self.task,
