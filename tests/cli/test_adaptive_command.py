@@ -45,6 +45,8 @@ def test_it_stops_says_so_and_goes_on_to_a_narrower_one(
     assert (values["n_images"], values["n_images_used"], values["half_width"]) == (359, 359, 0)
     assert values["images_resumed"] == sweep.n_images
     assert values["n_source"] == 1797
+    assert main([*command, "--half-width", "1"]) == 0
+    assert "nothing was left to compute (" in capsys.readouterr().out
     assert main([*command, "--quiet"]) == 2
     assert "adaptive sweep" in capsys.readouterr().err
 

@@ -152,7 +152,7 @@ def test_a_transformer_gets_no_all_clear() -> None:
     assert all(each.severity == "note" for each in rest)
     assert "all 1 layers" not in "\n".join(inspect(net, 16).lines())
     run = artefacts(features(net, size=(16, 16)))
-    assert run.named("artefact-start").statement.startswith("None of the 1 layers that were judged")
+    assert run.named("artefact-start").statement.startswith("The one layer that was judged shows no border")
     assert run.named("unseen-1").statement.startswith("Not looked at: attention in attention")
     # A net whose every layer has a window is judged whole.
     assert [each.id for each in artefacts(inspect(patches(attends=False), 16))] == ["uneven-padding"]
@@ -163,13 +163,12 @@ def test_remedies_act_on_the_users_net_and_fit_the_cause(many: ImageSet) -> None
     found = artefacts(features(strided, average=many))
     actions = [each.action for each in found if each.action is not None]
     name, options = parse(actions[1].command)
-    assert name == "python"
-    assert 'sl.repair(model, downsample="blur"); from shiftlens.surgery import' in options["code"]
-    assert 'sl.load_images("DATA", split="train"), FineTuning(epochs=2, shift=4))' in options["code"]
+    assert (name, options["model"], options["downsample"]) == ("repair", "net.py:make", "blur")
+    assert (options["finetune_epochs"], options["finetune_shift"], options["data"]) == (2, 4, "DATA")
     # Other padding comes after it, as an experiment.
-    assert 'padding="reflect"' in actions[2].command[2]
+    assert parse(actions[2].command)[1]["padding"] == "reflect"
     assert actions[2].text.startswith("As an experiment")
-    # What a run directory can hold is repaired on the command line.
+    # So is a run directory.
     named = wrap(VGG("vgg6", width=2), mean=0.2, std=0.5, name="runs/vgg")
     found = artefacts(features(named, average=many))
     of_run = [parse(each.action.command) for each in found if each.action is not None]

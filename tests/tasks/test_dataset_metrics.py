@@ -23,6 +23,9 @@ from shiftlens.models.adapting import adapted, targets_of
 from shiftlens.shifts import Fill, Shift, ShiftGrid, translate
 from shiftlens.sweeping import sweep
 from shiftlens.sweeps import sweep_result
+from shiftlens.sweeps.request import images_per_chunk
+from shiftlens.tasks.detection import Detection
+from shiftlens.tasks.stored_form import task_from_table, task_to_table
 from shiftlens.tasks.task import OBJECT, Task, beyond, objects_of
 from tasks.small_tasks import BOXES, CASES, MASKS, PIXELS, H, N, W, detector, raw, unet, vectors, wrapped
 
@@ -168,3 +171,21 @@ def test_the_path_of_a_gpu_has_the_same_rows(name: str) -> None:
             if of_objects is not None:
                 rows[each.name][beyond(of_objects, rows[each.name].shape[1])] = 0  # what is there, nobody looks at
         np.testing.assert_allclose(found[0][each.name], found[1][each.name], rtol=1e-5, atol=1e-6, err_msg=each.name)
+
+
+def test_a_sweep_made_before_there_were_ranks_is_read() -> None:
+    table = task_to_table(Detection())
+    later = ("object_class", "detection_score", "detection_class", "detection_hits", "detection_ignored")
+    table["variables"] = [each for each in table["variables"] if each["name"] not in later]
+    read = task_from_table(table)
+    assert isinstance(read, Detection)
+    assert [each.name for each in read.variables][-3:] == ["object_confidence", "found", "shown"]
+    table["variables"][0]["unit"] = "px"
+    with pytest.raises(InputError, match="expected the variables of detection, got others"):
+        task_from_table(table)
+
+
+def test_chunks_hold_fewer_images_where_much_is_stored_of_each_window() -> None:
+    assert images_per_chunk(100, 4_225, None, 1_000) == 16
+    assert images_per_chunk(100, 4_225, None, 1_000, n_numbers=400) == 2**23 // 400 // 4_225 == 4
+    assert images_per_chunk(100, 4_225, None, 1_000, n_numbers=10**6) == 1

@@ -206,7 +206,13 @@ def sweep(
         f"shifts in {stats.out}",
         _range_line(result),
         *_without_objects(result),
-        f"{stats.seconds:.1f} s, {stats.shifts_per_second:,.0f} evaluations/s ({stats.engine}, {stats.dtype}), "
+        f"{stats.seconds:.1f} s, "
+        + (
+            f"{stats.shifts_per_second:,.0f} evaluations/s"
+            if stats.shifts_per_second
+            else "nothing was left to compute"
+        )
+        + f" ({stats.engine}, {stats.dtype}), "
         f"peak memory {stats.peak_memory_bytes / 1e9:.2f} GB"
         + (f", {stats.images_resumed:,} images were there already" if stats.images_resumed else ""),
     ]

@@ -97,8 +97,11 @@ def _blank(run: FeatureRun) -> list[Finding]:
     if n_silent:
         evidence += f" {n_silent} layers cannot be judged: their maps are zero everywhere."
     if start is None:
-        which = f"None of the {len(run) - n_silent} layers that were judged" if run.notes or n_silent else "No layer"
+        n_judged = len(run) - n_silent
+        which = f"None of the {n_judged} layers that were judged" if run.notes or n_silent else "No layer"
         text = f"{which} shows border artefacts on {what}."
+        if n_judged == 1:
+            text = f"The one layer that was judged shows no border artefacts on {what}."
         more = " Reflect, replicate and circular padding never do: their bias shows in the average over images."
         return [Finding("artefact-start", text, Quantity("first artefact"), note=evidence + more, question="B")]
     made = partial(Finding, note=evidence, severity="note", question="B")

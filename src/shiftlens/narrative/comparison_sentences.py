@@ -15,7 +15,7 @@ from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import Action, Quantity, Section, Severity, Significance, number
 from shiftlens.narrative.performance import MORE_CONSISTENT
 from shiftlens.narrative.setting import metric_option
-from shiftlens.narrative.words import name_text, number_text, plain, quoted, with_interval
+from shiftlens.narrative.words import name_text, number_text, plain, quoted, tests_text, with_interval
 from shiftlens.stats import Estimate, Skipped
 from shiftlens.tasks.task import Variable
 
@@ -79,7 +79,7 @@ def _quantity(metric: str, each: Against, comparison: Comparison, shift: tuple[i
 
 
 def _test(p_value: float, holds: bool, comparison: Comparison) -> Significance:
-    return Significance(p_value, f"all {comparison.n_tests} tests of the comparison", holds)
+    return Significance(p_value, f"{tests_text(comparison.n_tests)} of the comparison", holds)
 
 
 def _difference(
@@ -108,7 +108,7 @@ def _difference(
         text = f"Inconclusive: the difference of {arm} and {base} in {what} is {_size(estimate)}"
         if estimate.lo > 0 or estimate.hi < 0:
             # The interval is of this difference alone, and looks as if the matter were settled.
-            text += f", which is not significant after correction for all {comparison.n_tests} tests"
+            text += f", which is not significant after correction for {tests_text(comparison.n_tests)}"
         text += f". {can_find}".rstrip()
     meaning = MEANINGS.get(score, "") + (f" In px of {_whose(comparison)}." if score == "retained" else "")
     parts = [
@@ -165,8 +165,8 @@ def _map(each: Against, comparison: Comparison, asked: str | None) -> Finding:
         text = f"Shift by shift, {arm} and {base} differ somewhere, but at no shift significantly; most by {most}."
     else:
         text = (
-            f"{arm} and {base} do not differ significantly at any single shift, after correction for all "
-            f"{comparison.n_tests} tests; most by {most}."
+            f"{arm} and {base} do not differ significantly at any single shift, after correction for "
+            f"{tests_text(comparison.n_tests)}; most by {most}."
         )
     tests = "exact McNemar tests" if metric.is_share else "Student t tests"
     note = f"Paired, image by image. Tested is any difference at all: Simes over {tests}; else the band reaches 0."

@@ -11,7 +11,7 @@ from shiftlens.analysis.summary import Metrics, Profile, Test
 from shiftlens.narrative.finding import Finding
 from shiftlens.narrative.finding_parts import Action, Quantity, Significance
 from shiftlens.narrative.setting import Setting
-from shiftlens.narrative.words import capital, level_text, name_text, quoted, size_of, way
+from shiftlens.narrative.words import capital, level_text, name_text, quoted, size_of, tests_text, way
 from shiftlens.stats import CONFIDENCE, Estimate, Skipped, mean_estimate
 from shiftlens.tasks.task import Variable
 
@@ -22,7 +22,7 @@ BESIDE = {"to the right": "to the right of", "to the left": "to the left of", "d
 
 def tested(metrics: Metrics, name: str) -> Significance:
     """How one of the tests of a sweep came out."""
-    test, family = metrics.test(name), f"all {len(metrics.tests)} tests of the sweep"
+    test, family = metrics.test(name), f"{tests_text(len(metrics.tests))} of the sweep"
     return Significance(test.holm_p, family, test.holds) if isinstance(test, Test) else Significance(None, family)
 
 

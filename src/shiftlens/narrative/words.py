@@ -64,6 +64,11 @@ def sentence(text: str) -> str:
     return f"{capital(plain(text).strip().rstrip('.'))}."
 
 
+def tests_text(n: int) -> str:
+    """What a p-value was corrected for."""
+    return f"all {n} tests" if n > 1 else "the one test"
+
+
 def p_text(p_value: float) -> str:
     """A p-value with two digits."""
     return f"p = {p_value:.2g}" if p_value >= 1e-4 else "p < 0.0001"
