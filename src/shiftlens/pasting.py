@@ -100,7 +100,7 @@ def probe(
 
     Examples
     --------
-    >>> digit = load_images("digits", limit=1).batch([0])[0].transpose(1, 2, 0)[6:26, 6:26]
+    >>> digit = sl.load_images("digits", limit=1).batch([0])[0].transpose(1, 2, 0)[6:26, 6:26]
     >>> found = probe("pretrained:detector-digits", digit, size=(96, 96), task="detection", step=16)
     >>> found.confidence.shape
     (5, 5)

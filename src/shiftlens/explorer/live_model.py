@@ -65,7 +65,8 @@ class LiveModel:
 
     Examples
     --------
-    >>> live = LiveModel(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten()), "digits")
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    >>> live = LiveModel(sl.wrap(net, mean=0.5, std=0.25, size=20), "digits")
     >>> answer = live.answer("0", dx=2, dy=-1)
     >>> len(answer["classes"]), answer["dx"]
     (4, 2)

@@ -131,7 +131,7 @@ def geometry_of(graph: Graph, again: Callable[[Pair], Graph] | None = None) -> T
     >>> net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1), torch.nn.MaxPool2d(2))
     >>> found = geometry_of(trace(net, (32, 32), n_channels=1))
     >>> found.grid, found.reach, found.overlap
-    ((2, 2), Sides(left=1, right=1, top=1, bottom=1), (2, 2))
+    ((2, 2), Sides(left=2, right=2, top=2, bottom=2), (2, 2))
     """
     if graph.output is None:
         raise InputError(f"{graph.name} returns no map: there is nothing to tile")

@@ -145,7 +145,7 @@ def plan_layout(geometry: TileGeometry, size: Pair, tile: int | Pair, *, stretch
     >>> from shiftlens.nn.unet import UNet
     >>> layout = plan_layout(tile_geometry(UNet(width=4), 64), (200, 300), 160)
     >>> len(layout), layout.overlap, round(layout.overhead, 2)
-    (20, (48, 48), 4.32)
+    (20, (48, 48), 5.08)
     """
     sides = (tile, tile) if isinstance(tile, int) else tuple(tile)
     if len(sides) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in sides):
