@@ -85,7 +85,7 @@ def test_a_task_is_resumed_and_keeps_its_json(nets: Path, tmp_path: Path, capsys
     ("factory", "task", "why"),
     [
         ("segmenter", "segment", "unknown task .segment."),
-        ("detector", "detection", "detection needs images with boxes"),
+        ("detector", "detection", "has no boxes, and .* nothing can be followed"),
         ("vectors", "dense", "dense needs a map over the image"),
     ],
 )
