@@ -2,37 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 
 from shiftlens.errors import InputError
-from shiftlens.graph.axis import Step, joined, step_of
-from shiftlens.graph.sites import PICTURE, GlobalLayer, Graph, Pair, Sides, Site, Source
-
-MOST_PIXELS = 1 << 20
-"""A side of this many pixels is taken to have an inner part, if any has."""
-
-
-@dataclass(frozen=True)
-class Resize:
-    """A resize whose result depends on the size of the map that it gets.
-
-    Attributes
-    ----------
-    path
-        Of the layer, or the module that calls the function and the function with "()".
-    why
-        "align_corners=True", "size=" (the output's size is given in cells), or the name of its mode.
-    local
-        Whether it is a resize by one whole factor at this size, without `align_corners`: a tile whose size gives the
-        same factor is resized as the whole image is.
-    """
-
-    path: str
-    why: str
-    local: bool
+from shiftlens.graph.axis import Step
+from shiftlens.graph.ends import Ends, Resize
+from shiftlens.graph.sites import PICTURE, GlobalLayer, Graph, Pair, Sides, Site
 
 
 @dataclass(frozen=True)
@@ -105,7 +82,7 @@ def local_sites(graph: Graph) -> tuple[Site, ...]:
 
     A resize by one whole factor is told as such, however its size was given: what is compared between two sizes.
     """
-    return _Ends.of(graph).sites
+    return Ends.of(graph).sites
 
 
 def geometry_of(graph: Graph, again: Callable[[Pair], Graph] | None = None) -> TileGeometry:
@@ -138,12 +115,12 @@ def geometry_of(graph: Graph, again: Callable[[Pair], Graph] | None = None) -> T
     if len(graph.output.shape) != 3:
         what = "boxes" if graph.output.lost == "boxes" else f"numbers of shape {list(graph.output.shape)} an image"
         raise InputError(f"{graph.name} returns {what}, no map: there is nothing to tile")
-    ends = _Ends.of(graph)
+    ends = Ends.of(graph)
     grid = ends.grid()
     whole = (-(-graph.size[0] // grid[0]) * grid[0], -(-graph.size[1] // grid[1]) * grid[1])
     if whole != graph.size and again is not None:
         graph = again(whole)
-        ends = _Ends.of(graph)
+        ends = Ends.of(graph)
         grid = ends.grid()
     vertical, horizontal = ends.reach(0, grid[0]), ends.reach(1, grid[1])
     circular, obstacles = _padding(ends)
@@ -162,154 +139,7 @@ def geometry_of(graph: Graph, again: Callable[[Pair], Graph] | None = None) -> T
     )
 
 
-@dataclass(frozen=True)
-class _Ends:
-    """The sites that matter, in call order, and the maps that must be right: the output and what global layers read."""
-
-    graph: Graph
-    sites: tuple[Site, ...]
-    maps: tuple[tuple[str, tuple[Source, ...]], ...]
-    resizes: tuple[Resize, ...]
-
-    @staticmethod
-    def of(graph: Graph) -> _Ends:
-        assert graph.output is not None
-        maps = [("the output", graph.output.sources)]
-        maps += [(layer.path, layer.sources) for layer in graph.global_layers]
-        wanted = {source.index for _, sources in maps for source in sources}
-        for site in reversed(graph.sites):
-            if site.index in wanted:
-                wanted |= {source.index for source in site.sources}
-        constant = _constant(graph)
-        sites, resizes = [], []
-        for site in graph:
-            if site.index in wanted and site.index not in constant:
-                sites.append(_by_factor(site) if site.kind == "resize" else site)
-                resizes += _resize(site)
-        kept = ((name, tuple(s for s in sources if s.index not in constant)) for name, sources in maps)
-        return _Ends(graph, tuple(sites), tuple((name, sources) for name, sources in kept if sources), tuple(resizes))
-
-    def steps(self, axis: int, n: int) -> dict[int, Step | None]:
-        """What each site does along an axis of `n` pixels; None from a rule on that is not known."""
-        image = Step(n, n, None, (0, 0), (0, 0), Fraction(0), Fraction(0), Fraction(1))
-        found: dict[int, Step | None] = {PICTURE: image}
-        for site in self.sites:
-            try:
-                before = self._before(site.name, site.sources, found)
-                found[site.index] = None if before is None else step_of(site, axis, before)
-            except ValueError as error:
-                raise InputError(f"{self.graph.name} does not take {n} pixels: {error}") from None
-        return found
-
-    def ends(self, axis: int, n: int) -> list[Step]:
-        """The maps that must be right, as far as they can be followed; the output's first."""
-        steps = self.steps(axis, n)
-        found = [self._before(name, sources, steps) for name, sources in self.maps]
-        return [step for step in found if step is not None]
-
-    @staticmethod
-    def _before(where: str, sources: Sequence[Source], found: dict[int, Step | None]) -> Step | None:
-        known = [found[source.index] for source in sources if source.index in found]
-        steps = [step for step in known if step is not None]
-        return joined(where, steps) if steps and len(steps) == len(known) else None
-
-    def grid(self) -> Pair:
-        grids = []
-        for axis in (0, 1):
-            steps = [*self.steps(axis, self.graph.size[axis]).values(), *self.ends(axis, self.graph.size[axis])]
-            # A step of the grid is whole cells of every map.
-            grids.append(math.lcm(*(step.jump.numerator for step in steps if step is not None)))
-        return grids[0], grids[1]
-
-    def off_plan(self) -> str:
-        """The first site whose map has not the size that its rule gives; "" where all have."""
-        for axis in (0, 1):
-            steps = self.steps(axis, self.graph.size[axis])
-            for site in self.sites:
-                step = steps[site.index]
-                if step is None or (step.n_out != site.out_size[axis] and not site.merged):
-                    return site.name
-        return ""
-
-    def stride(self, axis: int) -> Fraction:
-        ends = self.ends(axis, self.graph.size[axis])
-        return ends[0].jump if ends else Fraction(1)
-
-    def layer_stride(self, layer: GlobalLayer) -> tuple[Fraction, Fraction]:
-        found = []
-        for axis in (0, 1):
-            n = self.graph.size[axis]
-            step = self._before(layer.path, layer.sources, self.steps(axis, n))
-            found.append(Fraction(n, layer.size[axis]) if step is None else step.jump)
-        return found[0], found[1]
-
-    def reach(self, axis: int, grid: int) -> Pair:
-        """Pixels before and after."""
-        n = self._long(axis, grid)
-        ends = self.ends(axis, n)
-        before = max((math.ceil(step.seam[0] * step.jump) for step in ends), default=0)
-        after = max((math.ceil(n - (step.n_out - step.seam[1]) * step.jump) for step in ends), default=0)
-        return before, max(after, 0)
-
-    def border(self, axis: int, grid: int) -> int:
-        """Pixels, a multiple of the grid, from which on mirrored cells are right at both ends."""
-        n = self._long(axis, grid)
-        steps = self.steps(axis, n)
-        most = 0
-        for site in self.sites:
-            read = self._before(site.name, site.sources, steps)
-            if read is None or not set(site.mode.split("+")) & {"reflect", "symmetric"}:
-                continue
-            for padded, wrong in zip(site.padding.along(axis), reversed(read.seam), strict=True):
-                # Cells that must be there: as many as are mirrored, the edge, and those that the other end spoils.
-                if padded > 0:
-                    most = max(most, math.ceil(n - (read.n_out - padded - 1 - wrong) * read.jump))
-        return -(-most // grid) * grid
-
-    def _long(self, axis: int, grid: int) -> int:
-        """A side at which some cell of every map sees neither end."""
-        n = -(-self.graph.size[axis] // grid) * grid
-        while any(sum(step.seam) >= step.n_out for step in self.ends(axis, n)):
-            if n > MOST_PIXELS:
-                raise InputError(f"{self.graph.name}: padding reaches every cell, however large the image")
-            n *= 2
-        return n
-
-
-def _constant(graph: Graph) -> set[int]:
-    """Sites whose map is the same at every place: one cell for the whole image, and what is made of such."""
-    found: set[int] = set()
-    for site in graph:
-        # What is read without a source is a map whose rows and columns were lost, or a single cell.
-        of_constants = all(source.index in found for source in site.sources) if site.sources else site.in_size == (1, 1)
-        # Pooling to a few cells is no better known in a tile; what it gives is named among the global layers.
-        if site.kind in ("global pool", "adaptive pool") or of_constants:
-            found.add(site.index)
-    return found
-
-
-def _by_factor(site: Site) -> Site:
-    """A resize to a given size as one by a whole factor, where it is one."""
-    if site.scale is not None:
-        return site
-    factors = [Fraction(site.out_size[axis], site.in_size[axis]) for axis in (0, 1)]
-    whole = all(factor.denominator == 1 or factor.numerator == 1 for factor in factors)
-    return replace(site, scale=(float(factors[0]), float(factors[1]))) if whole else site
-
-
-def _resize(site: Site) -> list[Resize]:
-    if site.kind != "resize":
-        return []
-    if site.mode.endswith("aligned"):
-        return [Resize(site.name, "align_corners=True", local=False)]
-    if site.mode == "area":
-        return [Resize(site.name, "mode 'area'", local=False)]
-    if site.scale is None:
-        return [Resize(site.name, "size=", local=_by_factor(site).scale is not None)]
-    return []
-
-
-def _padding(ends: _Ends) -> tuple[tuple[bool, bool], list[str]]:
+def _padding(ends: Ends) -> tuple[tuple[bool, bool], list[str]]:
     """Along which axes padding is circular, and what stands against reading it from the far side."""
     circular, obstacles = [False, False], []
     for axis in (0, 1):
@@ -347,7 +177,7 @@ def _n_pixels(steps: dict[int, Step | None]) -> int:
     return image.n_out
 
 
-def _obstacles(graph: Graph, ends: _Ends) -> list[str]:
+def _obstacles(graph: Graph, ends: Ends) -> list[str]:
     found = [
         f"{layer.path} ({layer.layer}) joins or marks places of the whole image, which no statistic stands for"
         for layer in graph.global_layers
