@@ -113,6 +113,8 @@ def test_evaluate_says_what_is_left_out_and_what_is_infinite() -> None:
     assert "PSNR infinite dB: PSNR by the range of the reference" in same.lines()
     assert same.to_dict()["psnr"] is None
     assert same.to_dict()["mae"] == 0
+    assert same.scores["mae"].interval is None
+    assert any("MAE 0 (no interval: these images do not differ)" in line for line in same.lines())
     assert same.to_dict()["shift"] == [0, 0]
 
 

@@ -27,7 +27,8 @@ class Score:
         Mean over images, or the metric of the data set; NaN where no image has it.
     interval
         95 % over images: Student's t of a mean, the bootstrap's percentiles of a metric of the data set. None of fewer
-        than two images, and where the value is not finite.
+        than two images, where the value is not finite, and where these images do not differ: then neither says
+        anything of others.
     n
         Images that have it: those without an object in view have no recall.
     """
@@ -42,6 +43,8 @@ class Score:
         metric = self.metric
         unit = "" if metric.shown_unit in ("", metric.called) else f" {metric.shown_unit}"
         interval = "" if self.interval is None else " [{}, {}]".format(*map(self._number, self.interval))
+        if self.interval is None and self.n > 1 and np.isfinite(self.value):
+            interval = " (no interval: these images do not differ)"
         what = "" if metric.long_name.lower() == metric.called.lower() else f": {metric.long_name}"
         if np.isnan(self.value):
             return f"{metric.called} is not defined for any of these images{what}"
@@ -84,7 +87,7 @@ def scores_of(
             interval = None
             if n > 1 and np.isfinite(value) and len(drawn):
                 low, high = np.percentile(drawn, [2.5, 97.5])
-                interval = float(low), float(high)
+                interval = _of_some_width(float(low), float(high))
             found[metric.name] = Score(metric, value, interval, n)
     for metric in task.metrics(labelled=labelled):
         of_images = np.asarray(rows[metric.name], np.float64)
@@ -92,6 +95,10 @@ def scores_of(
         interval = None
         if len(there) > 1:
             estimate = mean_estimate(there, metric.unit, bounds=metric.bounds)
-            interval = estimate.lo, estimate.hi
+            interval = _of_some_width(estimate.lo, estimate.hi)
         found[metric.name] = Score(metric, float(there.mean()) if len(there) else float("nan"), interval, len(there))
     return found
+
+
+def _of_some_width(low: float, high: float) -> tuple[float, float] | None:
+    return (low, high) if high > low else None
