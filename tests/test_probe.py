@@ -107,6 +107,9 @@ def test_the_swing_is_that_of_neighbours() -> None:
         for q in range(max(0, b - steps), min(c.shape[1], b + steps + 1))
     ]
     assert found.swing == pytest.approx(max(pairs))
+    coarse = sl.probe(model, OBJECT, GROUND, label=2, step=5)
+    assert coarse.to_dict()["swing"] is None
+    assert "no two positions are within 4 px" in str(coarse)
 
 
 def test_a_transparent_file_is_pasted_without_its_ground(tmp_path: Path) -> None:

@@ -51,12 +51,14 @@ class PositionMap(Printed):
     background: str
 
     @property
-    def swing(self) -> float:
-        """Largest difference of the confidence of two positions at most 4 px apart on each axis."""
+    def swing(self) -> float | None:
+        """Largest difference of the confidence of two positions at most 4 px apart on each axis; None without any."""
         from scipy.ndimage import maximum_filter, minimum_filter
 
         step = [int(each[1] - each[0]) if len(each) > 1 else 1 for each in (self.ys, self.xs)]
         window = tuple(NEAR // s + 1 for s in step)
+        if max(window) == 1:
+            return None
         high, low = (f(self.confidence, window, mode="nearest") for f in (maximum_filter, minimum_filter))
         return float((high - low).max())
 
@@ -89,10 +91,13 @@ class PositionMap(Printed):
         """The same for people."""
         told = self.to_dict()
         (x, y), verb = told["lowest_at"], "found" if self.task == "detection" else "predicted"
+        changes = f"no two positions are within {NEAR} px of each other"
+        if told["swing"] is not None:
+            changes = f"it changes by up to {told['swing']:.3f} within {NEAR} px"
         return [
             f"{self.model}: {self.label_name} ({self.pasted} on {self.background}) is {verb} at "
             f"{100 * told['found']:.1f} % of {told['n_positions']:,} positions",
             f"confidence {told['confidence']:.3f} on average, {told['lowest']:.3f} at its lowest, where the object's "
-            f"left top end is at (x, y) = ({x}, {y}); it changes by up to {told['swing']:.3f} within {NEAR} px",
+            f"top left corner is at (x, y) = ({x}, {y}); {changes}",
             "one object on one background: a sweep over many images says whether others behave alike",
         ]

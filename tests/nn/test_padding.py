@@ -8,7 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shiftlens import indexing
 from shiftlens.errors import InputError
+from shiftlens.nn import padding
 from shiftlens.nn.padding import CONSTANT_KEEPING, INDEX_MODES, PAD_MODES, PADDING_MODES, Pad2d, SymmetricPad2d, pad
 
 NUMPY = {"zeros": "constant", "replicate": "edge", "reflect": "reflect", "symmetric": "symmetric", "circular": "wrap"}
@@ -236,3 +238,11 @@ def test_bad_use_is_one_line(call, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_a_new_index_rule_pads_by_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(indexing.RULES, "middle", lambda k, n: np.where((k < 0) | (k >= n), n // 2, k))
+    for names in ("CONSTANT_KEEPING", "PAD_MODES"):
+        monkeypatch.setattr(padding, names, (*getattr(padding, names), "middle"))
+    padded = pad(torch.arange(5.0).expand(1, 1, 5, 5), (2, 1, 0, 0), "middle")
+    assert padded[0, 0, 0].tolist() == [2, 2, 0, 1, 2, 3, 4, 2]

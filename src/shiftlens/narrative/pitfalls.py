@@ -120,7 +120,7 @@ def _fill(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
 def _lost_content(metrics: Metrics, setting: Setting) -> Finding:
     kept = metrics.retained[0] if metrics.retained else Skipped("retained", "none")
     size, estimate = metrics.sweep.picture_size, None
-    text = f"A shift also pushes content out of view, which makes {metrics.metric.called} worse at any position."
+    text = f"A shift also pushes content out of view, which can make {metrics.metric.called} worse at any position."
     if not isinstance(kept, Skipped) and size is not None and len(metrics.sweep.dxs) > 1:
         estimate = number(float(min(kept.radius.value / size[1], 1.0)), "share")
         text += (

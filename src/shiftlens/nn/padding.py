@@ -143,6 +143,8 @@ def _index_rule(x: Tensor, sides: Sides, mode: str) -> Tensor:
         mode = "replicate"  # one and the same for one pixel
     if mode in ("replicate", "reflect"):
         return _native(x, sides, mode)
+    if mode not in ("symmetric", "circular"):
+        return _gathered(x, sides, mode)
     circular = mode == "circular"
     if torch.compiler.is_compiling():
         return _joined(x, sides, circular)

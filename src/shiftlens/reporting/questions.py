@@ -40,7 +40,7 @@ def questions(found: Given, sweeps: Sequence[SweepPart], compared: Sequence[Comp
     else:
         named = named_of(found.tiles[0]) if found.tiles else Named()
     answers: dict[Question, Answer] = {
-        "A": _translation(sweeps, named),
+        "A": _translation(found, sweeps, named),
         "B": _artefacts(found, sweeps, named),
         "C": _cause(found, sweeps, setting, named),
         "D": _repair(found, compared, setting, named),
@@ -68,11 +68,15 @@ def _missing(*words: str, how: str = "make it") -> Action:
     return Action(f"Not in this report; {how} and pass it to shiftlens report as well", ("shiftlens", *words))
 
 
-def _translation(sweeps: Sequence[SweepPart], named: Named) -> Answer:
+def _task_words(found: Given) -> tuple[str, ...]:
+    """What a sweep of a net is told that only a tile report names."""
+    return () if found.sweeps or found.runs or not found.tiles else ("--task", found.tiles[0].task)
+
+
+def _translation(given: Given, sweeps: Sequence[SweepPart], named: Named) -> Answer:
     if not sweeps:
-        return [
-            _missing("sweep", *named.model_words, "--data", named.data, *named.data_words, "--out", "S.zarr")
-        ], NOWHERE
+        words = (*named.model_words, "--data", named.data, *named.data_words, *_task_words(given))
+        return [_missing("sweep", *words, "--out", "S.zarr")], NOWHERE
     found = sweeps[0].findings
     lines = _statements(found.named("retained-95"))
     warned, asymmetries = found.with_severity("warn"), found.of_kind("asymmetry")
@@ -136,6 +140,7 @@ def _repair(found: Given, compared: Sequence[Compared], setting: Setting | None,
         "--data",
         named.data,
         *named.data_words,
+        *_task_words(found),
         "--out",
         "REPAIRED.zarr",
     )
@@ -145,7 +150,7 @@ def _repair(found: Given, compared: Sequence[Compared], setting: Setting | None,
         sweep = setting.sweep_command(model="REPAIRED", out="REPAIRED.zarr")
     elif found.runs:
         size, strides = found.runs[0].size, is_strided(found.runs[0])
-    trains = setting is None or setting.header.task.name == CLASSIFICATION.name
+    trains = not _task_words(found) and (setting is None or setting.header.task.name == CLASSIFICATION.name)
     repair = (
         less_dependent(named, "REPAIRED", size=size, strides=strides)
         if trains

@@ -71,7 +71,8 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int, 
     found = Findings([*diagnose(metrics, Setting.of(sweep, metric)), *task_findings(sweep)])
     way = directions(values)
     header, chosen = sweep.header, [each.metric for each in chosen_first(metrics)]
-    said = verdict(metrics, way, header.model, header.data)
+    sides = [each.statement for each in found.of_kind("asymmetry").with_severity("warn")]
+    said = verdict(metrics, way, header.model, header.data, sides)
     images, why = gallery(sweep, metrics, source)
     maps, n_classes_left_out = offered(metrics)
     value, lo, hi = (metrics.metric.factor * each for each in mean_with_ends(values))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from shiftlens.analysis.directions import Directions
 from shiftlens.analysis.regions import Retained
 from shiftlens.analysis.summary import Metrics
@@ -11,9 +13,11 @@ from shiftlens.stats import Estimate, Skipped
 from shiftlens.tasks.task import Variable
 
 
-def verdict(metrics: Metrics, way: Directions | Skipped, model: str, data: str) -> tuple[str, str, str]:
-    """Return the three sentences."""
-    return _good(metrics, plain(model), plain(data)), _far(metrics), _worst(metrics.metric, way)
+def verdict(
+    metrics: Metrics, way: Directions | Skipped, model: str, data: str, sides: Sequence[str] = ()
+) -> tuple[str, str, str]:
+    """Return the three sentences; `sides` are the statements that found whole sides to differ."""
+    return _good(metrics, plain(model), plain(data)), _far(metrics), _worst(metrics.metric, way, sides)
 
 
 def _good(metrics: Metrics, model: str, data: str) -> str:
@@ -38,11 +42,10 @@ def _far(metrics: Metrics) -> str:
     )
     if half is None:
         return f"{text}."
-    where = "to the edge of the grid" if half.at_least else f"over one of {quoted(half.radius)}"
-    return f"{text}, and {kept_text(metrics, half.level)} it {where}."
+    return f"{text}, and {kept_text(metrics, half.level)} it over one of {quoted(half.radius)}."
 
 
-def _worst(metric: Variable, way: Directions | Skipped) -> str:
+def _worst(metric: Variable, way: Directions | Skipped, sides: Sequence[str]) -> str:
     if isinstance(way, Skipped):
         return f"Whether one direction is worse than its opposite is not known: {plain(way.why)}."
     worst, other = quoted(way.means[way.worst]), quoted(way.means[way.opposite])
@@ -52,7 +55,8 @@ def _worst(metric: Variable, way: Directions | Skipped) -> str:
             f"It is worse in one direction: for shifts {way.names[way.worst]} of at most {reach}, {metric.called} "
             f"averages {worst}, {gap} worse than for shifts {way.names[way.opposite]} ({other})."
         )
+    which = f"{sides[0]} No sector of 45°" if sides else "No direction"
     return (
-        f"No direction is significantly worse than its opposite: the largest difference, over shifts of at most "
+        f"{which} is significantly worse than its opposite: the largest difference, over shifts of at most "
         f"{reach}, is {gap}, {way.names[way.worst]} ({worst}) versus {way.names[way.opposite]} ({other})."
     )
