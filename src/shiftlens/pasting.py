@@ -222,6 +222,8 @@ def _label(label: int | str | None, model: Model, task: str, guess: Callable[[],
     if isinstance(label, str) and label in names:
         return names.index(label)
     if isinstance(label, str) and not label.isdecimal():
+        if not names:
+            raise InputError(f"{model.name} knows no class names, got {label!r}; give the class's number")
         raise unknown_name(f"class of {model.name}", label, names)
     number = int(label)
     n_classes = len(names) or (None if task == "detection" else model.n_classes)

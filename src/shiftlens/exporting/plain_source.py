@@ -103,7 +103,11 @@ def program_of(module: nn.Module, images: Tensor, *, dynamic: bool = True) -> to
         with torch.no_grad():
             return torch.export.export(module, (images,), dynamic_shapes=shapes)
     except Exception as error:
-        how = " for any number of images (a fixed number may do: batch)" if dynamic else ""
+        how = (
+            " for any number of images (a fixed number may do: batch=1, on the command line --batch 1)"
+            if dynamic
+            else ""
+        )
         raise InputError(f"torch.export cannot trace this net{how}: {one_line(error)}") from error
 
 
