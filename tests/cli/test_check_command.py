@@ -93,7 +93,7 @@ def test_an_adaptive_check_stops_as_soon_as_it_is_decided(tmp_path: Path, capsys
     limit = 0.02 + found["conditions"][0]["value"]
     assert main([*call, "--min-unshifted", str(limit), "--limit", "300", "--out", str(kept)]) == 1
     found = json.loads(capsys.readouterr().out)
-    assert found["notes"] == ["undecided after 300 of 300 images, all images are measured: 1 condition(s)"]
+    assert found["notes"] == ["undecided after 300 of 300 images, all images are measured: 1 condition"]
     assert sorted(each.name for each in kept.iterdir() if each.suffix == ".zarr") == [
         "look-100.zarr",
         "look-200.zarr",

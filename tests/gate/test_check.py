@@ -122,6 +122,9 @@ def test_a_repair_that_makes_one_side_worse_fails_against_the_sweep_before(sweep
     assert strict.passed, str(strict)
     assert strict.conditions[0].power == 1.0
     assert "passes with 100 % chance if nothing has changed" in str(strict)
+    lenient = sl.check(sweeps / "again.zarr", baseline=sweeps / "base.zarr", mode="lenient")
+    assert lenient.conditions[0].power is not None
+    assert "chance if nothing has changed" not in str(lenient) + lenient.markdown() + lenient.junit()
 
 
 def test_several_sweeps_and_several_metrics_are_checked_together(sweeps: Path) -> None:

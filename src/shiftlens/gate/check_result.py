@@ -67,7 +67,9 @@ class CheckResult(Printed):
         for each in self.conditions:
             where = f"{each.sweep}: " if several else ""
             mark = "ok  " if each.passed else "FAIL"
-            found.append(f"{mark} {where}{each.metric}: {each.title}: {each.found}; {each.reason}{_power(each)}")
+            found.append(
+                f"{mark} {where}{each.metric}: {each.title}: {each.found}; {each.reason}{_power(each, self.mode)}"
+            )
         return [*found, *self.notes]
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,7 +96,7 @@ class CheckResult(Printed):
                 ET.SubElement(facts, "property", name=name, value=value)
             for each in cases:
                 case = ET.SubElement(suite, "testcase", classname=_xml(f"{sweep}.{each.metric}"), name=_xml(each.title))
-                text = _xml(f"{each.found}; {each.reason}{_power(each)}")
+                text = _xml(f"{each.found}; {each.reason}{_power(each, self.mode)}")
                 if each.passed:
                     ET.SubElement(case, "system-out").text = text
                 else:
@@ -114,7 +116,7 @@ class CheckResult(Printed):
             "|---|---|---|---|---|---|",
         ]
         for each in self.conditions:
-            cells = (each.sweep, each.metric, each.title, each.found, each.reason + _power(each))
+            cells = (each.sweep, each.metric, each.title, each.found, each.reason + _power(each, self.mode))
             rows.append(f"| {'pass' if each.passed else '**FAIL**'} | {' | '.join(map(_cell, cells))} |")
         return "\n".join([*rows, *(f"\n{_cell(note)}" for note in self.notes)]) + "\n"
 
@@ -122,7 +124,7 @@ class CheckResult(Printed):
         cells = [("", "sweep", "metric", "condition", "found", "reason")]
         for each in self.conditions:
             mark = "pass" if each.passed else "FAIL"
-            cells.append((mark, each.sweep, each.metric, each.title, each.found, each.reason + _power(each)))
+            cells.append((mark, each.sweep, each.metric, each.title, each.found, each.reason + _power(each, self.mode)))
         rows = "".join(
             "<tr>" + "".join(f"<td style='text-align:left'>{escape(printable(cell))}</td>" for cell in row) + "</tr>"
             for row in cells
@@ -140,9 +142,9 @@ class CheckResult(Printed):
             yield f"::notice title=shiftlens check::{_escaped(self.lines()[0])}"
 
 
-def _power(each: Outcome) -> str:
-    """What the power against a baseline is, as a clause."""
-    if each.power is None:
+def _power(each: Outcome, mode: Mode) -> str:
+    """What the power of a strict condition against a baseline is, as a clause."""
+    if each.power is None or mode != "strict":
         return ""
     more = f"; about {each.images_needed:,} images make it 80 %" if each.power < 0.8 and each.images_needed else ""
     return f"; passes with {100 * each.power:.0f} % chance if nothing has changed{more}"

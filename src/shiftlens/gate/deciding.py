@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,8 +28,8 @@ class Outcome:
     value
         The estimate; None where there is none.
     interval
-        Its one-sided bounds, each at the level at which Holm's correction tests this condition; infinite ends where
-        the sweep gives no bound.
+        Its one-sided bounds, each at the level at which Holm's correction tests its side: the limit lies outside
+        exactly if `proven` is not "neither". Infinite ends where the sweep gives no bound.
     passed
         By the gate's mode.
     proven
@@ -39,7 +39,7 @@ class Outcome:
     p_value
         Of the test that decides, corrected: that the limit is broken (strict) or kept (lenient).
     power
-        Against a baseline, the chance that this condition passes where nothing has changed; None of others.
+        Against a baseline, the chance that this condition passes strictly where nothing has changed; None of others.
     images_needed
         Images that bring it to 80 %; None where that is not known.
     n_images
@@ -91,13 +91,50 @@ def decide(conditions: Sequence[Condition], mode: Mode, alpha: float = ALPHA) ->
     rejected. Either family is corrected by Holm, so that a single wrong decision in it has a probability of at most
     `alpha`. What could not be measured is neither proven kept nor proven breached.
     """
-    kept = np.array([_p(each, breached=False) for each in conditions], np.float64)
-    breached = np.array([_p(each, breached=True) for each in conditions], np.float64)
-    deciding = kept if mode == "strict" else breached
-    order = np.argsort(np.argsort(deciding, kind="stable"), kind="stable")
-    levels = alpha / (len(conditions) - order)
-    rows = zip(conditions, holm(kept), holm(breached), levels, strict=True)
-    return tuple(_outcome(each, mode, float(p), float(q), alpha, float(level)) for each, p, q, level in rows)
+    kept, breached = _family(conditions, alpha, breached=False), _family(conditions, alpha, breached=True)
+    rows = zip(conditions, kept, breached, strict=True)
+    return tuple(_outcome(each, mode, of_kept, of_breached) for each, of_kept, of_breached in rows)
+
+
+class _Test(NamedTuple):
+    """What became of one test of a family: whether it rejects, at which level, and its corrected p-value."""
+
+    rejects: bool
+    level: float
+    p_value: float
+
+
+def _family(conditions: Sequence[Condition], alpha: float, *, breached: bool) -> list[_Test]:
+    """Holm's tests of "the limit is kept" (`breached`), or of "it is broken", one a condition.
+
+    Each step tests what is left at `alpha` by the number that is left, on the bound at that level. What is left in the
+    end has the level of the last step. So a test rejects exactly if the bound at its level excludes the limit.
+    """
+    p_values = np.array([_p(each, breached=breached) for each in conditions], np.float64)
+    left = np.argsort(p_values, kind="stable").tolist()
+    levels = np.zeros(len(conditions))
+    rejects = np.zeros(len(conditions), np.bool_)
+    while left:
+        level = alpha / len(left)
+        found = next((k for k in left if _excludes(conditions[k], level, breached=breached)), None)
+        if found is None:
+            levels[left] = level
+            break
+        levels[found], rejects[found] = level, True
+        left.remove(found)
+    # A p-value is found by bisection: it must not fall on the other side of `alpha` by rounding.
+    corrected = holm(p_values)
+    corrected = np.where(rejects, np.minimum(corrected, alpha), np.maximum(corrected, np.nextafter(alpha, 1)))
+    return [_Test(*row) for row in zip(rejects.tolist(), levels.tolist(), corrected.tolist(), strict=True)]
+
+
+def _excludes(condition: Condition, level: float, *, breached: bool) -> bool:
+    """Whether the bound at a level proves a breach (`breached`), or that the limit is kept."""
+    evidence, limit = condition.evidence, condition.limit
+    if isinstance(evidence, Skipped):
+        return False
+    lower, upper = evidence.bounds(level)
+    return upper < limit if (condition.side == "at least") == breached else lower > limit
 
 
 def _p(condition: Condition, *, breached: bool) -> float:
@@ -109,23 +146,24 @@ def _p(condition: Condition, *, breached: bool) -> float:
     return evidence.p_at_least(limit) if at_least == breached else evidence.p_at_most(limit)
 
 
-def _outcome(condition: Condition, mode: Mode, kept: float, breached: float, alpha: float, level: float) -> Outcome:
+def _outcome(condition: Condition, mode: Mode, kept: _Test, breached: _Test) -> Outcome:
     facts = {name: value for name, value in vars(condition).items() if name != "evidence"}
     evidence = condition.evidence
-    proven = "kept" if kept <= alpha else "breached" if breached <= alpha else "neither"
+    proven = "kept" if kept.rejects else "breached" if breached.rejects else "neither"
     passed = proven == "kept" if mode == "strict" else proven != "breached"
-    p_value = kept if mode == "strict" else breached
+    p_value = kept.p_value if mode == "strict" else breached.p_value
     if isinstance(evidence, Skipped):
         reason = f"not measured: {evidence.why}"
         return Outcome(**facts, value=None, interval=None, passed=passed, proven=proven, reason=reason,
                        p_value=1.0, power=None, images_needed=None, n_images=None)  # fmt: skip
     power, needed = None, None
     if condition.against is not None and isinstance(evidence, Means):
-        power, needed = evidence.passing_at_no_change(condition.limit, level)
+        power, needed = evidence.passing_at_no_change(condition.limit, kept.level)
+    of_lower, of_upper = (kept, breached) if condition.side == "at least" else (breached, kept)
     return Outcome(
         **facts,
         value=evidence.value,
-        interval=evidence.bounds(level),
+        interval=(evidence.bounds(of_lower.level)[0], evidence.bounds(of_upper.level)[1]),
         passed=passed,
         proven=proven,
         reason=_reason(condition, evidence.value, proven),

@@ -164,7 +164,8 @@ def check_adaptively(
     note = f"decided after {n:,} of {len(images):,} images, look {number + 1} of {len(looks)}"
     if undecided:
         why = "the budget allows no further look" if out_of_time else "all images are measured"
-        note = f"undecided after {n:,} of {len(images):,} images, {why}: {len(undecided)} condition(s)"
+        count = f"{len(undecided)} condition" + ("s" if len(undecided) > 1 else "")
+        note = f"undecided after {n:,} of {len(images):,} images, {why}: {count}"
     return replace(found, notes=(*found.notes, note)), sweep
 
 
