@@ -287,6 +287,42 @@ def test_unknown_and_unseen_layers_are_skipped_with_a_reason() -> None:
     assert "?" in str(found)
 
 
+class OneSize(nn.Module):
+    """As vision transformers do: patches, and an error for pictures of another size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, 4, 8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        torch._assert(x.shape[2] == 32, "Wrong image height!")
+        return self.patches(x).mean((2, 3))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("net", "own"),
+    [
+        (OneSize(), (32,)),
+        (nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Flatten(), nn.Linear(4 * 32 * 32, 10)), (32,)),
+        (nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Flatten(), nn.Linear(4 * 16 * 16, 10)), (31,)),
+    ],
+)
+def test_only_sizes_that_the_net_takes_are_suggested(net: nn.Module, own: tuple[int, ...]) -> None:
+    found = inspect(net, 32)
+    # A width of 24 alone is a size that the first net takes.
+    wide = isinstance(net, OneSize)
+    assert found.even_sizes["h"] == own
+    assert found.takes_one_size == (not wide and own == (32,))
+    assert ("even sizes nearby" in str(found)) is not found.takes_one_size
+    assert ("the net takes this input size only" in str(found)) is found.takes_one_size
+    assert bool(set(found.even_sizes["w"]) - {32, 31}) is wide
+
+
+def test_a_net_that_takes_its_input_apart_says_why_not() -> None:
+    with pytest.raises(InputError, match="33x32 pixels: OneSize: Wrong image height!"):
+        inspect(OneSize(), (33, 32))
+
+
 def test_it_is_even_about_its_words() -> None:
     found = inspect(torchvision_net("resnet18"), 224)
     text = str(found)

@@ -506,6 +506,26 @@ def test_without_padding_the_canvas_control_is_the_sweep() -> None:
     )
 
 
+@pytest.mark.parametrize("padding", [0, 1])
+def test_the_canvas_control_takes_a_head_that_asks_the_picture_for_its_shape(padding: int) -> None:
+    class Patches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cut = nn.Conv2d(3, 10, 8, 8, padding)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h, w = x.shape[2:]
+            tokens = self.cut(x).flatten(2)
+            return tokens.softmax(2).max(2).values * h / w  # type: ignore[no-any-return]
+
+    torch.manual_seed(2)
+    model = wrap(Patches().eval(), mean=MEAN, std=STD, size=32)
+    images, labels = pictures_of(2)
+    evaluator = prepare(model, plan_of(0, "float64", engine="direct"), ShiftGrid(8, 4), Fill.parse("black"))
+    on_canvas, swept = evaluator(images, labels, "canvas")["loss"], evaluator(images, labels)["loss"]
+    assert np.allclose(on_canvas, swept, atol=1e-6) == (padding == 0)
+
+
 def test_a_canvas_needs_a_trunk_and_a_constant_fill(tmp_path: Any) -> None:
     images = sl.ImageSet(*pictures_of(2))
 

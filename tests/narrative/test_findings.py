@@ -254,6 +254,7 @@ def test_what_the_padding_does_is_said():
     assert unfair["padding-position-effect"].action.command[-6:-2] == ("--fill", "mean", "--control", "canvas")
     same = by_id(said_of(replace(moved, controls={"canvas": moved})))
     assert "no significant difference" in same["padding-effect"].statement
+    assert "a net without padding has none to replace" in same["padding-effect"].statement
     assert "The part due to the padding is not significant" in same["padding-position-effect"].statement
 
 

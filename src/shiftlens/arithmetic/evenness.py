@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from torch import nn
 
 from shiftlens.arithmetic.layers import matches
@@ -16,13 +18,17 @@ LEAST_RADIUS = 32
 
 MOST_EACH_WAY = 3
 
+ONE_SIZE = "the net takes this input size only: no other is suggested"
+"""The note of a net that takes none of the other sizes that were tried."""
+
 EvenSizes = dict[str, tuple[int, ...]]
 
 
 def even_sizes(module: nn.Module, graph: Graph) -> tuple[EvenSizes, list[str]]:
     """Even sizes near the graph's own, for "h" and "w", and what must be said about them.
 
-    One more forward pass, at another size, tells whether the net computes sizes or padding from its input.
+    One more forward pass, at another size, tells whether the net computes sizes or padding from its input; more tell
+    whether the net takes what would be suggested.
     """
     same, notes = _padding_rule(module, graph)
     if same is None:
@@ -41,7 +47,33 @@ def even_sizes(module: nn.Module, graph: Graph) -> tuple[EvenSizes, list[str]]:
         even = [m for m in range(max(1, n - radius), n + radius + 1) if _is_even(graph, k, m, same)]
         below, above = [m for m in even if m < n], [m for m in even if m > n]
         found[axis] = (*below[-MOST_EACH_WAY:], *([n] if n in even else []), *above[:MOST_EACH_WAY])
-    return found, notes
+    return _taken(module, graph, found, notes)
+
+
+def _taken(module: nn.Module, graph: Graph, found: EvenSizes, notes: list[str]) -> tuple[EvenSizes, list[str]]:
+    """The sizes that the net takes, of those found; a head or position embeddings may be made for one size."""
+
+    @cache
+    def taken_at(size: Pair) -> bool:
+        other = _traced(module, graph, size)
+        return other is not None and not other.is_cut_short
+
+    def takes(*sizes: Pair) -> bool:
+        return any(map(taken_at, sizes))
+
+    (h, w), rows, columns = graph.size, found["h"], found["w"]
+    largest = max((*rows, h)), max((*columns, w))
+    # Where the graph is cut short, the size that the net is made for is another one, and not known.
+    if graph.is_cut_short or (largest != graph.size and takes(largest)):
+        return found, notes
+    taken = {
+        "h": tuple(m for m in rows if m == h or takes((m, w), (m, m))),
+        "w": tuple(m for m in columns if m == w or takes((h, m), (m, m))),
+    }
+    others = {*taken["h"]} - {h} or {*taken["w"]} - {w}
+    if not others and not takes((h + 1, w + 1), (2 * h, 2 * w)):
+        notes = [*notes, ONE_SIZE]
+    return taken, notes
 
 
 def _is_even(graph: Graph, axis: int, n: int, same: frozenset[int]) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shiftlens.arithmetic.evenness import even_sizes
+from shiftlens.arithmetic.evenness import ONE_SIZE, even_sizes
 from shiftlens.arithmetic.layers import Layer, layer_of, matches
 from shiftlens.arithmetic.nets import Net, graph_of, net_of
 from shiftlens.arithmetic.unseen import Unseen
@@ -60,6 +60,11 @@ class Inspection(Printed):
         """Whether no layer does."""
         return not self.uneven
 
+    @property
+    def takes_one_size(self) -> bool:
+        """Whether the net took no other size that was tried."""
+        return ONE_SIZE in self.notes
+
     def to_dict(self) -> dict[str, Any]:
         """The keys of `shiftlens inspect --json`."""
         return {
@@ -90,7 +95,8 @@ class Inspection(Printed):
         h, w = self.size
         said = [_verdict(self)]
         sizes = {axis: ", ".join(map(str, found)) or "none nearby" for axis, found in self.even_sizes.items()}
-        said.append(f"even sizes nearby: height {sizes['h']}; width {sizes['w']}")
+        if not self.takes_one_size:
+            said.append(f"even sizes nearby: height {sizes['h']}; width {sizes['w']}")
         tensorflow = _tensorflow(self.uneven)
         if tensorflow:
             said.append(tensorflow)

@@ -141,18 +141,25 @@ class _Trunk:
             (c, h, w), (y, x) = self._shapes[name], sides(name)
             return c, h + 2 * y, w + 2 * x
 
-        steps: list[Step] = []
+        def called(name: str) -> str:
+            return name + WIDE if name in self._ends else name
+
+        def cut(name: str) -> Step:
+            y, x = sides(name)
+            return Step(name, Pad((-x, -x, -y, -y), "replicate"), (name + WIDE,), self._shapes[name])
+
+        # A head that asks the picture for its shape reads the input too: it gets the frame.
+        source = self._trace.source
+        steps: list[Step] = [cut(source)] if source in self._ends else []
         for step in self._trace.steps:
             if isinstance(step.operation, GlobalPool):
                 steps.append(step)
                 continue
-            inputs = tuple(source + WIDE if source in self._ends else source for source in step.inputs)
-            name = step.name + WIDE if step.name in self._ends else step.name
-            steps.append(replace(step, name=name, inputs=inputs, shape=wide(step.name)))
+            inputs = tuple(map(called, step.inputs))
+            steps.append(replace(step, name=called(step.name), inputs=inputs, shape=wide(step.name)))
             if step.name in self._ends:
-                y, x = sides(step.name)
-                steps.append(Step(step.name, Pad((-x, -x, -y, -y), "replicate"), (name,), self._shapes[step.name]))
-        return replace(self._trace, steps=tuple(steps), source_shape=wide(self._trace.source))
+                steps.append(cut(step.name))
+        return replace(self._trace, source=called(source), steps=tuple(steps), source_shape=wide(source))
 
 
 def _before(operation: Convolution | Pad, axis: int) -> int:

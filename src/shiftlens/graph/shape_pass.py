@@ -12,7 +12,7 @@ from shiftlens.devices import input_dtype
 from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.graph.flow import Flow, flow_of, set_flow
 from shiftlens.graph.operators import follow
-from shiftlens.graph.sites import Graph, Output, Pair
+from shiftlens.graph.sites import ENDS_AT, Graph, Output, Pair
 from shiftlens.graph.tracer import Tracer, last_axes
 from shiftlens.naming import one_line
 from shiftlens.tasks.outputs import form_of, numbers_of
@@ -66,7 +66,7 @@ def trace(module: nn.Module, size: Pair, *, n_channels: int = 3, name: str | Non
         if not (tracer.drafts and tracer.ended_in_linear()):
             raise InputError(_why_not(tracer, title, n_channels, size, error)) from error
         path = tracer.failed[0] if tracer.failed else ""
-        tracer.note(f"the net ends at layer {path}, which does not take a picture of {size[0]}x{size[1]}")
+        tracer.note(f"{ENDS_AT} {path}, which does not take a picture of {size[0]}x{size[1]}")
     tracer.note_blind_spots()
     layers = tuple(tracer.global_layers)
     return Graph(tracer.sites(), size, n_channels, tuple(tracer.notes), title, layers, tracer.output)
@@ -133,4 +133,5 @@ def _why_not(tracer: Tracer, title: str, n_channels: int, size: Pair, error: Exc
     where = f"layer {path} ({type(part).__name__})" if path else type(part).__name__
     if isinstance(part, nn.Conv2d) and len(shape) == 4 and shape[1] != part.in_channels:
         return f"{text}: {where} is made for {part.in_channels} channels and got {shape[1]}"
-    return f"{text}: {where} got {shape}: {one_line(error)}"
+    got = f" got {shape}" if shape else ""
+    return f"{text}: {where}{got}: {one_line(error)}"

@@ -209,6 +209,10 @@ class Output:
     lost: str
 
 
+ENDS_AT = "the net ends at layer"
+"""How the note of a graph begins whose forward pass ended at a linear layer that does not take the size."""
+
+
 @dataclass(frozen=True)
 class Graph:
     """A net's spatial sites in call order, at one input size.
@@ -242,6 +246,11 @@ class Graph:
 
     def __len__(self) -> int:
         return len(self.sites)
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether the net's linear layers do not take this size: the forward pass ended there."""
+        return any(note.startswith(ENDS_AT) for note in self.notes)
 
     def of_kind(self, *kinds: str) -> tuple[Site, ...]:
         """The sites of some kinds, in call order."""

@@ -25,6 +25,8 @@ def _overall(made: PaddingEffect, metrics: Metrics, setting: Setting) -> Finding
     text = f"The padding {worse_by(metric, overall)} on average over all shifts: "
     if severity == "info":
         text = f"Replacing the padding by fill makes no significant difference to {metric.called}: {quoted(overall)}."
+        if not made.effect.effect.any():
+            text += " It changes nothing at any shift: a net without padding has none to replace."
     elif severity == "warn":
         action = other_padding(setting)
         text += (

@@ -35,6 +35,8 @@ def even_size(module: nn.Module | Model, size: Size, *, at_least: bool = False) 
     for axis, n in (("h", size[0]), ("w", size[1])):
         known = [m for m in found.even_sizes[axis] if m >= n or not at_least]
         if not known:
+            if found.takes_one_size:
+                raise InputError(f"{found.model} takes pictures of {size[0]}x{size[1]} only, and is uneven there")
             more = " or above" if at_least else " nearby"
             raise InputError(f"{found.model} has no even size at {n}{more}: see shiftlens inspect")
         chosen.append(min(known, key=lambda m, n=n: (abs(m - n), -m)))  # type: ignore[misc]
