@@ -197,7 +197,7 @@ def class_maps(values: Values) -> ClassMaps | Skipped:
     """Return each class's map, or `Skipped` where the images have no or only one class, or the metric is a number."""
     sweep, labels, names = values.sweep, values.sweep.labels, values.sweep.class_names
     if not values.metric.is_share or not len(labels):
-        why = "images have no class" if values.metric.is_share else "they are of shares of images, as accuracy is"
+        why = "images have no class" if values.metric.is_share else "they are of shares of images that are right"
         return Skipped("per-class maps", why)
     if len(np.unique(labels)) < 2:
         return Skipped("per-class maps", "all images are of one class: its map is the accuracy map")
