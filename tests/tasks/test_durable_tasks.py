@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import shiftlens as sl
 from shiftlens.cli.measure import _without_objects
 from shiftlens.data.imageset import ImageSet
-from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.errors import InputError, ModelOutputError, StoreError
 from shiftlens.models.loading import wrap
 from shiftlens.shifts import ShiftGrid
 from shiftlens.sweeping import sweep
@@ -68,6 +68,11 @@ def test_a_sweep_is_resumed_mended_and_reused_to_the_same_bytes(name: str, tmp_p
     assert small.tree(swept(name, tmp_path / "part.zarr", controls=controls).path) == whole
 
     swept(name, tmp_path / "few.zarr", n=2, controls=controls)
+    if name == "embedding":
+        # The rank is one in a gallery of all images: of more of them it is another number.
+        with pytest.raises(StoreError, match="of another task, embedding with other settings: {'n_gallery': 2}"):
+            swept(name, tmp_path / "reused.zarr", reuse=tmp_path / "few.zarr", controls=controls)
+        return
     reused = swept(name, tmp_path / "reused.zarr", reuse=tmp_path / "few.zarr", controls=controls)
     assert small.tree(reused.path) == whole
 

@@ -141,6 +141,9 @@ def check(net: Any, task: Task, pixels: Any, targets: Any, swept: sl.Sweep, mean
     at = {name: torch.tensor(values)[:, None, None] for name, values in (("mean", mean), ("std", std))}
     x = (torch.from_numpy(pixels).float() / 255 - at["mean"]) / at["std"]
     names = [each.name for each in swept.metrics]
+    # The radius of the receptive field, at most a quarter of the frame: test_swept_tasks has it by hand.
+    margin = int(swept.header.task.settings.get("margin", 0))
+    assert isinstance(task, Detection) or 0 < margin <= min(size) // 4
     with torch.no_grad():
         for k in range(len(x)):
             still = net(x[[k]])
@@ -151,7 +154,7 @@ def check(net: Any, task: Task, pixels: Any, targets: Any, swept: sl.Sweep, mean
                     if isinstance(task, Detection):
                         rows = reference.detection(targets[k], table(found), shift, size, task.score_threshold)
                     else:
-                        pair, margin = (maps(found, size).numpy(), maps(still, size).numpy()), min(8, min(size) // 4)
+                        pair = maps(found, size).numpy(), maps(still, size).numpy()
                         if isinstance(task, Dense):
                             rows = reference.dense(*pair, shift, margin)
                         else:
