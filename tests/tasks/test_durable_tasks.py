@@ -70,7 +70,7 @@ def test_a_sweep_is_resumed_mended_and_reused_to_the_same_bytes(name: str, tmp_p
     swept(name, tmp_path / "few.zarr", n=2, controls=controls)
     if name == "embedding":
         # The rank is one in a gallery of all images: of more of them it is another number.
-        with pytest.raises(StoreError, match="of another task, embedding with other settings: {'n_gallery': 2}"):
+        with pytest.raises(StoreError, match="of another task, embedding with other settings"):
             swept(name, tmp_path / "reused.zarr", reuse=tmp_path / "few.zarr", controls=controls)
         return
     reused = swept(name, tmp_path / "reused.zarr", reuse=tmp_path / "few.zarr", controls=controls)
