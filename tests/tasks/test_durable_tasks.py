@@ -105,7 +105,8 @@ swept(sys.argv[1], Path(sys.argv[2]), progress=die)
 @pytest.mark.parametrize("name", ["detection", "segmentation without masks"])
 @pytest.mark.usefixtures("single_images")
 def test_a_killed_sweep_is_resumed_to_the_same_bytes(name: str, tmp_path: Path) -> None:
-    ended = subprocess.run([sys.executable, "-c", CHILD, name, str(tmp_path / "s.zarr")], env=os.environ, check=False)
+    found = os.environ | {"PYTHONPATH": os.pathsep.join(str(Path(path).resolve()) for path in sys.path if path)}
+    ended = subprocess.run([sys.executable, "-c", CHILD, name, str(tmp_path / "s.zarr")], env=found, check=False)
     assert ended.returncode == -signal.SIGKILL
     assert 0 < sl.open_sweep(tmp_path / "s.zarr", partial=True).n_written < N
     again, whole = (small.tree(swept(name, tmp_path / path).path) for path in ("s.zarr", "whole.zarr"))
