@@ -127,7 +127,7 @@ def test_what_a_killed_run_left_is_removed_and_an_older_result_is_whole_until_th
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.shutil, "rmtree", dies)
+        patch.setattr("shiftlens.storage.existing.shutil.rmtree", dies)
         with pytest.raises(KeyboardInterrupt):
             store.save_features(run, out)
     # Whatever it was about to remove when it died lies elsewhere: the place holds a whole result.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,7 +24,6 @@ from shiftlens.storage.entries import refuse_swollen
 from shiftlens.storage.existing import Kind, found_at
 from shiftlens.storage.groups import Layout, damage_of, open_group
 from shiftlens.storage.headers import JSON, Header, Options, Sides, Table, Whole, stored
-from shiftlens.storage.locking import built_beside, clean_strays, disk_errors, output_lock, set_aside
 
 KIND = "features"
 SCHEMA_VERSION = 2
@@ -98,15 +96,7 @@ def save_features(run: FeatureRun, out: str | Path) -> FeatureRun:
         Something else is there, or the disk refuses.
     """
     target = output_path(out)
-    old = FEATURES.lies_at(target)
-    real = target.resolve()
-    with output_lock(target), disk_errors(target, "write to"):
-        clean_strays(target)
-        with built_beside(real, target) as building:
-            _write(building, run)
-            aside = set_aside(real) if old else None
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
+    FEATURES.replace(target, lambda folder: _write(folder, run))
     return replace(run, path=target)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from typing import Any
 from shiftlens.errors import StoreError
 from shiftlens.naming import printable
 from shiftlens.storage.entries import metadata_of, nothing_at, refuse_strange_entries
-from shiftlens.storage.locking import disk_errors
+from shiftlens.storage.locking import built_beside, clean_strays, disk_errors, output_lock, set_aside
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,25 @@ class Kind:
         self.refuse_other_version(path, found.version)
         refuse_strange_entries(path)
         return True
+
+    def replace(self, target: Path, write: Callable[[Path], object]) -> None:
+        """Write a whole result at `target`, in place of an older one of this kind: killed, one of the two is there.
+
+        `write` fills the folder that it is given.
+
+        Raises
+        ------
+        StoreError
+            Something else is there, or the disk refuses.
+        """
+        old, real = self.lies_at(target), target.resolve()
+        with output_lock(target), disk_errors(target, "write to"):
+            clean_strays(target)
+            with built_beside(real, target) as building:
+                write(building)
+                aside = set_aside(real) if old else None
+            if aside is not None:
+                shutil.rmtree(aside, ignore_errors=True)
 
     def _found(self, path: Path) -> Found | None:
         found = found_at(path)

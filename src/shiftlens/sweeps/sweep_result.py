@@ -199,7 +199,7 @@ class Sweep:
         """One of the `dataset_metrics` (dy, dx), float64, of the images written so far; NaN where undefined.
 
         Unlike `mean_of`, it is no mean over windows: it is made of the detections, pixels or errors of all images. With
-        `every`, only that of each so-manieth shift along both axes, counted from (0, 0).
+        `every=n`, only that of every n-th shift along both axes, counted from (0, 0).
 
         Raises
         ------

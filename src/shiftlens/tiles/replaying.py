@@ -122,7 +122,7 @@ class Replay(Freezing):
     def _resized(
         self, call: Call, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Tensor | None:
-        """The rows and columns that resizing the whole map gives there; None where they cannot be told."""
+        """The rows and columns that resizing the whole map gives there; None where they are not known."""
         given = OPERATORS["interpolate"].bind(args, kwargs)
         x, aligned = given["input"], bool(given["align_corners"])
         if self.window is None or given["mode"] not in ("nearest", "bilinear"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from shiftlens.storage.entries import refuse_swollen
 from shiftlens.storage.existing import Kind, found_at
 from shiftlens.storage.groups import Layout, damage_of, open_group
 from shiftlens.storage.headers import JSON, Header, Options, Sides, Table, Whole, stored
-from shiftlens.storage.locking import built_beside, clean_strays, disk_errors, output_lock, set_aside
 from shiftlens.tiles.tile_result import NUMBERS, TileReport
 from shiftlens.tiles.tile_shares import ORDER
 
@@ -111,15 +109,7 @@ def save_tiles(report: TileReport, out: str | Path) -> TileReport:
         Something else is there, or the disk refuses.
     """
     target = output_path(out)
-    old = TILES.lies_at(target)
-    real = target.resolve()
-    with output_lock(target), disk_errors(target, "write to"):
-        clean_strays(target)
-        with built_beside(real, target) as building:
-            _write(building, report)
-            aside = set_aside(real) if old else None
-        if aside is not None:
-            shutil.rmtree(aside, ignore_errors=True)
+    TILES.replace(target, lambda folder: _write(folder, report))
     return replace(report, path=target)
 
 
