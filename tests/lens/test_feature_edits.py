@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import zarr
 from torch import nn
 
@@ -26,6 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs of two nets that differ in their weights."""
     place = tmp_path_factory.mktemp("made")
     pixels = np.random.default_rng(0).integers(0, 256, (4, 1, 8, 8), dtype=np.uint8)
+    torch.manual_seed(0)  # of other weights, the maps of both nets may be zero
     for name in ("f", "other"):
         layers = nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.Conv2d(2, 2, 3, padding=1)
         net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
