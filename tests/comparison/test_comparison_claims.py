@@ -137,7 +137,7 @@ def test_the_baseline_wins_ties_and_has_no_difference(planted):
         replace(made, variables={k: v[:9] for k, v in made.variables.items()}, labels=made.labels[:9])
         for made in planted
     ]
-    assert winners(align(sources(few)))[0].why == "9 images are too few for two halves"
+    assert winners(align(sources(few)))[0].why == "two halves need 20 images, of which there are 9"
     assert FEWEST_IMAGES > 9
 
 

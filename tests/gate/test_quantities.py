@@ -45,11 +45,11 @@ def test_a_border_ratio_is_that_of_the_errors_and_its_bounds_hold(better: str) -
     assert held >= 30  # 90 % of 40
 
 
-def test_a_border_ratio_needs_chunks_of_images_and_errors() -> None:
+def test_a_border_ratio_needs_groups_of_images_and_errors() -> None:
     rng = np.random.default_rng(0)
     few = border_ratio(counted(rng, 4, 0.03, 0.01, "lower"))
     assert isinstance(few, Skipped)
-    assert "5 chunks of images, there are 4" in few.why
+    assert "5 groups of images, there are 4: sweep more images" in few.why
     none = border_ratio(counted(rng, 8, 0.0, 0.0, "lower"))
     assert isinstance(none, Skipped)
     assert "no error is counted" in none.why

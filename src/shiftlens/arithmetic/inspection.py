@@ -15,7 +15,7 @@ from shiftlens.graph import GEOMETRIC, Graph, Sides
 from shiftlens.graph.axis import Step, plan
 from shiftlens.graph.sites import Pair
 from shiftlens.models.skeletons import as_net
-from shiftlens.naming import Printed, aligned
+from shiftlens.naming import Printed, aligned, count_of
 from shiftlens.stats import Skipped
 
 KIND = "inspection"
@@ -115,17 +115,16 @@ class Inspection(Printed):
 def _verdict(found: Inspection) -> str:
     h, w = found.size
     judged = sum(not isinstance(layer.used, Skipped) and not layer.merged for layer in found.layers)
-    if found.is_even and found.unseen:
-        looked_at = "only layer that was" if judged == 1 else f"{judged} layers that were"
-        alike = "treats" if judged == 1 else "treat"
-        return (
-            f"{found.model} at {h}x{w}: the {looked_at} looked at {alike} opposite sides alike; the rest is not judged"
-        )
     if found.is_even:
-        return f"{found.model} at {h}x{w}: all {judged} layers treat opposite sides alike"
+        some, alike = ("only layer", "treats") if judged == 1 else (f"{judged} layers", "treat")
+        which, rest = f"{'the' if judged == 1 else 'all'} {some}", ""
+        if found.unseen:
+            which, rest = f"the {some} that {'was' if judged == 1 else 'were'} looked at", "; the rest is not judged"
+        return f"{found.model} at {h}x{w}: {which} {alike} opposite sides alike{rest}"
     names = [layer.name for layer in found.uneven]
     listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return f"{found.model} at {h}x{w}: {len(names)} of {judged} layers are uneven: {listed}"
+    verb = "is" if len(names) == 1 else "are"
+    return f"{found.model} at {h}x{w}: {len(names)} of {count_of(judged, 'layer')} {verb} uneven: {listed}"
 
 
 def _tensorflow(uneven: tuple[Layer, ...]) -> str:

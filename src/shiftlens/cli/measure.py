@@ -10,6 +10,7 @@ import typer
 from shiftlens.cli import options as o
 from shiftlens.cli.console import Shell
 from shiftlens.errors import InputError
+from shiftlens.naming import count_of
 
 if TYPE_CHECKING:
     from shiftlens.sweeps.sweep_result import Sweep
@@ -214,7 +215,7 @@ def sweep(
         )
         + f" ({stats.engine}, {stats.dtype}), "
         f"peak memory {stats.peak_memory_bytes / 1e9:.2f} GB"
-        + (f", {stats.images_resumed:,} images were there already" if stats.images_resumed else ""),
+        + (f", {count_of(stats.images_resumed, 'image')} already there" if stats.images_resumed else ""),
     ]
 
 

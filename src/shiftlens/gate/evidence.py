@@ -33,7 +33,7 @@ class Evidence(ABC):
     unit
         As it is shown: "share", "points", "px", "ratio", or the metric's own.
     n
-        Number of images (of chunks of images for a border ratio).
+        Number of images (of groups of images for a border ratio).
     method
         How the bounds are made.
     """

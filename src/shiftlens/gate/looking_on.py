@@ -22,6 +22,7 @@ from shiftlens.gate.limits import Gate, Within
 from shiftlens.gate.quantities import Reading
 from shiftlens.models.loading import model_and_images
 from shiftlens.models.wrapping import Model
+from shiftlens.naming import count_of
 from shiftlens.shifts import ShiftGrid
 from shiftlens.sweeping import run_sweep
 from shiftlens.sweeps.progress import Progress
@@ -152,7 +153,7 @@ def check_adaptively(
         reading = Reading("adaptive", sweep, from_sweep(sweep), seed)
         found = checked([reading], gate, base, partial=True, alpha=ALPHA / len(looks))
         undecided = _undecided(found)
-        announce(f"after {n:,} of {len(images):,} images: {_state(found)}")
+        announce(f"after {n:,} of {count_of(len(images), 'image')}: {_state(found)}")
         seconds = time.monotonic() - begun
         is_last = number == len(looks) - 1
         left = None if budget_s is None else budget_s - (time.monotonic() - started)
@@ -161,11 +162,11 @@ def check_adaptively(
         if not undecided or is_last or out_of_time:
             break
         previous = path
-    note = f"decided after {n:,} of {len(images):,} images, look {number + 1} of {len(looks)}"
+    note = f"decided after {n:,} of {count_of(len(images), 'image')}, look {number + 1} of {len(looks)}"
     if undecided:
         why = "the budget allows no further look" if out_of_time else "all images are measured"
         count = f"{len(undecided)} condition" + ("s" if len(undecided) > 1 else "")
-        note = f"undecided after {n:,} of {len(images):,} images, {why}: {count}"
+        note = f"undecided after {n:,} of {count_of(len(images), 'image')}, {why}: {count}"
     return replace(found, notes=(*found.notes, note)), sweep
 
 

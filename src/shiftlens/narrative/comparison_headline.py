@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol, get_args
 
 from shiftlens.analysis.arm_scores import Quantity as Score
+from shiftlens.naming import count_of
 from shiftlens.narrative.comparison_rows import Row
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.performance import at_worst
@@ -111,7 +112,7 @@ def _which(made: Compared, found: dict[int, Finding], ranked: Sequence[int], mai
 def _how_much(made: Compared, found: dict[int, Finding], ranked: Sequence[int], main: Score) -> str:
     sizes = [f"{name_text(made.names[k])} {_signed(found[k])}" for k in ranked[:MOST_NAMES]]
     more = f"; {len(ranked) - MOST_NAMES} more in the table" if len(ranked) > MOST_NAMES else ""
-    return f"{'; '.join(sizes)}{more} (paired over {made.n_images:,} images, 95 % interval)."
+    return f"{'; '.join(sizes)}{more} (paired over {count_of(made.n_images, 'image')}, 95 % interval)."
 
 
 def _signed(found: Finding) -> str:
@@ -167,7 +168,7 @@ def _open(made: Compared, others: Sequence[int], leader: int) -> str:
     told = f"{len(undecided)} of {len(all_of)} differences" if undecided else "no difference"
     told += f", {of_leader}" if labels else ""
     n_caveats = len(made.findings.in_section("caveats"))
-    caveats = f"; {n_caveats} caveats" if n_caveats > 1 else ""
+    caveats = f"; {count_of(n_caveats, 'caveat')}" if n_caveats else ""
     return (
         f"{told[0].upper()}{told[1:]}{caveats}. Intervals are over images, for these checkpoints: another training run "
         "may differ by more."

@@ -10,6 +10,7 @@ from shiftlens.analysis.controls import Emptying
 from shiftlens.analysis.differences import Effects
 from shiftlens.analysis.irregularity import FRAME, Reversal
 from shiftlens.analysis.summary import Metrics, Profile
+from shiftlens.naming import count_of
 from shiftlens.narrative.finding import Finding
 from shiftlens.narrative.finding_parts import Action, Quantity, Severity, Significance, number
 from shiftlens.narrative.performance import chosen_first, tested
@@ -71,7 +72,7 @@ _Measured = tuple[str, tuple[int, int] | None, Estimate, str]
 def _overall(made: Asymmetry, holds: bool) -> _Measured:
     plus, minus, what = way(made.axis, 1), way(made.axis, -1), made.metric.called
     higher, lower = (plus, minus) if made.overall.value > 0 else (minus, plus)
-    pairs = f"over {len(made.effect):,} pairs of opposite shifts"
+    pairs = f"over {count_of(len(made.effect), 'pair')} of opposite shifts"
     text = f"{what} does not differ significantly between shifts {plus} and {minus}: {quoted(made.overall)} {pairs}."
     if holds:
         size = size_of(made.overall)
@@ -124,7 +125,7 @@ def _irregularity(of: Profile, metrics: Metrics, setting: Setting) -> list[Findi
         return []
     turns = ("falls", "rises") if metric.sign > 0 else ("rises", "falls")
     test, quantity, which = tested(metrics, f"irregular {metric.name}"), Quantity(metric.name), metric.name
-    note = f"[own] {made.n_contrasts:,} pairs of shifts on rays and frames."
+    note = f"[own] {count_of(made.n_contrasts, 'pair')} of shifts on rays and frames."
     if not (test.holds and made.reversals):
         turn = " and then ".join(turns)
         text = f"No irregularity of {metric.called} is significant: on no ray outward it {turn} beyond chance."

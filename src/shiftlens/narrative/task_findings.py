@@ -84,7 +84,8 @@ def _border(by_place: Places) -> Finding:
         f"{text}. Border minus interior: {quoted(scaled)}.",
         quantity,
         scaled,
-        note=f"{note} Border: at most {width} px from it. The interval is over chunks of images.",
+        note=f"{note} Border: at most {width} px from it. The interval is a jackknife over "
+        f"{estimate.n} groups of images.",
         severity="note",
     )
 

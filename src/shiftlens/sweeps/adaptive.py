@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from shiftlens.errors import StoreError
+from shiftlens.naming import count_of
 from shiftlens.sequential import Look, RunningBand
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.header import SweepHeader
@@ -77,7 +78,7 @@ def _until(
     n_cells = group.header.grid.n_shifts
     if half_width and len(schedule.looks) == 1:
         n, needed = group.n_population, images_for_others(half_width, n_cells)
-        text = f"{n:,} images are too few to stop early: all are measured"
+        text = f"{count_of(n, 'image')} {'is' if n == 1 else 'are'} too few to stop early: all are measured"
         if needed > n:
             text += f". They promise no ±{half_width:g} points over other images: that takes about {needed:,} of them"
         announce(text)

@@ -19,7 +19,7 @@ from shiftlens.stats import CONFIDENCE, wilson, z_value
 MOST_IMAGES = 64
 """A chunk has at most so many: an interrupted sweep serves the images of finished chunks."""
 LEAST_CHUNKS = 20
-"""Of an adaptive sweep, at least: looks happen between chunks."""
+"""Of a sweep that looks between chunks or stores sums of chunks, at least, if it has as many images."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Schedule:
 
 
 def short_chunk(chunk_size: int, n_images: int) -> int:
-    """Images in a chunk of an adaptive sweep, where an exact one would take `chunk_size`."""
+    """Images in a chunk where there must be many chunks; `chunk_size` is what the computation would take."""
     return max(1, min(chunk_size, n_images // LEAST_CHUNKS))
 
 

@@ -25,11 +25,11 @@ from shiftlens.paths import output_path
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.header import SweepHeader, describe
 from shiftlens.sweeps.layout import refuse_unfit
-from shiftlens.sweeps.looks import MOST_IMAGES, checked_half_width, in_fixed_order
+from shiftlens.sweeps.looks import MOST_IMAGES, checked_half_width, in_fixed_order, short_chunk
 from shiftlens.sweeps.reuse import Reuse
 from shiftlens.tasks.classification import CLASSIFICATION
 from shiftlens.tasks.stored_form import known_task
-from shiftlens.tasks.task import Task, has_objects, objects_of
+from shiftlens.tasks.task import Task, has_objects, has_sums, objects_of
 
 logger = logging.getLogger(__name__)
 
@@ -100,12 +100,19 @@ class Request:
 
     @property
     def chunk_size(self) -> int:
-        """Images in a chunk of a new sweep that measures all images."""
+        """Images in a chunk of a new sweep that measures all images.
+
+        Where sums over the images of a chunk are stored, an interval needs many chunks, and another sweep can give its
+        chunks only where they are as long.
+        """
         n_bytes = self.images.n_channels * self.size[0] * self.size[1]
         most = 0 if self.n_objects is None else int(self.n_objects.max())
         sizes = {"object": most, **self.task.axes}
         n_numbers = sum(sizes[each.axis] for each in self.task.variables if each.axis)
-        return images_per_chunk(len(self.images), self.grid.n_shifts, self.model.n_macs, n_bytes, n_numbers)
+        n = images_per_chunk(len(self.images), self.grid.n_shifts, self.model.n_macs, n_bytes, n_numbers)
+        if not has_sums(self.task):
+            return n
+        return short_chunk(n, len(self.images)) if self.reuse is None else min(n, self.reuse.chunk_size)
 
     def refuse_other_plan(self, plan: Plan, path: Path) -> None:
         """Refuse to compute in another way than the sweep at `path`, when one was asked for by name.

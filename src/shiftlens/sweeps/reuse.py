@@ -71,6 +71,11 @@ class Reuse:
         """Images of the other sweep."""
         return self._store.main.n_images
 
+    @property
+    def chunk_size(self) -> int:
+        """Images in a chunk of the other sweep."""
+        return self._store.main.chunk_size
+
     def check(self, header: SweepHeader) -> None:
         """Refuse to mix numbers of two questions, or of two ways to compute them.
 
