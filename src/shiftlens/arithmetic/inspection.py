@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from shiftlens.arithmetic.evenness import ONE_SIZE, even_sizes
 from shiftlens.arithmetic.layers import Layer, layer_of, matches
@@ -16,6 +19,7 @@ from shiftlens.graph.axis import Step, plan
 from shiftlens.graph.sites import Pair
 from shiftlens.models.skeletons import as_net
 from shiftlens.naming import Printed, aligned, count_of
+from shiftlens.nn.downsample import BlurPool2d, ReducedLayer2d
 from shiftlens.stats import Skipped
 
 KIND = "inspection"
@@ -112,6 +116,10 @@ class Inspection(Printed):
         return [*said, *(f"note: {note}" for note in (*self.notes, *self.unseen))]
 
 
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
 def _verdict(found: Inspection) -> str:
     h, w = found.size
     judged = sum(not isinstance(layer.used, Skipped) and not layer.merged for layer in found.layers)
@@ -122,9 +130,8 @@ def _verdict(found: Inspection) -> str:
             which, rest = f"the {some} that {'was' if judged == 1 else 'were'} looked at", "; the rest is not judged"
         return f"{found.model} at {h}x{w}: {which} {alike} opposite sides alike{rest}"
     names = [layer.name for layer in found.uneven]
-    listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
     verb = "is" if len(names) == 1 else "are"
-    return f"{found.model} at {h}x{w}: {len(names)} of {count_of(judged, 'layer')} {verb} uneven: {listed}"
+    return f"{found.model} at {h}x{w}: {len(names)} of {count_of(judged, 'layer')} {verb} uneven: {_some(names)}"
 
 
 def _tensorflow(uneven: tuple[Layer, ...]) -> str:
@@ -219,7 +226,32 @@ def inspect(module: Net | str | Path, size: int | Pair | None = None, *, name: s
     sites = [(site, v, h) for site, v, h in zip(graph, *plans, strict=True) if site.kind in GEOMETRIC]
     layers = tuple(layer_of(site, v, h) for site, v, h in sites)
     even, more = even_sizes(net, graph)
-    return Inspection(graph.name, graph.size, layers, even, (*graph.notes, *notes, *more), unseen.sentences())
+    notes += [*more, *_of_blurs(net, [layer.path for layer in layers if not layer.is_even])]
+    return Inspection(graph.name, graph.size, layers, even, (*graph.notes, *notes), unseen.sentences())
+
+
+def _of_blurs(net: nn.Module, uneven: list[str]) -> Iterator[str]:
+    """What a blur (arXiv 1904.11486) in the place of a stride does not change."""
+    parts = dict(net.named_modules())
+    still = [path for path in uneven if isinstance(parts.get(path), BlurPool2d)]
+    if still:
+        yield (
+            f"{_some(still)}: a blur with a stride keeps the same cells as the stride alone, so that it is as "
+            "uneven; what it lessens is how much one pixel of shift changes them"
+        )
+    early = [
+        f"{path}.reduce"
+        for path, part in parts.items()
+        if isinstance(part, ReducedLayer2d)
+        and isinstance(part.layer, nn.Conv2d)
+        and isinstance(part.reduce, BlurPool2d)
+        if not hasattr(part, "activation")
+    ]
+    if early:
+        yield (
+            f"{_some(early)}: the blur is right behind the convolution; an activation that the net's own code "
+            "calls comes after it, where the paper has it before"
+        )
 
 
 def _plans(graph: Graph) -> tuple[Plans, list[str]]:

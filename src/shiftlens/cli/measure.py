@@ -157,11 +157,9 @@ def sweep(
     """
     from shiftlens.cluster.ray_session import device_on_cluster, parse_cluster
     from shiftlens.engine.evaluators import check_request
-    from shiftlens.models.matching import on_input_grid
     from shiftlens.shifts import MAX_SHIFT, Fill, ShiftGrid
     from shiftlens.sweeping import run_sweep
     from shiftlens.sweeps.looks import checked_half_width
-    from shiftlens.sweeps.request import default_grid
     from shiftlens.tasks.stored_form import known_task
 
     # What can be refused without model and images is refused before they are loaded: that may take a minute.
@@ -177,14 +175,12 @@ def sweep(
         device_on_cluster(model.device)
     shown = images.load(shell)
     loaded = model.load(shell, shown)
-    if grid is None:
-        _, size = on_input_grid(loaded, shown)
-        grid = default_grid(size, shell.say, step=step)
     with shell.progress("sweeping", "evaluations") as report:
         result, stats = run_sweep(
             loaded,
             shown,
             grid,
+            step=step,
             out=out,
             fill=fill,
             engine=engine,

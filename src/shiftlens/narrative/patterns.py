@@ -57,6 +57,7 @@ def sides(metrics: Metrics, setting: Setting) -> list[Finding]:
         for kind, measure in (("overall", _overall), ("pairs", _pairs)):
             test = tested(metrics, f"asymmetry {name.replace('-', ' ')} {kind}")
             text, shift, estimate, note = measure(made, test.holds)
+            text = f"{text}{test.left_open(estimate)}."
             text = f"Without the dataset bias (flip control), {text}" if control else capital(text)
             quantity = Quantity(made.metric.name, made.axis, shift, control=control)
             action = _which_side(made, setting) if test.holds else None
@@ -73,10 +74,10 @@ def _overall(made: Asymmetry, holds: bool) -> _Measured:
     plus, minus, what = way(made.axis, 1), way(made.axis, -1), made.metric.called
     higher, lower = (plus, minus) if made.overall.value > 0 else (minus, plus)
     pairs = f"over {count_of(len(made.effect), 'pair')} of opposite shifts"
-    text = f"{what} does not differ significantly between shifts {plus} and {minus}: {quoted(made.overall)} {pairs}."
+    text = f"{what} does not differ significantly between shifts {plus} and {minus}: {quoted(made.overall)} {pairs}"
     if holds:
         size = size_of(made.overall)
-        text = f"{what} is {size} higher for shifts {higher} than for shifts {lower}, averaged {pairs}."
+        text = f"{what} is {size} higher for shifts {higher} than for shifts {lower}, averaged {pairs}"
     better = "better" if made.metric.sign > 0 else "worse"
     note = f"[own] {capital(what)} {plus} minus {what} {minus}: positive is {better} {plus}."
     return text, None, made.overall, note if made.without_data else f"{note} Includes the dataset bias."
@@ -103,7 +104,7 @@ def _pairs(made: Asymmetry, holds: bool) -> _Measured:
         f"pair, {metric.called} at {shift} minus its opposite."
     )
     most = f"most clearly, {metric.called} at (dx, dy) = {here} is {size_of(effect)} higher than at {there}"
-    return f"{differ}; {most}.", shift, effect, note
+    return f"{differ}; {most}", shift, effect, note
 
 
 def _which_side(made: Asymmetry, setting: Setting) -> Action | None:

@@ -167,7 +167,7 @@ def _centre(middle: Centre, axis: Axis, metrics: Metrics, setting: Setting) -> F
     if test.holds:
         text += f"lies {size_of(estimate)} {BESIDE[way(axis, estimate.value)]} (0, 0)."
     else:
-        text += f"does not differ significantly from 0: {quoted(estimate)}."
+        text += f"does not differ significantly from 0: {quoted(estimate)}{test.left_open(estimate)}."
     quantity, note = Quantity("centre of the retained region", axis), "Positive is right for x, down for y."
     action = Action("Look at the map", setting.plot_command()) if test.holds else None
     return Finding("centre", text, quantity, estimate, test, action, note, test.warn, which=axis)

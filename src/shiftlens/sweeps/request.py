@@ -140,6 +140,7 @@ def resolve(
     images: ImageSet | str,
     grid: ShiftGrid | None = None,
     *,
+    step: int = 1,
     out: str | Path,
     fill: str | float | Sequence[float] | Fill = "black",
     engine: str = "auto",
@@ -154,6 +155,8 @@ def resolve(
     announce: Callable[[str], None] = logger.warning,
 ) -> Request:
     """Check every argument of a sweep and fill in the defaults; see `shiftlens.sweep` for each of them.
+
+    `step` is that of the default grid, which is announced last: after all that may be refused.
 
     Raises
     ------
@@ -193,7 +196,7 @@ def resolve(
         images = reused.images
     images = with_own_detections(model, images, task)
     if grid is None:
-        grid = default_grid(size, announce)
+        grid = default_grid(size, announce, step=step)
     fill = Fill.parse(fill)
     n_objects = objects_of(task, targets_of(images, task)) if has_objects(task) else None
     controls = (controls,) if isinstance(controls, str) else tuple(dict.fromkeys(controls))
