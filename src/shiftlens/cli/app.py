@@ -12,9 +12,9 @@ from pathlib import Path
 import typer
 
 from shiftlens.cli import (
+    about,
     check,
     compare,
-    doctor,
     export,
     lens,
     live,
