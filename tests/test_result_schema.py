@@ -25,9 +25,9 @@ MADE_OTHERWISE = {"grid"}
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10))
     out = tmp_path_factory.mktemp("schema") / "s.zarr"
-    model = sl.wrap(net, mean=(0.5,), std=(0.5,))
+    model = sl.wrap(net, mean=(0.5,) * 3, std=(0.5,) * 3)
     sl.sweep(model, sl.load_images("digits", limit=4), sl.ShiftGrid((1, 1)), out=out, controls=("occlusion",))
     return out
 
