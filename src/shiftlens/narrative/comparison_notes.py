@@ -10,7 +10,7 @@ from shiftlens.given import MODEL_OPTIONS, option_words
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import Severity
 from shiftlens.narrative.setting import named_model
-from shiftlens.narrative.words import name_text, plain
+from shiftlens.narrative.words import name_text, number_text, plain
 
 DOUBTS = ("same-model", "other-answers", "like-answers", "other-model", "is-a-control")
 
