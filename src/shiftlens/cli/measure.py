@@ -250,12 +250,22 @@ def _range_line(result: Sweep) -> str:
 
 def verify(
     shell: Shell,
-    path: Annotated[Path, typer.Argument(metavar="S.zarr", help="A sweep or a tile report; it is only read.")],
+    path: Annotated[Path, typer.Argument(metavar="S.zarr", help="A result; it is only read.")],
+    schema: Annotated[
+        bool,
+        typer.Option("--schema", help="Check and list attributes, arrays and seal only; also of features."),
+    ] = False,
 ) -> None:
     """Verify every chunk of a sweep against its checksum; exit code 2 if one is torn (the same sweep mends it).
 
     Example: shiftlens verify vgg.zarr
     """
+    if schema:
+        from shiftlens.result_schema import schema_lines, schema_of
+
+        listed = schema_of(path)
+        shell.result({"ok": True, "out": str(path), **listed}, schema_lines(path, listed))
+        return
     from shiftlens.sweeps.integrity import verify_sweep
     from shiftlens.tiles.tile_store import holds_tiles, open_tiles
 
