@@ -119,7 +119,7 @@ def _cure(report: TileReport, cause: str) -> Action | None:
     if cause in ("norm", "pooling", "attention"):
         passes = f" in {report.passes} passes" if report.passes > 1 else ""
         other = "; or replace such norms: shiftlens repair --norm batch-renorm" if cause == "norm" else ""
-        return Action(f"No overlap removes it: use predict_tiled{passes}, which freezes such layers where it can{other}")
+        return Action(f"No overlap removes it: use predict_tiled{passes}, which freezes such layers if it can{other}")
     return None
 
 
