@@ -108,7 +108,8 @@ def sweep(
     half_width: Annotated[
         float | None,
         typer.Option(
-            "--half-width", help="Stop at ± this many points of accuracy, a simultaneous 95 % confidence band."
+            "--half-width",
+            help="Stop at ± this many points (or units) of the metric, a simultaneous 95 % confidence band.",
         ),
     ] = None,
     reuse: Annotated[
@@ -167,10 +168,10 @@ def sweep(
     bounds = o.size(max_shift, "--max-shift", least=0, most=MAX_SHIFT)
     grid = None if bounds is None else ShiftGrid(bounds, step)
     controls = tuple(o.names(control or None) or ())
-    known_task(task)
+    measured = known_task(task)
     check_request(grid or ShiftGrid(step, step), Fill.parse(fill), engine, dtype, controls, batch_size)
     if half_width is not None:
-        checked_half_width(half_width)
+        checked_half_width(half_width, measured.metrics(labelled=True)[0])
     if cluster is not None:
         parse_cluster(cluster)
         device_on_cluster(model.device)
