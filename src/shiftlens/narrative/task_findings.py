@@ -102,7 +102,7 @@ def _border(by_place: Places, metrics: Metrics) -> Finding:
     cost = -scaled.value if what.better == "higher" else scaled.value
     return Finding(
         "border-rate",
-        f"{text}. Border minus interior: {quoted(scaled)}.",
+        f"{text}. Border minus interior: {quoted(scaled)}{test.left_open(scaled)}.",
         quantity,
         scaled,
         test,
