@@ -66,8 +66,8 @@ class Outcome:
     @property
     def title(self) -> str:
         """The condition in one line."""
-        worse = f" worse than {self.against}" if self.against else ""
-        return f"{self.name} {self.side} {shown(self.limit, self.unit)}{worse}"
+        than = f" {'that of' if self.unit == 'times' else 'worse than'} {self.against}" if self.against else ""
+        return f"{self.name} {self.side} {shown(self.limit, self.unit)}{than}"
 
     @property
     def found(self) -> str:
