@@ -24,12 +24,13 @@ from shiftlens.models.wrapping import Model
 from shiftlens.paths import output_path
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.header import SweepHeader, describe
-from shiftlens.sweeps.layout import refuse_unfit
+from shiftlens.sweeps.layout import mean_arrays, refuse_unfit
 from shiftlens.sweeps.looks import MOST_IMAGES, checked_half_width, in_fixed_order
 from shiftlens.sweeps.reuse import Reuse
 from shiftlens.tasks.classification import CLASSIFICATION
-from shiftlens.tasks.stored_form import known_task
+from shiftlens.tasks.stored_form import KNOWN_TASKS, known_task
 from shiftlens.tasks.task import Task, has_objects, has_sums, objects_of
+from shiftlens.tasks.variable import Variable
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class Request:
     engine, dtype, device, batch_size
         How to compute, as the user asked for it; `"auto"` and None leave it to the plan.
     half_width
-        In points, for an adaptive sweep.
+        In points or the metric's own unit, for an adaptive sweep.
     reuse
         The sweep whose results are copied.
     task, n_objects
@@ -100,6 +101,12 @@ class Request:
     def image_shape(self) -> tuple[int, int, int]:
         """(c, h, w) of one image."""
         return (self.images.n_channels, *self.size)
+
+    @property
+    def metric(self) -> str | None:
+        """The metric that an adaptive sweep is measured by, None where it is the task's default."""
+        metric = _first_metric(self.task, self.images)
+        return None if metric == _first_metric(self.task) else metric.name
 
     @property
     def chunk_size(self) -> int:
@@ -176,9 +183,9 @@ def resolve(
             if name in CONTROLS and name not in task.controls:
                 defined = ", ".join(task.controls)
                 raise InputError(f"the control {name} is not defined for {task.name}: only {defined} is")
-    refuse_unfit(task, adaptive=half_width is not None)
+    refuse_unfit(task)
     if half_width is not None:
-        half_width = checked_half_width(half_width)
+        half_width = checked_half_width(half_width, _first_metric(task, images))
         images = in_fixed_order(images)
     reused = None
     if reuse is not None:
@@ -215,6 +222,13 @@ def resolve(
         task=with_gallery(model, task, images, size),
         n_objects=n_objects,
     )
+
+
+def _first_metric(task: Task, images: ImageSet | None = None) -> Variable:
+    """The default metric of a task, on some images the first one that can be measured on them."""
+    labelled = images is None or task.uses is None or (images.targets is not None and task.uses in images.targets.kind)
+    wanted = KNOWN_TASKS.get(task.name, task).metrics(labelled=labelled)[0]
+    return next(each for each in mean_arrays(task).values() if each.name == wanted.name)
 
 
 def refuse_wide_canvas(grid: ShiftGrid, size: tuple[int, int], n_channels: int, fill: Fill) -> None:
