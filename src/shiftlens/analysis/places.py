@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,20 +79,18 @@ class PlaceSums:
         """(y, x): what counts as the border."""
         return self.far < self.border
 
-    @property
-    def too_few(self) -> str:
-        """Why there is no interval; empty where there are enough groups."""
-        if len(self.groups) >= FEWEST_GROUPS:
-            return ""
-        return f"an interval needs {FEWEST_GROUPS} groups of images, there are {len(self.groups)}: sweep more images"
 
-    def jackknife_error(self, statistic: Callable[[FloatArray], FloatArray]) -> float:
-        """Standard error of a statistic of sums (..., near or inside, total or count), from leaving out each group.
+def too_few_groups(n: int) -> str:
+    """Why so many groups of images have no interval; empty where they have."""
+    if n >= FEWEST_GROUPS:
+        return ""
+    return f"an interval needs {FEWEST_GROUPS} groups of images, there are {n}: sweep more images"
 
-        NaN where the statistic is not defined without one of them.
-        """
-        left_out, n = statistic(self.groups.sum(axis=0) - self.groups), len(self.groups)
-        return float(np.sqrt((n - 1) / n * np.square(left_out - left_out.mean()).sum()))
+
+def jackknife_error(without: FloatArray) -> float:
+    """Standard error of a statistic from its values without each group, (group,); NaN where one is not defined."""
+    n = len(without)
+    return float(np.sqrt((n - 1) / n * np.square(without - without.mean()).sum()))
 
 
 def place_sums(data: xr.Dataset, what: ByPlace) -> PlaceSums:
@@ -143,10 +140,10 @@ def _difference(sums: PlaceSums, what: ByPlace) -> Estimate | Skipped:
         rates = _rate(of[..., 0], of[..., 1])
         return np.asarray(rates[..., 0] - rates[..., 1])
 
-    value, n = float(step(sums.groups.sum(axis=0))), len(sums.groups)
-    if sums.too_few:
-        return Skipped("border", sums.too_few)
-    se = sums.jackknife_error(step)
+    whole, n = sums.groups.sum(axis=0), len(sums.groups)
+    if why := too_few_groups(n):
+        return Skipped("border", why)
+    value, se = float(step(whole)), jackknife_error(step(whole - sums.groups))
     if np.isnan(se):
         return Skipped("border", "without one group of images nothing is counted near the border or inside")
     half = float(sps.t.isf((1 - CONFIDENCE) / 2, n - 1)) * se

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,7 @@ from shiftlens.analysis.arrays import BoolArray, FloatArray, SweepArrays, Values
 from shiftlens.analysis.asymmetry import Axis, opposite_pairs
 from shiftlens.analysis.consistency import pairwise_share
 from shiftlens.analysis.object_curves import swing_per_image
-from shiftlens.analysis.places import place_sums
+from shiftlens.analysis.places import jackknife_error, place_sums, too_few_groups
 from shiftlens.errors import InputError
 from shiftlens.gate.evidence import Evidence, Stated, means_of
 from shiftlens.gate.region_bounds import radius
@@ -148,26 +148,47 @@ def border_ratio(reading: Reading) -> Evidence | Skipped:
     InputError
         The task stores nothing by the place in the frame.
     """
-    what, data = reading.arrays.task.by_place, reading.sweep.dataset
+    found = log_border_ratio(border_errors(reading))
+    return found if isinstance(found, Skipped) else ratio_of(*found, "ratio")
+
+
+def border_errors(reading: Reading) -> FloatArray:
+    """Errors and windows counted near the border and inside: (group of images, near or inside, errors or windows).
+
+    Raises
+    ------
+    InputError
+        The task stores nothing by the place in the frame.
+    """
+    what = reading.arrays.task.by_place
     if what is None:
         raise InputError(f"expected a task that stores rates by place for a border ratio, got {_task(reading)}")
-    sums = place_sums(data, what)
+    groups = place_sums(reading.sweep.dataset, what).groups
     if what.better == "higher":  # the share of what is missed: a ratio above 1 is worse, as elsewhere
-        missed = sums.groups[..., 1] - sums.groups[..., 0]
-        sums = replace(sums, groups=np.stack([missed, sums.groups[..., 1]], axis=-1))
-    if sums.too_few:
-        return Skipped("border ratio", sums.too_few)
-    whole, n = sums.groups.sum(axis=0), len(sums.groups)
+        groups = np.stack([groups[..., 1] - groups[..., 0], groups[..., 1]], axis=-1)
+    return groups
+
+
+def log_border_ratio(groups: FloatArray) -> tuple[float, FloatArray] | Skipped:
+    """The logarithm of the border ratio, and that without each group of images, (group,); `groups` as above."""
+    if why := too_few_groups(len(groups)):
+        return Skipped("border ratio", why)
+    whole = groups.sum(axis=0)
     if (whole <= 0).any():
         return Skipped("border ratio", "no error is counted near the border or inside")
-    if (whole - sums.groups <= 0).any():
+    if (whole - groups <= 0).any():
         return Skipped("border ratio", "one group of images holds every error near the border or inside")
 
     def log_ratio(s: FloatArray) -> FloatArray:
         return np.asarray(np.log(s[..., 0, 0] * s[..., 1, 1]) - np.log(s[..., 0, 1] * s[..., 1, 0]))
 
-    se = sums.jackknife_error(log_ratio)
-    return Stated(float(log_ratio(whole)), se, n - 1, "ratio", n, "jackknife over groups of images", exponential=True)
+    return float(log_ratio(whole)), log_ratio(whole - groups)
+
+
+def ratio_of(log_ratio: float, without: FloatArray, unit: str) -> Stated:
+    """A ratio of its logarithm and that without each group of images: the jackknife."""
+    n, se = len(without), jackknife_error(without)
+    return Stated(log_ratio, se, n - 1, unit, n, "jackknife over groups of images", exponential=True)
 
 
 def unshifted_evidence(values: Values) -> Evidence | Skipped:

@@ -21,7 +21,7 @@ from shiftlens.tasks.variable import Variable
 MOST_IMAGES = 64
 """A chunk has at most so many: an interrupted sweep serves the images of finished chunks."""
 LEAST_CHUNKS = 20
-"""Of a sweep that looks between chunks or stores sums of chunks, at least, if it has as many images."""
+"""Of an adaptive sweep, at least: looks happen between chunks."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Schedule:
 
 
 def short_chunk(chunk_size: int, n_images: int) -> int:
-    """Images in a chunk where there must be many chunks; `chunk_size` is what the computation would take."""
+    """Images in a chunk of an adaptive sweep, where an exact one would take `chunk_size`."""
     return max(1, min(chunk_size, n_images // LEAST_CHUNKS))
 
 

@@ -25,7 +25,7 @@ from shiftlens.paths import output_path
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.header import SweepHeader, describe
 from shiftlens.sweeps.layout import mean_arrays, refuse_unfit
-from shiftlens.sweeps.looks import MOST_IMAGES, checked_half_width, in_fixed_order, short_chunk
+from shiftlens.sweeps.looks import MOST_IMAGES, checked_half_width, in_fixed_order
 from shiftlens.sweeps.reuse import Reuse
 from shiftlens.tasks.classification import CLASSIFICATION
 from shiftlens.tasks.stored_form import KNOWN_TASKS, known_task
@@ -40,6 +40,10 @@ that they divide among cores."""
 
 CHUNK_MACS = CHUNK_EVALUATIONS * 209_000_000
 """Multiply-adds in a chunk, about: nets that cost more than `vgg8` get smaller chunks, or a kill would cost hours."""
+
+IMAGES_OF_A_SUM = 10
+"""Images in a chunk, at most, where a task stores sums over them: an interval is over chunks. Of fewer than 100 images
+chunks have 5, of fewer than 50 one: shorter ones add up to these."""
 
 CHUNK_NUMBERS = 2**23
 """Numbers of objects, detections and classes in a chunk: what is stored of each of many classes must fit the memory."""
@@ -109,8 +113,8 @@ class Request:
     def chunk_size(self) -> int:
         """Images in a chunk of a new sweep that measures all images.
 
-        Where sums over the images of a chunk are stored, an interval needs many chunks, and another sweep can give its
-        chunks only where they are as long.
+        Where sums over the images of a chunk are stored, an interval needs several chunks, and a reused sweep gives its
+        own only where they are as long.
         """
         n_bytes = self.images.n_channels * self.size[0] * self.size[1]
         most = 0 if self.n_objects is None else int(self.n_objects.max())
@@ -119,7 +123,8 @@ class Request:
         n = images_per_chunk(len(self.images), self.grid.n_shifts, self.model.n_macs, n_bytes, n_numbers)
         if not has_sums(self.task):
             return n
-        return short_chunk(n, len(self.images)) if self.reuse is None else min(n, self.reuse.chunk_size)
+        few = next(size for size in (IMAGES_OF_A_SUM, 5, 1) if size == 1 or len(self.images) >= 10 * size)
+        return min(n, few if self.reuse is None else self.reuse.chunk_size)
 
     def refuse_other_plan(self, plan: Plan, path: Path) -> None:
         """Refuse to compute in another way than the sweep at `path`, when one was asked for by name.
