@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from shiftlens.graph import GEOMETRIC, Graph, Sides
 from shiftlens.graph.axis import Step, plan
 from shiftlens.graph.sites import Pair
 from shiftlens.models.skeletons import as_net
+from shiftlens.models.wrapping import Model
 from shiftlens.naming import Printed, aligned, count_of
 from shiftlens.nn.downsample import BlurPool2d, ReducedLayer2d
 from shiftlens.stats import Skipped
@@ -45,6 +46,8 @@ class Inspection(Printed):
         What could not be seen, by name.
     unseen
         What is no layer with a window, and so was not looked at: attention, position embeddings, function calls.
+    model_options
+        How the model was named beside its spec, for the commands of findings.
     """
 
     model: str
@@ -53,6 +56,7 @@ class Inspection(Printed):
     even_sizes: dict[str, tuple[int, ...]]
     notes: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
+    model_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def uneven(self) -> tuple[Layer, ...]:
@@ -79,6 +83,7 @@ class Inspection(Printed):
             "even_sizes": {axis: list(sizes) for axis, sizes in self.even_sizes.items()},
             "layers": [layer.to_dict() for layer in self.layers],
             "notes": [*self.notes, *self.unseen],
+            "model_options": dict(self.model_options),
         }
 
     def __repr__(self) -> str:
@@ -227,7 +232,8 @@ def inspect(module: Net | str | Path, size: int | Pair | None = None, *, name: s
     layers = tuple(layer_of(site, v, h) for site, v, h in sites)
     even, more = even_sizes(net, graph)
     notes += [*more, *_of_blurs(net, [layer.path for layer in layers if not layer.is_even])]
-    return Inspection(graph.name, graph.size, layers, even, (*graph.notes, *notes), unseen.sentences())
+    options = module.options if isinstance(module, Model) else {}
+    return Inspection(graph.name, graph.size, layers, even, (*graph.notes, *notes), unseen.sentences(), options)
 
 
 def _of_blurs(net: nn.Module, uneven: list[str]) -> Iterator[str]:

@@ -66,10 +66,11 @@ def less_dependent(named: Named, out: str, *, size: tuple[int, int], strides: bo
     """Blur and fine-tuning with shifts of up to an eighth of the image; no command does it through a label map."""
     text = (
         f"To depend less on position, {'blur its strides and ' if strides else ''}fine-tune it with shifted images, "
-        "which raised accuracy under shifts in this project's study (docs/repair.md); compare sweeps before and after"
+        "which raised accuracy under shifts in this project's study (docs/repair.md); compare sweeps before and after. "
+        "It takes images whose labels are the model's classes"
     )
     if "label_map" in named.data_options:
-        return Action(f"{text}; fine-tuning takes no label map: give it images whose labels are the model's classes")
+        return Action(f"{text}, and no label map")
     return Action(text, named.repair_command(out, blur=strides, shift=max(1, min(size) // 8)))
 
 
@@ -231,7 +232,10 @@ def _arithmetic(found: Inspection) -> Finding:
     action = None
     if height is not None and width is not None:
         text = f"Use images of {height}x{width} px, which every layer pads evenly"
-        action = Action(text, Named(named_model(found.model)).inspect_command((height, width)))
+        action = Action(
+            text,
+            Named(named_model(found.model, found.model_options), found.model_options).inspect_command((height, width)),
+        )
     return made(
         "uneven-padding",
         f"At {h}x{w}, {n_uneven} of {count_of(len(judged), 'layer')} {'uses' if n_uneven == 1 else 'use'} "
