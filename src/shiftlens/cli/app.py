@@ -11,7 +11,21 @@ from pathlib import Path
 
 import typer
 
-from shiftlens.cli import check, compare, export, lens, live, look, measure, probe, repair, report, tiling, train
+from shiftlens.cli import (
+    about,
+    check,
+    compare,
+    export,
+    lens,
+    live,
+    look,
+    measure,
+    probe,
+    repair,
+    report,
+    tiling,
+    train,
+)
 from shiftlens.cli.console import error_line, flush_streams, prepare_terminal
 from shiftlens.cli.grouped_help import Command, Group
 from shiftlens.cli.options import command
@@ -53,6 +67,7 @@ for _function in (
     export.export,
     report.report,
     live.explore,
+    about.doctor,
 ):
     app.command(cls=Command)(command(_function))
 
