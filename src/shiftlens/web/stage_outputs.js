@@ -14,6 +14,7 @@ const ShiftlensOutputs = (() => {
   const OPAQUE = 150; // of 255: the image shows through
   const FONT = 12;
   const CACHED = 4;
+  const MOST_LISTED = 10;
 
   /**
    * @param {StageData} data
@@ -99,9 +100,13 @@ const ShiftlensOutputs = (() => {
       if (known.boxes) {
         const boxes = known.boxes(cell).sort((a, b) => b.score - a.score);
         put(box, ".number", `${boxes.length} ${boxes.length === 1 ? "box" : "boxes"}`);
-        list.replaceChildren(
-          ...boxes.map(({ which, score }) => ShiftlensParts.key(colour(which), `${called(which)}: ${score.toFixed(2)}`)),
-        );
+        const items = boxes
+          .slice(0, MOST_LISTED)
+          .map(({ which, score }) => ShiftlensParts.key(colour(which), `${called(which)}: ${score.toFixed(2)}`));
+        if (boxes.length > MOST_LISTED) {
+          items.push(ShiftlensParts.key("transparent", `${boxes.length - MOST_LISTED} more`));
+        }
+        list.replaceChildren(...items);
         box.dataset.found = JSON.stringify(
           boxes.map((each) => [each.which, each.score, each.left, each.top, each.right, each.bottom]),
         );
