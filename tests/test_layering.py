@@ -53,6 +53,7 @@ FLOORS = {
     "integrations": 8,
     "reporting": 9,
     "demo": 10,
+    "studies": 10,
     "explorer": 10,
     "cli": 11,
     "__init__": 12,

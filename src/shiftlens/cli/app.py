@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from shiftlens.cli import check, compare, export, lens, live, look, measure, probe, repair, report, tiling, train
+from shiftlens.cli import check, compare, export, lens, live, look, measure, probe, repair, report, study, tiling, train
 from shiftlens.cli.console import error_line, flush_streams, prepare_terminal
 from shiftlens.cli.grouped_help import Command, Group
 from shiftlens.cli.options import command
@@ -52,6 +52,7 @@ for _function in (
     repair.repair,
     export.export,
     report.report,
+    study.study,
     live.explore,
 ):
     app.command(cls=Command)(command(_function))
