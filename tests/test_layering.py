@@ -54,6 +54,8 @@ FLOORS = {
     "reporting": 9,
     "demo": 10,
     "studies": 10,
+    "installation": 10,
+    "result_schema": 7,
     "explorer": 10,
     "cli": 11,
     "__init__": 12,

@@ -76,9 +76,10 @@ def sweep(
         Compute on Ray: `"local"` (a worker a core, started here), `"local:N"`, `"HOST:PORT"` of a cluster's head, or
         `"auto"`. The results are the same bytes as without. A Ray cluster runs code: only on a network you trust.
     half_width
-        Points: stop when the accuracies under all shifts are known to plus or minus that together, with 95 %
-        confidence, instead of measuring all images. They are then taken in a fixed order that keeps the classes'
-        shares; controls are measured on the same ones. A narrower one may be asked for later, down to 0: all images.
+        Stop when the default metric is known to plus or minus that under all shifts together, with 95 % confidence,
+        instead of measuring all images: in points of a share (accuracy, mean IoU, recall), in the unit of any other
+        metric (MAE, cosine similarity). The images are then taken in a fixed order that keeps the classes' shares;
+        controls are measured on the same ones. A narrower one may be asked for later, down to 0: all images.
     reuse
         A sweep of some of the same images, with the same model, grid and fill: what it holds is copied rather than
         computed again. Its images come first.

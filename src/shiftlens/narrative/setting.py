@@ -116,7 +116,8 @@ class Setting:
     n_population
         Of an adaptive sweep: the images that it could take; None for others.
     half_width_asked, half_width
-        Of an adaptive sweep, in points: what was asked for; what is reached for all shifts together, once complete.
+        Of an adaptive sweep, in points of a share: what was asked for; what is reached for all shifts together, once
+        complete.
     metric
         What was asked for; None for the default.
     """

@@ -138,25 +138,20 @@ def _described(long_name: str, unit: str) -> dict[str, str]:
     return {"long_name": long_name} | ({"units": unit} if unit else {})
 
 
-def refuse_unfit(task: Task, *, adaptive: bool) -> None:
+def refuse_unfit(task: Task) -> None:
     """Refuse a task that no group can be made for.
 
     Raises
     ------
     InputError
-        Names that the group needs itself, no metric, or a metric that cannot stop an adaptive sweep.
+        Names that the group needs itself, or no metric.
     """
     names = array_names(task)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"variables of the task {task.name} need other names than {', '.join(twice)}")
-    default = next(iter(mean_arrays(task).values()), None)
-    if default is None:
+    if not mean_arrays(task):
         raise InputError(f"the task {task.name} has no metric: expected a variable of windows with a better side")
-    if adaptive and not default.is_share:
-        raise InputError(
-            f"{default.name} is a number, and only a share can stop a sweep early: leave the half-width out"
-        )
 
 
 def create_group(
@@ -173,7 +168,7 @@ def create_group(
     `own_axes` are those of another group of the sweep; by default those of the task that is measured.
     """
     _refuse_other_looks(place, header, len(labels), chunk_size)
-    refuse_unfit(header.task, adaptive=header.schedule is not None)
+    refuse_unfit(header.task)
     if has_objects(header.task) != (n_objects is not None):
         raise ValueError("n_objects belongs to tasks with numbers of objects, and to no others")
     values = (labels, index, header.grid.dys, header.grid.dxs, n_objects)

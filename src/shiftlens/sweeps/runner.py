@@ -88,7 +88,9 @@ def run(
     plan, made = store.main.header.plan, Sweep(SweepStore(request.out))
     others, known = None, store.main.half_width_reached
     if known is not None:
-        others = half_width_of_others(made.mean_of(store.main.metric).to_numpy(), made.n_images)
+        metric, main = store.main.metric, store.main
+        place = list(main.means_of.values()).index(metric)
+        others = half_width_of_others(metric, (found[place] for found in main.metrics(range(main.n_chunks))))
     stats = SweepStats(
         out=str(request.out),
         n_images=len(request.images),
@@ -103,6 +105,7 @@ def run(
         half_width=known,
         half_width_of_others=others,
         metric=store.main.metric.name,
+        unit=store.main.metric.difference_unit,
     )
     return made, stats
 
@@ -145,7 +148,9 @@ def _created(request: Request, computer: Computer, announce: Announce) -> SweepS
     chunk_size = request.chunk_size
     if request.half_width is not None:
         chunk_size = short_chunk(chunk_size, len(request.images))
-        header = header.model_copy(update={"schedule": Schedule.declared(len(request.images), chunk_size)})
+        header = header.model_copy(
+            update={"schedule": Schedule.declared(len(request.images), chunk_size, request.metric)}
+        )
     known = request.images.labels, request.images.index, request.n_objects
     if sweep_exists(request.out):
         with disk_errors(request.out, "overwrite"):

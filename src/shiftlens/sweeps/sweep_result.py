@@ -67,16 +67,16 @@ class Sweep:
 
     @property
     def half_width(self) -> float | None:
-        """Where an adaptive sweep has stopped: points by which `accuracy` may miss that of all `n_population` images.
+        """Where an adaptive sweep has stopped: how far its metric may be from that of all `n_population` images.
 
-        For all shifts at once, with the confidence of `header.schedule`. 0 when all images were measured; None for a
-        sweep that is not adaptive or not complete.
+        In points of a share, in the metric's unit otherwise; for all shifts at once, with the confidence of
+        `header.schedule`. 0 when all images were measured; None for a sweep that is not adaptive or not complete.
         """
         return self._store.main.half_width_reached
 
     @property
     def half_width_asked(self) -> float | None:
-        """The half-width that was asked for, in points; None for a sweep that is not adaptive."""
+        """The half-width that was asked for; None for a sweep that is not adaptive."""
         return self._store.main.half_width
 
     @cached_property
