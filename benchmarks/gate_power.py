@@ -76,7 +76,7 @@ def main() -> None:
         panel.axhline(80, color="#9aa5b1", linewidth=0.8)
         panel.set(title=name, xscale="log", xlabel="images", ylim=(0, 101))
     panels[0].set_ylabel("passes if nothing has changed, %")
-    panels[-1].legend(fontsize=8, loc="lower right")
+    panels[-1].legend(fontsize=8, loc="upper left")
     figure.savefig(given.picture, dpi=120)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.errors import InputError
@@ -39,8 +39,8 @@ class ExportedNet:
         # A last batch that is not full is filled up with its own last image.
         given = torch.cat([given, given[-1:].expand(-n % size, *given.shape[1:])])
         with torch.no_grad():
-            parts = [self._net(part) for part in given.split(size)]
-        flat = [torch.utils._pytree.tree_leaves(part) for part in parts]
+            parts = [self._net(given[at : at + size]) for at in range(0, len(given), size)]
+        flat = [tree_leaves(part) for part in parts]
         rows = iter([torch.cat(column)[:n].to(images.device) for column in zip(*flat, strict=True)])
         return tree_map_only(Tensor, lambda _: next(rows), parts[0])
 
