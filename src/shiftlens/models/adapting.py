@@ -17,7 +17,7 @@ from shiftlens.data.imageset import ImageSet
 from shiftlens.data.targets import padded
 from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.graph import Graph, trace
-from shiftlens.graph.geometry import geometry_of
+from shiftlens.graph.geometry import TileGeometry, geometry_of
 from shiftlens.models.matching import MAX_PIXELS, scores_for
 from shiftlens.models.probing import Classifier, Probe
 from shiftlens.models.wrapping import Model
@@ -50,7 +50,11 @@ class RowOutputs(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, c, h, w] to [n, k]."""
-        return _rows(self.net, self.form, self.size, x)
+        return self.sized(x, self.size).flatten(1)
+
+    def sized(self, x: Tensor, size: tuple[int, int] | None) -> Tensor:
+        """Outputs as the net gives them, or maps brought to a size."""
+        return _sized(self.net, self.form, size, x)
 
 
 def _rows(net: Classifier, form: OutputForm, size: tuple[int, int] | None, x: Tensor) -> Tensor:
@@ -69,21 +73,32 @@ class _Maps(RowOutputs):
     """The same before it is made a row: a map, of which the graph tells what it sees."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _sized(self.net, self.form, self.size, x)
+        return self.sized(x, self.size)
 
 
-def _sight(model: Model, form: OutputForm, size: tuple[int, int]) -> int:
-    """Pixels of the image that a place of the model's map sees to a side; `FROM_NET` where that is not known."""
+def map_geometry(model: Model, form: OutputForm, size: tuple[int, int]) -> TileGeometry:
+    """What the layers of a model of maps say about parts of an image of (h, w) pixels.
+
+    Raises
+    ------
+    InputError
+        A net that cannot be looked into, or that gives no map.
+    """
     if not isinstance(model.module, nn.Module) or form.is_detections:
-        return FROM_NET
+        raise InputError(f"{model.name} is no torch module that gives a map")
     maps = _Maps(model.module, form, None if form.shape[-2:] == size else size)
 
     def graph(at: tuple[int, int]) -> Graph:
         return trace(maps, at, n_channels=model.n_channels, name=model.name)
 
+    with model.evaluating():
+        return geometry_of(graph(size), graph)
+
+
+def _sight(model: Model, form: OutputForm, size: tuple[int, int]) -> int:
+    """Pixels of the image that a place of the model's map sees to a side; `FROM_NET` where that is not known."""
     try:
-        with model.evaluating():
-            found = geometry_of(graph(size), graph)
+        found = map_geometry(model, form, size)
     except InputError:
         return FROM_NET
     reach = found.reach
