@@ -29,7 +29,7 @@ from shiftlens.sweeps.looks import MOST_IMAGES, checked_half_width, in_fixed_ord
 from shiftlens.sweeps.reuse import Reuse
 from shiftlens.tasks.classification import CLASSIFICATION
 from shiftlens.tasks.stored_form import KNOWN_TASKS, known_task
-from shiftlens.tasks.task import Task, has_objects, objects_of
+from shiftlens.tasks.task import Task, has_objects, has_sums, objects_of
 from shiftlens.tasks.variable import Variable
 
 logger = logging.getLogger(__name__)
@@ -40,6 +40,9 @@ that they divide among cores."""
 
 CHUNK_MACS = CHUNK_EVALUATIONS * 209_000_000
 """Multiply-adds in a chunk, about: nets that cost more than `vgg8` get smaller chunks, or a kill would cost hours."""
+
+IMAGES_OF_A_SUM = 10
+"""Images in a chunk, at most, where a task stores sums over them: 50 images then have the chunks of an interval."""
 
 CHUNK_NUMBERS = 2**23
 """Numbers of objects, detections and classes in a chunk: what is stored of each of many classes must fit the memory."""
@@ -112,7 +115,8 @@ class Request:
         most = 0 if self.n_objects is None else int(self.n_objects.max())
         sizes = {"object": most, **self.task.axes}
         n_numbers = sum(sizes[each.axis] for each in self.task.variables if each.axis)
-        return images_per_chunk(len(self.images), self.grid.n_shifts, self.model.n_macs, n_bytes, n_numbers)
+        n_images = min(len(self.images), IMAGES_OF_A_SUM) if has_sums(self.task) else len(self.images)
+        return images_per_chunk(n_images, self.grid.n_shifts, self.model.n_macs, n_bytes, n_numbers)
 
     def refuse_other_plan(self, plan: Plan, path: Path) -> None:
         """Refuse to compute in another way than the sweep at `path`, when one was asked for by name.
