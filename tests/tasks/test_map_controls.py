@@ -86,7 +86,8 @@ def test_the_canvas_takes_the_padding_away(task: str, tmp_path: Path) -> None:
     if task == "dense":
         found = sl.findings(made).named("padding-effect")
         assert found is not None
-        assert "The padding makes MAE" in found.statement
+        assert found.estimate is not None
+        assert found.estimate.value > 0  # the error is larger with padding
 
 
 @pytest.mark.parametrize(

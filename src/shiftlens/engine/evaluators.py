@@ -205,7 +205,8 @@ def _on_canvas(
     values = fill_values(model, fill)
     if values is None or not is_of_maps(model):
         return CanvasEvaluator(model, plan, grid, fill, tick)
-    return DirectEvaluator(on_canvas(model, size, values), replace(plan, engine="direct", cut=0), grid, fill, tick)
+    plain = replace(plan, engine="direct", cut=0)
+    return DirectEvaluator(on_canvas(model, size, values), plain, grid, fill, tick, by_image=True)
 
 
 class ByControl(WindowEvaluator):

@@ -23,6 +23,7 @@ from shiftlens.models.probing import Classifier, Probe
 from shiftlens.models.wrapping import Model
 from shiftlens.tasks.dense import Dense
 from shiftlens.tasks.detection import Detection, DetectionConsistency
+from shiftlens.tasks.embedding import Embedding
 from shiftlens.tasks.moving import FROM_NET
 from shiftlens.tasks.outputs import OutputForm, form_of, numbers_of
 from shiftlens.tasks.segmentation import Segmentation
@@ -172,7 +173,8 @@ def with_gallery(model: Model, task: Task, images: ImageSet, size: tuple[int, in
             places = np.arange(start, min(start + at_once, n))
             x = model.preprocessing.normalise(torch.from_numpy(images.batch(places)).to(model.device))
             found.append(scores_for(model, x, images.index[places]).cpu())
-    return task.with_gallery(torch.cat(found))
+    made = task.with_gallery(torch.cat(found))
+    return replace(made, gallery_digest=images.subset(np.arange(n)).digest) if isinstance(made, Embedding) else made
 
 
 def targets_of(images: ImageSet, task: Task, positions: slice = slice(None)) -> NDArray[Any]:

@@ -17,7 +17,7 @@ DOUBTS = ("same-model", "other-answers", "like-answers", "other-model", "is-a-co
 
 def notes(aligned: Aligned) -> list[Finding]:
     """Everything on the list that applies."""
-    return [*_images(aligned), *_same_models(aligned), *_other_models(aligned), *_unequal(aligned)]
+    return [*_images(aligned), *_galleries(aligned), *_same_models(aligned), *_other_models(aligned), *_unequal(aligned)]
 
 
 def doubts(findings: Findings) -> Findings:
@@ -58,6 +58,20 @@ def _images(aligned: Aligned) -> Iterator[Finding]:
     if control is not None:
         text = f"These are the controls {control} of sweeps: the images were changed before the models saw them."
         yield _caveat("is-a-control", text)
+
+
+def _galleries(aligned: Aligned) -> Iterator[Finding]:
+    """Embedding sweeps whose ranks are among other images than those of the baseline."""
+    base, *_ = tasks = [arm.header.task for arm in aligned.arms]
+    if not isinstance(base, Embedding) or len({str(task.settings) for task in tasks}) == 1:
+        return
+    each = [f"{name_text(arm.name)} {_gallery(arm.header.task)}" for arm in aligned.arms]
+    text = f"Ranks are not comparable, since the galleries are not the same images: {', '.join(each)}."
+    yield _caveat("other-gallery", text, note="A rank in a larger gallery is larger; cosine similarity needs no gallery.")
+
+
+def _gallery(task: Embedding) -> str:
+    return f"{task.n_gallery:,} ({task.gallery_digest[:19] or 'not recorded'})"
 
 
 def _same_models(aligned: Aligned) -> Iterator[Finding]:
