@@ -66,7 +66,7 @@ def test_a_sweep_is_a_plain_loop_over_images_and_shifts(name: str, control: str 
     truth = torch.from_numpy(np.array(targets_of(images, bound)))
     truth = bound.mirrored(truth) if control == "flip" else truth
     if isinstance(bound, Embedding):
-        assert bound.settings == {"n_gallery": N}
+        assert bound.settings == {"n_gallery": N, "gallery_digest": images.digest}
         with torch.no_grad():
             bound = bound.with_gallery(raw(net, (torch.from_numpy(PIXELS).float() / 255 - 0.5) / 0.25))
     with torch.no_grad():

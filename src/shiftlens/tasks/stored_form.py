@@ -82,8 +82,9 @@ def task_from_table(table: dict[str, Any]) -> Task:
 
 def _with_settings(task: Task, settings: Any) -> Task:
     usual = task.settings
-    digest = settings.get("gallery_digest") if isinstance(settings, dict) and isinstance(task, Embedding) else None
-    if digest is not None:  # a sweep of an earlier version has none
+    # A sweep of an earlier version has no digest of its gallery.
+    if isinstance(task, Embedding) and isinstance(settings, dict) and "gallery_digest" in settings:
+        digest = settings["gallery_digest"]
         if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
             raise InputError(f"expected a gallery_digest of {task.name}, got {digest!r:.80}")
         settings = {name: value for name, value in settings.items() if name != "gallery_digest"}
