@@ -200,7 +200,7 @@ def resolve(
         if os.path.realpath(reuse) == os.path.realpath(path):  # unlike resolve(), no error for a loop of links
             raise InputError(f"{reuse} is the sweep that is written; reuse must name another one")
         reused = Reuse(Path(reuse), images)
-        images = reused.images
+        images, task = reused.images, reused.adjusted(task)
     images = with_own_detections(model, images, task)
     if grid is None:
         grid = default_grid(size, announce)
