@@ -75,6 +75,11 @@ def squeeze(x: Tensor, gate: nn.Module) -> Tensor:
     return x * gate(x.mean((2, 3), keepdim=True)).sigmoid()
 
 
+def pyramid(x: Tensor, after: nn.Module) -> Tensor:
+    cells = after(F.adaptive_avg_pool2d(x, (2, 6)))
+    return x * F.interpolate(cells, size=x.shape[2:], mode="bilinear", align_corners=True)
+
+
 GLOBAL = {
     "instance": nn.InstanceNorm2d(4, affine=True),
     "group": nn.GroupNorm(2, 4),
@@ -83,6 +88,9 @@ GLOBAL = {
     "squeeze": Of(squeeze, nn.Conv2d(4, 4, 1)),
     "pooled branch": Of(lambda x: x + F.interpolate(F.adaptive_avg_pool2d(x, 1), size=x.shape[2:], mode="bilinear")),
     "max": Of(lambda x: x / F.adaptive_max_pool2d(x, 1)),
+    "pyramid": Of(lambda x: x + F.interpolate(F.adaptive_avg_pool2d(x, 4), size=x.shape[2:], mode="bilinear")),
+    "pyramid, aligned": Of(pyramid, nn.Conv2d(4, 4, 3, padding=1)),
+    "pyramid of maxima": Of(lambda x: x + F.interpolate(F.adaptive_max_pool2d(x, (3, 2)), size=x.shape[2:])),
     "extremes": Of(lambda x: (x - x.amin((2, 3), keepdim=True)) / x.amax((-2, -1), keepdim=True)),
 }
 
@@ -96,6 +104,21 @@ def test_layers_that_read_the_whole_map_are_exact_in_both_number_formats(name: s
         found = sl.predict_tiled(model, image, tile=32, quiet=True)
         assert found.dtype == dtype
         assert off(found, whole_of(model, image)) <= bound
+
+
+@pytest.mark.parametrize("factors", [(2,), (4,), (2, 2)])
+def test_resizes_with_aligned_corners_get_the_cells_of_a_tiles_place(factors: tuple[int, ...]) -> None:
+    net = net_of(nn.MaxPool2d(4), *(nn.Upsample(scale_factor=f, mode="bilinear", align_corners=True) for f in factors))
+    model, image = sl.wrap(net.double(), mean=0.5, std=0.25), image_of(208, 144)
+    fitting = fit_tiles(net, (208, 144), 104)
+    assert (fitting.layout.n_passes, fitting.obstacles, fitting.geometry.is_local) == (1, (), False)
+    assert len(fitting.layout) > 1
+    assert off(sl.predict_tiled(model, image, tile=104, quiet=True), whole_of(model, image)) <= 1e-10
+    recipe = recipe_of(fitting, 104)
+    assert (recipe.exact, recipe.served) == (False, True)
+    assert "depends on the map's size (align_corners=True); shiftlens.predict_tiled is" in recipe.loop()
+    with pytest.raises(InputError, match="207 px high is no multiple of the grid of 8 px"):
+        sl.predict_tiled(model, image_of(207, 144), tile=104, quiet=True)
 
 
 @pytest.mark.slow
@@ -267,7 +290,8 @@ def test_a_size_that_the_net_does_not_take_names_those_it_does() -> None:
     ("net", "why"),
     [
         (nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), "nothing to tile"),
-        (net_of(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)), "2 depends on the map's size"),
+        (net_of(nn.Upsample(scale_factor=2, mode="bicubic", align_corners=True)), "2 depends on the map's size"),
+        (net_of(Of(lambda x: x * F.adaptive_avg_pool2d(x, (1, None)))), "AdaptiveAvgPool|adaptive_avg_pool2d"),
         (net_of(Of(lambda x: x + x.flip(3))), r"2.flip\(\) \(flip\) joins or marks places"),
         (net_of(Of(lambda x: F.dropout(x, 0.5, training=True))), "gives two outputs for one input"),
     ],

@@ -146,7 +146,7 @@ def _recipe(report: TileReport) -> Finding:
     elif report.obstacles:
         text = f"{where} do not give the whole image's output for every image: {plain(report.obstacles[0])}."
     else:
-        passes = f"{report.passes} passes"
+        passes = f"{report.passes} pass{'' if report.passes == 1 else 'es'}"
         text = f"{where} do not give the whole image's output by themselves; predict_tiled does, in {passes}."
     return Finding("tile-recipe", text, Quantity("recipe"), severity="info", question="E")
 

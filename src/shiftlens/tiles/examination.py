@@ -90,7 +90,7 @@ class Examination:
         self.whole_images = WholeImages(model, images, size, task, device)
         self.needs: TileNeeds = needs_of(model, self.whole_images.size, tile)
         self.tiling = _checked_tiling(self.needs, self.whole_images.size, tile, stride)
-        self.runner = Runner(net_of(model), self.whole_images.map, self.tiling, self.needs.layers)
+        self.runner = Runner(net_of(model), self.whole_images.map, self.tiling, self.needs.layers, self.needs.pooled)
         self.notes: list[str] = self.whole_images.notes
 
     def report(self, overlap: int | str, seed: int, progress: Progress | None) -> TileReport:
