@@ -53,6 +53,7 @@ FLOORS = {
     "integrations": 8,
     "reporting": 9,
     "demo": 10,
+    "studies": 10,
     "installation": 10,
     "result_schema": 7,
     "explorer": 10,

@@ -23,6 +23,7 @@ from shiftlens.cli import (
     probe,
     repair,
     report,
+    study,
     tiling,
     train,
 )
@@ -66,6 +67,7 @@ for _function in (
     repair.repair,
     export.export,
     report.report,
+    study.study,
     live.explore,
     about.doctor,
 ):
