@@ -106,6 +106,13 @@ def test_layers_that_read_the_whole_map_are_exact_in_both_number_formats(name: s
         assert off(found, whole_of(model, image)) <= bound
 
 
+def test_rows_and_columns_of_other_strides_are_not_mixed_up() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.AvgPool2d((4, 1)), nn.Conv2d(1, 4, 3, padding=1), nn.InstanceNorm2d(4), GLOBAL["pyramid"])
+    model, image = sl.wrap(net.double().eval(), mean=0.5, std=0.25), image_of(64, 40)
+    assert off(sl.predict_tiled(model, image, tile=(24, 10), quiet=True), whole_of(model, image)) <= 1e-10
+
+
 @pytest.mark.parametrize("factors", [(2,), (4,), (2, 2)])
 def test_resizes_with_aligned_corners_get_the_cells_of_a_tiles_place(factors: tuple[int, ...]) -> None:
     net = net_of(nn.MaxPool2d(4), *(nn.Upsample(scale_factor=f, mode="bilinear", align_corners=True) for f in factors))
@@ -187,7 +194,7 @@ def local() -> sl.Model:
 
 
 def test_no_more_than_a_tile_is_read_or_written_at_once(local: sl.Model) -> None:
-    image = image_of(300, 200)
+    image = image_of(301, 199)  # off the grid: the last tiles are shorter, and keep to it
     whole = whole_of(local, image)
     source, target = Watched(image.numpy()), Watched(np.full(whole.shape, np.nan, np.float32))
     assert sl.predict_tiled(local, source, tile=32, out=target, quiet=True) is target  # type: ignore[arg-type]
@@ -255,11 +262,19 @@ def test_multiply_adds_are_those_that_the_overlap_implies(make: Callable[[], nn.
 
 def test_each_pass_costs_no_more_than_the_overlap_implies() -> None:
     model, image = sl.wrap(net_of(nn.InstanceNorm2d(4), nn.InstanceNorm2d(4)), mean=0.5, std=0.25), image_of(200, 200)
-    layout = fit_tiles(model, (200, 200), 64).layout
-    spent = flops(lambda: sl.predict_tiled(model, image, tile=64, quiet=True))
-    spent -= flops(lambda: fit_tiles(model, (200, 200), 64))
-    # A pass for statistics ends at the layer that wants them.
-    assert spent / flops(lambda: whole_of(model, image)) <= 1.15 * 3 * layout.implied_overhead
+    layout, whole = fit_tiles(model, (200, 200), 64).layout, flops(lambda: whole_of(model, image))
+    spent: dict[int, int] = {0: flops(lambda: fit_tiles(model, (200, 200), 64))}  # shapes without numbers
+    with FlopCounterMode(display=False) as counter:
+
+        def after_tile(done: int, total: int) -> None:
+            assert total == 3 * len(layout)
+            spent[done] = int(counter.get_total_flops())
+
+        sl.predict_tiled(model, image, tile=64, quiet=True, progress=after_tile)
+    ends = [spent[k * len(layout)] for k in range(4)]
+    for before, after in itertools.pairwise(ends):
+        assert 0 < (after - before) / whole <= 1.15 * layout.implied_overhead
+    assert ends[1] - ends[0] < ends[2] - ends[1] < ends[3] - ends[2]  # a pass ends at the layer that wants statistics
 
 
 def test_the_cost_is_said_before_anything_is_computed(local: sl.Model, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,11 +45,13 @@ def predict_tiled(
 ) -> Any:
     """Compute a net's output for an image that need not fit into memory, equal to that for the whole image at once.
 
-    The net is given windows on its grid with as much real context as its layers read (see `TileGeometry`), and of its
-    output the cores are kept. Layers that read the whole map (instance, group and layer norm over space, batch norm
-    without running statistics, global pooling, squeeze-and-excitation) get the whole image's statistics: one pass over
-    the image for each level of such layers, since those of a later level depend on the earlier ones, and one for the
-    output. Passes, pixels and cost are said on standard error before anything is computed.
+    The net is given windows on its grid with as much real context as its layers read (see `TileGeometry`), and of
+    its output the cores are kept. Layers that read the whole map (instance, group and layer norm over space, batch
+    norm without running statistics, global and adaptive pooling, squeeze-and-excitation) get the whole image's
+    statistics: one pass over the image for each level of such layers, since those of a later level depend on the
+    earlier ones, and one for the output. Linear resizes with `align_corners=True`, and resizes of what was pooled
+    to a few cells, give the cells at a tile's place; the image's sides must then be multiples of the grid. Passes,
+    pixels and cost are said on standard error before anything is computed.
 
     Parameters
     ----------

@@ -294,6 +294,7 @@ class TileReport(Printed):
             f"MONAI: {self.recipe['monai']}",
             f"SAHI: {self.recipe['sahi']}",
             *([] if left is None else [f"  they average overlaps, which leaves {left:.3g} on average on these images"]),
+            "as a loop, of `image` [1, c, h, w] as the net takes it:",
             *str(self.recipe["loop"]).splitlines(),
         ]
 
