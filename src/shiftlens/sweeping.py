@@ -44,6 +44,7 @@ def sweep(
     reuse: str | Path | None = None,
     label_map: LabelMap | str | Path | None = None,
     task: Task | str = "classification",
+    keep_outputs: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Sweep:
@@ -88,6 +89,10 @@ def sweep(
         default classes are matched by name where the model knows every name; otherwise label k is the model's class k.
     task
         What is measured: the name of a task, or a `Task`.
+    keep_outputs
+        Of so many images, the first ones, keep at every shift the mask (`segmentation`) or the boxes of detections
+        above the score threshold (`detection`), so that the report can show them: see `Sweep.kept`. At most 60; may be
+        asked of a finished sweep. The windows are evaluated once more.
     overwrite
         Replace the sweep at `out` by a new one, instead of resuming it. Anything else at `out` is refused all the same.
     progress

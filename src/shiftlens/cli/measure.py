@@ -119,6 +119,12 @@ def sweep(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the sweep at --out instead of resuming it.")
     ] = False,
+    keep_outputs: Annotated[
+        int,
+        typer.Option(
+            "--keep-outputs", help="Keep the masks or boxes of the first N images at every shift, for the page."
+        ),
+    ] = 0,
     control: Annotated[
         str | None, typer.Option("--control", help="Controls, separated by commas: occlusion,flip,canvas.")
     ] = None,
@@ -198,6 +204,7 @@ def sweep(
             overwrite=overwrite,
             label_map=label_map,
             task=task,
+            keep_outputs=keep_outputs,
             progress=report,
             announce=shell.say,
         )

@@ -57,21 +57,21 @@ def stages(
         Told what a look has shown.
     """
     main, *controls = groups
-    yield from _missing(main) if half_width is None else _until(main, half_width, expect, announce)
+    yield from missing(main) if half_width is None else _until(main, half_width, expect, announce)
     for control in controls:
         if half_width is not None:
             if control.complete and control.n_images != main.n_images:
                 control.reopen()
             if not control.complete:
                 control.stop_at(main.n_images)
-        yield from _missing(control)
+        yield from missing(control)
 
 
 def _until(
     group: SweepGroup, half_width: float, expect: Callable[[int], None], announce: Callable[[str], None]
 ) -> Iterator[list[Job]]:
     if group.complete:
-        yield from _missing(group, group.half_width_reached)
+        yield from missing(group, group.half_width_reached)
         return
     schedule = group.header.schedule
     if schedule is None:
@@ -99,13 +99,13 @@ def _until(
     )
     for stop in schedule.looks:
         chunks = range(band.n_images // group.chunk_size, -(-stop // group.chunk_size))
-        missing = [chunk for chunk in chunks if not group.is_finished(chunk)]
-        if missing:
-            yield [Job(group, chunk) for chunk in missing]
+        absent = [chunk for chunk in chunks if not group.is_finished(chunk)]
+        if absent:
+            yield [Job(group, chunk) for chunk in absent]
         for found in group.metrics(chunks):
             band.add(found[place].reshape(-1, n_cells))
         look = band.look()
-        if missing:
+        if absent:
             announce(_described(look, metric))
         if look.half_width <= half_width:
             group.stop_at(stop)
@@ -115,15 +115,15 @@ def _until(
         expect(look.images_for(half_width, schedule.looks))
 
 
-def _missing(group: SweepGroup, half_width: float | None = None) -> Iterator[list[Job]]:
+def missing(group: SweepGroup, half_width: float | None = None) -> Iterator[list[Job]]:
     """The missing jobs of a group whose images are known; then the group is finished."""
-    missing = np.flatnonzero(~group.finished()).tolist()
-    if missing:
+    absent = np.flatnonzero(~group.finished()).tolist()
+    if absent:
         n_images = group.n_images
         if group.complete:
             group.reopen()
             group.stop_at(n_images)
-        yield [Job(group, chunk) for chunk in missing]
+        yield [Job(group, chunk) for chunk in absent]
     if not group.complete or group.wrong_means():
         group.finish(half_width)
 

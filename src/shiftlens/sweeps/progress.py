@@ -11,6 +11,8 @@ from typing import Any
 
 from shiftlens.naming import of_source
 from shiftlens.sweeps.looks import width_text
+from shiftlens.tasks.kept_outputs import bytes_of_window
+from shiftlens.tasks.task import Task
 
 Progress = Callable[[int, int], None]
 """Told the evaluations (images x shifts, controls too) done so far and in all: at the start (what was there already),
@@ -85,6 +87,16 @@ def cost_text(
     return (
         f"{most}{n_evaluations:,} evaluations{time_needed}; cheaper: a step of {2 * step} px (a quarter of them), a "
         f"limit of images{width}"
+    )
+
+
+def keeping_text(kept: Task, n_images: int, n_shifts: int) -> str:
+    """What it takes to keep outputs, in windows and, before they are compressed, in bytes."""
+    n, n_bytes = n_images * n_shifts, n_images * n_shifts * bytes_of_window(kept)
+    which = "1 image" if n_images == 1 else f"{n_images:,} images"
+    return (
+        f"keeping the outputs of {which}: {n:,} windows are evaluated once more, {n_bytes / 1e6:,.1f} MB before "
+        "compression"
     )
 
 

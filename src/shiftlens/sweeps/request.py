@@ -28,6 +28,7 @@ from shiftlens.sweeps.layout import mean_arrays, refuse_unfit
 from shiftlens.sweeps.looks import MOST_IMAGES, checked_half_width, in_fixed_order
 from shiftlens.sweeps.reuse import Reuse
 from shiftlens.tasks.classification import CLASSIFICATION
+from shiftlens.tasks.kept_outputs import MOST_BYTES, MOST_KEPT, bytes_of_window, kept_task
 from shiftlens.tasks.stored_form import KNOWN_TASKS, known_task
 from shiftlens.tasks.task import Task, has_objects, has_sums, objects_of
 from shiftlens.tasks.variable import Variable
@@ -75,6 +76,8 @@ class Request:
         The sweep whose results are copied.
     task, n_objects
         What is measured; objects of each image, where the task stores numbers of objects.
+    kept, keep_outputs
+        What is kept of the outputs of so many images, the first ones; None, and 0.
     """
 
     model: Model
@@ -92,6 +95,8 @@ class Request:
     reuse: Reuse | None
     task: Task
     n_objects: NDArray[np.int64] | None
+    kept: Task | None
+    keep_outputs: int
 
     def header(self, plan: Plan) -> SweepHeader:
         """The header of the sweep, computed by `plan`."""
@@ -155,6 +160,7 @@ def resolve(
     reuse: str | Path | None = None,
     label_map: LabelMap | str | Path | None = None,
     task: Task | str = "classification",
+    keep_outputs: int = 0,
     announce: Callable[[str], None] = logger.warning,
 ) -> Request:
     """Check every argument of a sweep and fill in the defaults; see `shiftlens.sweep` for each of them.
@@ -194,12 +200,13 @@ def resolve(
         if os.path.realpath(reuse) == os.path.realpath(path):  # unlike resolve(), no error for a loop of links
             raise InputError(f"{reuse} is the sweep that is written; reuse must name another one")
         reused = Reuse(Path(reuse), images)
-        images = reused.images
+        images, task = reused.images, reused.adjusted(task)
     images = with_own_detections(model, images, task)
     if grid is None:
         grid = default_grid(size, announce)
     fill = Fill.parse(fill)
     n_objects = objects_of(task, targets_of(images, task)) if has_objects(task) else None
+    kept, keep_outputs = kept_of(task, keep_outputs, len(images), grid)
     controls = (controls,) if isinstance(controls, str) else tuple(dict.fromkeys(controls))
     check_request(grid, fill, engine, dtype, controls, batch_size)
     refuse_wide_canvas(grid, size, images.n_channels, fill)
@@ -221,7 +228,34 @@ def resolve(
         reuse=reused,
         task=with_gallery(model, task, images, size),
         n_objects=n_objects,
+        kept=kept,
+        keep_outputs=keep_outputs,
     )
+
+
+def kept_of(task: Task, keep_outputs: int, n_images: int, grid: ShiftGrid) -> tuple[Task | None, int]:
+    """What is kept of the outputs of a fitted task, and of how many images.
+
+    Raises
+    ------
+    InputError
+        A number that is none, a task of which nothing can be kept, or outputs that take too much room.
+    """
+    if type(keep_outputs) is not int or not 0 <= keep_outputs <= MOST_KEPT:
+        raise InputError(f"keep-outputs must be a number of images from 0 to {MOST_KEPT}, got {keep_outputs!r}")
+    n = min(keep_outputs, n_images)
+    if not n:
+        return None, 0
+    kept = kept_task(task)
+    each = bytes_of_window(kept) * grid.n_shifts
+    if n * each > MOST_BYTES:
+        most = MOST_BYTES // each
+        less = f"keep those of at most {most}" if most else "sweep fewer shifts (a larger step, a smaller max-shift)"
+        raise InputError(
+            f"the outputs of {n} images under {grid.n_shifts:,} shifts take {n * each / 1e9:.1f} GB before "
+            f"compression, more than the {MOST_BYTES / 1e9:.1f} GB that are kept: {less}"
+        )
+    return kept, n
 
 
 def _first_metric(task: Task, images: ImageSet | None = None) -> Variable:

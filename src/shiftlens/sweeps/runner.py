@@ -22,16 +22,24 @@ from shiftlens.errors import ModelOutputError, StoreError
 from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.storage.locking import clean_strays, disk_errors, output_lock, set_aside
-from shiftlens.sweeps.adaptive import agree_on_width, refuse_other_kind, stages
+from shiftlens.sweeps.adaptive import agree_on_width, missing, refuse_other_kind, stages
 from shiftlens.sweeps.header import SweepHeader, read_header, sweep_exists
 from shiftlens.sweeps.integrity import restore_known
 from shiftlens.sweeps.jobs import Compute, Computer, Job, check_result, with_sources
 from shiftlens.sweeps.looks import Schedule, half_width_of_others, short_chunk
-from shiftlens.sweeps.progress import LONG_EVALUATIONS, Progress, SweepStats, Tally, cost_text, peak_memory_bytes
+from shiftlens.sweeps.progress import (
+    LONG_EVALUATIONS,
+    Progress,
+    SweepStats,
+    Tally,
+    cost_text,
+    keeping_text,
+    peak_memory_bytes,
+)
 from shiftlens.sweeps.request import Request, targets_of
 from shiftlens.sweeps.sweep_result import Sweep
-from shiftlens.sweeps.sweep_store import SweepStore
-from shiftlens.tasks.task import can_settle
+from shiftlens.sweeps.sweep_store import SweepStore, kept_header
+from shiftlens.tasks.task import Task, can_settle
 
 PLAN_IMAGES = 64
 """Images that the plan is measured on."""
@@ -80,10 +88,14 @@ def run(
         # What is read of a file does not tell how a task measures.
         header = store.main.header.model_copy(update={"task": request.task})
         compute = computer.evaluator(request.model, request.images, header)
+        if request.kept is not None:
+            announce(keeping_text(request.kept, request.keep_outputs, request.grid.n_shifts))
         if request.reuse is not None:
             announce(f"reusing the results of {request.reuse.n_images:,} images from {request.reuse.path}")
             compute = request.reuse.serving(compute)
         tally, n_resumed = _fill(request, store, compute, computer.rate, progress, announce)
+        if request.kept is not None:
+            _keep(request, request.kept, store, computer, tally)
     seconds = time.perf_counter() - started
     plan, made = store.main.header.plan, Sweep(SweepStore(request.out))
     others, known = None, store.main.half_width_reached
@@ -232,6 +244,18 @@ def _fill(
             job.group.write(job.chunk, result)
             tally.add(job.n_images * n_shifts)
     return tally, n_there[0]
+
+
+def _keep(request: Request, kept: Task, store: SweepStore, computer: Computer, tally: Tally) -> None:
+    """Compute the outputs that are to be kept and are not there: of the first images, once all numbers are there."""
+    group = store.keeping(kept, min(request.keep_outputs, store.main.n_images))
+    compute = computer.evaluator(request.model, request.images, kept_header(store.main.header, kept))
+    for jobs in missing(group):
+        group.header.refuse_other_torch(str(store.path))
+        tally.expect(tally.n_total + len(jobs) * request.grid.n_shifts)
+        for job, result in compute(jobs, tally.tick):
+            group.write(job.chunk, result)
+            tally.add(job.n_images * request.grid.n_shifts)
 
 
 class ThisProcess(Computer):

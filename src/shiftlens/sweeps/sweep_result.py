@@ -231,6 +231,23 @@ class Sweep:
         return xr.DataArray(out, coordinates, ("dy", "dx"), name, {"long_name": known[name].long_name})
 
     @property
+    def kept(self) -> Sweep | None:
+        """The outputs that were kept of the first images (`keep_outputs`), as a sweep of those; None where none were.
+
+        Of a segmentation, `dataset["class_map"]` (image, place, dy, dx) holds the class of each cell of a map of
+        `header.task.settings` "rows" and "columns", row after row. Of a detection, `kept_left`, `kept_top`,
+        `kept_right`, `kept_bottom` (image, rank, dy, dx) in tenths of a pixel, `kept_score` in thousandths, and
+        `kept_class`, 65534 where a window has no more boxes.
+
+        Raises
+        ------
+        StoreError
+            They are damaged, or not complete: the same sweep finishes them.
+        """
+        group = self._store.kept if self.header.control is None else None
+        return None if group is None else open_sweep(group.path)
+
+    @property
     def controls(self) -> tuple[str, ...]:
         """Names of the controls that were asked for; empty for a control itself."""
         return () if self.header.control else self._store.controls
