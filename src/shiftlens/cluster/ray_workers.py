@@ -25,7 +25,7 @@ from shiftlens.data.imageset import ImageSet
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.errors import InputError, ModelOutputError, StoreError
 from shiftlens.models.wrapping import Model
-from shiftlens.naming import one_line
+from shiftlens.naming import count_of, one_line
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.header import SweepHeader
 from shiftlens.sweeps.jobs import Compute, Computer, Job, with_sources
@@ -160,7 +160,7 @@ class Cluster(Computer):
             self._ray, self._leave = connect(self._kind, self._n_workers)
             self._look(first=True)
             n_nodes = len(self._nodes)
-            self._announce(f"computing on {self._n_cores()} cores of {n_nodes} {'node' if n_nodes == 1 else 'nodes'}")
+            self._announce(f"computing on {count_of(self._n_cores(), 'core')} of {count_of(n_nodes, 'node')}")
             if not self._n_cores():
                 self._announce("no node of the cluster has a core to give yet: waiting for one to join")
         return self._ray
@@ -182,7 +182,7 @@ class Cluster(Computer):
             for name in self._nodes.keys() - alive.keys():
                 self._announce(f"node {self._nodes[name][0]} has left the cluster")
             for name in alive.keys() - self._nodes.keys():
-                self._announce(f"node {alive[name][0]} has joined the cluster with {alive[name][1]} cores")
+                self._announce(f"node {alive[name][0]} has joined the cluster with {count_of(alive[name][1], 'core')}")
         self._nodes = alive
 
     def _tell_loss(self, job: Job, n_lost: int, error: Exception) -> None:
