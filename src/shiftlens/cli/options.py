@@ -239,7 +239,7 @@ def size(text: str | None, what: str, least: int = 1, most: int = 999_999) -> tu
 
 def used(n: int, images: ImageSet) -> str:
     """How many of a source's images a result is of: `6 of 30 images of folder:x`."""
-    return f"{of_source(n, images.n_source)} images of {images.name}"
+    return f"{of_source(n, images.n_source)} of {images.name}"
 
 
 def names(text: str | None) -> list[str] | None:
