@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import re
+import subprocess
+import sys
+import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,9 @@ import xarray as xr
 from small_studies import TINY
 
 import shiftlens as sl
-from shiftlens.studies import study_runs, studying
+from shiftlens.studies import study_runs, study_workers
 from shiftlens.studies.study_file import Study, read_study
+from shiftlens.studies.study_folder import StudyFolder
 from shiftlens.studies.study_page import write_claims
 
 
@@ -104,9 +108,37 @@ def test_seeds_and_arms_added_later_reuse_what_is_there(
         made.append((arm, seed))
         return real(study, arm, seed, *args, **kwargs)
 
-    monkeypatch.setattr(studying, "run_once", counted)
+    monkeypatch.setattr(study_workers, "run_once", counted)
     assert table(sl.study(TINY, tmp_path / "s")) == table(finished)
     assert made == [("zeros", 1), ("circular", 1)]
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_any_moment_loses_no_finished_run(finished: sl.StudyResult, tmp_path: Path) -> None:
+    given, out = tmp_path / "study.json", tmp_path / "s"
+    given.write_text(json.dumps(TINY))
+    script = f"import json, shiftlens as sl; sl.study(json.load(open({str(given)!r})), {str(out)!r})"
+    for wanted in ("runs/zeros/seed-0/net/*", "runs/circular/seed-0/black.zarr", "runs/zeros/seed-1/*.zarr"):
+        process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
+        while process.poll() is None and not list(out.glob(wanted)):
+            time.sleep(0.02)
+        process.kill()
+        process.wait()
+    kept = {file: file.stat().st_mtime_ns for file in out.glob("runs/*/*/result.json")}
+    assert kept
+    assert table(sl.study(TINY, out)) == table(finished)
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
+
+
+@pytest.mark.slow
+def test_runs_on_a_cluster_give_the_same_table(finished: sl.StudyResult, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    assert table(sl.study(TINY, tmp_path / "s", cluster="local:2")) == table(finished)
+
+
+def test_a_cluster_computes_on_cores(tmp_path: Path) -> None:
+    with pytest.raises(sl.InputError, match="expected device auto or cpu, got cuda"):
+        sl.study(TINY, tmp_path / "s", cluster="local", device="cuda")
 
 
 def test_minutes_stop_between_runs_and_a_plan_runs_nothing(tmp_path: Path) -> None:
@@ -169,6 +201,13 @@ def test_claims_are_written_from_the_results(finished: sl.StudyResult, tmp_path:
     assert f"## Zeros tell position: {verdict}" in text
     assert "probe.r2 of zeros less probe.r2 of circular" in text
     assert "What would change it: More seeds." in text
+
+
+def test_the_page_of_claims_is_that_of_the_committed_runs(tmp_path: Path) -> None:
+    root = Path(__file__).parents[2]
+    asked, folder = read_study(root / "benchmarks" / "claims.toml"), StudyFolder(root / "benchmarks" / "claims")
+    made = write_claims(sl.StudyResult(asked, folder.path, folder.results(asked)), tmp_path / "claims.md")
+    assert made.read_text(encoding="utf-8") == (root / "docs" / "claims.md").read_text(encoding="utf-8")
 
 
 def test_the_studies_of_the_repository_can_be_read() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shiftlens.naming import count_of
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import Action, Quantity, number
 from shiftlens.narrative.setting import Named, data_named, named_model
@@ -148,7 +149,7 @@ def _recipe(report: TileReport) -> Finding:
     elif report.obstacles:
         text = f"{where} do not give the whole image's output for every image: {plain(report.obstacles[0])}."
     else:
-        passes = f"{report.passes} pass{'' if report.passes == 1 else 'es'}"
+        passes = count_of(report.passes, "pass", "passes")
         text = f"{where} do not give the whole image's output by themselves; predict_tiled does, in {passes}."
     return Finding("tile-recipe", text, Quantity("recipe"), severity="info", question="E")
 
