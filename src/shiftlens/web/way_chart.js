@@ -1,6 +1,6 @@
 // The confidence along the way that an image was dragged: one line a model, a dot where the predicted class changes.
 //
-//   const chart = ShiftlensWay.create(element);
+//   const chart = ShiftlensWay.create(element, axis);    // axis: text at the vertical axis, default "confidence, %"
 //   chart.show([{ values, flips, colour, dashed }]);   // values: per cent, one a step; flips: true where it changes
 //
 // Colours of axes and lines come from the element's CSS: color, --grid.
@@ -13,8 +13,8 @@ const ShiftlensWay = (() => {
   const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500];
   const LEAST_STEPS = 10;
 
-  /** @param {HTMLElement} element */
-  function create(element) {
+  /** @type {(element: HTMLElement, axis?: string) => {canvas: HTMLCanvasElement, redraw: () => void, show: (lines: Line[]) => void}} */
+  function create(element, axis = "confidence, %") {
     const canvas = document.createElement("canvas");
     canvas.className = "way-canvas";
     canvas.setAttribute("role", "img");
@@ -74,7 +74,7 @@ const ShiftlensWay = (() => {
       context.translate(9, (y(0) + y(100)) / 2);
       context.rotate(-Math.PI / 2);
       context.textBaseline = "middle";
-      context.fillText("confidence, %", 0, 0);
+      context.fillText(axis, 0, 0);
       context.restore();
     }
 
