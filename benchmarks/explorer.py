@@ -68,7 +68,8 @@ DRAG = """
   const box = frame.getBoundingClientRect();
   const at = () => {
     const [x, y] = [Math.cos(step / 12) * radius, Math.sin(step / 12) * radius];
-    return { pointerId: 1, button: 0, bubbles: true, clientX: box.x + box.width / 2 + x, clientY: box.y + box.height / 2 + y };
+    const [clientX, clientY] = [box.x + box.width / 2 + x, box.y + box.height / 2 + y];
+    return { pointerId: 1, button: 0, bubbles: true, clientX, clientY };
   };
   const send = (kind) => frame.dispatchEvent(new PointerEvent(kind, at()));
   frame.setPointerCapture = () => {};

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -211,17 +211,21 @@ class LiveModel:
             raise InputError(f"expected a shift of at most {w} px across and {h} px down, got {dx}, {dy}")
         if layer is not None and layer not in self.sites:
             raise unknown_name("layer", layer, tuple(self.sites))
-        with self._lock:
+        with self._lock, _one_core(self._threads):
             around = self._canvas(image, fill, (abs(dy), abs(dx)))
             x = around[..., abs(dy) - dy :, abs(dx) - dx :][..., :h, :w].contiguous()
             known = {padding: self.with_padding(padding) for padding in paddings}
             jobs = [partial(self._answer, *known[each], each, image, x, (dx, dy), layer) for each in paddings]
             # A second core computes the second column.
-            others = [self._beside.submit(job) for job in jobs[1:]]
+            others = [self._beside.submit(self._on_one_core, job) for job in jobs[1:]]
             try:
                 return [jobs[0](), *(each.result() for each in others)]
             finally:
                 wait(others)
+
+    def _on_one_core(self, job: Callable[[], Answer]) -> Answer:
+        with _one_core(self._threads):
+            return job()
 
     def _answer(
         self,
@@ -237,16 +241,15 @@ class LiveModel:
             raise InputError(f"{layer} has no map of its own in the copy that pads with {padding}")
         made: list[Tensor] = []
         site = None if layer is None else sites[layer]
-        with _one_core(self._threads):
-            watched = nullcontext() if site is None else capture(_net(model), [site], lambda _, maps: _keep(made, maps))
-            with watched:
-                found = self._read(model, x, self.label(image))
-            first = remembered(
-                self._unshifted,
-                (image, padding),
-                lambda: found if shift == (0, 0) else self._read(model, self._canvas(image, "black", (0, 0)), None),
-                MOST_UNSHIFTED,
-            )
+        watched = nullcontext() if site is None else capture(_net(model), [site], lambda _, maps: _keep(made, maps))
+        with watched:
+            found = self._read(model, x, self.label(image))
+        first = remembered(
+            self._unshifted,
+            (image, padding),
+            lambda: found if shift == (0, 0) else self._read(model, self._canvas(image, "black", (0, 0)), None),
+            MOST_UNSHIFTED,
+        )
         classes = first.said["classes"]
         said = found.said | {"padding": padding, "unshifted": classes[0] if classes else None}
         if found.mask is not None and first.mask is not None:
@@ -255,7 +258,7 @@ class LiveModel:
             said["n_unshifted"] = len(first.said["boxes"])
         if not made:
             return replace(found, said=said)
-        return replace(found, said=said, maps=made[0], n_filters=sites[layer or ""].out_channels)
+        return replace(found, said=said, maps=made[0].numpy(), n_filters=sites[layer or ""].out_channels)
 
     def _read(self, model: Model, x: Tensor, label: int | None) -> Answer:
         with torch.no_grad(), model.evaluating():
@@ -313,7 +316,7 @@ def _keep(made: list[Tensor], maps: Tensor) -> None:
 
 @contextmanager
 def _one_core(before: int) -> Iterator[None]:
-    """One image gains little from several cores, and on a busy machine they wait for each other."""
+    """One image gains little from several cores, and on a busy machine they wait for each other: ten times as long."""
     torch.set_num_threads(1)
     try:
         yield

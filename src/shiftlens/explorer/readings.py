@@ -27,6 +27,8 @@ LEAST_SCORE = 0.5
 COLUMNS = 4
 """Maps side by side."""
 
+FloatArray = NDArray[np.float32]
+
 CLASSIFICATION, SEGMENTATION, DETECTION = "classification", "segmentation", "detection"
 
 
@@ -50,7 +52,7 @@ class Answer:
 
     said: dict[str, Any]
     mask: NDArray[np.uint8] | None = None
-    maps: Tensor | None = None
+    maps: FloatArray | None = None
     n_filters: int = 0
 
 
@@ -149,22 +151,22 @@ def framed(about: dict[str, Any], answers: Sequence[Answer]) -> bytes:
     return b"".join((len(text).to_bytes(4, "little"), text, *parts))
 
 
-def _range(maps: Sequence[Tensor]) -> tuple[float, float]:
-    low = min((float(each.amin()) for each in maps), default=0.0)
-    high = max((float(each.amax()) for each in maps), default=0.0)
+def _range(maps: Sequence[FloatArray]) -> tuple[float, float]:
+    low = min((float(each.min()) for each in maps), default=0.0)
+    high = max((float(each.max()) for each in maps), default=0.0)
     if not (math.isfinite(low) and math.isfinite(high)):  # the map of a net that overflows
-        finite = torch.cat([each[torch.isfinite(each)] for each in maps])
+        finite = np.concatenate([each[np.isfinite(each)] for each in maps])
         low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 0.0)
     return low, high
 
 
-def side_by_side(maps: Tensor, low: float, high: float) -> NDArray[np.uint8]:
+def side_by_side(maps: FloatArray, low: float, high: float) -> NDArray[np.uint8]:
     """Maps [n, h, w] as one sheet of bytes; see `framed`."""
     n, h, w = maps.shape
     columns = min(n, COLUMNS)
     rows = -(-n // columns)
-    scaled = (maps - low) * (254 / ((high - low) or 1)) + 1.5
-    cells = torch.nan_to_num(scaled, nan=1.0).clamp(1, 255).to(torch.uint8)
-    spaced = F.pad(cells, (0, 1, 0, 1, 0, rows * columns - n)).reshape(rows, columns, h + 1, w + 1)
-    sheet: NDArray[np.uint8] = spaced.permute(0, 2, 1, 3).reshape(rows * (h + 1), columns * (w + 1)).numpy()
+    scaled = (maps - low) * np.float32(254 / ((high - low) or 1)) + np.float32(1.5)
+    cells = np.nan_to_num(np.clip(scaled, 1, 255), nan=1).astype(np.uint8)
+    spaced = np.pad(cells, ((0, rows * columns - n), (0, 1), (0, 1))).reshape(rows, columns, h + 1, w + 1)
+    sheet = spaced.transpose(0, 2, 1, 3).reshape(rows * (h + 1), columns * (w + 1))
     return np.ascontiguousarray(sheet[:-1, :-1])

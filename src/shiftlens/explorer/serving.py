@@ -17,10 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shiftlens.data.images import ImageSet
 from shiftlens.errors import InputError, ShiftlensError
+from shiftlens.explorer.fitting_images import CLASSES, SHIPPED, sample_for, shipped
 from shiftlens.explorer.guarding import MOST_BYTES, Guard, Patience, RequestError, body_of
 from shiftlens.explorer.live_model import ORIGINAL, LiveModel
 from shiftlens.explorer.readings import framed
-from shiftlens.explorer.samples import CLASSES, SHIPPED, sample_for, shipped
 from shiftlens.models.loading import Model, as_model
 from shiftlens.naming import one_line
 from shiftlens.reporting.encoding import png_uri
@@ -124,7 +124,8 @@ def explore(
     ----------
     model, images
         As everywhere: a `Model`, an `nn.Module` or a spec; an `ImageSet` or a spec. Without a model the page offers the
-        shipped ones; without images it shows some that fit the model, or says that they do not (`samples.sample_for`).
+        shipped ones; without images it shows some that fit the model, or says that they do not
+        (`fitting_images.sample_for`).
     port
         On 127.0.0.1; 0 takes a free one.
     device
