@@ -10,6 +10,7 @@ import typer
 from shiftlens.cli import options as o
 from shiftlens.cli.console import Shell
 from shiftlens.errors import InputError
+from shiftlens.naming import count_of
 
 if TYPE_CHECKING:
     from shiftlens.sweeps.sweep_result import Sweep
@@ -108,7 +109,8 @@ def sweep(
     half_width: Annotated[
         float | None,
         typer.Option(
-            "--half-width", help="Stop at ± this many points of accuracy, a simultaneous 95 % confidence band."
+            "--half-width",
+            help="Stop at ± this many points (or units) of the metric, a simultaneous 95 % confidence band.",
         ),
     ] = None,
     reuse: Annotated[
@@ -118,6 +120,12 @@ def sweep(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the sweep at --out instead of resuming it.")
     ] = False,
+    keep_outputs: Annotated[
+        int,
+        typer.Option(
+            "--keep-outputs", help="Keep the masks or boxes of the first N images at every shift, for the page."
+        ),
+    ] = 0,
     control: Annotated[
         str | None, typer.Option("--control", help="Controls, separated by commas: occlusion,flip,canvas.")
     ] = None,
@@ -156,34 +164,30 @@ def sweep(
     """
     from shiftlens.cluster.ray_session import device_on_cluster, parse_cluster
     from shiftlens.engine.evaluators import check_request
-    from shiftlens.models.matching import on_input_grid
     from shiftlens.shifts import MAX_SHIFT, Fill, ShiftGrid
     from shiftlens.sweeping import run_sweep
     from shiftlens.sweeps.looks import checked_half_width
-    from shiftlens.sweeps.request import default_grid
     from shiftlens.tasks.stored_form import known_task
 
     # What can be refused without model and images is refused before they are loaded: that may take a minute.
     bounds = o.size(max_shift, "--max-shift", least=0, most=MAX_SHIFT)
     grid = None if bounds is None else ShiftGrid(bounds, step)
     controls = tuple(o.names(control or None) or ())
-    known_task(task)
+    measured = known_task(task)
     check_request(grid or ShiftGrid(step, step), Fill.parse(fill), engine, dtype, controls, batch_size)
     if half_width is not None:
-        checked_half_width(half_width)
+        checked_half_width(half_width, measured.metrics(labelled=True)[0])
     if cluster is not None:
         parse_cluster(cluster)
         device_on_cluster(model.device)
     shown = images.load(shell)
     loaded = model.load(shell, shown)
-    if grid is None:
-        _, size = on_input_grid(loaded, shown)
-        grid = default_grid(size, shell.say, step=step)
     with shell.progress("sweeping", "evaluations") as report:
         result, stats = run_sweep(
             loaded,
             shown,
             grid,
+            step=step,
             out=out,
             fill=fill,
             engine=engine,
@@ -197,6 +201,7 @@ def sweep(
             overwrite=overwrite,
             label_map=label_map,
             task=task,
+            keep_outputs=keep_outputs,
             progress=report,
             announce=shell.say,
         )
@@ -214,7 +219,7 @@ def sweep(
         )
         + f" ({stats.engine}, {stats.dtype}), "
         f"peak memory {stats.peak_memory_bytes / 1e9:.2f} GB"
-        + (f", {stats.images_resumed:,} images were there already" if stats.images_resumed else ""),
+        + (f", {count_of(stats.images_resumed, 'image')} already there" if stats.images_resumed else ""),
     ]
 
 
@@ -249,12 +254,22 @@ def _range_line(result: Sweep) -> str:
 
 def verify(
     shell: Shell,
-    path: Annotated[Path, typer.Argument(metavar="S.zarr", help="A sweep or a tile report; it is only read.")],
+    path: Annotated[Path, typer.Argument(metavar="S.zarr", help="A result; it is only read.")],
+    schema: Annotated[
+        bool,
+        typer.Option("--schema", help="Check and list attributes, arrays and seal only; also of features."),
+    ] = False,
 ) -> None:
     """Verify every chunk of a sweep against its checksum; exit code 2 if one is torn (the same sweep mends it).
 
     Example: shiftlens verify vgg.zarr
     """
+    if schema:
+        from shiftlens.result_schema import schema_lines, schema_of
+
+        listed = schema_of(path)
+        shell.result({"ok": True, "out": str(path), **listed}, schema_lines(path, listed))
+        return
     from shiftlens.sweeps.integrity import verify_sweep
     from shiftlens.tiles.tile_store import holds_tiles, open_tiles
 

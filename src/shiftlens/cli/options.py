@@ -26,8 +26,8 @@ ModelSpec = Annotated[
     str,
     typer.Option(
         "--model",
-        help="Run directory, pretrained:NAME, torchvision:NAME, timm:NAME, hf:DIR_OR_ID, onnx:FILE, file.py:factory or "
-        "module:factory.",
+        help="Run directory, pretrained:NAME, torchvision:NAME, timm:NAME, hf:DIR_OR_ID, onnx:FILE, pt2:FILE, "
+        "file.py:factory or module:factory.",
     ),
 ]
 Weights = Annotated[
@@ -246,7 +246,7 @@ def size(text: str | None, what: str, least: int = 1, most: int = 999_999) -> tu
 
 def used(n: int, images: ImageSet) -> str:
     """How many of a source's images a result is of: `6 of 30 images of folder:x`."""
-    return f"{of_source(n, images.n_source)} images of {images.name}"
+    return f"{of_source(n, images.n_source)} of {images.name}"
 
 
 def names(text: str | None) -> list[str] | None:

@@ -14,6 +14,7 @@ from shiftlens.figures.drawing import COLOURS, check_format, is_constant, new_fi
 from shiftlens.figures.gallery import Pictures
 from shiftlens.lens.feature_run import FeatureRun, LayerMaps
 from shiftlens.lens.map_scores import Scores
+from shiftlens.naming import count_of
 from shiftlens.stats import FloatArray, Skipped
 from shiftlens.styling import default_style
 
@@ -105,16 +106,18 @@ def filters(run: FeatureRun, layer: LayerMaps) -> Figure:
     if is_constant(shown):
         drawn.set_cmap(_flat())
     _number_filters(left, shown)
-    left.set_title(f"{len(shown)} filters, numbered row by row from 0", fontsize=10)
+    left.set_title(f"{count_of(len(shown), 'filter')}, numbered row by row from 0", fontsize=10)
     figure.colorbar(drawn, ax=left, label=f"activation, all filters {low:.3g} to {high:.3g}", shrink=0.8)
     mean = values.mean(0)
     # The mean's own range, from its lowest to its highest value: here, small differences are what is looked for.
     span = (float(mean.min()), float(mean.max()))
     span = span if span[1] - span[0] > 1e-9 * max(abs(span[1]), 1e-12) else (span[0] - 0.5, span[1] + 0.5)
     drawn = _map(right, mean, span, _flat() if is_constant(mean) else COLOURS)
-    right.set_title(f"mean over {len(values)} channels{' (constant)' if is_constant(mean) else ''}", fontsize=10)
+    right.set_title(
+        f"mean over {count_of(len(values), 'channel')}{' (constant)' if is_constant(mean) else ''}", fontsize=10
+    )
     figure.colorbar(drawn, ax=right, label=f"{mean.min():.4g} to {mean.max():.4g}", shrink=0.75)
-    seen = run.shown if layer.average is None else f"average of {run.n_images:,} images of {run.data}"
+    seen = run.shown if layer.average is None else f"average of {count_of(run.n_images, 'image')} of {run.data}"
     count = "" if len(values) <= MOST_FILTERS else f" (first {MOST_FILTERS} of {len(values)} filters)"
     title = f"{short(run.model, LONGEST_MODEL)}, {layer.label}: {seen}{count}"
     suptitle(figure, f"{title}\n{_verdict(run, layer)}", 11)
@@ -182,7 +185,7 @@ def overview(run: FeatureRun) -> Figure:
     stacks: list[tuple[str, list[NDArray[Any]]]] = [(run.shown, [layer.maps for layer in layers])]
     averages = [layer.average for layer in layers if layer.average is not None]
     if averages:
-        stacks.append((f"average of {run.n_images:,} images", [average.mean for average in averages]))
+        stacks.append((f"average of {count_of(run.n_images, 'image')}", [average.mean for average in averages]))
     rolled = [average.rolled for average in averages if average.rolled is not None]
     if rolled:
         stacks.append((run.averaged, rolled))
@@ -208,7 +211,7 @@ def overview(run: FeatureRun) -> Figure:
     if shaded is not None:
         bar = figure.colorbar(shaded, ax=grid.ravel().tolist(), fraction=0.02, pad=0.01, ticks=shaded.get_clim())
         bar.ax.set_yticklabels(["lowest", "highest"], fontsize=7)
-    kept = "" if len(layers) == len(run.layers) else f" ({len(layers)} of {len(run.layers)} layers)"
+    kept = "" if len(layers) == len(run.layers) else f" ({len(layers)} of {count_of(len(run.layers), 'layer')})"
     about = "mean over channels, each map on its own scale\nrange: a share of its largest value; grey: constant"
     suptitle(figure, f"{_title(run)}{kept}\n{about}", 9)
     return figure
@@ -216,7 +219,7 @@ def overview(run: FeatureRun) -> Figure:
 
 def _title(run: FeatureRun) -> str:
     """Model and images."""
-    images = "" if run.data is None else f" on {run.n_images:,} images of {short(run.data, LONGEST_MODEL)}"
+    images = "" if run.data is None else f" on {count_of(run.n_images, 'image')} of {short(run.data, LONGEST_MODEL)}"
     return f"{short(run.model, LONGEST_MODEL)}{images}"
 
 

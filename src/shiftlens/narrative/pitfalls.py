@@ -9,6 +9,7 @@ from math import gcd
 import numpy as np
 
 from shiftlens.analysis.summary import Metrics
+from shiftlens.naming import count_of
 from shiftlens.narrative.finding import Finding
 from shiftlens.narrative.finding_parts import Action, Quantity, Severity, number
 from shiftlens.narrative.setting import Setting
@@ -49,7 +50,7 @@ def _completeness(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
         yield _note("incomplete", text, quantity, number(float(there), "images"), action=action, note=note)
     if setting.half_width is not None and setting.n_population is not None:
         yield _adaptive(metrics, setting.n_population, setting.half_width, setting)
-    short = [f"{name} {n:,} of {n_all:,} images" for name, n in setting.n_controlled.items() if n < n_all]
+    short = [f"{name} {n:,} of {count_of(n_all, 'image')}" for name, n in setting.n_controlled.items() if n < n_all]
     if short:
         text = f"A control is incomplete ({', '.join(short)}): its findings are about the images that both hold."
         action = Action("Resume it", setting.sweep_command(control=",".join(setting.n_controlled)))
@@ -64,18 +65,19 @@ def _completeness(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
 
 
 def _adaptive(metrics: Metrics, n_all: int, half: float, setting: Setting) -> Finding:
-    quantity, estimate = Quantity("half-width of the confidence band"), number(half, "points")
-    made = next(each for each in metrics.profiles if each.metric.is_share)
-    share, n, others = made.metric.called, metrics.sweep.n_images, ""
+    made = metrics.profiles[0]
+    unit, called, n, others = made.metric.difference_unit, made.metric.called, metrics.sweep.n_images, ""
+    quantity, estimate = Quantity("half-width of the confidence band"), number(half, unit)
     if not isinstance(made.map, Skipped):
-        wide = 100 * float(np.maximum(made.map.value - made.map.band_lo, made.map.band_hi - made.map.value).max())
-        others = f" Over other images of the same kind it is ±{number_text(wide, 'points')}."
+        wide = np.nanmax(np.maximum(made.map.value - made.map.band_lo, made.map.band_hi - made.map.value))
+        others = f" Over other images of the same kind it is ±{number_text(made.metric.factor * float(wide), unit)}."
     if not half:
-        text = f"All {n_all:,} images were measured: over these images no {share} is uncertain.{others}"
+        text = f"All {n_all:,} images were measured: over these images no {called} is uncertain.{others}"
         return Finding("adaptive", text, quantity, estimate)
     text = (
         f"{n:,} of {n_all:,} images were measured: the simultaneous {100 * setting.level:g} % confidence band for "
-        f"{share} over all of them is ±{number_text(half, 'points')} at every shift.{others}"
+        f"{called} over all of them is ±{number_text(half, unit)} at every shift"
+        f"{' where at least half of the images have one' if made.metric.optional else ''}.{others}"
     )
     note = (
         "Largest error over all shifts, by a bootstrap of the images, drawn without replacement in a class-stratified "
@@ -150,7 +152,7 @@ def _blank(metrics: Metrics) -> Iterator[Finding]:
         share = number_text(blank.share, "share")
         parts = [f"the predicted class is {name_text(blank.predicted)} in {share} of the cases", *parts]
     text = (
-        f"Where a shift leaves nothing of the image in view ({blank.n_shifts:,} shifts of the grid), "
+        f"Where a shift leaves nothing of the image in view ({count_of(blank.n_shifts, 'shift')} of the grid), "
         f"{', '.join(parts) or 'nothing was measured'}: this says nothing about the images."
     )
     # A number says more than a share that only counts labels.

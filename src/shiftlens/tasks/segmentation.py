@@ -61,7 +61,6 @@ class Segmentation(Task):
     uses: Literal["masks", "boxes"] | None = "masks"
     needs_reference: bool = True
     needs_shifts: bool = True
-    controls: tuple[str, ...] = ("flip",)
     by_place: ByPlace | None = BY_PLACE
     variables: tuple[Variable, ...] = (
         MEAN_IOU, PIXEL_ACCURACY, MASK_AGREEMENT, INTERIOR_AGREEMENT, INTERSECTION, UNION, CHANGED, SEEN,
@@ -128,13 +127,13 @@ class Segmentation(Task):
 
         # Whole numbers of two bytes: these maps are copied for every window.
         reference = shaped(reference, self.shape)
-        return {"reference": _classes(reference), "mask": targets.to(torch.int16)}
+        return {"reference": classes_of(reference), "mask": targets.to(torch.int16)}
 
     def outcome(self, outputs: Tensor, shifts: Tensor | None, state: State) -> dict[str, Tensor]:
         """Rows of a batch of logits; see the class."""
         assert shifts is not None
         outputs = shaped(outputs, self.shape)
-        predicted = _classes(outputs)
+        predicted = classes_of(outputs)
         reference, valid = moved_maps(state["reference"], shifts)
         mask, _ = moved_maps(state["mask"], shifts)
         same, judged = predicted == reference, valid & (mask != IGNORED_PIXEL)
@@ -150,6 +149,10 @@ class Segmentation(Task):
             "changed": (valid & ~same).sum(0).double(),
             "seen": valid.sum(0).double(),
         }
+
+    def occluded(self, outputs: Tensor, shifts: Tensor, state: State) -> dict[str, Tensor]:
+        """Rows of the maps moved along as the shift would: what it would push out is blank, and is not compared."""
+        return self.outcome(moved_maps(shaped(outputs, self.shape), shifts)[0], shifts, state)
 
 
 def class_pixels(predicted: Tensor, mask: Tensor, judged: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:
@@ -187,7 +190,7 @@ def mean_iou(common: Tensor, union: Tensor) -> Tensor:
     return torch.where(there, common.double() / union.clamp(min=1), 0.0).sum(1) / there.sum(1)
 
 
-def _classes(logits: Tensor) -> Tensor:
+def classes_of(logits: Tensor) -> Tensor:
     """The best class [n, h, w] of logits [n, class, h, w], in whole numbers of two bytes."""
     import torch
 

@@ -13,7 +13,9 @@ from shiftlens.errors import InputError
 from shiftlens.tasks.outputs import OutputForm
 from shiftlens.tasks.variable import CLASS as CLASS
 from shiftlens.tasks.variable import OBJECT as OBJECT
+from shiftlens.tasks.variable import PLACE as PLACE
 from shiftlens.tasks.variable import RANK as RANK
+from shiftlens.tasks.variable import SEVERAL as SEVERAL
 from shiftlens.tasks.variable import WINDOW as WINDOW
 from shiftlens.tasks.variable import ByPlace as ByPlace
 from shiftlens.tasks.variable import Variable as Variable
@@ -105,7 +107,7 @@ class Task:
 
     @property
     def axes(self) -> Mapping[str, int]:
-        """Length of the axes "rank" and "class" of its variables, where it has such; known once it is `fitted`."""
+        """Length of the axes "rank", "class" and "place" of its variables, where it has such; known once `fitted`."""
         return {}
 
     def fitted(self, form: OutputForm, size: tuple[int, int]) -> Task:
@@ -176,8 +178,7 @@ class Task:
         outputs
             [window, ...], as the model gives them.
         shifts
-            [window, (dx, dy)] in pixels, how far the content was moved; None unless `needs_shifts`. All 0 in the
-            control `occlusion`, where nothing moves.
+            [window, (dx, dy)] in pixels, how far the content was moved; None unless `needs_shifts`.
         state
             From `prepare`, for the image of each window.
 
@@ -189,6 +190,14 @@ class Task:
             there is not looked at); of an accumulator, the sum over the batch.
         """
         raise NotImplementedError(f"{self.name} is known by what it has stored: nothing new can be measured")
+
+    def occluded(self, outputs: Any, shifts: Tensor, state: State) -> Mapping[str, Tensor]:
+        """Make rows of windows of the control `occlusion`, where nothing moves; only asked if `needs_shifts`.
+
+        Blank is what each of the shifts [window, (dx, dy)] would push out. By default these are windows that are
+        shifted by 0: a task that compares content place by place must leave the blank part out of it.
+        """
+        return self.outcome(outputs, shifts * 0, state)
 
     def disagreement(
         self, found: Mapping[str, NDArray[Any]], exact: Mapping[str, NDArray[Any]], tolerance: float

@@ -9,6 +9,7 @@ from fractions import Fraction
 from shiftlens.errors import InputError
 from shiftlens.graph.geometry import TileGeometry
 from shiftlens.graph.sites import Pair
+from shiftlens.naming import count_of
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class TileLayout:
     def __str__(self) -> str:
         (h, w), (y, x) = self.size, self.overlap
         context = f"{y} px" if y == x else f"{y} and {x} px"
-        passes = "1 pass" if self.n_passes == 1 else f"{self.n_passes} passes"
+        passes = "1 pass" if self.n_passes == 1 else f"{count_of(self.n_passes, 'pass', 'passes')}"
         cost = self.n_passes * self.overhead
         return (
             f"{h}x{w} px in {len(self):,} {'tile' if len(self) == 1 else 'tiles'} of at most {self.tile[0]}x"

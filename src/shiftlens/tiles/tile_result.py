@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shiftlens.graph.sites import Pair
-from shiftlens.naming import Printed, printable
+from shiftlens.naming import Printed, count_of, printable
 from shiftlens.stats import Estimate, FloatArray, mean_estimate, per_cent
 from shiftlens.tiles.tile_shares import CauseShare, causes_of
 
@@ -272,7 +272,7 @@ class TileReport(Printed):
             return "exact for every image"
         if self.obstacles:
             return f"no tiling is known to be exact, since {self.obstacles[0]}"
-        return f"not exact by itself; predict_tiled is, in {self.passes} passes"
+        return f"not exact by itself; predict_tiled is, in {count_of(self.passes, 'pass', 'passes')}"
 
     def _recipe_lines(self) -> list[str]:
         grid = f"{self.grid[0]}" if self.grid[0] == self.grid[1] else f"{self.grid[0]}x{self.grid[1]}"

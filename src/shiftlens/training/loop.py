@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from shiftlens.data.images import ImageSet, as_images
 from shiftlens.data.surveying import Progress
 from shiftlens.devices import machine_kind, resolve_device
-from shiftlens.errors import InputError
+from shiftlens.errors import DivergedError, InputError
 from shiftlens.models.probing import scores_of
 from shiftlens.models.runs import check_run_target, save_run
+from shiftlens.naming import count_of
 from shiftlens.progress_bar import shows_progress
 from shiftlens.storage.locking import output_lock
 from shiftlens.training.checkpoint import (
@@ -327,16 +328,16 @@ class _Run:
             metrics={name: getattr(result, name) for name in ("accuracy", "accuracy_interval", "n_validation")},
         )
         name = self.settings.arch if self.own is None else self.own.name
-        title = f"{name} on {self.images.name}, {len(self.images):,} images"
+        title = f"{name} on {self.images.name}, {count_of(len(self.images), 'image')}"
         save_curve(self.out, self.record["epochs"], title)
         save_record(self.out, self.record)
         (self.out / CHECKPOINT).unlink(missing_ok=True)
         return result
 
-    def _diverged(self, what: str, epoch: int, batch: int) -> InputError:
+    def _diverged(self, what: str, epoch: int, batch: int) -> DivergedError:
         nothing = "no checkpoint was written yet" if epoch else "no epoch was finished"
         kept = f"the checkpoint of epoch {self.kept} is kept in {self.out}" if self.kept else nothing
-        return InputError(f"training diverged: {what} at epoch {epoch + 1}, batch {batch + 1}; {kept}")
+        return DivergedError(f"training diverged: {what} at epoch {epoch + 1}, batch {batch + 1}; {kept}")
 
 
 def _fitted(images: ImageSet, size: Size) -> ImageSet:

@@ -139,7 +139,7 @@
         moveTo,
       }),
     );
-    const chart = ShiftlensWay.create(at("way"), about.task === "segmentation" ? "pixels kept, %" : "confidence, %");
+    const chart = ShiftlensWay.create(at("way"), about.task === "segmentation" ? "pixels kept" : "confidence");
 
     // ---- the image
 
