@@ -44,6 +44,13 @@ def photographs(size: int) -> sl.ImageSet:
     return sl.ImageSet(np.stack(made), [0] * len(made), name=f"scikit-image's photographs at {size}x{size}")
 
 
+def strips() -> sl.ImageSet:
+    """Bands of a photograph side by side, 128x3072: much longer than what DeepLab sees, and cheap."""
+    pixels = photographs(768).batch([0, 1]).reshape(2, 3, 6, 128, 768)[:, :, 1:5]
+    made = pixels.transpose(0, 1, 3, 2, 4).reshape(2, 3, 128, 3072)
+    return sl.ImageSet(made, [0, 0], name="bands of scikit-image's photographs, 128x3072")
+
+
 def lines_of_text() -> sl.ImageSet:
     """Two lines of a page each, as long as the reach of the text detector asks for: 128x1536."""
     from PIL import Image
@@ -86,7 +93,7 @@ def text_detection() -> sl.Model:
 CASES: dict[str, tuple[Callable[[], sl.Model], Callable[[], sl.ImageSet], int, str]] = {
     "unet-digits": (shipped, scenes, 64, "segmentation"),
     "smp-unet": (lambda: smp("Unet"), lambda: photographs(640), 320, "segmentation"),
-    "smp-deeplab": (lambda: smp("DeepLabV3Plus"), lambda: photographs(512), 256, "segmentation"),
+    "smp-deeplab": (lambda: smp("DeepLabV3Plus"), strips, 256, "segmentation"),
     "monai-basicunet": (monai, lambda: photographs(384), 160, "segmentation"),
     "pp-ocrv4": (text_detection, lines_of_text, 256, "segmentation"),
 }
