@@ -170,6 +170,13 @@ class ImageOptions(Options):
         return images
 
 
+@dataclass(frozen=True)
+class OptionalImages(ImageOptions):
+    """Images that may be left out: "" then."""
+
+    data: Annotated[str, typer.Option("--data", help=f"{DATA}. Default: images that fit the model.")] = ""
+
+
 def images_of(spec: str, data_root: Path | None, limit: int | None = None, split: str | None = None) -> ImageSet:
     """Open images by what the options say; a download is announced."""
     from shiftlens.data.images import load_images

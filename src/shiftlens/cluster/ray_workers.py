@@ -85,7 +85,7 @@ class Cluster(Computer):
         choose = ray.remote(num_cpus=1, max_retries=LOST_AT_MOST)(remote.choose_plan)
         try:
             answer: Plan | remote.Trouble = ray.get(choose.remote([package], images, options))
-        except _losses(ray) as error:
+        except losses(ray) as error:
             raise StoreError(
                 f"the cluster lost {LOST_AT_MOST + 1} workers while they made a plan: {_why(error)}"
             ) from None
@@ -135,7 +135,7 @@ class Cluster(Computer):
                     job, n_lost = running.pop(answered)
                     try:
                         answer: ChunkResult | remote.Trouble = ray.get(answered)
-                    except _losses(ray) as error:
+                    except losses(ray) as error:
                         lost.append((job, n_lost + 1))
                         self._tell_loss(job, n_lost + 1, error)
                         continue
@@ -195,7 +195,7 @@ class Cluster(Computer):
         self._looked = float("-inf")  # its node may have gone with it
 
 
-def _losses(ray: Any) -> tuple[type[Exception], ...]:
+def losses(ray: Any) -> tuple[type[Exception], ...]:
     """What says that a worker, its node or its result is gone, and nothing about the chunk."""
     e = ray.exceptions
     return (

@@ -41,6 +41,11 @@ class Reading:
     arrays: SweepArrays
     seed: int = 0
 
+    @property
+    def n_images(self) -> int:
+        """Images that are measured."""
+        return self.arrays.n_images
+
     def values(self, metric: str | None) -> Values:
         """A metric by name, the task's default by default; `InputError` where there is none of that name."""
         return self.arrays.values(metric)

@@ -116,7 +116,9 @@ def _cure(report: TileReport, cause: str) -> Action | None:
         overlap = report.recipe["overlap"]
         return Action(f"Give each tile {overlap} px of the image around its core, and drop what the net says there")
     if cause == "resize":
-        return Action("Resize by a whole factor with align_corners=False; retrain or fine-tune, since outputs change")
+        served = "" if report.obstacles else "Use predict_tiled, which gives a tile the cells at its place; or resize"
+        how = served or "Resize"
+        return Action(f"{how} by a whole factor with align_corners=False and fine-tune, since outputs change")
     if cause in ("norm", "pooling", "attention"):
         passes = f" in {report.passes} passes" if report.passes > 1 else ""
         other = "; or replace such norms: shiftlens repair --norm batch-renorm" if cause == "norm" else ""

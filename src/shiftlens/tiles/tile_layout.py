@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -10,20 +11,13 @@ from shiftlens.errors import InputError
 from shiftlens.graph.geometry import TileGeometry
 from shiftlens.graph.sites import Pair
 from shiftlens.naming import count_of
+from shiftlens.tiles.tile_windows import Span
 
 
 @dataclass(frozen=True)
-class TileSpan:
-    """One tile along one axis, in pixels of the image: the window [lo, hi) that the net is given, and its core.
+class TileSpan(Span):
+    """A span of which the core's cells are known in any map; `last`: the core goes to the end of every map."""
 
-    `last` says that the core goes to the end of every map, whatever its length. With circular padding a window may
-    begin before 0 and end behind the image: it goes on at the far side.
-    """
-
-    lo: int
-    hi: int
-    core_lo: int
-    core_hi: int
     last: bool
 
     def cells(self, stride: Fraction) -> slice:
@@ -59,7 +53,7 @@ class TileLayout:
     n_passes: int
 
     def __iter__(self) -> Iterator[tuple[TileSpan, TileSpan]]:
-        return ((row, column) for row in self.rows for column in self.columns)
+        return itertools.product(self.rows, self.columns)
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
