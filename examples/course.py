@@ -68,7 +68,7 @@ area = found.named("retained-95")
 if area is not None and area.interval is not None:
     low, high = area.interval
     verdict = "more than" if low > shown else "less than" if high < shown else "not clearly another area than"
-    print(f"95 % are kept over {low:.0f} to {high:.0f} px², {verdict} the {shown} px² of shifts that training has shown")
+    print(f"95 % are kept over {low:.0f} to {high:.0f} px², {verdict} the {shown} px² of shifts shown in training")
 
 # %%
 pictures["profile"]
