@@ -227,6 +227,14 @@ def test_bad_input_is_one_line_with_the_nearest_name(tables: dict[str, Any], exp
         read_study(changed(**tables))
 
 
+def test_every_json_key_is_documented(finished: sl.StudyResult) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "json.md").read_text(encoding="utf-8")
+    part = text[text.index("\n## study\n") :].split("\n## ")[1]
+    plain = finished.to_dict()
+    made = {*plain, *plain["arms"][0], *plain["arms"][0]["measures"]["black.near"], *plain["contrasts"][0]}
+    assert made - {word for code in re.findall(r"`([^`]+)`", part) for word in re.findall(r"\w+", code)} == set()
+
+
 def test_claims_are_written_from_the_results(finished: sl.StudyResult, tmp_path: Path) -> None:
     text = write_claims(finished, tmp_path / "claims.md").read_text(encoding="utf-8")
     verdict = finished.of_claim("padding")[0]
