@@ -16,7 +16,7 @@ import argparse
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +118,8 @@ def of_tool(call: str, net: Callable[[Tensor], Tensor], x: Tensor, whole: Tensor
     return float((total / n - whole).abs().mean())
 
 
-def measured(name: str) -> dict[str, Any]:
+def measured(name: str) -> Iterator[dict[str, Any]]:
+    """What is known of a net so far, more each time: the report, `predict_tiled`, what each tool leaves."""
     make, images_of, tile, task = CASES[name]
     torch.manual_seed(0)
     begin = time.perf_counter()
@@ -126,13 +127,15 @@ def measured(name: str) -> dict[str, Any]:
     report = sl.tile_report(model, images, tile=tile, task=task)
     print(report, flush=True)
     found = report.to_dict() | {"seconds": round(time.perf_counter() - begin)}
+    yield found
     if report.size == images.size:
-        found["tools"] = {
-            tool: float(np.mean([_left(model, images, k, report.recipe[tool]) for k in range(len(images))]))
-            for tool in ("monai", "sahi")
-        }
         found["predict_tiled"] = _exactness(model, images, int(report.recipe["tile"]))
-    return found
+        yield found
+        found["tools"] = {}
+        for tool in ("monai", "sahi"):
+            left = [_left(model, images, k, report.recipe[tool]) for k in range(len(images))]
+            found["tools"][tool] = float(np.mean(left))
+            yield found
 
 
 def _left(model: sl.Model, images: sl.ImageSet, position: int, call: str) -> float:
@@ -163,10 +166,11 @@ def main() -> None:
     old = json.loads(given.out.read_text())["nets"] if given.out.exists() else {}
     for name in [given.only] if given.only else CASES:
         try:
-            old[name] = measured(name)
+            for found in measured(name):
+                old[name] = found
+                given.out.write_text(json.dumps(header(nets=old), indent=1) + "\n")
         except ImportError as error:
             print(f"{name}: left out ({error})")
-        given.out.write_text(json.dumps(header(nets=old), indent=1) + "\n")
 
 
 if __name__ == "__main__":

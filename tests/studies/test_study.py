@@ -49,15 +49,13 @@ def test_a_study_ends_in_a_table_a_page_a_group_and_pictures(finished: sl.StudyR
     assert stored.attrs["complete"]
     expected = [finished.runs["zeros", seed].values["black.near"] for seed in (0, 1)]
     assert stored["value"].sel(arm="zeros", measure="black.near").values.tolist() == expected
-    layers = stored["layer_value"].sel(arm="zeros", seed=0, layer_measure="probe.r2").values
-    assert finished.values("zeros", "probe.r2")[0] == pytest.approx(np.nanmean(layers))
     page = (finished.path / "study.html").read_text(encoding="utf-8")
     assert "script-src" in page
     assert "<script" not in page
-    [row] = [row for row in finished.lines() if row.startswith("probe ")]
+    [row] = [row for row in finished.lines() if row.startswith("near ")]
     for cell in re.split(r"  +", row):
         assert cell in page
-    assert {path.name for path in finished.files} >= {"contrasts-no-unit.png", "arms-probe-r2.png"}
+    assert {path.name for path in finished.files} >= {"contrasts-points.png", "arms-black-near.png"}
 
 
 def test_a_sweep_of_a_run_says_the_same_as_the_sweep_itself(finished: sl.StudyResult) -> None:
@@ -94,8 +92,8 @@ class Killed(BaseException):
 def test_killed_anywhere_it_resumes_and_ends_in_the_same_table(
     finished: sl.StudyResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # After the training of the first run, after the sweep of the second, within the probing of the third.
-    for step, n_before in (("train", 1), ("_swept", 2), ("position_probe", 3)):
+    # After the training of the first run, after the sweep of the second, within the reading of the third.
+    for step, n_before in (("train", 1), ("_swept", 2), ("of_sweep", 2)):
         calls, real = [], getattr(study_runs, step)
 
         def dies(*args: Any, real: Any = real, calls: list[int] = calls, n: int = n_before, **kwargs: Any) -> Any:
@@ -181,6 +179,11 @@ def test_a_directory_of_another_file_names_the_keys_that_differ(finished: sl.Stu
         sl.study(TINY, finished.path / "runs")
 
 
+def test_a_directory_whose_first_writer_was_killed_is_taken(tmp_path: Path) -> None:
+    (tmp_path / ".study.json.12345.partial").touch()
+    assert sl.study(TINY, tmp_path, plan=True).n_missing == 4
+
+
 def test_a_record_of_an_older_version_lacks_keys_that_came_later(finished: sl.StudyResult) -> None:
     record = finished.path / "study.json"
     plain = json.loads(record.read_text())
@@ -189,15 +192,21 @@ def test_a_record_of_an_older_version_lacks_keys_that_came_later(finished: sl.St
     assert sl.study(TINY, finished.path, plan=True).n_missing == 0
 
 
-def test_a_run_that_diverges_is_kept_and_counted(tmp_path: Path) -> None:
-    wild = {"zeros": {}, "wild": {"recipe": {"lr_first": 1e30, "lr_shift": 1e30}}}
+def test_a_run_that_diverges_is_kept_and_counted_beside_one_with_every_measure(tmp_path: Path) -> None:
+    wild = {"zeros": {"cut": True}, "wild": {"recipe": {"lr_first": 1e30, "lr_shift": 1e30}}}
     contrasts = [{"name": "wild", "arm": "wild", "against": "zeros", "measure": "black.near"}]
-    asked = changed(seeds=1, arms=wild, factors=TINY["factors"] | {"padding": "zeros"}, contrasts=contrasts, claims={})
+    factors, few = TINY["factors"] | {"padding": "zeros", "size": 24, "width": 1}, {"images": 10}
+    every = {"features": few, "probe": few, "neurons": few, "crops": few, "consistency": {"protocols": ["roll"]}}
+    asked = changed(seeds=1, arms=wild, factors=factors, contrasts=contrasts, claims={}, **every)
     made = sl.study(asked, tmp_path / "s")
     [failed] = made.failed
     assert "diverged" in (failed.failed or "")
     assert any("wild, seed 0 failed" in note for note in made.notes)
     assert made.to_dict()["n_failed"] == 1
+    # The other net went well: everything that was asked for is there.
+    assert made.study.measures.keys() - made.runs["zeros", 0].values.keys() <= {"black.fooled", "crops.fooled"}
+    layers = made.dataset["layer_value"].sel(arm="zeros", seed=0, layer_measure="probe.r2").values
+    assert made.values("zeros", "probe.r2")[0] == pytest.approx(np.nanmean(layers))
     again = sl.study(asked, tmp_path / "s")
     assert (again.n_missing, len(again.failed)) == (0, 1)
     assert np.isnan(again.values("wild", "black.near")).all()
@@ -213,7 +222,7 @@ def test_a_run_that_diverges_is_kept_and_counted(tmp_path: Path) -> None:
         ({"seeds": 0}, "seeds must be distinct and at least one"),
         ({"factors": {"size": 3}}, "too small"),
         ({"arms": {"../x": {}}}, "also that of a folder"),
-        ({"contrasts": [{"name": "c", "arm": "zero", "measure": "probe.r2"}]}, "did you mean 'zeros'"),
+        ({"contrasts": [{"name": "c", "arm": "zero", "measure": "black.near"}]}, "did you mean 'zeros'"),
         ({"contrasts": [{"name": "c", "arm": "zeros", "measure": "black.nea"}]}, "did you mean 'black.near'"),
         ({"sweeps": {"black": {"fill": "blak"}}}, "did you mean 'black'"),
     ],
@@ -223,11 +232,19 @@ def test_bad_input_is_one_line_with_the_nearest_name(tables: dict[str, Any], exp
         read_study(changed(**tables))
 
 
+def test_every_json_key_is_documented(finished: sl.StudyResult) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "reference" / "json.md").read_text(encoding="utf-8")
+    part = text[text.index("\n## study\n") :].split("\n## ")[1]
+    plain = finished.to_dict()
+    made = {*plain, *plain["arms"][0], *plain["arms"][0]["measures"]["black.near"], *plain["contrasts"][0]}
+    assert made - {word for code in re.findall(r"`([^`]+)`", part) for word in re.findall(r"\w+", code)} == set()
+
+
 def test_claims_are_written_from_the_results(finished: sl.StudyResult, tmp_path: Path) -> None:
     text = write_claims(finished, tmp_path / "claims.md").read_text(encoding="utf-8")
-    verdict = finished.of_claim("position")[0]
-    assert f"## Zeros tell position: {verdict}" in text
-    assert "probe.r2 of zeros less probe.r2 of circular" in text
+    verdict = finished.of_claim("padding")[0]
+    assert f"## Zeros help: {verdict}" in text
+    assert "black.near of zeros less black.near of circular" in text
     assert "What would change it: More seeds." in text
 
 

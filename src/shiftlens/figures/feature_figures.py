@@ -28,6 +28,7 @@ MOST_FILTERS = 64
 MOST_COLUMNS = 14
 LONGEST_NAME = 48
 LONGEST_MODEL = 40
+NOT_JUDGED = "not judged, since the map is zero everywhere"
 LONGEST_LINE, MOST_LINES = 16, 4
 """Characters of a line, and lines, above a map of the overview."""
 
@@ -170,12 +171,14 @@ def _verdict(run: FeatureRun, layer: LayerMaps) -> str:
 
 
 def _scores(scores: Scores, of: str) -> str:
-    parts = [] if isinstance(scores.artefact_energy, Skipped) else [f"artefact energy {scores.artefact_energy:.2g}"]
+    if isinstance(scores.artefact_energy, Skipped):
+        return f"{of}: {NOT_JUDGED}" if not isinstance(scores.reach_cells, Skipped) else ""
+    parts = [f"artefact energy {scores.artefact_energy:.2g}"]
     if not isinstance(scores.reach_cells, Skipped):
         parts.append(f"border reach {scores.reach_cells} cells ({scores.reach_pixels:.0f} px)")
     if not isinstance(scores.contrast_lr, Skipped) and not isinstance(scores.contrast_ud, Skipped):
         parts.append(f"odd left/right {scores.contrast_lr:.2f}, up/down {scores.contrast_ud:.2f}")
-    return f"{of}: {', '.join(parts)}" if parts else ""
+    return f"{of}: {', '.join(parts)}"
 
 
 @default_style()
@@ -248,11 +251,9 @@ def depth(run: FeatureRun) -> Figure:
         _line(top, x, noise, "expected by chance", ":", "0.5")
     top.set_yscale("log")
     top.set_ylabel("artefact energy\n(1e-8: constant)", fontsize=8)
-    if not np.isfinite([_number(s.artefact_energy) for s in scores]).any() and not any(averages):
-        top.text(0.5, 0.5, "not judged for this input", transform=top.transAxes, ha="center", fontsize=8)
-
     _legend(top)
-    _line(middle, x, [_number(s.reach_pixels) for s in scores], "from a border", "o-", "C0")
+    reach = [np.nan if isinstance(s.artefact_energy, Skipped) else _number(s.reach_pixels) for s in scores]
+    _line(middle, x, reach, "from a border", "o-", "C0")
     middle.axhline(min(run.size) / 2, color="0.6", linestyle="--", linewidth=1)
     middle.set_ylabel("border reach (px)\n- - half the image", fontsize=8)
     of_average = [a for a in averages if a is not None and not run.is_empty]
@@ -262,6 +263,10 @@ def depth(run: FeatureRun) -> Figure:
     bottom.set_ylim(-0.03, 1.03)
     bottom.set_ylabel("odd share\nof the variation", fontsize=8)
     _legend(bottom)
+    for axes in (top, middle, bottom):
+        drawn = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
+        if not any(np.isfinite(np.asarray(line.get_ydata(), np.float64)).any() for line in drawn):
+            axes.text(0.5, 0.5, "not judged for this input", transform=axes.transAxes, ha="center", fontsize=8)
     step = max(1, len(names) // 40)
     bottom.set_xticks(x[::step], names[::step], rotation=90, fontsize=7)
     suptitle(figure, f"{_title(run)}\nArtefacts over depth", 11)

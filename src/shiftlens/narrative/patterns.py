@@ -221,7 +221,8 @@ def _placement(made: Effects, metrics: Metrics, setting: Setting) -> Finding:
     test, moved, metric = tested(metrics, "placement overall"), made.overall, metrics.metric
     severity, action = test.sided(moved.value), None
     if severity == "info":
-        text = f"Beyond the lost content, position makes no significant difference: {quoted(moved)}."
+        apart = f"{quoted(moved)}{test.left_open(moved)}"
+        text = f"Beyond the lost content, position makes no significant difference: {apart}."
     elif severity == "warn":
         action = other_padding(setting)
         text = (

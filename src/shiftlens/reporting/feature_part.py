@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from shiftlens.figures.drawing import COLOURS, scale_of
-from shiftlens.figures.feature_figures import depth, mosaic, picked, range_text
+from shiftlens.figures.drawing import COLOURS, is_constant, scale_of
+from shiftlens.figures.feature_figures import NOT_JUDGED, depth, mosaic, picked, range_text
 from shiftlens.lens.feature_run import FeatureRun, LayerMaps
 from shiftlens.lens.map_scores import Scores
 from shiftlens.naming import count_of
@@ -96,6 +96,8 @@ def _shown(maps: FloatArray, most_cells: int) -> Data:
     # Gaps of the mosaic are grey, whatever the scale: no colour of a scale, and calm on light and dark paper.
     tiled = mosaic(few)
     filters = coloured(tiled, low, high, colours)
+    if is_constant(few):  # one grey: colours would show what is not there
+        filters = coloured(np.full_like(tiled, 0.2), 0.0, 1.0, "Greys")
     filters[np.isnan(tiled)] = GAP
     mean, low_mean, high_mean = _mean(maps)
     which = "all" if len(few) == len(maps) else f"the first {len(few)} of"
@@ -161,9 +163,9 @@ def _per_cent(share: float | Skipped) -> str:
 
 
 def _scores(scores: Scores) -> str:
-    made = []
-    if not isinstance(scores.artefact_energy, Skipped):
-        made.append(f"artefact energy {per_cent(scores.artefact_energy)}")
+    if isinstance(scores.artefact_energy, Skipped):
+        return NOT_JUDGED if not isinstance(scores.reach_cells, Skipped) else ""
+    made = [f"artefact energy {per_cent(scores.artefact_energy)}"]
     if not isinstance(scores.reach_cells, Skipped):
         cells = "1 cell" if scores.reach_cells == 1 else f"{scores.reach_cells} cells"
         made.append(f"borders reach {cells} ({_number(scores.reach_pixels, '.0f')} px)")

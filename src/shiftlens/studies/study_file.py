@@ -6,6 +6,7 @@ import itertools
 import re
 import tomllib
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -193,7 +194,7 @@ class Study(Table):
         if contrast.claim is not None and contrast.claim not in self.claims:
             raise InputError(where + str(unknown_name("claim", contrast.claim, self.claims)))
 
-    @property
+    @cached_property
     def variants(self) -> dict[str, Arm]:
         """Every arm by its name, in the order in which they are run."""
         table = self.factors.model_dump()
@@ -212,7 +213,7 @@ class Study(Table):
             found[name] = _checked(Arm, table | first | levels_of, f"arm {name}")
         return found
 
-    @property
+    @cached_property
     def measures(self) -> dict[str, Measure]:
         """Everything that is measured of a run, by name."""
         found = {f"{sweep}.{name}": each for sweep in self.sweeps for name, each in SWEEP.items()}

@@ -157,14 +157,7 @@ def run_once(
     failed = None
     try:
         say(f"training {arm}, seed {seed}")
-        train(
-            images.train,
-            out=folder / "net",
-            seed=seed,
-            device=device,
-            settings=settings,
-            progress=lambda done, total: None,
-        )
+        train(images.train, out=folder / "net", seed=seed, device=device, settings=settings, progress=_silent)
         model = load_model(folder / "net", device=device)
         untrained = replace(
             model, module=fresh_vgg(settings, seed, len(images.train.class_names), images.train.n_channels).eval()
@@ -178,7 +171,8 @@ def run_once(
             values |= numbers
             layers |= by_layer
         if study.crops is not None and study.variants[arm].cut:
-            values |= of_crops(model, whole.limit(study.crops.images), device)
+            seen = of_crops(model, whole.limit(study.crops.images), device)
+            values |= {f"crops.{key}": value for key, value in seen.items()}
     except (DivergedError, ModelOutputError) as error:
         failed = one_line(error)
         # What was measured of a net that fails is not to be averaged with the others.

@@ -42,10 +42,6 @@ that they divide among cores."""
 CHUNK_MACS = CHUNK_EVALUATIONS * 209_000_000
 """Multiply-adds in a chunk, about: nets that cost more than `vgg8` get smaller chunks, or a kill would cost hours."""
 
-IMAGES_OF_A_SUM = 10
-"""Images in a chunk, at most, where a task stores sums over them: an interval is over chunks. Of fewer than 100 images
-chunks have 5, of fewer than 50 one: shorter ones add up to these."""
-
 CHUNK_NUMBERS = 2**23
 """Numbers of objects, detections and classes in a chunk: what is stored of each of many classes must fit the memory."""
 
@@ -128,8 +124,7 @@ class Request:
         n = images_per_chunk(len(self.images), self.grid.n_shifts, self.model.n_macs, n_bytes, n_numbers)
         if not has_sums(self.task):
             return n
-        few = next(size for size in (IMAGES_OF_A_SUM, 5, 1) if size == 1 or len(self.images) >= 10 * size)
-        return min(n, few if self.reuse is None else self.reuse.chunk_size)
+        return min(n, images_of_a_sum(len(self.images)) if self.reuse is None else self.reuse.chunk_size)
 
     def refuse_other_plan(self, plan: Plan, path: Path) -> None:
         """Refuse to compute in another way than the sweep at `path`, when one was asked for by name.
@@ -306,6 +301,14 @@ def default_grid(
             f"and left are swept ({grid.n_shifts:,} of them); ask for another max-shift to see further"
         )
     return grid
+
+
+def images_of_a_sum(n_images: int) -> int:
+    """Images in a chunk, at most, where a task stores sums over them: an interval is over 10 chunks or more.
+
+    Fixed sizes, so that chunks of a small sweep add up to those of a large one.
+    """
+    return next((size for size in (10, 5) if n_images >= 10 * size), 1)
 
 
 def images_per_chunk(n_images: int, n_shifts: int, n_macs: int | None, image_bytes: int, n_numbers: int = 0) -> int:

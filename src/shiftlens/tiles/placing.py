@@ -52,7 +52,8 @@ def resized_in_place(
             start_in = Fraction(0)  # the whole image's map, such as a pool's
         if (start_in.denominator, start_out.denominator) != (1, 1):
             return None
-        places = torch.arange(n_out[axis], device=made.device, dtype=torch.float64) + int(start_out)
+        # Beyond the image's border, where circular padding goes on, come the cells of its far side.
+        places = torch.arange(n_out[axis], device=made.device, dtype=torch.float64).add(int(start_out)).remainder(after)
         if given["mode"] == "nearest":
             source = torch.floor(places * before / after)
         elif aligned:
