@@ -83,6 +83,12 @@ def z_value(confidence: float = CONFIDENCE, n_comparisons: int = 1) -> float:
     return -float(special.ndtri((1 - confidence) / 2 / max(n_comparisons, 1)))
 
 
+def t_value(tail: ArrayLike, degrees: ArrayLike) -> FloatArray:
+    """Return the value that Student's t exceeds with probability `tail`, at most 1/2; infinite where `tail` is 0."""
+    found: FloatArray = np.abs(special.stdtrit(degrees, tail))  # scipy.stats.t.isf takes fifty times as long a call
+    return found
+
+
 def wilson(successes: ArrayLike, n: ArrayLike, z: float | None = None) -> tuple[FloatArray, FloatArray]:
     """Return the Wilson score interval of a share, from 0 to 1; nan where n is 0.
 
@@ -120,7 +126,7 @@ def mean_interval(
     mean = np.asarray(total, np.float64) / m
     variance = np.maximum(np.asarray(total_of_squares, np.float64) / m - mean**2, 0) * m / (m - 1)
     se = np.sqrt(variance / m)
-    half = -special.stdtrit(m - 1, (1 - confidence) / 2) * se
+    half = t_value((1 - confidence) / 2, m - 1) * se
     return mean, mean - half, mean + half, se
 
 
@@ -137,7 +143,7 @@ def mean_estimate(
     # Sums around the mean: a mean of squares minus a squared mean loses digits for nearly constant values.
     _, _, _, se = mean_interval(0.0, float(centred @ centred), len(x))
     mean, error = float(x.mean()), float(se)
-    half = -float(special.stdtrit(len(x) - 1, (1 - confidence) / 2)) * error
+    half = float(t_value((1 - confidence) / 2, len(x) - 1)) * error
     p = float(t_p_value(mean, error, len(x)))
     lo, hi = max(mean - half, bounds[0]), min(mean + half, bounds[1])
     return Estimate(mean, lo, hi, unit, len(x), "Student t over images", p)
