@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -131,6 +134,67 @@ def test_an_order_that_is_not_in_proportion_is_paid_for() -> None:
     half = np.concatenate([np.tile([0, 1], 500), np.ones(1000, np.int64)])
     got = measured(half[:, None] == 0, half, 1000, (1000, 2000), 100).half_width
     assert got == pytest.approx(25 + 100 * np.log(2 / 0.005) / (2000 * np.log(2)), rel=1e-6)
+
+
+def numbers(name: str, n: int, n_cells: int) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    """A population of numbers and what a band is told of it."""
+    random = np.random.default_rng(0)
+    shared, own = random.standard_normal((n, 1)), random.standard_normal((n, n_cells))
+    if name == "recall":  # of up to 3 objects; the fewer, the further the shift
+        values = np.round(3 * sps.norm.cdf(np.where(own < 0.3, shared, own))) / 3
+        values[random.random((n, n_cells)) < np.linspace(0, 0.7, n_cells)] = np.nan
+        return values, {"bounds": (0, 1), "optional": True}
+    if name == "cosine":  # of which all but a few are 1
+        return 1 - sps.norm.cdf(own + shared) ** 20, {"bounds": (-1, 1), "factor": 1.0}
+    values = np.exp(1.4 * (own + shared))  # an error with a long tail
+    values[random.random((n, n_cells)) < 0.2] = np.nan
+    return values, {"bounds": (0, np.inf), "factor": 1.0, "optional": True}
+
+
+@pytest.mark.parametrize("name", ["recall", "cosine", "error"])
+def test_a_band_of_numbers_holds_at_all_looks_together(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    n_all, n_draws, looks = 500, 120, (100, 160, 300, 500)
+    values, told = numbers(name, n_all, 6)
+    truth, n_missed, widths = np.nanmean(values, axis=0), 0, []
+    table = random_signs(np.arange(n_all), 1024)  # once for all draws
+    for draw in range(n_draws):
+        monkeypatch.setattr(sequential, "random_signs", lambda p, *_, by=draw: table[(p + by) % n_all])
+        order = np.random.default_rng(draw).permutation(n_all)
+        band = RunningBand(np.zeros(n_all, np.int64), np.arange(n_all), 6, looks, n_draws=1024, **told)
+        missed = False
+        for start, stop in itertools.pairwise((0, *looks[:-1])):
+            band.add(values[order[start:stop]])
+            seen = values[order[:stop]]
+            counted = (~np.isnan(seen)).mean(axis=0) >= 0.5
+            widths.append(band.look().half_width)
+            off = np.abs(np.nanmean(seen, axis=0) - truth)[counted].max()
+            missed |= bool(told.get("factor", 100) * off > widths[-1])
+        n_missed += missed
+    assert n_missed <= sps.binom.isf(0.001, n_draws, 0.05)
+    if name == "recall":  # and it is no wider than it must be: a guard would hide a wrong bootstrap
+        assert n_missed > 0
+        assert np.mean(widths[:: len(looks) - 1]) < 1.5 * 100 * 3 * np.nanstd(values) / np.sqrt(0.5 * 100)
+
+
+def test_missing_numbers_and_unbounded_ones_have_their_own_limits() -> None:
+    zeros, places = np.zeros(40, np.int64), np.arange(40)
+    values = np.random.default_rng(0).random((40, 3))
+    values[:, 1] = np.nan
+    values[::2, 2] = np.nan  # half of the images
+    band = RunningBand(zeros, places, 3, (38, 40), bounds=(0, 1), optional=True)
+    band.add(values[:38])
+    assert band.look().half_width == pytest.approx(100 * 2 / (2 + 19))
+    band = RunningBand(zeros, places, 1, (38, 40), bounds=(0, 1), optional=True)
+    band.add(values[:38, 1:2])
+    assert band.look().half_width == np.inf
+    band.add(values[38:, 1:2])
+    assert band.look().half_width == 0
+    # Nothing but 2 was seen until the last image: without bounds, the guard is as wide as what was seen.
+    same = np.full((400, 1), 2.0)
+    same[199] = 5.0
+    band = RunningBand(np.zeros(400, np.int64), np.arange(400), 1, (200, 400), bounds=(0, np.inf), factor=1.0)
+    band.add(same[:200])
+    assert band.look().half_width == pytest.approx(3 * np.log(2 / 0.005) / (400 * np.log(2)), rel=1e-4)
 
 
 def test_signs_belong_to_an_image_and_a_seed() -> None:

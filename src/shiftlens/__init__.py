@@ -54,8 +54,11 @@ _WHERE = {
     "plot_features": "shiftlens.figures.feature_figures",
     "plot_tiles": "shiftlens.figures.tile_figures",
     "predict_tiled": "shiftlens.tiles.predicting",
+    "position_probe": "shiftlens.lens.position_probe",
     "repair": "shiftlens.surgery",
     "report": "shiftlens.reporting",
+    "study": "shiftlens.studies.studying",
+    "StudyResult": "shiftlens.studies.study_result",
     "sweep": "shiftlens.sweeping",
     "tile_report": "shiftlens.tiles.doctor",
     "train": "shiftlens.training",
@@ -98,6 +101,7 @@ if TYPE_CHECKING:
     from shiftlens.lens.foveation import foveation as foveation
     from shiftlens.lens.kernels import kernels as kernels
     from shiftlens.lens.neurons import neurons as neurons
+    from shiftlens.lens.position_probe import position_probe as position_probe
     from shiftlens.models.loading import Model as Model
     from shiftlens.models.loading import load_model as load_model
     from shiftlens.models.loading import wrap as wrap
@@ -115,6 +119,8 @@ if TYPE_CHECKING:
     from shiftlens.shifts import Shift as Shift
     from shiftlens.shifts import ShiftGrid as ShiftGrid
     from shiftlens.shifts import translate as translate
+    from shiftlens.studies.study_result import StudyResult as StudyResult
+    from shiftlens.studies.studying import study as study
     from shiftlens.surgery import repair as repair
     from shiftlens.sweeping import sweep as sweep
     from shiftlens.sweeps.integrity import verify_sweep as verify_sweep

@@ -17,6 +17,10 @@ class InputError(ShiftlensError, ValueError):
     """Bad use or bad input: a path, a name, a number, a file, a model or images that cannot be served."""
 
 
+class DivergedError(InputError):
+    """The loss or a weight was not finite any more: the recipe does not fit the net or the images."""
+
+
 class StoreError(ShiftlensError):
     """A result on disk that is foreign, torn, busy, of another run, or that cannot be written."""
 

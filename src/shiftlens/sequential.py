@@ -1,4 +1,4 @@
-"""How many images are enough: one band around a whole map of accuracies that holds at every look, so also at the last.
+"""How many images are enough: one band around a whole map of means that holds at every look, so also at the last.
 
 A population of N images is measured in a fixed order that is as good as random and keeps the classes' shares. After n
 of them, each cell of a map has an accuracy over n images; the question is how far it can be from the accuracy over all
@@ -24,6 +24,15 @@ N. `RunningBand` answers with one number for all cells, the half-width:
   that rule is changed on the way, the band there holds. It costs about a fifth of width against a single look whose
   time was fixed beforehand.
 
+What is measured is a share (each outcome is 0 or 1) or any number. Two things change for a number:
+
+* *Rare values.* What has not been seen in n images may lie anywhere in the metric's bounds: both limits above are
+  multiplied by their distance. A metric without bounds (an absolute error) gets the range of the values seen so far
+  instead, and no upper limit: a single image whose error exceeds all that were seen is not provided for.
+* *Values that are missing.* A mean is then over the images that have a value, a ratio of two sums, and its error is
+  that of the linearised ratio (Cochran, section 2.11). Only cells are counted where at least half of the images have a
+  value; where there are none, the half-width is infinite.
+
 The probability is over the order of the images, of which the fixed one is a single draw; model and images are given. It
 is an asymptotic statement for the bootstrap's part: `benchmarks/adaptive.py` counts how often it holds.
 """
@@ -32,6 +41,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +65,9 @@ N_MULTIPLIERS = 2048
 LEAST_OF_A_CLASS = 10
 GUARD_SHARE = 0.1
 """Part of a look's error probability that goes to the bound on rare outcomes."""
+
+LEAST_PRESENT = 0.5
+"""A cell counts where at least this share of the images has a value."""
 
 _ROWS = 256  # draws at a time, so that no second copy of all sums is made
 
@@ -95,8 +108,8 @@ class Look:
     n_images, n_population
         Images measured, and images there are.
     half_width
-        In points: with the run's confidence, and at all looks together, each cell's accuracy over the whole population
-        is at most this far from its accuracy over the images measured. 0 when these are all.
+        In points, or in the metric's own unit: with the run's confidence, and at all looks together, each cell's mean
+        over the whole population is at most this far from its mean over the images measured. 0 when these are all.
     """
 
     n_images: int
@@ -104,7 +117,7 @@ class Look:
     half_width: float
 
     def images_for(self, half_width: float, looks: tuple[int, ...]) -> int:
-        """The look at which `half_width` points may be expected, from the width here: a guess, for a progress bar."""
+        """The look at which `half_width` may be expected, from the width here: a guess, for a progress bar."""
         ratio = min((half_width / self.half_width) ** 2, 1.0) if self.half_width > 0 else 1.0
         rest = 1 / self.n_images - 1 / self.n_population
         needed = 1 / (1 / self.n_population + ratio * rest)
@@ -141,8 +154,10 @@ def random_signs(positions: NDArray[np.int64], n_draws: int, seed: int = 0) -> N
 class RunningBand:
     """Sums over the images measured so far, from which each look's half-width is made.
 
-    All sums are whole numbers, so they do not depend on how the images were cut into chunks, on the number of threads
-    or on the machine. Memory is `n_draws` x cells x 4 bytes (35 MB for 65 x 65 shifts), however many images there are.
+    The sums of a share are whole numbers, so they do not depend on how the images were cut into chunks, on the number
+    of threads or on the machine; those of a number are float64, whose last digits the rounding of the half-width hides.
+    Memory is `n_draws` x cells x 4 bytes (35 MB for 65 x 65 shifts), twice that for numbers, and another 4 bytes where
+    values may be missing, however many images there are.
 
     Parameters
     ----------
@@ -154,6 +169,12 @@ class RunningBand:
         Cells of the map.
     looks
         See `look_schedule`.
+    bounds
+        Of a number: what a value can be, infinite where it has no bound. None for a share.
+    optional
+        Whether values may be missing (NaN).
+    factor
+        What a half-width is multiplied by: 100 for points.
     level
         Confidence of all cells and all looks together.
     n_draws
@@ -169,6 +190,9 @@ class RunningBand:
         n_cells: int,
         looks: tuple[int, ...],
         *,
+        bounds: tuple[float, float] | None = None,
+        optional: bool = False,
+        factor: float = 100.0,
         level: float = CONFIDENCE,
         n_draws: int = N_MULTIPLIERS,
         seed: int = 0,
@@ -187,40 +211,57 @@ class RunningBand:
         if n_draws % 256 or self._rank < 1:
             raise InputError(f"expected draws in multiples of 256, enough for an error of {alpha:.2g}, got {n_draws}")
         self._rare = math.log(2 * n_cells / (GUARD_SHARE * alpha))
-        self._seed = seed
+        self._seed, self._factor = seed, factor
+        low, high = bounds or (0.0, 1.0)
+        self._span = high - low
         self._positions = positions
-        self._codes = np.unique(labels, return_inverse=True)[1]
+        # A ratio of two sums is not centred by class: its residuals over all classes add up to nothing.
+        self._codes = np.zeros(n, np.int64) if optional else np.unique(labels, return_inverse=True)[1]
         self._sizes = np.bincount(self._codes)
         n_classes = len(self._sizes)
-        self._signed = np.zeros((n_draws, n_cells), np.float32)
+        # float32 holds whole numbers below 2^24 exactly, whatever the order of summation.
+        self._signed = np.zeros((n_draws, n_cells), np.float32 if bounds is None else np.float64)
         self._signs = np.zeros((n_draws, n_classes), np.float64)
-        self._right = np.zeros((n_classes, n_cells), np.int64)
+        self._sums = np.zeros((n_classes, n_cells), np.int64 if bounds is None else np.float64)
         self._seen = np.zeros(n_classes, np.int64)
+        self._signed_present = np.zeros((n_draws, n_cells), np.float32) if optional else None
+        self._present = np.zeros(n_cells, np.int64)
+        self._lowest, self._highest = math.inf, -math.inf
 
-    def add(self, right: NDArray[np.bool_]) -> None:
+    def add(self, values: NDArray[np.bool_] | NDArray[np.floating[Any]]) -> None:
         """Take in the next images of the order, in whatever portions.
 
         Parameters
         ----------
-        right
-            (image, cell), whether the prediction is the label.
+        values
+            (image, cell), of a share whether the prediction is the label; NaN where a number is missing.
         """
-        start, stop = self.n_images, self.n_images + len(right)
-        if right.ndim != 2 or right.shape[1] != self._right.shape[1] or stop > self.n_population:
+        start, stop = self.n_images, self.n_images + len(values)
+        if values.ndim != 2 or values.shape[1] != self._sums.shape[1] or stop > self.n_population:
             raise InputError(
-                f"expected up to {self.n_population - start} more images of {self._right.shape[1]} cells, "
-                f"got {right.shape}"
+                f"expected up to {self.n_population - start} more images of {self._sums.shape[1]} cells, "
+                f"got {values.shape}"
             )
         signs = random_signs(self._positions[start:stop], len(self._signed), self._seed)
-        codes, values = self._codes[start:stop], right.astype(np.float32)
-        # float32 holds whole numbers below 2^24 exactly, whatever the order of summation.
-        for rows in range(0, len(self._signed), _ROWS):
-            self._signed[rows : rows + _ROWS] += signs[:, rows : rows + _ROWS].T @ values
+        codes, values = self._codes[start:stop], values.astype(self._signed.dtype)
+        if self._signed_present is not None:
+            there = ~np.isnan(values)
+            self._present += there.sum(axis=0)
+            self._add_signed(self._signed_present, signs, there.astype(np.float32))
+            values = np.where(there, values, 0)
+        self._add_signed(self._signed, signs, values)
         for k in np.unique(codes):
-            self._right[k] += right[codes == k].sum(axis=0)
+            self._sums[k] += values[codes == k].sum(axis=0, dtype=self._sums.dtype)
             self._signs[:, k] += signs[codes == k].sum(axis=0, dtype=np.float64)
         self._seen += np.bincount(codes, minlength=len(self._seen))
+        self._lowest = min(self._lowest, float(values.min(initial=math.inf)))
+        self._highest = max(self._highest, float(values.max(initial=-math.inf)))
         self.n_images = stop
+
+    @staticmethod
+    def _add_signed(sums: NDArray[Any], signs: NDArray[np.float32], values: NDArray[Any]) -> None:
+        for rows in range(0, len(sums), _ROWS):
+            sums[rows : rows + _ROWS] += signs[:, rows : rows + _ROWS].T @ values
 
     def look(self) -> Look:
         """Return the half-width after the images taken in so far.
@@ -236,30 +277,55 @@ class RunningBand:
         if n == n_all:
             return Look(n, n_all, 0.0)
         unseen = 1 - n / n_all
-        rare = self._rare / (n_all * -math.log(unseen))
-        half = max(self._largest_errors()[-self._rank] * math.sqrt(unseen), rare) + self._disproportion()
+        # Images with a value in each cell that counts.
+        present = np.full(1, n) if self._signed_present is None else self._present[self._counted]
+        if not len(present):
+            return Look(n, n_all, math.inf)
+        fewest = int(present.min())
+        rare = self._rare / (n_all * -math.log(unseen)) * n / fewest
+        span = self._span if math.isfinite(self._span) else self._highest - self._lowest
+        half = max(self._largest_errors()[-self._rank] * math.sqrt(unseen), span * rare) + self._disproportion()
+        # All that is not seen may have a value, at the other end of the bounds.
+        most = unseen if fewest == n else (n_all - n) / (n_all - n + fewest)
+        half = min(float(half), self._span * most)
         # Upwards in the sixth digit: which kernel a processor takes for the means moves the last ones.
-        return Look(n, n_all, math.ceil(1e8 * float(min(half, unseen))) / 1e6)
+        step = 1e6 if self._factor == 100 or not half else 10.0 ** (5 - math.floor(math.log10(half)))
+        return Look(n, n_all, math.ceil(step * self._factor * half) / step)
+
+    @property
+    def _counted(self) -> NDArray[np.bool_]:
+        """The cells where enough images have a value."""
+        return self._present >= max(LEAST_PRESENT * self.n_images, 1)
 
     def _largest_errors(self) -> FloatArray:
-        """The largest error over the cells in each draw, as in an infinite population; ascending, shares."""
+        """The largest error over the cells in each draw, as in an infinite population; ascending, in the values' unit.
+
+        For a mean over the images that have a value: of the sums of signed residuals, divided by the share of those.
+        """
         n, seen = self.n_images, self._seen
-        if seen.min() >= LEAST_OF_A_CLASS:
-            means, signs, n_means = self._right / seen[:, None], self._signs, len(seen)
+        if seen.min() >= LEAST_OF_A_CLASS and self._signed_present is None:
+            means, signs, n_means = self._sums / seen[:, None], self._signs, len(seen)
         else:
-            means, signs, n_means = self._right.sum(axis=0)[None] / n, self._signs.sum(axis=1)[:, None], 1
+            means, signs, n_means = self._sums.sum(axis=0)[None] / n, self._signs.sum(axis=1)[:, None], 1
         largest = np.empty(len(self._signed))
         for rows in range(0, len(largest), _ROWS):
             part = slice(rows, rows + _ROWS)
-            errors = self._signed[part] - signs[part] @ means
+            if self._signed_present is None:
+                errors = self._signed[part] - signs[part] @ means
+            else:
+                chosen = self._counted
+                ratio, share = self._sums[0, chosen] / self._present[chosen], self._present[chosen] / n
+                errors = (self._signed[part][:, chosen] - self._signed_present[part][:, chosen] * ratio) / share
             largest[part] = np.abs(errors, out=errors).max(axis=1)
         largest.sort()
         scaled: FloatArray = largest / math.sqrt(n * (n - n_means))
         return scaled
 
     def _disproportion(self) -> float:
-        """By how much the classes' shares in the sample move the accuracy of any cell, at most; a share."""
+        """By how much the classes' shares in the sample move the mean of any cell, at most; in the values' unit."""
         seen, share = self._seen, self._sizes / self.n_population
         excess = np.where(seen > 0, seen / self.n_images - share, 0.0)
-        means = self._right / np.maximum(seen, 1)[:, None]
-        return float(np.abs(excess @ means).max() + share[seen == 0].sum())
+        means = self._sums / np.maximum(seen, 1)[:, None]
+        missing = float(share[seen == 0].sum())
+        span = self._span if math.isfinite(self._span) else self._highest - self._lowest
+        return float(np.abs(excess @ means).max()) + (span * missing if missing else 0.0)

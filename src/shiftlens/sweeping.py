@@ -44,6 +44,7 @@ def sweep(
     reuse: str | Path | None = None,
     label_map: LabelMap | str | Path | None = None,
     task: Task | str = "classification",
+    keep_outputs: int = 0,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Sweep:
@@ -76,9 +77,10 @@ def sweep(
         Compute on Ray: `"local"` (a worker a core, started here), `"local:N"`, `"HOST:PORT"` of a cluster's head, or
         `"auto"`. The results are the same bytes as without. A Ray cluster runs code: only on a network you trust.
     half_width
-        Points: stop when the accuracies under all shifts are known to plus or minus that together, with 95 %
-        confidence, instead of measuring all images. They are then taken in a fixed order that keeps the classes'
-        shares; controls are measured on the same ones. A narrower one may be asked for later, down to 0: all images.
+        Stop when the default metric is known to plus or minus that under all shifts together, with 95 % confidence,
+        instead of measuring all images: in points of a share (accuracy, mean IoU, recall), in the unit of any other
+        metric (MAE, cosine similarity). The images are then taken in a fixed order that keeps the classes' shares;
+        controls are measured on the same ones. A narrower one may be asked for later, down to 0: all images.
     reuse
         A sweep of some of the same images, with the same model, grid and fill: what it holds is copied rather than
         computed again. Its images come first.
@@ -87,6 +89,10 @@ def sweep(
         default classes are matched by name where the model knows every name; otherwise label k is the model's class k.
     task
         What is measured: the name of a task, or a `Task`.
+    keep_outputs
+        Of so many images, the first ones, keep at every shift the mask (`segmentation`) or the boxes of detections
+        above the score threshold (`detection`), so that the report can show them: see `Sweep.kept`. At most 60; may be
+        asked of a finished sweep. The windows are evaluated once more.
     overwrite
         Replace the sweep at `out` by a new one, instead of resuming it. Anything else at `out` is refused all the same.
     progress

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pages import Built, Watch, build, build_full, build_hostile, build_mirrored
+from pages import Built, Watch, build, build_full, build_hostile, build_mirrored, build_outputs
 
 from made_once import once
 
@@ -86,6 +86,12 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Built:
 def mirrored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page on sweeps whose fills repeat the picture."""
     return build_mirrored(tmp_path_factory.mktemp("mirrored"))
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of pages with masks and boxes."""
+    return once(tmp_path_factory, "kept", build_outputs)
 
 
 @pytest.fixture(scope="session")

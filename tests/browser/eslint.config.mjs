@@ -1,5 +1,8 @@
 // What the scripts under src/shiftlens/web/ are held to; `tests/browser/test_scripts.py` runs it where eslint is at hand.
-const ours = ["ShiftlensPage", "ShiftlensHeatmap", "ShiftlensPicture", "ShiftlensTable", "ShiftlensWay"];
+const ours = [
+  "ShiftlensPage", "ShiftlensHeatmap", "ShiftlensPicture", "ShiftlensTable", "ShiftlensWay",
+  "ShiftlensParts", "ShiftlensKept", "ShiftlensClasses", "ShiftlensOutputs",
+];
 const theirs = [
   "Plotly", "document", "window", "location", "history", "navigator", "performance", "atob", "Blob", "Response", "Image",
   "DecompressionStream", "fetch", "TextDecoder", "URLSearchParams", "ResizeObserver", "IntersectionObserver", "getComputedStyle",

@@ -17,6 +17,7 @@ from shiftlens.engine.plan import Plan
 from shiftlens.reporting import report
 from shiftlens.sweeps.header import SweepHeader, software_versions
 from shiftlens.sweeps.sweep_store import SweepStore
+from tasks.small_tasks import CASES, PIXELS, wrapped
 
 MARK = "window.hacked=1"
 HOSTILE = (
@@ -126,6 +127,28 @@ def build(folder: Path) -> Built:
     maps = sl.features(first, "zeros", average=images, out=folder / "features.zarr")
     report([one, two, maps, sl.inspect(first, 33)], folder / "report.html")
     return Built.at(folder)
+
+
+OUTPUTS = {"boxes": "detection", "masks": "segmentation"}
+"""What is kept, and the task."""
+KEPT_GRID = sl.ShiftGrid(6, 2)
+
+
+def build_outputs(folder: Path) -> None:
+    """Pages of two sweeps each that have kept masks or boxes: `boxes.html`, `masks.html`; `boxes-alone.html`."""
+    for kind, task in OUTPUTS.items():
+        make, targets, _ = CASES[task]
+        images, sweeps = sl.ImageSet(PIXELS, targets), []
+        for name in ("first", "second"):
+            net = make()
+            if sweeps:
+                for values in net.parameters():
+                    values.data *= 1.05
+            options: dict[str, Any] = {"engine": "direct", "dtype": "float32", "task": task, "keep_outputs": 3}
+            sweeps.append(sl.sweep(wrapped(net), images, KEPT_GRID, out=folder / f"{kind}-{name}.zarr", **options))
+        report(sweeps, folder / f"{kind}.html", images=images)
+        if kind == "boxes":
+            report(sweeps[:1], folder / f"{kind}-alone.html", images=images)
 
 
 def build_hostile(folder: Path) -> Built:

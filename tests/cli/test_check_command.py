@@ -88,12 +88,12 @@ def test_an_adaptive_check_stops_as_soon_as_it_is_decided(tmp_path: Path, capsys
     assert found["n_images"] == 100
     assert found["conditions"][0]["proven"] == "breached"
     assert found["alpha"] == pytest.approx(0.05 / 6)
-    assert found["notes"] == ["decided after 100 of 1,797 images, look 1 of 6"]
+    assert found["notes"] == ["decided after 100 of 1,797 images under 25 shifts, look 1 of 6"]
     kept = tmp_path / "kept"
     limit = 0.02 + found["conditions"][0]["value"]
     assert main([*call, "--min-unshifted", str(limit), "--limit", "300", "--out", str(kept)]) == 1
     found = json.loads(capsys.readouterr().out)
-    assert found["notes"] == ["undecided after 300 of 300 images, all images are measured: 1 condition"]
+    assert found["notes"] == ["undecided after 300 of 300 images under 25 shifts, all images are measured: 1 condition"]
     assert sorted(each.name for each in kept.iterdir() if each.suffix == ".zarr") == [
         "look-100.zarr",
         "look-200.zarr",

@@ -40,7 +40,7 @@ def images(n: int = 60) -> sl.ImageSet:
 def test_a_robust_model_passes_and_says_how_many_images_it_took() -> None:
     found = sl.assert_robust(model(), images(400), max_drop=(25, 1), max_shift=2, device="cpu")
     assert found.passed
-    assert found.notes == ("decided after 100 of 400 images, look 1 of 3",)
+    assert found.notes == ("decided after 100 of 400 images under 25 shifts, look 1 of 3",)
 
 
 def test_the_message_of_a_failure_shows_the_map_and_the_worst_shifts() -> None:
@@ -60,7 +60,9 @@ def test_a_budget_ends_the_looks_and_the_seed_decides_which_images_come_first() 
         model(), images(400), mode="lenient", min_unshifted=0.999, max_shift=1, budget_s=1e-6, device="cpu"
     )
     assert found.n_images == 25
-    assert found.notes[-1].startswith("undecided after 25 of 400 images, the budget allows no further look")
+    assert found.notes[-1].startswith(
+        "undecided after 25 of 400 images under 9 shifts, the budget allows no further look"
+    )
     with pytest.raises(InputError, match="budget above 0"):
         sl.assert_robust(model(), images(), max_drop=(10, 2), budget_s=0)
     with pytest.raises(InputError, match="at least one condition"):

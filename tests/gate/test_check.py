@@ -183,6 +183,8 @@ Call = Callable[[Path], Any]
         (lambda f: sl.check(f / "base.zarr", max_border_ratio=2), "rates by place"),
         (lambda f: sl.check(f / "base.zarr", allowed={"near": 1}), "expected a baseline"),
         (lambda f: sl.check(f / "base.zarr", baseline=f / "again.zarr", allowed={"near": -1}), "allowed.near"),
+        (lambda f: sl.check(f / "base.zarr", baseline=f / "again.zarr", allowed={"border_ratio": 1}), "above 1 times"),
+        (lambda f: sl.check(f / "base.zarr", baseline=f / "again.zarr", allowed={"border_ratio": 2}), "rates by place"),
         (lambda f: sl.check(f / "base.zarr", baseline=f / "again.zarr", metric="loss"), "how much worse loss may be"),
         (lambda f: sl.check(f / "base.zarr", baseline=f / "others.zarr"), "none the same"),
         (lambda f: sl.check(f / "base.zarr", gate=f / "nothing.toml"), "expected a file with limits"),

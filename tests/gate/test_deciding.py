@@ -12,7 +12,7 @@ from shiftlens.gate.limits import Mode
 from shiftlens.stats import Skipped
 
 
-class Wavy(Evidence):
+class Wavy:
     """Bounds that do not always widen as the level falls, as those of a difference of radii may not."""
 
     unit, n, method = "points", 50, ""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as sps
 
-from shiftlens.gate.evidence import LEAST_P, Means, Stated, means_of
+from shiftlens.gate.evidence import LEAST_P, Means, Stated, means_of, p_at_least, p_at_most
 from shiftlens.stats import Skipped, paired_share_interval
 
 
@@ -41,18 +41,18 @@ def test_a_mean_without_bounds_has_students_interval() -> None:
 @pytest.mark.parametrize(("low", "high"), [(0, 1), (-1, 1), (0, np.inf)])
 def test_images_that_are_all_alike_leave_a_doubt(low: float, high: float) -> None:
     found = means(np.ones(4), low, high)
-    assert found.p_at_most(0.99) > 0.05  # four images that agree prove nothing
-    assert means(np.ones(2000), low, high).p_at_most(0.9) < 0.05
+    assert p_at_most(found, 0.99) > 0.05  # four images that agree prove nothing
+    assert p_at_most(means(np.ones(2000), low, high), 0.9) < 0.05
 
 
 def test_a_p_value_is_the_level_at_which_the_bound_reaches_the_limit() -> None:
     found = means(np.random.default_rng(1).normal(0.3, 1, 200), -np.inf, np.inf)
-    p = found.p_at_most(0.1)
+    p = p_at_most(found, 0.1)
     assert 1e-4 < p < 0.5
     assert found.bounds(p)[0] == pytest.approx(0.1, abs=1e-6)
     assert p == pytest.approx(float(sps.ttest_1samp(found.columns[:, 0, 0], 0.1, alternative="greater").pvalue))
-    assert found.p_at_least(0.1) == 1.0
-    assert found.p_at_most(-3) == LEAST_P
+    assert p_at_least(found, 0.1) == 1.0
+    assert p_at_most(found, -3) == LEAST_P
 
 
 def test_values_that_an_image_lacks_are_left_out() -> None:
@@ -68,8 +68,8 @@ def test_the_largest_of_several_means_is_below_a_limit_if_each_is_and_above_it_i
     together = means(columns, -np.inf, np.inf)
     alone = [means(column, -np.inf, np.inf) for column in columns.T]
     assert together.value == pytest.approx(columns.mean(axis=0).max())
-    assert together.p_at_least(0.7) == pytest.approx(max(each.p_at_least(0.7) for each in alone), rel=1e-6)
-    assert together.p_at_most(0.3) == pytest.approx(3 * min(each.p_at_most(0.3) for each in alone), rel=1e-6)
+    assert p_at_least(together, 0.7) == pytest.approx(max(p_at_least(each, 0.7) for each in alone), rel=1e-6)
+    assert p_at_most(together, 0.3) == pytest.approx(3 * min(p_at_most(each, 0.3) for each in alone), rel=1e-6)
 
 
 def test_the_chance_to_pass_is_what_simulation_says_and_the_images_needed_make_it_80_per_cent() -> None:

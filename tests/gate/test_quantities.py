@@ -13,6 +13,7 @@ import xarray as xr
 import shiftlens as sl
 from shiftlens.analysis.object_curves import object_swing
 from shiftlens.errors import InputError
+from shiftlens.gate.against import border_gain
 from shiftlens.gate.quantities import Reading, border_ratio
 from shiftlens.stats import Estimate, Skipped
 from shiftlens.tasks.task import ByPlace
@@ -28,7 +29,7 @@ def counted(rng: np.random.Generator, n_chunks: int, near: float, inside: float,
     total = count - wrong if better == "higher" else wrong
     data = xr.Dataset({"total": (("chunk", "y", "x"), total), "count": (("chunk", "y", "x"), count)})
     task: Any = SimpleNamespace(name="planted", by_place=ByPlace("rate", "total", "count", "share", better))
-    arrays: Any = SimpleNamespace(task=task)
+    arrays: Any = SimpleNamespace(task=task, positions=np.arange(n_chunks))
     sweep: Any = SimpleNamespace(dataset=data)
     return Reading("planted", sweep, arrays)
 
@@ -53,6 +54,38 @@ def test_a_border_ratio_needs_chunks_of_images_and_errors() -> None:
     none = border_ratio(counted(rng, 8, 0.0, 0.0, "lower"))
     assert isinstance(none, Skipped)
     assert "no error is counted" in none.why
+
+
+def test_a_border_ratio_against_a_baseline_is_the_ratio_of_both_by_the_same_chunks_of_images() -> None:
+    base, new = (counted(np.random.default_rng(k), 8, near, 0.01, "lower") for k, near in enumerate((0.015, 0.03)))
+    pair: Any = SimpleNamespace(base=base, new=new)
+    found = border_gain(pair)
+    assert not isinstance(found, Skipped)
+    assert found.value == pytest.approx(2.0, rel=0.05)
+    lo, hi = found.bounds(0.001)
+    assert 1.5 < lo < 2.0 < hi < 2.7
+    pair.new = counted(np.random.default_rng(2), 9, 0.03, 0.01, "lower")
+    other = border_gain(pair)
+    assert isinstance(other, Skipped)
+    assert "same images" in other.why
+
+
+@pytest.mark.slow
+def test_a_gate_fails_a_unet_whose_padding_was_changed(tmp_path: Path) -> None:
+    before, scenes = sl.load_model("pretrained:unet-digits"), sl.load_images("digits-scenes", limit=160)
+    after, _ = sl.repair(before, padding="reflect")
+    grid = sl.ShiftGrid((0, 4), 4)
+    base, new = (
+        sl.sweep(net, scenes, grid, out=tmp_path / f"{name}.zarr", task="segmentation")
+        for name, net in (("before", before), ("after", after))
+    )
+    found = sl.check(new, baseline=base, allowed={"border_ratio": 1.25}, mode="lenient")
+    assert not found.passed, str(found)
+    assert found.conditions[0].title == "border_ratio at most 1.25 times that of before"
+    assert found.conditions[0].n_images == 16  # chunks of images
+    assert sl.check(base, baseline=base, allowed={"border_ratio": 1.25}).passed
+    # The mean over all pixels hardly moves.
+    assert sl.check(new, baseline=base, allowed={"near": 1}, mode="lenient").passed
 
 
 def test_the_swing_of_a_detector_is_that_of_its_objects(tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 import shiftlens as sl
+from shiftlens import sequential
 from shiftlens.cli.measure import _without_objects
 from shiftlens.data.imageset import ImageSet
 from shiftlens.errors import InputError, ModelOutputError, StoreError
 from shiftlens.models.loading import wrap
 from shiftlens.shifts import ShiftGrid
-from shiftlens.sweeping import sweep
+from shiftlens.sweeping import run_sweep, sweep
 from shiftlens.sweeps import request
 from shiftlens.sweeps.integrity import verify_sweep
 from sweeps import small_sweeps as small
@@ -32,12 +33,14 @@ SLOW = ("segmentation", "segmentation without masks", "dense", "embedding")
 SWEPT = ["detection", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 
-def swept(name: str, path: Path, n: int = N, **options: Any) -> sl.Sweep:
+# One plan for all runs: a measured one may differ from run to run, and with it the last bits.
+PLAN: dict[str, Any] = {"engine": "direct", "batch_size": 4, "dtype": "float32"}
+
+
+def swept(name: str, path: Path, n: int = N, images: ImageSet | None = None, **options: Any) -> sl.Sweep:
     make, targets, task = CASES[name]
-    images = ImageSet(PIXELS, targets).subset(np.arange(n))
-    # One plan for all runs: a measured one may differ from run to run, and with it the last bits.
-    plan = {"engine": "direct", "batch_size": 4, "dtype": "float32"}
-    return sweep(wrapped(make()), images, GRID, out=path, task=task, **plan, **options)
+    images = images or ImageSet(PIXELS, targets).subset(np.arange(n))
+    return sweep(wrapped(make()), images, GRID, out=path, task=task, **PLAN, **options)
 
 
 @pytest.fixture
@@ -79,10 +82,43 @@ def test_a_sweep_is_resumed_mended_and_reused_to_the_same_bytes(name: str, tmp_p
 
 @pytest.mark.usefixtures("single_images")
 @pytest.mark.parametrize("name", SWEPT)
-def test_half_width_is_for_shares_only(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is a number, and only a share can stop a sweep early"):
-        swept(name, tmp_path / "s.zarr", half_width=10)
-    assert not list(tmp_path.iterdir())
+def test_a_half_width_stops_a_sweep_which_is_resumed_to_the_same_bytes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sequential, "FIRST_LOOK", 3)
+    _, targets, task = CASES[name]
+    wide, said = {"embedding": 1.9, "dense": 1e6}.get(name, 99.0), list[str]()
+    many = ImageSet(
+        np.random.default_rng(5).integers(0, 256, (3 * N, 1, H, W), dtype=np.uint8),
+        None if targets is None else np.concatenate([targets] * 3) if name == "segmentation" else targets * 3,
+    )
+    whole = swept(name, tmp_path / "whole.zarr", images=many, half_width=0, controls=("flip",))
+    metric = next(each for each in whole.metrics if np.isfinite(whole.mean_of(each)).any())
+    some, stats = run_sweep(
+        wrapped(CASES[name][0]()),
+        many,
+        GRID,
+        out=tmp_path / "s.zarr",
+        half_width=wide,
+        task=task,
+        announce=said.append,
+        **PLAN,
+    )
+    assert (some.n_images, some.n_population, whole.half_width) == (3, 3 * N, 0)
+    assert 0 < some.half_width <= wide
+    assert (stats.metric, stats.unit) == (metric.name, metric.difference_unit)
+    assert any(f"of 9 images every {metric.name} is known to ±" in text for text in said)
+    with np.errstate(all="ignore"):
+        means = np.array([np.nanmean(whole.cells(metric.name)[:3], axis=0, dtype=np.float64)])
+    np.testing.assert_array_equal(some.mean_of(metric).values[None], means)
+    if name in ("dense", "embedding"):
+        found = sl.findings(some).of_kind("adaptive")
+        assert f"confidence band for {metric.called} over all of them is ±" in found[0].statement
+        assert found[0].estimate.unit == metric.difference_unit
+    with pytest.raises(InputError, match=r"half-width in .*, from 0 \(all images\) to below"):
+        swept(name, tmp_path / "s.zarr", images=many, half_width=-1)
+    again = swept(name, tmp_path / "s.zarr", images=many, half_width=0, controls=("flip",))
+    assert small.tree(again.path) == small.tree(whole.path)
 
 
 CHILD = """

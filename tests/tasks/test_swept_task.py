@@ -476,15 +476,6 @@ def test_what_is_no_task_is_refused_before_anything_is_written(tmp_path: Path, t
     assert not list(tmp_path.iterdir())
 
 
-def test_a_number_cannot_stop_a_sweep(tmp_path: Path) -> None:
-    class Number(Drift):
-        variables = (Drift.variables[1], Drift.variables[0], *Drift.variables[2:])
-
-    with pytest.raises(InputError, match="drift is a number, and only a share can stop a sweep early"):
-        swept(tmp_path / "s.zarr", task=Number(), half_width=5)
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_control_of_other_numbers_of_objects_is_refused(tmp_path: Path) -> None:
     data = images()
     for name, labels in (("a", data.labels), ("b", data.labels[::-1].copy())):

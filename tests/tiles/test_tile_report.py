@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 import shiftlens as sl
+from shiftlens.gate.tile_mismatch import tile_mismatch
+from shiftlens.stats import Skipped
 from shiftlens.tiles.tile_shares import causes_of
 from tiles.planted_causes import TwoLevels, images, model, shares
 
@@ -145,6 +147,28 @@ def test_what_is_said_of_a_segmenter_is_the_share_of_pixels_that_change(plain: s
     assert 0 < values["mismatch_at_overlap"] < values["mismatch"]
     assert plain.to_dict()["mismatch_at_overlap"] == 0
     assert plain.to_dict()["metric"]["value_at_overlap"] is None  # an infinite PSNR
+
+
+def test_a_limit_can_be_set_on_the_mismatch(plain: sl.TileReport) -> None:
+    evidence = tile_mismatch(plain)
+    assert not isinstance(evidence, Skipped)
+    assert (evidence.value, evidence.unit, evidence.n) == (
+        pytest.approx((plain.off[:, 0] / plain.span).mean()),
+        "share",
+        3,
+    )
+    low, high = evidence.bounds(0.05)
+    assert 0 < low < evidence.value < high
+    assert evidence.p_at_most(low / 2) < 0.05 < evidence.p_at_most(high)
+    none_left = tile_mismatch(plain, with_overlap=True)
+    assert not isinstance(none_left, Skipped)
+    assert none_left.value == 0
+    masks = tile_mismatch(
+        sl.tile_report(model(), images(2), tile=24, task="segmentation", overlap=4), with_overlap=True
+    )
+    assert not isinstance(masks, Skipped)
+    assert 0 <= masks.bounds(0.05)[0] < masks.value < masks.bounds(0.05)[1] <= 1
+    assert isinstance(tile_mismatch(sl.tile_report(model(), images(1), tile=24)), Skipped)
 
 
 class Strange(nn.Module):

@@ -154,7 +154,7 @@ def align(
     base = sources[baseline]
     for other in sources:
         refuse_unlike(base, other, partial=partial)
-    index = reduce(np.intersect1d, (each.arrays.positions for each in sources))
+    index = reduce(np.intersect1d, (each.arrays.positions for each in sources), np.unique(base.arrays.positions))
     if not len(index):
         raise InputError(f"expected images that all {len(sources)} sweeps hold, got none")
     dys = reduce(np.intersect1d, (each.arrays.dys for each in sources))

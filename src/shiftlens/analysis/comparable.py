@@ -36,7 +36,7 @@ class Source:
     n_images, n_population
         Images that are measured, of those that could be.
     half_width
-        Points at which an adaptive sweep has stopped, None for others.
+        At which an adaptive sweep has stopped (points of a share), None for others.
     """
 
     name: str

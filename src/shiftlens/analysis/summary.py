@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -116,6 +117,8 @@ class Metrics:
         See `consistency` and `controls`.
     padding
         See `controls`; by the canvas control.
+    beside
+        By name, p-values of tests that were made of more than the arrays: they are corrected with the others.
     """
 
     sweep: SweepArrays
@@ -135,6 +138,7 @@ class Metrics:
     occlusion: Effects | Skipped
     placement: Effects | Skipped
     padding: PaddingEffect | Skipped
+    beside: Mapping[str, float] = field(default_factory=dict)
 
     def profile(self, metric: str) -> Profile:
         """What is said of one metric."""
@@ -154,7 +158,7 @@ class Metrics:
     @cached_property
     def tests(self) -> tuple[Test, ...]:
         """Every test that may warn, with Holm's correction over all of them."""
-        named: dict[str, float | None] = {}
+        named: dict[str, float | None] = dict(self.beside)
         sides = {"x": self.asymmetry_x, "y": self.asymmetry_y, "x model": self.asymmetry_x_model}
         for name, found in sides.items():
             if not isinstance(found, Skipped):
@@ -191,6 +195,7 @@ def all_metrics(
     n_resamples: int = N_RESAMPLES,
     radius: float = WORST_RADIUS,
     seed: int = 0,
+    beside: Mapping[str, float] | None = None,
 ) -> Metrics:
     """Return every metric of a sweep.
 
@@ -204,6 +209,8 @@ def all_metrics(
         Bootstrap samples over images; their number limits how small a p-value of a reversal can be.
     radius
         Of the worst-of-radius value, in pixels.
+    beside
+        See `Metrics`.
     """
     values = sweep.values(metric)
     weights = resample_weights(sweep.positions, n_resamples, seed)
@@ -234,6 +241,7 @@ def all_metrics(
         occlusion=occlusion,
         placement=placement,
         padding=padding_effect(values),
+        beside=beside or {},
     )
 
 

@@ -11,7 +11,22 @@ from pathlib import Path
 
 import typer
 
-from shiftlens.cli import check, compare, export, lens, live, look, measure, probe, repair, report, tiling, train
+from shiftlens.cli import (
+    about,
+    check,
+    compare,
+    export,
+    lens,
+    live,
+    look,
+    measure,
+    probe,
+    repair,
+    report,
+    study,
+    tiling,
+    train,
+)
 from shiftlens.cli.console import error_line, flush_streams, prepare_terminal
 from shiftlens.cli.grouped_help import Command, Group
 from shiftlens.cli.options import command
@@ -52,7 +67,9 @@ for _function in (
     repair.repair,
     export.export,
     report.report,
+    study.study,
     live.explore,
+    about.doctor,
 ):
     app.command(cls=Command)(command(_function))
 

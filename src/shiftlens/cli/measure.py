@@ -108,7 +108,8 @@ def sweep(
     half_width: Annotated[
         float | None,
         typer.Option(
-            "--half-width", help="Stop at ± this many points of accuracy, a simultaneous 95 % confidence band."
+            "--half-width",
+            help="Stop at ± this many points (or units) of the metric, a simultaneous 95 % confidence band.",
         ),
     ] = None,
     reuse: Annotated[
@@ -118,6 +119,12 @@ def sweep(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the sweep at --out instead of resuming it.")
     ] = False,
+    keep_outputs: Annotated[
+        int,
+        typer.Option(
+            "--keep-outputs", help="Keep the masks or boxes of the first N images at every shift, for the page."
+        ),
+    ] = 0,
     control: Annotated[
         str | None, typer.Option("--control", help="Controls, separated by commas: occlusion,flip,canvas.")
     ] = None,
@@ -167,10 +174,10 @@ def sweep(
     bounds = o.size(max_shift, "--max-shift", least=0, most=MAX_SHIFT)
     grid = None if bounds is None else ShiftGrid(bounds, step)
     controls = tuple(o.names(control or None) or ())
-    known_task(task)
+    measured = known_task(task)
     check_request(grid or ShiftGrid(step, step), Fill.parse(fill), engine, dtype, controls, batch_size)
     if half_width is not None:
-        checked_half_width(half_width)
+        checked_half_width(half_width, measured.metrics(labelled=True)[0])
     if cluster is not None:
         parse_cluster(cluster)
         device_on_cluster(model.device)
@@ -197,6 +204,7 @@ def sweep(
             overwrite=overwrite,
             label_map=label_map,
             task=task,
+            keep_outputs=keep_outputs,
             progress=report,
             announce=shell.say,
         )
@@ -249,12 +257,22 @@ def _range_line(result: Sweep) -> str:
 
 def verify(
     shell: Shell,
-    path: Annotated[Path, typer.Argument(metavar="S.zarr", help="A sweep or a tile report; it is only read.")],
+    path: Annotated[Path, typer.Argument(metavar="S.zarr", help="A result; it is only read.")],
+    schema: Annotated[
+        bool,
+        typer.Option("--schema", help="Check and list attributes, arrays and seal only; also of features."),
+    ] = False,
 ) -> None:
     """Verify every chunk of a sweep against its checksum; exit code 2 if one is torn (the same sweep mends it).
 
     Example: shiftlens verify vgg.zarr
     """
+    if schema:
+        from shiftlens.result_schema import schema_lines, schema_of
+
+        listed = schema_of(path)
+        shell.result({"ok": True, "out": str(path), **listed}, schema_lines(path, listed))
+        return
     from shiftlens.sweeps.integrity import verify_sweep
     from shiftlens.tiles.tile_store import holds_tiles, open_tiles
 

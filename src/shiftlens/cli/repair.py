@@ -30,6 +30,12 @@ def repair(
         ),
     ] = None,
     downsample: Annotated[str | None, typer.Option("--downsample", help="blur, polyphase or balanced.")] = None,
+    norm: Annotated[
+        str | None,
+        typer.Option(
+            "--norm", help="batch-renorm: norms over the whole map become the same in every tile; measured on --data."
+        ),
+    ] = None,
     only: Annotated[
         str | None,
         typer.Option("--only", help="Change these layers: paths (layer1, *.conv2) or classes, separated by commas."),
@@ -54,6 +60,12 @@ def repair(
         int | None,
         typer.Option("--finetune-shift", help="Largest shift in fine-tuning, in pixels (default: as trained)."),
     ] = None,
+    distill_epochs: Annotated[
+        int,
+        typer.Option(
+            "--distill-epochs", help="Passes over --data in which it learns the original's output; needs no labels."
+        ),
+    ] = 0,
     lr: Annotated[float, typer.Option("--lr", help="Learning rate at the start of fine-tuning.")] = 0.01,
     data: Annotated[
         str | None, typer.Option("--data", help=f"{o.DATA}: also measure accuracy before and after.")
@@ -63,7 +75,7 @@ def repair(
     split: o.Split = None,
     seed: o.Seed = 0,
 ) -> o.Answer:
-    """Change padding, down-sampling or input size in a copy of a model; its weights stay, or are adapted.
+    """Change padding, down-sampling, norms or input size in a copy of a model; its weights stay, or are adapted.
 
     Example: shiftlens repair --model runs/vgg --downsample blur --finetune-epochs 2 --data cifar10 --out runs/vgg-blur
     """
@@ -74,13 +86,19 @@ def repair(
     from shiftlens.models.runs import check_run_target
 
     torch.manual_seed(seed)
-    adapts = reestimate or finetune_epochs != 0
+    reestimate = reestimate or norm is not None  # new norms have no statistics yet
+    adapts = reestimate or finetune_epochs != 0 or distill_epochs != 0
     if not (padding or downsample or size or adapts):
-        raise InputError("nothing to repair: give --padding, --downsample, --size, --reestimate or --finetune-epochs")
-    _check_names(padding, downsample, size, size_by)
+        raise InputError(
+            "nothing to repair: give --padding, --downsample, --norm, --size, --reestimate, --finetune-epochs or "
+            "--distill-epochs"
+        )
+    _check_names(padding, downsample, norm, size, size_by)
     settings = surgery.FineTuning(epochs=finetune_epochs, lr=lr, shift=finetune_shift) if finetune_epochs else None
     if adapts and data is None:
-        raise InputError("--reestimate and --finetune-epochs need images: give --data")
+        raise InputError("--reestimate, --norm, --finetune-epochs and --distill-epochs need images: give --data")
+    if distill_epochs < 0:
+        raise InputError(f"--distill-epochs must be at least 0, got {distill_epochs}")
     if finetune_shift is not None and not finetune_epochs:
         raise InputError("--finetune-shift needs --finetune-epochs: without them nothing is shown")
     check_run_target(out)
@@ -88,7 +106,9 @@ def repair(
     learns = (split or "train") if adapts else None
     measured = ("test" if learns == "train" else None) if adapts else split
     shown = None if data is None else o.images_of(data, data_root, limit, measured or learns)
-    test = None if adapts and measured is None else shown
+    # What only learns the original's output may be any net, also one whose images have no classes.
+    without_labels = (norm is not None or distill_epochs) and not finetune_epochs
+    test = None if without_labels or (adapts and measured is None) else shown
     loaded = model.load(shell, shown)
     origin = surgery.origin_of(model.model, loaded)
     train = o.images_of(data, data_root, limit, learns) if data is not None and adapts else None
@@ -97,8 +117,8 @@ def repair(
     before = None if test is None else _accuracy(shell, loaded, test, "evaluating the original", model.device)
     edits: list[Edit] = []
     changed: Model = loaded
-    if padding is not None or downsample is not None:
-        changed, edits = surgery.repair(loaded, padding, downsample, only=only, exclude=exclude)
+    if padding is not None or downsample is not None or norm is not None:
+        changed, edits = surgery.repair(loaded, padding, downsample, only=only, exclude=exclude, norm=norm)
     if size is not None:
         wanted = None if size == "even" else o.size(size, "--size")
         changed, more = surgery.with_input_size(changed, wanted, pad=None if size_by == "resize" else size_by)
@@ -108,6 +128,12 @@ def repair(
         with shell.progress("measuring batch norm", "images") as report:
             changed, facts = surgery.reestimate(changed, train, seed=seed, device=model.device, progress=report)
         healed += [facts] if facts.n_images else []
+    if train is not None and distill_epochs:
+        with shell.progress("distilling", "steps") as report:
+            changed, facts = surgery.distill(
+                changed, loaded, train, epochs=distill_epochs, seed=seed, device=model.device, progress=report
+            )
+        healed.append(facts)
     if train is not None and settings is not None:
         with shell.progress("fine-tuning", "steps") as report:
             changed, facts = surgery.finetune(changed, train, settings, seed=seed, device=model.device, progress=report)
@@ -127,13 +153,13 @@ def repair(
     return values, _lines(edits, healed, before, after, out)
 
 
-def _check_names(padding: str | None, downsample: str | None, size: str | None, size_by: str) -> None:
+def _check_names(padding: str | None, downsample: str | None, norm: str | None, size: str | None, size_by: str) -> None:
     """Refuse an unknown name before the model is loaded."""
     from shiftlens.nn.padding import pad_mode
     from shiftlens.surgery.planning import check_names
 
-    if padding is not None or downsample is not None:
-        check_names(padding, downsample)
+    if padding is not None or downsample is not None or norm is not None:
+        check_names(padding, downsample, norm)
     if size != "even":
         o.size(size, "--size")
     if size_by != "resize":

@@ -128,3 +128,25 @@ def radius_loss(pair: Pair) -> Evidence | Skipped:
     if found[0].at_least and found[1].at_least:
         return Skipped("retained radius", "both regions touch the grid's edge: sweep further out")
     return RadiusLoss(found[0], found[1])
+
+
+def border_gain(pair: Pair) -> Evidence | Skipped:
+    """How many times as large the border ratio is; paired by chunks of images.
+
+    Raises
+    ------
+    InputError
+        The task stores nothing by the place in the frame.
+    """
+    found = []
+    for reading in (pair.base, pair.new):
+        each = q.log_border_ratio(reading)
+        if isinstance(each, Skipped):
+            return each
+        found.append(each)
+    (base, base_without), (new, new_without) = found
+    if not np.array_equal(pair.base.arrays.positions, pair.new.arrays.positions) or len(base_without) != len(
+        new_without
+    ):
+        return Skipped("border ratio", "expected the same images in the same chunks in both sweeps")
+    return q.ratio_of(new - base, new_without - base_without, "times")

@@ -144,6 +144,10 @@ def _paired(pair: against.Pair, allowed: Allowed) -> list[Condition]:
     if allowed.confidence_swing is not None:
         swing = allowed.confidence_swing
         add(_distanced("confidence_swing", swing), swing.limit, 100, "points", against.swing_gain(pair, swing.px))
+    if allowed.border_ratio is not None:
+        if allowed.border_ratio <= 1:
+            raise InputError(f"allowed.border_ratio: expected above 1 times, got {allowed.border_ratio:g}")
+        add("border_ratio", allowed.border_ratio, np.inf, "times", against.border_gain(pair))
     return found
 
 

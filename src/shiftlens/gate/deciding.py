@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from shiftlens.gate.conditions import Condition
-from shiftlens.gate.evidence import Means
+from shiftlens.gate.evidence import Means, p_at_least, p_at_most
 from shiftlens.gate.limits import Mode
 from shiftlens.stats import Skipped, holm
 
@@ -66,8 +66,8 @@ class Outcome:
     @property
     def title(self) -> str:
         """The condition in one line."""
-        worse = f" worse than {self.against}" if self.against else ""
-        return f"{self.name} {self.side} {shown(self.limit, self.unit)}{worse}"
+        than = f" {'that of' if self.unit == 'times' else 'worse than'} {self.against}" if self.against else ""
+        return f"{self.name} {self.side} {shown(self.limit, self.unit)}{than}"
 
     @property
     def found(self) -> str:
@@ -143,7 +143,7 @@ def _p(condition: Condition, *, breached: bool) -> float:
     if isinstance(evidence, Skipped):
         return 1.0
     at_least = condition.side == "at least"
-    return evidence.p_at_least(limit) if at_least == breached else evidence.p_at_most(limit)
+    return p_at_least(evidence, limit) if at_least == breached else p_at_most(evidence, limit)
 
 
 def _outcome(condition: Condition, mode: Mode, kept: _Test, breached: _Test) -> Outcome:

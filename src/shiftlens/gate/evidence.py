@@ -6,10 +6,10 @@ does the upper bound fall below it. A p-value is the level at which the bound ju
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,54 +22,54 @@ N_POWER_DRAWS = 500
 _BISECTIONS = 40
 
 
-class Evidence(ABC):
-    """One number of a sweep, or of a sweep against a baseline, with one-sided bounds.
+class Evidence(Protocol):
+    """One number of a sweep, or of a sweep against a baseline, with one-sided bounds."""
 
-    Attributes
-    ----------
-    value
-        The estimate, in `unit`.
-    unit
-        As it is shown: "share", "points", "px", "ratio", or the metric's own.
-    n
-        Number of images (of chunks of images for a border ratio).
-    method
-        How the bounds are made.
-    """
+    @property
+    def value(self) -> float:
+        """The estimate, in `unit`."""
 
-    value: float
-    unit: str
-    n: int
-    method: str
+    @property
+    def unit(self) -> str:
+        """As it is shown: "share", "points", "px", "ratio", or the metric's own."""
 
-    @abstractmethod
+    @property
+    def n(self) -> int:
+        """Number of images (of chunks of images for a border ratio)."""
+
+    @property
+    def method(self) -> str:
+        """How the bounds are made."""
+
     def bounds(self, alpha: float) -> tuple[float, float]:
         """The lower and the upper bound, each at level `alpha` (0 to 0.5) by itself; infinite where there is none."""
 
-    def p_at_most(self, limit: float) -> float:
-        """p-value against "the truth is at most `limit`": small if it is proven to be larger."""
-        return self._p(lambda alpha: self.bounds(alpha)[0] > limit)
 
-    def p_at_least(self, limit: float) -> float:
-        """p-value against "the truth is at least `limit`": small if it is proven to be smaller."""
-        return self._p(lambda alpha: self.bounds(alpha)[1] < limit)
+def p_at_most(evidence: Evidence, limit: float) -> float:
+    """p-value against "the truth is at most `limit`": small if it is proven to be larger."""
+    return _p(lambda alpha: evidence.bounds(alpha)[0] > limit)
 
-    @staticmethod
-    def _p(rejects: Callable[[float], bool]) -> float:
-        """The smallest level that rejects; 1 where that is above 50 %."""
-        if not rejects(0.5):
-            return 1.0
-        if rejects(LEAST_P):
-            return LEAST_P
-        low, high = np.log(LEAST_P), np.log(0.5)
-        for _ in range(_BISECTIONS):
-            middle = (low + high) / 2
-            low, high = (low, middle) if rejects(float(np.exp(middle))) else (middle, high)
-        return float(np.exp(high))
+
+def p_at_least(evidence: Evidence, limit: float) -> float:
+    """p-value against "the truth is at least `limit`": small if it is proven to be smaller."""
+    return _p(lambda alpha: evidence.bounds(alpha)[1] < limit)
+
+
+def _p(rejects: Callable[[float], bool]) -> float:
+    """The smallest level that rejects; 1 where that is above 50 %."""
+    if not rejects(0.5):
+        return 1.0
+    if rejects(LEAST_P):
+        return LEAST_P
+    low, high = np.log(LEAST_P), np.log(0.5)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        low, high = (low, middle) if rejects(float(np.exp(middle))) else (middle, high)
+    return float(np.exp(high))
 
 
 @dataclass(frozen=True, eq=False)
-class Means(Evidence):
+class Means:
     """The largest over groups of the smallest mean within each group; one mean by itself is one group of one.
 
     A largest mean is proven to be below a limit if each of them is, which needs no correction (an intersection-union
@@ -105,7 +105,7 @@ class Means(Evidence):
     unchanged: FloatArray | None = None
 
     @property
-    def method(self) -> str:  # type: ignore[override]
+    def method(self) -> str:
         """Which interval, and over how many means."""
         kind = "adjusted Wald" if self.is_bounded else "Student t"
         count = self.columns.shape[1] * self.columns.shape[2]
@@ -117,12 +117,12 @@ class Means(Evidence):
         return bool(np.isfinite(self.low) and np.isfinite(self.high))
 
     @property
-    def n(self) -> int:  # type: ignore[override]
+    def n(self) -> int:
         """Images of the column that has fewest."""
         return int(self._counts.min())
 
     @property
-    def value(self) -> float:  # type: ignore[override]
+    def value(self) -> float:
         """The largest over groups of the smallest mean."""
         return self.factor * _largest_of_smallest(self._means)
 
@@ -188,7 +188,7 @@ def _largest_of_smallest(means: FloatArray) -> float:
 
 
 @dataclass(frozen=True)
-class Stated(Evidence):
+class Stated:
     """A number with a standard error and its degrees of freedom; `exponential`: both are of its logarithm."""
 
     estimate: float
@@ -200,7 +200,7 @@ class Stated(Evidence):
     exponential: bool = False
 
     @property
-    def value(self) -> float:  # type: ignore[override]
+    def value(self) -> float:
         """The estimate in `unit`."""
         return float(np.exp(self.estimate)) if self.exponential else self.estimate
 

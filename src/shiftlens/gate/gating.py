@@ -52,7 +52,8 @@ def check(
     allowed
         How much worse than the baseline a sweep may be: `unshifted`, `near`, `side_difference`, `drop` in points (or
         the metric's unit; `drop` within a distance, such as `"1@4"`), `retained_radius` in px, `consistency` and
-        `confidence_swing` in points. By default 1 point each of `unshifted`, `near` and `side_difference`.
+        `confidence_swing` in points, `border_ratio` in times that of the baseline (above 1). By default 1 point each of
+        `unshifted`, `near` and `side_difference`.
     mode
         `"strict"` (default): a condition passes only if the limit is proven kept. `"lenient"`: it fails only if a
         breach is proven. Both at 5 % over all conditions together (Holm).

@@ -137,6 +137,8 @@ class Allowed(_Table):
         px.
     consistency, confidence_swing
         Points.
+    border_ratio
+        Times: how many times that of the baseline the ratio may be, above 1.
     """
 
     unshifted: Number | None = None
@@ -146,6 +148,7 @@ class Allowed(_Table):
     side_difference: Number | None = None
     consistency: Number | None = None
     confidence_swing: Distanced | None = None
+    border_ratio: Number | None = None
 
 
 class Gate(Limits):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from shiftlens.analysis.arms import NEAR
 from shiftlens.analysis.arrays import from_sweep
 from shiftlens.data.imageset import ImageSet
 from shiftlens.data.selection import stratified_order
-from shiftlens.errors import InputError
+from shiftlens.errors import InputError, StoreError
 from shiftlens.gate.check_result import CheckResult
 from shiftlens.gate.deciding import ALPHA
 from shiftlens.gate.gating import checked
@@ -29,8 +31,8 @@ from shiftlens.sweeps.sweep_result import Sweep
 
 FIRST_LOOK = 100
 RATIO = 2
-LEAST_REACH = int(NEAR)
-"""px that the grid reaches at least, as far as the image goes: what lies within 8 px is compared everywhere else."""
+FAR = int(NEAR)
+"""px that the grid reaches for what is a mean over many shifts, or against a baseline: compared is within 8 px."""
 
 
 def looks_at(n_images: int, first: int = FIRST_LOOK) -> tuple[int, ...]:
@@ -51,14 +53,19 @@ def looks_at(n_images: int, first: int = FIRST_LOOK) -> tuple[int, ...]:
 def grid_for(gate: Gate, size: tuple[int, int]) -> ShiftGrid:
     """The smallest grid on which every condition of a gate can be decided, no further than the image's size.
 
-    A retained region needs room on all sides of it: twice the radius asked for, and 2 px more.
+    A retained region of the radius asked for may be longer than it is wide: it has half of the radius, and 1 px, more.
     """
-    reach = LEAST_REACH
+    reach = FAR if gate.allowed or gate.baseline else 1
     for limits in gate.limits.values():
-        distances = [each.px for each in vars(limits).values() if isinstance(each, Within)]
-        reach = max([reach, *(int(-(-px // 1)) for px in distances)])
-        if limits.min_retained_radius is not None:
-            reach = max(reach, int(-(-2 * limits.min_retained_radius // 1)) + 2)
+        asked = {name: limit for name, limit in vars(limits).items() if limit is not None}
+        radius = asked.pop("min_retained_radius", None)
+        if radius is not None:
+            reach = max(reach, math.ceil(1.5 * radius) + 1)
+        for name, limit in asked.items():
+            if isinstance(limit, Within):
+                reach = max(reach, math.ceil(limit.px))
+            elif not name.endswith("_unshifted"):
+                reach = max(reach, FAR)
     return ShiftGrid((min(reach, size[0]), min(reach, size[1])))
 
 
@@ -90,7 +97,8 @@ def check_adaptively(
     gate
         What is asked for.
     out
-        A folder; each look has its sweep in it, which reuses that of the look before.
+        A folder; each look has its sweep in it, which reuses that of the look before. What is there of the same check
+        is resumed, any other sweep at such a path is replaced.
     grid
         The shifts; by default those that the conditions need.
     baseline
@@ -132,23 +140,15 @@ def check_adaptively(
                 f"{baseline.path} lacks {len(missing):,} of the {len(images):,} images, such as number {missing[0]} of "
                 "the source: expected a baseline of the same images"
             )
-    options.setdefault("fill", "black")
+    grid = grid or grid_for(gate, _size(model, images))
+    options = {"fill": "black", "progress": progress, "announce": announce} | options
     out.mkdir(parents=True, exist_ok=True)
     previous: Path | None = None
     for number, n in enumerate(looks):
         path = out / f"look-{n}.zarr"
         begun = time.monotonic()
-        sweep, _ = run_sweep(
-            model,
-            images.subset(order[:n]),
-            grid or grid_for(gate, _size(model, images)),
-            out=path,
-            reuse=previous,
-            overwrite=True,
-            progress=progress,
-            announce=announce,
-            **options,
-        )
+        make = partial(run_sweep, model, images.subset(order[:n]), grid, out=path, reuse=previous, **options)
+        sweep = _swept_or_resumed(make, path, announce)
         reading = Reading("adaptive", sweep, from_sweep(sweep), seed)
         found = checked([reading], gate, base, partial=True, alpha=ALPHA / len(looks))
         undecided = _undecided(found)
@@ -161,12 +161,24 @@ def check_adaptively(
         if not undecided or is_last or out_of_time:
             break
         previous = path
-    note = f"decided after {n:,} of {len(images):,} images, look {number + 1} of {len(looks)}"
+    measured = f"{n:,} of {len(images):,} images under {grid.n_shifts:,} shifts"
+    note = f"decided after {measured}, look {number + 1} of {len(looks)}"
     if undecided:
         why = "the budget allows no further look" if out_of_time else "all images are measured"
         count = f"{len(undecided)} condition" + ("s" if len(undecided) > 1 else "")
-        note = f"undecided after {n:,} of {len(images):,} images, {why}: {count}"
+        note = f"undecided after {measured}, {why}: {count}"
     return replace(found, notes=(*found.notes, note)), sweep
+
+
+def _swept_or_resumed(make: Callable[..., tuple[Sweep, Any]], path: Path, announce: Callable[[str], None]) -> Sweep:
+    """The sweep at a path: resumed if it is the same, else made anew."""
+    try:
+        return make()[0]
+    except StoreError as error:
+        if not path.exists():
+            raise
+        announce(f"{error}: measured anew")
+        return make(overwrite=True)[0]
 
 
 def _undecided(found: CheckResult) -> Sequence[str]:
@@ -183,4 +195,4 @@ def _state(found: CheckResult) -> str:
 
 def _size(model: Model, images: ImageSet) -> tuple[int, int]:
     size = model.preprocessing.size or images.size
-    return (LEAST_REACH, LEAST_REACH) if size is None else size
+    return (FAR, FAR) if size is None else size

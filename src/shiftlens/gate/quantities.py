@@ -148,6 +148,18 @@ def border_ratio(reading: Reading) -> Evidence | Skipped:
     InputError
         The task stores nothing by the place in the frame.
     """
+    found = log_border_ratio(reading)
+    return found if isinstance(found, Skipped) else ratio_of(*found, "ratio")
+
+
+def log_border_ratio(reading: Reading) -> tuple[float, FloatArray] | Skipped:
+    """The logarithm of the border ratio, and that without each chunk of images, (chunk,).
+
+    Raises
+    ------
+    InputError
+        The task stores nothing by the place in the frame.
+    """
     what, data = reading.arrays.task.by_place, reading.sweep.dataset
     if what is None:
         raise InputError(f"expected a task that stores rates by place for a border ratio, got {_task(reading)}")
@@ -166,19 +178,25 @@ def border_ratio(reading: Reading) -> Evidence | Skipped:
     sums = np.array([[each[:, part].sum(axis=1) for each in (total, count)] for part in (edge, ~edge)]).transpose(
         2, 0, 1
     )
-    if (sums.sum(axis=0) <= 0).any():
+    whole_sum = sums.sum(axis=0)
+    if (whole_sum <= 0).any():
         return Skipped("border ratio", "no error is counted near the border or inside")
+    left_out = whole_sum - sums
+    if (left_out <= 0).any():
+        return Skipped("border ratio", "one chunk of images holds every error near the border or inside")
 
     def log_ratio(s: FloatArray) -> FloatArray:
         return np.asarray(np.log(s[..., 0, 0] * s[..., 1, 1]) - np.log(s[..., 0, 1] * s[..., 1, 0]))
 
-    left_out = sums.sum(axis=0) - sums
-    if (left_out <= 0).any():
-        return Skipped("border ratio", "one chunk of images holds every error near the border or inside")
-    value = float(log_ratio(sums.sum(axis=0)))
-    pseudo = n * value - (n - 1) * log_ratio(left_out)
+    return float(log_ratio(whole_sum)), log_ratio(left_out)
+
+
+def ratio_of(log_ratio: float, without: FloatArray, unit: str) -> Stated:
+    """A ratio of its logarithm and that without each chunk of images: the jackknife."""
+    n = len(without)
+    pseudo = n * log_ratio - (n - 1) * without
     se = float(pseudo.std(ddof=1) / np.sqrt(n))
-    return Stated(value, se, n - 1, "ratio", n, "jackknife over chunks of images", exponential=True)
+    return Stated(log_ratio, se, n - 1, unit, n, "jackknife over chunks of images", exponential=True)
 
 
 def unshifted_evidence(values: Values) -> Evidence | Skipped:

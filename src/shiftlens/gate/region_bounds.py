@@ -13,7 +13,6 @@ from shiftlens.analysis.arrays import FloatArray, SweepArrays, Values
 from shiftlens.analysis.estimated_maps import estimated_map, standard_error
 from shiftlens.analysis.paired import correlation, joint
 from shiftlens.analysis.regions import around_origin, connected_region, threshold, touches_edge
-from shiftlens.gate.evidence import Evidence
 from shiftlens.stats import Skipped, resample_weights
 
 LEVEL = 0.95
@@ -25,7 +24,7 @@ STEPS = np.concatenate([np.arange(0, 5, 0.125), [5.5, 6, 7, 8, 10]])
 
 
 @dataclass(frozen=True, eq=False)
-class Radius(Evidence):
+class Radius:
     """Radius of the circle that has the retained area.
 
     The lower bound is the region of the cells that are clearly above the threshold, the upper one that of the cells
@@ -59,7 +58,7 @@ class Radius(Evidence):
     _missed: dict[tuple[int, int], float] = field(default_factory=dict, init=False)
 
     @property
-    def value(self) -> float:  # type: ignore[override]
+    def value(self) -> float:
         """In px."""
         return self._px(self.n_cells)
 
@@ -75,7 +74,7 @@ class Radius(Evidence):
         return np.asarray(np.sqrt(counts), np.float64)
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        """See `Evidence`; beyond the resolution of the bootstrap there is no bound but 0."""
+        """See `gate.evidence.Evidence`; beyond the resolution of the bootstrap there is no bound but 0."""
         first = int(np.searchsorted(STEPS, sps.norm.isf(alpha)))
         low, high = (self._first(sign, first, alpha) for sign in (1, -1))
         lower = 0.0 if low is None else self._px(int(self._regions(self.above, STEPS[low]).sum()))
@@ -114,7 +113,7 @@ class Radius(Evidence):
 
 
 @dataclass(frozen=True, eq=False)
-class RadiusLoss(Evidence):
+class RadiusLoss:
     """By how many px a radius is smaller than that of the baseline, from the bounds of both.
 
     Source
@@ -128,17 +127,17 @@ class RadiusLoss(Evidence):
     method: str = "from the bounds of both radii"
 
     @property
-    def n(self) -> int:  # type: ignore[override]
+    def n(self) -> int:
         """Images of both."""
         return self.new.n
 
     @property
-    def value(self) -> float:  # type: ignore[override]
+    def value(self) -> float:
         """Radius of the baseline less the new one."""
         return self.base.value - self.new.value
 
     def bounds(self, alpha: float) -> tuple[float, float]:
-        """See `Evidence`."""
+        """See `gate.evidence.Evidence`."""
         (a_lo, a_hi), (b_lo, b_hi) = self.base.bounds(alpha), self.new.bounds(alpha)
         a, b, together = self.base.value, self.new.value, correlation(self.base.samples, self.new.samples)
         lower, upper = -np.inf, np.inf

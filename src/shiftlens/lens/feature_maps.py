@@ -22,7 +22,7 @@ from shiftlens.graph import Graph, Site
 from shiftlens.lens.capture import capture, maps_of
 from shiftlens.lens.feature_run import Average, FeatureRun, LayerMaps
 from shiftlens.lens.feature_store import check_target, save_features
-from shiftlens.lens.inputs import EMPTY, batches, shown
+from shiftlens.lens.inputs import EMPTY, batches, rolled, shown
 from shiftlens.lens.map_scores import LEAVES, scores_of_average, scores_of_picture
 from shiftlens.lens.moments import Moments
 from shiftlens.lens.repadding import Repadded
@@ -267,11 +267,4 @@ def _changed(x: Tensor, control: Control | None, rolls: torch.Generator) -> Tens
         return x
     if control == "flipped":
         return x.flip(3)
-    n, _, h, w = x.shape
-    dy = torch.randint(h, (n, 1), generator=rolls).to(x.device)
-    dx = torch.randint(w, (n, 1), generator=rolls).to(x.device)
-    rows = (torch.arange(h, device=x.device) - dy) % h
-    columns = (torch.arange(w, device=x.device) - dx) % w
-    picture = torch.arange(n, device=x.device)[:, None, None]
-    # Indices at both ends put the indexed axes first: [n, h, w, c].
-    return x[picture, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+    return rolled(x, rolls)

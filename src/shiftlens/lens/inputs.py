@@ -56,6 +56,18 @@ def batches(
         yield model.preprocessing.normalise(pixels.to(device)).to(dtype)
 
 
+def rolled(x: Float[Tensor, "n c h w"], draws: torch.Generator) -> Float[Tensor, "n c h w"]:
+    """Each image moved round by a random distance along both axes, so that content is everywhere alike."""
+    n, _, h, w = x.shape
+    dy = torch.randint(h, (n, 1), generator=draws).to(x.device)
+    dx = torch.randint(w, (n, 1), generator=draws).to(x.device)
+    rows = (torch.arange(h, device=x.device) - dy) % h
+    columns = (torch.arange(w, device=x.device) - dx) % w
+    image = torch.arange(n, device=x.device)[:, None, None]
+    # Indices at both ends put the indexed axes first: [n, h, w, c].
+    return x[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
 def _file(name: str) -> Path:
     path = with_home(name)
     if kind_of(path) == "file":

@@ -10,7 +10,7 @@ from shiftlens.given import MODEL_OPTIONS, option_words
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import Severity
 from shiftlens.narrative.setting import named_model
-from shiftlens.narrative.words import name_text, plain
+from shiftlens.narrative.words import name_text, number_text, plain
 
 DOUBTS = ("same-model", "other-answers", "like-answers", "other-model", "is-a-control")
 
@@ -41,8 +41,9 @@ def _images(aligned: Aligned) -> Iterator[Finding]:
         )
         note = f"They {'are a class-stratified subset' if stratified else 'need not be a random sample'}."
         yield _caveat("images-left-out", text, note=note)
+    unit = aligned.arms[0].arrays.metrics[0].difference_unit
     adaptive = [
-        f"{name_text(arm.name)} {arm.n_images:,} of {arm.n_population:,} (±{arm.half_width:.1f} points)"
+        f"{name_text(arm.name)} {arm.n_images:,} of {arm.n_population:,} (±{number_text(arm.half_width, unit)})"
         for arm in aligned.arms
         if arm.half_width is not None
     ]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from shiftlens.analysis.arrays import from_sweep
+from shiftlens.analysis.places import places
 from shiftlens.analysis.summary import Metrics, all_metrics
 from shiftlens.arithmetic import Inspection
 from shiftlens.errors import InputError
@@ -16,7 +17,7 @@ from shiftlens.narrative.patterns import controlled, irregularities, overview, r
 from shiftlens.narrative.performance import consistency, performance, region
 from shiftlens.narrative.pitfalls import pitfalls
 from shiftlens.narrative.setting import Setting
-from shiftlens.narrative.task_findings import task_findings
+from shiftlens.narrative.task_findings import border_test, task_findings
 from shiftlens.narrative.thresholds import THRESHOLDS, checked_thresholds, weighed
 from shiftlens.narrative.tile_findings import tile_findings
 from shiftlens.narrative.words import plain
@@ -69,12 +70,28 @@ def findings(
         if metric is not None:
             raise InputError(f"a metric is of a sweep: expected none, got {metric!r}")
         return tile_findings(sweep) if isinstance(sweep, TileReport) else artefacts(sweep)
-    made = diagnose(all_metrics(from_sweep(sweep), metric=metric, seed=seed), Setting.of(sweep, metric), sizes)
-    return Findings([*made, *task_findings(sweep)])
+    return measured(sweep, metric, seed, sizes)[1]
 
 
-def diagnose(metrics: Metrics, setting: Setting, thresholds: Mapping[str, float] = THRESHOLDS) -> Findings:
-    """Return the findings of metrics that are there already."""
+def measured(
+    sweep: Sweep, metric: str | None, seed: int, thresholds: Mapping[str, float] = THRESHOLDS
+) -> tuple[Metrics, Findings]:
+    """Every metric of a sweep, and what is found in them; see `findings`."""
+    by_place = places(sweep)
+    metrics = all_metrics(from_sweep(sweep), metric=metric, seed=seed, beside=border_test(by_place))
+    return metrics, diagnose(
+        metrics, Setting.of(sweep, metric), thresholds, beside=task_findings(sweep, by_place, metrics)
+    )
+
+
+def diagnose(
+    metrics: Metrics,
+    setting: Setting,
+    thresholds: Mapping[str, float] = THRESHOLDS,
+    *,
+    beside: Sequence[Finding] = (),
+) -> Findings:
+    """Return the findings of metrics that are there already, and last those that were made `beside` them."""
     return weighed(
         [
             *performance(metrics, setting),
@@ -88,6 +105,7 @@ def diagnose(metrics: Metrics, setting: Setting, thresholds: Mapping[str, float]
             overview(metrics),
             *pitfalls(metrics, setting),
             *(_skipped(each) for each in metrics.skipped),
+            *beside,
         ],
         thresholds,
     )

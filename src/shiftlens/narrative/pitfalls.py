@@ -64,18 +64,19 @@ def _completeness(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
 
 
 def _adaptive(metrics: Metrics, n_all: int, half: float, setting: Setting) -> Finding:
-    quantity, estimate = Quantity("half-width of the confidence band"), number(half, "points")
-    made = next(each for each in metrics.profiles if each.metric.is_share)
-    share, n, others = made.metric.called, metrics.sweep.n_images, ""
+    made = metrics.profiles[0]
+    unit, called, n, others = made.metric.difference_unit, made.metric.called, metrics.sweep.n_images, ""
+    quantity, estimate = Quantity("half-width of the confidence band"), number(half, unit)
     if not isinstance(made.map, Skipped):
-        wide = 100 * float(np.maximum(made.map.value - made.map.band_lo, made.map.band_hi - made.map.value).max())
-        others = f" Over other images of the same kind it is ±{number_text(wide, 'points')}."
+        wide = np.nanmax(np.maximum(made.map.value - made.map.band_lo, made.map.band_hi - made.map.value))
+        others = f" Over other images of the same kind it is ±{number_text(made.metric.factor * float(wide), unit)}."
     if not half:
-        text = f"All {n_all:,} images were measured: over these images no {share} is uncertain.{others}"
+        text = f"All {n_all:,} images were measured: over these images no {called} is uncertain.{others}"
         return Finding("adaptive", text, quantity, estimate)
     text = (
         f"{n:,} of {n_all:,} images were measured: the simultaneous {100 * setting.level:g} % confidence band for "
-        f"{share} over all of them is ±{number_text(half, 'points')} at every shift.{others}"
+        f"{called} over all of them is ±{number_text(half, unit)} at every shift"
+        f"{' where at least half of the images have one' if made.metric.optional else ''}.{others}"
     )
     note = (
         "Largest error over all shifts, by a bootstrap of the images, drawn without replacement in a class-stratified "

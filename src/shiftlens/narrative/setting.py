@@ -116,7 +116,8 @@ class Setting:
     n_population
         Of an adaptive sweep: the images that it could take; None for others.
     half_width_asked, half_width
-        Of an adaptive sweep, in points: what was asked for; what is reached for all shifts together, once complete.
+        Of an adaptive sweep, in points of a share: what was asked for; what is reached for all shifts together, once
+        complete.
     metric
         What was asked for; None for the default.
     """
@@ -182,6 +183,7 @@ class Setting:
         self,
         *,
         control: str = "",
+        keep: int = 0,
         fill: str = "",
         step: int = 0,
         wider: bool = False,
@@ -191,7 +193,8 @@ class Setting:
     ) -> Command:
         """Add a control to this sweep, or make another sweep with one thing changed; empty and 0 mean unchanged.
 
-        `wider` doubles the largest shift, `narrower` halves the half-width of an adaptive sweep.
+        `keep` keeps the outputs of so many images, `wider` doubles the largest shift, `narrower` halves the half-width
+        of an adaptive sweep.
         """
         grid, words = self.header.grid, ["shiftlens", "sweep", *self._model_and_data(model)]
         if self.half_width_asked is not None:
@@ -205,6 +208,8 @@ class Setting:
         words += ["--fill", fill] if fill else self._fill_words()
         if control:
             words += ["--control", control]
+        if keep:
+            words += ["--keep-outputs", str(keep)]
         if self.header.task.name != CLASSIFICATION.name:
             words += ["--task", self.header.task.name]
         changed = "-wide" if wider else f"-{fill}" if fill else f"-step{step}" if step else ""

@@ -7,23 +7,42 @@ import math
 import numpy as np
 
 from shiftlens.analysis.object_curves import OBJECT_RADIUS, object_swing
-from shiftlens.analysis.places import Places, places
+from shiftlens.analysis.places import Places
+from shiftlens.analysis.summary import Metrics
 from shiftlens.narrative.finding import Finding
 from shiftlens.narrative.finding_parts import Quantity
+from shiftlens.narrative.performance import tested
 from shiftlens.narrative.words import capital, number_text, quoted
 from shiftlens.stats import Estimate, Skipped
 from shiftlens.sweeps.sweep_result import Sweep
 
 OWN = "[own]"
+BORDER_TEST = "border rate"
 MOST_SHIFTS = 1_000
 """At how many shifts a metric of the data set is computed for a finding, about: AP takes a millisecond a class."""
 RARE = 0.02
 """Below it, shares are said with two digits after the point."""
 
 
-def task_findings(sweep: Sweep) -> list[Finding]:
-    """Return what all images together, objects and places tell; nothing for tasks that store nothing of it."""
-    found, swing, by_place = _of_dataset(sweep), object_swing(sweep), places(sweep)
+def border_test(by_place: Places | Skipped) -> dict[str, float]:
+    """The test that the border differs from the interior, by its name among the tests of the sweep; none without."""
+    made = None if isinstance(by_place, Skipped) else by_place.difference
+    return {BORDER_TEST: made.p_value} if isinstance(made, Estimate) and made.p_value is not None else {}
+
+
+def task_findings(sweep: Sweep, by_place: Places | Skipped, metrics: Metrics) -> list[Finding]:
+    """Return what all images together, objects and places tell; nothing for tasks that store nothing of it.
+
+    Parameters
+    ----------
+    sweep
+        Whose objects and data set metrics are read.
+    by_place
+        What `places` finds in it.
+    metrics
+        Whose tests hold `border_test`.
+    """
+    found, swing = _of_dataset(sweep), object_swing(sweep)
     if isinstance(swing, Estimate):
         points = swing.scaled(100, "points")
         found.append(
@@ -33,12 +52,12 @@ def task_findings(sweep: Sweep) -> list[Finding]:
                 Quantity("object confidence", of=f"shifts within {OBJECT_RADIUS:g} px"),
                 points,
                 note=f"{OWN} Largest less smallest over the shifts under which the object is in view; mean over the "
-                "objects of an image, interval over images.",
+                "objects of an image; 95 % interval over images. No test: a swing is never below 0.",
                 severity="note",
             )
         )
     if not isinstance(by_place, Skipped):
-        found.append(_border(by_place))
+        found.append(_border(by_place, metrics))
     return found
 
 
@@ -71,7 +90,7 @@ def _of_dataset(sweep: Sweep) -> list[Finding]:
     ]
 
 
-def _border(by_place: Places) -> Finding:
+def _border(by_place: Places, metrics: Metrics) -> Finding:
     what, width = by_place.what, by_place.border
     quantity, estimate = Quantity(what.name, of="border", versus="interior"), by_place.difference
     note = f"{OWN} Summed over all shifts and images; padding, fill and what stands there are not told apart."
@@ -79,13 +98,16 @@ def _border(by_place: Places) -> Finding:
     if isinstance(estimate, Skipped):
         return Finding("border-rate", f"{text}.", quantity, note=f"{note} {capital(estimate.why)}.")
     scaled = estimate.scaled(100, "points") if what.unit == "share" else estimate
+    test = tested(metrics, BORDER_TEST)
+    cost = -scaled.value if what.better == "higher" else scaled.value
     return Finding(
         "border-rate",
         f"{text}. Border minus interior: {quoted(scaled)}.",
         quantity,
         scaled,
+        test,
         note=f"{note} Border: at most {width} px from it. The interval is over chunks of images.",
-        severity="note",
+        severity=test.sided(cost),
     )
 
 
@@ -97,7 +119,9 @@ def _rates(by_place: Places) -> str:
     near, inside = (number_text(value, what.unit, digits) for value in (by_place.near, by_place.inside))
     text = f"Within {by_place.border} px of a border, the {what.name} is {near}"
     if what.better == "lower" and by_place.inside > 0:
-        text += f", {number_text(by_place.near / by_place.inside, '', 1)} times that further inside ({inside})"
+        ratio = by_place.near / by_place.inside
+        times = "more than 1,000" if ratio > 1000 else number_text(ratio, "", 1)
+        text += f", {times} times that further inside ({inside})"
     else:
         text += f"; further inside it is {inside}"
     known = {side: value for side, value in by_place.sides.items() if not np.isnan(value)}

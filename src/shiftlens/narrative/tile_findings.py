@@ -118,7 +118,8 @@ def _cure(report: TileReport, cause: str) -> Action | None:
         return Action("Resize by a whole factor with align_corners=False; retrain or fine-tune, since outputs change")
     if cause in ("norm", "pooling", "attention"):
         passes = f" in {report.passes} passes" if report.passes > 1 else ""
-        return Action(f"No overlap removes it: use predict_tiled{passes}, which freezes such layers where it can")
+        other = "; or replace such norms: shiftlens repair --norm batch-renorm" if cause == "norm" else ""
+        return Action(f"No overlap removes it: use predict_tiled{passes}, which freezes such layers if it can{other}")
     return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shiftlens.nn.batch_renorm import BatchRenorm2d
 from shiftlens.nn.center_points import CenterPoints
 from shiftlens.nn.convolution import PaddedConv2d, PartialConv2d, SymmetricConv2d, conv2d, set_padding_mode
 from shiftlens.nn.downsample import BlurPool2d, ConvBlurPool2d, MaxBlurPool2d, Polyphase2d, ReducedLayer2d
@@ -16,6 +17,7 @@ __all__ = [
     "PADDING_MODES",
     "PAD_MODES",
     "VGG",
+    "BatchRenorm2d",
     "BlurPool2d",
     "CenterPoints",
     "ContentAligned2d",

@@ -15,6 +15,7 @@ from torch import nn
 from shiftlens.errors import InputError
 from shiftlens.naming import unknown_name
 from shiftlens.nn.balance import BalancedStride2d
+from shiftlens.nn.batch_renorm import with_norm
 from shiftlens.nn.convolution import (
     OWN_CONVOLUTIONS,
     PaddedLayer2d,
@@ -55,9 +56,10 @@ class Edit:
     path
         The layer, as `named_modules` names it after the edits before this one; "" is the net itself.
     what
-        `padding`, `downsample`, `input padding` or `input size` (which preprocessing holds: nothing to do in the net).
+        `padding`, `downsample`, `norm`, `input padding` or `input size` (which preprocessing holds: nothing to do in
+        the net).
     before, after
-        Names of modes or down-samplings; sizes as [h, w].
+        Names of modes, down-samplings or norms; sizes as [h, w].
     options
         What else it takes to do the same again; plain JSON.
     """
@@ -166,9 +168,16 @@ def _with_input_padding(root: nn.Module, layer: nn.Module, edit: Edit) -> nn.Mod
     return PaddedLayer2d(layer, sides, pad_mode(edit.after))  # type: ignore[arg-type]
 
 
+def _with_norm(root: nn.Module, layer: nn.Module, edit: Edit) -> nn.Module:
+    first = next(root.parameters(), None)
+    made = with_norm(layer, str(edit.after))
+    return made if first is None else made.to(first.device, first.dtype)
+
+
 _CARRY_OUT: dict[str, Callable[[nn.Module, nn.Module, Edit], nn.Module]] = {
     "padding": _with_padding,
     "downsample": _with_downsampling,
+    "norm": _with_norm,
     "input padding": _with_input_padding,
     "input size": lambda root, layer, edit: layer,
 }

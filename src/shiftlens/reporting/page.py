@@ -23,8 +23,12 @@ SCRIPTS = (
     "heatmap.js",
     "moved_picture.js",
     "report.js",
+    "stage_parts.js",
     "stage_table.js",
+    "kept_outputs.js",
     "way_chart.js",
+    "stage_classes.js",
+    "stage_outputs.js",
     "stage.js",
 )
 STYLES = ("report.css", "stage.css")

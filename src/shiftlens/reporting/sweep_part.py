@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from shiftlens import figures
-from shiftlens.analysis.arrays import IntArray, SweepArrays, from_sweep
+from shiftlens.analysis.arrays import IntArray, SweepArrays
 from shiftlens.analysis.directions import Directions, directions
 from shiftlens.analysis.radii import discs
 from shiftlens.analysis.regions import Retained
-from shiftlens.analysis.summary import Metrics, all_metrics
+from shiftlens.analysis.summary import Metrics
 from shiftlens.figures.drawing import label_of
 from shiftlens.figures.profile import profile, rings
 from shiftlens.narrative.finding import Findings
-from shiftlens.narrative.findings import diagnose
+from shiftlens.narrative.findings import measured
 from shiftlens.narrative.performance import chosen_first, kept_text
-from shiftlens.narrative.setting import Setting
-from shiftlens.narrative.task_findings import task_findings
 from shiftlens.narrative.words import capital, digits_of, plain, quoted
 from shiftlens.reporting.encoding import Data, figure_uri, finite, packed
 from shiftlens.reporting.page_findings import sorted_out
@@ -65,10 +63,8 @@ class SweepPart(Part):
 
 def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int, metric: str | None = None) -> SweepPart:
     """Measure a sweep and lay out what the page shows of it; its `number` on the page is part of every id."""
-    arrays = from_sweep(sweep)
-    metrics = all_metrics(arrays, metric=metric, seed=seed)
-    values = arrays.values(metrics.metric)
-    found = Findings([*diagnose(metrics, Setting.of(sweep, metric)), *task_findings(sweep)])
+    metrics, found = measured(sweep, metric, seed)
+    arrays, values = metrics.sweep, metrics.sweep.values(metrics.metric)
     way = directions(values)
     header, chosen = sweep.header, [each.metric for each in chosen_first(metrics)]
     sides = [each.statement for each in found.of_kind("asymmetry").with_severity("warn")]

@@ -21,7 +21,7 @@ from shiftlens.reporting.inspection_part import inspection_view
 from shiftlens.reporting.page import render, written_whole
 from shiftlens.reporting.page_maps import WHOLE
 from shiftlens.reporting.questions import questions
-from shiftlens.reporting.stage_part import stage_part
+from shiftlens.reporting.stage_part import stage_hint, stage_part
 from shiftlens.reporting.sweep_part import Part, SweepPart, sweep_part
 from shiftlens.reporting.thumbnails import Source
 from shiftlens.reporting.tile_part import tile_view
@@ -183,6 +183,7 @@ def _laid_out(
         "tiles": [tile_view(each, number) for number, each in enumerate(found.tiles)],
         "questions": questions(found, parts, both),
         "stage": stage.view if stage else None,
+        "stage_hint": None if stage else stage_hint(found.sweeps),
         "notes": [*reasons, *(f"The images that fail are shown without thumbnails: {why}." for why in without)],
     }
     data = {name: [part.data for part in section] for name, section in sections.items()}

@@ -143,12 +143,12 @@ def built_beside(target: Path, anchor: Path) -> Iterator[Path]:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def set_aside(path: Path) -> Path:
+def set_aside(path: Path, anchor: Path | None = None) -> Path:
     """Rename a folder to what `clean_strays` removes, in one go: a death while it is removed must not leave half of it.
 
-    The caller holds the lock on it.
+    The caller holds the lock on it, or on `anchor`, in which it lies.
     """
-    aside = _building_name(path)
+    aside = _building_name(anchor or path)
     path.rename(aside)
     return aside
 

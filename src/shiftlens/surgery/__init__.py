@@ -1,6 +1,7 @@
 """Repair: a copy of a net with other padding or down-sampling, and what makes it whole again."""
 
 from shiftlens.nn.edits import Edit, carry_out
+from shiftlens.surgery.distilling import distill
 from shiftlens.surgery.finetuning import FineTuning, check_classes, finetune
 from shiftlens.surgery.healing import Healing, reestimate
 from shiftlens.surgery.planning import repair
@@ -14,6 +15,7 @@ __all__ = [
     "Origin",
     "carry_out",
     "check_classes",
+    "distill",
     "even_size",
     "finetune",
     "origin_of",

@@ -35,7 +35,7 @@ class Healing:
     Attributes
     ----------
     kind
-        `batch norm` or `fine-tune`.
+        `batch norm`, `fine-tune` or `distillation`.
     images, digest, n_images
         What it was shown.
     settings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import overload
@@ -16,9 +17,11 @@ from shiftlens.given import CHANGED
 from shiftlens.graph import Graph
 from shiftlens.models.loading import Model, load_model
 from shiftlens.naming import one_line, unknown_name
+from shiftlens.nn.batch_renorm import NORM_REPAIRS
 from shiftlens.nn.edits import DOWNSAMPLING_REPAIRS, Edit
 from shiftlens.nn.padding import check_mode
 from shiftlens.surgery.choosing import Choice, Patterns, refuse_closed
+from shiftlens.surgery.norm_edits import edit_norms
 from shiftlens.surgery.padding_edits import edit_padding
 from shiftlens.surgery.repair_plan import Plan
 from shiftlens.surgery.striding_edits import edit_strides
@@ -37,6 +40,7 @@ def repair(
     exclude: Patterns = None,
     size: int | tuple[int, int] | None = None,
     filter_size: int = 3,
+    norm: str | None = None,
 ) -> tuple[nn.Module, list[Edit]]: ...
 
 
@@ -50,6 +54,7 @@ def repair(
     exclude: Patterns = None,
     size: int | tuple[int, int] | None = None,
     filter_size: int = 3,
+    norm: str | None = None,
 ) -> tuple[Model, list[Edit]]: ...
 
 
@@ -62,8 +67,9 @@ def repair(
     exclude: Patterns = None,
     size: int | tuple[int, int] | None = None,
     filter_size: int = 3,
+    norm: str | None = None,
 ) -> tuple[nn.Module | Model, list[Edit]]:
-    """Copy a net with another padding or down-sampling; the weights stay.
+    """Copy a net with another padding, down-sampling or norm; the weights stay.
 
     Every layer that pads is given the new mode: convolutions, padded pools (a mean over padded zeros is no longer the
     mean), explicit pad layers. Layers that do not pad, and whatever has the mode already, are left alone. The copy
@@ -92,6 +98,11 @@ def repair(
         (h, w) or one number, pixels: where given, or known from a `Model`, the result is tried at this size.
     filter_size
         Taps of the blur.
+    norm
+        `batch-renorm`: norms that read the whole map (instance and group norm, batch norm without running statistics)
+        become `nn.BatchRenorm2d`, which is the same in a tile as in the whole image (arXiv 1702.03275, as 2503.19545
+        proposes). Measure its statistics (`surgery.reestimate`), then let it learn the original's output
+        (`surgery.distill`).
 
     Returns
     -------
@@ -120,7 +131,7 @@ def repair(
     if isinstance(module, str | Path):
         module = load_model(module)
     net = module.module if isinstance(module, Model) else module
-    check_names(padding, downsample)
+    check_names(padding, downsample, norm)
     refuse_closed(net)  # type: ignore[arg-type]
     assert isinstance(net, nn.Module)
     if size is None and isinstance(module, Model):
@@ -135,26 +146,32 @@ def repair(
     if downsample is not None:
         edit_strides(plan, downsample, graph, filter_size)
         plan.unreached += _striding_functions(graph, choice)
-    _report(plan, padding, downsample, graph)
+    if norm is not None:
+        edit_norms(plan, norm, graph, choice)
+    asked = {
+        what: name
+        for what, name in (("padding", padding), ("downsample", downsample), ("norm", norm))
+        if name is not None
+    }
+    _report(plan, asked, graph)
     if size is not None:
         graph_of(plan.module, size)  # says which layer does not take its map
     if isinstance(module, Model):
-        changes = ", ".join(
-            f"{what} {name}" for what, name in (("padding", padding), ("downsample", downsample)) if name
-        )
-        name = f"{module.name} ({changes})"
+        name = f"{module.name} ({', '.join(f'{what} {each}' for what, each in asked.items())})"
         return replace(module, module=plan.module, name=name, options=CHANGED), plan.edits
     return plan.module, plan.edits
 
 
-def check_names(padding: str | None, downsample: str | None) -> None:
+def check_names(padding: str | None, downsample: str | None, norm: str | None = None) -> None:
     """Refuse a repair that needs no net to be refused: nothing asked for, or an unknown name."""
-    if padding is None and downsample is None:
-        raise InputError("repair needs a padding mode or a down-sampling, got neither")
+    if padding is None and downsample is None and norm is None:
+        raise InputError("repair needs a padding mode, a down-sampling or a norm, got none")
     if padding is not None:
         check_mode(padding)
     if downsample is not None and downsample not in DOWNSAMPLING_REPAIRS:
         raise unknown_name("down-sampling", downsample, DOWNSAMPLING_REPAIRS)
+    if norm is not None and norm not in NORM_REPAIRS:
+        raise unknown_name("norm", norm, NORM_REPAIRS)
 
 
 def _copied(module: nn.Module) -> nn.Module:
@@ -189,14 +206,15 @@ def _striding_functions(graph: Graph | None, choice: Choice) -> list[str]:
     return [f"{s.path} strides, called as a function" for s in sites if max(s.stride) > 1 and choice.has_path(s.path)]
 
 
-def _report(plan: Plan, padding: str | None, downsample: str | None, graph: Graph | None) -> None:
+def _report(plan: Plan, given: Mapping[str, str], graph: Graph | None) -> None:
     unreached = [*dict.fromkeys(plan.unreached)]
     if graph is None:
         unreached.append("what is called as a plain function could not be looked for: give an input size (size=)")
     named = "; ".join(unreached[:6]) + (f"; and {len(unreached) - 6} more" if len(unreached) > 6 else "")
     if not plan.edits:
-        asked = ", ".join(f"{k}={v!r}" for k, v in (("padding", padding), ("downsample", downsample)) if v)
-        text = f"repair({asked}) changed nothing: no layer that was asked for pads or strides in another way"
+        asked = ", ".join(f"{what}={name!r}" for what, name in given.items())
+        what = "reads the whole map" if given.keys() == {"norm"} else "pads or strides in another way"
+        text = f"repair({asked}) changed nothing: no layer that was asked for {what}"
         warnings.warn(f"{text}{'; not reached: ' + named if named else ''}", NoEffectWarning, stacklevel=3)
     elif unreached:
         warnings.warn(f"left as it is: {named}", NoEffectWarning, stacklevel=3)

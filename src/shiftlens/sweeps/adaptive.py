@@ -1,4 +1,4 @@
-"""The order of the work: all images at once, or images until the band around all accuracies is narrow enough."""
+"""The order of the work: all images at once, or images until the band around the whole map is narrow enough."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from shiftlens.sequential import Look, RunningBand
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.header import SweepHeader
 from shiftlens.sweeps.jobs import Job
-from shiftlens.sweeps.looks import images_for_others
+from shiftlens.sweeps.looks import images_for_others, width_text
+from shiftlens.tasks.variable import Variable
 
 
 def agree_on_width(main: SweepGroup, half_width: float, announce: Callable[[str], None]) -> float:
@@ -22,7 +23,8 @@ def agree_on_width(main: SweepGroup, half_width: float, announce: Callable[[str]
     """
     before = main.half_width
     if before is not None and half_width > before:
-        announce(f"{main.path} is measured to ±{before:g} points, narrower than ±{half_width:g}: it stays so")
+        known = f"±{before:g} {main.metric.difference_unit}".rstrip()
+        announce(f"{main.path} is measured to {known}, narrower than ±{half_width:g}: it stays so")
         return before
     if half_width != before:
         main.ask(half_width)
@@ -48,58 +50,63 @@ def stages(
     groups
         The sweep, and the controls that are asked for.
     half_width
-        In points, see `agree_on_width`; None measures all images.
+        In points or the metric's unit, see `agree_on_width`; None measures all images.
     expect
         Told how many images an adaptive sweep will probably take.
     announce
         Told what a look has shown.
     """
     main, *controls = groups
-    yield from _missing(main) if half_width is None else _until(main, half_width, expect, announce)
+    yield from missing(main) if half_width is None else _until(main, half_width, expect, announce)
     for control in controls:
         if half_width is not None:
             if control.complete and control.n_images != main.n_images:
                 control.reopen()
             if not control.complete:
                 control.stop_at(main.n_images)
-        yield from _missing(control)
+        yield from missing(control)
 
 
 def _until(
     group: SweepGroup, half_width: float, expect: Callable[[int], None], announce: Callable[[str], None]
 ) -> Iterator[list[Job]]:
     if group.complete:
-        yield from _missing(group, group.half_width_reached)
+        yield from missing(group, group.half_width_reached)
         return
     schedule = group.header.schedule
     if schedule is None:
         raise ValueError(f"{group.path} is no adaptive sweep")
-    n_cells = group.header.grid.n_shifts
+    n_cells, metric = group.header.grid.n_shifts, group.metric
     if half_width and len(schedule.looks) == 1:
-        n, needed = group.n_population, images_for_others(half_width, n_cells)
+        n, needed = group.n_population, images_for_others(half_width, metric, n_cells)
         text = f"{n:,} images are too few to stop early: all are measured"
-        if needed > n:
-            text += f". They promise no ±{half_width:g} points over other images: that takes about {needed:,} of them"
+        if needed is not None and needed > n:
+            known = f"±{half_width:g} {metric.difference_unit}".rstrip()
+            text += f". They promise no {known} over other images: that takes about {needed:,} of them"
         announce(text)
+    place = next(k for k, each in enumerate(group.means_of.values()) if each == metric)
     band = RunningBand(
         group.labels,
         group.index,
         n_cells,
         schedule.looks,
+        bounds=None if metric.is_share else metric.bounds,
+        optional=metric.optional,
+        factor=metric.factor,
         level=schedule.level,
         n_draws=schedule.draws,
         seed=schedule.seed,
     )
     for stop in schedule.looks:
         chunks = range(band.n_images // group.chunk_size, -(-stop // group.chunk_size))
-        missing = [chunk for chunk in chunks if not group.is_finished(chunk)]
-        if missing:
-            yield [Job(group, chunk) for chunk in missing]
-        for values, *_ in group.metrics(chunks):
-            band.add(values.reshape(len(values), n_cells).astype(np.bool_))
+        absent = [chunk for chunk in chunks if not group.is_finished(chunk)]
+        if absent:
+            yield [Job(group, chunk) for chunk in absent]
+        for found in group.metrics(chunks):
+            band.add(found[place].reshape(-1, n_cells))
         look = band.look()
-        if missing:
-            announce(_described(look, group.metric.name))
+        if absent:
+            announce(_described(look, metric))
         if look.half_width <= half_width:
             group.stop_at(stop)
             expect(stop)
@@ -108,15 +115,15 @@ def _until(
         expect(look.images_for(half_width, schedule.looks))
 
 
-def _missing(group: SweepGroup, half_width: float | None = None) -> Iterator[list[Job]]:
+def missing(group: SweepGroup, half_width: float | None = None) -> Iterator[list[Job]]:
     """The missing jobs of a group whose images are known; then the group is finished."""
-    missing = np.flatnonzero(~group.finished()).tolist()
-    if missing:
+    absent = np.flatnonzero(~group.finished()).tolist()
+    if absent:
         n_images = group.n_images
         if group.complete:
             group.reopen()
             group.stop_at(n_images)
-        yield [Job(group, chunk) for chunk in missing]
+        yield [Job(group, chunk) for chunk in absent]
     if not group.complete or group.wrong_means():
         group.finish(half_width)
 
@@ -142,10 +149,12 @@ def refuse_other_kind(stored: SweepHeader, path: Path, half_width: float | None)
         )
 
 
-def _described(look: Look, metric: str) -> str:
+def _described(look: Look, metric: Variable) -> str:
     if look.n_images == look.n_population:
         return f"all {look.n_images:,} images are measured"
+    if look.half_width == np.inf:
+        return f"after {look.n_images:,} of {look.n_population:,} images, no shift has a {metric.name} of half of them"
     return (
-        f"after {look.n_images:,} of {look.n_population:,} images every {metric} is known to "
-        f"±{look.half_width:.2f} points"
+        f"after {look.n_images:,} of {look.n_population:,} images every {metric.name} is known to "
+        f"{width_text(look.half_width, metric.difference_unit)}"
     )

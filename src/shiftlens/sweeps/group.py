@@ -62,8 +62,12 @@ class SweepGroup:
 
     @property
     def metric(self) -> Variable:
-        """The default metric of the task."""
-        return next(iter(self.means_of.values()))
+        """The metric that an adaptive sweep is measured by; by default that of the task."""
+        wanted = self.header.schedule.metric if self.header.schedule else None
+        found = [each for each in self.means_of.values() if wanted in (None, each.name)]
+        if not found:
+            raise StoreError(f"{self.path} is damaged: its task has no metric {wanted!r:.80}")
+        return found[0]
 
     # ---- how many images: of an adaptive sweep, where it has stopped
 
@@ -90,20 +94,21 @@ class SweepGroup:
 
     @property
     def half_width(self) -> float | None:
-        """The half-width asked for, in points; None for a sweep of all images, or where none was asked for yet."""
+        """The half-width asked for, in points or the metric's unit; None where none was asked for."""
         return self._points("half_width")
 
     @property
     def half_width_reached(self) -> float | None:
-        """The half-width of all accuracies together where an adaptive sweep has stopped, in points; None before."""
+        """The half-width of the whole map where an adaptive sweep has stopped; None before."""
         return self._points("half_width_reached") if self.complete else None
 
     def _points(self, name: str) -> float | None:
         value = self._group.attrs.get(name) if self.header.schedule is not None else None
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
-            raise StoreError(f"{self.path} is damaged: {name} must be a number from 0 to 100, got {value!r:.80}")
+        most = self.metric.factor * self.metric.difference_bounds[1]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+            raise StoreError(f"{self.path} is damaged: {name} must be a number from 0 to {most:g}, got {value!r:.80}")
         return float(value)
 
     # ---- chunks
@@ -282,7 +287,7 @@ class SweepGroup:
         self.stop_at(self.n_population)
 
     def ask(self, half_width: float) -> None:
-        """Write the half-width that is now asked for, in points."""
+        """Write the half-width that is now asked for."""
         with self.folder.writing():
             self._set(half_width=half_width)
 

@@ -18,7 +18,7 @@ from shiftlens.storage.locking import disk_errors
 from shiftlens.sweeps.group import ChunkState, SweepGroup
 from shiftlens.sweeps.header import read_header, sweep_exists
 from shiftlens.sweeps.layout import KNOWN
-from shiftlens.sweeps.sweep_store import CONTROL_PREFIX, SweepStore
+from shiftlens.sweeps.sweep_store import CONTROL_PREFIX, KEPT, SweepStore
 
 _SHOWN = 20
 
@@ -30,7 +30,7 @@ class Fault:
     Attributes
     ----------
     control
-        The control's name, None for the sweep itself.
+        The control's name, None for the sweep itself, "kept_outputs" for the outputs that were kept.
     what
         Of a chunk: "absent" (nothing there), "torn" (partly there, or unreadable) or "wrong" (readable, but not what
         was written). Of the means: "wrong". Of a group that cannot be opened: "damaged".
@@ -97,6 +97,7 @@ class Verification(Printed):
         said = [f"{self.out}: {self.n_whole:,} of {self.n_chunks:,} chunks are there and right"]
         for control in dict.fromkeys(fault.control for fault in self.faults):
             of = f" of control {control}" if control else ""
+            of = " of the kept outputs" if control == KEPT else of
             for what in ("torn", "wrong", "absent"):
                 numbers = [
                     fault.chunk
@@ -148,6 +149,11 @@ def verify_sweep(path: str | Path) -> Verification:
             groups.append(store.group(control))
         except StoreError as error:
             faults.append(Fault(control, "damaged", "group", None, None, str(error)))
+    try:
+        kept = store.kept if groups else None
+        groups += [kept] if kept else []
+    except StoreError as error:
+        faults.append(Fault(KEPT, "damaged", "group", None, None, str(error)))
     n_whole = 0
     for group in groups:
         states = [group.state(chunk) for chunk in range(group.n_chunks)]
@@ -175,7 +181,8 @@ def _chunk_fault(group: SweepGroup, chunk: int, state: ChunkState) -> Fault:
     span = group.span(chunk)
     images = span.start, span.stop - 1
     detail = f"{group.path}: chunk {chunk} (images {images[0]} to {images[1]}) is {state}"
-    return Fault(group.header.control, state, "chunk", chunk, images, detail)
+    control = KEPT if group.path.name == KEPT else group.header.control
+    return Fault(control, state, "chunk", chunk, images, detail)
 
 
 def _mean_fault(group: SweepGroup, name: str) -> Fault:

@@ -19,7 +19,7 @@ from shiftlens.storage.groups import Layout, Mode, damage_of, open_array, open_g
 from shiftlens.sweeps.header import SWEEP, SweepHeader
 from shiftlens.tasks.classification import CLASSIFICATION
 from shiftlens.tasks.stored_form import KNOWN_TASKS
-from shiftlens.tasks.task import CLASS, OBJECT, RANK, WINDOW, Stored, Task, Variable, has_objects
+from shiftlens.tasks.task import OBJECT, SEVERAL, WINDOW, Stored, Task, Variable, has_objects
 
 _ALWAYS: dict[str, tuple[tuple[str, ...], str, dict[str, str]]] = {
     "label": (("image",), "int64", {"long_name": "true class"}),
@@ -98,7 +98,7 @@ def _variable_layout(
     sizes = dict(zip(("dy", "dx", "y", "x"), (*header.grid.shape, *header.image_size), strict=True)) | dict(own_axes)
     axes = tuple(axis for axis in variable.dims if axis != "image")
     if variable.is_accumulator and not set(axes) <= {"y", "x"}:
-        known = " or ".join(", ".join(dims) for dims in (WINDOW, OBJECT, RANK, CLASS, ("y", "x")))
+        known = " or ".join(", ".join(dims) for dims in (WINDOW, *SEVERAL, ("y", "x")))
         raise StoreError(f"expected {variable.name} over {known}, got {', '.join(variable.dims)}")
     row, n_rows = tuple(sizes[axis] for axis in axes), 1 if variable.is_accumulator else chunk_size
     if variable.dims != WINDOW and n_rows * math.prod(row) > _MOST_NUMBERS:
@@ -138,25 +138,20 @@ def _described(long_name: str, unit: str) -> dict[str, str]:
     return {"long_name": long_name} | ({"units": unit} if unit else {})
 
 
-def refuse_unfit(task: Task, *, adaptive: bool) -> None:
+def refuse_unfit(task: Task) -> None:
     """Refuse a task that no group can be made for.
 
     Raises
     ------
     InputError
-        Names that the group needs itself, no metric, or a metric that cannot stop an adaptive sweep.
+        Names that the group needs itself, or no metric.
     """
     names = array_names(task)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InputError(f"variables of the task {task.name} need other names than {', '.join(twice)}")
-    default = next(iter(mean_arrays(task).values()), None)
-    if default is None:
+    if not mean_arrays(task):
         raise InputError(f"the task {task.name} has no metric: expected a variable of windows with a better side")
-    if adaptive and not default.is_share:
-        raise InputError(
-            f"{default.name} is a number, and only a share can stop a sweep early: leave the half-width out"
-        )
 
 
 def create_group(
@@ -173,7 +168,6 @@ def create_group(
     `own_axes` are those of another group of the sweep; by default those of the task that is measured.
     """
     _refuse_other_looks(place, header, len(labels), chunk_size)
-    refuse_unfit(header.task, adaptive=header.schedule is not None)
     if has_objects(header.task) != (n_objects is not None):
         raise ValueError("n_objects belongs to tasks with numbers of objects, and to no others")
     values = (labels, index, header.grid.dys, header.grid.dxs, n_objects)
@@ -245,7 +239,7 @@ def _refuse_other_layout(path: Path, header: SweepHeader, arrays: dict[str, zarr
 
 def _own_axes(header: SweepHeader, arrays: dict[str, zarr.Array[Any]]) -> dict[str, int]:
     """For how many objects, detections and classes of an image there is room."""
-    sizes = {axis: 1 for axis, *_ in (OBJECT, RANK, CLASS)}
+    sizes = {axis: 1 for axis, *_ in SEVERAL}
     for each in header.task.variables:
         if each.axis is not None and arrays[each.name].ndim > 1:
             sizes[each.axis] = max(sizes[each.axis], int(arrays[each.name].shape[1]))

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from shiftlens.naming import of_source
+from shiftlens.sweeps.looks import width_text
+from shiftlens.tasks.kept_outputs import bytes_of_window
+from shiftlens.tasks.task import Task
 
 Progress = Callable[[int, int], None]
 """Told the evaluations (images x shifts, controls too) done so far and in all: at the start (what was there already),
@@ -87,6 +90,16 @@ def cost_text(
     )
 
 
+def keeping_text(kept: Task, n_images: int, n_shifts: int) -> str:
+    """What it takes to keep outputs, in windows and, before they are compressed, in bytes."""
+    n, n_bytes = n_images * n_shifts, n_images * n_shifts * bytes_of_window(kept)
+    which = "1 image" if n_images == 1 else f"{n_images:,} images"
+    return (
+        f"keeping the outputs of {which}: {n:,} windows are evaluated once more, {n_bytes / 1e6:,.1f} MB before "
+        "compression"
+    )
+
+
 def duration(seconds: float) -> str:
     """A time for people: seconds, minutes or hours."""
     if seconds < 100:
@@ -116,11 +129,11 @@ class SweepStats:
     images_resumed
         Images of the sweep (controls aside) that were there already.
     n_images_used, half_width
-        Of an adaptive sweep: the images that it took, and the half-width there in points. All images, and None.
+        Of an adaptive sweep: the images that it took, and the half-width there. All images, and None.
     half_width_of_others
-        Of an adaptive sweep: points by which its metric may miss that over other images of the same kind; else None.
-    metric
-        What the half-widths are of: the default metric of the task.
+        Of an adaptive sweep: by how much its metric may miss that over other images of the same kind; else None.
+    metric, unit
+        What the half-widths are of, the default metric of the task, and their unit: points of a share.
     """
 
     out: str
@@ -136,6 +149,7 @@ class SweepStats:
     half_width: float | None = None
     half_width_of_others: float | None = None
     metric: str = "accuracy"
+    unit: str = "points"
 
     def images_text(self, n_source: int | None = None) -> str:
         """How many images, and of how many."""
@@ -147,13 +161,12 @@ class SweepStats:
         """How well an adaptive sweep knows its metric: over its own images, and over others of the same kind."""
         if self.half_width is None:
             return []
-        known = f"known to ±{self.half_width:.2f} points together, with 95 % confidence"
+        known = f"known to {width_text(self.half_width, self.unit)} together, with 95 % confidence"
         these = f"over these {self.n_images:,} images every {self.metric} is {known}"
         if not self.half_width:
             these = f"all {self.n_images:,} images are measured: over these images no {self.metric} is uncertain"
-        return [
-            f"{these}; over other images of the same kind, each is known to ±{self.half_width_of_others:.1f} points"
-        ]
+        others = width_text(self.half_width_of_others or 0.0, self.unit)
+        return [f"{these}; over other images of the same kind, each is known to {others}"]
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `shiftlens sweep --json`."""

@@ -24,12 +24,14 @@ from shiftlens.models.wrapping import Model
 from shiftlens.paths import output_path
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.header import SweepHeader, describe
-from shiftlens.sweeps.layout import refuse_unfit
+from shiftlens.sweeps.layout import mean_arrays, refuse_unfit
 from shiftlens.sweeps.looks import MOST_IMAGES, checked_half_width, in_fixed_order
 from shiftlens.sweeps.reuse import Reuse
 from shiftlens.tasks.classification import CLASSIFICATION
-from shiftlens.tasks.stored_form import known_task
-from shiftlens.tasks.task import Task, has_objects, objects_of
+from shiftlens.tasks.kept_outputs import MOST_BYTES, MOST_KEPT, bytes_of_window, kept_task
+from shiftlens.tasks.stored_form import KNOWN_TASKS, known_task
+from shiftlens.tasks.task import Task, has_objects, has_sums, objects_of
+from shiftlens.tasks.variable import Variable
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,9 @@ that they divide among cores."""
 
 CHUNK_MACS = CHUNK_EVALUATIONS * 209_000_000
 """Multiply-adds in a chunk, about: nets that cost more than `vgg8` get smaller chunks, or a kill would cost hours."""
+
+IMAGES_OF_A_SUM = 10
+"""Images in a chunk, at most, where a task stores sums over them: 50 images then have the chunks of an interval."""
 
 CHUNK_NUMBERS = 2**23
 """Numbers of objects, detections and classes in a chunk: what is stored of each of many classes must fit the memory."""
@@ -66,11 +71,13 @@ class Request:
     engine, dtype, device, batch_size
         How to compute, as the user asked for it; `"auto"` and None leave it to the plan.
     half_width
-        In points, for an adaptive sweep.
+        In points or the metric's own unit, for an adaptive sweep.
     reuse
         The sweep whose results are copied.
     task, n_objects
         What is measured; objects of each image, where the task stores numbers of objects.
+    kept, keep_outputs
+        What is kept of the outputs of so many images, the first ones; None, and 0.
     """
 
     model: Model
@@ -88,6 +95,8 @@ class Request:
     reuse: Reuse | None
     task: Task
     n_objects: NDArray[np.int64] | None
+    kept: Task | None
+    keep_outputs: int
 
     def header(self, plan: Plan) -> SweepHeader:
         """The header of the sweep, computed by `plan`."""
@@ -99,13 +108,20 @@ class Request:
         return (self.images.n_channels, *self.size)
 
     @property
+    def metric(self) -> str | None:
+        """The metric that an adaptive sweep is measured by, None where it is the task's default."""
+        metric = _first_metric(self.task, self.images)
+        return None if metric == _first_metric(self.task) else metric.name
+
+    @property
     def chunk_size(self) -> int:
         """Images in a chunk of a new sweep that measures all images."""
         n_bytes = self.images.n_channels * self.size[0] * self.size[1]
         most = 0 if self.n_objects is None else int(self.n_objects.max())
         sizes = {"object": most, **self.task.axes}
         n_numbers = sum(sizes[each.axis] for each in self.task.variables if each.axis)
-        return images_per_chunk(len(self.images), self.grid.n_shifts, self.model.n_macs, n_bytes, n_numbers)
+        n_images = min(len(self.images), IMAGES_OF_A_SUM) if has_sums(self.task) else len(self.images)
+        return images_per_chunk(n_images, self.grid.n_shifts, self.model.n_macs, n_bytes, n_numbers)
 
     def refuse_other_plan(self, plan: Plan, path: Path) -> None:
         """Refuse to compute in another way than the sweep at `path`, when one was asked for by name.
@@ -144,6 +160,7 @@ def resolve(
     reuse: str | Path | None = None,
     label_map: LabelMap | str | Path | None = None,
     task: Task | str = "classification",
+    keep_outputs: int = 0,
     announce: Callable[[str], None] = logger.warning,
 ) -> Request:
     """Check every argument of a sweep and fill in the defaults; see `shiftlens.sweep` for each of them.
@@ -172,9 +189,9 @@ def resolve(
             if name in CONTROLS and name not in task.controls:
                 defined = ", ".join(task.controls)
                 raise InputError(f"the control {name} is not defined for {task.name}: only {defined} is")
-    refuse_unfit(task, adaptive=half_width is not None)
+    refuse_unfit(task)
     if half_width is not None:
-        half_width = checked_half_width(half_width)
+        half_width = checked_half_width(half_width, _first_metric(task, images))
         images = in_fixed_order(images)
     reused = None
     if reuse is not None:
@@ -189,6 +206,7 @@ def resolve(
         grid = default_grid(size, announce)
     fill = Fill.parse(fill)
     n_objects = objects_of(task, targets_of(images, task)) if has_objects(task) else None
+    kept, keep_outputs = kept_of(task, keep_outputs, len(images), grid)
     controls = (controls,) if isinstance(controls, str) else tuple(dict.fromkeys(controls))
     check_request(grid, fill, engine, dtype, controls, batch_size)
     refuse_wide_canvas(grid, size, images.n_channels, fill)
@@ -210,7 +228,41 @@ def resolve(
         reuse=reused,
         task=with_gallery(model, task, images, size),
         n_objects=n_objects,
+        kept=kept,
+        keep_outputs=keep_outputs,
     )
+
+
+def kept_of(task: Task, keep_outputs: int, n_images: int, grid: ShiftGrid) -> tuple[Task | None, int]:
+    """What is kept of the outputs of a fitted task, and of how many images.
+
+    Raises
+    ------
+    InputError
+        A number that is none, a task of which nothing can be kept, or outputs that take too much room.
+    """
+    if type(keep_outputs) is not int or not 0 <= keep_outputs <= MOST_KEPT:
+        raise InputError(f"keep-outputs must be a number of images from 0 to {MOST_KEPT}, got {keep_outputs!r}")
+    n = min(keep_outputs, n_images)
+    if not n:
+        return None, 0
+    kept = kept_task(task)
+    each = bytes_of_window(kept) * grid.n_shifts
+    if n * each > MOST_BYTES:
+        most = MOST_BYTES // each
+        less = f"keep those of at most {most}" if most else "sweep fewer shifts (a larger step, a smaller max-shift)"
+        raise InputError(
+            f"the outputs of {n} images under {grid.n_shifts:,} shifts take {n * each / 1e9:.1f} GB before "
+            f"compression, more than the {MOST_BYTES / 1e9:.1f} GB that are kept: {less}"
+        )
+    return kept, n
+
+
+def _first_metric(task: Task, images: ImageSet | None = None) -> Variable:
+    """The default metric of a task, on some images the first one that can be measured on them."""
+    labelled = images is None or task.uses is None or (images.targets is not None and task.uses in images.targets.kind)
+    wanted = KNOWN_TASKS.get(task.name, task).metrics(labelled=labelled)[0]
+    return next(each for each in mean_arrays(task).values() if each.name == wanted.name)
 
 
 def refuse_wide_canvas(grid: ShiftGrid, size: tuple[int, int], n_channels: int, fill: Fill) -> None:

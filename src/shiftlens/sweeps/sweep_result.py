@@ -67,16 +67,16 @@ class Sweep:
 
     @property
     def half_width(self) -> float | None:
-        """Where an adaptive sweep has stopped: points by which `accuracy` may miss that of all `n_population` images.
+        """Where an adaptive sweep has stopped: how far its metric may be from that of all `n_population` images.
 
-        For all shifts at once, with the confidence of `header.schedule`. 0 when all images were measured; None for a
-        sweep that is not adaptive or not complete.
+        In points of a share, in the metric's unit otherwise; for all shifts at once, with the confidence of
+        `header.schedule`. 0 when all images were measured; None for a sweep that is not adaptive or not complete.
         """
         return self._store.main.half_width_reached
 
     @property
     def half_width_asked(self) -> float | None:
-        """The half-width that was asked for, in points; None for a sweep that is not adaptive."""
+        """The half-width that was asked for; None for a sweep that is not adaptive."""
         return self._store.main.half_width
 
     @cached_property
@@ -229,6 +229,23 @@ class Sweep:
                 out[first + iy, ix] = measured(np.ones(self.n_written))[name]
         coordinates = {"dy": self.grid.dys[chosen[0]], "dx": self.grid.dxs[chosen[1]]}
         return xr.DataArray(out, coordinates, ("dy", "dx"), name, {"long_name": known[name].long_name})
+
+    @property
+    def kept(self) -> Sweep | None:
+        """The outputs that were kept of the first images (`keep_outputs`), as a sweep of those; None where none were.
+
+        Of a segmentation, `dataset["class_map"]` (image, place, dy, dx) holds the class of each cell of a map of
+        `header.task.settings` "rows" and "columns", row after row. Of a detection, `kept_left`, `kept_top`,
+        `kept_right`, `kept_bottom` (image, rank, dy, dx) in tenths of a pixel, `kept_score` in thousandths, and
+        `kept_class`, 65534 where a window has no more boxes.
+
+        Raises
+        ------
+        StoreError
+            They are damaged, or not complete: the same sweep finishes them.
+        """
+        group = self._store.kept if self.header.control is None else None
+        return None if group is None else open_sweep(group.path)
 
     @property
     def controls(self) -> tuple[str, ...]:

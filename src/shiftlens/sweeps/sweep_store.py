@@ -1,11 +1,12 @@
 """A sweep on disk: one Zarr v3 group that `xarray.open_zarr(path, consolidated=False)` opens.
 
-A control is a subgroup `control_NAME` of the same layout. A group is built beside its place and renamed into it, so a
-half-made one is never seen.
+A control is a subgroup `control_NAME` of the same layout; the outputs that were kept of the first images are a subgroup
+`kept_outputs`. A group is built beside its place and renamed into it, so a half-made one is never seen.
 """
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,15 @@ from numpy.typing import NDArray
 
 from shiftlens.engine.plan import CONTROLS
 from shiftlens.errors import StoreError
-from shiftlens.storage.locking import built_beside, disk_errors
+from shiftlens.storage.locking import built_beside, disk_errors, set_aside
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.header import SWEEP, SweepHeader
 from shiftlens.sweeps.layout import create_group
+from shiftlens.tasks.stored_form import task_to_table
+from shiftlens.tasks.task import Task
 
 CONTROL_PREFIX = "control_"
+KEPT = "kept_outputs"
 
 
 class SweepStore:
@@ -105,6 +109,49 @@ class SweepStore:
             header = main.header.for_control(control)
             create_group(building, header, *main.everyone, main.n_objects, main.chunk_size, main.own_axes)
 
+    @property
+    def kept(self) -> SweepGroup | None:
+        """The outputs that were kept of the first images, at every shift; None where none were.
+
+        Raises
+        ------
+        StoreError
+            They are damaged, or those of another sweep.
+        """
+        place = self.path / KEPT
+        with disk_errors(self.path, "read"):
+            if not place.is_dir() or not any(place.iterdir()):
+                return None
+        group = SweepGroup(place, writable=self._writable)
+        right, found = kept_header(self.main.header, group.header.task), group.header
+        n = group.n_population
+        pairs = zip(self.main.everyone, group.everyone, strict=True)
+        if right.model_dump() != found.model_dump() or any((mine[:n] != own).any() for mine, own in pairs):
+            raise StoreError(f"{place} holds outputs of another sweep than the one in {self.path}: remove it")
+        return group
+
+    def keeping(self, task: Task, n: int) -> SweepGroup:
+        """The group that keeps what `task` says of the outputs of the first `n` images or more.
+
+        One of fewer images, or that cannot be read, is replaced by an empty one.
+        """
+        try:
+            group = self.kept
+        except StoreError:
+            group = None
+        wanted = task_to_table(task)
+        if group is not None and group.n_population >= n and task_to_table(group.header.task) == wanted:
+            return group
+        main, target = self.main, self.path.resolve() / KEPT
+        labels, index = (values[:n] for values in main.everyone)
+        with main.folder.writing():
+            if target.exists():
+                with disk_errors(self.path, "write to"):
+                    shutil.rmtree(set_aside(target, self.path.resolve()))
+            with built_beside(target, self.path) as building:
+                create_group(building, kept_header(main.header, task), labels, index, None, 1)
+        return SweepGroup(target, writable=True)
+
     def _refuse_other_place(self) -> None:
         """A control that is opened by itself must be named so, and of the sweep in whose folder it lies, if it does."""
         control = self.main.header.control
@@ -123,6 +170,11 @@ class SweepStore:
         except StoreError:
             return  # it lies in a folder of something else
         _refuse_other_control(SweepGroup(place.parent), self.main, control)
+
+
+def kept_header(header: SweepHeader, task: Task) -> SweepHeader:
+    """The header of what is kept of a sweep's outputs."""
+    return header.model_copy(update={"task": task, "schedule": None})
 
 
 def _refuse_other_control(main: SweepGroup, group: SweepGroup, control: str) -> None:

@@ -128,13 +128,13 @@ class Segmentation(Task):
 
         # Whole numbers of two bytes: these maps are copied for every window.
         reference = shaped(reference, self.shape)
-        return {"reference": _classes(reference), "mask": targets.to(torch.int16)}
+        return {"reference": classes_of(reference), "mask": targets.to(torch.int16)}
 
     def outcome(self, outputs: Tensor, shifts: Tensor | None, state: State) -> dict[str, Tensor]:
         """Rows of a batch of logits; see the class."""
         assert shifts is not None
         outputs = shaped(outputs, self.shape)
-        predicted = _classes(outputs)
+        predicted = classes_of(outputs)
         reference, valid = moved_maps(state["reference"], shifts)
         mask, _ = moved_maps(state["mask"], shifts)
         same, judged = predicted == reference, valid & (mask != IGNORED_PIXEL)
@@ -187,7 +187,7 @@ def mean_iou(common: Tensor, union: Tensor) -> Tensor:
     return torch.where(there, common.double() / union.clamp(min=1), 0.0).sum(1) / there.sum(1)
 
 
-def _classes(logits: Tensor) -> Tensor:
+def classes_of(logits: Tensor) -> Tensor:
     """The best class [n, h, w] of logits [n, class, h, w], in whole numbers of two bytes."""
     import torch
 

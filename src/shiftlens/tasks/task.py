@@ -13,7 +13,9 @@ from shiftlens.errors import InputError
 from shiftlens.tasks.outputs import OutputForm
 from shiftlens.tasks.variable import CLASS as CLASS
 from shiftlens.tasks.variable import OBJECT as OBJECT
+from shiftlens.tasks.variable import PLACE as PLACE
 from shiftlens.tasks.variable import RANK as RANK
+from shiftlens.tasks.variable import SEVERAL as SEVERAL
 from shiftlens.tasks.variable import WINDOW as WINDOW
 from shiftlens.tasks.variable import ByPlace as ByPlace
 from shiftlens.tasks.variable import Variable as Variable
@@ -105,7 +107,7 @@ class Task:
 
     @property
     def axes(self) -> Mapping[str, int]:
-        """Length of the axes "rank" and "class" of its variables, where it has such; known once it is `fitted`."""
+        """Length of the axes "rank", "class" and "place" of its variables, where it has such; known once `fitted`."""
         return {}
 
     def fitted(self, form: OutputForm, size: tuple[int, int]) -> Task:

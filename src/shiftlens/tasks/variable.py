@@ -15,6 +15,9 @@ RANK = ("rank", "dy", "dx")
 """A number for each of the best detections of a window, the best first; `Task.axes` tells how many there are."""
 CLASS = ("class", "dy", "dx")
 """A number for each class; `Task.axes` tells how many there are."""
+PLACE = ("place", "dy", "dx")
+"""A number for each cell of an output map, row after row; `Task.axes` tells how many there are."""
+SEVERAL = (OBJECT, RANK, CLASS, PLACE)
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class Variable:
     long_name
         For axes and tables.
     dims
-        `WINDOW`; `OBJECT`, `RANK` or `CLASS`; or the axes of an accumulator (of `y`, `x`, those of the image), which
-        has neither image nor shift and is summed over windows.
+        `WINDOW`; one of `SEVERAL`; or the axes of an accumulator (of `y`, `x`, those of the image), which has neither
+        image nor shift and is summed over windows.
     bounds
         What a value can be; intervals are cut there.
     optional
@@ -70,8 +73,8 @@ class Variable:
 
     @property
     def axis(self) -> str | None:
-        """The axis of a variable that has several numbers for each window: "object", "rank" or "class"."""
-        return self.dims[0] if self.dims in (OBJECT, RANK, CLASS) else None
+        """The axis of a variable that has several numbers for each window: "object", "rank", "class" or "place"."""
+        return self.dims[0] if self.dims in SEVERAL else None
 
     @property
     def is_accumulator(self) -> bool:

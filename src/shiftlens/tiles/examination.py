@@ -215,8 +215,8 @@ class Examination:
 
     def _reach_note(self) -> list[str]:
         reach, size = self.tiling.reach, self.tiling.size
-        if all(self.tiling.tile + r < n for r, n in zip(reach, size, strict=True)):
-            return []
+        if any(self.tiling.tile + r < n for r, n in zip(reach, size, strict=True)):
+            return []  # no tile is the whole image
         return [
             f"with the {max(reach)} px of context that the layers need, some tiles of {self.tiling.tile} px cover "
             f"these images of {size[0]}x{size[1]} px: `context` then also removes what layers over the whole tile do; "

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from shiftlens.data.images import ImageSet, as_images
 from shiftlens.data.surveying import Progress
 from shiftlens.devices import machine_kind, resolve_device
-from shiftlens.errors import InputError
+from shiftlens.errors import DivergedError, InputError
 from shiftlens.models.probing import scores_of
 from shiftlens.models.runs import check_run_target, save_run
 from shiftlens.progress_bar import shows_progress
@@ -333,10 +333,10 @@ class _Run:
         (self.out / CHECKPOINT).unlink(missing_ok=True)
         return result
 
-    def _diverged(self, what: str, epoch: int, batch: int) -> InputError:
+    def _diverged(self, what: str, epoch: int, batch: int) -> DivergedError:
         nothing = "no checkpoint was written yet" if epoch else "no epoch was finished"
         kept = f"the checkpoint of epoch {self.kept} is kept in {self.out}" if self.kept else nothing
-        return InputError(f"training diverged: {what} at epoch {epoch + 1}, batch {batch + 1}; {kept}")
+        return DivergedError(f"training diverged: {what} at epoch {epoch + 1}, batch {batch + 1}; {kept}")
 
 
 def _fitted(images: ImageSet, size: Size) -> ImageSet:

@@ -5,9 +5,10 @@
 //   #stage[data-ready="yes"]      set when it can be dragged; data-played="yes" when the opening move is over
 //   #stage-frame                  the image: drag; arrow keys (Shift: 5 steps), Home; data-image (its position in the
 //                                 source), data-dx, data-dy
-//   #stage-says-M                 data-predicted (class number), data-confidence (per cent), data-loss (nats, or "")
-//   #stage-map-M canvas           which class is predicted where: click a cell to move the image there
-//   #stage-way                    data-steps, data-values: confidence of model 0 along the way, from its start to now
+//   #stage-says-M                 data-predicted (class number), data-confidence (per cent), data-loss (nats, or "");
+//                                 of masks and boxes see stage_outputs.js
+//   #stage-map-M canvas           which class is predicted where, or a metric: click a cell to move the image there
+//   #stage-way                    data-steps, data-values: per cent of model 0 along the way, from its start to now
 //   #stage-group, #stage-images   which images; button[data-image]
 //   #stage-home, #stage-play, #stage-copy
 //
@@ -22,38 +23,32 @@
     return;
   }
 
-  // Okabe and Ito's colours, safe for colour-blind readers: the first is that of the true class, the last of all the rest.
-  const COLOURS = ["#56b4e9", "#e69f00", "#cc79a7", "#009e73", "#f0e442", "#d55e00", "#0072b2", "#999999"];
-  const OTHERS = COLOURS.length - 1;
   const MOST_STEPS = 400;
   const FAR = 5;
   const SPOKEN_AFTER = 500;
 
-  /** @type {<T extends HTMLElement>(id: string) => T} */
-  const at = (id) => /** @type {any} */ (document.getElementById(id));
-  /** @type {(value: number) => string} */
-  const signed = (value) => (value > 0 ? `+${value}` : String(value).replace("-", "−"));
-  /** @type {(which: number) => string} */
-  const called = (which) => (which < data.class_names.length ? data.class_names[which] : String(which));
-  /** @type {(cell: Cell) => string} */
-  const placed = ({ row, column }) => `dx ${signed(data.dxs[column])}, dy ${signed(data.dys[row])} px`;
-  /** @type {(image: number) => string} */
-  const named = (image) => `image ${data.position[image]}${data.label ? ` (${called(data.label[image])})` : ""}`;
+  const { at } = ShiftlensParts;
   /** @type {(name: string) => string} */
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
-  /** @param {Awaited<ReturnType<typeof ShiftlensTable.opened>>} table */
+  /** @param {StageTable} table */
   function begin(table) {
     const frame = /** @type {HTMLCanvasElement} */ (at("stage-frame"));
     const [height, width] = data.sprite.image_size;
-    frame.width = width;
-    frame.height = height;
-    frame.classList.toggle("smooth", data.sprite.size[1] < width);
+    // The image to drag and, where two models have masks or boxes, one more for each of them.
+    const frames = [frame, .../** @type {NodeListOf<HTMLCanvasElement>} */ (document.querySelectorAll(".stage-copy"))];
+    for (const each of frames) {
+      each.width = width;
+      each.height = height;
+      each.classList.toggle("smooth", data.sprite.size[1] < width || data.kind !== "classes");
+    }
     const picture = ShiftlensPicture.of(data.sprite, () => {
       drawFrame();
       drawStrip();
     });
-    const chart = ShiftlensWay.create(at("stage-way"));
+    const metric = data.models[0].metric;
+    const what = metric ? metric.called : "confidence";
+    const chart = ShiftlensWay.create(at("stage-way"), what);
     const maps = data.models.map((_, model) =>
       ShiftlensHeatmap.create(
         at(`stage-map-${model}`),
@@ -61,8 +56,11 @@
           dys: data.dys,
           dxs: data.dxs,
           label:
-            `Classes that ${data.models[model].name} predicts for the image over all shifts. Arrow keys move by a cell, ` +
-            "with Shift by five, Home to (0, 0); Enter moves the image there. The list after it has the shares.",
+            (metric
+              ? `${what} of ${data.models[model].name} for the image over all shifts. `
+              : `Classes that ${data.models[model].name} predicts for the image over all shifts. `) +
+            "Arrow keys move by a cell, with Shift by five, Home to (0, 0); Enter moves the image there." +
+            (metric ? "" : " The list after it has the shares."),
         },
         {
           onSelect: (/** @type {Cell} */ cell) => {
@@ -72,20 +70,26 @@
         },
       ),
     );
+    const view = metric
+      ? ShiftlensOutputs.create(data, table, maps, () => show())
+      : ShiftlensClasses.create(data, table, maps);
+    /** @type {(image: number) => string} */
+    const named = (image) => `image ${data.position[image]}${view.named(image)}`;
     let image = data.groups[0].images[0];
     /** @type {Cell} */
     let cell = { ...table.origin };
     /** @type {Cell[]} */
     let way = [{ ...table.origin }];
-    /** @type {Map<number, number>} */
-    let colours = new Map();
     let asked = 0;
     let spoken = 0;
 
     // ---- what is shown
 
     function drawFrame() {
-      picture.draw(frame, image, data.dxs[cell.column], data.dys[cell.row]);
+      for (const each of frames) {
+        picture.draw(each, image, data.dxs[cell.column], data.dys[cell.row]);
+      }
+      view.draw(image, cell);
     }
 
     function drawStrip() {
@@ -95,47 +99,12 @@
       }
     }
 
-    /** @param {number} model */
-    function say(model) {
-      const said = table.at(model, image, cell);
-      const unshifted = table.at(model, image, table.origin).predicted;
-      const box = at(`stage-says-${model}`);
-      const colour = COLOURS[colours.get(said.predicted) ?? OTHERS];
-      const put = (/** @type {string} */ part, /** @type {string} */ text) => {
-        const element = box.querySelector(part);
-        if (element) {
-          element.textContent = text;
-        }
-      };
-      put(".class", called(said.predicted));
-      put(".judged", judged(said.predicted, unshifted));
-      put(".confidence", `${said.confidence.toFixed(1)} %`);
-      put(".loss", said.loss === null ? "" : `, loss ${ShiftlensTable.lossText(said.loss)} nats`);
-      box.classList.toggle("wrong", data.label ? said.predicted !== data.label[image] : said.predicted !== unshifted);
-      /** @type {HTMLElement} */ (box.querySelector(".chip")).style.background = colour;
-      const bar = /** @type {HTMLElement} */ (box.querySelector(".bar div"));
-      bar.style.background = colour;
-      bar.style.width = `${said.confidence}%`;
-      box.dataset.predicted = String(said.predicted);
-      box.dataset.confidence = said.confidence.toFixed(1);
-      box.dataset.loss = said.loss === null ? "" : String(said.loss);
-      return said;
-    }
-
-    /** @type {(predicted: number, unshifted: number) => string} */
-    function judged(predicted, unshifted) {
-      if (!data.label) {
-        return predicted === unshifted ? "as unshifted" : `unshifted: ${called(unshifted)}`;
-      }
-      return predicted === data.label[image] ? "right" : `wrong: it is ${called(data.label[image])}`;
-    }
-
     function drawWay() {
       const lines = data.models.map((_, model) => {
-        const said = way.map((each) => table.at(model, image, each));
+        const said = way.map((each) => view.curve(model, image, each));
         return {
-          values: said.map((each) => each.confidence),
-          flips: said.map((each, k) => k > 0 && each.predicted !== said[k - 1].predicted),
+          values: said.map((each) => each.value),
+          flips: said.map((each, k) => k > 0 && each.mark !== said[k - 1].mark),
           colour: css(model ? "--line-2" : "--line-1"),
           dashed: model > 0,
         };
@@ -149,8 +118,8 @@
 
     function show() {
       drawFrame();
-      const said = data.models.map((_, model) => say(model));
-      const text = placed(cell);
+      const words = view.say(image, cell);
+      const text = table.placed(cell);
       at("stage-shift").textContent = text;
       Object.assign(frame.dataset, {
         image: data.position[image],
@@ -168,7 +137,6 @@
       }
       clearTimeout(spoken);
       spoken = window.setTimeout(() => {
-        const words = said.map((each) => `${called(each.predicted)}, ${each.confidence.toFixed(1)} %`);
         at("stage-status").textContent = `${text}: ${words.join("; ")}`;
       }, SPOKEN_AFTER);
     }
@@ -176,71 +144,14 @@
     // ---- another image
 
     function showImage() {
-      const counts = new Map();
-      data.models.forEach((_, model) => {
-        for (const each of table.winners(model, image)) {
-          counts.set(each, (counts.get(each) || 0) + 1);
-        }
-      });
-      const first = data.label ? data.label[image] : table.at(0, image, table.origin).predicted;
-      const ranked = [...counts.keys()].filter((each) => each !== first).sort((a, b) => counts.get(b) - counts.get(a));
-      const own = ranked.slice(0, OTHERS - 1);
-      colours = new Map([[first, 0], ...own.map((each, k) => /** @type {[number, number]} */ ([each, k + 1]))]);
-      maps.forEach((map, model) => {
-        const classes = table.winners(model, image);
-        map.show({
-          values: Float64Array.from(classes, (each) => colours.get(each) ?? OTHERS),
-          low: 0,
-          high: 256,
-          palette: PALETTE,
-          outline: null,
-          boundaries: classes,
-        });
-        legend(model, classes);
-      });
+      const words = view.show(image);
       for (const button of at("stage-images").querySelectorAll("button")) {
         button.setAttribute("aria-pressed", String(Number(button.dataset.place) === image));
       }
-      at("stage-about").textContent = about();
-      show();
-    }
-
-    function about() {
-      const words = data.models.map((each, model) => {
-        const { share, nearest, length } = table.flips(model, image);
-        const who = data.models.length > 1 ? `${each.name}: the` : "the";
-        const first = nearest
-          ? `; the nearest is ${length.toFixed(1)} px away (${placed(nearest)})`
-          : ", and at no shift of the sweep";
-        return (
-          `${who} predicted class changes at ${(100 * share).toFixed(1)} % of the shifts of at most half the image ` +
-          `(median image: ${(100 * each.median_share).toFixed(1)} %)${first}.`
-        );
-      });
       const name = named(image);
-      return `${name[0].toUpperCase()}${name.slice(1)}:${words.length > 1 ? "\n" : " "}${words.join("\n")}`;
-    }
-
-    /** @type {(model: number, classes: Uint16Array) => void} */
-    function legend(model, classes) {
-      const counts = Array.from(COLOURS, () => 0);
-      for (const each of classes) {
-        counts[colours.get(each) ?? OTHERS] += 1;
-      }
-      const names = [...colours].map(([which, place]) => ({ name: called(which), place }));
-      names.push({ name: "other classes", place: OTHERS });
-      const items = names
-        .filter(({ place }) => counts[place])
-        .map(({ name, place }) => {
-          const item = document.createElement("li");
-          const chip = document.createElement("span");
-          chip.className = "chip";
-          chip.style.background = COLOURS[place];
-          const truth = place === 0 ? (data.label ? " (true)" : " (unshifted)") : "";
-          item.append(chip, `${name}${truth} ${((100 * counts[place]) / classes.length).toFixed(1)} %`);
-          return item;
-        });
-      at(`stage-legend-${model}`).replaceChildren(...items);
+      const begin = words.length > 1 ? "\n" : " ";
+      at("stage-about").textContent = `${name[0].toUpperCase()}${name.slice(1)}:${begin}${words.join("\n")}`;
+      show();
     }
 
     function fillStrip() {
@@ -311,38 +222,40 @@
     /** @type {{id: number, x: number, y: number, cell: Cell} | null} */
     let held = null;
 
-    frame.addEventListener("pointerdown", (event) => {
-      if (event.button) {
-        return;
-      }
-      stop();
-      frame.setPointerCapture(event.pointerId);
-      held = { id: event.pointerId, x: event.clientX, y: event.clientY, cell: { ...cell } };
-      frame.classList.add("held");
-      startAt(cell);
-      show();
-    });
-    frame.addEventListener("pointermove", (event) => {
-      if (!held || held.id !== event.pointerId) {
-        return;
-      }
-      const scale = width / frame.getBoundingClientRect().width;
-      const to = table.cellOf(
-        data.dxs[held.cell.column] + (event.clientX - held.x) * scale,
-        data.dys[held.cell.row] + (event.clientY - held.y) * scale,
-      );
-      if (to.row !== cell.row || to.column !== cell.column) {
-        moveTo(to);
-      }
-    });
-    for (const name of /** @type {const} */ (["pointerup", "pointercancel"])) {
-      frame.addEventListener(name, () => {
-        if (held) {
-          held = null;
-          frame.classList.remove("held");
-          note();
+    for (const each of frames) {
+      each.addEventListener("pointerdown", (event) => {
+        if (event.button) {
+          return;
+        }
+        stop();
+        each.setPointerCapture(event.pointerId);
+        held = { id: event.pointerId, x: event.clientX, y: event.clientY, cell: { ...cell } };
+        each.classList.add("held");
+        startAt(cell);
+        show();
+      });
+      each.addEventListener("pointermove", (event) => {
+        if (!held || held.id !== event.pointerId) {
+          return;
+        }
+        const scale = width / each.getBoundingClientRect().width;
+        const to = table.cellOf(
+          data.dxs[held.cell.column] + (event.clientX - held.x) * scale,
+          data.dys[held.cell.row] + (event.clientY - held.y) * scale,
+        );
+        if (to.row !== cell.row || to.column !== cell.column) {
+          moveTo(to);
         }
       });
+      for (const name of /** @type {const} */ (["pointerup", "pointercancel"])) {
+        each.addEventListener(name, () => {
+          if (held) {
+            held = null;
+            each.classList.remove("held");
+            note();
+          }
+        });
+      }
     }
     frame.addEventListener("keydown", (event) => {
       const far = event.shiftKey ? FAR : 1;
@@ -375,8 +288,7 @@
     function play() {
       halt();
       startAt(table.origin);
-      const { nearest } = table.flips(0, image);
-      const towards = nearest || inGrid({ row: table.origin.row, column: table.origin.column + 8 });
+      const towards = view.towards(image) || inGrid({ row: table.origin.row, column: table.origin.column + 8 });
       const down = towards.row - table.origin.row;
       const across = towards.column - table.origin.column;
       const steps = Math.max(Math.abs(down), Math.abs(across), 1);
@@ -496,13 +408,6 @@
     }
     at("stage").dataset.ready = "yes";
   }
-
-  const PALETTE = new Uint8Array(3 * 256);
-  COLOURS.forEach((colour, k) => {
-    [1, 3, 5].forEach((from, channel) => {
-      PALETTE[3 * k + channel] = parseInt(colour.slice(from, from + 2), 16);
-    });
-  });
 
   ShiftlensTable.opened(data).then(begin, () => {
     // A browser from before 2023: the stage needs DecompressionStream.

@@ -3,6 +3,7 @@
 //   const table = await ShiftlensTable.opened(data);     // data: what reporting/stage_part.py puts into the page
 //   table.at(model, image, cell)                         // { predicted, confidence, loss }, as displayed
 //   table.flips(model, image)                            // how soon and how often the predicted class changes
+//   table.value(model, image, cell), table.range(model, image)     // of masks and boxes: a metric in per cent
 //   ShiftlensTable.way(from, to)                         // the cells between two cells
 //   ShiftlensTable.linkOf({ image, dx, dy }), ShiftlensTable.linked(hash)
 //
@@ -22,11 +23,30 @@
  * @property {string[]} class_names
  * @property {{name: string, images: number[]}[]} groups
  * @property {Sprite} sprite
- * @property {{name: string, prediction: Deflated, confidence: Deflated, loss: Deflated | null, median_share: number}[]} models
+ * @property {"classes" | "boxes" | "masks"} kind
+ * @property {StageModel[]} models
  */
+/**
+ * What is there depends on the kind: predictions, or a metric with what was kept of each image.
+ * @typedef {object} StageModel
+ * @property {string} name
+ * @property {Deflated} [prediction]
+ * @property {Deflated} [confidence]
+ * @property {Deflated | null} [loss]
+ * @property {number} [median_share]
+ * @property {{called: string, title: string, about: string}} [metric]
+ * @property {Deflated} [values]
+ * @property {number} [median_swing]
+ * @property {(PackedBoxes | PackedMasks)[]} [outputs]
+ */
+/** @typedef {Awaited<ReturnType<typeof ShiftlensTable.opened>>} StageTable */
+/** @typedef {{prediction: Uint16Array, confidence: Uint16Array, loss: Uint16Array | null, values: Uint16Array}} Tables */
+/** @typedef {{value: number, cell: Cell}} End */
 
 const ShiftlensTable = (() => {
   const MOST_LOSS = 65535;
+  const NO_VALUE = 1001;
+  const NONE = new Uint16Array(0);
 
   /** @type {(packed: Deflated) => Promise<Uint16Array>} */
   async function inflated(packed) {
@@ -61,11 +81,13 @@ const ShiftlensTable = (() => {
 
   /** @type {(data: StageData) => Promise<ReturnType<typeof made>>} */
   async function opened(data) {
+    const some = async (/** @type {Deflated | null | undefined} */ packed) => (packed ? inflated(packed) : NONE);
     const models = await Promise.all(
       data.models.map(async (each) => ({
-        prediction: await inflated(each.prediction),
-        confidence: await inflated(each.confidence),
-        loss: each.loss ? await inflated(each.loss) : null,
+        prediction: await some(each.prediction),
+        confidence: await some(each.confidence),
+        loss: each.loss ? await some(each.loss) : null,
+        values: await some(each.values),
       })),
     );
     return made(data, models);
@@ -73,7 +95,7 @@ const ShiftlensTable = (() => {
 
   /**
    * @param {StageData} data
-   * @param {{prediction: Uint16Array, confidence: Uint16Array, loss: Uint16Array | null}[]} models
+   * @param {Tables[]} models
    */
   function made(data, models) {
     const ny = data.dys.length;
@@ -84,9 +106,35 @@ const ShiftlensTable = (() => {
     /** @type {(model: number, image: number) => Uint16Array} */
     const winners = (model, image) => models[model].prediction.subarray(image * ny * nx, (image + 1) * ny * nx);
 
+    /** @type {(code: number) => number | null} */
+    const percent = (code) => (code === NO_VALUE ? null : code / 10);
+
     return {
       origin,
       winners,
+      /** Where a cell is, in words. @type {(cell: Cell) => string} */
+      placed: ({ row, column }) =>
+        `dx ${ShiftlensParts.signed(data.dxs[column])}, dy ${ShiftlensParts.signed(data.dys[row])} px`,
+      /** A metric in per cent, null where it is not defined. @type {(model: number, image: number, cell: Cell) => number | null} */
+      value: (model, image, { row, column }) => percent(models[model].values[(image * ny + row) * nx + column]),
+      /** All values of an image, and the ends of those at most half the image away. @type {(model: number, image: number) => {values: Float64Array, lowest: End | null, highest: End | null}} */
+      range(model, image) {
+        const own = models[model].values.subarray(image * ny * nx, (image + 1) * ny * nx);
+        const values = Float64Array.from(own, (code) => percent(code) ?? NaN);
+        /** @type {End | null} */
+        let lowest = null;
+        /** @type {End | null} */
+        let highest = null;
+        values.forEach((value, k) => {
+          const cell = { row: Math.floor(k / nx), column: k % nx };
+          const near = Math.abs(data.dys[cell.row]) <= data.half[0] && Math.abs(data.dxs[cell.column]) <= data.half[1];
+          if (near && Number.isFinite(value)) {
+            lowest = lowest === null || value < lowest.value ? { value, cell } : lowest;
+            highest = highest === null || value > highest.value ? { value, cell } : highest;
+          }
+        });
+        return { values, lowest, highest };
+      },
       /** @type {(model: number, image: number, cell: Cell) => Said} */
       at(model, image, { row, column }) {
         const k = (image * ny + row) * nx + column;
@@ -155,5 +203,5 @@ const ShiftlensTable = (() => {
     return Number.isNaN(image + dx + dy) ? null : { image, dx, dy };
   }
 
-  return { opened, way, linkOf, linked, lossText };
+  return { opened, inflated, way, linkOf, linked, lossText };
 })();

@@ -1,6 +1,6 @@
-// The confidence along the way that an image was dragged: one line a model, a dot where the predicted class changes.
+// A share along the way that an image was dragged: one line a model, a ring where the answer changes.
 //
-//   const chart = ShiftlensWay.create(element);
+//   const chart = ShiftlensWay.create(element, "confidence");
 //   chart.show([{ values, flips, colour, dashed }]);   // values: per cent, one a step; flips: true where it changes
 //
 // Colours of axes and lines come from the element's CSS: color, --grid.
@@ -13,12 +13,15 @@ const ShiftlensWay = (() => {
   const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500];
   const LEAST_STEPS = 10;
 
-  /** @param {HTMLElement} element */
-  function create(element) {
+  /** @type {(text: string) => string} */
+  const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+
+  /** @type {(element: HTMLElement, called: string) => {canvas: HTMLCanvasElement, redraw: () => void, show: (lines: Line[]) => void}} */
+  function create(element, called) {
     const canvas = document.createElement("canvas");
     canvas.className = "way-canvas";
     canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", "Confidence along the way that the image was dragged");
+    canvas.setAttribute("aria-label", `${capital(called)} along the way that the image was dragged`);
     element.append(canvas);
     /** @type {Line[]} */
     let shown = [];
@@ -74,7 +77,7 @@ const ShiftlensWay = (() => {
       context.translate(9, (y(0) + y(100)) / 2);
       context.rotate(-Math.PI / 2);
       context.textBaseline = "middle";
-      context.fillText("confidence, %", 0, 0);
+      context.fillText(`${called}, %`, 0, 0);
       context.restore();
     }
 

@@ -1,0 +1,37 @@
+"""What is found beside a task's metrics: it stands among the tests of the sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import nn
+
+from shiftlens.data.imageset import ImageSet
+from shiftlens.narrative.findings import measured
+from shiftlens.shifts import ShiftGrid
+from shiftlens.stats import holm
+from shiftlens.sweeping import sweep
+from shiftlens.sweeps import request
+from tasks.small_tasks import H, W, wrapped
+
+
+def test_the_border_is_tested_with_everything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = nn.Conv2d(1, 1, 3, padding=1)  # its zeros are dark for bright images
+    nn.init.constant_(net.weight, 1.0)
+    grid, pixels = ShiftGrid((2, 2), 2), np.random.default_rng(0).integers(180, 256, (6, 1, H, W), dtype=np.uint8)
+    monkeypatch.setattr(request, "CHUNK_EVALUATIONS", grid.n_shifts)  # the border's interval is over chunks
+    made = sweep(wrapped(net), ImageSet(pixels), grid, out=tmp_path / "s.zarr", task="dense", fill="edge")
+    metrics, found = measured(made, None, 0)
+    test, border = metrics.test("border rate"), found.named("border-rate")
+    assert border is not None
+    names, p_values = [each.name for each in metrics.tests], [each.p_value for each in metrics.tests]
+    assert border.p_value == test.holm_p == holm(np.array(p_values))[names.index("border rate")]
+    assert test.p_value < test.holm_p <= 0.02
+    assert f"Corrected for all {len(names)} tests of the sweep (Holm)" in border.evidence
+    assert border.severity == "warn"
+    assert "more than 1,000 times that further inside" in border.statement
+    assert "border rate" in found.of_kind("tests")[0].statement
+    # In units without a threshold every significant difference warns; a user may set one.
+    assert measured(made, None, 0, {"": 1e9})[1].named("border-rate").severity == "info"
