@@ -85,7 +85,7 @@ def z_value(confidence: float = CONFIDENCE, n_comparisons: int = 1) -> float:
 
 def t_value(tail: ArrayLike, degrees: ArrayLike) -> FloatArray:
     """Return the value that Student's t exceeds with probability `tail`, at most 1/2; infinite where `tail` is 0."""
-    found: FloatArray = np.abs(special.stdtrit(degrees, tail))  # scipy.stats.t.isf takes fifty times as long a call
+    found: FloatArray = np.abs(special.stdtrit(np.asarray(degrees, np.float64), np.asarray(tail, np.float64)))
     return found
 
 
