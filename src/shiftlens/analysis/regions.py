@@ -10,7 +10,12 @@ from scipy import ndimage, special
 from shiftlens.analysis.arrays import BoolArray, FloatArray, IntArray, SweepArrays, Values
 from shiftlens.analysis.differences import mean_of
 from shiftlens.analysis.estimated_maps import Replicates, standard_error
+<<<<<<< HEAD
 from shiftlens.stats import CONFIDENCE, Estimate, Skipped, t_value, wilson
+=======
+from shiftlens.naming import count_of
+from shiftlens.stats import CONFIDENCE, Estimate, Skipped, wilson
+>>>>>>> main
 
 LEVELS = (0.95, 0.90, 0.50)
 WORST_RADIUS = 4.0
@@ -238,7 +243,7 @@ def worst_of_radius(values: Values, radius: float = WORST_RADIUS) -> Estimate | 
         return Skipped(site, f"the grid's step of {max(sweep.step)} px leaves no shift within {radius:g} px")
     worst, metric = worst_per_image(values, radius), values.metric
     if metric.is_share:
-        return share_estimate(worst, f"{n_shifts} shifts")
+        return share_estimate(worst, f"{count_of(n_shifts, 'shift')}")
     return mean_of(metric, worst, site)
 
 
