@@ -12,11 +12,6 @@ from typing import Any
 import numpy as np
 import scipy  # it loads `scipy.stats`, which takes 50 MB, when that is first used
 from numpy.typing import ArrayLike, NDArray
-<<<<<<< HEAD
-from scipy import special
-from scipy import stats as sps
-=======
->>>>>>> main
 
 from shiftlens.errors import InputError
 
@@ -84,17 +79,13 @@ def z_value(confidence: float = CONFIDENCE, n_comparisons: int = 1) -> float:
     """Return the two-sided normal critical value, widened (Bonferroni) for `n_comparisons` looks."""
     if not 0 < confidence < 1:
         raise InputError(f"expected a confidence between 0 and 1, got {confidence}")
-<<<<<<< HEAD
-    return -float(special.ndtri((1 - confidence) / 2 / max(n_comparisons, 1)))
+    return -float(scipy.special.ndtri((1 - confidence) / 2 / max(n_comparisons, 1)))
 
 
 def t_value(tail: ArrayLike, degrees: ArrayLike) -> FloatArray:
     """Return the value that Student's t exceeds with probability `tail`, at most 1/2; infinite where `tail` is 0."""
-    found: FloatArray = np.abs(special.stdtrit(np.asarray(degrees, np.float64), np.asarray(tail, np.float64)))
+    found: FloatArray = np.abs(scipy.special.stdtrit(np.asarray(degrees, np.float64), np.asarray(tail, np.float64)))
     return found
-=======
-    return float(scipy.stats.norm.isf((1 - confidence) / 2 / max(n_comparisons, 1)))
->>>>>>> main
 
 
 def wilson(successes: ArrayLike, n: ArrayLike, z: float | None = None) -> tuple[FloatArray, FloatArray]:
@@ -134,11 +125,7 @@ def mean_interval(
     mean = np.asarray(total, np.float64) / m
     variance = np.maximum(np.asarray(total_of_squares, np.float64) / m - mean**2, 0) * m / (m - 1)
     se = np.sqrt(variance / m)
-<<<<<<< HEAD
     half = t_value((1 - confidence) / 2, m - 1) * se
-=======
-    half = scipy.stats.t.isf((1 - confidence) / 2, m - 1) * se
->>>>>>> main
     return mean, mean - half, mean + half, se
 
 
@@ -155,11 +142,7 @@ def mean_estimate(
     # Sums around the mean: a mean of squares minus a squared mean loses digits for nearly constant values.
     _, _, _, se = mean_interval(0.0, float(centred @ centred), len(x))
     mean, error = float(x.mean()), float(se)
-<<<<<<< HEAD
     half = float(t_value((1 - confidence) / 2, len(x) - 1)) * error
-=======
-    half = float(scipy.stats.t.isf((1 - confidence) / 2, len(x) - 1)) * error
->>>>>>> main
     p = float(t_p_value(mean, error, len(x)))
     lo, hi = max(mean - half, bounds[0]), min(mean + half, bounds[1])
     return Estimate(mean, lo, hi, unit, len(x), "Student t over images", p)
@@ -174,11 +157,7 @@ def t_p_value(mean: ArrayLike, se: ArrayLike, n: ArrayLike) -> FloatArray:
     mean, se, m = np.broadcast_arrays(np.asarray(mean, float), np.asarray(se, float), np.asarray(n, float))
     t = np.divide(np.abs(mean), se, out=np.zeros_like(mean), where=se > 0)
     constant = np.where(mean == 0, 1.0, np.minimum(1.0, 2.0 ** (1 - m)))
-<<<<<<< HEAD
-    p: FloatArray = np.where(se > 0, 2 * special.stdtr(np.maximum(m - 1, 1), -t), constant)
-=======
-    p: FloatArray = np.where(se > 0, 2 * scipy.stats.t.sf(t, np.maximum(m - 1, 1)), constant)
->>>>>>> main
+    p: FloatArray = np.where(se > 0, 2 * scipy.special.stdtr(np.maximum(m - 1, 1), -t), constant)
     return np.where(np.isnan(mean) | np.isnan(se), 1.0, p)
 
 

@@ -10,12 +10,8 @@ from scipy import ndimage, special
 from shiftlens.analysis.arrays import BoolArray, FloatArray, IntArray, SweepArrays, Values
 from shiftlens.analysis.differences import mean_of
 from shiftlens.analysis.estimated_maps import Replicates, standard_error
-<<<<<<< HEAD
-from shiftlens.stats import CONFIDENCE, Estimate, Skipped, t_value, wilson
-=======
 from shiftlens.naming import count_of
-from shiftlens.stats import CONFIDENCE, Estimate, Skipped, wilson
->>>>>>> main
+from shiftlens.stats import CONFIDENCE, Estimate, Skipped, t_value, wilson
 
 LEVELS = (0.95, 0.90, 0.50)
 WORST_RADIUS = 4.0
