@@ -12,11 +12,11 @@ import pytest
 
 import shiftlens
 from shiftlens.explorer import serving as explorer
-from shiftlens.reporting.page import SCRIPTS
+from shiftlens.reporting.page import SCRIPTS, STAGE_SCRIPTS
 
 HERE = Path(__file__).parent
 WEB = Path(shiftlens.__file__).parent / "web"
-OWN = sorted({name for name in (*SCRIPTS, *explorer.SCRIPTS) if not name.startswith("vendor/")})
+OWN = sorted({name for name in (*SCRIPTS, *STAGE_SCRIPTS, *explorer.SCRIPTS) if not name.startswith("vendor/")})
 
 
 def run(tool: str, *arguments: str, text: str | None = None) -> None:
