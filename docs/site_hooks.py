@@ -28,7 +28,7 @@ NOTEBOOKS = {
 STAGE, STAGE_PAGE = "images/stage.json", "stage.html"
 """What `draw_stage.py` wrote, and the page that the site makes of it."""
 STAGE_MARK = "<!-- stage -->"
-STAGE_FRAME = f"""<iframe id="stage-frame" src="{STAGE_PAGE}" title="An image to drag, and what a small VGG predicts at each shift"
+STAGE_FRAME = f"""<iframe id="stage-frame" src="{STAGE_PAGE}" title="An image to drag, and what a small VGG predicts"
 style="width: 100%; border: 0; height: 60rem"></iframe>
 
 <script>

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import shiftlens as sl
+from shiftlens.cli import main
 from shiftlens.errors import InputError
 from shiftlens.models.loading import load_model
 
@@ -183,3 +184,20 @@ def test_an_id_without_a_network_is_refused_at_once(monkeypatch: pytest.MonkeyPa
     for spec in ("hf:../up", "hf:a/b/c", "hf:a b"):
         with pytest.raises(InputError, match="is no folder, and no id of the hub"):
             load_model(spec)
+
+
+def test_what_a_run_directory_cannot_hold_is_repaired_by_the_line_that_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classifier(tmp_path / "net")
+    command = ["repair", "--model", f"hf:{tmp_path / 'net'}", "--mean", "0.5,0.5,0.5", "--padding", "reflect"]
+    assert main([*command, "--exclude", "*.embedder.*", "--size", "33", "--out", str(tmp_path / "out")]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+    made: dict[str, Any] = {}
+    exec(said.partition("repair it in Python: ")[2], made)
+    assert made["edits"]
+    assert not any(".embedder." in each.path for each in made["edits"])
+    assert made["fixed"].preprocessing.mean == (0.5, 0.5, 0.5)
+    assert made["fixed"].input_size == (33, 33)
+    assert "reflect" in {getattr(each, "padding_mode", "") for each in made["fixed"].module.modules()}

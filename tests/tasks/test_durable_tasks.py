@@ -72,9 +72,21 @@ def test_a_sweep_is_resumed_mended_and_reused_to_the_same_bytes(name: str, tmp_p
 
     swept(name, tmp_path / "few.zarr", n=2, controls=controls)
     if name == "embedding":
-        # The rank is one in a gallery of all images: of more of them it is another number.
-        with pytest.raises(StoreError, match="of another task, embedding with other settings"):
-            swept(name, tmp_path / "reused.zarr", reuse=tmp_path / "few.zarr", controls=controls)
+        # Ranks stay those in the gallery of the fewer images; who asks for another gallery is told of both.
+        more = swept(name, tmp_path / "reused.zarr", reuse=tmp_path / "few.zarr", controls=controls)
+        all_of, few = (sl.open_sweep(tmp_path / f"{each}.zarr") for each in ("whole", "few"))
+        assert more.header.task.settings == few.header.task.settings != all_of.header.task.settings
+        for control in (None, "flip"):
+            found, before, complete = (s if control is None else s.control(control) for s in (more, few, all_of))
+            np.testing.assert_array_equal(found.cells("rank")[:2], before.cells("rank")[:])
+            np.testing.assert_array_equal(found.cells("cosine")[:], complete.cells("cosine")[:])
+        digest = few.header.task.gallery_digest
+        with pytest.raises(StoreError, match=f"embedding with other settings: .*{digest}.*, this run has .*sha256"):
+            swept(name, tmp_path / "reused.zarr", controls=controls)
+        note = sl.compare([all_of, more]).findings.named("other-gallery")
+        assert note is not None
+        assert f"3 ({all_of.header.task.gallery_digest[:19]}), 'reused' 2 ({digest[:19]})" in note.statement
+        assert sl.compare([all_of, all_of]).findings.named("other-gallery") is None
         return
     reused = swept(name, tmp_path / "reused.zarr", reuse=tmp_path / "few.zarr", controls=controls)
     assert small.tree(reused.path) == whole

@@ -65,33 +65,50 @@ def segformer() -> nn.Module:
     return net
 
 
-class Detr(nn.Module):
-    """As a user's file would say it: the net, then the library's own post-processing."""
+class Boxes(nn.Module):
+    """As a user's file would say it: a detector of transformers, then the library's own post-processing."""
 
-    def __init__(self) -> None:
+    def __init__(self, net: nn.Module, scores_of: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        transformers = pytest.importorskip("transformers")
-        torch.manual_seed(0)
-        backbone = transformers.ResNetConfig(
-            embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", out_features=["stage2"]
-        )
-        config = transformers.DetrConfig(
-            use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, backbone_config=backbone,
-            d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
-            encoder_ffn_dim=16, decoder_ffn_dim=16, num_queries=12, num_labels=3,
-        )  # fmt: skip
-        self.net = transformers.DetrForObjectDetection(config).eval()
+        self.net, self.scores_of = net.eval(), scores_of
 
     def forward(self, x: Tensor) -> list[dict[str, Tensor]]:
         found = self.net(x)
-        scores, labels = found.logits.softmax(-1)[..., :-1].max(-1)
+        scores, labels = self.scores_of(found.logits).max(-1)
         centre, extent = found.pred_boxes[..., :2], found.pred_boxes[..., 2:]
         limits = x.new_tensor([x.shape[-1], x.shape[-2]] * 2)
         boxes = torch.cat([centre - extent / 2, centre + extent / 2], -1) * limits
-        return [
-            {"boxes": b, "scores": s, "labels": k}
-            for b, s, k in zip(boxes, 2 * scores.clamp(max=0.5), labels, strict=True)
-        ]
+        return [{"boxes": b, "scores": s, "labels": k} for b, s, k in zip(boxes, scores, labels, strict=True)]
+
+
+def detr() -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    backbone = transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic", out_features=["stage2"]
+    )
+    config = transformers.DetrConfig(
+        use_timm_backbone=False, use_pretrained_backbone=False, backbone=None, backbone_config=backbone,
+        d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=16, decoder_ffn_dim=16, num_queries=12, num_labels=3,
+    )  # fmt: skip
+    net = transformers.DetrForObjectDetection(config)
+    return Boxes(net, lambda logits: 2 * logits.softmax(-1)[..., :-1].clamp(max=0.5))
+
+
+def rt_detr() -> nn.Module:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    backbone = transformers.RTDetrResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 8, 16, 16], depths=[1, 1, 1, 1], layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = transformers.RTDetrConfig(
+        backbone_config=backbone, encoder_hidden_dim=16, encoder_in_channels=[8, 16, 16], encoder_ffn_dim=16,
+        encoder_attention_heads=2, d_model=16, decoder_in_channels=[16, 16, 16], decoder_ffn_dim=16, decoder_layers=1,
+        decoder_attention_heads=2, num_queries=12, num_denoising=0, num_labels=3,
+    )  # fmt: skip
+    return Boxes(transformers.RTDetrForObjectDetection(config), torch.sigmoid)
 
 
 def text_detector() -> Callable[[Tensor], Tensor]:
@@ -118,7 +135,8 @@ NETS: dict[str, tuple[Callable[[], Any], Task, tuple[int, int]]] = {
     "ssdlite320": (ssd, LOW, (64, 96)),
     "fasterrcnn_320": (faster_rcnn, LOW, (64, 96)),
     "SegFormer": (segformer, Segmentation(), (64, 64)),
-    "DETR": (Detr, Detection(score_threshold=0.25), (64, 64)),
+    "DETR": (detr, Detection(score_threshold=0.25), (64, 64)),
+    "RT-DETR": (rt_detr, Detection(score_threshold=0.005), (96, 96)),
     "PP-OCRv4": (text_detector, Dense(), (64, 96)),
 }  # fmt: skip
 

@@ -174,7 +174,7 @@ def _refuse_other_images(base: Source, other: Source, differs: Any, partial: boo
         _refuse_other_labels(base, other, differs, common, at_a, at_b)
     # Pictures are brought to each net's own size and channels, which the digest covers too: only where both nets are
     # shown the same thing, and the sets hold the same images, must the digests agree.
-    same_view = _view(a) == _view(b) and len(common) == n_a == n_b
+    same_view = view_of(a) == view_of(b) and len(common) == n_a == n_b
     complete = not (base.arrays.n_missing or other.arrays.n_missing)
     # A digest is of all images that could be measured, in their order.
     alike = base.n_population == other.n_population and np.array_equal(base.arrays.positions, other.arrays.positions)
@@ -193,7 +193,8 @@ def _refuse_other_labels(base: Source, other: Source, differs: Any, common: Any,
         )
 
 
-def _view(header: SweepHeader) -> tuple[Any, ...]:
+def view_of(header: SweepHeader) -> tuple[Any, ...]:
+    """What decides how a source image is shown to the net: nets of equal views are shown the same pixels."""
     p = header.preprocessing
     return header.image_size, p.resize, p.interpolation, len(p.mean)
 

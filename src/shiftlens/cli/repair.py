@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +10,8 @@ import typer
 
 from shiftlens.cli import options as o
 from shiftlens.cli.console import Shell
+from shiftlens.given import MODEL_OPTIONS
+from shiftlens.naming import count_of
 
 if TYPE_CHECKING:
     from shiftlens.data.images import ImageSet
@@ -110,7 +113,9 @@ def repair(
     without_labels = (norm is not None or distill_epochs) and not finetune_epochs
     test = None if without_labels or (adapts and measured is None) else shown
     loaded = model.load(shell, shown)
-    origin = surgery.origin_of(model.model, loaded)
+    edited = {"padding": padding, "downsample": downsample, "norm": norm, "only": only, "exclude": exclude}
+    resized = None if size is None else (None if size == "even" else o.size(size, "--size"), size_by)
+    origin = surgery.origin_of(model.model, loaded, _in_python(loaded, edited, resized, data if reestimate else None))
     train = o.images_of(data, data_root, limit, learns) if data is not None and adapts else None
     if train is not None and settings is not None:
         surgery.check_classes(loaded, train)
@@ -166,6 +171,27 @@ def _check_names(padding: str | None, downsample: str | None, norm: str | None, 
         pad_mode(size_by)
 
 
+def _in_python(
+    model: Model, edited: dict[str, str | None], resized: tuple[tuple[int, int] | None, str] | None, data: str | None
+) -> str:
+    """The same edits as one line of Python, which ends with the repaired model under the name `fixed`."""
+
+    def arguments(named: Mapping[str, object]) -> str:
+        return "".join(f", {name}={value!r}" for name, value in named.items() if value is not None)
+
+    given = {name: model.options[name] for name in MODEL_OPTIONS if name in model.options}
+    steps = ["import shiftlens as sl", f"fixed = sl.load_model({model.name!r}{arguments(given)})"]
+    if any(edited[name] for name in ("padding", "downsample", "norm")):
+        steps.append(f"fixed, edits = sl.repair(fixed{arguments(edited)})")
+    if resized is not None:
+        size, by = resized
+        pad = "" if by == "resize" else f", pad={by!r}"
+        steps += ["from shiftlens import surgery", f"fixed, _ = surgery.with_input_size(fixed, {size!r}{pad})"]
+    if data is not None:
+        steps += ["from shiftlens import surgery", f"fixed, _ = surgery.reestimate(fixed, {data!r})"]
+    return "; ".join(dict.fromkeys(steps))
+
+
 def _accuracy(shell: Shell, model: Model, images: ImageSet, what: str, device: str) -> Evaluation:
     from shiftlens.evaluation import evaluate
 
@@ -181,6 +207,7 @@ def _lines(
         low, high = after.accuracy_interval
         lines.append(
             f"accuracy at (0, 0): {100 * before.accuracy:.2f} % before, {100 * after.accuracy:.2f} % "
-            f"[{100 * low:.2f}, {100 * high:.2f}] after ({after.n:,} images; compare sweeps for a paired difference)"
+            f"[{100 * low:.2f}, {100 * high:.2f}] after "
+            f"({count_of(after.n, 'image')}; compare sweeps for a paired difference)"
         )
     return [*lines, f"wrote {out}"]

@@ -20,14 +20,16 @@ from shiftlens.engine import device_plan, tuning
 from shiftlens.engine.budget import Budget
 from shiftlens.engine.checking import Check
 from shiftlens.engine.cutting import with_cut
+from shiftlens.engine.direct import DirectEvaluator
 from shiftlens.engine.outcomes import Chunk, Outcomes
 from shiftlens.engine.passes import evaluator_for
 from shiftlens.engine.plan import CONTROLS, DTYPES, ENGINES, Plan
 from shiftlens.engine.rechecking import Rechecked
 from shiftlens.engine.settling import doubtful_margin
 from shiftlens.engine.shared.dedup import CanvasEvaluator
-from shiftlens.engine.window_evaluator import Mask, WindowEvaluator
+from shiftlens.engine.window_evaluator import Mask, WindowEvaluator, fill_values
 from shiftlens.errors import InputError, StoreError
+from shiftlens.models.map_canvas import is_of_maps, on_canvas
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import unknown_name
 from shiftlens.shifts import Fill, ShiftGrid
@@ -182,10 +184,29 @@ def check_controls(
     Raises
     ------
     InputError
-        The canvas control, and a net without a convolutional trunk that can be followed.
+        The canvas control, and a net without a convolutional trunk that can be followed, or whose map is not known to
+        see only a part of the image.
     """
     if "canvas" in controls:
-        CanvasEvaluator(model, plan, grid, fill).check(shape)
+        made = _on_canvas(model, plan, grid, fill, shape[1:])
+        if isinstance(made, CanvasEvaluator):
+            made.check(shape)
+
+
+def _on_canvas(
+    model: Model,
+    plan: Plan,
+    grid: ShiftGrid,
+    fill: Fill,
+    size: tuple[int, int],
+    tick: Callable[[int], None] | None = None,
+) -> WindowEvaluator:
+    """What evaluates the canvas control: maps by the net on larger images, all else by the cells of the trunk."""
+    values = fill_values(model, fill)
+    if values is None or not is_of_maps(model):
+        return CanvasEvaluator(model, plan, grid, fill, tick)
+    plain = replace(plan, engine="direct", cut=0)
+    return DirectEvaluator(on_canvas(model, size, values), plain, grid, fill, tick, by_image=True)
 
 
 class ByControl(WindowEvaluator):
@@ -193,11 +214,12 @@ class ByControl(WindowEvaluator):
 
     controls = (None, *CONTROLS)
 
-    def __init__(self, path: WindowEvaluator, make_canvas: Callable[[], WindowEvaluator]) -> None:
+    def __init__(self, path: WindowEvaluator, make_canvas: Callable[[tuple[int, int]], WindowEvaluator]) -> None:
         self._path, self._make_canvas, self.grid = path, cache(make_canvas), path.grid
 
     def _for(self, chunk: Chunk) -> WindowEvaluator:
-        return self._make_canvas() if chunk.control == "canvas" else self._path
+        h, w = chunk.images.shape[2:]
+        return self._make_canvas((h, w)) if chunk.control == "canvas" else self._path
 
     def prepared(self, chunk: Chunk) -> Chunk:
         """See `WindowEvaluator`."""
@@ -222,4 +244,4 @@ def prepare(
     """
     check_machine(plan)
     evaluator = Rechecked(evaluator_for(model, plan, grid, fill, tick), model, plan, fill)
-    return ByControl(evaluator, lambda: CanvasEvaluator(model, plan, grid, fill, tick))
+    return ByControl(evaluator, lambda size: _on_canvas(model, plan, grid, fill, size, tick))

@@ -146,7 +146,8 @@ class _Track:
     """Buffers of fixed shape for images of one size, and the batch that runs over them again and again."""
 
     def __init__(self, owner: DeviceEvaluator, chunk: Chunk) -> None:
-        self._owner, self._task, self._occluded = owner, chunk.task, chunk.control == "occlusion"
+        self._owner, self._task, self._control = owner, chunk.task, chunk.control
+        self._occluded = chunk.control == "occlusion"
         grid, device, dtype = owner.grid, owner.device, owner.dtype
         n, c, self._h, self._w = chunk.images.shape
         self._reach = (0, 0) if self._occluded else owner.reach(self._h, self._w)
@@ -177,7 +178,7 @@ class _Track:
             self._empty = torch.tensor(owner.values, dtype=torch.float32, device=device).to(dtype)
         else:
             self._starts = tuple(torch.from_numpy(start).to(device) for start in owner.starts(self._h, self._w))
-        self._moved = torch.from_numpy(owner.moved(chunk)).to(device) if self._task.needs_shifts else None
+        self._moved = torch.from_numpy(owner.shifts()).to(device) if self._task.needs_shifts else None
         self._nx = grid.shape[1]
         self._graph: torch.cuda.CUDAGraph | None = None
         self._fresh = True
@@ -259,7 +260,7 @@ class _Track:
         scores = self._owner.scores(self._gathered(image, shift))
         moved = None if self._moved is None else self._moved[shift]
         state = each_of(self._state, lambda values: values[image])
-        rows = rows_of(self._task, self._shapes, scores, state, moved)
+        rows = rows_of(self._task, self._control, self._shapes, scores, state, moved)
         for name, values in (FINITE, finite(scores)), *rows.items():
             room = self._found[name]
             if name in self._sums:

@@ -73,7 +73,8 @@ class Outcomes(dict[str, NDArray[Any]]):
     @staticmethod
     def of(chunk: Chunk, outputs: Tensor, state: State, shifts: Tensor | None = None) -> Outcomes:
         """Rows [n] of outputs [n, ...], the state of each window [n] and its shift."""
-        rows, types = rows_of(chunk.task, chunk.row_shapes(), outputs, state, shifts), row_types(chunk.task)
+        rows = rows_of(chunk.task, chunk.control, chunk.row_shapes(), outputs, state, shifts)
+        types = row_types(chunk.task)
         host = {name: rows[name].to(getattr(torch, dtype.name)).cpu().numpy() for name, dtype in types.items()}
         return Outcomes(chunk.task, host)
 
@@ -113,10 +114,18 @@ class Outcomes(dict[str, NDArray[Any]]):
 
 
 def rows_of(
-    task: Task, shapes: Mapping[str, tuple[int, ...]], outputs: Tensor, state: State, shifts: Tensor | None
+    task: Task,
+    control: str | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    outputs: Tensor,
+    state: State,
+    shifts: Tensor | None,
 ) -> Mapping[str, Tensor]:
     """The rows that a task makes, if they are those that it declares."""
-    rows = task.outcome(outputs, shifts, state)
+    if control == "occlusion" and shifts is not None:
+        rows = task.occluded(outputs, shifts, state)
+    else:
+        rows = task.outcome(outputs, shifts, state)
     sums = {each.name for each in task.variables if each.is_accumulator}
     expected = {name: shape if name in sums else (len(outputs), *shape) for name, shape in shapes.items()}
     found = {name: tuple(values.shape) for name, values in rows.items()}

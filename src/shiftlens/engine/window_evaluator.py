@@ -83,13 +83,13 @@ class WindowEvaluator(ABC):
         state = each_of(chunk.state, lambda values: values.to(outputs.device)[image])
         shifts = None
         if chunk.task.needs_shifts:
-            shifts = torch.from_numpy(self.moved(chunk)[places[1]]).to(outputs.device)
+            shifts = torch.from_numpy(self.shifts()[places[1]]).to(outputs.device)
         return Outcomes.of(chunk, outputs, state, shifts)
 
-    def moved(self, chunk: Chunk) -> NDArray[np.int64]:
-        """How far the content of the window of each shift is moved [shift, (dx, dy)]."""
+    def shifts(self) -> NDArray[np.int64]:
+        """The shifts of the grid [shift, (dx, dy)]."""
         dy, dx = np.meshgrid(self.grid.dys, self.grid.dxs, indexing="ij")
-        return np.stack([dx.ravel(), dy.ravel()], axis=1) * (chunk.control != "occlusion")
+        return np.stack([dx.ravel(), dy.ravel()], axis=1)
 
 
 class Pass(WindowEvaluator):

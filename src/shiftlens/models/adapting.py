@@ -10,23 +10,26 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from shiftlens.data.imageset import ImageSet
 from shiftlens.data.targets import padded
 from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.graph import Graph, trace
-from shiftlens.graph.geometry import geometry_of
+from shiftlens.graph.geometry import TileGeometry, geometry_of
 from shiftlens.models.matching import MAX_PIXELS, scores_for
 from shiftlens.models.probing import Classifier, Probe
 from shiftlens.models.wrapping import Model
 from shiftlens.tasks.dense import Dense
 from shiftlens.tasks.detection import Detection, DetectionConsistency
+from shiftlens.tasks.embedding import Embedding
 from shiftlens.tasks.moving import FROM_NET
-from shiftlens.tasks.outputs import OutputForm, form_of, numbers_of
+from shiftlens.tasks.outputs import OutputForm, detection_table, form_of, numbers_of
 from shiftlens.tasks.segmentation import Segmentation
 from shiftlens.tasks.task import Task
+
+fx.wrap("detection_table")  # it reads lists: one node of a traced graph
 
 
 class RowOutputs(nn.Module):
@@ -50,7 +53,11 @@ class RowOutputs(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, c, h, w] to [n, k]."""
-        return _rows(self.net, self.form, self.size, x)
+        return self.sized(x, self.size).flatten(1)
+
+    def sized(self, x: Tensor, size: tuple[int, int] | None) -> Tensor:
+        """Outputs as the net gives them, or maps brought to a size."""
+        return _sized(self.net, self.form, size, x)
 
 
 def _rows(net: Classifier, form: OutputForm, size: tuple[int, int] | None, x: Tensor) -> Tensor:
@@ -58,7 +65,8 @@ def _rows(net: Classifier, form: OutputForm, size: tuple[int, int] | None, x: Te
 
 
 def _sized(net: Classifier, form: OutputForm, size: tuple[int, int] | None, x: Tensor) -> Tensor:
-    found = numbers_of(net(x), form)
+    raw = net(x)
+    found = detection_table(raw) if form.is_detections else numbers_of(raw, form)
     if size is None:
         return found
     maps = found if len(form.shape) == 3 else found.unsqueeze(1)
@@ -69,21 +77,32 @@ class _Maps(RowOutputs):
     """The same before it is made a row: a map, of which the graph tells what it sees."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _sized(self.net, self.form, self.size, x)
+        return self.sized(x, self.size)
 
 
-def _sight(model: Model, form: OutputForm, size: tuple[int, int]) -> int:
-    """Pixels of the image that a place of the model's map sees to a side; `FROM_NET` where that is not known."""
+def map_geometry(model: Model, form: OutputForm, size: tuple[int, int]) -> TileGeometry:
+    """What the layers of a model of maps say about parts of an image of (h, w) pixels.
+
+    Raises
+    ------
+    InputError
+        A net that cannot be looked into, or that gives no map.
+    """
     if not isinstance(model.module, nn.Module) or form.is_detections:
-        return FROM_NET
+        raise InputError(f"{model.name} is no torch module that gives a map")
     maps = _Maps(model.module, form, None if form.shape[-2:] == size else size)
 
     def graph(at: tuple[int, int]) -> Graph:
         return trace(maps, at, n_channels=model.n_channels, name=model.name)
 
+    with model.evaluating():
+        return geometry_of(graph(size), graph)
+
+
+def _sight(model: Model, form: OutputForm, size: tuple[int, int]) -> int:
+    """Pixels of the image that a place of the model's map sees to a side; `FROM_NET` where that is not known."""
     try:
-        with model.evaluating():
-            found = geometry_of(graph(size), graph)
+        found = map_geometry(model, form, size)
     except InputError:
         return FROM_NET
     reach = found.reach
@@ -157,7 +176,8 @@ def with_gallery(model: Model, task: Task, images: ImageSet, size: tuple[int, in
             places = np.arange(start, min(start + at_once, n))
             x = model.preprocessing.normalise(torch.from_numpy(images.batch(places)).to(model.device))
             found.append(scores_for(model, x, images.index[places]).cpu())
-    return task.with_gallery(torch.cat(found))
+    made = task.with_gallery(torch.cat(found))
+    return replace(made, gallery_digest=images.subset(np.arange(n)).digest) if isinstance(made, Embedding) else made
 
 
 def targets_of(images: ImageSet, task: Task, positions: slice = slice(None)) -> NDArray[Any]:

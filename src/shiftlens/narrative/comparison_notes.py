@@ -6,18 +6,26 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from shiftlens.analysis.arms import Aligned, Arm
+from shiftlens.analysis.comparable import view_of
 from shiftlens.given import MODEL_OPTIONS, option_words
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import Severity
 from shiftlens.narrative.setting import named_model
 from shiftlens.narrative.words import name_text, number_text, plain
+from shiftlens.tasks.embedding import Embedding
 
 DOUBTS = ("same-model", "other-answers", "like-answers", "other-model", "is-a-control")
 
 
 def notes(aligned: Aligned) -> list[Finding]:
     """Everything on the list that applies."""
-    return [*_images(aligned), *_same_models(aligned), *_other_models(aligned), *_unequal(aligned)]
+    return [
+        *_images(aligned),
+        *_galleries(aligned),
+        *_same_models(aligned),
+        *_other_models(aligned),
+        *_unequal(aligned),
+    ]
 
 
 def doubts(findings: Findings) -> Findings:
@@ -58,6 +66,25 @@ def _images(aligned: Aligned) -> Iterator[Finding]:
     if control is not None:
         text = f"These are the controls {control} of sweeps: the images were changed before the models saw them."
         yield _caveat("is-a-control", text)
+
+
+def _galleries(aligned: Aligned) -> Iterator[Finding]:
+    """Embedding sweeps whose ranks are among other images than those of the baseline."""
+    headers = [arm.header for arm in aligned.arms]
+    if not all(isinstance(header.task, Embedding) for header in headers):
+        return
+    # Images of another size have another digest though they are the same ones.
+    galleries = {(view_of(each), each.task.gallery_digest or "") for each in headers}
+    n_views = len({view for view, _ in galleries})
+    if len({header.task.n_gallery for header in headers}) == 1 and len(galleries) == n_views:
+        return
+    each = [f"{name_text(arm.name)} {_gallery(arm.header.task)}" for arm in aligned.arms]
+    text = f"Ranks are not comparable, since the galleries are not the same images: {', '.join(each)}."
+    yield _caveat("other-gallery", text, note="The larger the gallery, the larger a rank; cosine similarity has none.")
+
+
+def _gallery(task: Embedding) -> str:
+    return f"{task.n_gallery:,} ({task.gallery_digest[:19] or 'not recorded'})"
 
 
 def _same_models(aligned: Aligned) -> Iterator[Finding]:

@@ -34,8 +34,11 @@ class Origin:
     code: str | None = None
 
 
-def origin_of(spec: str | Path, model: Model) -> Origin:
-    """How the model that `load_model` made of a spec can be built again; of a user's own factory, its name."""
+def origin_of(spec: str | Path, model: Model, in_python: str = "") -> Origin:
+    """How the model that `load_model` made of a spec can be built again; of a user's own factory, its name.
+
+    `in_python` is what to run instead where it cannot, for the error.
+    """
     name, path = str(spec), run_of(spec)
     kind, _, rest = name.partition(":")
     if path is not None:
@@ -47,7 +50,8 @@ def origin_of(spec: str | Path, model: Model) -> Origin:
     if kind in LIBRARIES and rest:
         return Origin({"factory": name, "kwargs": {"num_classes": model.n_classes}}, (), (model.digest,))
     if kind in FILES and rest:
-        raise InputError(f"{name} is built of files that a run directory cannot name: repair it in Python (sl.repair)")
+        instead = in_python or "sl.repair"
+        raise InputError(f"{name} is built of files that a run directory cannot name: repair it in Python: {instead}")
     if not model.is_module:
         raise InputError(f"{name} gives a plain callable: it has no weights that a run directory could hold")
     return Origin({"factory": named_factory(name)}, (), (model.digest,), name.rpartition(":")[0])

@@ -201,8 +201,10 @@ class SweepHeader(Header):
         for theirs, own in zip_longest(there["variables"], here["variables"]):
             if theirs != own:
                 raise other(f"with other variables of the task {here['name']}", theirs, own)
-        if there != here:
-            settings = (table.get("settings", {}) for table in (there, here))
+        settings = [table.get("settings", {}) for table in (there, here)]
+        if not all("gallery_digest" in each for each in settings):  # an earlier version wrote none
+            settings = [{k: v for k, v in each.items() if k != "gallery_digest"} for each in settings]
+        if settings[0] != settings[1]:
             raise other(f"of another task, {here['name']} with other settings", *settings)
         if self.model_digest != stored.model_digest:
             if self.model == stored.model and self.preprocessing != stored.preprocessing:

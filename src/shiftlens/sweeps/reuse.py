@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.header import SweepHeader, sweep_exists
 from shiftlens.sweeps.jobs import Compute, Job
 from shiftlens.sweeps.sweep_store import SweepStore
-from shiftlens.tasks.task import has_sums
+from shiftlens.tasks.embedding import Embedding
+from shiftlens.tasks.task import Task, has_sums
 
 
 class Reuse:
@@ -70,6 +72,18 @@ class Reuse:
     def n_images(self) -> int:
         """Images of the other sweep."""
         return self._store.main.n_images
+
+    @property
+    def chunk_size(self) -> int:
+        """Images in a chunk of the other sweep."""
+        return self._store.main.chunk_size
+
+    def adjusted(self, task: Task) -> Task:
+        """The task as the other sweep has measured it: ranks are in its gallery, not in one of more images."""
+        stored = self._store.main.header.task
+        if isinstance(task, Embedding) and isinstance(stored, Embedding):
+            return replace(task, n_gallery=stored.n_gallery)
+        return task
 
     def check(self, header: SweepHeader) -> None:
         """Refuse to mix numbers of two questions, or of two ways to compute them.

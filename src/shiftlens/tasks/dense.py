@@ -61,7 +61,6 @@ class Dense(Task):
     name: str = "dense"
     needs_reference: bool = True
     needs_shifts: bool = True
-    controls: tuple[str, ...] = ("flip",)
     by_place: ByPlace | None = BY_PLACE
     variables: tuple[Variable, ...] = (MAE, MSE, INTERIOR_MAE, LOWEST, HIGHEST, ERROR, SEEN)
     dataset_metrics: tuple[Variable, ...] = (PSNR,)
@@ -111,6 +110,10 @@ class Dense(Task):
             "error": (off.mean(1) * valid).sum(0),
             "seen": valid.sum(0).double(),
         }
+
+    def occluded(self, outputs: Tensor, shifts: Tensor, state: State) -> dict[str, Tensor]:
+        """Rows of the maps moved along as the shift would: what it would push out is blank, and is not compared."""
+        return self.outcome(moved_maps(shaped(outputs, self.shape), shifts)[0], shifts, state)
 
 
 def psnr(mean_mse: float, lowest: float, highest: float) -> float:

@@ -102,7 +102,7 @@ class Detection(Task):
     uses: Literal["masks", "boxes"] | None = "boxes"
     needs_reference: bool = True
     needs_shifts: bool = True
-    controls: tuple[str, ...] = ("flip",)
+    controls: tuple[str, ...] = ("occlusion", "flip")
     by_place: ByPlace | None = BY_PLACE
     variables: tuple[Variable, ...] = (
         RECALL, CONFIDENCE, BOX_IOU, CENTER_ERROR, N_UNMATCHED, OBJECT_CONFIDENCE, OBJECT_CLASS, DETECTION_SCORE,
@@ -207,6 +207,12 @@ class Detection(Task):
             "found": self._by_place(boxes, hit & shown),
             "shown": self._by_place(boxes, shown),
         }
+
+    def occluded(self, outputs: Tensor, shifts: Tensor, state: State) -> dict[str, Tensor]:
+        """Rows of the boxes moved along as the shift would: what it would push out is blank, and is not compared."""
+        moved = shaped(outputs, self.shape).clone()
+        moved[:, :, :4] = clip_boxes(moved[:, :, :4], self.size) + shifts[:, None, [0, 1, 0, 1]]
+        return self.outcome(moved, shifts, state)
 
     def _by_place(self, boxes: Tensor, chosen: Tensor) -> Tensor:
         """How many of the chosen boxes [n, k, 4] have their centre in each pixel (y, x)."""

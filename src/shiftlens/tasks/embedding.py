@@ -40,6 +40,8 @@ class Embedding(Task):
         Images in the gallery: the first of a sweep, unshifted.
     gallery
         [image, d] their vectors, of length 1; None, and every rank 1, before `with_gallery`.
+    gallery_digest
+        SHA-256 of the images in the gallery; "" where it is not known.
     copies
         The gallery on each device where it is used, made before windows are measured there.
     """
@@ -47,6 +49,7 @@ class Embedding(Task):
     n_gallery: int = GALLERY
     gallery: Tensor | None = field(default=None, compare=False, repr=False)
     copies: dict[Any, Tensor] = field(default_factory=dict, compare=False, repr=False)
+    gallery_digest: str = ""
     name: str = "embedding"
     needs_reference: bool = True
     needs_places: bool = True
@@ -54,8 +57,9 @@ class Embedding(Task):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """How large the gallery is."""
-        return {"n_gallery": self.n_gallery}
+        """How large the gallery is, and of which images."""
+        known = {"gallery_digest": self.gallery_digest} if self.gallery_digest else {}
+        return {"n_gallery": self.n_gallery} | known
 
     def fitted(self, form: OutputForm, size: tuple[int, int]) -> Embedding:
         """For a model with a vector for each image."""

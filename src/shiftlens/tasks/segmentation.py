@@ -61,7 +61,6 @@ class Segmentation(Task):
     uses: Literal["masks", "boxes"] | None = "masks"
     needs_reference: bool = True
     needs_shifts: bool = True
-    controls: tuple[str, ...] = ("flip",)
     by_place: ByPlace | None = BY_PLACE
     variables: tuple[Variable, ...] = (
         MEAN_IOU, PIXEL_ACCURACY, MASK_AGREEMENT, INTERIOR_AGREEMENT, INTERSECTION, UNION, CHANGED, SEEN,
@@ -150,6 +149,10 @@ class Segmentation(Task):
             "changed": (valid & ~same).sum(0).double(),
             "seen": valid.sum(0).double(),
         }
+
+    def occluded(self, outputs: Tensor, shifts: Tensor, state: State) -> dict[str, Tensor]:
+        """Rows of the maps moved along as the shift would: what it would push out is blank, and is not compared."""
+        return self.outcome(moved_maps(shaped(outputs, self.shape), shifts)[0], shifts, state)
 
 
 def class_pixels(predicted: Tensor, mask: Tensor, judged: Tensor, n_classes: int) -> tuple[Tensor, Tensor]:

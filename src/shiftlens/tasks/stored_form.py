@@ -24,6 +24,7 @@ KNOWN_TASKS: dict[str, Task] = {
 """Tasks by name. Of one that is not here, a sweep can be made, and what is read of its file are its variables."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def known_task(task: Task | str) -> Task:
@@ -81,6 +82,13 @@ def task_from_table(table: dict[str, Any]) -> Task:
 
 def _with_settings(task: Task, settings: Any) -> Task:
     usual = task.settings
+    # A sweep of an earlier version has no digest of its gallery.
+    if isinstance(task, Embedding) and isinstance(settings, dict) and "gallery_digest" in settings:
+        digest = settings["gallery_digest"]
+        if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+            raise InputError(f"expected a gallery_digest of {task.name}, got {digest!r:.80}")
+        settings = {name: value for name, value in settings.items() if name != "gallery_digest"}
+        task = replace(task, gallery_digest=digest)
     if not isinstance(settings, dict) or settings.keys() != usual.keys():
         raise InputError(f"expected the settings {', '.join(usual)} of {task.name}, got {settings!r:.80}")
     if any(type(value) not in (int, float) or not np.isfinite(value) for value in settings.values()):

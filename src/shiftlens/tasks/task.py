@@ -178,8 +178,7 @@ class Task:
         outputs
             [window, ...], as the model gives them.
         shifts
-            [window, (dx, dy)] in pixels, how far the content was moved; None unless `needs_shifts`. All 0 in the
-            control `occlusion`, where nothing moves.
+            [window, (dx, dy)] in pixels, how far the content was moved; None unless `needs_shifts`.
         state
             From `prepare`, for the image of each window.
 
@@ -191,6 +190,14 @@ class Task:
             there is not looked at); of an accumulator, the sum over the batch.
         """
         raise NotImplementedError(f"{self.name} is known by what it has stored: nothing new can be measured")
+
+    def occluded(self, outputs: Any, shifts: Tensor, state: State) -> Mapping[str, Tensor]:
+        """Make rows of windows of the control `occlusion`, where nothing moves; only asked if `needs_shifts`.
+
+        Blank is what each of the shifts [window, (dx, dy)] would push out. By default these are windows that are
+        shifted by 0: a task that compares content place by place must leave the blank part out of it.
+        """
+        return self.outcome(outputs, shifts * 0, state)
 
     def disagreement(
         self, found: Mapping[str, NDArray[Any]], exact: Mapping[str, NDArray[Any]], tolerance: float
