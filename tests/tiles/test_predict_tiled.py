@@ -176,10 +176,19 @@ def test_circular_padding_reads_its_context_from_the_far_side() -> None:
     net = nn.Sequential(conv2d(1, 2, 5, padding=2, padding_mode="circular"), nn.Conv2d(2, 2, 2, stride=2)).double()
     model, image = sl.wrap(net.eval(), mean=0, std=1), image_of(60, 44)
     assert off(sl.predict_tiled(model, image, tile=16, quiet=True), whole_of(model, image)) < 1e-12
-    pooled = sl.wrap(nn.Sequential(net, GLOBAL["pyramid of maxima"]).eval(), mean=0, std=1)
+    pooled = sl.wrap(nn.Sequential(GLOBAL["pyramid of maxima"], net).eval(), mean=0, std=1)
     assert off(sl.predict_tiled(pooled, image, tile=16, quiet=True), whole_of(pooled, image)) < 1e-12
     with pytest.raises(InputError, match="61 px high is no multiple of the grid of 2 px"):
         sl.predict_tiled(model, image_of(61, 44), tile=16, quiet=True)
+
+
+def test_what_is_mirrored_at_a_border_does_not_come_from_what_the_cut_spoils() -> None:
+    torch.manual_seed(0)
+    before, after = conv2d(1, 2, 7, padding=(6, 0, 6, 0)), conv2d(2, 2, 7, padding=(0, 6, 0, 6), padding_mode="reflect")
+    net = nn.Sequential(before, after).double().eval()
+    assert (tile_geometry(net, 40).overlap, tile_geometry(net, 40).border) == ((6, 6), (13, 13))
+    model, image = sl.wrap(net, mean=0.5, std=0.25), image_of(40, 30)
+    assert off(sl.predict_tiled(model, image, tile=19, quiet=True), whole_of(model, image)) <= 1e-10
 
 
 # ---- where images come from and outputs go to

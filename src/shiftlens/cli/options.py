@@ -43,7 +43,7 @@ Code = Annotated[
 InputSize = Annotated[str | None, typer.Option("--input-size", help="The model's input, H or HxW pixels.")]
 DATA = (
     "digits, cifar10, folder:PATH, parquet:PATH, torchvision:NAME; with masks or boxes coco:IMAGES,ANNOTATIONS.json, "
-    "yolo:DIR, masks:IMAGES,MASKS or digits-scenes; without labels images:DIR"
+    "yolo:DIR, fiftyone:DIR, masks:IMAGES,MASKS or digits-scenes; without labels images:DIR"
 )
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder with data sets (else $SHIFTLENS_DATA, else downloaded).")
