@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -127,6 +130,33 @@ def test_mappings_are_items_too() -> None:
             return {"image": PIXELS[k], "label": torch.tensor(k)}
 
     np.testing.assert_array_equal(load_images(Rows()).batch([1, 0]), PIXELS[[1, 0]])
+
+
+class HuggingFace:
+    """What a `Dataset` of Hugging Face's `datasets` is to its reader."""
+
+    column_names: ClassVar = ["img", "label"]
+    features: ClassVar = {"img": object(), "label": SimpleNamespace(names=["cat", "dog"])}
+
+    def __init__(self) -> None:
+        self.read: list[int] = []
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, key: int | str) -> Any:
+        if key == "label":
+            return [0, 1] * 4
+        self.read.append(key)
+        return {"img": PIXELS[key % len(PIXELS)], "label": key % 2}
+
+
+def test_a_dataset_of_hugging_face_keeps_its_class_names_and_is_not_read_for_its_labels() -> None:
+    rows = HuggingFace()
+    images = load_images(rows)
+    assert images.class_names == ("cat", "dog")
+    assert images.labels.tolist() == [0, 1] * 4
+    assert set(rows.read) == {0, 1, 2, 3}  # the first items, to see that they stay the same
 
 
 def test_random_transforms_are_noticed() -> None:

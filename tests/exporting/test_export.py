@@ -109,7 +109,7 @@ def test_every_repair_is_exported_as_it_is(how: dict[str, str], tmp_path: Path) 
 
 
 def test_it_runs_where_shiftlens_cannot_be_imported(tmp_path: Path) -> None:
-    model = repaired(padding="symmetric")
+    model = repaired(padding="symmetric", downsample="polyphase")
     sl.export(model, tmp_path / "net")
     batches, got = alone(ALONE, tmp_path / "net", tmp_path)
     for images, outputs in zip(batches, got, strict=True):
@@ -147,7 +147,9 @@ def test_outputs_keep_their_form(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "how", [{"padding": "symmetric"}, {"downsample": "blur"}], ids=lambda how: "-".join(how.values())
+    "how",
+    [{"padding": "symmetric", "downsample": "polyphase"}, {"downsample": "blur"}],
+    ids=lambda how: "-".join(how.values()),
 )
 def test_an_onnx_file_takes_any_number_of_images(how: dict[str, str], tmp_path: Path) -> None:
     for name in ("onnx", "onnxscript", "onnxruntime"):

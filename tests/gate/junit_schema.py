@@ -1,6 +1,7 @@
 """What the schema `junit-10.xsd` of Jenkins' xUnit plugin allows, element by element, as facts.
 
 https://github.com/jenkinsci/xunit-plugin, src/main/resources/org/jenkinsci/plugins/xunit/types/model/xsd/junit-10.xsd
+(MIT License, Copyright (c) 2014, Gregory Boissinot); the facts are written down here, the file itself is not.
 """
 
 from __future__ import annotations

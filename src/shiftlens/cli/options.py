@@ -26,8 +26,8 @@ ModelSpec = Annotated[
     str,
     typer.Option(
         "--model",
-        help="Run directory, pretrained:NAME, torchvision:NAME, timm:NAME, hf:DIR_OR_ID, onnx:FILE, file.py:factory or "
-        "module:factory.",
+        help="Run directory, pretrained:NAME, torchvision:NAME, timm:NAME, hf:DIR_OR_ID, onnx:FILE, pt2:FILE, "
+        "file.py:factory or module:factory.",
     ),
 ]
 Weights = Annotated[

@@ -165,8 +165,14 @@ def base_of(dataset: Any) -> Any:
 
 
 def class_names_of(dataset: Any) -> list[str] | None:
-    """Names of the classes that a data set, or the one under its subsets, holds as `classes`."""
-    names = getattr(base_of(dataset), "classes", None)
+    """Names of the classes that a data set, or the one under its subsets, holds as `classes`.
+
+    One of Hugging Face's `datasets` has them in the feature of its column `label`.
+    """
+    base = base_of(dataset)
+    names = getattr(base, "classes", None)
+    if names is None and isinstance(getattr(base, "features", None), Mapping):
+        names = getattr(base.features.get("label"), "names", None)
     if isinstance(names, list | tuple) and names and all(isinstance(name, str) for name in names):
         return distinct(names)
     return None
@@ -184,8 +190,10 @@ def _announced_labels(dataset: Any) -> Any:
         return _whole_numbers(dataset.tensors[1]) if len(dataset.tensors) > 1 else None
     if getattr(dataset, "target_transform", None) is not None:
         return None
-    for attribute in ("targets", "labels"):
-        labels = _whole_numbers(getattr(dataset, attribute, None))
+    columns = getattr(dataset, "column_names", None)  # of Hugging Face's `datasets`
+    found = [dataset["label"][:]] if isinstance(columns, list) and "label" in columns else []
+    for values in (*found, getattr(dataset, "targets", None), getattr(dataset, "labels", None)):
+        labels = _whole_numbers(values)
         if labels is not None and len(labels) == len(dataset):
             return labels
     return None

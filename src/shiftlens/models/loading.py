@@ -16,6 +16,7 @@ from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError
 from shiftlens.given import CHANGED, as_given
 from shiftlens.models.checkpoints import fit_weights, named_as, read_weights
+from shiftlens.models.exported_programs import load_exported
 from shiftlens.models.factories import call_factory
 from shiftlens.models.hf_models import load_hf
 from shiftlens.models.loaded import Loaded
@@ -43,8 +44,8 @@ __all__ = [
     "wrap",
 ]
 
-FILES = ("hf", "onnx")
-"""Kinds of specs that name files of other programs; no code in them is run."""
+FILES = ("hf", "onnx", "pt2")
+"""Kinds of specs that name files of other programs; no code in them is run, but for a program of `torch.export`."""
 
 RANDOM = "random"
 """The value of `--weights` that asks for random ones of seed 0."""
@@ -127,8 +128,8 @@ def load_model(
     ----------
     spec
         A run directory; `pretrained:NAME`; `torchvision:NAME`; `timm:NAME`; `hf:DIR_OR_ID` (transformers: a folder,
-        else an id of the hub); `onnx:FILE`; `path/to/file.py:factory` or `package.module:factory`. The last two run the
-        code they name; the others never run any.
+        else an id of the hub); `onnx:FILE`; `pt2:FILE` (a program of `torch.export`); `path/to/file.py:factory` or
+        `package.module:factory`. The last three run the code they name; the others never run any.
     weights
         A safetensors or PyTorch file, or `"random"` (seed 0). Without: the library's default weights (downloaded once),
         or what the factory itself sets.
@@ -245,7 +246,9 @@ def _load(name: str, weights: str | Path | None, key: str | None) -> Loaded:
     if kind in FILES and rest:
         if key is not None or weights not in ((None, RANDOM) if kind == "hf" else (None,)):
             raise InputError(f"{name} holds its own weights; omit --weights")
-        return load_hf(rest, random=weights == RANDOM) if kind == "hf" else load_onnx(rest)
+        if kind == "hf":
+            return load_hf(rest, random=weights == RANDOM)
+        return load_onnx(rest) if kind == "onnx" else load_exported(rest)
     where, colon, factory = name.rpartition(":")
     if colon and factory.isidentifier():
         if where.endswith(".py") or re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", where):
@@ -261,7 +264,7 @@ def _load(name: str, weights: str | Path | None, key: str | None) -> Loaded:
         refuse_program(Path(name), "model")
         raise InputError(f"model: {name} is a file; name what builds the net (file.py:factory), and this as --weights")
     expected = (
-        "a run directory, pretrained:NAME, torchvision:NAME, timm:NAME, hf:DIR_OR_ID, onnx:FILE, file.py:factory or "
-        "package.module:factory"
+        "a run directory, pretrained:NAME, torchvision:NAME, timm:NAME, hf:DIR_OR_ID, onnx:FILE, pt2:FILE, "
+        "file.py:factory or package.module:factory"
     )
     raise InputError(f"model: {name!r} does not exist and is no spec; expected {expected}")
