@@ -65,7 +65,9 @@ def test_the_gate_file_of_the_page_is_one(tmp_path: Path) -> None:
     assert found is not None
     (tmp_path / "gate.toml").write_text(found[1])
     table = read_gate(tmp_path / "gate.toml")
-    absolute = {name for name in Gate.model_fields if name.startswith(("min_", "max_"))} - {"max_border_ratio"}
+    of_other_tasks = {"max_border_ratio", "max_tile_mismatch", "max_tile_mismatch_with_overlap"}
+    assert all(f"`{name}`" in text for name in of_other_tasks)
+    absolute = {name for name in Gate.model_fields if name.startswith(("min_", "max_"))} - of_other_tasks
     # Every key but those of a metric that is better when it is lower, which stand under [metrics.loss].
     assert absolute - set(table) == {"max_unshifted", "max_near"}
     assert Gate.checked(table, "page").mode == "strict"

@@ -18,7 +18,7 @@ from shiftlens.errors import InputError
 from shiftlens.evaluation import Evaluation, evaluate
 from shiftlens.lens.feature_maps import features
 from shiftlens.models.loading import Model, load_model
-from shiftlens.naming import Printed, unknown_name
+from shiftlens.naming import Printed, count_of, unknown_name
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.findings import findings
 from shiftlens.narrative.rendering import as_text
@@ -104,7 +104,7 @@ def run(
     """
     train_images = load_images("digits", split="train")
     test_images = load_images("digits", split="test", limit=limit)
-    narrator.say(f"1/6 training a small VGG on {len(train_images):,} handwritten digits")
+    narrator.say(f"1/6 training a small VGG on {count_of(len(train_images), 'handwritten digit')}")
     with narrator.progress("training", "steps") as step:
         train(
             train_images,
@@ -118,7 +118,7 @@ def run(
     model = load_model(str(out / "run"), device=device)
     evaluation = evaluate(model, test_images, device=device)
     grid = ShiftGrid(max_shift)
-    narrator.say(f"2/6 evaluating {len(test_images):,} test images under all {grid.n_shifts:,} shifts")
+    narrator.say(f"2/6 evaluating {count_of(len(test_images), 'test image')} under all {grid.n_shifts:,} shifts")
     with narrator.progress("sweeping", "evaluations") as step:
         sweep, _ = run_sweep(model, test_images, grid, out=out / "digits.zarr", device=device, progress=step)
     narrator.say("3/6 drawing")
@@ -181,7 +181,7 @@ def _tiled(
 ) -> tuple[TileReport, tuple[Path, ...]]:
     """What tiles do to the first scenes, and the files that say so."""
     some, path = images.limit(N_TILED), out / "tiles.zarr"
-    narrator.say(f"4/5 comparing tiles of {TILE} px with the whole image on {len(some)} scenes")
+    narrator.say(f"4/5 comparing tiles of {TILE} px with the whole image on {count_of(len(some), 'scene')}")
     with narrator.progress("tiling", "images") as step:
         found = tile_report(model, some, TILE, task=task, out=path, device=device, seed=seed, progress=step)
     return found, (path, *figures.plot_tiles(found, out).files)

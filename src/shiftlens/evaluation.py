@@ -78,11 +78,12 @@ class Evaluation(Printed):
         spread = "" if self.loss_interval is None else " [{:.4f}, {:.4f}]".format(*self.loss_interval)
         seen = {name: share for name, share in self.per_class.items() if share is not None}
         worst = min(seen, key=lambda name: seen[name])
+        which = f"weakest class: {worst}" if seen[worst] < max(seen.values()) else "every class:"
         return [
             f"{self.model} on {self.data}: accuracy {100 * self.accuracy:.2f} % [{low:.2f}, {high:.2f}], "
-            f"loss {self.loss:.4f} nats{spread} ({of_source(self.n, self.n_source)} images, "
+            f"loss {self.loss:.4f} nats{spread} ({of_source(self.n, self.n_source)}, "
             f"shift ({self.shift.dx}, {self.shift.dy}), fill {self.fill})",
-            f"weakest class: {worst} {100 * seen[worst]:.1f} %",
+            f"{which} {100 * seen[worst]:.1f} %",
         ]
 
 
@@ -116,7 +117,7 @@ class TaskEvaluation(Printed):
     def lines(self) -> list[str]:
         """The same for people."""
         shift = f"shift ({self.shift.dx}, {self.shift.dy}), fill {self.fill}"
-        head = f"{self.model} on {self.data}, {self.task} ({of_source(self.n, self.n_source)} images, {shift}):"
+        head = f"{self.model} on {self.data}, {self.task} ({of_source(self.n, self.n_source)}, {shift}):"
         return [head, *(score.line(self.n) for score in self.scores.values())]
 
 

@@ -39,9 +39,14 @@ def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
+def count_of(n: int, noun: str, plural: str = "") -> str:
+    """A count with its noun: `1 image`, `1,000 images`; `plural` where an s does not make it."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
+
+
 def of_source(n: int, n_source: int | None) -> str:
-    """How many images were used, and of how many where that is more: `6 of 30`."""
-    return f"{n:,}" if n_source in (None, n) else f"{n:,} of {n_source:,}"
+    """How many images were used, and of how many where that is more: `6 of 30 images`."""
+    return count_of(n, "image") if n_source in (None, n) else f"{n:,} of {n_source:,} images"
 
 
 def distinct(names: Iterable[str]) -> list[str]:

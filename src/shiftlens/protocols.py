@@ -21,7 +21,7 @@ from shiftlens.errors import InputError
 from shiftlens.models.loading import Model, model_and_images
 from shiftlens.models.matching import MAX_PIXELS, labelled_for, on_input_grid, scores_for
 from shiftlens.models.probing import evaluating
-from shiftlens.naming import Printed, of_source, unknown_name
+from shiftlens.naming import Printed, count_of, of_source, unknown_name
 from shiftlens.progress_bar import shows_progress
 from shiftlens.shifts import Fill, canvas
 from shiftlens.stats import Estimate, FloatArray, mean_estimate, wilson
@@ -104,7 +104,7 @@ class PairConsistency(Printed):
         return [
             f"{self.model} on {self.data}: consistency {c[0]:.2f} % [{c[1]:.2f}, {c[2]:.2f}], "
             f"accuracy of the same views {a[0]:.2f} % "
-            f"[{a[1]:.2f}, {a[2]:.2f}] ({n} images, {len(self.passes)} passes)",
+            f"[{a[1]:.2f}, {a[2]:.2f}] ({n}, {count_of(len(self.passes), 'pass', 'passes')})",
             f"protocol {self.protocol}: {PROTOCOLS[self.protocol]}{fill}; one pair an image",
         ]
 

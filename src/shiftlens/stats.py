@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # it loads `scipy.stats`, which takes 50 MB, when that is first used
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats as sps
 
 from shiftlens.errors import InputError
 
@@ -79,7 +79,7 @@ def z_value(confidence: float = CONFIDENCE, n_comparisons: int = 1) -> float:
     """Return the two-sided normal critical value, widened (Bonferroni) for `n_comparisons` looks."""
     if not 0 < confidence < 1:
         raise InputError(f"expected a confidence between 0 and 1, got {confidence}")
-    return float(sps.norm.isf((1 - confidence) / 2 / max(n_comparisons, 1)))
+    return float(scipy.stats.norm.isf((1 - confidence) / 2 / max(n_comparisons, 1)))
 
 
 def wilson(successes: ArrayLike, n: ArrayLike, z: float | None = None) -> tuple[FloatArray, FloatArray]:
@@ -119,7 +119,7 @@ def mean_interval(
     mean = np.asarray(total, np.float64) / m
     variance = np.maximum(np.asarray(total_of_squares, np.float64) / m - mean**2, 0) * m / (m - 1)
     se = np.sqrt(variance / m)
-    half = sps.t.isf((1 - confidence) / 2, m - 1) * se
+    half = scipy.stats.t.isf((1 - confidence) / 2, m - 1) * se
     return mean, mean - half, mean + half, se
 
 
@@ -136,7 +136,7 @@ def mean_estimate(
     # Sums around the mean: a mean of squares minus a squared mean loses digits for nearly constant values.
     _, _, _, se = mean_interval(0.0, float(centred @ centred), len(x))
     mean, error = float(x.mean()), float(se)
-    half = float(sps.t.isf((1 - confidence) / 2, len(x) - 1)) * error
+    half = float(scipy.stats.t.isf((1 - confidence) / 2, len(x) - 1)) * error
     p = float(t_p_value(mean, error, len(x)))
     lo, hi = max(mean - half, bounds[0]), min(mean + half, bounds[1])
     return Estimate(mean, lo, hi, unit, len(x), "Student t over images", p)
@@ -151,7 +151,7 @@ def t_p_value(mean: ArrayLike, se: ArrayLike, n: ArrayLike) -> FloatArray:
     mean, se, m = np.broadcast_arrays(np.asarray(mean, float), np.asarray(se, float), np.asarray(n, float))
     t = np.divide(np.abs(mean), se, out=np.zeros_like(mean), where=se > 0)
     constant = np.where(mean == 0, 1.0, np.minimum(1.0, 2.0 ** (1 - m)))
-    p: FloatArray = np.where(se > 0, 2 * sps.t.sf(t, np.maximum(m - 1, 1)), constant)
+    p: FloatArray = np.where(se > 0, 2 * scipy.stats.t.sf(t, np.maximum(m - 1, 1)), constant)
     return np.where(np.isnan(mean) | np.isnan(se), 1.0, p)
 
 
@@ -163,7 +163,7 @@ def mcnemar_exact(b: ArrayLike, c: ArrayLike) -> FloatArray:
     bb, cc = np.asarray(b, np.int64), np.asarray(c, np.int64)
     if np.any(bb < 0) or np.any(cc < 0):
         raise InputError("expected counts of at least 0, got a negative count")
-    p: FloatArray = np.minimum(1.0, 2 * sps.binom.cdf(np.minimum(bb, cc), bb + cc, 0.5))
+    p: FloatArray = np.minimum(1.0, 2 * scipy.stats.binom.cdf(np.minimum(bb, cc), bb + cc, 0.5))
     return p
 
 
@@ -188,7 +188,7 @@ def paired_share_interval(b: ArrayLike, c: ArrayLike, n: int, z: float | None = 
 def benjamini_hochberg(p_values: ArrayLike) -> FloatArray:
     """Return Benjamini-Hochberg adjusted p-values, same shape; the smallest is Simes' p-value of the whole family."""
     p = np.asarray(p_values, np.float64)
-    adjusted: FloatArray = sps.false_discovery_control(p.ravel(), method="bh").reshape(p.shape) if p.size else p
+    adjusted: FloatArray = scipy.stats.false_discovery_control(p.ravel(), method="bh").reshape(p.shape) if p.size else p
     return adjusted
 
 

@@ -16,6 +16,7 @@ from shiftlens.graph.axis import same_padding
 from shiftlens.models.loading import wrap
 from shiftlens.nn.pooling import out_cells
 from shiftlens.stats import Skipped
+from shiftlens.surgery import repair
 
 
 def torchvision_net(name: str) -> nn.Module:
@@ -337,6 +338,32 @@ def test_it_is_even_about_its_words() -> None:
         "path", "call", "kind", "kernel", "stride", "dilation", "padding", "in_size", "out_size", "unused", "used",
         "receptive_field",
     }  # fmt: skip
+
+
+class Functional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.conv(x))
+
+
+@pytest.mark.parametrize(
+    ("net", "uneven", "behind"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.ReLU()), "1.1", ""),
+        (Functional(), "conv.reduce", "conv.reduce: the blur is right behind the convolution"),
+    ],
+)
+def test_what_a_blur_does_not_change_is_said(net: nn.Module, uneven: str, behind: str) -> None:
+    fixed, _ = repair(net, downsample="blur", size=32)
+    even, other = inspect(fixed, 33).notes, inspect(fixed, 32).notes
+    assert other[0].startswith(f"{uneven}: a blur with a stride keeps the same cells as the stride alone")
+    assert even == other[1:]
+    assert len(even) == bool(behind)
+    assert all(note.startswith(behind) for note in even)
+    assert not inspect(net, 32).notes
 
 
 def test_a_model_of_ours_and_a_net_in_training_mode() -> None:

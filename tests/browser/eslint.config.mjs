@@ -2,6 +2,7 @@
 const ours = [
   "ShiftlensPage", "ShiftlensHeatmap", "ShiftlensPicture", "ShiftlensTable", "ShiftlensWay",
   "ShiftlensParts", "ShiftlensKept", "ShiftlensClasses", "ShiftlensOutputs",
+  "ShiftlensAnswer", "ShiftlensFlips",
 ];
 const theirs = [
   "Plotly", "document", "window", "location", "history", "navigator", "performance", "atob", "Blob", "Response", "Image",

@@ -365,6 +365,14 @@ def test_what_the_model_prints_does_not_reach_stdout(net: Path, capsys: pytest.C
     assert "forward" in captured.err
 
 
+def test_no_size_is_announced_of_a_sweep_that_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sweep", "--model", "pretrained:unet-digits", "--data", "digits-scenes", "--limit", "1", "--out"]
+    assert main([*command, str(tmp_path / "s.zarr")]) == 2
+    said = capsys.readouterr().err
+    assert "digits-scenes has no class labels" in said
+    assert "are swept" not in said
+
+
 def test_what_cannot_be_measured_is_one_line(net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = ["--limit", "10", "--mean", "0", "--std", "1", "--out", str(tmp_path / "s.zarr"), "-q"]
     line = failing(capsys, "sweep", "--model", f"{net}:uncopyable", "--max-shift", "2", *common)

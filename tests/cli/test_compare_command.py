@@ -83,7 +83,8 @@ def test_five_lines_come_first_and_the_rest_is_asked_for(paths: list[str], capsy
     lines = capsys.readouterr().out.splitlines()
     found = sl.compare(paths)
     which, how_much, where, cost, unknown = (line.partition(": ")[2] for line in lines[1:6])
-    assert which == ("In mean accuracy within 8 px, better than 'zeros': 'symmetric'; worse: '[red]x'.")
+    better, worse = "'symmetric' is better than 'zeros'", "'[red]x' is worse"
+    assert which == f"In mean accuracy within 8 px, {better}; {worse}."
     said = [found.findings.named(f"difference-near-{k}") for k in (1, 2)]
     assert all(each is not None and f"{abs(each.value or 0):.1f} points [" in how_much for each in said)
     assert how_much.startswith("'symmetric' +")
@@ -92,6 +93,8 @@ def test_five_lines_come_first_and_the_rest_is_asked_for(paths: list[str], capsy
     assert "as many multiply-adds; as many parameters" in cost
     n = sum(len(each.undecided) for each in found.against)
     assert unknown.startswith(f"{n} of ")
+    for each in found.against:
+        assert (f"for '{each.name}': " in unknown) == bool(each.undecided)
     assert lines[-1].startswith(f"{len(found.findings)} findings in all: --all")
     assert len(" ".join(lines[1:6]).split()) < 160
     assert "Improved" not in lines
@@ -99,7 +102,9 @@ def test_five_lines_come_first_and_the_rest_is_asked_for(paths: list[str], capsy
     assert {"Improved", "Got worse", "Caveats"} <= {*capsys.readouterr().out.splitlines()}
     # A sweep of the same net under another name is said without asking.
     assert main(["compare", paths[0], paths[0], "--names", "a,b", "-q"]) == 0
-    assert "are of the same model" in capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
+    assert "are of the same model" in out
+    assert "In mean accuracy within 8 px, 'b' does not differ significantly from 'a'." in out
 
 
 def test_names_and_pictures(paths: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -107,7 +112,7 @@ def test_names_and_pictures(paths: list[str], tmp_path: Path, capsys: pytest.Cap
     command = ["compare", *paths[:2], "--names", "old, new", "--plots", str(where), "--format", "svg", "-q"]
     assert main(command) == 0
     out = capsys.readouterr().out
-    assert "better than 'old': 'new'" in out
+    assert "'new' is better than 'old'" in out
     files = [where / f"{name}.svg" for name in ("differences", "maps", "profiles")]
     assert [line for line in out.splitlines() if line.startswith("wrote")] == [f"wrote {file}" for file in files]
     assert all(file.stat().st_size > 5000 for file in files)

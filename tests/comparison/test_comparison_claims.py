@@ -137,7 +137,7 @@ def test_the_baseline_wins_ties_and_has_no_difference(planted):
         replace(made, variables={k: v[:9] for k, v in made.variables.items()}, labels=made.labels[:9])
         for made in planted
     ]
-    assert winners(align(sources(few)))[0].why == "9 images are too few for two halves"
+    assert winners(align(sources(few)))[0].why == "two halves need 20 images, of which there are 9"
     assert FEWEST_IMAGES > 9
 
 
@@ -175,7 +175,9 @@ def test_every_difference_has_a_sentence_with_its_numbers(found):
             assert finding.test.holds == (made.verdict != "undecided")
             groups = {"better": found.improved, "worse": found.got_worse, "undecided": found.cannot_be_told}
             assert [verdict for verdict, group in groups.items() if finding in group] == [made.verdict]
-            quoted = re.search(r"(?:by |is )(-?[\d,.]+) (?:points|px²) \[(-?[\d,.]+), (-?[\d,.]+)\]", finding.statement)
+            quoted = re.search(
+                r"(?:by |is )(-?[\d,.]+) (?:points?|px²) \[(-?[\d,.]+), (-?[\d,.]+)\]", finding.statement
+            )
             numbers = [float(text.replace(",", "")) for text in quoted.groups()]
             expected = (made.estimate.value, made.estimate.lo, made.estimate.hi)
             if made.verdict != "undecided" and made.estimate.value < 0:
@@ -203,7 +205,9 @@ def test_what_cannot_be_told_does_not_contradict_its_own_interval(found, lo, cle
     made = replace(seen, estimate=estimate, verdict="undecided", holm_p=0.06, detectable=3.7)
     text = _difference("near", made, each, found, None).statement
     assert f"is 4.7 points [{lo:.1f}, 6.5]" in text
-    assert (f"which is not significant after correction for all {found.n_tests} tests." in text) == clear
+    assert (
+        f"which is not significant after correction for all {found.n_tests} tests of the comparison." in text
+    ) == clear
     # What could be found is said of the truth, in a sentence of its own: not of the number seen here.
     assert text.endswith(". A true difference of 3.7 points would be found with 80 % probability.")
 

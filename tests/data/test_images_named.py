@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from shiftlens.data import parquet
+from shiftlens.data import digits, parquet
 from shiftlens.data.digits import enlarge
 from shiftlens.data.images import DATA_KINDS, load_images
 from shiftlens.errors import InputError
@@ -108,6 +108,15 @@ def test_digits_are_enlarged_as_scipy_would() -> None:
     exact = interpolate(from_numpy(levels)[:, None], size=20, mode="bilinear", align_corners=False)[:, 0].numpy()
     ours = enlarge(levels.astype(np.int64))
     assert np.abs(ours - exact * 255 / 16).max() <= 0.5 + 1e-9
+
+
+def test_digits_are_scikit_learn_s_own_however_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = load_digits()
+    for _ in range(2):
+        levels, labels = digits.stored_digits()
+        np.testing.assert_array_equal(levels, wanted.images)
+        np.testing.assert_array_equal(labels, wanted.target)
+        monkeypatch.setattr(digits, "find_spec", lambda _: None)  # the file is not where it is expected
 
 
 def test_digits_digest_is_the_same_everywhere() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from shiftlens.engine.folding import fold_batch_norm
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.errors import InputError, ModelOutputError, StoreError
 from shiftlens.models.loading import Model, load_model, wrap
+from shiftlens.nn.center_points import CenterPoints
+from shiftlens.nn.unet import UNet
 from shiftlens.shifts import Fill, ShiftGrid
 
 FILLS = ["black", "mean", "0.25", "0.1,0.5,0.9", "edge", "reflect", "symmetric", "wrap"]
@@ -281,14 +284,28 @@ def test_folding_takes_convolution_then_norm_only() -> None:
     net = random_statistics(Both()).double()
     x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
     expected = net(x)
-    import copy
-
     folded, n_folded = fold_batch_norm(copy.deepcopy(net))
     assert n_folded == 1
     torch.testing.assert_close(folded(x), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_a_net_that_branches_on_its_input_is_swept_unfolded() -> None:
+@pytest.mark.parametrize(
+    ("net", "of"), [(UNet(n_classes=2, width=2).eval(), 8), (CenterPoints(n_classes=2, width=2).eval(), 4)]
+)
+def test_the_scene_nets_are_traced_and_folded_and_refuse_other_sizes(net: nn.Module, of: int) -> None:
+    random_statistics(net)
+    x = torch.rand(2, 1, 16, 24)
+    expected = net(x)
+    folded, n_folded = fold_batch_norm(copy.deepcopy(net))
+    assert n_folded == sum(isinstance(part, nn.BatchNorm2d) for part in net.modules())
+    torch.testing.assert_close(folded(x), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(InputError, match=f"sides that are multiples of {of}, got 16x26"):
+        folded(torch.rand(1, 1, 16, 26))
+
+
+def test_a_net_that_branches_on_its_input_is_swept_unfolded(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "shiftlens")
+
     class Branching(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -303,6 +320,10 @@ def test_a_net_that_branches_on_its_input_is_swept_unfolded() -> None:
     plan = make_plan(model, images, ShiftGrid(1), Fill.parse("black"), n_images=1)
     assert not plan.fold_batch_norm
     assert plan.dtype == "float32"
+    assert [each for each in caplog.messages if "is not used" in each] == [
+        "float32, batch norm folded, batches of 9 is not used: "
+        "torch cannot trace a net whose forward branches or loops on its input"
+    ]
 
 
 def test_plans_survive_json_and_refuse_what_is_none() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from shiftlens.data.images import load_images
@@ -23,6 +26,7 @@ from shiftlens.lens.kernels import kernels
 from shiftlens.models.loading import wrap
 from shiftlens.narrative.artefacts import artefacts
 from shiftlens.nn.vgg import VGG
+from shiftlens.reporting.feature_part import _layer
 
 
 @pytest.fixture(scope="module")
@@ -180,3 +184,19 @@ def test_the_name_of_an_image_is_no_formula(run: FeatureRun) -> None:
     hostile = replace(run, input=r"$\nofunction{$")
     for figure in (overview(hostile), depth(hostile), filters(hostile, hostile.layers[0])):
         assert len(png_bytes(figure)) > 5000
+
+
+def test_a_map_that_is_zero_everywhere_is_not_judged_and_has_no_colour() -> None:
+    silent = features(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.ReLU()).eval(), size=(8, 8))
+    figure = depth(silent)
+    assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [["not judged for this input"]] * 3
+    assert not np.isfinite(figure.axes[1].lines[0].get_ydata()).any()
+    assert (
+        filters(silent, silent.layers[0])
+        .get_suptitle()
+        .endswith("blank input (zeros): not judged, since the map is zero everywhere")
+    )
+    shown = _layer(silent.layers[0], 10_000)["empty"]
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown["filters"].partition(",")[2]))).convert("RGB"))
+    assert (np.ptp(pixels.reshape(-1, 3), axis=1) == 0).all()
+    assert shown["scores"] == "not judged, since the map is zero everywhere"

@@ -46,17 +46,17 @@ def test_a_border_ratio_is_that_of_the_errors_and_its_bounds_hold(better: str) -
     assert held >= 30  # 90 % of 40
 
 
-def test_a_border_ratio_needs_chunks_of_images_and_errors() -> None:
+def test_a_border_ratio_needs_groups_of_images_and_errors() -> None:
     rng = np.random.default_rng(0)
     few = border_ratio(counted(rng, 4, 0.03, 0.01, "lower"))
     assert isinstance(few, Skipped)
-    assert "5 chunks of images, there are 4" in few.why
+    assert "5 groups of images, there are 4: sweep more images" in few.why
     none = border_ratio(counted(rng, 8, 0.0, 0.0, "lower"))
     assert isinstance(none, Skipped)
     assert "no error is counted" in none.why
 
 
-def test_a_border_ratio_against_a_baseline_is_the_ratio_of_both_by_the_same_chunks_of_images() -> None:
+def test_a_border_ratio_against_a_baseline_is_the_ratio_of_both_by_the_same_groups_of_images() -> None:
     base, new = (counted(np.random.default_rng(k), 8, near, 0.01, "lower") for k, near in enumerate((0.015, 0.03)))
     pair: Any = SimpleNamespace(base=base, new=new)
     found = border_gain(pair)
@@ -64,6 +64,10 @@ def test_a_border_ratio_against_a_baseline_is_the_ratio_of_both_by_the_same_chun
     assert found.value == pytest.approx(2.0, rel=0.05)
     lo, hi = found.bounds(0.001)
     assert 1.5 < lo < 2.0 < hi < 2.7
+    # A sweep that grew from a small one has shorter groups.
+    data = pair.new.sweep.dataset
+    pair.new.sweep.dataset = xr.Dataset({name: (("chunk", "y", "x"), data[name].values.repeat(2, 0)) for name in data})
+    assert border_gain(pair).value == pytest.approx(found.value)
     pair.new = counted(np.random.default_rng(2), 9, 0.03, 0.01, "lower")
     other = border_gain(pair)
     assert isinstance(other, Skipped)
@@ -82,7 +86,7 @@ def test_a_gate_fails_a_unet_whose_padding_was_changed(tmp_path: Path) -> None:
     found = sl.check(new, baseline=base, allowed={"border_ratio": 1.25}, mode="lenient")
     assert not found.passed, str(found)
     assert found.conditions[0].title == "border_ratio at most 1.25 times that of before"
-    assert found.conditions[0].n_images == 16  # chunks of images
+    assert found.conditions[0].n_images == 16  # groups of images
     assert sl.check(base, baseline=base, allowed={"border_ratio": 1.25}).passed
     # The mean over all pixels hardly moves.
     assert sl.check(new, baseline=base, allowed={"near": 1}, mode="lenient").passed

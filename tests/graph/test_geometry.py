@@ -102,7 +102,8 @@ def squeeze(x: Tensor, gate: nn.Module) -> Tensor:
         (Of(lambda x: x * F.adaptive_avg_pool2d(x, 1)), "pooling", True),
         (Of(lambda x: x + F.adaptive_max_pool2d(x, 1)), "pooling", True),
         (Of(squeeze, gate=conv(1)), "pooling", True),
-        (Of(lambda x: x + F.interpolate(F.adaptive_avg_pool2d(x, 4), size=x.shape[2:])), "pooling", False),
+        (Of(lambda x: x + F.interpolate(F.adaptive_avg_pool2d(x, 4), size=x.shape[2:])), "pooling", True),
+        (Of(lambda x: x * F.adaptive_avg_pool2d(x, (None, 1))), "pooling", False),
         (Of(lambda x: x * x.mean(3, keepdim=True)), "pooling", False),
         (Of(lambda x: x * x.amax()), "pooling", False),
         (Of(lambda x: x + attend(x)), "attention", False),
@@ -150,17 +151,20 @@ def test_levels_count_what_stands_behind_what() -> None:
 
 
 @pytest.mark.parametrize(
-    ("layer", "why", "local"),
+    ("layer", "why", "local", "placed"),
     [
-        (nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), "align_corners=True", False),
-        (Of(lambda x: F.interpolate(F.avg_pool2d(x, 4), size=x.shape[2:], mode="bilinear")), "size=", True),
-        (Of(lambda x: F.interpolate(x, size=(48, 80))), "size=", False),
+        (nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True), "align_corners=True", False, True),
+        (nn.Upsample(scale_factor=2, mode="bicubic", align_corners=True), "align_corners=True", False, False),
+        (Of(lambda x: F.interpolate(F.avg_pool2d(x, 4), size=x.shape[2:], mode="bilinear")), "size=", True, False),
+        (Of(lambda x: F.interpolate(x, size=(48, 80))), "size=", False, False),
+        (Of(lambda x: x + F.interpolate(F.adaptive_avg_pool2d(x, 3), size=x.shape[2:])), "pooled map", False, True),
     ],
 )
-def test_resizes_that_depend_on_the_size_are_named(layer: nn.Module, why: str, local: bool) -> None:
+def test_resizes_that_depend_on_the_size_are_named(layer: nn.Module, why: str, local: bool, placed: bool) -> None:
     found = read(layer)
-    assert [(one.why, one.local) for one in found.resizes] == [(why, local)]
+    assert [(one.why, one.local, one.placed) for one in found.resizes] == [(why, local, placed)]
     assert found.is_local == local
+    assert bool(found.obstacles) == (not local and not placed)
 
 
 def test_circular_padding_reads_from_the_far_side_where_all_layers_join_it() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+import shiftlens as sl
 from shiftlens.errors import InputError
 from shiftlens.models.loading import load_model
 from shiftlens.nn import VGG
@@ -25,6 +27,14 @@ def test_an_exported_program_is_served(tmp_path: Path, batch: int | None) -> Non
     with torch.no_grad():
         assert torch.allclose(model.scores(x), source(x), atol=1e-5)
     assert model.digest == load_model(f"pt2:{tmp_path / 'a.pt2'}", mean=0.5, std=0.25).digest
+    images = sl.load_images("digits", limit=6)
+    images = images.relabelled(images.labels % 3, "012")
+    nets = {"program": model, "net": sl.wrap(source, mean=0.5, std=0.25, size=32)}
+    found = [
+        sl.sweep(each, images, sl.ShiftGrid(1), out=tmp_path / f"{name}.zarr", dtype="float32")
+        for name, each in nets.items()
+    ]
+    np.testing.assert_allclose(found[0].dataset["loss"], found[1].dataset["loss"], atol=1e-5)
 
 
 def test_a_program_that_takes_no_images_is_refused(tmp_path: Path) -> None:

@@ -131,6 +131,27 @@ def unknown_operator(path: Path) -> None:
     path.write_bytes(model.SerializeToString())
 
 
+def custom_operator(path: Path) -> None:
+    model = graph(["n", 3, 16, 16])
+    model.graph.node[1].domain = "com.mine"
+    model.opset_import.append(onnx.helper.make_opsetid("com.mine", 1))
+    path.write_bytes(model.SerializeToString())
+
+
+def fixed_by_its_weights(path: Path) -> None:
+    """Any size by its declaration, 8 x 8 pixels by its weights."""
+    helper = onnx.helper
+    weights = onnx.numpy_helper.from_array(np.ones((3 * 8 * 8, 4), np.float32), "w")
+    made = helper.make_graph(
+        [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("MatMul", ["f", "w"], ["logits"])],
+        "net",
+        [helper.make_tensor_value_info("x", 1, ["n", 3, "h", "w"])],
+        [helper.make_tensor_value_info("logits", 1, ["n", 4])],
+        [weights],
+    )
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -140,15 +161,20 @@ def unknown_operator(path: Path) -> None:
         (half_precision, "takes FLOAT16"),
         (weights_elsewhere, "keeps weights in '../../etc/passwd', expected a file in its own folder"),
         (unknown_operator, "onnxruntime does not take"),
+        (custom_operator, r"onnxruntime does not take .*com\.mine:Relu"),
+        (fixed_by_its_weights, "fails on 2 pictures of 3 channels and 16x16 pixels"),
     ],
 )
-def test_files_that_are_none_are_refused_in_a_line(tmp_path: Path, spoil: Callable[[Path], None], message: str) -> None:
+def test_files_that_are_none_are_refused_in_a_line(
+    tmp_path: Path, spoil: Callable[[Path], None], message: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "net.onnx"
     saved(path, ["n", 3, "h", "w"])
     spoil(path)
     with pytest.raises(InputError, match=message) as caught:
         sl.load_model(f"onnx:{path}", mean=0.5, std=0.5, input_size=16)
     assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""  # onnxruntime is asked for no lines of its own
 
 
 def test_weights_beside_the_file_are_read(tmp_path: Path) -> None:

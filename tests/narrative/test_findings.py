@@ -16,15 +16,19 @@ import typer
 from analysis.planted import arrays, margins, predicting, sweep, trend
 from cuts import cut
 from narrative.commands import parse
-from narrative.diagnosed import said_of
+from narrative.diagnosed import PLAIN, said_of
+from shiftlens.analysis.summary import all_metrics
 from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.errors import InputError
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import Action, Quantity, Significance, number
+from shiftlens.narrative.findings import diagnose
 from shiftlens.narrative.rendering import as_rich, as_text
+from shiftlens.narrative.setting import Setting
 from shiftlens.narrative.thresholds import THRESHOLDS, checked_thresholds, weighed
 from shiftlens.narrative.words import quoted, size_of
 from shiftlens.stats import Estimate
+from sweeps.small_sweeps import header
 
 REACH = 10
 NORMALISED = Preprocessing((0.47 / 4,), (0.25,), declared=True)
@@ -90,6 +94,17 @@ def test_the_clearest_pair_is_said_with_its_better_place_first(leaning, found):
         assert better - worse == pytest.approx(abs(found[name].value))
         assert f"is {better - worse:.1f} points [" in found[name].statement
     assert found["asymmetry-y-pairs"].value < 0
+
+
+def test_an_interval_that_excludes_0_is_said_to_be_corrected_for_less_than_the_test(leaning):
+    metrics = all_metrics(leaning, n_resamples=100)
+    lost = replace(metrics)
+    vars(lost)["tests"] = tuple(replace(each, holm_p=0.2) for each in metrics.tests)
+    said = by_id(diagnose(lost, Setting(header(**PLAIN))))
+    for name in ("asymmetry-x", "asymmetry-x-pairs"):
+        assert min(said[name].interval) > 0 or max(said[name].interval) < 0
+        end = f", which is not significant after correction for all {len(metrics.tests)} tests of the sweep."
+        assert said[name].statement.endswith(end)
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,24 @@ def test_a_factory_with_weights_mean_and_std_is_measured_again(digests: list[str
     assert "they were given one --weights tables.pt --weights-key ema --mean" in said.statement.replace("'", "")
 
 
+def test_a_run_of_own_code_is_inspected_again_by_the_command_of_its_finding(
+    digests: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU())\n"
+    Path("own_net.py").write_text(code)
+    made = "repair --model own_net.py:make --input-size 32 --mean 0 --std 1 --padding reflect --out runs/own --quiet"
+    assert main(made.split()) == 0
+    capsys.readouterr()
+    assert main(["inspect", "--model", "runs/own", "--code", "own_net.py", "--json"]) == 0
+    Path("i.json").write_text(capsys.readouterr().out)
+    [read] = given(["i.json"]).inspections
+    for found in (read, sl.inspect(sl.load_model("runs/own", code="own_net.py"))):
+        action = findings(found)[0].action
+        assert action is not None
+        assert action.command[2:6] == ("--model", "runs/own", "--code", "own_net.py")
+        assert main([*action.command[1:], "--quiet"]) == 0
+
+
 def test_a_wrapped_module_is_said_to_be_made_in_python(tmp_path: Path) -> None:
     images = sl.load_images("digits", split="test", limit=10)
     model = sl.wrap(VGG("vgg6", width=2), mean=0.5, std=0.25)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from shiftlens.errors import InputError
-from shiftlens.nn import VGG, ContentAligned2d, ShiftAverage2d
+from shiftlens.nn import VGG, ContentAligned2d, CropChoice2d, ShiftAverage2d
 from shiftlens.shifts import translate
 
 
@@ -49,6 +49,29 @@ def test_a_correction_is_limited_and_none_without_content() -> None:
     assert torch.equal(aligned(blob(2, 18)), translate(blob(2, 18), -2, 2, fill="edge"))
     empty = torch.full((1, 3, 9, 8), 0.7)
     assert torch.equal(aligned(empty), empty)
+
+
+def test_another_view_of_the_scene_gives_the_same_crop() -> None:
+    scene = torch.zeros(1, 2, 30, 30)
+    scene[..., 12:17, 14:18] = torch.arange(20.0).reshape(5, 4)
+    chooser = CropChoice2d(nn.Identity(), (11, 9))
+    views = [scene[..., y : y + 26, x : x + 25] for y in range(4) for x in range(5)]
+    crops = [chooser(view) for view in views]
+    assert crops[0].shape == (1, 2, 11, 9)
+    assert crops[0].std() > 0
+    for crop in crops[1:]:
+        assert torch.equal(crop, crops[0])
+    assert torch.equal(chooser(torch.cat([scene, scene.roll(3, 2)])), torch.cat([crops[0]] * 2))
+    every = chooser.scores(scene)
+    alone = chooser.scores(scene[..., 5:16, 7:16])  # of the crop itself: nothing outside has a say
+    torch.testing.assert_close(alone[0, 0, 0], every[0, 5, 7])
+
+
+def test_a_crop_that_is_none() -> None:
+    with pytest.raises(InputError, match="at least 2 pixels a side"):
+        CropChoice2d(nn.Identity(), 1)
+    with pytest.raises(InputError, match="at least 24x24 pixels, got 20x32"):
+        CropChoice2d(nn.Identity(), 24)(torch.zeros(1, 3, 20, 32))
 
 
 @pytest.mark.parametrize("kind", [ShiftAverage2d, ContentAligned2d])

@@ -11,14 +11,13 @@ TINY: dict[str, Any] = {
     "training": {"epochs": 1, "dtype": "float32", "recipe": {"min_steps_per_epoch": 2}},
     "factors": {"padding": ["zeros", "circular"], "arch": "vgg6", "width": 2, "size": 16},
     "sweeps": {"black": {"max_shift": 4, "step": 4, "limit": 20}},
-    "probe": {"images": 10},
-    "contrasts": [{"name": "probe", "arm": "zeros", "against": "circular", "measure": "probe.r2", "claim": "position"}],
+    "contrasts": [{"name": "near", "arm": "zeros", "against": "circular", "measure": "black.near", "claim": "padding"}],
     "claims": {
-        "position": {
-            "title": "Zeros tell position",
+        "padding": {
+            "title": "Zeros help",
             "source": "arXiv 0",
             "says": "They do.",
-            "did": "A probe.",
+            "did": "A sweep.",
             "would_change": "More seeds.",
         }
     },

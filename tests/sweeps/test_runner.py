@@ -26,7 +26,7 @@ from shiftlens.sweeps import header as attributes
 from shiftlens.sweeps import progress, request, runner
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.progress import cost_text, duration
-from shiftlens.sweeps.request import default_grid, images_per_chunk
+from shiftlens.sweeps.request import default_grid, images_of_a_sum, images_per_chunk
 from shiftlens.sweeps.sweep_result import open_sweep
 
 GRID = ShiftGrid((2, 3))
@@ -472,6 +472,10 @@ def test_a_long_sweep_says_its_cost_before_its_first_chunk(
     n = 7 * GRID.n_shifts
     assert cost.startswith(f"{n:,} evaluations, about ")
     assert cost.endswith("(0 reports)")
+
+
+def test_a_small_sweep_has_chunks_enough_for_an_interval_of_sums() -> None:
+    assert [images_of_a_sum(n) for n in (1, 6, 49, 50, 99, 100, 10_000)] == [1, 1, 1, 5, 5, 10, 10]
 
 
 def test_images_per_chunk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,6 +174,7 @@ def swept(path: Path, data: ImageSet | None = None, net: nn.Module | None = None
 def chunks_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     def set_size(n_images: int) -> None:
         monkeypatch.setattr(request, "CHUNK_EVALUATIONS", n_images * GRID.n_shifts)
+        monkeypatch.setattr(request, "images_of_a_sum", lambda _: n_images)
 
     return set_size
 
@@ -210,6 +211,7 @@ def test_controls_have_the_numbers_of_a_plain_loop(tmp_path: Path, engine: str) 
 
 @pytest.mark.parametrize("engine", ["direct", "dedup"])
 def test_chunks_change_no_number(tmp_path: Path, chunks_of: Callable[[int], None], engine: str) -> None:
+    chunks_of(N)
     one = stored(swept(tmp_path / "one.zarr", engine=engine))
     chunks_of(4)
     two = swept(tmp_path / "two.zarr", engine=engine)
@@ -441,7 +443,10 @@ class Wrong(Drift):
         (lambda rows: rows | {"by_place": rows["by_place"][0]}, r"expected rows .*\(8, 10\).*, got .*: \(10,\)"),
     ],
 )
-def test_rows_that_cannot_be_stored_are_refused(tmp_path: Path, change: Any, why: str) -> None:
+def test_rows_that_cannot_be_stored_are_refused(
+    tmp_path: Path, chunks_of: Callable[[int], None], change: Any, why: str
+) -> None:
+    chunks_of(N)
     with pytest.raises(ModelOutputError, match=why):
         swept(tmp_path / "s.zarr", task=Wrong(change))
 

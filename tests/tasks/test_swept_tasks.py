@@ -94,7 +94,9 @@ def test_a_sweep_is_a_plain_loop_over_images_and_shifts(name: str, control: str 
                     got = got[..., iy, ix]
                     expected = rows[each.name][0].numpy()
                     expected = expected[: len(got)] if np.ndim(got) else expected
-                    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5, err_msg=f"{each.name} {dx} {dy}")
+                    # These nets' maps and box sides reach thousands: differences of them have the rounding of that.
+                    atol = 1e-3 if each.unit == "px" or name == "dense" else 1e-5
+                    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=atol, err_msg=f"{each.name} {dx} {dy}")
 
 
 @pytest.mark.parametrize("name", CASES)

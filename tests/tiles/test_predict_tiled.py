@@ -75,6 +75,11 @@ def squeeze(x: Tensor, gate: nn.Module) -> Tensor:
     return x * gate(x.mean((2, 3), keepdim=True)).sigmoid()
 
 
+def pyramid(x: Tensor, after: nn.Module) -> Tensor:
+    cells = after(F.adaptive_avg_pool2d(x, (2, 6)))
+    return x * F.interpolate(cells, size=x.shape[2:], mode="bilinear", align_corners=True)
+
+
 GLOBAL = {
     "instance": nn.InstanceNorm2d(4, affine=True),
     "group": nn.GroupNorm(2, 4),
@@ -83,6 +88,9 @@ GLOBAL = {
     "squeeze": Of(squeeze, nn.Conv2d(4, 4, 1)),
     "pooled branch": Of(lambda x: x + F.interpolate(F.adaptive_avg_pool2d(x, 1), size=x.shape[2:], mode="bilinear")),
     "max": Of(lambda x: x / F.adaptive_max_pool2d(x, 1)),
+    "pyramid": Of(lambda x: x + F.interpolate(F.adaptive_avg_pool2d(x, 4), size=x.shape[2:], mode="bilinear")),
+    "pyramid, aligned": Of(pyramid, nn.Conv2d(4, 4, 3, padding=1)),
+    "pyramid of maxima": Of(lambda x: x + F.interpolate(F.adaptive_max_pool2d(x, (3, 2)), size=x.shape[2:])),
     "extremes": Of(lambda x: (x - x.amin((2, 3), keepdim=True)) / x.amax((-2, -1), keepdim=True)),
 }
 
@@ -96,6 +104,40 @@ def test_layers_that_read_the_whole_map_are_exact_in_both_number_formats(name: s
         found = sl.predict_tiled(model, image, tile=32, quiet=True)
         assert found.dtype == dtype
         assert off(found, whole_of(model, image)) <= bound
+
+
+def test_rows_and_columns_of_other_strides_are_not_mixed_up() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.AvgPool2d((4, 1)), nn.Conv2d(1, 4, 3, padding=1), nn.InstanceNorm2d(4), GLOBAL["pyramid"])
+    model, image = sl.wrap(net.double().eval(), mean=0.5, std=0.25), image_of(64, 40)
+    assert off(sl.predict_tiled(model, image, tile=(24, 10), quiet=True), whole_of(model, image)) <= 1e-10
+
+
+def aligned(factor: int) -> nn.Module:
+    return nn.Upsample(scale_factor=factor, mode="bilinear", align_corners=True)
+
+
+def test_aligned_corners_are_exact_with_the_overlap_that_they_ask_for() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), aligned(2), aligned(2)).double().eval()
+    model, image = sl.wrap(net, mean=0.5, std=0.25), image_of(40, 30)
+    assert tile_geometry(net, 40).overlap == (3, 3)
+    assert off(sl.predict_tiled(model, image, tile=9, quiet=True), whole_of(model, image)) <= 1e-10
+
+
+@pytest.mark.parametrize("factors", [(4,), (2, 2)])
+def test_resizes_with_aligned_corners_get_the_cells_of_a_tiles_place(factors: tuple[int, ...]) -> None:
+    net = net_of(nn.MaxPool2d(4), *map(aligned, factors))
+    model, image = sl.wrap(net.double(), mean=0.5, std=0.25), image_of(208, 144)
+    fitting = fit_tiles(net, (208, 144), 104)
+    assert (fitting.layout.n_passes, fitting.obstacles, fitting.geometry.is_local) == (1, (), False)
+    assert len(fitting.layout) > 1
+    assert off(sl.predict_tiled(model, image, tile=104, quiet=True), whole_of(model, image)) <= 1e-10
+    recipe = recipe_of(fitting, 104)
+    assert (recipe.exact, recipe.served) == (False, True)
+    assert "depends on the map's size (align_corners=True); shiftlens.predict_tiled is" in recipe.loop()
+    with pytest.raises(InputError, match="207 px high is no multiple of the grid of 8 px"):
+        sl.predict_tiled(model, image_of(207, 144), tile=104, quiet=True)
 
 
 @pytest.mark.slow
@@ -134,8 +176,19 @@ def test_circular_padding_reads_its_context_from_the_far_side() -> None:
     net = nn.Sequential(conv2d(1, 2, 5, padding=2, padding_mode="circular"), nn.Conv2d(2, 2, 2, stride=2)).double()
     model, image = sl.wrap(net.eval(), mean=0, std=1), image_of(60, 44)
     assert off(sl.predict_tiled(model, image, tile=16, quiet=True), whole_of(model, image)) < 1e-12
+    pooled = sl.wrap(nn.Sequential(GLOBAL["pyramid of maxima"], net).eval(), mean=0, std=1)
+    assert off(sl.predict_tiled(pooled, image, tile=16, quiet=True), whole_of(pooled, image)) < 1e-12
     with pytest.raises(InputError, match="61 px high is no multiple of the grid of 2 px"):
         sl.predict_tiled(model, image_of(61, 44), tile=16, quiet=True)
+
+
+def test_what_is_mirrored_at_a_border_does_not_come_from_what_the_cut_spoils() -> None:
+    torch.manual_seed(0)
+    before, after = conv2d(1, 2, 7, padding=(6, 0, 6, 0)), conv2d(2, 2, 7, padding=(0, 6, 0, 6), padding_mode="reflect")
+    net = nn.Sequential(before, after).double().eval()
+    assert (tile_geometry(net, 40).overlap, tile_geometry(net, 40).border) == ((6, 6), (13, 13))
+    model, image = sl.wrap(net, mean=0.5, std=0.25), image_of(40, 30)
+    assert off(sl.predict_tiled(model, image, tile=19, quiet=True), whole_of(model, image)) <= 1e-10
 
 
 # ---- where images come from and outputs go to
@@ -164,7 +217,7 @@ def local() -> sl.Model:
 
 
 def test_no_more_than_a_tile_is_read_or_written_at_once(local: sl.Model) -> None:
-    image = image_of(300, 200)
+    image = image_of(301, 199)  # off the grid: the last tiles are shorter, and keep to it
     whole = whole_of(local, image)
     source, target = Watched(image.numpy()), Watched(np.full(whole.shape, np.nan, np.float32))
     assert sl.predict_tiled(local, source, tile=32, out=target, quiet=True) is target  # type: ignore[arg-type]
@@ -232,11 +285,19 @@ def test_multiply_adds_are_those_that_the_overlap_implies(make: Callable[[], nn.
 
 def test_each_pass_costs_no_more_than_the_overlap_implies() -> None:
     model, image = sl.wrap(net_of(nn.InstanceNorm2d(4), nn.InstanceNorm2d(4)), mean=0.5, std=0.25), image_of(200, 200)
-    layout = fit_tiles(model, (200, 200), 64).layout
-    spent = flops(lambda: sl.predict_tiled(model, image, tile=64, quiet=True))
-    spent -= flops(lambda: fit_tiles(model, (200, 200), 64))
-    # A pass for statistics ends at the layer that wants them.
-    assert spent / flops(lambda: whole_of(model, image)) <= 1.15 * 3 * layout.implied_overhead
+    layout, whole = fit_tiles(model, (200, 200), 64).layout, flops(lambda: whole_of(model, image))
+    spent: dict[int, int] = {0: flops(lambda: fit_tiles(model, (200, 200), 64))}  # shapes without numbers
+    with FlopCounterMode(display=False) as counter:
+
+        def after_tile(done: int, total: int) -> None:
+            assert total == 3 * len(layout)
+            spent[done] = int(counter.get_total_flops())
+
+        sl.predict_tiled(model, image, tile=64, quiet=True, progress=after_tile)
+    ends = [spent[k * len(layout)] for k in range(4)]
+    for before, after in itertools.pairwise(ends):
+        assert 0 < (after - before) / whole <= 1.15 * layout.implied_overhead
+    assert ends[1] - ends[0] < ends[2] - ends[1] < ends[3] - ends[2]  # a pass ends at the layer that wants statistics
 
 
 def test_the_cost_is_said_before_anything_is_computed(local: sl.Model, capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,7 +328,8 @@ def test_a_size_that_the_net_does_not_take_names_those_it_does() -> None:
     ("net", "why"),
     [
         (nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()), "nothing to tile"),
-        (net_of(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=True)), "2 depends on the map's size"),
+        (net_of(nn.Upsample(scale_factor=2, mode="bicubic", align_corners=True)), "2 depends on the map's size"),
+        (net_of(Of(lambda x: x * F.adaptive_avg_pool2d(x, (1, None)))), "AdaptiveAvgPool|adaptive_avg_pool2d"),
         (net_of(Of(lambda x: x + x.flip(3))), r"2.flip\(\) \(flip\) joins or marks places"),
         (net_of(Of(lambda x: F.dropout(x, 0.5, training=True))), "gives two outputs for one input"),
     ],

@@ -11,6 +11,7 @@ from scipy import stats as sps
 from shiftlens.analysis.arrays import BoolArray, FloatArray, IntArray, SweepArrays, Values
 from shiftlens.analysis.differences import mean_of
 from shiftlens.analysis.estimated_maps import Replicates, standard_error
+from shiftlens.naming import count_of
 from shiftlens.stats import CONFIDENCE, Estimate, Skipped, wilson
 
 LEVELS = (0.95, 0.90, 0.50)
@@ -239,7 +240,7 @@ def worst_of_radius(values: Values, radius: float = WORST_RADIUS) -> Estimate | 
         return Skipped(site, f"the grid's step of {max(sweep.step)} px leaves no shift within {radius:g} px")
     worst, metric = worst_per_image(values, radius), values.metric
     if metric.is_share:
-        return share_estimate(worst, f"{n_shifts} shifts")
+        return share_estimate(worst, f"{count_of(n_shifts, 'shift')}")
     return mean_of(metric, worst, site)
 
 

@@ -75,7 +75,7 @@ def winners(aligned: Aligned, seed: int = 0) -> tuple[Winner | Skipped, ...]:
     The seed is that of the bootstrap behind the retained areas; the halves do not depend on it.
     """
     if aligned.n_images < FEWEST_IMAGES:
-        why = f"{aligned.n_images} images are too few for two halves"
+        why = f"two halves need {FEWEST_IMAGES} images, of which there are {aligned.n_images}"
         return (Skipped("winners", why),)
     choosing = first_half(aligned.index)
     picked = dict.fromkeys(CRITERIA, -1)

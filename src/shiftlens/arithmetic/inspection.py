@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from shiftlens.arithmetic.evenness import ONE_SIZE, even_sizes
 from shiftlens.arithmetic.layers import Layer, layer_of, matches
@@ -15,7 +18,9 @@ from shiftlens.graph import GEOMETRIC, Graph, Sides
 from shiftlens.graph.axis import Step, plan
 from shiftlens.graph.sites import Pair
 from shiftlens.models.skeletons import as_net
-from shiftlens.naming import Printed, aligned
+from shiftlens.models.wrapping import Model
+from shiftlens.naming import Printed, aligned, count_of
+from shiftlens.nn.downsample import BlurPool2d, ReducedLayer2d
 from shiftlens.stats import Skipped
 
 KIND = "inspection"
@@ -41,6 +46,8 @@ class Inspection(Printed):
         What could not be seen, by name.
     unseen
         What is no layer with a window, and so was not looked at: attention, position embeddings, function calls.
+    model_options
+        How the model was named beside its spec, for the commands of findings.
     """
 
     model: str
@@ -49,6 +56,7 @@ class Inspection(Printed):
     even_sizes: dict[str, tuple[int, ...]]
     notes: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
+    model_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def uneven(self) -> tuple[Layer, ...]:
@@ -75,6 +83,7 @@ class Inspection(Printed):
             "even_sizes": {axis: list(sizes) for axis, sizes in self.even_sizes.items()},
             "layers": [layer.to_dict() for layer in self.layers],
             "notes": [*self.notes, *self.unseen],
+            "model_options": dict(self.model_options),
         }
 
     def __repr__(self) -> str:
@@ -112,20 +121,22 @@ class Inspection(Printed):
         return [*said, *(f"note: {note}" for note in (*self.notes, *self.unseen))]
 
 
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
 def _verdict(found: Inspection) -> str:
     h, w = found.size
     judged = sum(not isinstance(layer.used, Skipped) and not layer.merged for layer in found.layers)
-    if found.is_even and found.unseen:
-        looked_at = "only layer that was" if judged == 1 else f"{judged} layers that were"
-        alike = "treats" if judged == 1 else "treat"
-        return (
-            f"{found.model} at {h}x{w}: the {looked_at} looked at {alike} opposite sides alike; the rest is not judged"
-        )
     if found.is_even:
-        return f"{found.model} at {h}x{w}: all {judged} layers treat opposite sides alike"
+        some, alike = ("only layer", "treats") if judged == 1 else (f"{judged} layers", "treat")
+        which, rest = f"{'the' if judged == 1 else 'all'} {some}", ""
+        if found.unseen:
+            which, rest = f"the {some} that {'was' if judged == 1 else 'were'} looked at", "; the rest is not judged"
+        return f"{found.model} at {h}x{w}: {which} {alike} opposite sides alike{rest}"
     names = [layer.name for layer in found.uneven]
-    listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return f"{found.model} at {h}x{w}: {len(names)} of {judged} layers are uneven: {listed}"
+    verb = "is" if len(names) == 1 else "are"
+    return f"{found.model} at {h}x{w}: {len(names)} of {count_of(judged, 'layer')} {verb} uneven: {_some(names)}"
 
 
 def _tensorflow(uneven: tuple[Layer, ...]) -> str:
@@ -220,7 +231,33 @@ def inspect(module: Net | str | Path, size: int | Pair | None = None, *, name: s
     sites = [(site, v, h) for site, v, h in zip(graph, *plans, strict=True) if site.kind in GEOMETRIC]
     layers = tuple(layer_of(site, v, h) for site, v, h in sites)
     even, more = even_sizes(net, graph)
-    return Inspection(graph.name, graph.size, layers, even, (*graph.notes, *notes, *more), unseen.sentences())
+    notes += [*more, *_of_blurs(net, [layer.path for layer in layers if not layer.is_even])]
+    options = module.options if isinstance(module, Model) else {}
+    return Inspection(graph.name, graph.size, layers, even, (*graph.notes, *notes), unseen.sentences(), options)
+
+
+def _of_blurs(net: nn.Module, uneven: list[str]) -> Iterator[str]:
+    """What a blur (arXiv 1904.11486) in the place of a stride does not change."""
+    parts = dict(net.named_modules())
+    still = [path for path in uneven if isinstance(parts.get(path), BlurPool2d)]
+    if still:
+        yield (
+            f"{_some(still)}: a blur with a stride keeps the same cells as the stride alone, so that it is as "
+            "uneven; what it lessens is how much one pixel of shift changes them"
+        )
+    early = [
+        f"{path}.reduce"
+        for path, part in parts.items()
+        if isinstance(part, ReducedLayer2d)
+        and isinstance(part.layer, nn.Conv2d)
+        and isinstance(part.reduce, BlurPool2d)
+        if not hasattr(part, "activation")
+    ]
+    if early:
+        yield (
+            f"{_some(early)}: the blur is right behind the convolution; an activation that the net's own code "
+            "calls comes after it, where the paper has it before"
+        )
 
 
 def _plans(graph: Graph) -> tuple[Plans, list[str]]:

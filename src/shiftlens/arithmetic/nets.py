@@ -37,7 +37,7 @@ def pixels(size: int | Pair) -> Pair:
     return both[0], both[1]
 
 
-def graph_of(model: Net, size: int | Pair, *, name: str | None = None) -> Graph:
+def graph_of(model: Net, size: int | Pair, *, name: str | None = None, on_meta: bool = True) -> Graph:
     """The sites of a net, in evaluation mode, each layer back in its own mode afterwards; see `graph.trace`.
 
     Parameters
@@ -48,6 +48,8 @@ def graph_of(model: Net, size: int | Pair, *, name: str | None = None) -> Graph:
         (h, w) or one number, pixels.
     name
         For people; default the model's name, or the net's type.
+    on_meta
+        See `graph.trace`.
 
     Raises
     ------
@@ -61,7 +63,7 @@ def graph_of(model: Net, size: int | Pair, *, name: str | None = None) -> Graph:
     with evaluating(module):
         for n_channels in guesses:
             try:
-                return trace(module, pixels(size), n_channels=n_channels, name=title)
+                return trace(module, pixels(size), n_channels=n_channels, name=title, on_meta=on_meta)
             except InputError as error:
                 # What fails with the channels of its first convolution fails for another reason.
                 refused = error if refused is None or n_channels == input_channels(module) else refused

@@ -54,6 +54,14 @@ class LimitOptions(o.Options):
     max_border_ratio: Annotated[
         float | None, typer.Option("--max-border-ratio", help="Most errors near the border over errors inside.")
     ] = None
+    max_tile_mismatch: Annotated[
+        float | None,
+        typer.Option("--max-tile-mismatch", help="Of a tile report: most share of the output's range (or of pixels)."),
+    ] = None
+    max_tile_mismatch_with_overlap: Annotated[
+        float | None,
+        typer.Option("--max-tile-mismatch-with-overlap", help="The same with the report's overlap."),
+    ] = None
 
     @property
     def given(self) -> dict[str, Any]:
@@ -66,7 +74,9 @@ def check(
     limits: LimitOptions,
     model: o.OptionalModel,
     images: o.ImageOptions,
-    sweeps: Annotated[list[Path] | None, typer.Argument(metavar="S.zarr ...", help="Sweeps; each is checked.")] = None,
+    sweeps: Annotated[
+        list[Path] | None, typer.Argument(metavar="S.zarr ...", help="Sweeps or tile reports; each is checked.")
+    ] = None,
     gate: Annotated[Path | None, typer.Option("--gate", help="File with limits; options go first.")] = None,
     baseline: Annotated[
         Path | None, typer.Option("--baseline", help="Sweep of the same images: differences are paired.")

@@ -11,6 +11,7 @@ from rich.console import Console
 from shiftlens.cli import options as o
 from shiftlens.cli.console import Shell
 from shiftlens.cli.look import Partial
+from shiftlens.naming import count_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,7 +68,9 @@ def _show(shell: Shell, made: Comparison, evidence: bool, *, everything: bool) -
     from shiftlens.narrative.words import plain
 
     out = shell.stdout
-    title = f"{len(made.names)} sweeps on the same {made.n_images:,} images x {made.n_shifts:,} shifts"
+    title = (
+        f"{len(made.names)} sweeps on the same {count_of(made.n_images, 'image')} x {count_of(made.n_shifts, 'shift')}"
+    )
     out.print(title, style="bold", markup=False)
     for question, answer in made.summary:
         out.print(Text.assemble((f"{question}: ", "bold"), plain(answer)))
@@ -96,7 +99,8 @@ def _show(shell: Shell, made: Comparison, evidence: bool, *, everything: bool) -
             out.print(f"      -> {plain(str(action))}", markup=False)
     if not everything:
         out.print(
-            f"\n{len(made.findings)} findings in all: --all prints them, --evidence how each was measured", style="dim"
+            f"\n{len(made.findings)} findings in all: --all prints them, --evidence how each was measured",
+            style="dim",
         )
 
 

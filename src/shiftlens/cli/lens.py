@@ -10,6 +10,7 @@ import typer
 
 from shiftlens.cli import options as o
 from shiftlens.cli.console import Shell
+from shiftlens.naming import count_of
 
 if TYPE_CHECKING:
     from shiftlens.models.loading import Model
@@ -105,9 +106,9 @@ def features(
     if pictures is not None:
         from shiftlens.figures.feature_figures import plot_features
 
-        shell.say(f"drawing {len(run)} layers")
+        shell.say(f"drawing {count_of(len(run), 'layer')}")
         files = [str(path) for path in plot_features(run, pictures, format=format).files]
-    drawn = files if len(files) < 4 else [f"wrote {len(files)} figures in {Path(files[0]).parent}"]
+    drawn = files if len(files) < 4 else [f"wrote {count_of(len(files), 'figure')} in {Path(files[0]).parent}"]
     used = [] if images is None else [f"average over {o.used(run.n_images, images)}"]
     return run.to_dict() | {"out": str(out), "files": files}, [*run.lines(), *used, *o.wrote(out), *drawn]
 

@@ -9,6 +9,7 @@ import typer
 
 from shiftlens.cli import options as o
 from shiftlens.cli.console import Shell
+from shiftlens.naming import count_of
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -125,7 +126,8 @@ def _about(result: Sweep | FeatureRun | TileReport) -> str:
     if not isinstance(result, Sweep):
         return repr(result).strip("<>")
     header = result.header
-    return f"{header.model} on {header.data}, {result.n_written:,} images x {result.grid.n_shifts:,} shifts"
+    size = f"{count_of(result.n_written, 'image')} x {count_of(result.grid.n_shifts, 'shift')}"
+    return f"{header.model} on {header.data}, {size}"
 
 
 def _table(found: Findings) -> Table:

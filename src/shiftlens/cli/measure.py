@@ -10,6 +10,7 @@ import typer
 from shiftlens.cli import options as o
 from shiftlens.cli.console import Shell
 from shiftlens.errors import InputError
+from shiftlens.naming import count_of
 
 if TYPE_CHECKING:
     from shiftlens.sweeps.sweep_result import Sweep
@@ -163,11 +164,9 @@ def sweep(
     """
     from shiftlens.cluster.ray_session import device_on_cluster, parse_cluster
     from shiftlens.engine.evaluators import check_request
-    from shiftlens.models.matching import on_input_grid
     from shiftlens.shifts import MAX_SHIFT, Fill, ShiftGrid
     from shiftlens.sweeping import run_sweep
     from shiftlens.sweeps.looks import checked_half_width
-    from shiftlens.sweeps.request import default_grid
     from shiftlens.tasks.stored_form import known_task
 
     # What can be refused without model and images is refused before they are loaded: that may take a minute.
@@ -183,14 +182,12 @@ def sweep(
         device_on_cluster(model.device)
     shown = images.load(shell)
     loaded = model.load(shell, shown)
-    if grid is None:
-        _, size = on_input_grid(loaded, shown)
-        grid = default_grid(size, shell.say, step=step)
     with shell.progress("sweeping", "evaluations") as report:
         result, stats = run_sweep(
             loaded,
             shown,
             grid,
+            step=step,
             out=out,
             fill=fill,
             engine=engine,
@@ -222,7 +219,7 @@ def sweep(
         )
         + f" ({stats.engine}, {stats.dtype}), "
         f"peak memory {stats.peak_memory_bytes / 1e9:.2f} GB"
-        + (f", {stats.images_resumed:,} images were there already" if stats.images_resumed else ""),
+        + (f", {count_of(stats.images_resumed, 'image')} already there" if stats.images_resumed else ""),
     ]
 
 

@@ -43,7 +43,7 @@ Code = Annotated[
 InputSize = Annotated[str | None, typer.Option("--input-size", help="The model's input, H or HxW pixels.")]
 DATA = (
     "digits, cifar10, folder:PATH, parquet:PATH, torchvision:NAME; with masks or boxes coco:IMAGES,ANNOTATIONS.json, "
-    "yolo:DIR, masks:IMAGES,MASKS or digits-scenes; without labels images:DIR"
+    "yolo:DIR, fiftyone:DIR, masks:IMAGES,MASKS or digits-scenes; without labels images:DIR"
 )
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder with data sets (else $SHIFTLENS_DATA, else downloaded).")
@@ -170,6 +170,13 @@ class ImageOptions(Options):
         return images
 
 
+@dataclass(frozen=True)
+class OptionalImages(ImageOptions):
+    """Images that may be left out: "" then."""
+
+    data: Annotated[str, typer.Option("--data", help=f"{DATA}. Default: images that fit the model.")] = ""
+
+
 def images_of(spec: str, data_root: Path | None, limit: int | None = None, split: str | None = None) -> ImageSet:
     """Open images by what the options say; a download is announced."""
     from shiftlens.data.images import load_images
@@ -239,7 +246,7 @@ def size(text: str | None, what: str, least: int = 1, most: int = 999_999) -> tu
 
 def used(n: int, images: ImageSet) -> str:
     """How many of a source's images a result is of: `6 of 30 images of folder:x`."""
-    return f"{of_source(n, images.n_source)} images of {images.name}"
+    return f"{of_source(n, images.n_source)} of {images.name}"
 
 
 def names(text: str | None) -> list[str] | None:

@@ -11,6 +11,7 @@ import typer
 from shiftlens.cli import options as o
 from shiftlens.cli.console import Shell
 from shiftlens.given import MODEL_OPTIONS
+from shiftlens.naming import count_of
 
 if TYPE_CHECKING:
     from shiftlens.data.images import ImageSet
@@ -206,6 +207,7 @@ def _lines(
         low, high = after.accuracy_interval
         lines.append(
             f"accuracy at (0, 0): {100 * before.accuracy:.2f} % before, {100 * after.accuracy:.2f} % "
-            f"[{100 * low:.2f}, {100 * high:.2f}] after ({after.n:,} images; compare sweeps for a paired difference)"
+            f"[{100 * low:.2f}, {100 * high:.2f}] after "
+            f"({count_of(after.n, 'image')}; compare sweeps for a paired difference)"
         )
     return [*lines, f"wrote {out}"]

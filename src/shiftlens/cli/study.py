@@ -22,6 +22,10 @@ def study(
     claims: Annotated[
         Path | None, typer.Option("--claims", help="Also write one paragraph a claim to this Markdown file.")
     ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option("--cluster", help="Make the runs on Ray: local, local:N, auto, or HOST:PORT of its head."),
+    ] = None,
     data_root: o.DataRoot = None,
     device: o.Device = "auto",
 ) -> o.Answer:
@@ -33,7 +37,16 @@ def study(
     from shiftlens.studies.studying import study as run
 
     with shell.progress("studying", "runs") as report:
-        made = run(file, out, plan=plan, minutes=minutes, data_root=data_root, device=device, progress=report)
+        made = run(
+            file,
+            out,
+            plan=plan,
+            minutes=minutes,
+            data_root=data_root,
+            device=device,
+            cluster=cluster,
+            progress=report,
+        )
     files = [*made.files, *([write_claims(made, claims)] if claims is not None else [])]
     named = [file for file in files if file.suffix != ".png"]
     return made.to_dict() | {"files": [str(file) for file in files]}, [*made.lines(), *o.wrote(*map(str, named))]

@@ -25,7 +25,7 @@ from shiftlens.data.imageset import ImageSet
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.errors import InputError, ModelOutputError, StoreError
 from shiftlens.models.wrapping import Model
-from shiftlens.naming import one_line
+from shiftlens.naming import count_of, one_line
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.header import SweepHeader
 from shiftlens.sweeps.jobs import Compute, Computer, Job, with_sources
@@ -85,7 +85,7 @@ class Cluster(Computer):
         choose = ray.remote(num_cpus=1, max_retries=LOST_AT_MOST)(remote.choose_plan)
         try:
             answer: Plan | remote.Trouble = ray.get(choose.remote([package], images, options))
-        except _losses(ray) as error:
+        except losses(ray) as error:
             raise StoreError(
                 f"the cluster lost {LOST_AT_MOST + 1} workers while they made a plan: {_why(error)}"
             ) from None
@@ -135,7 +135,7 @@ class Cluster(Computer):
                     job, n_lost = running.pop(answered)
                     try:
                         answer: ChunkResult | remote.Trouble = ray.get(answered)
-                    except _losses(ray) as error:
+                    except losses(ray) as error:
                         lost.append((job, n_lost + 1))
                         self._tell_loss(job, n_lost + 1, error)
                         continue
@@ -160,7 +160,7 @@ class Cluster(Computer):
             self._ray, self._leave = connect(self._kind, self._n_workers)
             self._look(first=True)
             n_nodes = len(self._nodes)
-            self._announce(f"computing on {self._n_cores()} cores of {n_nodes} {'node' if n_nodes == 1 else 'nodes'}")
+            self._announce(f"computing on {count_of(self._n_cores(), 'core')} of {count_of(n_nodes, 'node')}")
             if not self._n_cores():
                 self._announce("no node of the cluster has a core to give yet: waiting for one to join")
         return self._ray
@@ -182,7 +182,7 @@ class Cluster(Computer):
             for name in self._nodes.keys() - alive.keys():
                 self._announce(f"node {self._nodes[name][0]} has left the cluster")
             for name in alive.keys() - self._nodes.keys():
-                self._announce(f"node {alive[name][0]} has joined the cluster with {alive[name][1]} cores")
+                self._announce(f"node {alive[name][0]} has joined the cluster with {count_of(alive[name][1], 'core')}")
         self._nodes = alive
 
     def _tell_loss(self, job: Job, n_lost: int, error: Exception) -> None:
@@ -195,7 +195,7 @@ class Cluster(Computer):
         self._looked = float("-inf")  # its node may have gone with it
 
 
-def _losses(ray: Any) -> tuple[type[Exception], ...]:
+def losses(ray: Any) -> tuple[type[Exception], ...]:
     """What says that a worker, its node or its result is gone, and nothing about the chunk."""
     e = ray.exceptions
     return (

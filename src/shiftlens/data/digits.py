@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+from importlib.util import find_spec
+from pathlib import Path
+
 import numpy as np
 from jaxtyping import Int64, UInt8
 
@@ -15,14 +19,30 @@ _LEVELS = 16  # the brightest of the stored grey levels
 
 def open_digits() -> Source:
     """All 1,797 digits as 32 x 32 RGB, their labels, and the names of the ten classes."""
+    levels, labels = stored_digits()
+    grey = np.zeros((len(levels), CANVAS, CANVAS, 1), dtype=np.uint8)
+    edge = (CANVAS - DRAWN) // 2
+    grey[:, edge:-edge, edge:-edge, 0] = enlarge(levels)
+    names = [str(digit) for digit in range(10)]
+    return Source(ArrayPictures(np.repeat(grey, 3, axis=3)), labels, names, natural_flip=False)
+
+
+def stored_digits() -> tuple[Int64[np.ndarray, "n 8 8"], Int64[np.ndarray, " n"]]:
+    """Grey levels 0 to 16 and classes, as scikit-learn's `load_digits` gives them.
+
+    Its file is read directly where it is found: to import scikit-learn takes a second and 140 MB.
+    """
+    spec = find_spec("sklearn")
+    home = spec.submodule_search_locations if spec is not None else None
+    file = Path(next(iter(home or ()), "")) / "datasets" / "data" / "digits.csv.gz"
+    if file.is_file():
+        with gzip.open(file, "rt") as lines:
+            table = np.loadtxt(lines, delimiter=",", dtype=np.int64)
+        return table[:, :-1].reshape(-1, _STORED, _STORED), table[:, -1]
     from sklearn.datasets import load_digits
 
     data = load_digits()
-    grey = np.zeros((len(data.images), CANVAS, CANVAS, 1), dtype=np.uint8)
-    edge = (CANVAS - DRAWN) // 2
-    grey[:, edge:-edge, edge:-edge, 0] = enlarge(data.images.astype(np.int64))
-    names = [str(digit) for digit in range(10)]
-    return Source(ArrayPictures(np.repeat(grey, 3, axis=3)), data.target.astype(np.int64), names, natural_flip=False)
+    return data.images.astype(np.int64), data.target.astype(np.int64)
 
 
 def enlarge(levels: Int64[np.ndarray, "n 8 8"]) -> UInt8[np.ndarray, "n 20 20"]:

@@ -18,7 +18,7 @@ from shiftlens.data.example_images import WITHOUT_LABELS, Source
 from shiftlens.data.folders import open_folder
 from shiftlens.data.image_items import base_of, dataset_of, open_dataset
 from shiftlens.data.imageset import ImageSet
-from shiftlens.data.label_folders import open_masks, open_unlabelled, open_yolo
+from shiftlens.data.label_folders import open_fiftyone, open_masks, open_unlabelled, open_yolo
 from shiftlens.data.parquet import open_parquet
 from shiftlens.data.scenes import open_scenes
 from shiftlens.data.selection import SPLITS, stratified_split
@@ -68,6 +68,7 @@ DATA_KINDS: dict[str, DataKind] = {
     "images": DataKind("images:DIR", lambda path, *_: open_unlabelled(path)),
     "coco": DataKind("coco:IMAGES,ANNOTATIONS.json", lambda spec, *_: open_coco(spec)),
     "yolo": DataKind("yolo:DIR", lambda path, split, *_: open_yolo(path, split)),
+    "fiftyone": DataKind("fiftyone:DIR", lambda path, *_: open_fiftyone(path)),
     "masks": DataKind("masks:IMAGES,MASKS", lambda spec, split, *_: open_masks(spec, split)),
     "digits-scenes": DataKind("digits-scenes:HxW", lambda size, split, *_: open_scenes(size, split), is_optional=True),
 }
@@ -89,8 +90,9 @@ def load_images(
     spec
         `digits`, `cifar10`, `folder:PATH`, `parquet:PATH`, `torchvision:NAME`; with masks or boxes
         `coco:IMAGES,ANNOTATIONS.json`, `yolo:DIR`, `masks:IMAGES,MASKS`, `digits-scenes` (96 x 96 pixels,
-        `digits-scenes:HxW` for others); without labels `images:DIR`; or an object that is taken whole: an `ImageSet`, a
-        torch `Dataset` of (image, label), or of (image, target) in torchvision's v2 form, without random transforms and
+        `digits-scenes:HxW` for others); with classes or boxes `fiftyone:DIR`; without labels `images:DIR`; or an object
+        that is taken whole: an `ImageSet`, a torch `Dataset` of (image, label), or of (image, target) in torchvision's
+        v2 form, one of Hugging Face's `datasets` (columns `image` or `img`, and `label`), without random transforms and
         before normalisation, a `DataLoader` (its dataset is read), or a pair (images, labels) as `ImageSet` takes it.
     split
         `train`, `test` or `all`. Without: a source that declares splits gives its test split (validation where there is

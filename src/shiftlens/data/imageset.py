@@ -22,7 +22,7 @@ from shiftlens.data.surveying import Progress, Survey, surveyed
 from shiftlens.data.targets import Targets, as_targets
 from shiftlens.errors import InputError
 from shiftlens.given import CHANGED
-from shiftlens.naming import unknown_name
+from shiftlens.naming import count_of, unknown_name
 
 Positions = Sequence[int] | Integer[np.ndarray, " _"] | Bool[np.ndarray, " _"] | slice
 
@@ -114,7 +114,7 @@ class ImageSet:
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self._known_size() or ())) or "any size"
-        return f"ImageSet({self.name!r}, {len(self)} pictures, {size}, {len(self.class_names)} classes)"
+        return f"ImageSet({self.name!r}, {count_of(len(self), 'picture')}, {size}, {len(self.class_names)} classes)"
 
     def __len__(self) -> int:
         """Number of images."""

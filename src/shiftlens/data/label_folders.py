@@ -1,4 +1,4 @@
-"""`yolo:DIR`, `masks:IMAGES,MASKS` and `images:DIR`: images with a file of boxes, a mask or nothing beside each."""
+"""`yolo:DIR`, `masks:IMAGES,MASKS`, `fiftyone:DIR` and `images:DIR`: folders of images with labels in files."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field, FiniteFloat, StrictInt, StrictStr, ValidationError
 
 from shiftlens.data.coco import MOST_CLASSES, clipped
 from shiftlens.data.decode import PICTURE_SUFFIXES, decode_mask
@@ -121,6 +123,69 @@ def open_yolo(folder: str, split: str) -> Source:
     if n_found < len(files):
         pictures.notes = (f"images without a text file of boxes, taken to show no object: {len(files) - n_found:,}",)
     return Source(pictures, Targets(boxes=padded(tables)), _yolo_names(root, tables), has_splits)
+
+
+Label = StrictInt | StrictStr
+
+
+class _Labelled(BaseModel):
+    label: Label
+
+
+class _Box(_Labelled):
+    bounding_box: Annotated[list[FiniteFloat], Field(min_length=4, max_length=4)]
+
+
+class _FiftyOne(BaseModel):
+    classes: list[str] | None = None
+    labels: dict[str, list[_Box]] | dict[str, Label | _Labelled]
+
+
+def open_fiftyone(folder: str) -> Source:
+    """Open `fiftyone:DIR`: images in `data` and one `labels.json`, as FiftyOne exports image data sets.
+
+    `labels` of the file gives each image, by its path without suffix, a class, or a list of objects with a `label` and
+    a `bounding_box` (left, top, width, height, as shares of the image). A class is a number in the list `classes`, or a
+    name where there is no such list.
+
+    Raises
+    ------
+    InputError
+        No such folder or file, a file of another form, images that are missing, or a class that is not listed.
+    """
+    root = _folder(folder, "data and labels.json")
+    path, below = root / "labels.json", _folder(str(root / "data"), "images")
+    try:
+        read = _FiftyOne.model_validate_json(read_file(path, str(path)))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = printable(".".join(map(str, first["loc"])))
+        raise InputError(f"{path} has no labels in FiftyOne's form: {where:.80}: {first['msg']}") from None
+    there = {str(PurePosixPath(file).with_suffix("")): file for file in _pictures_below(below)}
+    missing = [name for name in read.labels if name not in there]
+    if missing or not read.labels:
+        shown = f"{len(missing):,} of {len(read.labels):,} images of {path} are not in {below}: {_some(missing)}"
+        raise InputError(shown if missing else f"{path} lists no images")
+    objects = [each if isinstance(each, list) else [each] for each in read.labels.values()]
+    plain = [[each if isinstance(each, int | str) else each.label for each in some] for some in objects]
+    names = read.classes or sorted({str(label) for some in plain for label in some})
+    known = {k if read.classes else name: k for k, name in enumerate(names)}
+    unknown = [label for some in plain for label in some if label not in known]
+    if unknown:
+        expected = f"a number from 0 to {len(names) - 1}" if read.classes else "a name, as no classes are listed"
+        raise InputError(f"{path}: expected {expected} as class, got {printable(repr(unknown[0])):.60}")
+    codes = [[known[label] for label in some] for some in plain]
+    pictures = FolderPictures(below, [there[name] for name in read.labels], ())
+    if not isinstance(next(iter(read.labels.values())), list):
+        return Source(pictures, np.array(codes, np.int64)[:, 0], distinct(names))
+    tables = []
+    for position, (some, numbers) in enumerate(zip(objects, codes, strict=True)):
+        h, w = next(pictures.facts([position])).size
+        shares = np.array([each.bounding_box for each in some if isinstance(each, _Box)], np.float64).reshape(-1, 4)
+        corners = np.concatenate([shares[:, :2], shares[:, :2] + shares[:, 2:]], axis=1) * (w, h, w, h)
+        table = np.column_stack([corners, np.array(numbers, np.float64)])
+        tables.append(clipped(table, (h, w), f"{pictures.where(position)}: box {{}}"))
+    return Source(pictures, Targets(boxes=padded(tables)), distinct(names))
 
 
 def _yolo_table(path: Path) -> NDArray[np.float64]:

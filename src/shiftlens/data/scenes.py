@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 from PIL import Image
 
+from shiftlens.data.digits import stored_digits
 from shiftlens.data.example_images import ArrayPictures, Source
 from shiftlens.data.selection import stratified_split
 from shiftlens.errors import InputError
@@ -92,12 +93,9 @@ def open_scenes(size: str, split: str) -> Source:
 @lru_cache(maxsize=4)
 def _scenes_of(split: str, size: tuple[int, int]) -> Scenes:
     """Drawn once a process."""
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    labels = data.target.astype(np.int64)
+    levels, labels = stored_digits()
     chosen = stratified_split(labels, split)
-    digits = np.clip(data.images[chosen] * 255 / 16, 0, 255).astype(np.uint8)
+    digits = np.clip(levels[chosen] * 255 / 16, 0, 255).astype(np.uint8)
     return draw_scenes(digits, labels[chosen], N_SCENES[split], size, _SEEDS[split])
 
 

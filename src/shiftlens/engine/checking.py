@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.fx.proxy import TraceError
 
 from shiftlens.devices import machine_kind
 from shiftlens.engine.direct import prepare_module, prepare_nets
@@ -276,6 +277,8 @@ class Check:
             return disagreement(plan.dtype, self._exact[which], found, tolerance)
         except ModelOutputError as error:
             return str(error)
+        except TraceError:
+            return "torch cannot trace a net whose forward branches or loops on its input"
         except Exception as error:  # a candidate may fail in any way: another one is taken then
             return f"it raises {type(error).__name__}: {one_line(error)}"
 

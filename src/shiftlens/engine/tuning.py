@@ -148,7 +148,11 @@ def _better(search: Search, best: tuple[float, Plan], candidate: Plan) -> tuple[
 
 def _words(plan: Plan) -> str:
     """A candidate for people."""
-    parts = [plan.dtype, "channels last" if plan.channels_last else "", "folded" if plan.fold_batch_norm else ""]
+    parts = [
+        plan.dtype,
+        "channels last" if plan.channels_last else "",
+        "batch norm folded" if plan.fold_batch_norm else "",
+    ]
     parts += ["compiled" if plan.compiled else "", f"batches of {plan.batch_size}"]
     return ", ".join(part for part in parts if part)
 

@@ -13,7 +13,7 @@ MOST_BYTES = 32 * 2**20
 """Of an upload."""
 
 MOST_SECONDS = 20.0
-"""Until the body of a request is there."""
+"""Until the body of a request is there; and, counted roughly, until its head is, or some of an answer is fetched."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
@@ -77,6 +77,35 @@ class Guard:
         if not slash:
             raise RequestError(404, "the address ends in /")
         return f"/{rest}"
+
+
+class Patience:
+    """Watches one connection of uvicorn's, and ends it when nothing happens on it for `MOST_SECONDS`, or twice that.
+
+    uvicorn waits for the head of a request, and for a client to fetch an answer, as long as the client likes.
+
+    Parameters
+    ----------
+    protocol
+        The connection: an `H11Protocol` that is connected.
+    """
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+        self._before: tuple[Any, int] | None = None
+        protocol.loop.call_later(MOST_SECONDS, self._look)
+
+    def _look(self) -> None:
+        transport, cycle = self._protocol.transport, self._protocol.cycle
+        if transport.is_closing():
+            return
+        unsent = transport.get_write_buffer_size()
+        is_waiting = cycle is None or cycle.response_complete or unsent
+        if is_waiting and self._before == (cycle, unsent):
+            transport.abort()
+            return
+        self._before = (cycle, unsent) if is_waiting else None
+        self._protocol.loop.call_later(MOST_SECONDS, self._look)
 
 
 async def body_of(request: Any, most: int = MOST_BYTES) -> bytes:

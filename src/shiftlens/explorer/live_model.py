@@ -1,53 +1,64 @@
-"""What the live page asks of a model: its scores and one layer's maps under a shift, as it is and repaired."""
+"""What the live page asks of a model: its answer and one layer's maps under a shift, as it is and repaired."""
 
 from __future__ import annotations
 
-import secrets
 import threading
-import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shiftlens.arithmetic import graph_of
-from shiftlens.data.decode import SizeRule, decode, fit, with_channels
 from shiftlens.data.images import ImageSet
 from shiftlens.errors import InputError
+from shiftlens.explorer.readings import (
+    CLASSIFICATION,
+    DETECTION,
+    MOST_FILTERS,
+    Answer,
+    classified,
+    detected,
+    kept_share,
+    segmented,
+    task_of,
+)
+from shiftlens.explorer.shown_images import ShownImages, remembered
 from shiftlens.graph import Site
 from shiftlens.indexing import FILL_RULES
 from shiftlens.lens.capture import capture
 from shiftlens.models.loading import model_and_images
 from shiftlens.models.matching import on_input_grid
+from shiftlens.models.probing import scores_of
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line, unknown_name
 from shiftlens.narrative.words import plain
 from shiftlens.nn import PADDING_MODES
-from shiftlens.reporting.encoding import packed
 from shiftlens.shifts import Fill, canvas
-from shiftlens.surgery import repair
+from shiftlens.surgery.planning import repadded
 
 ORIGINAL = "original"
 FILLS = ("black", "mean", *FILL_RULES)
-MOST_PHOTOS = 20
 MOST_REPAIRED = 3
-TOP = 5
-MOST_FILTERS = 16
+MOST_UNSHIFTED = 64
+"""Answers on unshifted images that are kept."""
 MOST_SHIFTS = 2500
 """Shifts of a small sweep, at most: with more, every second one is taken, and so on."""
+MOST_PIXELS = 2**16
+"""In a batch of a small sweep: the page is not kept waiting for long."""
 
-BATCH = 64
 _MAPS = ("conv", "transposed conv", "max pool", "average pool", "lp pool", "adaptive pool", "sum")
 
 
 class LiveModel:
-    """A classifier, the images it is shown, and its repaired copies, ready to answer.
+    """A model, the images it is shown, and its repaired copies, ready to answer.
 
     One answer at a time: a net in a server's threads is still one net.
 
@@ -57,58 +68,83 @@ class LiveModel:
         As everywhere: a `Model`, an `nn.Module` or a spec; an `ImageSet` or a spec.
     device
         `auto`, `cpu` or `cuda`.
+    note
+        What the page says of the images.
 
     Raises
     ------
     InputError
-        A model that is no classifier, or does not take the images.
+        A model of a task without a live view, or one that does not take the images.
 
     Examples
     --------
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     >>> live = LiveModel(sl.wrap(net, mean=0.5, std=0.25, size=20), "digits")
-    >>> answer = live.answer("0", dx=2, dy=-1)
-    >>> len(answer["classes"]), answer["dx"]
-    (4, 2)
+    >>> (answer,) = live.answers("0", dx=2, dy=-1)
+    >>> live.task, len(answer.said["classes"])
+    ('classification', 4)
     """
 
-    def __init__(self, model: Model | nn.Module | str | Path, images: ImageSet | str, *, device: str = "auto") -> None:
+    def __init__(
+        self,
+        model: Model | nn.Module | str | Path,
+        images: ImageSet | str,
+        *,
+        device: str = "auto",
+        note: str = "",
+    ) -> None:
         model, images = model_and_images(model, images, device=device)
         self.images, self.size = on_input_grid(model, images)
         self.model = model.at(self.size)
-        self.n_classes = self.model.n_classes
+        self.note = note
+        self.task, self._form = task_of(self.model, self.size)
         if isinstance(self.model.module, nn.Module):
             self.model.module.eval()
-        self.class_names = [
-            plain(name) for name in self.model.class_names or self.images.class_names or map(str, range(self.n_classes))
-        ]
+        self.class_names = [plain(name) for name in self._names()]
         self.paddings = (ORIGINAL, *PADDING_MODES) if self.model.is_module else (ORIGINAL,)
-        self._photos: OrderedDict[str, NDArray[np.uint8]] = OrderedDict()
+        self.shown = ShownImages(self.images, self.model, self.size)
         self._repaired: OrderedDict[str, tuple[Model, dict[str, Site]]] = OrderedDict()
+        self._unshifted: OrderedDict[tuple[str, str], Answer] = OrderedDict()
         self._lock = threading.Lock()
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="shiftlens-beside")
+        self._threads = torch.get_num_threads()
         self.sites = self._sites(self.model)
+
+    def _names(self) -> Sequence[str]:
+        """Class names: the model's, else the images', else numbers."""
+        if self.model.class_names:
+            return self.model.class_names
+        if self.task == CLASSIFICATION:
+            named = self.images.class_names if self.images.labelled else ()
+            return named or [str(k) for k in range(self.model.n_classes)]
+        return ()
 
     def _sites(self, model: Model) -> dict[str, Site]:
         if not isinstance(model.module, nn.Module):
             return {}
         try:
-            sites = graph_of(model, self.size).of_kind(*_MAPS)
+            sites = graph_of(model, self.size, on_meta=False).of_kind(*_MAPS)
         except InputError:
-            return {}  # a net that cannot be followed still has scores
+            return {}  # a net that cannot be followed still has an output
         return {site.name: site for site in sites if max(site.out_size) > 1}
 
     def about(self) -> dict[str, Any]:
         """What the page offers, as JSON."""
         return {
             "model": plain(self.model.name),
+            "task": self.task,
             "data": plain(self.images.name),
+            "note": self.note,
             "n_images": len(self.images),
             "size": list(self.size),
             "class_names": self.class_names,
             "paddings": list(self.paddings),
             "fills": [{"name": name, "rgb": self._colour(name), "rule": name} for name in FILLS],
-            "layers": list(self.sites),
-            "reach": [min(n, 64) for n in self.size],
+            "layers": [
+                {"name": name, "said": f"{name}: {site.kind}, {site.out_size[0]} x {site.out_size[1]}"}
+                for name, site in self.sites.items()
+            ],
+            "thumbnails": self.shown.thumbnails(),
         }
 
     def _colour(self, fill: str) -> list[int] | None:
@@ -118,39 +154,10 @@ class LiveModel:
         mean = self.model.preprocessing.for_channels(3).mean if fill == "mean" else (0.0,) * 3
         return [round(255 * min(max(value, 0.0), 1.0)) for value in mean]
 
-    def add(self, data: bytes) -> str:
-        """Take a photo of the reader's, brought to the model's size as its images are; return its name.
-
-        Raises
-        ------
-        InputError
-            No picture, or one that is damaged or too large to decode safely.
-        """
-        rule = self.model.preprocessing
-        pixels = decode(data, "the photo")
-        fitted = fit(pixels, SizeRule(self.size, rule.resize, rule.interpolation), lambda: "the photo")
-        shown = np.ascontiguousarray(with_channels(fitted, self.model.n_channels).transpose(2, 0, 1))
-        name = f"photo-{secrets.token_hex(4)}"
-        self._photos[name] = shown
-        while len(self._photos) > MOST_PHOTOS:
-            self._photos.popitem(last=False)
-        return name
-
-    def pixels(self, image: str) -> NDArray[np.uint8]:
-        """Pixels [c, h, w] of an image by its number, or of a photo by its name; `InputError` where there is none."""
-        if image in self._photos:
-            return self._photos[image]
-        if not image.isascii() or not image.isdigit() or len(image) > 9 or int(image) >= len(self.images):
-            raise InputError(f"expected an image from 0 to {len(self.images) - 1}, or a photo that was added")
-        found: NDArray[np.uint8] = self.images.batch([int(image)])[0]
-        return found
-
     def label(self, image: str) -> int | None:
         """The image's class where it has one that the model knows by the same number; None for a photo."""
-        if image in self._photos or not len(self.images.labels):
-            return None
         same = tuple(self.images.class_names or ()) == tuple(self.class_names)
-        return int(self.images.labels[int(image)]) if same else None
+        return self.shown.label(image) if same else None
 
     def with_padding(self, padding: str) -> tuple[Model, dict[str, Site]]:
         """The model as it is, or a copy that pads otherwise, with its layers by name; `InputError` where it cannot."""
@@ -158,26 +165,20 @@ class LiveModel:
             return self.model, self.sites
         if padding not in self.paddings:
             raise unknown_name("padding", padding, self.paddings)
-        if padding not in self._repaired:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that nothing changed shows on the page
-                try:
-                    made, _ = repair(self.model, padding)
-                    assert isinstance(made, Model)
-                    made.scores(torch.zeros(1, self.model.n_channels, *self.size, device=self.model.device))
-                except Exception as error:  # a net that does not take the larger maps raises what it likes
-                    raise InputError(f"this net cannot pad with {padding}: {one_line(error)}") from error
-            if isinstance(made.module, nn.Module):
-                made.module.eval()
-            self._repaired[padding] = made, self._sites(made)
-            while len(self._repaired) > MOST_REPAIRED:
-                self._repaired.popitem(last=False)
-        return self._repaired[padding]
+        return remembered(self._repaired, padding, lambda: self._made(padding), MOST_REPAIRED)
+
+    def _made(self, padding: str) -> tuple[Model, dict[str, Site]]:
+        try:
+            made = replace(self.model, module=repadded(_net(self.model), padding))
+            self._read(made, torch.zeros(1, self.model.n_channels, *self.size, device=self.model.device), None)
+        except Exception as error:  # a net that does not take the larger maps raises what it likes
+            raise InputError(f"this net cannot pad with {padding}: {one_line(error)}") from error
+        return made, self._sites(made)
 
     def _canvas(self, image: str, fill: str, reach: tuple[int, int]) -> Tensor:
         """The normalised image [1, c, h, w] with what can enter around it."""
         parsed, rule = Fill.parse(fill), self.model.preprocessing
-        pixels = torch.from_numpy(np.ascontiguousarray(self.pixels(image)))[None].to(self.model.device)
+        pixels = torch.from_numpy(np.ascontiguousarray(self.shown.pixels(image)))[None].to(self.model.device)
         normal = rule.normalise(pixels)
         values = None
         if parsed.is_constant:
@@ -185,23 +186,20 @@ class LiveModel:
             values = parsed.normalised(few.mean, few.std)
         return canvas(normal, *reach, parsed.rule, values)
 
-    def answer(
+    def answers(
         self,
         image: str,
         *,
         dx: int = 0,
         dy: int = 0,
         fill: str = "black",
-        padding: str = ORIGINAL,
+        paddings: Sequence[str] = (ORIGINAL,),
         layer: str | None = None,
-    ) -> dict[str, Any]:
-        """What the model says of an image that has moved by `dx`, `dy` px.
+    ) -> list[Answer]:
+        """What the model says of an image that has moved by `dx`, `dy` px, with each padding.
 
-        Returns
-        -------
-        dict
-            `classes`: the largest scores, each with class number, name, logit and probability; `loss` in nats where the
-            label is known; `maps`: the layer's first filters side by side on one scale (see `side_by_side`), or None.
+        `said` has, beside what `Answer` tells, `padding`, the `unshifted` answer's first class (None where nothing was
+        detected), and `kept`, of a segmenter the share of pixels whose class has moved with the image.
 
         Raises
         ------
@@ -213,47 +211,70 @@ class LiveModel:
             raise InputError(f"expected a shift of at most {w} px across and {h} px down, got {dx}, {dy}")
         if layer is not None and layer not in self.sites:
             raise unknown_name("layer", layer, tuple(self.sites))
-        with self._lock, _one_core():
+        with self._lock, _one_core(self._threads):
             around = self._canvas(image, fill, (abs(dy), abs(dx)))
             x = around[..., abs(dy) - dy :, abs(dx) - dx :][..., :h, :w].contiguous()
-            model, sites = self.with_padding(padding)
-            made: list[Tensor] = []
-            if layer is None:
-                logits = model.scores(x)[0]
-            else:
-                assert isinstance(model.module, nn.Module)
-                if layer not in sites:
-                    raise InputError(f"{layer} has no map of its own in the copy that pads with {padding}")
-                with capture(model.module, [sites[layer]], lambda _, maps: made.append(maps[0].clone())):
-                    logits = model.scores(x)[0]
-        return {
-            "dx": dx,
-            "dy": dy,
-            "padding": padding,
-            **self._said(logits, self.label(image)),
-            "maps": side_by_side(made),
-        }
+            known = {padding: self.with_padding(padding) for padding in paddings}
+            jobs = [partial(self._answer, *known[each], each, image, x, (dx, dy), layer) for each in paddings]
+            # A second core computes the second column.
+            others = [self._beside.submit(self._on_one_core, job) for job in jobs[1:]]
+            try:
+                return [jobs[0](), *(each.result() for each in others)]
+            finally:
+                wait(others)
 
-    def _said(self, logits: Tensor, label: int | None) -> dict[str, Any]:
-        logits = logits.double().cpu()
-        logs = torch.log_softmax(logits, 0)
-        best = torch.topk(logits, min(TOP, len(logits))).indices.tolist()
-        return {
-            "classes": [
-                {"number": k, "name": self._named(k), "logit": float(logits[k]), "probability": float(logs[k].exp())}
-                for k in best
-            ],
-            "label": None if label is None else self._named(label),
-            "loss": None if label is None else float(-logs[label]),
-        }
+    def _on_one_core(self, job: Callable[[], Answer]) -> Answer:
+        with _one_core(self._threads):
+            return job()
 
-    def _named(self, k: int) -> str:
-        return self.class_names[k] if k < len(self.class_names) else str(k)
+    def _answer(
+        self,
+        model: Model,
+        sites: dict[str, Site],
+        padding: str,
+        image: str,
+        x: Tensor,
+        shift: tuple[int, int],
+        layer: str | None,
+    ) -> Answer:
+        if layer is not None and layer not in sites:
+            raise InputError(f"{layer} has no map of its own in the copy that pads with {padding}")
+        made: list[Tensor] = []
+        site = None if layer is None else sites[layer]
+        watched = nullcontext() if site is None else capture(_net(model), [site], lambda _, maps: _keep(made, maps))
+        with watched:
+            found = self._read(model, x, self.label(image))
+        first = remembered(
+            self._unshifted,
+            (image, padding),
+            lambda: found if shift == (0, 0) else self._read(model, self._canvas(image, "black", (0, 0)), None),
+            MOST_UNSHIFTED,
+        )
+        classes = first.said["classes"]
+        said = found.said | {"padding": padding, "unshifted": classes[0] if classes else None}
+        if found.mask is not None and first.mask is not None:
+            said["kept"] = kept_share(first.mask, found.mask, *shift)
+        if "boxes" in first.said:
+            said["n_unshifted"] = len(first.said["boxes"])
+        if not made:
+            return replace(found, said=said)
+        return replace(found, said=said, maps=made[0].numpy(), n_filters=sites[layer or ""].out_channels)
+
+    def _read(self, model: Model, x: Tensor, label: int | None) -> Answer:
+        with torch.no_grad(), model.evaluating():
+            raw = model.module(x)
+        if self._form is None:
+            return classified(scores_of(raw)[0], self.class_names, label)
+        if self.task == DETECTION:
+            return detected(raw, self._form, self.class_names)
+        return segmented(raw, self._form, self.size, self.class_names)
 
     def refuse_unknown(self, image: str, fill: str, padding: str) -> None:
         """Raise `InputError` where `sweep` would: a page is told before the first row is on its way."""
+        if self.task != CLASSIFICATION:
+            raise InputError(f"{self.model.name} predicts no single class, so there is no shift at which it flips")
         Fill.parse(fill)
-        self.pixels(image)
+        self.shown.pixels(image)
         with self._lock:
             self.with_padding(padding)
 
@@ -267,45 +288,37 @@ class LiveModel:
             step += 1
 
     def sweep(self, image: str, *, fill: str = "black", padding: str = ORIGINAL) -> Iterator[list[int]]:
-        """Yield the predicted class at every shift of `grid`, a row (dy) at a time."""
+        """Yield a classifier's predicted class at every shift of `grid`, a row (dy) at a time."""
         h, w = self.size
         dys, dxs = self.grid()
+        n_at_once = max(1, MOST_PIXELS // (h * w))
         with self._lock:
             around, (model, _) = self._canvas(image, fill, (h, w)), self.with_padding(padding)
         for dy in dys:
             row: list[int] = []
-            for start in range(0, len(dxs), BATCH):
-                windows = [around[0, :, h - dy : 2 * h - dy, w - dx : 2 * w - dx] for dx in dxs[start : start + BATCH]]
+            for start in range(0, len(dxs), n_at_once):
+                some = dxs[start : start + n_at_once]
+                windows = [around[0, :, h - dy : 2 * h - dy, w - dx : 2 * w - dx] for dx in some]
                 with self._lock:
                     row += model.scores(torch.stack(windows)).argmax(1).tolist()
             yield row
 
 
+def _net(model: Model) -> nn.Module:
+    assert isinstance(model.module, nn.Module)
+    return model.module
+
+
+def _keep(made: list[Tensor], maps: Tensor) -> None:
+    """A copy of the filters that are shown: the net may overwrite them."""
+    made.append(maps[0, :MOST_FILTERS].float().cpu().clone())
+
+
 @contextmanager
-def _one_core() -> Iterator[None]:
-    """One image gains little from several cores, and on a busy machine they wait for each other."""
-    before = torch.get_num_threads()
+def _one_core(before: int) -> Iterator[None]:
+    """One image gains little from several cores, and on a busy machine they wait for each other: ten times as long."""
     torch.set_num_threads(1)
     try:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def side_by_side(made: list[Tensor]) -> dict[str, Any] | None:
-    """The first filters of a layer's maps [c, h, w], four a row with a gap of one cell, for a page to colour.
-
-    `cells`: one byte each (`reporting.encoding.packed`), 1 to 255 from `low` to `high`, 0 for the gaps.
-    """
-    if not made:
-        return None
-    maps = made[0][:MOST_FILTERS].float().cpu().numpy()
-    n, h, w = maps.shape
-    rows, columns = -(-n // 4), min(n, 4)
-    low, high = float(np.nanmin(maps)), float(np.nanmax(maps))
-    scaled = np.nan_to_num((maps - low) / ((high - low) or 1))
-    sheet = np.zeros((rows * (h + 1) - 1, columns * (w + 1) - 1), np.uint8)
-    for k, each in enumerate(np.rint(1 + 254 * np.clip(scaled, 0, 1)).astype(np.uint8)):
-        top, left = k // 4 * (h + 1), k % 4 * (w + 1)
-        sheet[top : top + h, left : left + w] = each
-    return {"cells": packed(sheet), "low": low, "high": high, "n_filters": int(made[0].shape[0])}

@@ -14,6 +14,7 @@ from shiftlens.figures.drawing import COLOURS, check_format, is_constant, new_fi
 from shiftlens.figures.gallery import Pictures
 from shiftlens.lens.feature_run import FeatureRun, LayerMaps
 from shiftlens.lens.map_scores import Scores
+from shiftlens.naming import count_of
 from shiftlens.stats import FloatArray, Skipped
 from shiftlens.styling import default_style
 
@@ -27,6 +28,7 @@ MOST_FILTERS = 64
 MOST_COLUMNS = 14
 LONGEST_NAME = 48
 LONGEST_MODEL = 40
+NOT_JUDGED = "not judged, since the map is zero everywhere"
 LONGEST_LINE, MOST_LINES = 16, 4
 """Characters of a line, and lines, above a map of the overview."""
 
@@ -105,16 +107,18 @@ def filters(run: FeatureRun, layer: LayerMaps) -> Figure:
     if is_constant(shown):
         drawn.set_cmap(_flat())
     _number_filters(left, shown)
-    left.set_title(f"{len(shown)} filters, numbered row by row from 0", fontsize=10)
+    left.set_title(f"{count_of(len(shown), 'filter')}, numbered row by row from 0", fontsize=10)
     figure.colorbar(drawn, ax=left, label=f"activation, all filters {low:.3g} to {high:.3g}", shrink=0.8)
     mean = values.mean(0)
     # The mean's own range, from its lowest to its highest value: here, small differences are what is looked for.
     span = (float(mean.min()), float(mean.max()))
     span = span if span[1] - span[0] > 1e-9 * max(abs(span[1]), 1e-12) else (span[0] - 0.5, span[1] + 0.5)
     drawn = _map(right, mean, span, _flat() if is_constant(mean) else COLOURS)
-    right.set_title(f"mean over {len(values)} channels{' (constant)' if is_constant(mean) else ''}", fontsize=10)
+    right.set_title(
+        f"mean over {count_of(len(values), 'channel')}{' (constant)' if is_constant(mean) else ''}", fontsize=10
+    )
     figure.colorbar(drawn, ax=right, label=f"{mean.min():.4g} to {mean.max():.4g}", shrink=0.75)
-    seen = run.shown if layer.average is None else f"average of {run.n_images:,} images of {run.data}"
+    seen = run.shown if layer.average is None else f"average of {count_of(run.n_images, 'image')} of {run.data}"
     count = "" if len(values) <= MOST_FILTERS else f" (first {MOST_FILTERS} of {len(values)} filters)"
     title = f"{short(run.model, LONGEST_MODEL)}, {layer.label}: {seen}{count}"
     suptitle(figure, f"{title}\n{_verdict(run, layer)}", 11)
@@ -167,12 +171,14 @@ def _verdict(run: FeatureRun, layer: LayerMaps) -> str:
 
 
 def _scores(scores: Scores, of: str) -> str:
-    parts = [] if isinstance(scores.artefact_energy, Skipped) else [f"artefact energy {scores.artefact_energy:.2g}"]
+    if isinstance(scores.artefact_energy, Skipped):
+        return f"{of}: {NOT_JUDGED}" if not isinstance(scores.reach_cells, Skipped) else ""
+    parts = [f"artefact energy {scores.artefact_energy:.2g}"]
     if not isinstance(scores.reach_cells, Skipped):
         parts.append(f"border reach {scores.reach_cells} cells ({scores.reach_pixels:.0f} px)")
     if not isinstance(scores.contrast_lr, Skipped) and not isinstance(scores.contrast_ud, Skipped):
         parts.append(f"odd left/right {scores.contrast_lr:.2f}, up/down {scores.contrast_ud:.2f}")
-    return f"{of}: {', '.join(parts)}" if parts else ""
+    return f"{of}: {', '.join(parts)}"
 
 
 @default_style()
@@ -182,7 +188,7 @@ def overview(run: FeatureRun) -> Figure:
     stacks: list[tuple[str, list[NDArray[Any]]]] = [(run.shown, [layer.maps for layer in layers])]
     averages = [layer.average for layer in layers if layer.average is not None]
     if averages:
-        stacks.append((f"average of {run.n_images:,} images", [average.mean for average in averages]))
+        stacks.append((f"average of {count_of(run.n_images, 'image')}", [average.mean for average in averages]))
     rolled = [average.rolled for average in averages if average.rolled is not None]
     if rolled:
         stacks.append((run.averaged, rolled))
@@ -208,7 +214,7 @@ def overview(run: FeatureRun) -> Figure:
     if shaded is not None:
         bar = figure.colorbar(shaded, ax=grid.ravel().tolist(), fraction=0.02, pad=0.01, ticks=shaded.get_clim())
         bar.ax.set_yticklabels(["lowest", "highest"], fontsize=7)
-    kept = "" if len(layers) == len(run.layers) else f" ({len(layers)} of {len(run.layers)} layers)"
+    kept = "" if len(layers) == len(run.layers) else f" ({len(layers)} of {count_of(len(run.layers), 'layer')})"
     about = "mean over channels, each map on its own scale\nrange: a share of its largest value; grey: constant"
     suptitle(figure, f"{_title(run)}{kept}\n{about}", 9)
     return figure
@@ -216,7 +222,7 @@ def overview(run: FeatureRun) -> Figure:
 
 def _title(run: FeatureRun) -> str:
     """Model and images."""
-    images = "" if run.data is None else f" on {run.n_images:,} images of {short(run.data, LONGEST_MODEL)}"
+    images = "" if run.data is None else f" on {count_of(run.n_images, 'image')} of {short(run.data, LONGEST_MODEL)}"
     return f"{short(run.model, LONGEST_MODEL)}{images}"
 
 
@@ -245,11 +251,9 @@ def depth(run: FeatureRun) -> Figure:
         _line(top, x, noise, "expected by chance", ":", "0.5")
     top.set_yscale("log")
     top.set_ylabel("artefact energy\n(1e-8: constant)", fontsize=8)
-    if not np.isfinite([_number(s.artefact_energy) for s in scores]).any() and not any(averages):
-        top.text(0.5, 0.5, "not judged for this input", transform=top.transAxes, ha="center", fontsize=8)
-
     _legend(top)
-    _line(middle, x, [_number(s.reach_pixels) for s in scores], "from a border", "o-", "C0")
+    reach = [np.nan if isinstance(s.artefact_energy, Skipped) else _number(s.reach_pixels) for s in scores]
+    _line(middle, x, reach, "from a border", "o-", "C0")
     middle.axhline(min(run.size) / 2, color="0.6", linestyle="--", linewidth=1)
     middle.set_ylabel("border reach (px)\n- - half the image", fontsize=8)
     of_average = [a for a in averages if a is not None and not run.is_empty]
@@ -259,6 +263,10 @@ def depth(run: FeatureRun) -> Figure:
     bottom.set_ylim(-0.03, 1.03)
     bottom.set_ylabel("odd share\nof the variation", fontsize=8)
     _legend(bottom)
+    for axes in (top, middle, bottom):
+        drawn = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
+        if not any(np.isfinite(np.asarray(line.get_ydata(), np.float64)).any() for line in drawn):
+            axes.text(0.5, 0.5, "not judged for this input", transform=axes.transAxes, ha="center", fontsize=8)
     step = max(1, len(names) // 40)
     bottom.set_xticks(x[::step], names[::step], rotation=90, fontsize=7)
     suptitle(figure, f"{_title(run)}\nArtefacts over depth", 11)

@@ -30,6 +30,7 @@ from shiftlens.figures.drawing import (
     short,
     suptitle,
 )
+from shiftlens.naming import count_of
 from shiftlens.stats import FloatArray
 from shiftlens.styling import default_style
 from shiftlens.tasks.task import Variable
@@ -59,7 +60,7 @@ def conditions(sweep: Sweep | SweepArrays, n: int | None = None) -> str:
     else:
         there, planned, fill = sweep.n_written, sweep.n_images, sweep.fill.name
     n = there if n is None else n
-    count = f"{n:,} images" if there == planned else f"{n:,} of {planned:,} images so far"
+    count = count_of(n, "image") if there == planned else f"{n:,} of {count_of(planned, 'image')} so far"
     dys, dxs = (sweep.dys, sweep.dxs) if isinstance(sweep, SweepArrays) else (sweep.grid.dys, sweep.grid.dxs)
     return f"{count}, fill {fill}, {grid_text(dys, dxs)}"
 
@@ -230,7 +231,7 @@ def class_matrices(values: Values) -> Figure:
         axes.tick_params(labelbottom=position + n_columns >= len(present))
     name_panels(every, n_columns)
     left_out = int(np.count_nonzero(counts)) - len(present)
-    more = f"; {left_out} classes with fewer images are left out" if left_out else ""
+    more = f"; {count_of(left_out, 'class', 'classes')} with fewer images are left out" if left_out else ""
     shrink = min(1.0, 0.75 + 0.1 * -(-len(present) // n_columns))
     colour_bar(figure, every[0].images[0], figure.axes, label_of(metric), limits, shrink=shrink)
     suptitle(figure, f"{capital(metric)} by class (number of images){more}\n{about(sweep)}", 11)

@@ -10,6 +10,7 @@ from shiftlens.figures.feature_figures import depth, overview
 from shiftlens.figures.gallery import image_html
 from shiftlens.figures.heatmaps import metric_matrix
 from shiftlens.figures.tile_figures import plot_tiles
+from shiftlens.naming import count_of
 
 if TYPE_CHECKING:
     from shiftlens.lens.feature_run import FeatureRun
@@ -39,7 +40,7 @@ def features_html(run: FeatureRun) -> str:
     rows = (
         ("model", run.model),
         ("shown", f"{run.input}, {run.size[0]}x{run.size[1]} px"),
-        ("average", f"{run.n_images:,} images of {run.data}" if run.n_images else "none"),
+        ("average", f"{count_of(run.n_images, 'image')} of {run.data}" if run.n_images else "none"),
         ("border artefacts start at", nowhere if start is None else f"{start.name} ({start.kind})"),
         ("layers", str(len(run))),
     )

@@ -10,6 +10,7 @@ from shiftlens.analysis.arrays import IntArray
 from shiftlens.analysis.object_curves import OBJECT_RADIUS, ObjectCurves
 from shiftlens.analysis.phases import Phases
 from shiftlens.figures.drawing import balanced, colour_bar, diverging, least_of, new_figure, suptitle
+from shiftlens.naming import count_of
 from shiftlens.stats import FloatArray
 from shiftlens.styling import default_style
 
@@ -47,7 +48,7 @@ def object_lines(curves: ObjectCurves, about: str) -> Figure:
     if np.nanmin(curves.across) >= 0 and np.nanmax(curves.across) <= 1:
         every[0].set_ylim(-0.02, 1.02)
     n, most = len(order), len(np.union1d(shown, worst))
-    count = f"{n:,} objects" if most == n else f"{most} of {n:,} objects"
+    count = count_of(n, "object") if most == n else f"{most} of {count_of(n, 'object')}"
     suptitle(
         figure,
         f"The {what} of each object against the shift: {count}; orange: the {len(worst)} that swing most within\n"

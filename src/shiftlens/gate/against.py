@@ -131,22 +131,34 @@ def radius_loss(pair: Pair) -> Evidence | Skipped:
 
 
 def border_gain(pair: Pair) -> Evidence | Skipped:
-    """How many times as large the border ratio is; paired by chunks of images.
+    """How many times as large the border ratio is; paired by groups of images.
 
     Raises
     ------
     InputError
         The task stores nothing by the place in the frame.
     """
+    groups = same_groups(*(q.border_errors(reading) for reading in (pair.base, pair.new)))
+    if groups is None or not np.array_equal(pair.base.arrays.positions, pair.new.arrays.positions):
+        return Skipped("border ratio", "expected the same images in the same groups in both sweeps")
     found = []
-    for reading in (pair.base, pair.new):
-        each = q.log_border_ratio(reading)
+    for each in map(q.log_border_ratio, groups):
         if isinstance(each, Skipped):
             return each
         found.append(each)
     (base, base_without), (new, new_without) = found
-    if not np.array_equal(pair.base.arrays.positions, pair.new.arrays.positions) or len(base_without) != len(
-        new_without
-    ):
-        return Skipped("border ratio", "expected the same images in the same chunks in both sweeps")
     return q.ratio_of(new - base, new_without - base_without, "times")
+
+
+def same_groups(a: FloatArray, b: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+    """Sums over the groups of the same images in both, (group, ...); None where groups of one cut those of the other.
+
+    A sweep that grew from a small one has the small one's short groups.
+    """
+    if len(a) < len(b):
+        swapped = same_groups(b, a)
+        return None if swapped is None else (swapped[1], swapped[0])
+    for k in (10, 5, 2, 1):  # how many groups of one size of a sweep make one of another
+        if -(-len(a) // k) == len(b):
+            return np.add.reduceat(a, np.arange(0, len(a), k)), b
+    return None

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 from shiftlens.gate.deciding import ALPHA, Outcome
 from shiftlens.gate.limits import Mode
-from shiftlens.naming import Printed, printable
+from shiftlens.naming import Printed, count_of, printable
 
 EXIT_FAILED = 1
 
@@ -61,7 +61,7 @@ class CheckResult(Printed):
         count = f"{len(self.conditions)} condition" + ("s" if len(self.conditions) > 1 else "")
         verdict = "passed" if self.passed else f"failed: {n_failed} of"
         head = f"{verdict} {count}" if not self.passed else f"passed: {count}"
-        level = f"{self.mode}, at {100 * self.alpha:.3g} % together, {self.n_images:,} images"
+        level = f"{self.mode}, at {100 * self.alpha:.3g} % together, {count_of(self.n_images, 'image')}"
         found = [f"{head} ({level})"]
         several = len({each.sweep for each in self.conditions}) > 1
         for each in self.conditions:
@@ -110,7 +110,8 @@ class CheckResult(Printed):
         rows = [
             f"### shiftlens check: {verdict}",
             "",
-            f"{self.mode}, at {100 * self.alpha:.3g} % over all conditions together, {self.n_images:,} images",
+            f"{self.mode}, at {100 * self.alpha:.3g} % over all conditions together, "
+            f"{count_of(self.n_images, 'image')}",
             "",
             "| | sweep | metric | condition | found | reason |",
             "|---|---|---|---|---|---|",

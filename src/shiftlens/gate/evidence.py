@@ -36,7 +36,7 @@ class Evidence(Protocol):
 
     @property
     def n(self) -> int:
-        """Number of images (of chunks of images for a border ratio)."""
+        """Number of images (of groups of images for a border ratio)."""
 
     @property
     def method(self) -> str:

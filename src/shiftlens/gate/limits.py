@@ -139,6 +139,8 @@ class Allowed(_Table):
         Points.
     border_ratio
         Times: how many times that of the baseline the ratio may be, above 1.
+    tile_mismatch
+        Points, of a tile report.
     """
 
     unshifted: Number | None = None
@@ -149,6 +151,7 @@ class Allowed(_Table):
     consistency: Number | None = None
     confidence_swing: Distanced | None = None
     border_ratio: Number | None = None
+    tile_mismatch: Number | None = None
 
 
 class Gate(Limits):
@@ -166,6 +169,9 @@ class Gate(Limits):
         How much worse than it.
     metrics
         Limits on further metrics, by name.
+    max_tile_mismatch, max_tile_mismatch_with_overlap
+        How far tiles may be from the whole image, without overlap and with that of the tile report: a share of the
+        output's range, or of the pixels whose class changes.
     """
 
     mode: Mode = "strict"
@@ -173,6 +179,8 @@ class Gate(Limits):
     baseline: str | None = None
     allowed: Allowed | None = None
     metrics: dict[str, Limits] = {}
+    max_tile_mismatch: Number | None = None
+    max_tile_mismatch_with_overlap: Number | None = None
 
     @property
     def limits(self) -> dict[str | None, Limits]:
@@ -185,8 +193,20 @@ class Gate(Limits):
     @property
     def asks(self) -> bool:
         """Whether there is any condition."""
+        if self.asks_of_tiles:
+            return True
         tables = [*self.limits.values(), *([self.allowed] if self.allowed else [])]
         return any(value is not None for table in tables for value in vars(table).values())
+
+    @property
+    def asks_of_tiles(self) -> bool:
+        """Whether there is a condition on a tile report."""
+        limits = (
+            self.max_tile_mismatch,
+            self.max_tile_mismatch_with_overlap,
+            self.allowed and self.allowed.tile_mismatch,
+        )
+        return any(limit is not None for limit in limits)
 
 
 def read_gate(path: str | Path) -> dict[str, Any]:

@@ -124,6 +124,8 @@ def check_adaptively(
     """
     if budget_s is not None and not budget_s > 0:
         raise InputError(f"expected a budget above 0 seconds, got {budget_s}")
+    if gate.asks_of_tiles:
+        raise InputError("an adaptive check sweeps shifts: expected no limit on a tile mismatch")
     started = time.monotonic()
     model, images = model_and_images(model, images, device=options.get("device", "auto"))
     order = stratified_order(images.labels, images.index, seed)

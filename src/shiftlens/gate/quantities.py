@@ -12,7 +12,7 @@ from shiftlens.analysis.arrays import BoolArray, FloatArray, SweepArrays, Values
 from shiftlens.analysis.asymmetry import Axis, opposite_pairs
 from shiftlens.analysis.consistency import pairwise_share
 from shiftlens.analysis.object_curves import swing_per_image
-from shiftlens.analysis.places import BORDER, FEWEST_CHUNKS
+from shiftlens.analysis.places import jackknife_error, place_sums, too_few_groups
 from shiftlens.errors import InputError
 from shiftlens.gate.evidence import Evidence, Stated, means_of
 from shiftlens.gate.region_bounds import radius
@@ -40,6 +40,11 @@ class Reading:
     sweep: Sweep
     arrays: SweepArrays
     seed: int = 0
+
+    @property
+    def n_images(self) -> int:
+        """Images that are measured."""
+        return self.arrays.n_images
 
     def values(self, metric: str | None) -> Values:
         """A metric by name, the task's default by default; `InputError` where there is none of that name."""
@@ -141,62 +146,54 @@ def confidence_swing(reading: Reading, px: float) -> FloatArray:
 
 
 def border_ratio(reading: Reading) -> Evidence | Skipped:
-    """The rate of errors near the border over that inside; by chunks of images, from the logarithm's jackknife.
+    """The rate of errors near the border over that inside; by groups of images, from the logarithm's jackknife.
 
     Raises
     ------
     InputError
         The task stores nothing by the place in the frame.
     """
-    found = log_border_ratio(reading)
+    found = log_border_ratio(border_errors(reading))
     return found if isinstance(found, Skipped) else ratio_of(*found, "ratio")
 
 
-def log_border_ratio(reading: Reading) -> tuple[float, FloatArray] | Skipped:
-    """The logarithm of the border ratio, and that without each chunk of images, (chunk,).
+def border_errors(reading: Reading) -> FloatArray:
+    """Errors and windows counted near the border and inside: (group of images, near or inside, errors or windows).
 
     Raises
     ------
     InputError
         The task stores nothing by the place in the frame.
     """
-    what, data = reading.arrays.task.by_place, reading.sweep.dataset
+    what = reading.arrays.task.by_place
     if what is None:
         raise InputError(f"expected a task that stores rates by place for a border ratio, got {_task(reading)}")
-    total, count = (np.asarray(data[name].values, np.float64) for name in (what.total, what.count))
-    whole = np.isfinite(total).all(axis=(1, 2)) & np.isfinite(count).all(axis=(1, 2))
-    total, count = total[whole], count[whole]
+    groups = place_sums(reading.sweep.dataset, what).groups
     if what.better == "higher":  # the share of what is missed: a ratio above 1 is worse, as elsewhere
-        total = count - total
-    n, (h, w) = len(total), total.shape[1:]
-    if n < FEWEST_CHUNKS:
-        return Skipped("border ratio", f"an interval needs {FEWEST_CHUNKS} chunks of images, there are {n}")
-    rows_, columns = np.arange(h), np.arange(w)
-    far = np.minimum(np.minimum(rows_, h - 1 - rows_)[:, None], np.minimum(columns, w - 1 - columns)[None, :])
-    edge = far < max(1, min(BORDER, min(h, w) // 4))
-    # (chunk, near or inside, total or count)
-    sums = np.array([[each[:, part].sum(axis=1) for each in (total, count)] for part in (edge, ~edge)]).transpose(
-        2, 0, 1
-    )
-    whole_sum = sums.sum(axis=0)
-    if (whole_sum <= 0).any():
+        groups = np.stack([groups[..., 1] - groups[..., 0], groups[..., 1]], axis=-1)
+    return groups
+
+
+def log_border_ratio(groups: FloatArray) -> tuple[float, FloatArray] | Skipped:
+    """The logarithm of the border ratio, and that without each group of images, (group,); `groups` as above."""
+    if why := too_few_groups(len(groups)):
+        return Skipped("border ratio", why)
+    whole = groups.sum(axis=0)
+    if (whole <= 0).any():
         return Skipped("border ratio", "no error is counted near the border or inside")
-    left_out = whole_sum - sums
-    if (left_out <= 0).any():
-        return Skipped("border ratio", "one chunk of images holds every error near the border or inside")
+    if (whole - groups <= 0).any():
+        return Skipped("border ratio", "one group of images holds every error near the border or inside")
 
     def log_ratio(s: FloatArray) -> FloatArray:
         return np.asarray(np.log(s[..., 0, 0] * s[..., 1, 1]) - np.log(s[..., 0, 1] * s[..., 1, 0]))
 
-    return float(log_ratio(whole_sum)), log_ratio(left_out)
+    return float(log_ratio(whole)), log_ratio(whole - groups)
 
 
 def ratio_of(log_ratio: float, without: FloatArray, unit: str) -> Stated:
-    """A ratio of its logarithm and that without each chunk of images: the jackknife."""
-    n = len(without)
-    pseudo = n * log_ratio - (n - 1) * without
-    se = float(pseudo.std(ddof=1) / np.sqrt(n))
-    return Stated(log_ratio, se, n - 1, unit, n, "jackknife over chunks of images", exponential=True)
+    """A ratio of its logarithm and that without each group of images: the jackknife."""
+    n, se = len(without), jackknife_error(without)
+    return Stated(log_ratio, se, n - 1, unit, n, "jackknife over groups of images", exponential=True)
 
 
 def unshifted_evidence(values: Values) -> Evidence | Skipped:

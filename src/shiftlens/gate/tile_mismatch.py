@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from shiftlens.analysis.arrays import FloatArray
+from shiftlens.errors import InputError
+from shiftlens.gate.conditions import Condition
 from shiftlens.gate.evidence import Evidence, means_of
+from shiftlens.gate.limits import Gate
+from shiftlens.naming import printable
 from shiftlens.stats import Skipped
 from shiftlens.tiles.tile_result import TileReport
 
@@ -33,10 +38,50 @@ def tile_mismatch(report: TileReport, *, with_overlap: bool = False) -> Evidence
     >>> evidence.bounds(0.05)  # lower and upper bound of the mean, each at 5 %  # doctest: +SKIP
     (0.011, 0.019)
     """
-    off = report.with_overlap if with_overlap else report.off[:, 0]
-    numbers = report.numbers_with_overlap if with_overlap else report.numbers[:, 0]
+    return means_of(*_shares(report, with_overlap), "share", what="tile mismatch")
+
+
+def tile_conditions(name: str, report: TileReport, gate: Gate, baseline: TileReport | None) -> list[Condition]:
+    """Every condition of a gate on one tile report.
+
+    Raises
+    ------
+    InputError
+        A limit that cannot be met or broken, or a baseline of other images.
+    """
+    found: list[Condition] = []
+    metric = report.number_name if report.task == "segmentation" else "output"
+    for key, limit in (
+        ("tile_mismatch", gate.max_tile_mismatch),
+        ("tile_mismatch_with_overlap", gate.max_tile_mismatch_with_overlap),
+    ):
+        if limit is not None:
+            if not 0 <= limit <= 1:
+                raise InputError(f"max_{key}: expected a limit from 0 to 1 (share), got {limit:g}")
+            evidence = tile_mismatch(report, with_overlap=key.endswith("overlap"))
+            found.append(Condition(name, key, metric, "at most", limit, "share", None, evidence))
+    allowed = gate.allowed.tile_mismatch if gate.allowed else None
+    if allowed is not None and baseline is not None:
+        if not 0 < allowed <= 100:
+            raise InputError(f"allowed.tile_mismatch: expected above 0 and up to 100 points, got {allowed:g}")
+        worse = _worse(report, baseline)
+        called = printable(baseline.path.stem) if baseline.path else "baseline"
+        found.append(Condition(name, "tile_mismatch", metric, "at most", allowed, "points", called, worse))
+    return found
+
+
+def _worse(new: TileReport, base: TileReport) -> Evidence | Skipped:
+    """By how many points the mismatch of plain tiles is larger, paired by images."""
+    if base.data_digest != new.data_digest or not np.array_equal(base.index, new.index) or base.task != new.task:
+        raise InputError(f"expected a baseline of the same images and task as {new.data}, got one of {base.data}")
+    (after, (_, most)), (before, _) = (_shares(each, with_overlap=False) for each in (new, base))
+    return means_of(after - before, (-most, most), "points", 100.0, "tile mismatch")
+
+
+def _shares(report: TileReport, with_overlap: bool) -> tuple[FloatArray, tuple[float, float]]:
+    """The mismatch of each image, (image,), and what it can be."""
     if report.task == "segmentation":
-        return means_of(numbers, (0.0, 1.0), "share", what="tile mismatch")
+        return (report.numbers_with_overlap if with_overlap else report.numbers[:, 0]), (0.0, 1.0)
     # A tile's output may leave the whole image's range, so that the share has no upper end.
-    shares = np.divide(off, report.span, out=np.zeros_like(off), where=report.span > 0)
-    return means_of(shares, (0.0, np.inf), "share", what="tile mismatch")
+    off = report.with_overlap if with_overlap else report.off[:, 0]
+    return np.divide(off, report.span, out=np.zeros_like(off), where=report.span > 0), (0.0, np.inf)

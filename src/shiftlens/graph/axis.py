@@ -172,7 +172,10 @@ def _resized(site: Site, axis: int, before: Step) -> Step | None:
         raise ValueError(f"{site.name} gets {n} cells and leaves nothing")
     # An interpolated cell sees one neighbour more on each side.
     one = Fraction(0) if site.kind == "shuffle" else before.jump
-    seam = _resized_reach(site.mode, n, n_out, factor, before.seam)
+    if site.mode == "bilinear aligned":
+        seam = _aligned_seam(n, n_out, factor, before.seam)
+    else:
+        seam = _resized_reach(site.mode, n, n_out, factor, before.seam)
     found = _resized_reach(site.mode, n, n_out, factor, before.reach)
     first, last = (cells if given else 0 for cells, given in zip(found, before.reach, strict=True))
     lo, hi = before.lo - one, before.hi + one
@@ -197,6 +200,14 @@ def _resized_reach(mode: str, n: int, n_out: int, factor: Fraction, reach: tuple
             )
         begin = math.ceil((first + more + half) * factor - half)
         end = math.floor((last - more - half) * factor - half) + 1
+    return _within(begin, n_out), n_out - _within(end, n_out)
+
+
+def _aligned_seam(n: int, n_out: int, factor: Fraction, seam: tuple[int, int]) -> tuple[int, int]:
+    """The same in a part of a map whose corners are aligned: a cell is read up to half a cell off its own place."""
+    half = Fraction(1, 2)
+    begin = math.ceil((seam[0] + 1) * factor - half)
+    end = math.floor((n - seam[1] - 1) * factor - half) + 1
     return _within(begin, n_out), n_out - _within(end, n_out)
 
 

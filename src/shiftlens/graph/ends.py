@@ -9,7 +9,10 @@ from fractions import Fraction
 
 from shiftlens.errors import InputError
 from shiftlens.graph.axis import Step, joined, step_of
-from shiftlens.graph.sites import PICTURE, GlobalLayer, Graph, Pair, Site, Source
+from shiftlens.graph.sites import PICTURE, GlobalLayer, Graph, OpKey, Pair, Site, Source
+
+PLACED = ("nearest", "bilinear", "bilinear aligned")
+"""Modes in which a part of a map can be resized as the whole map is."""
 
 MOST_PIXELS = 1 << 20
 """A side of this many pixels is taken to have an inner part, if any has."""
@@ -23,16 +26,32 @@ class Resize:
     ----------
     path
         Of the layer, or the module that calls the function and the function with "()".
+    op
+        The function call.
     why
-        "align_corners=True", "size=" (the output's size is given in cells), or the name of its mode.
+        "align_corners=True", "size=" (the output's size is given in cells), "pooled map" (of a map that has the same
+        cells for every size of the image), or the name of its mode.
     local
         Whether it is a resize by one whole factor at this size, without `align_corners`: a tile whose size gives the
         same factor is resized as the whole image is.
+    placed
+        Whether a tile must and can be given the cells at its place in the whole map.
+    in_size, out_size
+        (h, w) of the map that is read and of the one that is made.
     """
 
     path: str
+    op: OpKey
     why: str
     local: bool
+    placed: bool
+    in_size: Pair
+    out_size: Pair
+
+    @property
+    def pooled(self) -> bool:
+        """Whether the map that is read has the same cells for every size of the image."""
+        return self.why == "pooled map"
 
 
 @dataclass(frozen=True)
@@ -59,7 +78,8 @@ class Ends:
         for site in graph:
             if site.index in wanted and site.index not in constant:
                 sites.append(_by_factor(site) if site.kind == "resize" else site)
-                resizes += _resize(site)
+            if site.index in wanted and site.kind == "resize":
+                resizes += _resize(site, pooled=site.index in constant)
         kept = ((name, tuple(s for s in sources if s.index not in constant)) for name, sources in maps)
         return Ends(graph, tuple(sites), tuple((name, sources) for name, sources in kept if sources), tuple(resizes))
 
@@ -173,13 +193,18 @@ def _by_factor(site: Site) -> Site:
     return replace(site, scale=(float(factors[0]), float(factors[1]))) if whole else site
 
 
-def _resize(site: Site) -> list[Resize]:
-    if site.kind != "resize":
+def _resize(site: Site, *, pooled: bool) -> list[Resize]:
+    if pooled and (site.in_size == (1, 1) or site.scale is not None):
+        return []  # what comes out is the same for every size of the image, too
+    local, placed, by_factor = False, site.mode in PLACED, _by_factor(site).scale is not None
+    if pooled:
+        why = "pooled map"
+    elif site.mode.endswith("aligned"):
+        why, placed = "align_corners=True", placed and by_factor
+    elif site.mode == "area":
+        why = "mode 'area'"
+    elif site.scale is None:
+        why, local, placed = "size=", by_factor, False
+    else:
         return []
-    if site.mode.endswith("aligned"):
-        return [Resize(site.name, "align_corners=True", local=False)]
-    if site.mode == "area":
-        return [Resize(site.name, "mode 'area'", local=False)]
-    if site.scale is None:
-        return [Resize(site.name, "size=", local=_by_factor(site).scale is not None)]
-    return []
+    return [Resize(site.name, site.op, why, local, placed, site.in_size, site.out_size)]

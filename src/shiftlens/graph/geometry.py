@@ -71,7 +71,12 @@ class TileGeometry:
     @property
     def is_local(self) -> bool:
         """Whether tiles with `overlap` on `grid` give the whole image's output by themselves."""
-        return not self.global_layers and not self.obstacles
+        return not self.global_layers and not self.obstacles and not self.is_placed
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether a tile must be told its place in the image: then the image's sides are multiples of `grid`."""
+        return any(each.placed for each in self.resizes) or any(each.cells != (1, 1) for each in self.global_layers)
 
     def _up_to_grid(self, axis: int, pixels: int) -> int:
         return -(-pixels // self.grid[axis]) * self.grid[axis]
@@ -83,6 +88,11 @@ def local_sites(graph: Graph) -> tuple[Site, ...]:
     A resize by one whole factor is told as such, however its size was given: what is compared between two sizes.
     """
     return Ends.of(graph).sites
+
+
+def resizes_of(graph: Graph) -> tuple[Resize, ...]:
+    """Those that depend on the size, as in `TileGeometry`."""
+    return Ends.of(graph).resizes
 
 
 def geometry_of(graph: Graph, again: Callable[[Pair], Graph] | None = None) -> TileGeometry:
@@ -183,7 +193,7 @@ def _obstacles(graph: Graph, ends: Ends) -> list[str]:
         for layer in graph.global_layers
         if not layer.freezable
     ]
-    found += [f"{r.path} depends on the map's size ({r.why})" for r in ends.resizes if not r.local]
+    found += [f"{r.path} depends on the map's size ({r.why})" for r in ends.resizes if not r.local and not r.placed]
     unknown = [site.name for site in ends.sites if site.kind == "unknown"]
     found += [f"{name} changes the map by a rule that is not known" for name in unknown]
     lost = [site.name for site in ends.sites if not site.sources]

@@ -18,7 +18,9 @@ from shiftlens.naming import one_line
 from shiftlens.tasks.outputs import form_of, numbers_of
 
 
-def trace(module: nn.Module, size: Pair, *, n_channels: int = 3, name: str | None = None) -> Graph:
+def trace(
+    module: nn.Module, size: Pair, *, n_channels: int = 3, name: str | None = None, on_meta: bool = True
+) -> Graph:
     """List a net's spatial sites by watching one forward pass of one empty picture.
 
     No weight is read: the pass runs on torch's `meta` device, where tensors have shapes and no numbers. A net that
@@ -35,6 +37,9 @@ def trace(module: nn.Module, size: Pair, *, n_channels: int = 3, name: str | Non
         Channels of the input.
     name
         Names the net in errors; default its type.
+    on_meta
+        False runs the net on its own device at once. The meta device needs parts of torch that take 150 MB and seconds
+        to import, which a process that only wants one small net's layers does without.
 
     Returns
     -------
@@ -58,8 +63,8 @@ def trace(module: nn.Module, size: Pair, *, n_channels: int = 3, name: str | Non
     # torch remarks on copies that an even kernel with padding "same" costs; nothing is computed here.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        error = _run(tracer, module, n_channels, size, on_meta=True)
-        if error is not None and not tracer.ended_in_linear():
+        error = _run(tracer, module, n_channels, size, on_meta=on_meta)
+        if on_meta and error is not None and not tracer.ended_in_linear():
             tracer = Tracer(module, follow)
             error = _run(tracer, module, n_channels, size, on_meta=False)
     if error is not None:

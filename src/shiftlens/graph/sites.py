@@ -184,6 +184,8 @@ class GlobalLayer:
         The function call.
     sources, size
         The sites that made the map it reads, and that map's (h, w).
+    cells
+        (h, w) of the map that pooling makes, the same for every size of the image.
     """
 
     path: str
@@ -194,6 +196,7 @@ class GlobalLayer:
     op: OpKey
     sources: tuple[Source, ...]
     size: Pair
+    cells: Pair = (1, 1)
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,7 @@ class Tracer(Watch):
             index = self.add(call, "pad", flow, out, padding=sides, mode=mode)
         set_flow(out, Flow(size, flow.axes, (Source(index),), Pending(total, modes, *start, index)))
 
-    def whole(self, call: Call, kind: str, *, freezable: bool = False) -> None:
+    def whole(self, call: Call, kind: str, *, freezable: bool = False, cells: Pair = (1, 1)) -> None:
         """Remember a call whose output at one place depends on the whole map; none where the map is one cell."""
         flow = call.flow
         if flow.size == (1, 1):
@@ -212,7 +212,9 @@ class Tracer(Watch):
         path, layer = self._named(call)
         freezable = freezable and not flow.lost and call.x.ndim == 4 and flow.axes == last_axes(call.x)
         level = level_of(call.given) + 1
-        self.global_layers.append(GlobalLayer(path, kind, layer, level, freezable, call.key, flow.sources, flow.size))
+        self.global_layers.append(
+            GlobalLayer(path, kind, layer, level, freezable, call.key, flow.sources, flow.size, cells)
+        )
 
     def lost_before(self, where: str) -> None:
         """Remember that a window slides over a map whose rows and columns could not be followed."""

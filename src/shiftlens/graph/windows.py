@@ -100,8 +100,10 @@ def adaptive_pool(tracer: Tracer, call: Call) -> None:
     """Pooling to a given size."""
     size = size_along(call.made[0], call.flow.axes)
     kind = "global pool" if size == (1, 1) else "adaptive pool"
-    indices = bool(call.settings.get("return_indices"))
-    tracer.whole(call, "pooling", freezable=kind == "global pool" and not indices)
+    wanted = call.settings["output_size"]
+    fixed = isinstance(wanted, int) or None not in wanted  # None keeps the map's own side
+    freezable = fixed and not call.settings.get("return_indices")
+    tracer.whole(call, "pooling", freezable=freezable, cells=size)
     tracer.add(call, kind, call.flow, call.made[0])
 
 

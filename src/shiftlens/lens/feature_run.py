@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from shiftlens.graph.sites import unknown_site
 from shiftlens.lens.map_scores import Scores
-from shiftlens.naming import Printed, aligned, printable
+from shiftlens.naming import Printed, aligned, count_of, printable
 from shiftlens.stats import Skipped
 
 SILENT = "every map of the blank input is zero, as in a net without biases; use input black, or an average over images"
@@ -213,15 +213,16 @@ class FeatureRun(Printed):
         elif self.is_empty and len(self.silent) == len(self):
             lines += [f"border artefacts cannot be judged: {SILENT}"]
         elif self.is_empty:
-            lines += [f"no border artefacts on the input {self.input} in {len(self) - len(self.silent)} layers"]
+            n_judged = len(self) - len(self.silent)
+            lines += [f"no border artefacts on the input {self.input} in {count_of(n_judged, 'layer')}"]
         if self.is_empty and 0 < len(self.silent) < len(self):
-            lines += [f"{len(self.silent)} layers cannot be judged: their maps are zero everywhere"]
+            lines += [f"{count_of(len(self.silent), 'layer')} whose maps are zero everywhere cannot be judged"]
         return [printable(line) for line in (*lines, *(f"note: {note}" for note in self.notes))]
 
     def __repr__(self) -> str:
         seen = f"{self.input} at {self.size[0]}x{self.size[1]}"
         average = f", average over {self.n_images:,} of {self.data}" if self.n_images else ""
-        return printable(f"<FeatureRun {self.model} on {seen}{average}: {len(self)} layers>")
+        return printable(f"<FeatureRun {self.model} on {seen}{average}: {count_of(len(self), 'layer')}>")
 
 
 def _row(layer: LayerMaps) -> tuple[str, ...]:

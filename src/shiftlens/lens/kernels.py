@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from shiftlens.arithmetic import Net, graph_of, net_of
 from shiftlens.errors import InputError
 from shiftlens.models.loading import Model, load_model
-from shiftlens.naming import Printed, aligned
+from shiftlens.naming import Printed, aligned, count_of
 from shiftlens.stats import Skipped, benjamini_hochberg, exceedance_p
 
 FloatArray = NDArray[np.float64]
@@ -82,7 +82,7 @@ class Kernels(Printed):
         return {"model": self.model, "layers": layers, "notes": list(self.notes)}
 
     def __repr__(self) -> str:
-        return f"<Kernels of {self.model}: {len(self.layers)} layers>"
+        return f"<Kernels of {self.model}: {count_of(len(self.layers), 'layer')}>"
 
     def lines(self) -> list[str]:
         """The same for people, one line a layer."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from shiftlens.data.imageset import ImageSet
@@ -25,9 +25,11 @@ from shiftlens.tasks.dense import Dense
 from shiftlens.tasks.detection import Detection, DetectionConsistency
 from shiftlens.tasks.embedding import Embedding
 from shiftlens.tasks.moving import FROM_NET
-from shiftlens.tasks.outputs import OutputForm, form_of, numbers_of
+from shiftlens.tasks.outputs import OutputForm, detection_table, form_of, numbers_of
 from shiftlens.tasks.segmentation import Segmentation
 from shiftlens.tasks.task import Task
+
+fx.wrap("detection_table")  # it reads lists: one node of a traced graph
 
 
 class RowOutputs(nn.Module):
@@ -63,7 +65,8 @@ def _rows(net: Classifier, form: OutputForm, size: tuple[int, int] | None, x: Te
 
 
 def _sized(net: Classifier, form: OutputForm, size: tuple[int, int] | None, x: Tensor) -> Tensor:
-    found = numbers_of(net(x), form)
+    raw = net(x)
+    found = detection_table(raw) if form.is_detections else numbers_of(raw, form)
     if size is None:
         return found
     maps = found if len(form.shape) == 3 else found.unsqueeze(1)

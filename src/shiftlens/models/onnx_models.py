@@ -43,7 +43,7 @@ class OnnxSession:
         runtime = _library("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3  # what goes wrong is raised
+        options.log_severity_level = 4  # what goes wrong is raised
         self._session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         self._input = self._session.get_inputs()[0].name
         self._outputs = [each.name for each in self._session.get_outputs()]

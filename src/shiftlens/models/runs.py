@@ -41,7 +41,7 @@ from shiftlens.models.runspec import (
 )
 from shiftlens.models.wrapping import Model, build_model
 from shiftlens.models.zoo import LIBRARIES
-from shiftlens.naming import one_line, unknown_name
+from shiftlens.naming import count_of, one_line, unknown_name
 from shiftlens.nn.center_points import CenterPoints
 from shiftlens.nn.edits import carry_out
 from shiftlens.nn.unet import UNet
@@ -207,7 +207,7 @@ def _refuse_another(spec: RunSpec, module: nn.Module, code: str | Path | None) -
         first = _as_named(spec.build) if code is None else own_net(code, spec.build.factory)
         rebuilt = carry_out(first, spec.edits)
     if structure(rebuilt) != structure(module):
-        edited = f" and {len(spec.edits)} edits" if spec.edits else ""
+        edited = f" and {count_of(len(spec.edits), 'edit')}" if spec.edits else ""
         raise InputError(
             f"build {spec.build.factory} with {spec.build.kwargs}{edited} gives another net than the one to save"
         )

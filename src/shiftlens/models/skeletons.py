@@ -11,6 +11,7 @@ from torch import nn
 
 from shiftlens.data.preprocessing import Preprocessing
 from shiftlens.errors import InputError
+from shiftlens.given import as_given
 from shiftlens.models.factories import call_factory
 from shiftlens.models.loading import FILES, load_model, run_of
 from shiftlens.models.runs import rebuilt, told_by
@@ -54,7 +55,7 @@ def load_skeleton(spec: str | Path, code: str | Path | None = None) -> Model:
             module = _without_weights(build) if stored.code is None else build()
         size = stored.preprocessing.size
         declared = Preprocessing(size=None if size is None else (size[0], size[1]), declared=True)
-        return Model(module.eval(), declared, name)
+        return Model(module.eval(), declared, name, options=as_given(code=code))
     if kind in LIBRARIES and rest:
         module = _without_weights(lambda: LIBRARIES[kind].net(rest, None))
         return Model(module.eval(), LIBRARIES[kind].preprocessing(rest, module), name)

@@ -32,7 +32,7 @@ from shiftlens.models.probing import (
     refuse_script,
     scores_of,
 )
-from shiftlens.naming import printable
+from shiftlens.naming import count_of, printable
 
 _UNDECLARED = (
     "{} declares no preprocessing: images enter with mean 0 and std 1 (set --mean and --std, or mean= and std= of wrap)"
@@ -84,7 +84,7 @@ class Model:
 
     def __repr__(self) -> str:
         size = "x".join(map(str, self.input_size or ())) or "any size"
-        names = "" if self.class_names is None else f", {len(self.class_names)} classes"
+        names = "" if self.class_names is None else f", {count_of(len(self.class_names), 'class', 'classes')}"
         return f"<Model {self.name}: {self.n_parameters:,} parameters, input {size}{names}>"
 
     def _repr_html_(self) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 from shiftlens.arithmetic import Inspection
 from shiftlens.lens.feature_run import SILENT, FeatureRun, LayerMaps
 from shiftlens.lens.map_scores import CONSTANT, Borders
+from shiftlens.naming import count_of
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import Action, Quantity, number
 from shiftlens.narrative.setting import Named, named_model
@@ -65,10 +66,11 @@ def less_dependent(named: Named, out: str, *, size: tuple[int, int], strides: bo
     """Blur and fine-tuning with shifts of up to an eighth of the image; no command does it through a label map."""
     text = (
         f"To depend less on position, {'blur its strides and ' if strides else ''}fine-tune it with shifted images, "
-        "which raised accuracy under shifts in this project's study (docs/repair.md); compare sweeps before and after"
+        "which raised accuracy under shifts in this project's study (docs/repair.md); compare sweeps before and after. "
+        "It takes images whose labels are the model's classes"
     )
     if "label_map" in named.data_options:
-        return Action(f"{text}; fine-tuning takes no label map: give it images whose labels are the model's classes")
+        return Action(f"{text}, and no label map")
     return Action(text, named.repair_command(out, blur=strides, shift=max(1, min(size) // 8)))
 
 
@@ -84,8 +86,8 @@ def _blank(run: FeatureRun) -> list[Finding]:
     if not run.is_empty:
         return []
     evidence = (
-        f"{len(run)} layers at {run.size[0]}x{run.size[1]}, compared with the same net with circular padding, which "
-        f"keeps a blank input constant at every layer. {OWN}"
+        f"{count_of(len(run), 'layer')} at {run.size[0]}x{run.size[1]}, compared with the same net with circular "
+        f"padding, which keeps a blank input constant at every layer. {OWN}"
     )
     start, what = run.start, f"the feature map of a {plain(run.shown)}"
     n_silent = len(run.silent)
@@ -95,7 +97,7 @@ def _blank(run: FeatureRun) -> list[Finding]:
             Finding("artefact-start", text, Quantity("first artefact"), note=evidence, severity="note", question="B")
         ]
     if n_silent:
-        evidence += f" {n_silent} layers cannot be judged: their maps are zero everywhere."
+        evidence += f" {count_of(n_silent, 'layer')} whose maps are zero everywhere cannot be judged."
     if start is None:
         n_judged = len(run) - n_silent
         which = f"None of the {n_judged} layers that were judged" if run.notes or n_silent else "No layer"
@@ -178,7 +180,7 @@ def _average(run: FeatureRun) -> list[Finding]:
     if not averages:
         return []
     made = partial(Finding, question="B")
-    evidence = f"Mean over {run.n_images:,} images of {plain(run.data or '')}. {OWN}"
+    evidence = f"Mean over {count_of(run.n_images, 'image')} of {plain(run.data or '')}. {OWN}"
     if any(average.rolled is None for _, average in averages):
         text = (
             "The average over images has no control for their content: photographs are centred, so the content itself "
@@ -199,7 +201,8 @@ def _average(run: FeatureRun) -> list[Finding]:
     text = (
         f"At layer {plain(layer.name)}, {per_cent(energy)} of the power of the {run.averaged}, with content everywhere "
         f"alike, is spatial variation ({energy / noise:,.0f} times what chance gives, {per_cent(noise)}): "
-        f"{len(clear)} of {len(rows)} layers exceed {CLEAR_OF_CHANCE:.0f} times chance."
+        f"{len(clear)} of {count_of(len(rows), 'layer')} {'exceeds' if len(clear) == 1 else 'exceed'} "
+        f"{CLEAR_OF_CHANCE:.0f} times chance."
     )
     note = f"{evidence} Rolled images have a seam where their opposite sides meet, everywhere alike."
     quantity = Quantity("artefact energy", layer=layer.name, of=run.averaged)
@@ -220,7 +223,8 @@ def _arithmetic(found: Inspection) -> Finding:
         text = f"At {h}x{w}, the layers that were looked at ({kinds}) use the same padding on opposite sides."
         return made("uneven-padding", f"{text} The rest of the net is not judged.", estimate=number(0.0, "layers"))
     if found.is_even:
-        text = f"At {h}x{w}, all {len(judged)} layers use the same padding on opposite sides."
+        which = "the only layer uses" if len(judged) == 1 else f"all {len(judged)} layers use"
+        text = f"At {h}x{w}, {which} the same padding on opposite sides."
         return made("uneven-padding", text, estimate=number(0.0, "layers"))
     names = ", ".join(plain(layer.name) for layer in found.uneven[:3])
     more = f" and {n_uneven - 3} more" if n_uneven > 3 else ""
@@ -228,10 +232,14 @@ def _arithmetic(found: Inspection) -> Finding:
     action = None
     if height is not None and width is not None:
         text = f"Use images of {height}x{width} px, which every layer pads evenly"
-        action = Action(text, Named(named_model(found.model)).inspect_command((height, width)))
+        action = Action(
+            text,
+            Named(named_model(found.model, found.model_options), found.model_options).inspect_command((height, width)),
+        )
     return made(
         "uneven-padding",
-        f"At {h}x{w}, {n_uneven} of {len(judged)} layers use different padding on opposite sides: {names}{more}.",
+        f"At {h}x{w}, {n_uneven} of {count_of(len(judged), 'layer')} {'uses' if n_uneven == 1 else 'use'} "
+        f"different padding on opposite sides: {names}{more}.",
         estimate=number(float(n_uneven), "layers"),
         action=action,
         severity="note",

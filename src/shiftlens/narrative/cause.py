@@ -24,7 +24,8 @@ def _overall(made: PaddingEffect, metrics: Metrics, setting: Setting) -> Finding
     severity, action = test.sided(overall.value), None
     text = f"The padding {worse_by(metric, overall)} on average over all shifts: "
     if severity == "info":
-        text = f"Replacing the padding by fill makes no significant difference to {metric.called}: {quoted(overall)}."
+        apart = f"{quoted(overall)}{test.left_open(overall)}"
+        text = f"Replacing the padding by fill makes no significant difference to {metric.called}: {apart}."
         if not made.effect.effect.any():
             text += " It changes nothing at any shift: a net without padding has none to replace."
     elif severity == "warn":
@@ -57,7 +58,7 @@ def _fall(made: PaddingEffect, metrics: Metrics, setting: Setting) -> Finding:
             command = setting.sweep_command(control="canvas", fill="mean")
             action = Action("Surround the image with what zero padding shows, the mean colour", command)
     elif not test.holds:
-        conclusion = f"The part due to the padding is not significant: {quoted(part)}."
+        conclusion = f"The part due to the padding is not significant: {quoted(part)}{test.left_open(part)}."
     elif part.value > 0:
         conclusion = f"So {size_of(part)} of this loss are due to the padding."
     else:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol, get_args
 
 from shiftlens.analysis.arm_scores import Quantity as Score
+from shiftlens.naming import count_of
 from shiftlens.narrative.comparison_rows import Row
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.performance import at_worst
@@ -93,25 +94,30 @@ def _value(found: Finding) -> float:
 
 def _listed(made: Compared, which: Sequence[int]) -> str:
     names = [name_text(made.names[k]) for k in which[:MOST_NAMES]]
-    return ", ".join(names) + (f" and {len(which) - MOST_NAMES} more" if len(which) > MOST_NAMES else "")
+    last = f"{len(which) - MOST_NAMES} more" if len(which) > MOST_NAMES else names.pop()
+    return f"{', '.join(names)} and {last}" if names else last
 
 
 def _which(made: Compared, found: dict[int, Finding], ranked: Sequence[int], main: Score) -> str:
     base, what = name_text(made.names[made.baseline]), label(main, made.metric)
     groups = {name: [k for k in ranked if found[k].section == name] for name in ("improved", "worse", "inconclusive")}
-    parts = [f"better than {base}: {_listed(made, groups['improved'])}" if groups["improved"] else ""]
-    parts += [f"worse: {_listed(made, groups['worse'])}" if groups["worse"] else ""]
-    parts += [f"not significantly different: {_listed(made, groups['inconclusive'])}" if groups["inconclusive"] else ""]
-    if not groups["improved"]:
-        parts.insert(0, f"none is better than {base}" if len(ranked) > 1 else "")
-    said = "; ".join(part for part in parts if part)
-    return f"In {what}, {said}." if base in said else f"In {what}, compared with {base}, {said}."
+    said = [
+        f"{_listed(made, group)} {verbs[len(group) > 1]}"
+        for group, verbs in (
+            (groups["improved"], ("is better", "are better")),
+            (groups["worse"], ("is worse", "are worse")),
+            (groups["inconclusive"], ("does not differ significantly", "do not differ significantly")),
+        )
+        if group
+    ]
+    said[0] += f" {'from' if said[0].endswith('significantly') else 'than'} {base}"
+    return f"In {what}, {'; '.join(said)}."
 
 
 def _how_much(made: Compared, found: dict[int, Finding], ranked: Sequence[int], main: Score) -> str:
     sizes = [f"{name_text(made.names[k])} {_signed(found[k])}" for k in ranked[:MOST_NAMES]]
     more = f"; {len(ranked) - MOST_NAMES} more in the table" if len(ranked) > MOST_NAMES else ""
-    return f"{'; '.join(sizes)}{more} (paired over {made.n_images:,} images, 95 % interval)."
+    return f"{'; '.join(sizes)}{more} (paired over {count_of(made.n_images, 'image')}, 95 % interval)."
 
 
 def _signed(found: Finding) -> str:
@@ -156,19 +162,22 @@ def _scores() -> tuple[Score, ...]:
 
 
 def _open(made: Compared, others: Sequence[int], leader: int) -> str:
-    all_of = [each for k in others for score in _scores() if (each := _difference(made, score, k))]
-    undecided = [each for each in all_of if each.section == "inconclusive"]
-    labels = [
-        label(score, made.metric)
-        for score in _scores()
-        if (each := _difference(made, score, leader)) and each.section == "inconclusive"
-    ]
-    of_leader = f"{'for ' + name_text(made.names[leader]) + ': ' if len(others) > 1 else 'in '}{', '.join(labels)}"
-    told = f"{len(undecided)} of {len(all_of)} differences" if undecided else "no difference"
-    told += f", {of_leader}" if labels else ""
+    n_all, parts = 0, []
+    for k in sorted(others, key=lambda k: k != leader):
+        each = {score: found for score in _scores() if (found := _difference(made, score, k))}
+        n_all += len(each)
+        open_ = [label(score, made.metric) for score, found in each.items() if found.section == "inconclusive"]
+        if open_:
+            parts.append((len(open_), k, "all of them" if len(open_) == len(each) > 1 else ", ".join(open_)))
+    told = f"{sum(n for n, _, _ in parts)} of {count_of(n_all, 'difference')}" if parts else "no difference"
+    if len(others) == 1:
+        told += "".join(f", in {which}" for _, _, which in parts).replace(", in all of them", "")
+    else:
+        told += "".join(f"; for {name_text(made.names[k])}: {which}" for _, k, which in parts[:MOST_NAMES])
+        told += f"; for {len(parts) - MOST_NAMES} more: see the table" if len(parts) > MOST_NAMES else ""
     n_caveats = len(made.findings.in_section("caveats"))
-    caveats = f"; {n_caveats} caveats" if n_caveats > 1 else ""
+    caveats = f"; {count_of(n_caveats, 'caveat')}" if n_caveats else ""
     return (
         f"{told[0].upper()}{told[1:]}{caveats}. Intervals are over images, for these checkpoints: another training run "
-        "may differ by more."
+        "may differ more."
     )

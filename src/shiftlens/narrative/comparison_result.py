@@ -12,7 +12,7 @@ from shiftlens.analysis.arms import Aligned
 from shiftlens.analysis.arrays import BoolArray, IntArray
 from shiftlens.analysis.winners import Winner
 from shiftlens.errors import InputError
-from shiftlens.naming import unknown_name
+from shiftlens.naming import count_of, unknown_name
 from shiftlens.narrative.comparison_headline import headline
 from shiftlens.narrative.comparison_rows import Against, Row, ends, heads
 from shiftlens.narrative.finding import Findings
@@ -95,7 +95,7 @@ class Comparison(Compared):
 
     def __repr__(self) -> str:
         against = ", ".join(each.name for each in self.against)
-        return f"<Comparison of {against} with {self.names[self.baseline]} on {self.n_images} images>"
+        return f"<Comparison of {against} with {self.names[self.baseline]} on {count_of(self.n_images, 'image')}>"
 
     def __getitem__(self, name: str) -> Against:
         """One sweep against the baseline, by its name.

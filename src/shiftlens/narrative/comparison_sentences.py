@@ -105,11 +105,8 @@ def _difference(
     elif estimate.method == NO_IMAGE_DIFFERS:
         text = f"Inconclusive: {arm} and {base} do not differ on any image in {what}: {_size(estimate)}."
     else:
-        text = f"Inconclusive: the difference of {arm} and {base} in {what} is {_size(estimate)}"
-        if estimate.lo > 0 or estimate.hi < 0:
-            # The interval is of this difference alone, and looks as if the matter were settled.
-            text += f", which is not significant after correction for {tests_text(comparison.n_tests)}"
-        text += f". {can_find}".rstrip()
+        apart = f"{_size(estimate)}{test.left_open(estimate)}"
+        text = f"Inconclusive: the difference of {arm} and {base} in {what} is {apart}. {can_find}".rstrip()
     meaning = MEANINGS.get(score, "") + (f" In px of {_whose(comparison)}." if score == "retained" else "")
     parts = [
         "Paired, image by image; the interval is of this difference alone.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from shiftlens.naming import count_of
 from shiftlens.narrative.finding_parts import (
     SECTIONS,
     Action,
@@ -91,7 +92,7 @@ class Finding:
     def evidence(self) -> str:
         """On how many images and how it was measured, what it does not say, and how the test came out."""
         made = self.estimate
-        basis = f"{made.n:,} images; interval: {made.method}." if made is not None and made.method else ""
+        basis = f"{count_of(made.n, 'image')}; interval: {made.method}." if made is not None and made.method else ""
         return " ".join(text for text in (basis, self.note, str(self.test or "")) if text)
 
     @property

@@ -87,6 +87,11 @@ class Significance:
         """A warning where a cost is significant; what is significantly gained is a note."""
         return self.warn if cost > 0 or not self.holds else "note"
 
+    def left_open(self, estimate: Estimate) -> str:
+        """What to add after an interval that excludes 0, and so looks settled, where the corrected test is not."""
+        settled = estimate.lo > 0 or estimate.hi < 0
+        return f", which is not significant after correction for {self.family}" if settled and not self.holds else ""
+
     def __str__(self) -> str:
         if not self.family:
             return ""

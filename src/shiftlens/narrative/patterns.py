@@ -10,6 +10,7 @@ from shiftlens.analysis.controls import Emptying
 from shiftlens.analysis.differences import Effects
 from shiftlens.analysis.irregularity import FRAME, Reversal
 from shiftlens.analysis.summary import Metrics, Profile
+from shiftlens.naming import count_of
 from shiftlens.narrative.finding import Finding
 from shiftlens.narrative.finding_parts import Action, Quantity, Severity, Significance, number
 from shiftlens.narrative.performance import chosen_first, tested
@@ -56,6 +57,7 @@ def sides(metrics: Metrics, setting: Setting) -> list[Finding]:
         for kind, measure in (("overall", _overall), ("pairs", _pairs)):
             test = tested(metrics, f"asymmetry {name.replace('-', ' ')} {kind}")
             text, shift, estimate, note = measure(made, test.holds)
+            text = f"{text}{test.left_open(estimate)}."
             text = f"Without the dataset bias (flip control), {text}" if control else capital(text)
             quantity = Quantity(made.metric.name, made.axis, shift, control=control)
             action = _which_side(made, setting) if test.holds else None
@@ -71,11 +73,11 @@ _Measured = tuple[str, tuple[int, int] | None, Estimate, str]
 def _overall(made: Asymmetry, holds: bool) -> _Measured:
     plus, minus, what = way(made.axis, 1), way(made.axis, -1), made.metric.called
     higher, lower = (plus, minus) if made.overall.value > 0 else (minus, plus)
-    pairs = f"over {len(made.effect):,} pairs of opposite shifts"
-    text = f"{what} does not differ significantly between shifts {plus} and {minus}: {quoted(made.overall)} {pairs}."
+    pairs = f"over {count_of(len(made.effect), 'pair')} of opposite shifts"
+    text = f"{what} does not differ significantly between shifts {plus} and {minus}: {quoted(made.overall)} {pairs}"
     if holds:
         size = size_of(made.overall)
-        text = f"{what} is {size} higher for shifts {higher} than for shifts {lower}, averaged {pairs}."
+        text = f"{what} is {size} higher for shifts {higher} than for shifts {lower}, averaged {pairs}"
     better = "better" if made.metric.sign > 0 else "worse"
     note = f"[own] {capital(what)} {plus} minus {what} {minus}: positive is {better} {plus}."
     return text, None, made.overall, note if made.without_data else f"{note} Includes the dataset bias."
@@ -102,7 +104,7 @@ def _pairs(made: Asymmetry, holds: bool) -> _Measured:
         f"pair, {metric.called} at {shift} minus its opposite."
     )
     most = f"most clearly, {metric.called} at (dx, dy) = {here} is {size_of(effect)} higher than at {there}"
-    return f"{differ}; {most}.", shift, effect, note
+    return f"{differ}; {most}", shift, effect, note
 
 
 def _which_side(made: Asymmetry, setting: Setting) -> Action | None:
@@ -124,7 +126,7 @@ def _irregularity(of: Profile, metrics: Metrics, setting: Setting) -> list[Findi
         return []
     turns = ("falls", "rises") if metric.sign > 0 else ("rises", "falls")
     test, quantity, which = tested(metrics, f"irregular {metric.name}"), Quantity(metric.name), metric.name
-    note = f"[own] {made.n_contrasts:,} pairs of shifts on rays and frames."
+    note = f"[own] {count_of(made.n_contrasts, 'pair')} of shifts on rays and frames."
     if not (test.holds and made.reversals):
         turn = " and then ".join(turns)
         text = f"No irregularity of {metric.called} is significant: on no ray outward it {turn} beyond chance."
@@ -219,7 +221,8 @@ def _placement(made: Effects, metrics: Metrics, setting: Setting) -> Finding:
     test, moved, metric = tested(metrics, "placement overall"), made.overall, metrics.metric
     severity, action = test.sided(moved.value), None
     if severity == "info":
-        text = f"Beyond the lost content, position makes no significant difference: {quoted(moved)}."
+        apart = f"{quoted(moved)}{test.left_open(moved)}"
+        text = f"Beyond the lost content, position makes no significant difference: {apart}."
     elif severity == "warn":
         action = other_padding(setting)
         text = (

@@ -8,6 +8,7 @@ from shiftlens.analysis.asymmetry import Axis
 from shiftlens.analysis.estimated_maps import MapEstimate
 from shiftlens.analysis.regions import WORST_RADIUS, Centre, Retained
 from shiftlens.analysis.summary import Metrics, Profile, Test
+from shiftlens.naming import count_of
 from shiftlens.narrative.finding import Finding
 from shiftlens.narrative.finding_parts import Action, Quantity, Significance
 from shiftlens.narrative.setting import Setting
@@ -78,7 +79,7 @@ def _worst(metrics: Metrics, of: MapEstimate, setting: Setting, metric: Variable
     shift = int(sweep.dxs[column]), int(sweep.dys[row])
     place = f"at (dx, dy) = {shift}"
     if len(cells) > 1:
-        place = f"at {len(cells):,} shifts; the nearest is (dx, dy) = {shift}"
+        place = f"at {count_of(len(cells), 'shift')}; the nearest is (dx, dy) = {shift}"
     end = "lowest" if metric.sign > 0 else "highest"
     text, quantity = (
         f"{capital(metric.called)} is {end}, {quoted(estimate)}, {place}.",
@@ -166,7 +167,7 @@ def _centre(middle: Centre, axis: Axis, metrics: Metrics, setting: Setting) -> F
     if test.holds:
         text += f"lies {size_of(estimate)} {BESIDE[way(axis, estimate.value)]} (0, 0)."
     else:
-        text += f"does not differ significantly from 0: {quoted(estimate)}."
+        text += f"does not differ significantly from 0: {quoted(estimate)}{test.left_open(estimate)}."
     quantity, note = Quantity("centre of the retained region", axis), "Positive is right for x, down for y."
     action = Action("Look at the map", setting.plot_command()) if test.holds else None
     return Finding("centre", text, quantity, estimate, test, action, note, test.warn, which=axis)

@@ -9,6 +9,7 @@ from math import gcd
 import numpy as np
 
 from shiftlens.analysis.summary import Metrics
+from shiftlens.naming import count_of
 from shiftlens.narrative.finding import Finding
 from shiftlens.narrative.finding_parts import Action, Quantity, Severity, number
 from shiftlens.narrative.setting import Setting
@@ -49,7 +50,7 @@ def _completeness(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
         yield _note("incomplete", text, quantity, number(float(there), "images"), action=action, note=note)
     if setting.half_width is not None and setting.n_population is not None:
         yield _adaptive(metrics, setting.n_population, setting.half_width, setting)
-    short = [f"{name} {n:,} of {n_all:,} images" for name, n in setting.n_controlled.items() if n < n_all]
+    short = [f"{name} {n:,} of {count_of(n_all, 'image')}" for name, n in setting.n_controlled.items() if n < n_all]
     if short:
         text = f"A control is incomplete ({', '.join(short)}): its findings are about the images that both hold."
         action = Action("Resume it", setting.sweep_command(control=",".join(setting.n_controlled)))
@@ -151,7 +152,7 @@ def _blank(metrics: Metrics) -> Iterator[Finding]:
         share = number_text(blank.share, "share")
         parts = [f"the predicted class is {name_text(blank.predicted)} in {share} of the cases", *parts]
     text = (
-        f"Where a shift leaves nothing of the image in view ({blank.n_shifts:,} shifts of the grid), "
+        f"Where a shift leaves nothing of the image in view ({count_of(blank.n_shifts, 'shift')} of the grid), "
         f"{', '.join(parts) or 'nothing was measured'}: this says nothing about the images."
     )
     # A number says more than a share that only counts labels.

@@ -122,11 +122,12 @@ def _border(by_place: Places, metrics: Metrics) -> Finding:
     cost = -scaled.value if what.better == "higher" else scaled.value
     return Finding(
         "border-rate",
-        f"{text}. Border minus interior: {quoted(scaled)}.",
+        f"{text}. Border minus interior: {quoted(scaled)}{test.left_open(scaled)}.",
         quantity,
         scaled,
         test,
-        note=f"{note} Border: at most {width} px from it. The interval is over chunks of images.",
+        note=f"{note} Border: at most {width} px from it. The interval is a jackknife over {estimate.n} groups of "
+        "images.",
         severity=test.sided(cost),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shiftlens.naming import count_of
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import Action, Quantity, number
 from shiftlens.narrative.setting import Named, data_named, named_model
@@ -115,7 +116,9 @@ def _cure(report: TileReport, cause: str) -> Action | None:
         overlap = report.recipe["overlap"]
         return Action(f"Give each tile {overlap} px of the image around its core, and drop what the net says there")
     if cause == "resize":
-        return Action("Resize by a whole factor with align_corners=False; retrain or fine-tune, since outputs change")
+        served = "" if report.obstacles else "Use predict_tiled, which gives a tile the cells at its place; or resize"
+        how = served or "Resize"
+        return Action(f"{how} by a whole factor with align_corners=False and fine-tune, since outputs change")
     if cause in ("norm", "pooling", "attention"):
         passes = f" in {report.passes} passes" if report.passes > 1 else ""
         other = "; or replace such norms: shiftlens repair --norm batch-renorm" if cause == "norm" else ""
@@ -146,7 +149,7 @@ def _recipe(report: TileReport) -> Finding:
     elif report.obstacles:
         text = f"{where} do not give the whole image's output for every image: {plain(report.obstacles[0])}."
     else:
-        passes = f"{report.passes} passes"
+        passes = count_of(report.passes, "pass", "passes")
         text = f"{where} do not give the whole image's output by themselves; predict_tiled does, in {passes}."
     return Finding("tile-recipe", text, Quantity("recipe"), severity="info", question="E")
 

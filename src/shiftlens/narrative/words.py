@@ -20,7 +20,8 @@ def number_text(value: float, unit: str, digits: int | None = None) -> str:
     digits = digits_of(value, unit) if digits is None else digits
     if unit == "share":
         return f"{100 * value:.{digits}f} %"
-    return f"{value:,.{digits}f} {unit.replace('px^2', 'px²')}".rstrip()
+    shown, unit = f"{value:,.{digits}f}", unit.replace("px^2", "px²")
+    return f"{shown} {unit.removesuffix('s') if shown == '1' else unit}".rstrip()
 
 
 def with_interval(value: float, lo: float, hi: float, unit: str) -> str:

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from shiftlens.errors import InputError
-from shiftlens.nn.unet import double_convolution
+from shiftlens.nn.unet import double_convolution, require_multiples
 
+fx.wrap("require_multiples")  # torch wraps a function in each file that calls it
 STRIDE = 4
 """Pixels between neighbouring cells of the heat map."""
 MOST_OBJECTS = 50
@@ -78,9 +79,7 @@ class CenterPoints(nn.Module):
 
     def maps(self, x: Float[Tensor, "n c h w"]) -> tuple[Float[Tensor, "n k y x"], Float[Tensor, "n 4 y x"]]:
         """Logits of an object's centre for each class and cell, and pixels from each cell to the box's four sides."""
-        h, w = x.shape[-2:]
-        if h % STRIDE or w % STRIDE:
-            raise InputError(f"this detector takes sides that are multiples of {STRIDE}, got {h}x{w}")
+        require_multiples(x, STRIDE, "this detector")
         x = self.body(x)
         return self.heat(x), self.sides(x).exp()
 
@@ -89,22 +88,28 @@ class CenterPoints(nn.Module):
         heat, sides = self.maps(x)
         if self.training:
             return heat, sides
-        return [self._detections(*each, x.shape[-2:]) for each in zip(heat.sigmoid(), sides, strict=True)]
+        return _detections(heat.sigmoid(), sides, x.shape[-2:])
 
-    def _detections(self, heat: Tensor, sides: Tensor, size: torch.Size) -> dict[str, Tensor]:
-        peaks = heat * (heat == F.max_pool2d(heat, 3, stride=1, padding=1))
-        scores, places = peaks.flatten().topk(min(MOST_OBJECTS, peaks.numel()))
-        found = scores >= FLOOR
-        scores, places = scores[found], places[found]
-        n_columns = heat.shape[2]
-        cell = places % (heat.shape[1] * n_columns)
-        y = (cell // n_columns + 0.5) * STRIDE
-        x = (cell % n_columns + 0.5) * STRIDE
-        left, top, right, bottom = sides.flatten(1)[:, cell]
-        boxes = torch.stack([x - left, y - top, x + right, y + bottom], 1)
-        limits = boxes.new_tensor([size[1], size[0], size[1], size[0]])
-        return {
-            "boxes": boxes.clamp(min=0).minimum(limits),
-            "scores": scores,
-            "labels": places // (heat.shape[1] * n_columns),
-        }
+
+@fx.wrap  # how many there are depends on the data: one node of a traced graph
+def _detections(heats: Tensor, sides: Tensor, size: torch.Size) -> list[dict[str, Tensor]]:
+    return [_detections_of_one(*each, size) for each in zip(heats, sides, strict=True)]
+
+
+def _detections_of_one(heat: Tensor, sides: Tensor, size: torch.Size) -> dict[str, Tensor]:
+    peaks = heat * (heat == F.max_pool2d(heat, 3, stride=1, padding=1))
+    scores, places = peaks.flatten().topk(min(MOST_OBJECTS, peaks.numel()))
+    found = scores >= FLOOR
+    scores, places = scores[found], places[found]
+    n_columns = heat.shape[2]
+    cell = places % (heat.shape[1] * n_columns)
+    y = (cell // n_columns + 0.5) * STRIDE
+    x = (cell % n_columns + 0.5) * STRIDE
+    left, top, right, bottom = sides.flatten(1)[:, cell]
+    boxes = torch.stack([x - left, y - top, x + right, y + bottom], 1)
+    limits = boxes.new_tensor([size[1], size[0], size[1], size[0]])
+    return {
+        "boxes": boxes.clamp(min=0).minimum(limits),
+        "scores": scores,
+        "labels": places // (heat.shape[1] * n_columns),
+    }

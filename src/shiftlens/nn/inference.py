@@ -1,6 +1,6 @@
 """Steadier answers from a net as it is: at the price of more evaluations, or of moving the picture first.
 
-Both wrappers are this project's own, and no method of a paper. They change what a net answers, not what it has learnt:
+The wrappers are this project's own, and no method of a paper. They change what a net answers, not what it has learnt:
 compare them with the net itself by the same sweep.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -120,3 +121,62 @@ class ContentAligned2d(_Shifting):
             distances = torch.arange(size, device=x.device, dtype=torch.float64) - (size - 1) / 2
             found.append((-(sums * distances).sum(1) / total).round().clamp(-self.radius, self.radius))
         return torch.stack(found, 1).long()
+
+
+class CropChoice2d(Outer):
+    """A net that is shown one crop of a larger image, chosen by what the crop itself holds [this project's own].
+
+    The crop with the strongest differences between neighbouring pixels near its middle is chosen. Since the score
+    depends on the crop alone, another view of the same scene gives the same crop, as long as that lies in both views.
+    This is the idea of Robust Inference by Crop Selection (arXiv 2404.07153), with another score than the paper's.
+
+    Parameters
+    ----------
+    layer
+        The net.
+    size
+        (h, w) or one number, at least 2: pixels of the crop, the net's input.
+
+    Raises
+    ------
+    InputError
+        A size below 2, or images smaller than it.
+    """
+
+    def __init__(self, layer: nn.Module, size: int | tuple[int, int]) -> None:
+        super().__init__()
+        self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+        if min(self.size) < 2:
+            raise InputError(f"a crop needs at least 2 pixels a side, got {self.size[0]}x{self.size[1]}")
+        self.layer = layer
+
+    def extra_repr(self) -> str:
+        """The settings."""
+        return f"size={self.size}"
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Any:
+        """The net's output for the chosen crops."""
+        return self.layer(self.chosen(x))
+
+    def chosen(self, x: Float[Tensor, "n c h w"]) -> Tensor:
+        """The chosen crop of each image [n, c, *size]."""
+        (h, w), n = self.size, len(x)
+        if x.shape[2] < h or x.shape[3] < w:
+            raise InputError(f"expected images of at least {h}x{w} pixels, got {x.shape[2]}x{x.shape[3]}")
+        scores = self.scores(x)
+        best = scores.flatten(1).argmax(1)
+        top, left = best // scores.shape[2], best % scores.shape[2]
+        rows = top[:, None] + torch.arange(h, device=x.device)
+        columns = left[:, None] + torch.arange(w, device=x.device)
+        image = torch.arange(n, device=x.device)[:, None, None]
+        crops: Tensor = x.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+        return crops
+
+    def scores(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n y x"]:
+        """The score of the crop at each place, top left first."""
+        h, w = self.size
+        pixels = x.double()  # so that the same crop has the same score in every view, but for the last digits
+        down, across = pixels.diff(dim=2)[..., :-1].square(), pixels.diff(dim=3)[:, :, :-1].square()
+        energy = (down + across).sum(1, keepdim=True)
+        window = torch.outer(*(torch.hann_window(k + 1, periodic=False, dtype=torch.float64)[1:-1] for k in (h, w)))
+        return F.conv2d(energy, window.to(x.device)[None, None])[:, 0]

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from shiftlens.errors import InputError
@@ -14,6 +14,14 @@ from shiftlens.nn.convolution import conv2d
 
 LEVELS = (1, 2, 4, 4)
 """Channels of each level, in units of the width."""
+
+
+@fx.wrap  # a net that branches on a size cannot be traced: the check is one node of the graph
+def require_multiples(x: Tensor, of: int, net: str) -> None:
+    """Refuse images [n, c, h, w] whose sides are not multiples of a number."""
+    h, w = x.shape[-2:]
+    if h % of or w % of:
+        raise InputError(f"{net} takes sides that are multiples of {of}, got {h}x{w}")
 
 
 def double_convolution(n_in: int, n_out: int, padding: str) -> nn.Sequential:
@@ -84,9 +92,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n k h w"]:
         """Scores of every pixel."""
-        h, w = x.shape[-2:]
-        if h % 8 or w % 8:
-            raise InputError(f"a U-Net of four levels takes sides that are multiples of 8, got {h}x{w}")
+        require_multiples(x, 8, "a U-Net of four levels")
         kept = []
         for level in self.down[:-1]:
             x = level(x)

@@ -13,8 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from shiftlens.figures.drawing import data_uri, png_bytes
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -81,7 +79,7 @@ def png_uri(pixels: NDArray[np.uint8]) -> str:
             image = Image.fromarray(pixels)
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", optimize=True)
-    return data_uri(buffer.getvalue())
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
 def jpeg_uri(pixels: NDArray[np.uint8]) -> str:
@@ -93,6 +91,8 @@ def jpeg_uri(pixels: NDArray[np.uint8]) -> str:
 
 def figure_uri(figure: Figure) -> str:
     """A matplotlib figure as a PNG data URI of fixed bytes."""
+    from shiftlens.figures.drawing import data_uri, png_bytes
+
     return data_uri(png_bytes(figure, STATIC_DPI))
 
 

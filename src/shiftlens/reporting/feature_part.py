@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
-from shiftlens.figures.drawing import COLOURS, scale_of
-from shiftlens.figures.feature_figures import depth, mosaic, picked, range_text
+from shiftlens.figures.drawing import COLOURS, is_constant, scale_of
+from shiftlens.figures.feature_figures import NOT_JUDGED, depth, mosaic, picked, range_text
 from shiftlens.lens.feature_run import FeatureRun, LayerMaps
 from shiftlens.lens.map_scores import Scores
+from shiftlens.naming import count_of
 from shiftlens.narrative.artefacts import artefacts
 from shiftlens.narrative.words import plain
 from shiftlens.reporting.encoding import Data, coloured, enlarged, figure_uri, png_uri
@@ -42,7 +43,7 @@ def feature_part(run: FeatureRun, number: int) -> Part:
     few = picked(run, MOST_LAYERS)
     average = any(layer.average is not None for layer in run.layers)
     input_name = plain(run.shown)
-    average_name = f"average over {run.n_images:,} images of {plain(run.data or '')}" if average else ""
+    average_name = f"average over {count_of(run.n_images, 'image')} of {plain(run.data or '')}" if average else ""
     most_cells = min(MOST_CELLS, CELLS_IN_ALL // (len(few) * (2 if average else 1)))
     view = {
         "number": number,
@@ -77,7 +78,7 @@ def feature_part(run: FeatureRun, number: int) -> Part:
 def _layer(layer: LayerMaps, most_cells: int) -> Data:
     maps = np.asarray(layer.maps, np.float64)
     c, h, w = maps.shape
-    one = {"name": plain(layer.name), "kind": plain(layer.kind), "shape": f"{c} filters of {h}x{w} cells"}
+    one = {"name": plain(layer.name), "kind": plain(layer.kind), "shape": f"{count_of(c, 'filter')} of {h}x{w} cells"}
     average = None
     if layer.average is not None:
         scores = _scores(layer.average.scores)
@@ -95,15 +96,17 @@ def _shown(maps: FloatArray, most_cells: int) -> Data:
     # Gaps of the mosaic are grey, whatever the scale: no colour of a scale, and calm on light and dark paper.
     tiled = mosaic(few)
     filters = coloured(tiled, low, high, colours)
+    if is_constant(few):  # one grey: colours would show what is not there
+        filters = coloured(np.full_like(tiled, 0.2), 0.0, 1.0, "Greys")
     filters[np.isnan(tiled)] = GAP
     mean, low_mean, high_mean = _mean(maps)
     which = "all" if len(few) == len(maps) else f"the first {len(few)} of"
     words = f"constant, {low_mean:.3g}" if low_mean == high_mean else f"{low_mean:.3g} to {high_mean:.3g}"
     return {
         "filters": png_uri(enlarged(filters)),
-        "filters_range": f"{which} {len(maps)} filters, one scale: {low:.3g} to {high:.3g}",
+        "filters_range": f"{which} {count_of(len(maps), 'filter')}, one scale: {low:.3g} to {high:.3g}",
         "mean": mean,
-        "mean_range": f"mean over {len(maps)} filters, its own scale: {words}",
+        "mean_range": f"mean over {count_of(len(maps), 'filter')}, its own scale: {words}",
     }
 
 
@@ -131,7 +134,7 @@ def _strip(layer: LayerMaps) -> Data:
 
 def _strip_rows(run: FeatureRun) -> list[str]:
     averages = [layer.average for layer in run.layers if layer.average is not None]
-    rows = [plain(run.shown), *([f"average of {run.n_images:,} images"] if averages else [])]
+    rows = [plain(run.shown), *([f"average of {count_of(run.n_images, 'image')}"] if averages else [])]
     return [*rows, *([run.averaged] if any(average.rolled is not None for average in averages) else [])]
 
 
@@ -160,9 +163,9 @@ def _per_cent(share: float | Skipped) -> str:
 
 
 def _scores(scores: Scores) -> str:
-    made = []
-    if not isinstance(scores.artefact_energy, Skipped):
-        made.append(f"artefact energy {per_cent(scores.artefact_energy)}")
+    if isinstance(scores.artefact_energy, Skipped):
+        return NOT_JUDGED if not isinstance(scores.reach_cells, Skipped) else ""
+    made = [f"artefact energy {per_cent(scores.artefact_energy)}"]
     if not isinstance(scores.reach_cells, Skipped):
         cells = "1 cell" if scores.reach_cells == 1 else f"{scores.reach_cells} cells"
         made.append(f"borders reach {cells} ({_number(scores.reach_pixels, '.0f')} px)")

@@ -76,7 +76,8 @@ def _task_words(found: Given) -> tuple[str, ...]:
 def _translation(given: Given, sweeps: Sequence[SweepPart], named: Named) -> Answer:
     if not sweeps:
         words = (*named.model_words, "--data", named.data, *named.data_words, *_task_words(given))
-        return [_missing("sweep", *words, "--out", "S.zarr")], NOWHERE
+        how = "make it (with --label-map FILE, unless the images' labels are the model's classes)"
+        return [_missing("sweep", *words, "--out", "S.zarr", how=how)], NOWHERE
     found = sweeps[0].findings
     lines = _statements(found.named("retained-95"))
     warned, asymmetries = found.with_severity("warn"), found.of_kind("asymmetry")

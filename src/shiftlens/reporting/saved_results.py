@@ -75,8 +75,10 @@ _Inspection = _model(
         "kind": Literal[INSPECTION],
         "layers": _many(_Layer, 1),
         "even_sizes": _model("even sizes", dict.fromkeys("hw", tuple[_Whole, ...])),
+        "model_options": dict[str, str | int | FiniteFloat | tuple[int | FiniteFloat, ...] | dict[str, str | int]],
     },
     unseen=(),  # in the JSON it is among the notes
+    model_options={},
 )
 _Word = Annotated[str, Field(max_length=100, pattern=r"^[^\p{C}]*$")]
 _Metric = _model(
@@ -141,7 +143,9 @@ def saved_result(path: Path) -> Inspection | Compared:
 
 
 def _inspection(read: Any) -> Inspection:
+    options = {key: list(each) if isinstance(each, tuple) else each for key, each in read.model_options.items()}
     values = dict(read) | {"even_sizes": dict(read.even_sizes), "layers": tuple(map(_layer, read.layers))}
+    values |= {"model_options": options}
     return Inspection(**{name: values[name] for name in _fields(Inspection)})
 
 

@@ -15,6 +15,7 @@ from shiftlens.analysis.regions import Retained
 from shiftlens.analysis.summary import Metrics
 from shiftlens.figures.drawing import label_of
 from shiftlens.figures.profile import profile, rings
+from shiftlens.naming import count_of
 from shiftlens.narrative.finding import Findings
 from shiftlens.narrative.findings import measured
 from shiftlens.narrative.performance import chosen_first, kept_text
@@ -229,7 +230,7 @@ def provenance(sweep: Sweep, arrays: SweepArrays) -> list[tuple[str, str]]:
         ("data digest", header.data_digest),
         ("notes on the images", "; ".join(header.data_notes)),
         ("input", f"{header.image_size[0]}x{header.image_size[1]} px, mean {_list(rule.mean)}, std {_list(rule.std)}"),
-        ("shift grid", f"{reach} in steps of {header.grid.step}: {header.grid.n_shifts:,} shifts"),
+        ("shift grid", f"{reach} in steps of {header.grid.step}: {count_of(header.grid.n_shifts, 'shift')}"),
         ("fill", header.fill.name),
         ("controls", ", ".join(sweep.controls) or "none"),
         ("plan", f"engine {plan.engine}, {plan.dtype}, batches of {plan.batch_size}, {plan.device} ({plan.machine})"),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from shiftlens.analysis.directions import Directions
 from shiftlens.analysis.regions import Retained
 from shiftlens.analysis.summary import Metrics
+from shiftlens.naming import count_of
 from shiftlens.narrative.performance import at_worst, kept_text
 from shiftlens.narrative.words import capital, number_text, plain, quoted
 from shiftlens.stats import Estimate, Skipped
@@ -24,7 +25,7 @@ def _good(metrics: Metrics, model: str, data: str) -> str:
     metric, rest = metrics.metric, metrics.profile(metrics.metric.name).at_origin
     if isinstance(rest, Skipped):
         return f"How good {model} is on {data} is not known: {plain(rest.why)}."
-    first = f"On {rest.n:,} unshifted images of {data}, {metric.called} of {model} is {quoted(rest)}"
+    first = f"On {count_of(rest.n, 'unshifted image')} of {data}, {metric.called} of {model} is {quoted(rest)}"
     worst = metrics.worst_of_radius
     return f"{first}; {at_worst(metric)} is {quoted(worst)}." if isinstance(worst, Estimate) else f"{first}."
 

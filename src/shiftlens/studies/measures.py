@@ -57,4 +57,12 @@ NEURONS: dict[str, Measure] = {
     "count": Measure("padding-aware neurons", "neurons"),
     "share": Measure("padding-aware neurons, of all channels looked at", "%"),
 }
+CROPS: dict[str, Measure] = {
+    "accuracy": Measure("accuracy on the middle crop of the image", "%"),
+    "fooled": Measure("middle crops right, and wrong when moved by one pixel, of those right", "%"),
+    "chosen_accuracy": Measure("accuracy on the crop that is chosen of the middle view", "%"),
+    "chosen_fooled": Measure("chosen crops right, and wrong when the view moves by one pixel, of those right", "%"),
+}
+"""Of nets that were trained on what is cut out of images; of others they are missing."""
+
 CONSISTENCY = Measure("equal predictions for two random views", "%")

@@ -64,6 +64,8 @@ class Arm(Table):
         Of the net: see `shiftlens.nn.VGG`. `size` is its input in pixels, one number or [h, w].
     augmentation
         A key of `AUGMENTATIONS`.
+    cut
+        The middle of each image is cut out at `size`; without, images are resized.
     recipe
         Numbers of the recipe that this arm changes (`shiftlens.training.Recipe`).
     """
@@ -75,6 +77,7 @@ class Arm(Table):
     head: str = "gap"
     arch: str = "vgg8"
     width: Count = 64
+    cut: bool = False
     recipe: dict[str, Any] = {}
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ import itertools
 import re
 import tomllib
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -16,7 +17,7 @@ from shiftlens.naming import one_line, printable, unknown_name
 from shiftlens.paths import kind_of
 from shiftlens.protocols import PROTOCOLS
 from shiftlens.shifts import Fill, ShiftGrid
-from shiftlens.studies.measures import CONSISTENCY, FEATURES, NEURONS, PROBE, SWEEP, Measure
+from shiftlens.studies.measures import CONSISTENCY, CROPS, FEATURES, NEURONS, PROBE, SWEEP, Measure
 from shiftlens.studies.study_arms import Arm, Count, Factors, Table, Training
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_+-]*")
@@ -136,8 +137,8 @@ class Study(Table):
         `arms` adds others by name, which take from `factors` what they do not say: its single value, or its first.
     sweeps
         By name; their measures are `NAME.near` and so on.
-    features, probe, neurons, consistency
-        Measured where the table is there.
+    features, probe, neurons, consistency, crops
+        Measured where the table is there; `crops` of arms with `cut`.
     contrasts, claims
         What is tested, and what for.
     """
@@ -153,6 +154,7 @@ class Study(Table):
     probe: ImageTable | None = None
     neurons: ImageTable | None = None
     consistency: ConsistencyTable | None = None
+    crops: ImageTable | None = None
     contrasts: list[Contrast] = Field(default_factory=list)
     claims: dict[str, Claim] = Field(default_factory=dict)
 
@@ -192,7 +194,7 @@ class Study(Table):
         if contrast.claim is not None and contrast.claim not in self.claims:
             raise InputError(where + str(unknown_name("claim", contrast.claim, self.claims)))
 
-    @property
+    @cached_property
     def variants(self) -> dict[str, Arm]:
         """Every arm by its name, in the order in which they are run."""
         table = self.factors.model_dump()
@@ -211,11 +213,11 @@ class Study(Table):
             found[name] = _checked(Arm, table | first | levels_of, f"arm {name}")
         return found
 
-    @property
+    @cached_property
     def measures(self) -> dict[str, Measure]:
         """Everything that is measured of a run, by name."""
         found = {f"{sweep}.{name}": each for sweep in self.sweeps for name, each in SWEEP.items()}
-        tables = {"features": FEATURES, "probe": PROBE, "neurons": NEURONS}
+        tables = {"features": FEATURES, "probe": PROBE, "neurons": NEURONS, "crops": CROPS}
         for part, known in tables.items():
             if getattr(self, part) is not None:
                 found |= {f"{part}.{name}": each for name, each in known.items()}
@@ -231,7 +233,7 @@ class Study(Table):
 
 
 _T = TypeVar("_T", bound=Table)
-_PARTS = ("features", "probe", "neurons", "consistency")
+_PARTS = ("features", "probe", "neurons", "consistency", "crops")
 
 
 def _checked(kind: type[_T], table: Mapping[str, Any], where: str) -> _T:

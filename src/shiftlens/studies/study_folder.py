@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from shiftlens.errors import InputError, StoreError
 from shiftlens.naming import one_line
 from shiftlens.studies.study_file import Study
@@ -99,7 +101,17 @@ class StudyFolder:
                 raise ValueError("another kind or version")
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise StoreError(f"{file} is no record of a study ({one_line(error)})") from None
-        return dict(plain["study"])
+        return _with_defaults(plain["study"], file)
+
+
+def _with_defaults(stored: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The record with the defaults of keys that came later than it: a study goes on under a newer version."""
+    tables = {name: value for name, value in stored.items() if name in Study.model_fields}
+    try:
+        study = Study.model_validate(tables)
+    except ValidationError as error:
+        raise StoreError(f"{file} holds what this version does not know ({one_line(error)})") from None
+    return stored | {name: value for name, value in study.identity().items() if name in stored}
 
 
 def _common(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

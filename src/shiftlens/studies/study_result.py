@@ -248,11 +248,11 @@ def _contrast_dict(contrast: Contrast, made: ContrastResult | Skipped) -> dict[s
 
 def contrast_row(made: ContrastResult) -> tuple[str, ...]:
     """Name, estimate, interval, seeds, corrected p, verdict, detectable size where nothing was found."""
-    n = digits_for((made.hi - made.lo) / 2)
+    n, sign = digits_for((made.hi - made.lo) / 2), "+" if made.contrast.is_paired else ""
     return (
         made.contrast.name,
-        f"{made.estimate:+.{n}f} {made.unit}".strip(),
-        f"[{made.lo:+.{n}f}, {made.hi:+.{n}f}]",
+        f"{made.estimate:{sign}.{n}f} {made.unit}".strip(),
+        f"[{made.lo:{sign}.{n}f}, {made.hi:{sign}.{n}f}]",
         str(made.n),
         f"{made.holm_p:.2g}",
         made.verdict,

@@ -26,6 +26,8 @@ from shiftlens.naming import one_line
 from shiftlens.protocols import consistency
 from shiftlens.shifts import ShiftGrid
 from shiftlens.stats import Estimate, Skipped
+from shiftlens.studies.crop_views import of_crops
+from shiftlens.studies.study_arms import Arm
 from shiftlens.studies.study_file import Study, SweepTable
 from shiftlens.sweeping import sweep
 from shiftlens.sweeps.sweep_result import Sweep
@@ -118,6 +120,19 @@ class StudyImages:
         held = learnt.subset(order[-data.held_out :])
         return cls(learnt.subset(order[: -data.held_out]), held.limit(data.test_limit))
 
+    def of_arm(self, arm: Arm) -> StudyImages:
+        """The images as this arm sees them: the same, or what is cut out of them."""
+        if not arm.cut:
+            return self
+        return StudyImages(*(each.fitted(arm.size, resize=_side(each, arm.size)) for each in (self.train, self.test)))
+
+
+def _side(images: ImageSet, size: tuple[int, int]) -> int:
+    """The shorter side of images that are to be cut and not resized."""
+    if images.size is None or any(have < asked for have, asked in zip(images.size, size, strict=True)):
+        raise InputError(f"cut needs images of one size, at least {size[0]}x{size[1]}, got {images.size or 'several'}")
+    return min(images.size)
+
 
 def run_once(
     study: Study,
@@ -135,20 +150,14 @@ def run_once(
     """
     begin = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
-    settings = study.variants[arm].settings(study.training)
+    settings, whole = study.variants[arm].settings(study.training), images.test
+    images = images.of_arm(study.variants[arm])
     values: dict[str, float] = {}
     layers: dict[str, dict[str, float]] = {}
     failed = None
     try:
         say(f"training {arm}, seed {seed}")
-        train(
-            images.train,
-            out=folder / "net",
-            seed=seed,
-            device=device,
-            settings=settings,
-            progress=lambda done, total: None,
-        )
+        train(images.train, out=folder / "net", seed=seed, device=device, settings=settings, progress=_silent)
         model = load_model(folder / "net", device=device)
         untrained = replace(
             model, module=fresh_vgg(settings, seed, len(images.train.class_names), images.train.n_channels).eval()
@@ -161,6 +170,9 @@ def run_once(
             numbers, by_layer = part(study, model, untrained, images.test, device)
             values |= numbers
             layers |= by_layer
+        if study.crops is not None and study.variants[arm].cut:
+            seen = of_crops(model, whole.limit(study.crops.images), device)
+            values |= {f"crops.{key}": value for key, value in seen.items()}
     except (DivergedError, ModelOutputError) as error:
         failed = one_line(error)
         # What was measured of a net that fails is not to be averaged with the others.

@@ -139,7 +139,7 @@ def contrast_results(
         n = int(made.n)
         if k not in corrected:
             seeds = "no seed has" if n == 0 else "one seed has"
-            out.append(Skipped(each.name, f"{seeds} a run to compare: an interval over runs needs at least 2 seeds"))
+            out.append(Skipped(each.name, f"{seeds} the runs; an interval over runs needs at least 2 seeds"))
             continue
         sign = np.array(1.0 if each.expect == "above" else -1.0)
         verdict = verdicts(made.mean, np.array(corrected[k]), np.array(each.bound), sign)

@@ -16,7 +16,8 @@ from shiftlens.studies.study_file import Study, read_study
 from shiftlens.studies.study_folder import StudyFolder
 from shiftlens.studies.study_page import write_page
 from shiftlens.studies.study_result import StudyResult
-from shiftlens.studies.study_runs import StudyImages, run_once
+from shiftlens.studies.study_runs import StudyImages
+from shiftlens.studies.study_workers import runs_here, runs_on_cluster
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ def study(
     minutes: float | None = None,
     data_root: str | Path | None = None,
     device: str = "auto",
+    cluster: str | None = None,
     progress: Progress | None = None,
 ) -> StudyResult:
     """Train and measure every arm of a study with every seed, and test its contrasts over training runs.
@@ -54,6 +56,9 @@ def study(
         Folder with data sets, else `$SHIFTLENS_DATA`.
     device
         `auto`, `cpu` or `cuda`.
+    cluster
+        Make the runs on Ray, one a core: `"local"`, `"local:N"`, `"HOST:PORT"` or `"auto"`. The machines must share the
+        file system of `out`, and see the images.
     progress
         Called with (runs done, runs in all).
 
@@ -86,16 +91,18 @@ def study(
         folder.check(asked)  # before images are read
         images = StudyImages.of(asked, data_root)
         folder.claim(asked, {"train": images.train.digest, "test": images.test.digest})
-        missing = folder.missing(asked)
-        n_runs = len(asked.variants) * len(asked.seeds)
-        done = n_runs - len(missing)
-        for arm, seed in missing:
-            if time.monotonic() > until:
-                break
-            result = run_once(asked, arm, seed, folder.of_run(arm, seed), images, device=device, say=logger.info)
-            done += 1
+        missing, n_runs = folder.missing(asked), len(asked.variants) * len(asked.seeds)
+
+        def go_on() -> bool:
+            return time.monotonic() <= until
+
+        if cluster is None:
+            runs = runs_here(asked, folder, missing, images, go_on, device)
+        else:
+            runs = runs_on_cluster(cluster, asked, folder, missing, data_root, go_on, device)
+        for done, result in enumerate(runs, n_runs - len(missing) + 1):
             if result.failed is not None:
-                logger.warning("%s, seed %d failed: %s", arm, seed, result.failed)
+                logger.warning("%s, seed %d failed: %s", result.arm, result.seed, result.failed)
             if progress is not None:
                 progress(done, n_runs)
         made = StudyResult(asked, folder.path, folder.results(asked), n_test=len(images.test))

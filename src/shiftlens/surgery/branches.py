@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from scipy.cluster.hierarchy import DisjointSet
+import scipy
 
 from shiftlens.errors import InputError
 from shiftlens.graph import Graph
@@ -24,7 +24,7 @@ def leaders(graph: Graph, paths: Iterable[str]) -> dict[str, str]:
     chosen = [*paths]
     sampling = {s.index: path for s in graph for path in chosen if max(s.stride) > 1 and within(s.path, path)}
     order = [*dict.fromkeys(sampling.values())]
-    alike = DisjointSet(order)
+    alike = scipy.cluster.hierarchy.DisjointSet(order)
     steps: list[tuple[str, ...] | None] = []  # the sampling layers that each map has been through
     for site in graph:
         read = [() if source.index < 0 else steps[source.index] for source in site.sources]

@@ -22,6 +22,7 @@ from shiftlens.given import CHANGED
 from shiftlens.models.loading import Model, as_model
 from shiftlens.models.matching import on_input_grid
 from shiftlens.models.probing import evaluating
+from shiftlens.naming import count_of
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 MAX_PIXELS = 2**18
@@ -61,7 +62,7 @@ class Healing:
     def __str__(self) -> str:
         """For people."""
         loss = f", loss {self.losses[0]:.3f} -> {self.losses[-1]:.3f}" if self.losses else ""
-        return f"{self.kind}: {self.n_images:,} images of {self.images}{loss}, {self.seconds:.1f} s"
+        return f"{self.kind}: {count_of(self.n_images, 'image')} of {self.images}{loss}, {self.seconds:.1f} s"
 
 
 def reestimate(

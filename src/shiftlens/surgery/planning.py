@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 from torch import nn
 
@@ -162,6 +162,19 @@ def repair(
     return plan.module, plan.edits
 
 
+def repadded(module: nn.Module, padding: str) -> nn.Module:
+    """A net of the same weights (shared, not copied) whose layers all pad by another mode, as `repair` makes it.
+
+    Nothing is traced, noted or tried.
+    """
+    refuse_closed(module)
+    plan = Plan(
+        _copied(module, {id(each): each for each in module.parameters()}), {path for path, _ in module.named_modules()}
+    )
+    edit_padding(plan, check_mode(padding))
+    return plan.module
+
+
 def check_names(padding: str | None, downsample: str | None, norm: str | None = None) -> None:
     """Refuse a repair that needs no net to be refused: nothing asked for, or an unknown name."""
     if padding is None and downsample is None and norm is None:
@@ -174,9 +187,9 @@ def check_names(padding: str | None, downsample: str | None, norm: str | None = 
         raise unknown_name("norm", norm, NORM_REPAIRS)
 
 
-def _copied(module: nn.Module) -> nn.Module:
+def _copied(module: nn.Module, shared: dict[int, Any] | None = None) -> nn.Module:
     try:
-        return copy.deepcopy(module)
+        return copy.deepcopy(module, shared)
     except Exception as error:  # a stranger's net may hold anything
         raise InputError(f"{type(module).__name__} cannot be copied: {one_line(error)}") from None
 

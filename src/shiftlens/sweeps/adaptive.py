@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from shiftlens.errors import StoreError
+from shiftlens.naming import count_of
 from shiftlens.sequential import Look, RunningBand
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.header import SweepHeader
@@ -79,7 +80,7 @@ def _until(
     n_cells, metric = group.header.grid.n_shifts, group.metric
     if half_width and len(schedule.looks) == 1:
         n, needed = group.n_population, images_for_others(half_width, metric, n_cells)
-        text = f"{n:,} images are too few to stop early: all are measured"
+        text = f"{count_of(n, 'image')} {'is' if n == 1 else 'are'} too few to stop early: all are measured"
         if needed is not None and needed > n:
             known = f"±{half_width:g} {metric.difference_unit}".rstrip()
             text += f". They promise no {known} over other images: that takes about {needed:,} of them"

@@ -154,7 +154,7 @@ class SweepStats:
     def images_text(self, n_source: int | None = None) -> str:
         """How many images, and of how many."""
         if self.half_width is None:
-            return f"{of_source(self.n_images, n_source)} images"
+            return of_source(self.n_images, n_source)
         return f"{self.n_images_used:,} of {self.n_images:,} images"
 
     def known_lines(self) -> list[str]:

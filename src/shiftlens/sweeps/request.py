@@ -42,9 +42,6 @@ that they divide among cores."""
 CHUNK_MACS = CHUNK_EVALUATIONS * 209_000_000
 """Multiply-adds in a chunk, about: nets that cost more than `vgg8` get smaller chunks, or a kill would cost hours."""
 
-IMAGES_OF_A_SUM = 10
-"""Images in a chunk, at most, where a task stores sums over them: 50 images then have the chunks of an interval."""
-
 CHUNK_NUMBERS = 2**23
 """Numbers of objects, detections and classes in a chunk: what is stored of each of many classes must fit the memory."""
 
@@ -115,13 +112,19 @@ class Request:
 
     @property
     def chunk_size(self) -> int:
-        """Images in a chunk of a new sweep that measures all images."""
+        """Images in a chunk of a new sweep that measures all images.
+
+        Where sums over the images of a chunk are stored, an interval needs several chunks, and a reused sweep gives its
+        own only where they are as long.
+        """
         n_bytes = self.images.n_channels * self.size[0] * self.size[1]
         most = 0 if self.n_objects is None else int(self.n_objects.max())
         sizes = {"object": most, **self.task.axes}
         n_numbers = sum(sizes[each.axis] for each in self.task.variables if each.axis)
-        n_images = min(len(self.images), IMAGES_OF_A_SUM) if has_sums(self.task) else len(self.images)
-        return images_per_chunk(n_images, self.grid.n_shifts, self.model.n_macs, n_bytes, n_numbers)
+        n = images_per_chunk(len(self.images), self.grid.n_shifts, self.model.n_macs, n_bytes, n_numbers)
+        if not has_sums(self.task):
+            return n
+        return min(n, images_of_a_sum(len(self.images)) if self.reuse is None else self.reuse.chunk_size)
 
     def refuse_other_plan(self, plan: Plan, path: Path) -> None:
         """Refuse to compute in another way than the sweep at `path`, when one was asked for by name.
@@ -149,6 +152,7 @@ def resolve(
     images: ImageSet | str,
     grid: ShiftGrid | None = None,
     *,
+    step: int = 1,
     out: str | Path,
     fill: str | float | Sequence[float] | Fill = "black",
     engine: str = "auto",
@@ -164,6 +168,8 @@ def resolve(
     announce: Callable[[str], None] = logger.warning,
 ) -> Request:
     """Check every argument of a sweep and fill in the defaults; see `shiftlens.sweep` for each of them.
+
+    `step` is that of the default grid, which is announced last: after all that may be refused.
 
     Raises
     ------
@@ -203,7 +209,7 @@ def resolve(
         images, task = reused.images, reused.adjusted(task)
     images = with_own_detections(model, images, task)
     if grid is None:
-        grid = default_grid(size, announce)
+        grid = default_grid(size, announce, step=step)
     fill = Fill.parse(fill)
     n_objects = objects_of(task, targets_of(images, task)) if has_objects(task) else None
     kept, keep_outputs = kept_of(task, keep_outputs, len(images), grid)
@@ -295,6 +301,14 @@ def default_grid(
             f"and left are swept ({grid.n_shifts:,} of them); ask for another max-shift to see further"
         )
     return grid
+
+
+def images_of_a_sum(n_images: int) -> int:
+    """Images in a chunk, at most, where a task stores sums over them: an interval is over 10 chunks or more.
+
+    Fixed sizes, so that chunks of a small sweep add up to those of a large one.
+    """
+    return next((size for size in (10, 5) if n_images >= 10 * size), 1)
 
 
 def images_per_chunk(n_images: int, n_shifts: int, n_macs: int | None, image_bytes: int, n_numbers: int = 0) -> int:

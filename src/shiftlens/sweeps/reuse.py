@@ -73,6 +73,11 @@ class Reuse:
         """Images of the other sweep."""
         return self._store.main.n_images
 
+    @property
+    def chunk_size(self) -> int:
+        """Images in a chunk of the other sweep."""
+        return self._store.main.chunk_size
+
     def adjusted(self, task: Task) -> Task:
         """The task as the other sweep has measured it: ranks are in its gallery, not in one of more images."""
         stored = self._store.main.header.task

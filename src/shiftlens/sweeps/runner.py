@@ -20,6 +20,7 @@ from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.engine.window_evaluator import WindowEvaluator
 from shiftlens.errors import ModelOutputError, StoreError
 from shiftlens.models.wrapping import Model
+from shiftlens.naming import count_of
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.storage.locking import clean_strays, disk_errors, output_lock, set_aside
 from shiftlens.sweeps.adaptive import agree_on_width, missing, refuse_other_kind, stages
@@ -91,7 +92,7 @@ def run(
         if request.kept is not None:
             announce(keeping_text(request.kept, request.keep_outputs, request.grid.n_shifts))
         if request.reuse is not None:
-            announce(f"reusing the results of {request.reuse.n_images:,} images from {request.reuse.path}")
+            announce(f"reusing the results of {count_of(request.reuse.n_images, 'image')} from {request.reuse.path}")
             compute = request.reuse.serving(compute)
         tally, n_resumed = _fill(request, store, compute, computer.rate, progress, announce)
         if request.kept is not None:
@@ -179,8 +180,8 @@ def _refuse_other_number(header: SweepHeader, stored: SweepHeader, request: Requ
     if there != here:
         reuse = f"use --reuse {request.out} (reuse=...) and another --out to keep its results, " if here > there else ""
         raise StoreError(
-            f"{request.out} holds {there:,} images, {here:,} were requested: {reuse or 'choose another path '}or "
-            "--overwrite (overwrite=True) to replace it"
+            f"{request.out} holds {count_of(there, 'image')}, {here:,} were requested: "
+            f"{reuse or 'choose another path '}or --overwrite (overwrite=True) to replace it"
         )
 
 
@@ -188,7 +189,7 @@ def _planned(request: Request, computer: Computer, announce: Announce) -> Plan:
     images = request.images
     n_evaluations = len(images) * request.grid.n_shifts * (1 + len(request.controls))
     if n_evaluations >= LONG_EVALUATIONS:
-        announce(f"measuring how to compute {n_evaluations:,} evaluations fastest")
+        announce(f"measuring how to compute {count_of(n_evaluations, 'evaluation')} fastest")
     plan = computer.make_plan(
         request.model,
         images.batch(np.arange(min(PLAN_IMAGES, len(images)))),

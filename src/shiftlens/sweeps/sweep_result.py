@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from shiftlens.errors import InputError, StoreError
-from shiftlens.naming import unknown_name
+from shiftlens.naming import count_of, unknown_name
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.header import SweepHeader, sweep_exists
@@ -38,7 +38,8 @@ class Sweep:
         header, (ny, nx) = self.header, self.grid.shape
         kind = f" control={header.control}" if header.control else ""
         state = "" if self.complete else f", {self.n_written} of {self.n_images} images so far"
-        return f"<Sweep{kind} of {header.model} on {header.data}: {self.n_images} images x {ny} x {nx} shifts{state}>"
+        size = f"{count_of(self.n_images, 'image')} x {ny} x {nx} shifts"
+        return f"<Sweep{kind} of {header.model} on {header.data}: {size}{state}>"
 
     @property
     def header(self) -> SweepHeader:

@@ -94,7 +94,7 @@ class Variable:
     @property
     def called(self) -> str:
         """The name in a sentence; as the long name writes it where that is the same word ("MAE")."""
-        name = self.name.replace("_", " ")
+        name = re.sub(r"^n_(.*)", r"\1_count", self.name).replace("_", " ")
         if self.long_name.lower() == name:
             return self.long_name
         name = re.sub(r"\biou\b", "IoU", name).replace("self consistency", "self-consistency")

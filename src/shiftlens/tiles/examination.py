@@ -90,7 +90,7 @@ class Examination:
         self.whole_images = WholeImages(model, images, size, task, device)
         self.needs: TileNeeds = needs_of(model, self.whole_images.size, tile)
         self.tiling = _checked_tiling(self.needs, self.whole_images.size, tile, stride)
-        self.runner = Runner(net_of(model), self.whole_images.map, self.tiling, self.needs.layers)
+        self.runner = Runner(net_of(model), self.whole_images.map, self.tiling, self.needs.layers, self.needs.pooled)
         self.notes: list[str] = self.whole_images.notes
 
     def report(self, overlap: int | str, seed: int, progress: Progress | None) -> TileReport:
@@ -215,8 +215,8 @@ class Examination:
 
     def _reach_note(self) -> list[str]:
         reach, size = self.tiling.reach, self.tiling.size
-        if any(self.tiling.tile + r < n for r, n in zip(reach, size, strict=True)):
-            return []  # no tile is the whole image
+        if self.needs.geometry.is_local or any(self.tiling.tile + r < n for r, n in zip(reach, size, strict=True)):
+            return []  # nothing looks at the whole tile, or no tile is the whole image
         return [
             f"with the {max(reach)} px of context that the layers need, some tiles of {self.tiling.tile} px cover "
             f"these images of {size[0]}x{size[1]} px: `context` then also removes what layers over the whole tile do; "

@@ -22,9 +22,10 @@ from shiftlens.models.probing import evaluating
 from shiftlens.models.wrapping import Model
 from shiftlens.progress_bar import shows_progress
 from shiftlens.tasks.outputs import form_of, numbers_of
-from shiftlens.tiles.freezing import Freezing, MapStatistics
+from shiftlens.tiles.freezing import Freezing, MapStatistics, Place
 from shiftlens.tiles.tile_fitting import Fitting, fit_tiles
 from shiftlens.tiles.tile_layout import TileSpan
+from shiftlens.tiles.tile_windows import Window
 from shiftlens.tiles.windowed_images import Source, Target, WindowedImage, open_output
 
 SAME = 1e-5
@@ -44,11 +45,13 @@ def predict_tiled(
 ) -> Any:
     """Compute a net's output for an image that need not fit into memory, equal to that for the whole image at once.
 
-    The net is given windows on its grid with as much real context as its layers read (see `TileGeometry`), and of its
-    output the cores are kept. Layers that read the whole map (instance, group and layer norm over space, batch norm
-    without running statistics, global pooling, squeeze-and-excitation) get the whole image's statistics: one pass over
-    the image for each level of such layers, since those of a later level depend on the earlier ones, and one for the
-    output. Passes, pixels and cost are said on standard error before anything is computed.
+    The net is given windows on its grid with as much real context as its layers read (see `TileGeometry`), and of
+    its output the cores are kept. Layers that read the whole map (instance, group and layer norm over space, batch
+    norm without running statistics, global and adaptive pooling, squeeze-and-excitation) get the whole image's
+    statistics: one pass over the image for each level of such layers, since those of a later level depend on the
+    earlier ones, and one for the output. Linear resizes with `align_corners=True`, and resizes of what was pooled
+    to a few cells, give the cells at a tile's place; the image's sides must then be multiples of the grid. Passes,
+    pixels and cost are said on standard error before anything is computed.
 
     Parameters
     ----------
@@ -125,6 +128,7 @@ class _Prediction:
         layout, geometry = self._fitting.layout, self._fitting.geometry
         layers = self._fitting.global_layers
         strides = dict(zip(geometry.global_layers, geometry.layer_strides, strict=True))
+        resizes, size = self._fitting.resizes, self._source.size
         levels = sorted({layer.level for layer in layers})
         if not quiet:
             print(f"{self._model.name}: {layout}", file=sys.stderr)
@@ -134,9 +138,10 @@ class _Prediction:
             known: dict[OpKey, MapStatistics] = {}
             for level in levels:
                 here = [layer for layer in layers if layer.level == level]
-                cutting = _Cutting(strides, layout.rows[0], layout.columns[0])
-                with Freezing(self._module, known, here, cutting) as watched:
+                cutting = _Cutting(strides, size, layout.rows[0], layout.columns[0])
+                with Freezing(self._module, known, here, cutting, resizes, size) as watched:
                     for cutting.row, cutting.column in layout:
+                        watched.window = Window(cutting.row, cutting.column)
                         watched.look(self._window(cutting.row, cutting.column))
                         done += 1
                         if progress is not None:
@@ -149,8 +154,10 @@ class _Prediction:
     ) -> Any:
         layout, (vertical, horizontal) = self._fitting.layout, self._fitting.geometry.stride
         shape, made = self._fitting.output, None
-        with Freezing(self._module, known) if known else nullcontext():
+        frozen = Freezing(self._module, known, resizes=self._fitting.resizes, image=self._source.size)
+        with frozen if known or self._fitting.resizes else nullcontext():
             for row, column in layout:
+                frozen.window = Window(row, column)
                 y, x = int(row.core_lo / vertical), int(column.core_lo / horizontal)
                 if y < shape[1] and x < shape[2]:  # a net that does not pad has no cells for the last pixels
                     part = self._map(self._window(row, column))[0, :, row.cells(vertical), column.cells(horizontal)]
@@ -204,9 +211,12 @@ class _Cutting:
     """The core of the tile at hand, in the map of any global layer."""
 
     strides: dict[GlobalLayer, tuple[Fraction, Fraction]]
+    size: Pair
     row: TileSpan
     column: TileSpan
 
-    def __call__(self, layer: GlobalLayer, x: Tensor) -> Tensor:
+    def __call__(self, layer: GlobalLayer, x: Tensor) -> tuple[Tensor, Place]:
         vertical, horizontal = self.strides[layer]
-        return x[:, :, self.row.cells(vertical), self.column.cells(horizontal)]
+        start = int(self.row.core_lo / vertical), int(self.column.core_lo / horizontal)
+        whole = int(self.size[0] / vertical), int(self.size[1] / horizontal)
+        return x[:, :, self.row.cells(vertical), self.column.cells(horizontal)], (start, whole)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 
 from shiftlens.arithmetic import Net, graph_of, pixels
 from shiftlens.errors import InputError
 from shiftlens.graph import Graph
-from shiftlens.graph.geometry import TileGeometry, geometry_of, local_sites
-from shiftlens.graph.sites import GlobalLayer, Pair, Site
+from shiftlens.graph.ends import Resize
+from shiftlens.graph.geometry import TileGeometry, geometry_of, local_sites, resizes_of
+from shiftlens.graph.sites import GlobalLayer, OpKey, Pair, Site
+from shiftlens.tiles.placing import WholeSizes
 from shiftlens.tiles.tile_layout import TileLayout, plan_layout
 
 MOST_TRACED = 1024
@@ -29,12 +31,13 @@ class Fitting:
     """What tiles of an image of one size are like for a net.
 
     `geometry.obstacles` says what keeps tiles of such an image from giving the whole image's output, whose shape is
-    `output`, [k, h, w].
+    `output`, [k, h, w]. `resizes` are those that must be told a tile's place, and their sizes for the whole image.
     """
 
     geometry: TileGeometry
     layout: TileLayout
     output: tuple[int, int, int]
+    resizes: Mapping[OpKey, WholeSizes] = field(default_factory=dict)
 
     @property
     def obstacles(self) -> tuple[str, ...]:
@@ -95,7 +98,45 @@ most 2.19 times the multiply-adds of the whole image at once
         layout = plan_layout(geometry, size, tile, stretched=True)
         different = _differences(look, whole, layout)
     obstacles += different
-    return Fitting(replace(geometry, obstacles=tuple(dict.fromkeys(obstacles))), layout, output)
+    resizes: dict[OpKey, WholeSizes] = {}
+    if geometry.is_placed and not obstacles:
+        placed = [each for each in resizes_of(whole) if each.placed]
+        obstacles = _without_place(look, whole, placed, geometry, layout)
+        resizes = {} if obstacles else {each.op: _sizes(each, whole.size, size) for each in placed}
+    return Fitting(replace(geometry, obstacles=tuple(dict.fromkeys(obstacles))), layout, output, resizes)
+
+
+def _sizes(resize: Resize, short: Pair, size: Pair) -> WholeSizes:
+    """For the whole image, from those for a smaller one: maps are in proportion, but for a pool's cells."""
+    (h, w), (h_out, w_out) = resize.in_size, resize.out_size
+    before = resize.in_size if resize.pooled else (h * size[0] // short[0], w * size[1] // short[1])
+    return WholeSizes(before, (h_out * size[0] // short[0], w_out * size[1] // short[1]))
+
+
+def _without_place(
+    look: Look, whole: Graph, placed: Sequence[Resize], geometry: TileGeometry, layout: TileLayout
+) -> list[str]:
+    """What keeps tiles from being told their place in the image, in a clause; nothing where they can be."""
+    for n, grid, what in zip(layout.size, geometry.grid, ("high", "wide"), strict=True):
+        if n % grid:
+            return [
+                f"it depends on a tile's place in the image, and an image {n} px {what} is no multiple of the grid of "
+                f"{grid} px"
+            ]
+    graphs = [(whole.size, placed)]
+    graphs += [(sides, [r for r in resizes_of(_in_tile(look, sides)) if r.placed]) for sides in _window_sizes(layout)]
+    for sides, resizes in graphs:
+        for first, each in zip(placed, resizes, strict=True):
+            for axis in (0, 1):
+                cells = [(first.out_size[axis], each.out_size[axis])]
+                cells += [] if first.pooled else [(first.in_size[axis], each.in_size[axis])]
+                # As many pixels a cell in every tile, and whole cells in a step of the grid.
+                if any(
+                    a * sides[axis] != b * whole.size[axis] or a * geometry.grid[axis] % whole.size[axis]
+                    for a, b in cells
+                ):
+                    return [f"{first.path} makes maps that are not in proportion to the image"]
+    return []
 
 
 def _output_shape(short: Graph, size: Pair, geometry: TileGeometry) -> tuple[int, int, int]:

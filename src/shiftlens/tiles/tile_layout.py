@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,20 +10,14 @@ from fractions import Fraction
 from shiftlens.errors import InputError
 from shiftlens.graph.geometry import TileGeometry
 from shiftlens.graph.sites import Pair
+from shiftlens.naming import count_of
+from shiftlens.tiles.tile_windows import Span
 
 
 @dataclass(frozen=True)
-class TileSpan:
-    """One tile along one axis, in pixels of the image: the window [lo, hi) that the net is given, and its core.
+class TileSpan(Span):
+    """A span of which the core's cells are known in any map; `last`: the core goes to the end of every map."""
 
-    `last` says that the core goes to the end of every map, whatever its length. With circular padding a window may
-    begin before 0 and end behind the image: it goes on at the far side.
-    """
-
-    lo: int
-    hi: int
-    core_lo: int
-    core_hi: int
     last: bool
 
     def cells(self, stride: Fraction) -> slice:
@@ -58,7 +53,7 @@ class TileLayout:
     n_passes: int
 
     def __iter__(self) -> Iterator[tuple[TileSpan, TileSpan]]:
-        return ((row, column) for row in self.rows for column in self.columns)
+        return itertools.product(self.rows, self.columns)
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
@@ -80,7 +75,7 @@ class TileLayout:
     def __str__(self) -> str:
         (h, w), (y, x) = self.size, self.overlap
         context = f"{y} px" if y == x else f"{y} and {x} px"
-        passes = "1 pass" if self.n_passes == 1 else f"{self.n_passes} passes"
+        passes = "1 pass" if self.n_passes == 1 else f"{count_of(self.n_passes, 'pass', 'passes')}"
         cost = self.n_passes * self.overhead
         return (
             f"{h}x{w} px in {len(self):,} {'tile' if len(self) == 1 else 'tiles'} of at most {self.tile[0]}x"

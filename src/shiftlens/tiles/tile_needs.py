@@ -36,6 +36,11 @@ class TileNeeds:
     recipe: Recipe
     obstacles: tuple[str, ...] = ()
 
+    @property
+    def pooled(self) -> frozenset[OpKey]:
+        """The resizes of maps that have the same cells for every size of the image."""
+        return frozenset(resize.op for resize in self.geometry.resizes if resize.pooled)
+
 
 def needs_of(model: Model, size: Pair, tile: int) -> TileNeeds:
     """Read them from the net's layers at a size (h, w)."""

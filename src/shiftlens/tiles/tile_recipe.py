@@ -27,8 +27,10 @@ class Recipe:
         What tiles begin at multiples of, pixels; for both axes.
     exact
         Whether tiles like these give the whole image's output for every image, by themselves.
+    served
+        Whether `predict_tiled` gives it: also where layers read the whole map or must know a tile's place.
     why_not
-        Where they do not: the reason, in a clause.
+        Where tiles do not give it by themselves: the reason, in a clause.
     stride
         (vertical, horizontal) pixels of the image a cell of the output.
     border
@@ -36,7 +38,7 @@ class Recipe:
     circular
         Whether context is read from the far side where the image ends, along each axis.
     n_passes
-        Of `predict_tiled`, which is exact where only statistics of the whole map stand in the way.
+        Of `predict_tiled`.
     overlap_measured
         The smallest overlap that met a tolerance on some images; promises nothing for others. None: not measured.
     """
@@ -45,6 +47,7 @@ class Recipe:
     overlap: int
     grid: int
     exact: bool
+    served: bool
     why_not: str
     stride: tuple[Fraction, Fraction]
     border: Pair
@@ -80,7 +83,7 @@ class Recipe:
         """Python that computes `output` [1, k, h, w] of `image` [1, c, h, w], as the net takes it, with `net`."""
         if not self.exact:
             note = f"# tiles of this net are not exact: {self.why_not}"
-            return note + ("; shiftlens.predict_tiled is" if self.n_passes > 1 else "") + "\n" + self._loop()
+            return note + ("; shiftlens.predict_tiled is" if self.served else "") + "\n" + self._loop()
         return self._loop()
 
     def to_dict(self) -> dict[str, Any]:
@@ -150,11 +153,15 @@ def recipe_of(fitting: Fitting | TileGeometry, tile: int | Pair, overlap_measure
     if geometry.global_layers and not why_not:
         first = geometry.global_layers[0]
         why_not = f"{first.path} ({first.layer}) reads the whole map"
+    if geometry.is_placed and not why_not:
+        first_resize = next(each for each in geometry.resizes if each.placed)
+        why_not = f"{first_resize.path} depends on the map's size ({first_resize.why})"
     return Recipe(
         tile=(h, w),
         overlap=overlap,
         grid=grid,
         exact=geometry.is_local,
+        served=not geometry.obstacles,
         why_not=why_not,
         stride=geometry.stride,
         border=geometry.border,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shiftlens.graph.sites import Pair
-from shiftlens.naming import Printed, printable
+from shiftlens.naming import Printed, count_of, printable
 from shiftlens.stats import Estimate, FloatArray, mean_estimate, per_cent
 from shiftlens.tiles.tile_shares import CauseShare, causes_of
 
@@ -59,8 +59,9 @@ class TileReport(Printed):
     grid
         Total stride along y and x, pixels.
     exact, passes
-        Whether tiles by the recipe give the whole image's output for every image by themselves; passes over the tiles
-        in which `predict_tiled` computes what global layers need, and the output.
+        Whether tiles by the recipe give the whole image's output for every image by themselves (`exact_with` says
+        whether `predict_tiled` does where they do not); passes over the tiles in which it computes what global layers
+        need, and the output.
     recipe
         The keys of `recipe` in `to_dict`.
     index
@@ -134,6 +135,11 @@ class TileReport(Printed):
     path: Path | None = None
 
     @property
+    def exact_with(self) -> str | None:
+        """What gives the whole image's output for every image: "recipe", "predict_tiled" or None."""
+        return "recipe" if self.exact else None if self.obstacles else "predict_tiled"
+
+    @property
     def n_images(self) -> int:
         """How many images were measured."""
         return len(self.off)
@@ -196,6 +202,7 @@ class TileReport(Printed):
             "tolerance": self.tolerance,
             "grid": self.grid[0] if same else list(self.grid),
             "exact": self.exact,
+            "exact_with": self.exact_with,
             "passes": self.passes,
             "mismatch": self.mismatch.value,
             "mismatch_interval": _interval(self.mismatch),
@@ -272,7 +279,7 @@ class TileReport(Printed):
             return "exact for every image"
         if self.obstacles:
             return f"no tiling is known to be exact, since {self.obstacles[0]}"
-        return f"not exact by itself; predict_tiled is, in {self.passes} passes"
+        return f"not exact by itself; predict_tiled is, in {count_of(self.passes, 'pass', 'passes')}"
 
     def _recipe_lines(self) -> list[str]:
         grid = f"{self.grid[0]}" if self.grid[0] == self.grid[1] else f"{self.grid[0]}x{self.grid[1]}"
@@ -287,6 +294,7 @@ class TileReport(Printed):
             f"MONAI: {self.recipe['monai']}",
             f"SAHI: {self.recipe['sahi']}",
             *([] if left is None else [f"  they average overlaps, which leaves {left:.3g} on average on these images"]),
+            "as a loop, of `image` [1, c, h, w] as the net takes it:",
             *str(self.recipe["loop"]).splitlines(),
         ]
 

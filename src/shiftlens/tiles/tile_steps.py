@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.graph.sites import GlobalLayer, OpKey
 from shiftlens.naming import one_line
+from shiftlens.tiles.placing import WholeSizes
 from shiftlens.tiles.replaying import GLOBAL, Call, Recording, Replay
 from shiftlens.tiles.tile_layout import tile_spans
 from shiftlens.tiles.tile_passes import FloatArray, Profile, Whole, tiled
@@ -62,10 +63,10 @@ class Tiling:
 
     def within(self, overlap: int) -> list[Window]:
         """Tiles that hold their overlap: windows of at most `tile` pixels."""
-        made = []
+        made: list[list[Span]] = []
         for n, grid, circular in zip(self.size, self.grid, self.circular, strict=True):
             spans = tile_spans(n, self.tile // grid * grid, overlap, grid, circular=circular)
-            made.append([Span(span.lo, span.hi, span.core_lo, span.core_hi) for span in spans])
+            made.append(list(spans))
         return windows_of(*made)
 
 
@@ -99,7 +100,9 @@ def plan_steps(tiling: Tiling, calls: Sequence[Call]) -> tuple[list[Step], list[
     for cause, some in _in_order(calls):
         keys = frozenset(call.key for call in some)
         frozen |= keys
-        paths = tuple(dict.fromkeys(call.path for call in some))
+        # Of a pool and the resize of its cells, the pool is to blame.
+        named = [call for call in some if cause == "resize" or not isinstance(call.kept, WholeSizes)]
+        paths = tuple(dict.fromkeys(call.path for call in named or some))
         steps.append(Step(cause, paths, on_grid=True, has_context=True, frozen=frozen))
     for cause in ("resize", *GLOBAL):
         keys = frozenset(call.key for call in calls if call.cause == cause)
@@ -117,8 +120,10 @@ def _in_order(calls: Sequence[Call]) -> list[tuple[str, list[Call]]]:
     most = -(-len(rest) // MOST_LAYERS)
     for call in rest:
         last = made[-1] if made else None
-        # The products of one attention only fit each other when they are frozen together.
-        joined = last is not None and call.cause == "attention" and last[1][-1].key.path == call.key.path
+        # The products of one attention, and a pool and the resize of its cells, only fit each other when they are
+        # frozen together.
+        one_attention = last is not None and call.cause == "attention" and last[1][-1].key.path == call.key.path
+        joined = one_attention or isinstance(call.kept, WholeSizes)
         if last is not None and last[0] == call.cause and (joined or len(last[1]) < most):
             last[1].append(call)
         else:
@@ -139,6 +144,8 @@ class Runner:
         How images are tiled.
     layers
         The net's global layers, by function call.
+    pooled
+        As `Recording` takes it.
     """
 
     def __init__(
@@ -147,12 +154,13 @@ class Runner:
         net: Callable[[Tensor], Tensor],
         tiling: Tiling,
         layers: Mapping[OpKey, GlobalLayer],
+        pooled: Collection[OpKey] = (),
     ) -> None:
-        self.module, self.net, self.tiling, self._layers = module, net, tiling, layers
+        self.module, self.net, self.tiling, self._layers, self._pooled = module, net, tiling, layers, pooled
 
     def whole(self, image: Tensor) -> tuple[Whole, dict[OpKey, Call]]:
         """The truth, and what global layers computed for it."""
-        with Recording(self.module, self._layers) as seen:
+        with Recording(self.module, self._layers, self._pooled) as seen:
             output = self.net(image)
         return Whole(image, output), seen.calls
 

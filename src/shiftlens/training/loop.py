@@ -20,6 +20,7 @@ from shiftlens.devices import machine_kind, resolve_device
 from shiftlens.errors import DivergedError, InputError
 from shiftlens.models.probing import scores_of
 from shiftlens.models.runs import check_run_target, save_run
+from shiftlens.naming import count_of
 from shiftlens.progress_bar import shows_progress
 from shiftlens.storage.locking import output_lock
 from shiftlens.training.checkpoint import (
@@ -327,7 +328,7 @@ class _Run:
             metrics={name: getattr(result, name) for name in ("accuracy", "accuracy_interval", "n_validation")},
         )
         name = self.settings.arch if self.own is None else self.own.name
-        title = f"{name} on {self.images.name}, {len(self.images):,} images"
+        title = f"{name} on {self.images.name}, {count_of(len(self.images), 'image')}"
         save_curve(self.out, self.record["epochs"], title)
         save_record(self.out, self.record)
         (self.out / CHECKPOINT).unlink(missing_ok=True)

@@ -21,7 +21,7 @@ from shiftlens.devices import machine_kind, resolve_device
 from shiftlens.errors import InputError
 from shiftlens.models.runs import check_run_target, save_run
 from shiftlens.models.runspec import MODEL_JSON, read_spec
-from shiftlens.naming import Printed, unknown_name
+from shiftlens.naming import Printed, count_of, unknown_name
 from shiftlens.nn.center_points import CenterPoints
 from shiftlens.nn.unet import UNet
 from shiftlens.paths import kind_of
@@ -82,7 +82,7 @@ class SceneResult(Printed):
     def lines(self) -> list[str]:
         """The same for people."""
         return [
-            f"trained {self.n_steps:,} steps, {self.seconds:.0f} s: {self.out}",
+            f"trained {count_of(self.n_steps, 'step')}, {self.seconds:.0f} s: {self.out}",
             f"{scores_text(self.metrics, NETS[self.net].scores)} on {self.metrics['n_validation']:,} scenes",
         ]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from shiftlens.naming import Printed
+from shiftlens.naming import Printed, count_of
 from shiftlens.stats import wilson
 
 
@@ -61,11 +61,13 @@ class TrainResult(Printed):
 
     def lines(self) -> list[str]:
         """The same for people."""
-        trained = f"trained {len(self.epochs)} epochs, {self.n_steps:,} steps, {self.seconds:.0f} s: {self.out}"
+        trained = (
+            f"trained {count_of(len(self.epochs), 'epoch')}, {self.n_steps:,} steps, {self.seconds:.0f} s: {self.out}"
+        )
         if self.accuracy is None or self.accuracy_interval is None:
             return [trained]
         low, high = (100 * bound for bound in self.accuracy_interval)
         return [
             trained,
-            f"accuracy {100 * self.accuracy:.2f} % [{low:.2f}, {high:.2f}] on {self.n_validation:,} images",
+            f"accuracy {100 * self.accuracy:.2f} % [{low:.2f}, {high:.2f}] on {count_of(self.n_validation, 'image')}",
         ]

@@ -4,35 +4,51 @@
 //
 //   html[data-ready="yes"]   set after the first answer
 //   #frame                   the image: drag; arrow keys (Shift: 5 px), Home; data-dx, data-dy, data-image
-//   #says-K                  data-dx, data-dy, data-predicted (class number), data-probability, data-logit, data-padding
-//   #image, #photo, #fill, #padding, #layer, #home, #sweep
+//   #says-K                  data-dx, data-dy, data-predicted (class number), data-probability, data-logit, data-padding,
+//                            data-answers: how many there have been
+//   #model, #thumbnails, #image, #photo, #fill, #padding, #layer, #home, #sweep
 //   #flips-K                 data-done="yes" when the small sweep is over; #map-K canvas
 //   #rate                    data-rate: answers a second
+//
+// The page's address with #model=1 asks the second of the models that it offers.
 "use strict";
 
 /** @typedef {{name: string, rgb: number[] | null, rule: string}} FillChoice */
 /**
  * @typedef {object} About
  * @property {string} model
+ * @property {string} task
  * @property {string} data
+ * @property {string} note
  * @property {number} n_images
  * @property {[number, number]} size
  * @property {string[]} class_names
  * @property {string[]} paddings
  * @property {FillChoice[]} fills
- * @property {string[]} layers
- * @property {Packed} palette
+ * @property {{name: string, said: string}[]} layers
+ * @property {string[]} thumbnails
  */
-/** @typedef {{dtype: string, shape: number[], data: string}} Packed */
-/** @typedef {{cells: Packed, low: number, high: number, n_filters: number}} Maps */
-/** @typedef {{number: number, name: string, logit: number, probability: number}} Score */
-/** @typedef {{dx: number, dy: number, classes: Score[], label: string | null, loss: number | null, maps: Maps | null}} Answer */
 
 (() => {
-  const COLOURS = ["#56b4e9", "#e69f00", "#cc79a7", "#009e73", "#f0e442", "#d55e00", "#0072b2", "#999999"];
   const FAR = 5;
-  const LIVE_FROM = 4; // answers a second; with fewer, the model is asked when the image is let go
+  const LIVE_FROM = 2; // answers a second; with fewer, the model is asked when the image is let go
   const MEASURED = 5;
+  const MOST_STEPS = 200;
+  const LINES = ["--line-1", "--line-2"];
+  const FILLS = new Map([
+    ["black", "black"],
+    ["mean", "the model's mean colour"],
+    ["edge", "edge: the border, repeated"],
+    ["reflect", "reflect: mirrored"],
+    ["symmetric", "symmetric: mirrored with the border"],
+    ["wrap", "wrap: from the other side"],
+  ]);
+  /** @type {Record<string, string>} */
+  const ON_THE_WAY = {
+    classification: "Probability of the predicted class along the drag. Ring: the class flips",
+    segmentation: "Pixels in view that keep their class along the drag, in per cent",
+    detection: "Score of the best detection along the drag. Ring: the number of objects changes",
+  };
 
   /** @type {<T extends HTMLElement>(id: string) => T} */
   const at = (id) => /** @type {any} */ (document.getElementById(id));
@@ -42,17 +58,16 @@
   /** @type {(id: string) => HTMLSelectElement} */
   const select = (id) => at(id);
 
+  const which = Number(new URLSearchParams(location.hash.slice(1)).get("model")) || 0;
+
   /** @type {(where: string, body?: BodyInit) => Promise<Response>} */
   async function ask(where, body) {
-    const response = await fetch(where, body === undefined ? {} : { method: "POST", body });
+    const response = await fetch(`${which}/${where}`, body === undefined ? {} : { method: "POST", body });
     if (!response.ok) {
       throw new Error(await response.text());
     }
     return response;
   }
-
-  /** @type {(packed: Packed) => Uint8Array} */
-  const bytes = (packed) => Uint8Array.from(atob(packed.data), (each) => each.charCodeAt(0));
 
   /** @param {unknown} error */
   function fail(error) {
@@ -62,6 +77,7 @@
   /** @param {About} about */
   async function begin(about) {
     const [height, width] = about.size;
+    const isClassifier = about.task === "classification";
     let image = "0";
     let dx = 0;
     let dy = 0;
@@ -71,24 +87,34 @@
     let busy = false;
     let again = false;
     let held = false;
+    let isFirst = true; // of its kind: the server prepares a copy of the net, or decodes an image
     let sweeping = 0;
     /** @type {number[]} */
     const took = [];
+    /** @type {{values: number[], flips: boolean[], last: string}[]} */
+    let way = [];
 
-    at("model").textContent = about.model;
     frame.width = width;
     frame.height = height;
+    at("note").textContent = about.note;
+    at("note").hidden = !about.note;
+    at("facts").textContent = `${about.model}, a ${about.task === "classification" ? "classifier" : about.task === "detection" ? "detector" : "segmenter"}. Input: ${height} x ${width} px. Images: ${about.data}.`;
     /** @type {HTMLInputElement} */ (at("image")).max = String(about.n_images - 1);
-    fillSelect("fill", about.fills.map((each) => each.name), "black");
-    fillSelect("padding", about.paddings, about.paddings.includes("symmetric") ? "symmetric" : about.paddings[0]);
-    fillSelect("layer", about.layers, "");
+    at("last").textContent = `of 0 to ${about.n_images - 1}`;
+    at("numbered").hidden = about.n_images <= about.thumbnails.length;
+    fillSelect("fill", about.fills.map(({ name }) => [name, FILLS.get(name) || name]), "black");
+    fillSelect("padding", about.paddings.slice(1).map((name) => [name, name]), "symmetric");
+    fillSelect("layer", about.layers.map(({ name, said }) => [name, said]), "");
+    at("model-1").hidden = about.paddings.length < 2;
+    at("sweep").hidden = !isClassifier;
+    at("way-said").textContent = ON_THE_WAY[about.task] + (about.paddings.length > 1 ? ". Solid: the model as it is; dashed: the other padding" : "");
 
-    /** @type {(id: string, names: string[], chosen: string) => void} */
+    /** @type {(id: string, names: string[][], chosen: string) => void} */
     function fillSelect(id, names, chosen) {
-      for (const name of names) {
+      for (const [name, text] of names) {
         const option = document.createElement("option");
         option.value = name;
-        option.textContent = name;
+        option.textContent = text;
         select(id).append(option);
       }
       select(id).value = chosen;
@@ -96,19 +122,62 @@
 
     const paddings = () => (about.paddings.length > 1 ? [about.paddings[0], select("padding").value] : [about.paddings[0]]);
 
+    const columns = [0, 1].map((k) =>
+      ShiftlensAnswer.create(at(`says-${k}`), at(`maps-${k}`), {
+        task: about.task,
+        size: about.size,
+        paint: (canvas, x, y) => picture?.draw(canvas, 0, x, y),
+      }),
+    );
+    /** @type {number[]} */
+    const colouring = []; // classes, in the order of their colours on both maps
+    const flips = [0, 1].map((k) =>
+      ShiftlensFlips.create(at(`flips-${k}`), at(`map-${k}`), {
+        label: () => (k ? `padding ${select("padding").value}` : "the model as it is"),
+        order: colouring,
+        named: (each) => about.class_names[each] ?? String(each),
+        moveTo,
+      }),
+    );
+    const chart = ShiftlensWay.create(at("way"), about.task === "segmentation" ? "pixels kept" : "confidence");
+
     // ---- the image
+
+    about.thumbnails.forEach((each, k) => {
+      const [item, button, small] = [document.createElement("li"), document.createElement("button"), document.createElement("img")];
+      small.src = each;
+      small.alt = `Image ${k}`;
+      button.type = "button";
+      button.dataset.image = String(k);
+      button.append(small);
+      button.addEventListener("click", () => show(String(k)).catch(fail));
+      item.append(button);
+      at("thumbnails").append(item);
+    });
 
     function repaint() {
       const fill = about.fills[select("fill").selectedIndex];
       const sprite = { uri, columns: 1, size: about.size, image_size: about.size, fill };
-      picture = ShiftlensPicture.of(sprite, draw);
+      picture = ShiftlensPicture.of(sprite, () => {
+        draw();
+        if (!isClassifier && document.documentElement.dataset.ready) {
+          answer();
+        }
+      });
     }
 
     function draw() {
       picture?.draw(frame, 0, dx, dy);
-      at("shift").textContent = `dx ${signed(dx)}, dy ${signed(dy)} px`;
-      frame.setAttribute("aria-label", `${image.startsWith("photo") ? "your photo" : `image ${image}`}, moved by ${at("shift").textContent}`);
+      at("shift").textContent = moved();
+      frame.setAttribute("aria-label", `${image.startsWith("photo") ? "your photo" : `image ${image}`}. ${at("shift").textContent}`);
       Object.assign(frame.dataset, { dx, dy, image });
+      flips.forEach((each) => each.select(dx, dy));
+    }
+
+    function moved() {
+      const ways = [dx ? `${Math.abs(dx)} px ${dx > 0 ? "right" : "left"}` : "", dy ? `${Math.abs(dy)} px ${dy > 0 ? "down" : "up"}` : ""];
+      const said = ways.filter(Boolean).join(" and ");
+      return said ? `Moved ${said} (dx ${signed(dx)}, dy ${signed(dy)})` : "Not moved (dx 0, dy 0)";
     }
 
     /** @param {string} name */
@@ -118,7 +187,13 @@
       dx = 0;
       dy = 0;
       at("problem").textContent = "";
-      forget();
+      for (const button of at("thumbnails").querySelectorAll("button")) {
+        button.setAttribute("aria-pressed", String(button.dataset.image === name));
+      }
+      if (!name.startsWith("photo")) {
+        /** @type {HTMLInputElement} */ (at("image")).value = name;
+      }
+      changed();
       repaint();
       draw();
       await answer();
@@ -145,23 +220,30 @@
         do {
           again = false;
           const begun = performance.now();
-          for (const [k, padding] of paddings().entries()) {
-            const layer = select("layer").value || null;
-            const asked = { image, dx, dy, fill: select("fill").value, padding, layer };
-            say(k, padding, await (await ask("answer", JSON.stringify(asked))).json());
+          const layer = select("layer").value;
+          const asked = { image, dx, dy, fill: select("fill").value, paddings: paddings(), layer: layer || null };
+          const told = ShiftlensAnswer.decode(await (await ask("answer", JSON.stringify(asked))).arrayBuffer());
+          const said = told.columns.map((column, k) => columns[k].show(told, column, layer));
+          step(told);
+          at("status").textContent = held ? "" : said[0];
+          at("problem").textContent = "";
+          if (isFirst) {
+            again = again || !took.length; // until then the rate is not known
+          } else {
+            timed(performance.now() - begun);
           }
-          told(performance.now() - begun);
+          isFirst = false;
         } while (again);
-        at("problem").textContent = "";
       } catch (error) {
         fail(error);
       } finally {
         busy = false;
+        document.documentElement.dataset.ready = "yes";
       }
     }
 
     /** @param {number} milliseconds */
-    function told(milliseconds) {
+    function timed(milliseconds) {
       took.push(milliseconds);
       if (took.length > MEASURED) {
         took.shift();
@@ -169,107 +251,56 @@
       const rate = 1000 / [...took].sort((a, b) => a - b)[Math.floor(took.length / 2)];
       at("rate").dataset.rate = String(rate);
       at("rate").textContent =
-        `Images of ${about.data}, ${width} x ${height} px. ` +
-        (rate < LIVE_FROM ? `${rate.toFixed(1)} answers a second: the model is asked when you let go.` : `${rate.toFixed(0)} answers a second.`);
-      document.documentElement.dataset.ready = "yes";
+        rate < LIVE_FROM
+          ? `${rate.toFixed(1)} answers a second, too few to follow a drag: the model is asked when you let go.`
+          : `${rate.toFixed(0)} answers a second.`;
     }
 
-    /** @type {(k: number, padding: string, found: Answer) => void} */
-    function say(k, padding, found) {
-      at(`who-${k}`).textContent = k ? `padding ${padding}, same weights` : "as it is";
-      const items = found.classes.map((each) => {
-        const item = document.createElement("li");
-        for (const text of [each.name, `${(100 * each.probability).toFixed(1)} %`, each.logit.toFixed(2)]) {
-          const span = document.createElement("span");
-          span.textContent = text;
-          item.append(span);
+    /** @param {Told} told */
+    function step(told) {
+      told.columns.forEach((column, k) => {
+        const best = column.classes[0];
+        const value = 100 * (about.task === "segmentation" ? column.kept ?? 1 : best ? best.probability : 0);
+        const key = isClassifier ? String(best.number) : String(column.boxes?.length ?? "");
+        way[k] = way[k] || { values: [], flips: [], last: key };
+        way[k].values.push(value);
+        way[k].flips.push(way[k].last !== key);
+        way[k].last = key;
+        if (way[k].values.length > MOST_STEPS) {
+          way[k].values.shift();
+          way[k].flips.shift();
         }
-        const bar = document.createElement("div");
-        bar.className = "bar";
-        bar.append(document.createElement("div"));
-        /** @type {HTMLElement} */ (bar.firstElementChild).style.width = `${100 * each.probability}%`;
-        item.append(bar);
-        return item;
       });
-      at(`scores-${k}`).replaceChildren(...items);
-      at(`loss-${k}`).textContent =
-        "Class, probability, logit." + (found.loss === null ? "" : ` It is ${found.label}: loss ${found.loss.toFixed(3)} nats.`);
-      const best = found.classes[0];
-      Object.assign(at(`says-${k}`).dataset, {
-        dx: found.dx,
-        dy: found.dy,
-        padding,
-        predicted: best.number,
-        probability: best.probability,
-        logit: best.logit,
-      });
-      at(`maps-${k}`).hidden = !found.maps;
-      if (found.maps) {
-        drawMaps(at(`maps-${k}`), found.maps);
-      }
-      if (!k) {
-        at("status").textContent = held ? "" : `${best.name}, ${(100 * best.probability).toFixed(1)} %`;
-      }
-    }
-
-    const palette = bytes(about.palette);
-
-    /** @type {(figure: HTMLElement, maps: Maps) => void} */
-    function drawMaps(figure, { cells, low, high, n_filters }) {
-      const canvas = /** @type {HTMLCanvasElement} */ (figure.querySelector("canvas"));
-      const [h, w] = cells.shape;
-      canvas.width = w;
-      canvas.height = h;
-      const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
-      const drawn = context.createImageData(w, h);
-      bytes(cells).forEach((cell, k) => {
-        // 0 is a gap, which stays transparent.
-        drawn.data.set([...palette.subarray(3 * cell, 3 * cell + 3), cell ? 255 : 0], 4 * k);
-      });
-      context.putImageData(drawn, 0, 0);
-      const layer = select("layer").value;
-      canvas.setAttribute("aria-label", `Feature maps of ${layer}`);
-      /** @type {HTMLElement} */ (figure.querySelector("figcaption")).textContent =
-        `Filters of ${layer}, the first of ${n_filters}, on one scale from ${low.toFixed(2)} to ${high.toFixed(2)}`;
+      const style = getComputedStyle(document.documentElement);
+      chart.show(way.map((each, k) => ({ ...each, colour: style.getPropertyValue(LINES[k]).trim(), dashed: k > 0 })));
     }
 
     /** @type {(toX: number, toY: number) => void} */
     function moveTo(toX, toY) {
-      const [x, y] = [Math.round(toX), Math.round(toY)];
-      dx = Math.min(width, Math.max(-width, x));
-      dy = Math.min(height, Math.max(-height, y));
+      dx = Math.min(width, Math.max(-width, Math.round(toX)));
+      dy = Math.min(height, Math.max(-height, Math.round(toY)));
+      at("invite").hidden = true;
       draw();
-      heatmaps.forEach((map) => map?.select(cellOf(map.grid)));
-      if (!held || Number(at("rate").dataset.rate) >= LIVE_FROM) {
+      if (!held || !took.length || Number(at("rate").dataset.rate) >= LIVE_FROM) {
         answer();
       }
     }
 
     // ---- where it flips
 
-    /** @typedef {{dys: number[], dxs: number[]}} Grid */
-    /** @type {((ReturnType<typeof ShiftlensHeatmap.create> & {grid: Grid}) | null)[]} */
-    const heatmaps = [null, null];
-
-    /** @type {(grid: Grid) => {row: number, column: number} | null} */
-    function cellOf({ dys, dxs }) {
-      const [row, column] = [dys.indexOf(dy), dxs.indexOf(dx)];
-      return row < 0 || column < 0 ? null : { row, column };
-    }
-
-    function forget() {
+    // What was measured for the image, fill or padding before is void.
+    function changed() {
+      isFirst = true;
+      way = [];
       sweeping += 1;
-      heatmaps.forEach((map, k) => {
-        map?.destroy();
-        heatmaps[k] = null;
-        at(`flips-${k}`).hidden = true;
-        delete at(`flips-${k}`).dataset.done;
-      });
+      flips.forEach((each) => each.forget());
       at("progress").hidden = true;
     }
 
     async function sweep() {
-      forget();
+      colouring.length = 0;
+      flips.forEach((each) => each.forget());
+      sweeping += 1;
       const mine = sweeping;
       const progress = /** @type {HTMLProgressElement} */ (at("progress"));
       progress.hidden = false;
@@ -278,9 +309,10 @@
         const asked = paddings();
         for (const [k, padding] of asked.entries()) {
           const response = await ask("sweep", JSON.stringify({ image, fill: select("fill").value, padding }));
-          await read(k, response, (share) => {
+          const forward = (/** @type {number} */ share) => {
             progress.value = (k + share) / asked.length;
-          }, mine);
+          };
+          await flips[k].read(response, forward, () => mine !== sweeping);
         }
       } catch (error) {
         fail(error);
@@ -288,65 +320,6 @@
       if (mine === sweeping) {
         progress.hidden = true;
       }
-    }
-
-    /** @type {(k: number, response: Response, step: (share: number) => void, mine: number) => Promise<void>} */
-    async function read(k, response, step, mine) {
-      const reader = /** @type {ReadableStream<Uint8Array>} */ (response.body).getReader();
-      const decoder = new TextDecoder();
-      let waiting = "";
-      /** @type {any[]} */
-      const lines = [];
-      for (;;) {
-        const { done, value } = await reader.read();
-        if (mine !== sweeping) {
-          await reader.cancel();
-          return;
-        }
-        if (done) {
-          break;
-        }
-        waiting += decoder.decode(value, { stream: true });
-        const parts = waiting.split("\n");
-        waiting = parts.pop() || "";
-        lines.push(...parts.map((line) => JSON.parse(line)));
-        step((lines.length - 1) / lines[0].dys.length);
-      }
-      const [grid, ...rows] = lines;
-      if (rows.length !== grid.dys.length) {
-        throw new Error("the sweep was not complete: is the server still running?");
-      }
-      drawFlips(k, grid, rows.flat());
-    }
-
-    /** @type {(k: number, grid: Grid, classes: number[]) => void} */
-    function drawFlips(k, grid, classes) {
-      const counts = new Map();
-      classes.forEach((each) => counts.set(each, (counts.get(each) || 0) + 1));
-      const unshifted = classes[grid.dys.indexOf(0) * grid.dxs.length + grid.dxs.indexOf(0)];
-      const others = [...counts.keys()].filter((each) => each !== unshifted).sort((a, b) => counts.get(b) - counts.get(a));
-      const rank = new Map([unshifted, ...others].map((each, place) => [each, Math.min(place, COLOURS.length - 1)]));
-      const figure = at(`flips-${k}`);
-      figure.hidden = false;
-      const map = ShiftlensHeatmap.create(
-        at(`map-${k}`),
-        { ...grid, label: `Classes predicted at each shift, ${at(`who-${k}`).textContent}` },
-        { onSelect: ({ row, column }) => moveTo(grid.dxs[column], grid.dys[row]) },
-      );
-      const colours = new Uint8Array(3 * 256);
-      COLOURS.forEach((colour, place) => {
-        [1, 3, 5].forEach((from, channel) => {
-          colours[3 * place + channel] = parseInt(colour.slice(from, from + 2), 16);
-        });
-      });
-      map.show({ values: classes.map((each) => rank.get(each) ?? 0), low: 0, high: 256, palette: colours, outline: null, boundaries: classes });
-      heatmaps[k] = { ...map, grid };
-      const words = [unshifted, ...others.slice(0, 4)].map(
-        (each) => `${about.class_names[each] ?? each} ${((100 * counts.get(each)) / classes.length).toFixed(1)} %`,
-      );
-      /** @type {HTMLElement} */ (figure.querySelector("figcaption")).textContent =
-        `The class predicted at each shift of at most half the image: ${words.join(", ")}. Click a cell to move there.`;
-      figure.dataset.done = "yes";
     }
 
     // ---- controls
@@ -360,6 +333,7 @@
       frame.setPointerCapture(event.pointerId);
       grip = { id: event.pointerId, x: event.clientX, y: event.clientY, dx, dy };
       held = true;
+      way = [];
       frame.classList.add("held");
     });
     frame.addEventListener("pointermove", (event) => {
@@ -401,35 +375,44 @@
       }
     });
     select("fill").addEventListener("change", () => {
-      forget();
+      changed();
       repaint();
       draw();
       answer();
     });
     select("padding").addEventListener("change", () => {
-      forget();
+      changed();
       answer();
     });
-    select("layer").addEventListener("change", answer);
+    select("layer").addEventListener("change", () => {
+      isFirst = true;
+      answer();
+    });
     document.addEventListener("dragover", (event) => event.preventDefault());
-    document.addEventListener("drop", (event) => {
-      event.preventDefault();
-      const file = event.dataTransfer?.files[0];
-      if (file) {
-        take(file);
-      }
+    for (const [name, data] of /** @type {const} */ ([["drop", "dataTransfer"], ["paste", "clipboardData"]])) {
+      document.addEventListener(name, (event) => {
+        event.preventDefault();
+        const file = /** @type {any} */ (event)[data]?.files[0];
+        if (file) {
+          take(file);
+        }
+      });
+    }
+    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+      flips.forEach((each) => each.redraw());
+      chart.redraw();
     });
-    document.addEventListener("paste", (event) => {
-      const file = event.clipboardData?.files[0];
-      if (file) {
-        take(file);
-      }
-    });
-    at("model-1").hidden = about.paddings.length < 2;
-    window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => heatmaps.forEach((map) => map?.redraw()));
     await show("0");
   }
 
+  const models = /** @type {HTMLSelectElement | null} */ (document.getElementById("model"));
+  if (models) {
+    models.value = String(which);
+    models.addEventListener("change", () => {
+      location.hash = `model=${models.value}`;
+      location.reload();
+    });
+  }
   ask("about")
     .then((response) => response.json())
     .then(begin)
