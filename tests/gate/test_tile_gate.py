@@ -50,6 +50,7 @@ def test_each_item_needs_a_condition_of_its_kind(tmp_path: Path) -> None:
         (lambda: sl.check(report, max_tile_mismatch=2), "from 0 to 1"),
         (lambda: sl.check(report, baseline=sweep, allowed={"tile_mismatch": 1}), "condition on a tile report"),
         (lambda: sl.assert_robust(model(), images(2), gate={"max_tile_mismatch": 0.1}), "no limit on a tile"),
+        (lambda: sl.assert_robust(model(), images(2), baseline=sweep, allowed={"border_ratio": 2}), "a whole sweep"),
     ):
         with pytest.raises(InputError, match=expected):
             call()

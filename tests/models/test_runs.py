@@ -313,6 +313,8 @@ def test_where_a_run_may_be_written(run: Path, tmp_path: Path) -> None:
     check_run_target(tmp_path / "new")
     (tmp_path / "empty").mkdir()
     check_run_target(tmp_path / "empty")
+    (tmp_path / "empty" / ".checkpoint.safetensors.12345.partial").touch()  # its first writer was killed
+    check_run_target(tmp_path / "empty")
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="is a file"):
         check_run_target(tmp_path / "file")

@@ -179,6 +179,11 @@ def test_a_directory_of_another_file_names_the_keys_that_differ(finished: sl.Stu
         sl.study(TINY, finished.path / "runs")
 
 
+def test_a_directory_whose_first_writer_was_killed_is_taken(tmp_path: Path) -> None:
+    (tmp_path / ".study.json.12345.partial").touch()
+    assert sl.study(TINY, tmp_path, plan=True).n_missing == 4
+
+
 def test_a_record_of_an_older_version_lacks_keys_that_came_later(finished: sl.StudyResult) -> None:
     record = finished.path / "study.json"
     plain = json.loads(record.read_text())

@@ -126,6 +126,8 @@ def check_adaptively(
         raise InputError(f"expected a budget above 0 seconds, got {budget_s}")
     if gate.asks_of_tiles:
         raise InputError("an adaptive check sweeps shifts: expected no limit on a tile mismatch")
+    if gate.allowed is not None and gate.allowed.border_ratio is not None:
+        raise InputError("a border ratio against a baseline is paired by chunks of images: expected a whole sweep")
     started = time.monotonic()
     model, images = model_and_images(model, images, device=options.get("device", "auto"))
     order = stratified_order(images.labels, images.index, seed)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ from shiftlens.nn.vgg import VGG
 from shiftlens.paths import entries_of, kind_of
 
 Count = Annotated[int, Field(ge=1, le=100_000)]
+_STRAY = re.compile(r"\..+\.\d+\.partial")
 
 
 class VGGArguments(Strict):
@@ -125,13 +127,13 @@ def _as_named(build: Build) -> nn.Module:
 def check_run_target(path: str | Path) -> None:
     """Refuse a place where a run directory must not be written: a file, or a folder that holds something else.
 
-    A folder that does not exist, is empty, or is a run directory is fine.
+    A folder that does not exist, is empty, was just made by a process that was killed, or is a run directory is fine.
     """
     path = Path(path)
     _refuse_file(path)
     if kind_of(path / MODEL_JSON) != "nothing":
         read_spec(path)
-    elif kind_of(path) == "folder" and entries_of(path):
+    elif kind_of(path) == "folder" and holds_more_than_strays(path):
         raise StoreError(f"{path} holds something else (no {MODEL_JSON} in it); choose a new name")
 
 
@@ -217,6 +219,11 @@ def _plain(facts: Mapping[str, Any]) -> dict[str, Any]:
     # Tuples become lists and keys text here rather than at the next reading; NaN and objects are refused.
     plain: dict[str, Any] = json.loads(json.dumps(dict(facts), allow_nan=False))
     return plain
+
+
+def holds_more_than_strays(folder: Path) -> bool:
+    """Whether a folder holds more than what a process left that was killed within `write_atomically`."""
+    return any(not _STRAY.fullmatch(each.name) for each in entries_of(folder))
 
 
 def write_atomically(target: Path, content: bytes) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from shiftlens.errors import InputError, StoreError
+from shiftlens.models.runs import holds_more_than_strays
 from shiftlens.naming import one_line
 from shiftlens.studies.study_file import Study
 from shiftlens.studies.study_runs import RunResult
@@ -88,7 +89,7 @@ class StudyFolder:
     def _record(self) -> dict[str, Any]:
         file = self.path / RECORD
         if not file.exists():
-            if self.path.is_dir() and not any(self.path.iterdir()):
+            if self.path.is_dir() and not holds_more_than_strays(self.path):
                 return {}
             if self.path.exists():
                 raise StoreError(f"{self.path} must be the directory of a study or not exist: there is no {RECORD}")

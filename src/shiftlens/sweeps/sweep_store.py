@@ -17,7 +17,7 @@ from shiftlens.errors import StoreError
 from shiftlens.storage.locking import built_beside, disk_errors, set_aside
 from shiftlens.sweeps.group import SweepGroup
 from shiftlens.sweeps.header import SWEEP, SweepHeader
-from shiftlens.sweeps.layout import create_group
+from shiftlens.sweeps.layout import create_group, refuse_unfit
 from shiftlens.tasks.stored_form import task_to_table
 from shiftlens.tasks.task import Task
 
@@ -65,9 +65,12 @@ class SweepStore:
 
         Raises
         ------
+        InputError
+            A task that no group can be made for.
         StoreError
             The disk is full or refuses; nothing is left behind.
         """
+        refuse_unfit(header.task)
         with disk_errors(path, "create"), built_beside(path.resolve(), path) as building:
             create_group(building, header, labels, index, n_objects, chunk_size)
             for control in controls:
