@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test slow docs-test coverage browser lint docs bench clean
+.PHONY: demo test slow docs-test slow-and-docs coverage browser lint docs bench clean
 
 demo: $(STAMP)
 	$(BIN)/shiftlens demo --out demo-out
@@ -13,11 +13,13 @@ test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 slow: $(STAMP)
-	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --timeout=1200 --ignore=tests/sweeps
-	$(BIN)/python -m pytest -m slow --timeout=1200 tests/sweeps
+	$(BIN)/python -m pytest -m slow -n 2 --dist worksteal --timeout=1200
 
 docs-test: $(STAMP)
 	$(BIN)/python -m pytest -m docs -n 2 --dist worksteal
+
+slow-and-docs: $(STAMP)
+	$(BIN)/python -m pytest -m 'slow or docs' -n 2 --dist worksteal --timeout=1200
 
 coverage: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered

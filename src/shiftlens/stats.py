@@ -79,7 +79,13 @@ def z_value(confidence: float = CONFIDENCE, n_comparisons: int = 1) -> float:
     """Return the two-sided normal critical value, widened (Bonferroni) for `n_comparisons` looks."""
     if not 0 < confidence < 1:
         raise InputError(f"expected a confidence between 0 and 1, got {confidence}")
-    return float(scipy.stats.norm.isf((1 - confidence) / 2 / max(n_comparisons, 1)))
+    return -float(scipy.special.ndtri((1 - confidence) / 2 / max(n_comparisons, 1)))
+
+
+def t_value(tail: ArrayLike, degrees: ArrayLike) -> FloatArray:
+    """Return the value that Student's t exceeds with probability `tail`, at most 1/2; infinite where `tail` is 0."""
+    found: FloatArray = np.abs(scipy.special.stdtrit(np.asarray(degrees, np.float64), np.asarray(tail, np.float64)))
+    return found
 
 
 def wilson(successes: ArrayLike, n: ArrayLike, z: float | None = None) -> tuple[FloatArray, FloatArray]:
@@ -119,7 +125,7 @@ def mean_interval(
     mean = np.asarray(total, np.float64) / m
     variance = np.maximum(np.asarray(total_of_squares, np.float64) / m - mean**2, 0) * m / (m - 1)
     se = np.sqrt(variance / m)
-    half = scipy.stats.t.isf((1 - confidence) / 2, m - 1) * se
+    half = t_value((1 - confidence) / 2, m - 1) * se
     return mean, mean - half, mean + half, se
 
 
@@ -136,7 +142,7 @@ def mean_estimate(
     # Sums around the mean: a mean of squares minus a squared mean loses digits for nearly constant values.
     _, _, _, se = mean_interval(0.0, float(centred @ centred), len(x))
     mean, error = float(x.mean()), float(se)
-    half = float(scipy.stats.t.isf((1 - confidence) / 2, len(x) - 1)) * error
+    half = float(t_value((1 - confidence) / 2, len(x) - 1)) * error
     p = float(t_p_value(mean, error, len(x)))
     lo, hi = max(mean - half, bounds[0]), min(mean + half, bounds[1])
     return Estimate(mean, lo, hi, unit, len(x), "Student t over images", p)
@@ -151,7 +157,7 @@ def t_p_value(mean: ArrayLike, se: ArrayLike, n: ArrayLike) -> FloatArray:
     mean, se, m = np.broadcast_arrays(np.asarray(mean, float), np.asarray(se, float), np.asarray(n, float))
     t = np.divide(np.abs(mean), se, out=np.zeros_like(mean), where=se > 0)
     constant = np.where(mean == 0, 1.0, np.minimum(1.0, 2.0 ** (1 - m)))
-    p: FloatArray = np.where(se > 0, 2 * scipy.stats.t.sf(t, np.maximum(m - 1, 1)), constant)
+    p: FloatArray = np.where(se > 0, 2 * scipy.special.stdtr(np.maximum(m - 1, 1), -t), constant)
     return np.where(np.isnan(mean) | np.isnan(se), 1.0, p)
 
 

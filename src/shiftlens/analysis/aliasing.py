@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import gcd
 
 import numpy as np
-from scipy import stats as sps
+from scipy import special
 
 from shiftlens.analysis.arrays import FloatArray, SweepArrays, Values
 from shiftlens.analysis.asymmetry import Axis
@@ -172,7 +172,7 @@ def _ripple(values: FloatArray, axis: Axis, stride: int, metric: Variable) -> Al
         excess = share[:, 0] - share[:, k]
         se = float(excess.std(ddof=1)) / np.sqrt(n)
         t = (amplitude[0] - amplitude[k]) / se if se > 0 else 0.0
-        p = max(p, float(sps.t.sf(t, n - 1)))
+        p = max(p, float(special.stdtr(n - 1, -t)))
     neighbour = float(amplitude[1:].max()) if len(amplitude) > 1 else 0.0
 
     def amplitude_of(which: int) -> Estimate:

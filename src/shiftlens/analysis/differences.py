@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats as sps
+from scipy import special
 
 from shiftlens.analysis.arrays import BoolArray, FloatArray, IntArray, Values, image_slices, row_means
 from shiftlens.stats import (
@@ -116,7 +116,7 @@ class Differences:
         """The same of what was added: by exact counts of a share, else Student's of the same level."""
         n = self.n_images
         if not self.metric.is_share:
-            _, lo, hi, _ = mean_interval(self.total, self.squares, self.counts, 1 - 2 * float(sps.norm.sf(z)))
+            _, lo, hi, _ = mean_interval(self.total, self.squares, self.counts, 1 - 2 * float(special.ndtr(-z)))
             return lo, hi
         if self.terms == 1:
             return paired_share_interval(self.gained, self.lost, n, z)
@@ -134,7 +134,7 @@ class Differences:
         if self.terms == 1:
             return mcnemar_exact(self.gained, self.lost)
         se = np.sqrt((self.squares + 2 - self.total * self.mean) / n / n)
-        p: FloatArray = 2 * sps.t.sf(np.abs(self.mean) / se, n - 1)
+        p: FloatArray = 2 * special.stdtr(n - 1, -np.abs(self.mean) / se)
         return p
 
     def effects(self, tested: BoolArray | None = None, shape: tuple[int, ...] = (-1,)) -> Effects:

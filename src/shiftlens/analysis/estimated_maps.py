@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats as sps
+from scipy import special
 
 from shiftlens.analysis.arrays import IntArray, Values
 from shiftlens.stats import (
@@ -15,6 +15,7 @@ from shiftlens.stats import (
     Skipped,
     max_t,
     mean_interval,
+    t_value,
     wilson,
     z_value,
 )
@@ -169,7 +170,7 @@ def _number_map(
     else:
         critical = max(float(np.quantile(max_t(sampled.resampled, value, se), CONFIDENCE)), z_value())
         # Student's of the same level: the standard error is estimated too.
-        half = sps.t.isf(sps.norm.sf(critical), np.maximum(counts - 1, 1)) * se
+        half = t_value(special.ndtr(-critical), np.maximum(counts - 1, 1)) * se
         band = np.maximum(value - half, metric.bounds[0]), np.minimum(value + half, metric.bounds[1])
     cells = value, np.maximum(lo, metric.bounds[0]), np.minimum(hi, metric.bounds[1]), *band
     how = f"Student t; band by max-t bootstrap of {'log mean' if skewed else 'mean'} {metric.called} over images"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-from scipy import stats as sps
+from scipy import special
 
 from shiftlens.analysis.arm_scores import QUANTITIES, Quantity, Scores
 from shiftlens.analysis.arrays import BoolArray, FloatArray, image_slices
@@ -27,6 +27,7 @@ from shiftlens.stats import (
 from shiftlens.tasks.task import Variable
 
 POWER = 0.8
+_Z_POWER = float(special.ndtri(POWER))
 """Chance with which a difference of the detectable size would have been found."""
 
 NO_IMAGE_DIFFERS = "no image differs; adjusted Wald"
@@ -269,7 +270,7 @@ def _areas(scores: Scores, base: Scores) -> Estimate | Skipped:
     hi = value + joint(one.hi - one.value, two.value - two.lo, together)
     # In units of the half width towards 0, which is 1.96 standard errors or more on either side.
     half = value - lo if value > 0 else hi - value
-    p = float(2 * sps.norm.sf(z_value() * abs(value) / half)) if half > 0 else float(value == 0)
+    p = float(2 * special.ndtr(-z_value() * abs(value) / half)) if half > 0 else float(value == 0)
     if a.at_least:
         hi, p = np.inf, p if value > 0 else 1.0
     if b.at_least:
@@ -307,7 +308,7 @@ def detectable(estimate: Estimate, n_tests: int) -> float:
     se = (estimate.hi - estimate.lo) / 2 / z_value()
     if not np.isfinite(se):
         return float("nan")
-    return (z_value(1 - FAMILY_ALPHA, n_tests) + float(sps.norm.ppf(POWER))) * se
+    return (z_value(1 - FAMILY_ALPHA, n_tests) + _Z_POWER) * se
 
 
 def non_inferiority(
@@ -327,5 +328,5 @@ def non_inferiority(
         found = _mean(metric, gain, n_arms)
         lower, upper = found.lo, found.hi
     half = (upper - lower) / 2
-    needed = n * ((half + float(sps.norm.ppf(POWER)) * half / z) / margin) ** 2
+    needed = n * ((half + _Z_POWER * half / z) / margin) ** 2
     return NonInferiority(quantity, margin, lower, lower > -margin, max(1, int(np.ceil(needed))))

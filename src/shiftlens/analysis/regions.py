@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import ndimage
-from scipy import stats as sps
+from scipy import ndimage, special
 
 from shiftlens.analysis.arrays import BoolArray, FloatArray, IntArray, SweepArrays, Values
 from shiftlens.analysis.differences import mean_of
 from shiftlens.analysis.estimated_maps import Replicates, standard_error
 from shiftlens.naming import count_of
-from shiftlens.stats import CONFIDENCE, Estimate, Skipped, wilson
+from shiftlens.stats import CONFIDENCE, Estimate, Skipped, t_value, wilson
 
 LEVELS = (0.95, 0.90, 0.50)
 WORST_RADIUS = 4.0
@@ -209,8 +208,8 @@ def centre(replicates: Replicates, sweep: SweepArrays) -> Centre | Skipped:
 
 def _normal(value: float, resampled: FloatArray, n: int) -> Estimate:
     se = float(standard_error(resampled[:, None], n)[0])
-    half = float(sps.t.isf((1 - CONFIDENCE) / 2, n - 1)) * se
-    p = float(2 * sps.t.sf(abs(value) / se, n - 1)) if se > 0 else 1.0
+    half = float(t_value((1 - CONFIDENCE) / 2, n - 1)) * se
+    p = float(2 * special.stdtr(n - 1, -abs(value) / se)) if se > 0 else 1.0
     return Estimate(value, value - half, value + half, "px", n, "bootstrap standard error over images", p)
 
 

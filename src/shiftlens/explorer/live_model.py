@@ -49,8 +49,9 @@ FILLS = ("black", "mean", *FILL_RULES)
 MOST_REPAIRED = 3
 MOST_UNSHIFTED = 64
 """Answers on unshifted images that are kept."""
-MOST_SHIFTS = 2500
-"""Shifts of a small sweep, at most: with more, every second one is taken, and so on."""
+MOST_SHIFTS, LEAST_SHIFTS = 2500, 289
+"""Shifts of a small sweep of images up to 64 x 64 pixels, at most: with more, every second one is taken, and so on. Of
+larger images fewer, but 17 x 17 may always be."""
 MOST_PIXELS = 2**16
 """In a batch of a small sweep: the page is not kept waiting for long."""
 
@@ -116,7 +117,8 @@ class LiveModel:
             return self.model.class_names
         if self.task == CLASSIFICATION:
             named = self.images.class_names if self.images.labelled else ()
-            return named or [str(k) for k in range(self.model.n_classes)]
+            n = self.model.n_classes
+            return named if len(named) == n else [f"class {k}" for k in range(n)]
         return ()
 
     def _sites(self, model: Model) -> dict[str, Site]:
@@ -170,7 +172,7 @@ class LiveModel:
     def _made(self, padding: str) -> tuple[Model, dict[str, Site]]:
         try:
             made = replace(self.model, module=repadded(_net(self.model), padding))
-            self._read(made, torch.zeros(1, self.model.n_channels, *self.size, device=self.model.device), None)
+            self._read(_output(made, torch.zeros(1, made.n_channels, *self.size, device=made.device)), None)
         except Exception as error:  # a net that does not take the larger maps raises what it likes
             raise InputError(f"this net cannot pad with {padding}: {one_line(error)}") from error
         return made, self._sites(made)
@@ -237,17 +239,18 @@ class LiveModel:
         shift: tuple[int, int],
         layer: str | None,
     ) -> Answer:
-        if layer is not None and layer not in sites:
-            raise InputError(f"{layer} has no map of its own in the copy that pads with {padding}")
         made: list[Tensor] = []
-        site = None if layer is None else sites[layer]
+        site = None if layer is None else _same_place(self.sites[layer], sites)
         watched = nullcontext() if site is None else capture(_net(model), [site], lambda _, maps: _keep(made, maps))
         with watched:
-            found = self._read(model, x, self.label(image))
+            raw = _output(model, x)
+        found = self._read(raw, self.label(image))
         first = remembered(
             self._unshifted,
             (image, padding),
-            lambda: found if shift == (0, 0) else self._read(model, self._canvas(image, "black", (0, 0)), None),
+            lambda: (
+                found if shift == (0, 0) else self._read(_output(model, self._canvas(image, "black", (0, 0))), None)
+            ),
             MOST_UNSHIFTED,
         )
         classes = first.said["classes"]
@@ -256,13 +259,11 @@ class LiveModel:
             said["kept"] = kept_share(first.mask, found.mask, *shift)
         if "boxes" in first.said:
             said["n_unshifted"] = len(first.said["boxes"])
-        if not made:
+        if site is None or not made:
             return replace(found, said=said)
-        return replace(found, said=said, maps=made[0].numpy(), n_filters=sites[layer or ""].out_channels)
+        return replace(found, said=said, maps=made[0].numpy(), n_filters=site.out_channels)
 
-    def _read(self, model: Model, x: Tensor, label: int | None) -> Answer:
-        with torch.no_grad(), model.evaluating():
-            raw = model.module(x)
+    def _read(self, raw: Any, label: int | None) -> Answer:
         if self._form is None:
             return classified(scores_of(raw)[0], self.class_names, label)
         if self.task == DETECTION:
@@ -280,10 +281,11 @@ class LiveModel:
 
     def grid(self) -> tuple[list[int], list[int]]:
         """The dys and dxs of a small sweep: half the image to each side, in the smallest step that is quick."""
+        most = min(MOST_SHIFTS, max(LEAST_SHIFTS, MOST_SHIFTS * 64 * 64 // (self.size[0] * self.size[1])))
         step = 1
         while True:
             dys, dxs = (list(range(-(n // 2 // step) * step, n // 2 + 1, step)) for n in self.size)
-            if len(dys) * len(dxs) <= MOST_SHIFTS:
+            if len(dys) * len(dxs) <= most:
                 return dys, dxs
             step += 1
 
@@ -302,6 +304,17 @@ class LiveModel:
                 with self._lock:
                     row += model.scores(torch.stack(windows)).argmax(1).tolist()
             yield row
+
+
+def _same_place(site: Site, others: dict[str, Site]) -> Site | None:
+    """The site of a copy that stands for another: it may have become several layers below the same path."""
+    below = [each for each in others.values() if f"{each.path}.".startswith(f"{site.path}.") and each.call == site.call]
+    return below[-1] if below else None
+
+
+def _output(model: Model, x: Tensor) -> Any:
+    with torch.no_grad(), model.evaluating():
+        return model.module(x)
 
 
 def _net(model: Model) -> nn.Module:

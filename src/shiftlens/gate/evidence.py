@@ -13,10 +13,9 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats as sps
 
 from shiftlens.analysis.arrays import FloatArray
-from shiftlens.stats import Skipped
+from shiftlens.stats import Skipped, t_value
 
 LEAST_P = 1e-9
 N_POWER_DRAWS = 500
@@ -153,7 +152,7 @@ class Means:
     def _ends(self, alpha: float) -> tuple[FloatArray, FloatArray]:
         """The bounds of each mean, (group, member)."""
         n, mean, squares = self._counts, self._means, self._squares
-        t = sps.t.isf(alpha, np.maximum(n - 1, 1))
+        t = t_value(alpha, np.maximum(n - 1, 1))
         if self.is_bounded:
             more = t**2 / (4 if self.low < 0 else 2)
             total = n + 2 * more
@@ -207,7 +206,7 @@ class Stated:
 
     def bounds(self, alpha: float) -> tuple[float, float]:
         """See `Evidence`."""
-        half = float(sps.t.isf(alpha, self.degrees)) * self.standard_error
+        half = float(t_value(alpha, self.degrees)) * self.standard_error
         lo, hi = self.estimate - half, self.estimate + half
         return (float(np.exp(lo)), float(np.exp(hi))) if self.exponential else (lo, hi)
 

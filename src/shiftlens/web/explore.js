@@ -93,6 +93,7 @@
     const took = [];
     /** @type {{values: number[], flips: boolean[], last: string}[]} */
     let way = [];
+    let stood = [0, 0]; // the shift of its last step
 
     frame.width = width;
     frame.height = height;
@@ -176,8 +177,8 @@
 
     function moved() {
       const ways = [dx ? `${Math.abs(dx)} px ${dx > 0 ? "right" : "left"}` : "", dy ? `${Math.abs(dy)} px ${dy > 0 ? "down" : "up"}` : ""];
-      const said = ways.filter(Boolean).join(" and ");
-      return said ? `Moved ${said} (dx ${signed(dx)}, dy ${signed(dy)})` : "Not moved (dx 0, dy 0)";
+      const said = ways.filter(Boolean).join(", ");
+      return said ? `${said} (dx ${signed(dx)}, dy ${signed(dy)})` : "Not moved (dx 0, dy 0)";
     }
 
     /** @param {string} name */
@@ -258,6 +259,10 @@
 
     /** @param {Told} told */
     function step(told) {
+      if (way.length && told.dx === stood[0] && told.dy === stood[1]) {
+        return;
+      }
+      stood = [told.dx, told.dy];
       told.columns.forEach((column, k) => {
         const best = column.classes[0];
         const value = 100 * (about.task === "segmentation" ? column.kept ?? 1 : best ? best.probability : 0);

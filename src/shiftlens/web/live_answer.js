@@ -36,7 +36,7 @@ const ShiftlensAnswer = (() => {
   const LISTED = {
     classification: "Class, probability, logit.",
     segmentation: "Class, share of the image. Class 0 is not coloured.",
-    detection: "Detections and their scores.",
+    detection: "The best five detections and their scores.",
   };
 
   /** @type {(k: number) => string} */
@@ -230,13 +230,15 @@ const ShiftlensAnswer = (() => {
           frame(seen, column.boxes || [], width);
           seen.setAttribute("aria-label", `The image with the model's ${column.boxes ? "boxes" : "mask"}: ${large} ${below}`);
         }
-        figure.hidden = !column.maps;
+        figure.hidden = !layer;
+        sheet.hidden = !column.maps;
+        at(figure, "figcaption").textContent = `With this padding the net has no layer ${layer}`;
         if (column.maps && column.mapCells) {
           spread(sheet, column.maps, column.mapCells, MAPS);
           const n = Math.min(column.n_filters, 16);
           sheet.setAttribute("aria-label", `Feature maps of layer ${layer}`);
           at(figure, "figcaption").textContent =
-            `What ${n} of the ${column.n_filters} filters of layer ${layer} respond to. Yellow: strongly (${told.high.toFixed(2)}); dark blue: least (${told.low.toFixed(2)})`;
+            `What ${n < column.n_filters ? `${n} of the ${column.n_filters}` : `the ${n}`} filters of layer ${layer} respond to. Yellow: strongly (${told.high.toFixed(2)}); dark blue: least (${told.low.toFixed(2)})`;
         }
         return `${large} ${beside} ${below}`;
       },
