@@ -25,6 +25,23 @@ PAGES = {name: name for name in ("CHANGELOG.md", "CODE_OF_CONDUCT.md", "CONTRIBU
 NOTEBOOKS = {
     f"examples/{name}.ipynb": f"examples/{name}.md" for name in ("course", "own-model", "detection", "segmentation")
 }
+STAGE, STAGE_PAGE = "images/stage.json", "stage.html"
+"""What `draw_stage.py` wrote, and the page that the site makes of it."""
+STAGE_MARK = "<!-- stage -->"
+STAGE_FRAME = f"""<iframe id="stage-frame" src="{STAGE_PAGE}" title="An image to drag, and what a small VGG predicts"
+style="width: 100%; border: 0; height: 60rem"></iframe>
+
+<script>
+window.addEventListener("message", (event) => {{
+  const frame = document.getElementById("stage-frame");
+  if (event.source === frame.contentWindow && Number.isFinite(event.data.stageHeight)) {{
+    frame.style.height = `${{event.data.stageHeight}}px`;
+  }}
+}});
+</script>
+
+*A small VGG trained on handwritten digits, under all 1,089 shifts of at most 16 px. [Open it alone]({STAGE_PAGE}).*
+"""
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)#\s:]+)(?P<anchor>#[^)\s]*)?\)")
 CODE = re.compile(r"^(?:```.*?^```|~~~.*?^~~~)|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 
@@ -56,12 +73,22 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         files.append(File.generated(config, page, content=text))
         for name, data in pictures.items():
             files.append(File.generated(config, posixpath.join(posixpath.dirname(page), name), content=data))
+    files.append(File.generated(config, STAGE_PAGE, content=stage_page(Path(config.docs_dir) / STAGE)))
     return files
+
+
+def stage_page(path: Path) -> bytes:
+    """The page with the image to drag."""
+    from shiftlens.reporting.page import render_stage
+
+    made = json.loads(path.read_text(encoding="utf-8"))
+    return render_stage("shiftlens: drag an image", made["view"], made["data"])
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Bring links that lead out of `docs/` to their pages."""
     uri = page.file.src_uri
+    markdown = markdown.replace(STAGE_MARK, STAGE_FRAME)
     made_of = {page: source for source, page in (PAGES | NOTEBOOKS).items()}
     return relinked(markdown, made_of.get(uri, f"docs/{uri}"), uri)
 

@@ -97,6 +97,11 @@ def test_nothing_on_the_site_is_loaded_from_outside(site: Path, pages: dict[Path
             assert not re.match(r"(?:[a-z]+:)?//", target), (style, target)
 
 
+def test_the_front_page_has_an_image_to_drag(site: Path, pages: dict[Path, Page]) -> None:
+    assert "stage.html" in pages[site / "index.html"].loads
+    assert {"stage-frame", "stage-map-0", "page-data"} <= pages[site / "stage.html"].ids
+
+
 def test_links_within_the_site_lead_somewhere(site: Path, pages: dict[Path, Page]) -> None:
     for path, page in pages.items():
         if path.name == "404.html":

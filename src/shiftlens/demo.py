@@ -43,6 +43,9 @@ NETS = {"segmentation": "pretrained:unet-digits", "detection": "pretrained:detec
 N_TILED, TILE = 8, 48
 """Scenes that are also cut into tiles, and the side of a tile in pixels: half a scene's."""
 
+N_KEPT = 4
+"""Scenes whose masks or boxes are kept for the page."""
+
 N_SCENES, SCENE_SHIFT = 30, 8
 """Scenes, and the largest shift in pixels: all phases of a net with stride 8, both ways."""
 
@@ -161,7 +164,10 @@ def run_task(
     n = 5 if task == "segmentation" else 4
     narrator.say(f"1/{n} evaluating {len(images):,} scenes under all {grid.n_shifts:,} shifts by {model.name}")
     with narrator.progress("sweeping", "evaluations") as step:
-        sweep, _ = run_sweep(model, images, grid, out=out / f"{task}.zarr", task=task, device=device, progress=step)
+        place = out / f"{task}.zarr"
+        sweep, _ = run_sweep(
+            model, images, grid, out=place, task=task, keep_outputs=N_KEPT, device=device, progress=step
+        )
     narrator.say(f"2/{n} drawing")
     pictures = figures.plot(sweep, out)
     narrator.say(f"3/{n} measuring sides, irregularities and intervals")

@@ -40,20 +40,23 @@ def packed(values: NDArray[Any]) -> Data:
     return {"dtype": kind, "shape": list(array.shape), "data": base64.b64encode(data.tobytes()).decode("ascii")}
 
 
-def deflated(values: NDArray[Any]) -> Data:
-    """Whole numbers from 0 to 65535 (..., n) as `{dtype, shape, deflate}`, for tables that vary little along a row.
+def deflated(values: NDArray[Any], axes: int = 1) -> Data:
+    """Whole numbers from 0 to 65535 as `{shape, axes, planes, deflate}`, for tables that vary little along an axis.
 
-    What is compressed (raw deflate, RFC 1951, in base64) are the differences along the last axis, which wrap around:
-    all their low bytes, then, for u2, all their high bytes.
+    What is compressed (raw deflate, RFC 1951, in base64) are the differences along the last `axes` axes (0: the numbers
+    as they are), which wrap around: differences 0, -1, 1, -2, ... become 0, 1, 2, 3, ...; then all their low bytes and,
+    where there are two planes, all their high bytes.
     """
-    array = np.asarray(values)
-    kind = "u1" if not array.size or int(array.max()) < 2**8 else "u2"
-    wide = array.astype(np.uint16)
-    differences = np.diff(wide, axis=-1, prepend=np.zeros_like(wide[..., :1]))
-    planes = [differences & 255] if kind == "u1" else [differences & 255, differences >> 8]
-    plain = b"".join(plane.astype(np.uint8).tobytes() for plane in planes)
-    squeezed = zlib.compress(plain, 9, wbits=-15)
-    return {"dtype": kind, "shape": list(array.shape), "deflate": base64.b64encode(squeezed).decode("ascii")}
+    table = np.asarray(values).astype(np.uint16)
+    for axis in range(-axes, 0):
+        table = np.diff(table, axis=axis, prepend=np.zeros_like(table.take([0], axis)))
+    if axes:
+        signed = table.astype(np.int16).astype(np.int32)
+        table = np.where(signed < 0, -2 * signed - 1, 2 * signed).astype(np.uint16)
+    planes = [table & 255] if not table.size or int(table.max()) < 2**8 else [table & 255, table >> 8]
+    squeezed = zlib.compress(b"".join(plane.astype(np.uint8).tobytes() for plane in planes), 9, wbits=-15)
+    text = base64.b64encode(squeezed).decode("ascii")
+    return {"shape": list(table.shape), "axes": axes, "planes": len(planes), "deflate": text}
 
 
 def script_json(values: Data) -> str:

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
@@ -31,8 +31,11 @@ SCRIPTS = (
     "stage_outputs.js",
     "stage.js",
 )
+STAGE_SCRIPTS = (
+    *(name for name in SCRIPTS if name != "report.js" and not name.startswith("vendor/")),
+    "stage_in_frame.js",
+)
 STYLES = ("report.css", "stage.css")
-TEMPLATE = "report.html.j2"
 COLOUR_SCALES = ("viridis", "magma", "RdBu_r", "RdBu")
 ENDINGS = (".html", ".htm")
 
@@ -69,23 +72,32 @@ def render(view: Data, data: Data) -> bytes:
     data
         What the scripts read, put in as JSON.
     """
+    colours = {name: base64.b64encode(palette(name).tobytes()).decode("ascii") for name in COLOUR_SCALES}
+    return _rendered("report.html.j2", SCRIPTS, view, data | {"colours": colours})
+
+
+def render_stage(title: str, view: Data, data: Data) -> bytes:
+    """Return a page with the stage alone (`stage_part`), of images whose predicted class is followed."""
+    return _rendered("stage_page.html.j2", STAGE_SCRIPTS, {"title": title, "stage": view}, {"stage": data})
+
+
+def _rendered(template: str, names: Sequence[str], view: Data, data: Data) -> bytes:
     from jinja2 import Environment, FunctionLoader, StrictUndefined
     from markupsafe import Markup
 
-    scripts = [web(name) for name in SCRIPTS]
+    scripts = [web(name) for name in names]
     for script in scripts:
         if "</script" in script.lower():
             raise AssertionError("a script of the package would end its own element")
-    colours = {name: base64.b64encode(palette(name).tobytes()).decode("ascii") for name in COLOUR_SCALES}
     environment = Environment(
         loader=FunctionLoader(web), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    page = environment.get_template(TEMPLATE).render(
+    page = environment.get_template(template).render(
         **view,
         policy=policy(scripts),
         style=Markup("\n".join(map(web, STYLES))),
         scripts=[Markup(script) for script in scripts],
-        page_data=Markup(script_json(data | {"colours": colours})),
+        page_data=Markup(script_json(data)),
     )
     return page.encode("utf-8", errors="backslashreplace")
 

@@ -275,9 +275,9 @@ def _table(shown: _Shown, positions: IntArray) -> Data:
         return _kept_table(shown, shown.kept, positions)
     return {
         "name": shown.name,
-        "prediction": deflated(_read(shown, "prediction", positions).astype(np.int64)),
-        "confidence": deflated(np.rint(1000 * _read(shown, "confidence", positions)).astype(np.int64)),
-        "loss": deflated(loss_codes(_read(shown, "loss", positions))) if len(shown.arrays.labels) else None,
+        "prediction": deflated(_read(shown, "prediction", positions).astype(np.int64), axes=0),
+        "confidence": deflated(np.rint(1000 * _read(shown, "confidence", positions)).astype(np.int64), axes=2),
+        "loss": deflated(loss_codes(_read(shown, "loss", positions)), axes=2) if len(shown.arrays.labels) else None,
         "median_share": float(np.median(changing(shown.arrays))),
     }
 
@@ -293,7 +293,7 @@ def _kept_table(shown: _Shown, kept: Sweep, positions: IntArray) -> Data:
             "title": capital(metric.called),
             "about": metric.long_name.removesuffix(" of a window"),
         },
-        "values": deflated(np.where(np.isnan(values), NO_VALUE, np.rint(1000 * values)).astype(np.int64)),
+        "values": deflated(np.where(np.isnan(values), NO_VALUE, np.rint(1000 * values)).astype(np.int64), axes=2),
         "median_swing": float(np.median(_swings(shown, values))),
         "outputs": [packed_output(kept, row_of[int(p)]) for p in positions],
     }

@@ -19,14 +19,68 @@
 //                                 #empty-mean-, #average-filters-, #average-mean-features-N
 "use strict";
 
+/** @typedef {{dtype: "u1" | "u2" | "u4" | "i4" | "f4", shape: number[], data: string}} PackedArray */
+/** @typedef {[number, number]} Interval */
+/**
+ * One map as reporting/page_maps.py makes it: counts out of n, or means with the ends of their intervals.
+ * @typedef {object} PageMap
+ * @property {string} id
+ * @property {string} group
+ * @property {string} label
+ * @property {string} about
+ * @property {string} unit
+ * @property {"count" | "mean"} kind
+ * @property {number} n
+ * @property {PackedArray} [count]
+ * @property {PackedArray} [value]
+ * @property {PackedArray} [lo]
+ * @property {PackedArray} [hi]
+ * @property {PackedArray | null} [marked]
+ * @property {number} low
+ * @property {number} high
+ * @property {string} colours
+ * @property {string} short
+ * @property {string} [said]
+ * @property {string} [missing]
+ */
+/** @typedef {PageMap & {values: ArrayLike<number>, interval: (k: number) => Interval | null}} OpenedMap */
+/** @typedef {{map: string, label: string, radius: number[], value: number[], lo: (number | null)[], hi: number[], ring: PackedArray}} Profile */
+/** @typedef {{radius: number[], n_shifts: number[], mean: number[], mean_lo: (number | null)[], mean_hi: number[], every: number[], every_lo: (number | null)[], every_hi: number[]}} Discs */
+/** @typedef {{n: number, position: number[], label: number[], class_names: string[], prediction: PackedArray, sprite: Sprite | null}} Gallery */
+/**
+ * What the page holds of a sweep, or of a comparison (which has maps alone).
+ * @typedef {object} SweepData
+ * @property {string} name
+ * @property {PageMap[]} maps
+ * @property {number[]} dys
+ * @property {number[]} dxs
+ * @property {PackedArray} blank
+ * @property {PackedArray | null} region
+ * @property {Profile[]} profile
+ * @property {Discs} discs
+ * @property {string} metric
+ * @property {"higher" | "lower"} better
+ * @property {Gallery | null} images
+ */
+/** @typedef {{filters: string, filters_range: string, mean: string, mean_range: string, scores: string}} Shots */
+/** @typedef {{layers: {name: string, kind: string, shape: string, empty: Shots, average: Shots | null}[], input: string, average: string}} FeatureData */
+/** @typedef {{heatmap: ReturnType<typeof ShiftlensHeatmap.create>, maps: OpenedMap[], current: () => OpenedMap, start: () => void}} Explorer */
+/** @typedef {{traces: object[], x: string, y: string, range: number[], markers: number[]}} Drawn */
+
 (() => {
   const Z = 1.959963984540054;
   const page = ShiftlensPage;
+  const { Plotly } = /** @type {any} */ (window);
+  /** What is on every page, or on those that say so. @type {(id: string) => any} */
   const at = (id) => document.getElementById(id);
+  /** @type {(text: string | number) => string} */
   const minus = (text) => String(text).replace("-", "−");
+  /** @type {(count: number) => string} */
   const grouped = (count) => String(count).replace(/\B(?=(\d{3})+$)/g, ",");
+  /** @type {(value: number) => string} */
   const signed = (value) => (value > 0 ? `+${value}` : minus(value));
 
+  /** @param {string} text */
   function bytes(text) {
     const raw = atob(text);
     const out = new Uint8Array(raw.length);
@@ -38,13 +92,18 @@
 
   const TYPES = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, i4: Int32Array, f4: Float32Array };
 
+  /** @type {(packed: PackedArray | null | undefined) => ArrayLike<number> | null} */
   function unpacked(packed) {
     return packed ? new TYPES[packed.dtype](bytes(packed.data).buffer) : null;
   }
 
-  const palettes = Object.fromEntries(Object.entries(page.colours).map(([name, text]) => [name, bytes(text)]));
+  /** @type {Record<string, Uint8Array>} */
+  const palettes = Object.fromEntries(
+    Object.entries(page.colours).map(([name, text]) => [name, bytes(/** @type {string} */ (text))]),
+  );
 
   // The interval of a share, in per cent: E. B. Wilson, JASA 22 (1927).
+  /** @type {(count: number, n: number) => Interval} */
   function wilson(count, n) {
     const p = count / n;
     const zz = Z * Z;
@@ -54,18 +113,21 @@
   }
 
   // A map with its numbers unpacked: value(k), interval(k) of cell k.
+  /** @type {(map: PageMap) => OpenedMap} */
   function opened(map) {
+    const none = new Float32Array(0);
     if (map.kind === "count") {
-      const counts = unpacked(map.count);
+      const counts = unpacked(map.count) ?? none;
       const values = Float64Array.from(counts, (count) => (100 * count) / map.n);
       return { ...map, values, interval: (k) => wilson(counts[k], map.n) };
     }
-    const values = unpacked(map.value);
+    const values = unpacked(map.value) ?? none;
     const lo = unpacked(map.lo);
     const hi = unpacked(map.hi);
-    return { ...map, values, interval: (k) => (lo && Number.isFinite(lo[k]) ? [lo[k], hi[k]] : null) };
+    return { ...map, values, interval: (k) => (lo && hi && Number.isFinite(lo[k]) ? [lo[k], hi[k]] : null) };
   }
 
+  /** @type {(unit: string, value: number) => number} */
   function digits(unit, value) {
     const size = Math.abs(value);
     if (["%", "points", "px"].includes(unit)) {
@@ -77,11 +139,13 @@
     return size ? Math.min(Math.max(0, 2 - Math.floor(Math.log10(size))), 9) : 1;
   }
 
+  /** @type {(value: number, unit: string, n?: number) => string} */
   function number(value, unit, n) {
     const shown = minus(value.toFixed(n === undefined ? digits(unit, value) : n));
     return `${shown} ${unit}`.trim();
   }
 
+  /** @type {(value: number, ends: Interval | null, unit: string) => string} */
   function withInterval(value, ends, unit) {
     if (!Number.isFinite(value)) {
       return "no number here";
@@ -91,12 +155,17 @@
     return ends ? `${text} [${minus(ends[0].toFixed(n))}, ${minus(ends[1].toFixed(n))}]` : text;
   }
 
+  /** @type {(name: string) => string} */
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   // ---- lines, drawn by plotly.js
 
+  /** @type {(lo: number, hi: number) => Interval} */
+  const pair = (lo, hi) => [lo, hi];
+  /** @type {(() => void)[]} */
   const drawnLines = [];
 
+  /** @type {(id: string, describe: () => Drawn, onClick?: (x: number) => void) => () => void} */
   function lines(id, describe, onClick) {
     const element = at(id);
     if (!element) {
@@ -117,7 +186,7 @@
           font: { color: ink, size: 12, family: "system-ui, sans-serif" },
           xaxis: { ...axis, title: { text: x, standoff: 6 } },
           yaxis: { ...axis, title: { text: y, standoff: 4 }, range },
-          showlegend: traces.filter((trace) => trace.showlegend).length > 1,
+          showlegend: traces.filter((/** @type {any} */ trace) => trace.showlegend).length > 1,
           legend: { x: 1, xanchor: "right", y: 1, bgcolor: "rgba(0,0,0,0)" },
           hovermode: "x",
           shapes: markers.map((value) => ({
@@ -134,7 +203,7 @@
       );
       if (onClick && !element.dataset.clickable) {
         element.dataset.clickable = "yes";
-        element.on("plotly_click", (event) => onClick(event.points[0].x));
+        element.on("plotly_click", (/** @type {any} */ event) => onClick(event.points[0].x));
       }
     }
     drawnLines.push(draw);
@@ -151,8 +220,11 @@
     };
   }
 
+  /** @type {[null, null]} */
+  const NO_ENDS = [null, null];
   const LINES = ["--line-1", "--line-2"];
 
+  /** @type {(name: string, x: number[], y: (number | null)[], ends: (Interval | [null, null])[] | null, place: number, unit: string) => object[]} */
   function line(name, x, y, ends, place, unit) {
     const colour = css(LINES[place]);
     const traces = [];
@@ -170,19 +242,24 @@
       mode: "lines+markers",
       marker: { size: 4, symbol: place ? "square" : "circle" },
       line: { color: colour, width: 2, dash: place ? "dash" : "solid" },
-      text: y.map((value, k) => withInterval(value === null ? NaN : value, ends && ends[k], unit)),
+      text: y.map((value, k) => withInterval(value === null ? NaN : value, known(ends && ends[k]), unit)),
       hovertemplate: "%{text}<extra></extra>",
       showlegend: true,
     });
     return traces;
   }
 
+  /** @type {(ends: Interval | [null, null] | null) => Interval | null} */
+  const known = (ends) => (ends && ends[0] !== null ? ends : null);
+
+  /** @param {PageMap} map */
   function axisTitle(map) {
     return map.unit ? `${map.short}, ${map.unit}` : map.short;
   }
 
   // ---- one map with its controls: a sweep's, or a comparison's
 
+  /** @type {(name: string, data: SweepData, extras: {onChoose?: (cell: Cell) => void, onShow?: (map: OpenedMap) => void}) => Explorer} */
   function explorer(name, data, extras) {
     const maps = data.maps.map(opened);
     const { dys, dxs } = data;
@@ -194,13 +271,14 @@
     let current = maps[0];
     let chosen = { row: dys.indexOf(0), column: dxs.indexOf(0) };
 
+    /** @param {Cell | null} cell */
     function tell(cell) {
       const { row, column } = cell || chosen;
       const k = row * nx + column;
       const value = current.values[k];
       const ends = Number.isFinite(value) ? current.interval(k) : null;
       const place = `dx ${signed(dxs[column])}, dy ${signed(dys[row])} px: `;
-      const nothing = blank[k] ? " (nothing of the image is left here)" : "";
+      const nothing = blank && blank[k] ? " (nothing of the image is left here)" : "";
       readout.textContent = Number.isFinite(value)
         ? `${place}${current.said || current.label} ${withInterval(value, ends, current.unit)}, n = ${grouped(current.n)}${nothing}`
         : `${place}no number here${current.missing ? `: ${current.missing}` : ""}`;
@@ -241,10 +319,11 @@
       (dy) => choose({ ...chosen, row: dys.indexOf(dy) }),
     );
 
+    /** @type {(axis: number[], cell: (k: number) => number, marker: number, x: string) => Drawn} */
     function section(axis, cell, marker, x) {
       const y = axis.map((_, k) => (Number.isFinite(current.values[cell(k)]) ? current.values[cell(k)] : null));
       const found = axis.map((_, k) => current.interval(cell(k)));
-      const ends = found.some(Boolean) ? found.map((each) => each || [null, null]) : null;
+      const ends = found.some(Boolean) ? found.map((each) => each || NO_ENDS) : null;
       return {
         traces: line(current.label, axis, y, ends, 0, current.unit),
         x,
@@ -254,6 +333,7 @@
       };
     }
 
+    /** @param {Cell} cell */
     function choose(cell) {
       if (cell.row < 0 || cell.column < 0) {
         return;
@@ -275,6 +355,7 @@
       }
     }
 
+    /** @param {OpenedMap} map */
     function show(map) {
       current = map;
       const palette = palettes[map.colours];
@@ -296,6 +377,7 @@
       }
     }
 
+    /** @type {(map: OpenedMap, palette: Uint8Array) => void} */
     function scale(map, palette) {
       const canvas = at(`scale-${name}`);
       const context = canvas.getContext("2d");
@@ -308,7 +390,7 @@
       at(`scale-high-${name}`).textContent = number(map.high, map.unit);
     }
 
-    select.addEventListener("change", () => show(maps.find((map) => map.id === select.value)));
+    select.addEventListener("change", () => show(maps.find((map) => map.id === select.value) || maps[0]));
     return {
       heatmap,
       maps,
@@ -321,6 +403,7 @@
     };
   }
 
+  /** @param {PageMap} map */
   function room(map) {
     const span = map.high - map.low;
     return [map.low - 0.03 * span, map.high + 0.03 * span];
@@ -328,11 +411,12 @@
 
   // ---- a sweep
 
+  /** @type {(data: SweepData, n: number) => Explorer} */
   function sweep(data, n) {
     const name = `sweep-${n}`;
     const nx = data.dxs.length;
     const slider = at(`radius-${name}`);
-    const gallery = data.images ? images(name, data) : () => {};
+    const gallery = data.images ? images(name, data, data.images) : () => {};
     let drawProfile = () => {};
 
     const made = explorer(name, data, {
@@ -342,10 +426,11 @@
 
     const ring = data.profile.length ? unpacked(data.profile[0].ring) : null;
 
+    /** @param {OpenedMap} map */
     function ringMeans(map) {
       const sums = data.profile[0].radius.map(() => [0, 0]);
-      map.values.forEach((value, k) => {
-        if (ring[k] && Number.isFinite(value)) {
+      Array.from(map.values).forEach((value, k) => {
+        if (ring && ring[k] && Number.isFinite(value)) {
           sums[ring[k] - 1][0] += value;
           sums[ring[k] - 1][1] += 1;
         }
@@ -361,8 +446,8 @@
           const stored = data.profile.filter((each) => each.map === map.id);
           const traces = stored.length
             ? stored.flatMap((each, place) => {
-                const ends = each.lo[0] === null ? null : each.lo.map((lo, k) => [lo, each.hi[k]]);
-                return line(each.label, each.radius, each.value, ends, place, map.unit);
+                const ends = each.lo.map((lo, k) => (lo === null ? NO_ENDS : pair(lo, each.hi[k])));
+                return line(each.label, each.radius, each.value, each.lo[0] === null ? null : ends, place, map.unit);
               })
             : line(map.label, data.profile[0].radius, ringMeans(map), null, 0, map.unit);
           const x = "length of the shift (px)";
@@ -382,17 +467,18 @@
       const k = discs.radius.findIndex((each) => each >= radius);
       const shown = made.maps[0];
       const factor = shown.unit === "%" ? 100 : 1;
+      /** @type {(value: number, lo: number | null, hi: number) => string} */
       const said = (value, lo, hi) =>
         withInterval(factor * value, lo === null ? null : [factor * lo, factor * hi], shown.unit);
-      const worse = data.better === "lower" ? (a, b) => a > b : (a, b) => a < b;
-      let worst = null;
+      const worse = (/** @type {number} */ a, /** @type {number} */ b) => (data.better === "lower" ? a > b : a < b);
+      const worst = { value: NaN, dx: 0, dy: 0 };
       const blank = unpacked(data.blank);
       data.dys.forEach((dy, row) => {
         data.dxs.forEach((dx, column) => {
           const value = shown.values[row * nx + column];
-          const counted = Math.hypot(dx, dy) <= radius && !blank[row * nx + column] && Number.isFinite(value);
-          if (counted && (worst === null || worse(value, worst.value))) {
-            worst = { value, dx, dy };
+          const counted = Math.hypot(dx, dy) <= radius && !(blank && blank[row * nx + column]) && Number.isFinite(value);
+          if (counted && (Number.isNaN(worst.value) || worse(value, worst.value))) {
+            Object.assign(worst, { value, dx, dy });
           }
         });
       });
@@ -401,7 +487,7 @@
         `Within ${radius} px (${grouped(discs.n_shifts[k])} ${discs.n_shifts[k] === 1 ? "shift" : "shifts"}): ${data.metric} averages ` +
         `${said(discs.mean[k], discs.mean_lo[k], discs.mean_hi[k])}; at each image's worst of them, it is ` +
         `${said(discs.every[k], discs.every_lo[k], discs.every_hi[k])}` +
-        (worst === null
+        (Number.isNaN(worst.value)
           ? "."
           : `; the ${data.better === "lower" ? "highest" : "lowest"} mean is ${number(worst.value, shown.unit)} ` +
             `at dx ${signed(worst.dx)}, dy ${signed(worst.dy)}.`);
@@ -409,7 +495,7 @@
         radius,
         mean: discs.mean[k],
         every: discs.every[k],
-        lowest: worst === null ? "" : worst.value / factor,
+        lowest: Number.isNaN(worst.value) ? "" : worst.value / factor,
       });
       at(`radius-value-${name}`).textContent = `${radius} px`;
       made.heatmap.circle(radius > 0 ? radius : null);
@@ -425,26 +511,31 @@
 
   // ---- the images behind a cell
 
-  function images(name, data) {
+  /** @type {(name: string, data: SweepData, images: Gallery) => (cell: Cell) => void} */
+  function images(name, data, images) {
     const list = at(`fails-${name}`);
     const said = at(`fails-text-${name}`);
     const box = at(`all-images-${name}`);
-    const { images } = data;
-    const prediction = unpacked(images.prediction);
+    const prediction = unpacked(images.prediction) ?? [];
     const nCells = data.dys.length * data.dxs.length;
     const nx = data.dxs.length;
+    /** @type {Cell | null} */
     let last = null;
-    const picture = images.sprite && ShiftlensPicture.of(images.sprite, () => last && show(last));
+    const { sprite } = images;
+    const picture = sprite && ShiftlensPicture.of(sprite, () => last && show(last));
 
-    function thumbnail(place, dx, dy) {
-      const canvas = document.createElement("canvas");
-      [canvas.height, canvas.width] = images.sprite.size;
+    /** @type {(canvas: HTMLCanvasElement, place: number, dx: number, dy: number) => void} */
+    function thumbnail(canvas, place, dx, dy) {
+      if (!sprite || !picture) {
+        return;
+      }
+      [canvas.height, canvas.width] = sprite.size;
       canvas.className = "thumbnail";
       canvas.setAttribute("aria-hidden", "true");
       picture.draw(canvas, place, dx, dy);
-      return canvas;
     }
 
+    /** @param {Cell} cell */
     function show(cell) {
       last = cell;
       const at = cell.row * nx + cell.column;
@@ -456,21 +547,23 @@
         const predicted = prediction[k * nCells + at];
         const label = images.label[k];
         const fails = predicted !== label;
-        wrong += fails;
+        wrong += fails ? 1 : 0;
         if (!fails && !box.checked) {
           continue;
         }
         const item = document.createElement("li");
-        item.dataset.position = images.position[k];
-        item.dataset.label = label;
-        item.dataset.predicted = predicted;
+        item.dataset.position = String(images.position[k]);
+        item.dataset.label = String(label);
+        item.dataset.predicted = String(predicted);
         item.className = fails ? "fails" : "right";
         if (images.sprite) {
-          item.append(thumbnail(k, dx, dy));
+          const canvas = document.createElement("canvas");
+          thumbnail(canvas, k, dx, dy);
+          item.append(canvas);
         }
         const text = document.createElement("span");
         const names = images.class_names;
-        const called = (which) => (which < names.length ? names[which] : String(which));
+        const called = (/** @type {number} */ which) => (which < names.length ? names[which] : String(which));
         text.textContent = fails
           ? `${called(label)}, taken for ${called(predicted)}`
           : `${called(label)}, right`;
@@ -490,11 +583,12 @@
 
   // ---- feature maps
 
+  /** @type {(data: FeatureData, n: number) => void} */
   function features(data, n) {
     const name = `features-${n}`;
     const slider = at(`layer-${name}`);
-    const put = (which, shown) => {
-      for (const what of ["filters", "mean"]) {
+    const put = (/** @type {string} */ which, /** @type {Shots} */ shown) => {
+      for (const what of /** @type {const} */ (["filters", "mean"])) {
         const picture = at(`${which}-${what}-${name}`);
         picture.src = shown[what];
         at(`${which}-${what}-range-${name}`).textContent = shown[`${what}_range`];
@@ -522,9 +616,10 @@
   // ---- the page
 
   document.documentElement.dataset.live = "yes";
+  /** @type {Explorer[]} */
   const explorers = [
-    ...page.sweeps.map((data, n) => sweep(data, n)),
-    ...page.comparisons.flatMap((data, n) => {
+    ...page.sweeps.map(sweep),
+    ...page.comparisons.flatMap((/** @type {SweepData} */ data, /** @type {number} */ n) => {
       if (!data.maps.length) {
         return []; // of a file without maps
       }
@@ -533,7 +628,7 @@
       return made;
     }),
   ];
-  page.features.forEach((data, n) => features(data, n));
+  page.features.forEach(features);
 
   function redrawAll() {
     explorers.forEach((each) => each.heatmap.redraw());

@@ -10,7 +10,7 @@
 // A cell is { row, column } of the grid of shifts.
 "use strict";
 
-/** @typedef {{dtype: "u1" | "u2", shape: number[], deflate: string}} Deflated */
+/** @typedef {{shape: number[], axes: number, planes: number, deflate: string}} Deflated */
 /** @typedef {{predicted: number, confidence: number, loss: number | null}} Said */
 /** @typedef {{share: number, nearest: Cell | null, length: number}} Flips */
 /**
@@ -54,15 +54,20 @@ const ShiftlensTable = (() => {
     const stream = new Blob([raw]).stream().pipeThrough(new DecompressionStream("deflate-raw"));
     const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
     const n = packed.shape.reduce((product, each) => product * each, 1);
-    const along = packed.shape[packed.shape.length - 1];
-    const wide = packed.dtype === "u2";
     const out = new Uint16Array(n);
     for (let k = 0; k < n; k += 1) {
-      const before = k % along ? out[k - 1] : 0;
-      out[k] = before + bytes[k] + (wide ? 256 * bytes[n + k] : 0);
-      if (!wide) {
-        out[k] &= 255;
+      const code = bytes[k] + (packed.planes > 1 ? 256 * bytes[n + k] : 0);
+      out[k] = packed.axes && code & 1 ? -(code + 1) / 2 : packed.axes ? code / 2 : code;
+    }
+    // Differences along the last axes are added up again, one axis after the other; they wrap around.
+    let step = 1;
+    for (const length of packed.shape.slice(packed.shape.length - packed.axes).reverse()) {
+      for (let k = step; k < n; k += 1) {
+        if (Math.floor(k / step) % length) {
+          out[k] += out[k - step];
+        }
       }
+      step *= length;
     }
     return out;
   }
