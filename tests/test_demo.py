@@ -64,6 +64,7 @@ def test_the_demo_of_another_task_sweeps_a_shipped_net(task: str, metric: str, t
     result = demo.run_task(task, tmp_path, narrator, max_shift=1, limit=4)
     n = 5 if task == "segmentation" else 4
     assert [text[:3] for text in narrator.said] == [f"{k}/{n}" for k in range(1, n + 1)]
+    assert 'id="stage-over-0"' in result.report.path.read_text(encoding="utf-8")
     assert ("Tiled inference" in result.report.path.read_text(encoding="utf-8")) == (n == 5)
     assert {"tiles.zarr", "seams.png"} <= {path.name for path in result.files} or n == 4
     assert float(result.sweep.mean_of(metric).sel(dx=0, dy=0)) > 0.5

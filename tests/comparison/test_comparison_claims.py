@@ -206,7 +206,7 @@ def test_what_cannot_be_told_does_not_contradict_its_own_interval(found, lo, cle
     text = _difference("near", made, each, found, None).statement
     assert f"is 4.7 points [{lo:.1f}, 6.5]" in text
     assert (
-        f"which is not significant after correction for all {found.n_tests} tests of the comparison." in text
+        f"which is not significant after correction for all {found.n_tests} tests of the comparison (p = " in text
     ) == clear
     # What could be found is said of the truth, in a sentence of its own: not of the number seen here.
     assert text.endswith(". A true difference of 3.7 points would be found with 80 % probability.")

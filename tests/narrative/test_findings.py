@@ -103,7 +103,7 @@ def test_an_interval_that_excludes_0_is_said_to_be_corrected_for_less_than_the_t
     said = by_id(diagnose(lost, Setting(header(**PLAIN))))
     for name in ("asymmetry-x", "asymmetry-x-pairs"):
         assert min(said[name].interval) > 0 or max(said[name].interval) < 0
-        end = f", which is not significant after correction for all {len(metrics.tests)} tests of the sweep."
+        end = f", which is not significant after correction for all {len(metrics.tests)} tests of the sweep (p = 0.2)."
         assert said[name].statement.endswith(end)
 
 

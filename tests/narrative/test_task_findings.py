@@ -14,7 +14,7 @@ from shiftlens.shifts import ShiftGrid
 from shiftlens.stats import holm
 from shiftlens.sweeping import sweep
 from shiftlens.sweeps import request
-from tasks.small_tasks import H, W, wrapped
+from tasks.small_tasks import PIXELS, H, W, wrapped
 
 
 def test_the_border_is_tested_with_everything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,5 +33,15 @@ def test_the_border_is_tested_with_everything_else(tmp_path: Path, monkeypatch: 
     assert border.severity == "warn"
     assert "more than 1,000 times that further inside" in border.statement
     assert "border rate" in found.of_kind("tests")[0].statement
+    assert found.named("interior-margin") is None  # the net sees 1 px to a side
     # In units without a threshold every significant difference warns; a user may set one.
     assert measured(made, None, 0, {"": 1e9})[1].named("border-rate").severity == "info"
+
+
+def test_an_interior_that_the_border_may_reach_is_named(tmp_path: Path) -> None:
+    net = nn.Sequential(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(7)))  # 7 px to a side, of 24
+    made = sweep(wrapped(net), ImageSet(PIXELS), ShiftGrid((0, 1)), out=tmp_path / "s.zarr", task="dense")
+    found = measured(made, None, 0)[1].named("interior-margin")
+    assert found is not None
+    assert "The interior begins 6 px from every border" in found.statement
+    assert found.value == 6

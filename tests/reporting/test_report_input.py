@@ -173,6 +173,9 @@ def test_only_what_asks_the_same_question_is_compared(place: Path, tiny: Sweep) 
     made, reasons = comparisons([tiny, fewer], ["tiny", "fewer"], 0)
     assert made == []
     assert reasons[0].startswith("fewer cannot be compared with tiny: expected the same images")
+    assert "--partial compares those" in reasons[0]
+    [both], none = comparisons([tiny, fewer], ["tiny", "fewer"], 0, partial=True)
+    assert (both.n_images, none) == (10, [])
 
 
 def test_pictures_only_of_the_images_of_the_sweep(place: Path, tiny: Sweep) -> None:

@@ -62,9 +62,11 @@ def test_a_detectors_page_shows_its_objects_places_and_phases(boxes: sl.Sweep, t
     assert "accuracy" not in page.visible.lower()
     assert "--padding reflect" in page.visible
     assert "--finetune" not in page.visible
-    for what, control in (("occlusion effect", "occlusion"), ("padding effect", "canvas")):
-        line = f"Not measured: {what}, since the control {control} is not defined for detection."
-        assert page.visible.count(line) == 1
+    for what, why in (
+        ("occlusion effect", "there is no occlusion control"),
+        ("padding effect", "the control canvas is not defined for detection"),
+    ):
+        assert page.visible.count(f"Not measured: {what}, since {why}.") == 1
 
 
 def test_a_segmenters_page_has_whole_images_instead_of_objects(masks: sl.Sweep, tmp_path: Path) -> None:

@@ -15,8 +15,9 @@ from shiftlens.arithmetic import tile_geometry
 from shiftlens.errors import InputError
 from shiftlens.graph.geometry import TileGeometry
 from shiftlens.tiles.tile_fitting import Fitting, fit_tiles
-from shiftlens.tiles.tile_layout import TileSpan, tile_spans
+from shiftlens.tiles.tile_layout import tile_spans
 from shiftlens.tiles.tile_recipe import Recipe, recipe_of
+from shiftlens.tiles.tile_windows import Span
 from tiles.local_nets import build, plans
 
 EXACT = 1e-10
@@ -29,7 +30,7 @@ def off(found: Tensor, whole: Tensor) -> float:
     return float((found - whole).abs().max() / (whole.max() - whole.min()).clamp_min(1e-300))
 
 
-def tiled(net: nn.Module, x: Tensor, spans: list[tuple[TileSpan, ...]], strides: tuple[Fraction, Fraction]) -> Tensor:
+def tiled(net: nn.Module, x: Tensor, spans: list[tuple[Span, ...]], strides: tuple[Fraction, Fraction]) -> Tensor:
     """A tiling by hand, which asks the plan for nothing but where windows and cores are."""
     bands = []
     for row in spans[0]:
@@ -43,7 +44,7 @@ def tiled(net: nn.Module, x: Tensor, spans: list[tuple[TileSpan, ...]], strides:
 
 
 def refused_or_off(
-    net: nn.Module, x: Tensor, spans: list[tuple[TileSpan, ...]], geometry: TileGeometry, whole: Tensor
+    net: nn.Module, x: Tensor, spans: list[tuple[Span, ...]], geometry: TileGeometry, whole: Tensor
 ) -> bool:
     """Whether a tiling is not exact, or has tiles that a layer does not take."""
     try:

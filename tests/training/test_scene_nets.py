@@ -116,7 +116,7 @@ def plain_ap(found: list[list[tuple[float, int, list[float]]]], truth: list[list
         for k, (_, hit) in enumerate(rows):
             right += hit
             curve.append((right / n_true, right / (k + 1)))
-        at = [max((p for r, p in curve if r >= step / 100 - 1e-12), default=0.0) for step in range(101)]
+        at = [max((p for r, p in curve if r >= least), default=0.0) for least in np.linspace(0, 1, 101)]
         values.append(sum(at) / 101)
     return sum(values) / len(values)
 
@@ -125,7 +125,7 @@ def some_detections(seed: int) -> tuple[list, list, np.ndarray, Targets]:
     draw = np.random.default_rng(seed)
 
     def box() -> list[float]:
-        x, y, w, h = draw.uniform(0, 40), draw.uniform(0, 40), draw.uniform(8, 20), draw.uniform(8, 20)
+        x, y, w, h = draw.uniform(15, 55), draw.uniform(15, 55), draw.uniform(8, 20), draw.uniform(8, 20)
         return [x, y, x + w, y + h]
 
     truth = [[(box(), int(draw.integers(3))) for _ in range(draw.integers(0, 5))] for _ in range(12)]
@@ -147,7 +147,7 @@ def some_detections(seed: int) -> tuple[list, list, np.ndarray, Targets]:
 @pytest.mark.parametrize("seed", range(6))
 def test_average_precision_is_that_of_a_plain_loop(seed: int) -> None:
     found, truth, tables, targets = some_detections(seed)
-    measured = detection_scores(tables, targets)
+    measured = detection_scores(tables, targets, (96, 96))
     assert measured(np.ones(12))["ap50"] == pytest.approx(plain_ap(found, truth), abs=1e-9)
     weights = np.random.default_rng(seed).integers(0, 3, 12)
     again = [k for k, weight in enumerate(weights) for _ in range(weight)]
@@ -158,11 +158,11 @@ def test_average_precision_is_that_of_a_plain_loop(seed: int) -> None:
 def test_perfect_and_useless_detections() -> None:
     _, truth, tables, targets = some_detections(0)
     tables[:] = -1
-    assert detection_scores(tables, targets)(np.ones(12)) == {"ap50": 0}
+    assert detection_scores(tables, targets, (96, 96))(np.ones(12)) == {"ap50": 0}
     for table, objects in zip(tables, truth, strict=True):
         for k, (box, label) in enumerate(objects):
             table[k] = [*box, 0.9 - 0.1 * k, label]
-    assert detection_scores(tables, targets)(np.ones(12)) == {"ap50": 1}
+    assert detection_scores(tables, targets, (96, 96))(np.ones(12)) == {"ap50": 1}
 
 
 def test_scores_of_masks_are_those_of_plain_counts() -> None:

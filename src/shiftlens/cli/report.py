@@ -30,6 +30,9 @@ def report(
     code: o.Code = None,
     size: o.Size = None,
     metric: o.Metric = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Compare sweeps of different images by those that all hold.")
+    ] = False,
     seed: o.Seed = 0,
 ) -> o.Answer:
     """Write one self-contained HTML file: verdict, maps, findings, feature maps, layer arithmetic, comparison.
@@ -53,6 +56,14 @@ def report(
         everything.append(arithmetic.inspect(skeleton, pixels))
     with shell.progress("reporting", "parts") as step:
         made = reporting.report(
-            everything, out, title=title, images=data, data_root=data_root, metric=metric, seed=seed, progress=step
+            everything,
+            out,
+            title=title,
+            images=data,
+            data_root=data_root,
+            metric=metric,
+            partial=partial,
+            seed=seed,
+            progress=step,
         )
     return made.to_dict(), made.lines()

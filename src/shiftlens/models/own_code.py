@@ -145,15 +145,13 @@ class _Walk:
         """Which attributes, globals and closures are changed by what `forward` and the hooks reach, by bare names."""
         values = [value for _, part in modules for value in vars(part).values()]
         objects = [cls for cls in dict.fromkeys(map(type, values)) if is_own(cls.__module__)]
-        own_functions = [value for value in (*values, *hooks) if self._is_own(value)]
+        functions = map(function_in, (value for value in (*values, *hooks) if self._is_own(value)))
+        codes = [function.__code__ for function in functions if function]
         bases = [base for cls in (*classes, *objects) for base in cls.__mro__ if is_own(base.__module__)]
         files = dict.fromkeys(self._sources.file_of(base) for base in bases)
-        files |= dict.fromkeys(
-            function.__code__.co_filename for function in map(function_in, own_functions) if function
-        )
+        files |= dict.fromkeys(code.co_filename for code in codes)
         sources = [source for file in files if file and (source := self._sources.at(file)) is not None]
-        wanted = ["forward", "__call__", "<lambda>"]
-        wanted += [function.__code__.co_name for function in map(function_in, own_functions) if function]
+        wanted = ["forward", "__call__", "<lambda>", *(code.co_name for code in codes)]
         self._state, self._changing_names = changed_in(sources, wanted)
 
     def _is_own(self, value: Any, depth: int = 0) -> bool:
@@ -317,9 +315,8 @@ class _Walk:
             isinstance(value, ModuleType) and is_own(value.__name__)
         ):
             return self._text(value)
-        held = {name: vars(value)[name] for name in names & vars(value).keys() if not name.startswith("__")}
-        held = {name: inner for name, inner in held.items() if inner is not value}
-        return self._table(type(value).__name__, held.items())
+        held = ((name, vars(value)[name]) for name in names & vars(value).keys() if not name.startswith("__"))
+        return self._table(type(value).__name__, (each for each in held if each[1] is not value))
 
 
 def _hooks_of(part: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -337,11 +334,8 @@ def _attributes(value: Any) -> dict[str, Any]:
     return found
 
 
-def _reached(root: nn.Module, path: str) -> Any:
-    value: Any = root
-    for name in path.split(".") if path else ():
-        value = getattr(value, name, None)
-    return value
+def _reached(root: Any, path: str) -> Any:
+    return functools.reduce(lambda value, name: getattr(value, name, None), filter(None, path.split(".")), root)
 
 
 def _name(value: Any) -> str:

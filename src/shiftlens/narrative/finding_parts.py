@@ -90,7 +90,10 @@ class Significance:
     def left_open(self, estimate: Estimate) -> str:
         """What to add after an interval that excludes 0, and so looks settled, where the corrected test is not."""
         settled = estimate.lo > 0 or estimate.hi < 0
-        return f", which is not significant after correction for {self.family}" if settled and not self.holds else ""
+        if not settled or self.holds:
+            return ""
+        shown = "" if self.corrected_p is None else f" ({p_text(self.corrected_p)})"
+        return f", which is not significant after correction for {self.family}{shown}"
 
     def __str__(self) -> str:
         if not self.family:

@@ -252,7 +252,8 @@ def overview(metrics: Metrics) -> Finding:
         "should warn."
     )
     if held:
-        text = f"{len(held)} of {n} tests are significant after correction for all of them: {', '.join(held)}."
+        which = f"{len(held)} of {count_of(n, 'test')} {'is' if len(held) == 1 else 'are'}"
+        text = f"{which} significant at 2 % after correction for all of them: {', '.join(held)}."
         return Finding("tests", text, quantity, count, note=note)
     smallest = min(test.holm_p for test in metrics.tests)
     text = (

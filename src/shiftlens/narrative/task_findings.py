@@ -10,11 +10,12 @@ from shiftlens.analysis.object_curves import OBJECT_RADIUS, object_swing
 from shiftlens.analysis.places import Places
 from shiftlens.analysis.summary import Metrics
 from shiftlens.narrative.finding import Finding
-from shiftlens.narrative.finding_parts import Quantity
+from shiftlens.narrative.finding_parts import Action, Quantity, number
 from shiftlens.narrative.performance import tested
 from shiftlens.narrative.words import capital, number_text, quoted
 from shiftlens.stats import Estimate, Skipped
 from shiftlens.sweeps.sweep_result import Sweep
+from shiftlens.tasks.moving import FROM_NET, inner_margin
 
 OWN = "[own]"
 BORDER_TEST = "border rate"
@@ -58,7 +59,26 @@ def task_findings(sweep: Sweep, by_place: Places | Skipped, metrics: Metrics) ->
         )
     if not isinstance(by_place, Skipped):
         found.append(_border(by_place, metrics))
-    return found
+    return [*found, *_interior(sweep)]
+
+
+def _interior(sweep: Sweep) -> list[Finding]:
+    """That the interior is not free of the border, where the receptive field is larger than what is left out."""
+    margin, most = sweep.header.task.settings.get("margin"), inner_margin(FROM_NET, sweep.header.image_size)
+    if margin != most:
+        return []
+    return [
+        Finding(
+            "interior-margin",
+            f"The interior begins {most} px from every border, a quarter of the image's shorter side: the receptive "
+            "field reaches that far or farther, or is not known, so the border may change the interior too.",
+            Quantity("margin of the interior"),
+            number(float(most), "px"),
+            action=Action("Measure images large enough for the receptive field"),
+            note="The margin is the reach of the receptive field, at most a quarter of the image.",
+            severity="note",
+        )
+    ]
 
 
 def _of_dataset(sweep: Sweep) -> list[Finding]:

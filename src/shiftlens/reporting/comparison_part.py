@@ -22,14 +22,14 @@ from shiftlens.sweeps.sweep_result import Sweep
 
 
 def comparisons(
-    sweeps: Sequence[Sweep], names: Sequence[str], seed: int, metric: str | None = None
+    sweeps: Sequence[Sweep], names: Sequence[str], seed: int, metric: str | None = None, *, partial: bool = False
 ) -> tuple[list[Comparison], list[str]]:
     """Compare what asks the same question, each group against its first; and say why the rest is not compared."""
     if len(sweeps) < 2:
         return [], []
     made: list[Comparison] = []
     reasons: dict[str, str] = {}
-    partial = not all(sweep.complete for sweep in sweeps)
+    partial = partial or not all(sweep.complete for sweep in sweeps)
     waiting = opened(list(sweeps), list(names), partial=True)
     while len(waiting) > 1:
         group, others, waiting = waiting[:1], waiting[1:], []

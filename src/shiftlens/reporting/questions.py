@@ -160,5 +160,5 @@ def _repair(found: Given, compared: Sequence[Compared], setting: Setting | None,
     return [
         replace(repair, text=f"Not in this report. {repair.text}"),
         Action("Measure it in the same way", sweep),
-        Action("Compare the two", ("shiftlens", "report", path, "REPAIRED.zarr", "--out", "both.html")),
+        Action("Compare the two", ("shiftlens", "report", path, "REPAIRED.zarr", "--partial", "--out", "both.html")),
     ], NOWHERE

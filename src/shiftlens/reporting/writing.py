@@ -82,6 +82,7 @@ def report(
     images: ImageSet | str | None = None,
     data_root: str | Path | None = None,
     metric: str | None = None,
+    partial: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Report:
@@ -107,6 +108,8 @@ def report(
         Folder in which `images` are looked for.
     metric
         What the sweeps' parts and comparisons are about; by default their task's, such as "accuracy".
+    partial
+        Compare sweeps of different images by those that all hold, as after fine-tuning with the others.
     seed
         Of the bootstrap behind some intervals.
     progress
@@ -133,7 +136,7 @@ def report(
     source = Source(images, data_root)
     out = Path(out)
     with written_whole(out) as building:
-        view, data, parts = _laid_out(found, source, title, metric, seed, progress)
+        view, data, parts = _laid_out(found, source, title, metric, partial, seed, progress)
         page = render(view, data)
         with disk_errors(out, "write"):
             building.write_bytes(page)
@@ -148,7 +151,13 @@ def report(
 
 
 def _laid_out(
-    found: Given, source: Source, title: str | None, metric: str | None, seed: int, progress: Progress | None
+    found: Given,
+    source: Source,
+    title: str | None,
+    metric: str | None,
+    partial: bool,
+    seed: int,
+    progress: Progress | None,
 ) -> tuple[Data, Data, list[SweepPart]]:
     """Everything that the page holds, and the sweeps' parts."""
     total = len(found.sweeps) + len(found.runs) + 1
@@ -164,7 +173,7 @@ def _laid_out(
     for number, (sweep, name) in enumerate(zip(found.sweeps, names, strict=True)):
         parts.append(sweep_part(sweep, number, name, source, seed, metric))
         step()
-    made, reasons = comparisons(found.sweeps, names, seed, metric)
+    made, reasons = comparisons(found.sweeps, names, seed, metric, partial=partial)
     both = [*found.comparisons, *made]
     compared = [comparison_part(each, number) for number, each in enumerate(both)]
     step()

@@ -194,7 +194,10 @@ class SweepHeader(Header):
             )
 
         def other(what: str, there: object, here: object) -> StoreError:
-            return StoreError(f"{where} holds a sweep {what}: {there}, this run has {here}; choose another path")
+            return StoreError(
+                f"{where} holds a sweep {what}: {there}, this run has {here}; choose another path, "
+                "or --overwrite (overwrite=True) to replace it"
+            )
 
         there, here = (task_to_table(header.task) for header in (stored, self))
         if there["name"] != here["name"]:

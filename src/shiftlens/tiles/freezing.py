@@ -20,8 +20,8 @@ from shiftlens.tiles.tile_windows import Window
 Place = tuple[Pair, Pair]
 """(y, x) of a part's first cell in the whole map, and (h, w) of the whole map."""
 
-Cut = Callable[[GlobalLayer, Tensor], tuple[Tensor, Place]]
-"""From a global layer and the map [1, c, h, w] that it reads to the part of it that counts, and where that is."""
+Cut = Callable[[GlobalLayer, Tensor, Window], tuple[Tensor, Place]]
+"""From a global layer and its map [1, c, h, w] of a window to the part of it that counts, and where that is."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Freezing(Watch):
     wanted
         Layers whose maps are to be added to `found`. A forward pass by `look` ends at the last of them.
     cut
-        Which part of a map counts; all of it by default.
+        Which part of a window's map counts; all of it by default.
     resizes
         Sizes for the whole image of the resizes that depend on the place, by function call.
     image
@@ -182,7 +182,7 @@ class Freezing(Watch):
         return own if made is None else made
 
     def _collect(self, layer: GlobalLayer, x: Tensor) -> None:
-        part, place = (x, None) if self._cut is None else self._cut(layer, x)
+        part, place = (x, None) if self._cut is None or self.window is None else self._cut(layer, x, self.window)
         if part.numel():
             seen = MapStatistics.of(part) if layer.cells == (1, 1) else MapStatistics.of(part, layer.cells, place)
             self.found[layer.op] = self.found[layer.op] + seen if layer.op in self.found else seen

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,6 @@ from shiftlens.progress_bar import shows_progress
 from shiftlens.tasks.outputs import form_of, numbers_of
 from shiftlens.tiles.freezing import Freezing, MapStatistics, Place
 from shiftlens.tiles.tile_fitting import Fitting, fit_tiles
-from shiftlens.tiles.tile_layout import TileSpan
 from shiftlens.tiles.tile_windows import Window
 from shiftlens.tiles.windowed_images import Source, Target, WindowedImage, open_output
 
@@ -115,6 +112,8 @@ class _Prediction:
         self._module = net_of(model)
         self._dtype = input_dtype(self._module)
         self._fitting: Fitting = fit_tiles(model, source.size, tile)
+        geometry = self._fitting.geometry
+        self._strides = dict(zip(geometry.global_layers, geometry.layer_strides, strict=True))
         obstacles = self._fitting.obstacles
         if exact and obstacles:
             more = f" (and {len(obstacles) - 1} more)" if len(obstacles) > 1 else ""
@@ -125,9 +124,8 @@ class _Prediction:
 
     def run(self, out: Target | None, *, quiet: bool, progress: Progress | None) -> Any:
         """All passes; the output."""
-        layout, geometry = self._fitting.layout, self._fitting.geometry
+        layout = self._fitting.layout
         layers = self._fitting.global_layers
-        strides = dict(zip(geometry.global_layers, geometry.layer_strides, strict=True))
         resizes, size = self._fitting.resizes, self._source.size
         levels = sorted({layer.level for layer in layers})
         if not quiet:
@@ -138,11 +136,10 @@ class _Prediction:
             known: dict[OpKey, MapStatistics] = {}
             for level in levels:
                 here = [layer for layer in layers if layer.level == level]
-                cutting = _Cutting(strides, size, layout.rows[0], layout.columns[0])
-                with Freezing(self._module, known, here, cutting, resizes, size) as watched:
-                    for cutting.row, cutting.column in layout:
-                        watched.window = Window(cutting.row, cutting.column)
-                        watched.look(self._window(cutting.row, cutting.column))
+                with Freezing(self._module, known, here, self._core, resizes, size) as watched:
+                    for window in layout:
+                        watched.window = window
+                        watched.look(self._pixels(window))
                         done += 1
                         if progress is not None:
                             progress(done, total)
@@ -156,11 +153,11 @@ class _Prediction:
         shape, made = self._fitting.output, None
         frozen = Freezing(self._module, known, resizes=self._fitting.resizes, image=self._source.size)
         with frozen if known or self._fitting.resizes else nullcontext():
-            for row, column in layout:
-                frozen.window = Window(row, column)
+            for window in layout:
+                frozen.window, row, column = window, window.y, window.x
                 y, x = int(row.core_lo / vertical), int(column.core_lo / horizontal)
                 if y < shape[1] and x < shape[2]:  # a net that does not pad has no cells for the last pixels
-                    part = self._map(self._window(row, column))[0, :, row.cells(vertical), column.cells(horizontal)]
+                    part = self._map(self._pixels(window))[0, :, row.cells(vertical), column.cells(horizontal)]
                     if made is None:
                         made = open_output(out, shape, part.dtype, (int(part.shape[1]), int(part.shape[2])))
                     made[:, y : y + part.shape[1], x : x + part.shape[2]] = part.cpu().numpy()
@@ -169,8 +166,15 @@ class _Prediction:
                     progress(done, total)
         return torch.from_numpy(made) if out is None else made
 
-    def _window(self, row: TileSpan, column: TileSpan) -> Tensor:
-        return self._normalised(self._source.read((row.lo, row.hi), (column.lo, column.hi)))
+    def _core(self, layer: GlobalLayer, x: Tensor, window: Window) -> tuple[Tensor, Place]:
+        """The core of a window in the map that a global layer reads, and its place in the whole map."""
+        vertical, horizontal = self._strides[layer]
+        start = int(window.y.core_lo / vertical), int(window.x.core_lo / horizontal)
+        whole = int(self._source.size[0] / vertical), int(self._source.size[1] / horizontal)
+        return x[:, :, window.y.cells(vertical), window.x.cells(horizontal)], (start, whole)
+
+    def _pixels(self, window: Window) -> Tensor:
+        return self._normalised(self._source.read((window.y.lo, window.y.hi), (window.x.lo, window.x.hi)))
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         return self._model.preprocessing.normalise(pixels[None].to(self._model.device)).to(self._dtype)
@@ -204,19 +208,3 @@ class _Prediction:
                 f"{self._model.name} gives two outputs for one input (they differ by {off:.2g}): tiles of it cannot be "
                 "those of one output; is something random at inference, such as dropout?"
             )
-
-
-@dataclass
-class _Cutting:
-    """The core of the tile at hand, in the map of any global layer."""
-
-    strides: dict[GlobalLayer, tuple[Fraction, Fraction]]
-    size: Pair
-    row: TileSpan
-    column: TileSpan
-
-    def __call__(self, layer: GlobalLayer, x: Tensor) -> tuple[Tensor, Place]:
-        vertical, horizontal = self.strides[layer]
-        start = int(self.row.core_lo / vertical), int(self.column.core_lo / horizontal)
-        whole = int(self.size[0] / vertical), int(self.size[1] / horizontal)
-        return x[:, :, self.row.cells(vertical), self.column.cells(horizontal)], (start, whole)

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 
 from shiftlens.errors import InputError
 from shiftlens.graph.geometry import TileGeometry
 from shiftlens.graph.sites import Pair
 from shiftlens.naming import count_of
-from shiftlens.tiles.tile_windows import Span
-
-
-@dataclass(frozen=True)
-class TileSpan(Span):
-    """A span of which the core's cells are known in any map; `last`: the core goes to the end of every map."""
-
-    last: bool
-
-    def cells(self, stride: Fraction) -> slice:
-        """The core's cells in the window's map of so many pixels a cell."""
-        first = (self.core_lo - self.lo) / stride
-        end = None if self.last else int((self.core_hi - self.lo) / stride)
-        return slice(int(first), end)
+from shiftlens.tiles.tile_windows import Span, Window, windows_of
 
 
 @dataclass(frozen=True)
@@ -48,12 +33,12 @@ class TileLayout:
     tile: Pair
     overlap: Pair
     grid: Pair
-    rows: tuple[TileSpan, ...]
-    columns: tuple[TileSpan, ...]
+    rows: tuple[Span, ...]
+    columns: tuple[Span, ...]
     n_passes: int
 
-    def __iter__(self) -> Iterator[tuple[TileSpan, TileSpan]]:
-        return itertools.product(self.rows, self.columns)
+    def __iter__(self) -> Iterator[Window]:
+        return iter(windows_of(self.rows, self.columns))
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
@@ -86,7 +71,7 @@ class TileLayout:
 
 def tile_spans(
     n: int, tile: int, overlap: int, grid: int, *, circular: bool = False, border: int = 0
-) -> tuple[TileSpan, ...]:
+) -> tuple[Span, ...]:
     """The tiles along an axis of `n` pixels, with real context as far as the image goes.
 
     Cores begin on the grid. The last is shorter, or longer by less than a step of the grid: never moved back to fit.
@@ -109,7 +94,7 @@ def tile_spans(
     [(0, 40, 0, 32), (24, 72, 32, 64), (56, 100, 64, 100)]
     """
     if tile >= n:
-        return (TileSpan(0, n, 0, n, last=True),)
+        return (Span(0, n, 0, n, last=True),)
     core = tile - 2 * overlap
     starts = [*range(0, n // grid * grid, core)]
     spans = []
@@ -119,7 +104,7 @@ def tile_spans(
             lo, hi = max(lo, 0), min(hi, n)
             lo = min(lo, max(n - border, 0) // grid * grid) if hi == n else lo
             hi = max(hi, min(border, n)) if lo == 0 else hi
-        spans.append(TileSpan(lo, hi, start, end, last=end == n and not circular))
+        spans.append(Span(lo, hi, start, end, last=end == n and not circular))
     return tuple(spans)
 
 

@@ -63,10 +63,10 @@ class Tiling:
 
     def within(self, overlap: int) -> list[Window]:
         """Tiles that hold their overlap: windows of at most `tile` pixels."""
-        made: list[list[Span]] = []
+        made = []
         for n, grid, circular in zip(self.size, self.grid, self.circular, strict=True):
             spans = tile_spans(n, self.tile // grid * grid, overlap, grid, circular=circular)
-            made.append(list(spans))
+            made.append(spans)
         return windows_of(*made)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,21 @@ from shiftlens.graph.sites import Pair
 class Span:
     """One tile along one axis, in pixels: the window [lo, hi) that is read, the core [core_lo, core_hi) that is kept.
 
-    With circular padding a window may begin before 0 and end after the image: it goes on at the far side.
+    With circular padding a window may begin before 0 and end after the image: it goes on at the far side. `last`: the
+    core goes to the end of every map, whatever its length.
     """
 
     lo: int
     hi: int
     core_lo: int
     core_hi: int
+    last: bool = False
+
+    def cells(self, stride: Fraction) -> slice:
+        """The core's cells in the window's map of so many pixels a cell; the core begins at a whole one."""
+        first = (self.core_lo - self.lo) / stride
+        end = None if self.last else int((self.core_hi - self.lo) / stride)
+        return slice(int(first), end)
 
 
 @dataclass(frozen=True)

@@ -267,8 +267,12 @@ def _segmented(module: nn.Module, batch: Callable[[slice], Tensor], targets: Tar
 
 def _detected(module: nn.Module, batch: Callable[[slice], Tensor], targets: Targets) -> dict[str, Any]:
     assert targets.boxes is not None
-    tables = [detection_table(module(batch(some))).cpu() for some in _slices(len(targets.boxes))]
-    return with_intervals(detection_scores(torch.cat(tables).double().numpy(), targets), len(targets.boxes))
+    tables, size = [], (0, 0)
+    for some in _slices(len(targets.boxes)):
+        x = batch(some)
+        size = int(x.shape[2]), int(x.shape[3])
+        tables.append(detection_table(module(x)).cpu())
+    return with_intervals(detection_scores(torch.cat(tables).double().numpy(), targets, size), len(targets.boxes))
 
 
 def _slices(n: int) -> list[slice]:

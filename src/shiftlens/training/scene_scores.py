@@ -7,17 +7,13 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Integer
-from numpy.typing import NDArray
 
 from shiftlens.data.targets import Targets
-from shiftlens.tasks.moving import box_overlap
-from shiftlens.tasks.task import NO_OBJECT
+from shiftlens.tasks.average_precision import average_precision
+from shiftlens.tasks.detection import Detection
+from shiftlens.tasks.task import Weights
 
 N_DRAWS = 1_000
-_RECALLS = np.linspace(0, 1, 101)
-
-Weights = NDArray[np.float64]
-"""How often each image counts [n]."""
 
 
 def with_intervals(
@@ -55,53 +51,21 @@ def segmentation_scores(
 
 
 def detection_scores(
-    tables: Float[np.ndarray, "n rank 6"], targets: Targets, iou_threshold: float = 0.5
+    tables: Float[np.ndarray, "n rank 6"], targets: Targets, size: tuple[int, int]
 ) -> Callable[[Weights], dict[str, float]]:
-    """AP at one IoU, the mean over classes, as COCO computes it (101 recalls).
+    """AP at IoU 0.5, the mean over classes, as a sweep has it of unshifted images of (h, w) pixels.
 
     `tables` are those of `tasks.outputs.detection_table`; `targets` hold boxes.
     """
-    boxes = targets.boxes
-    assert boxes is not None
-    hits = np.stack([_hits(table, truth, iou_threshold) for table, truth in zip(tables, boxes, strict=True)])
-    image = np.repeat(np.arange(len(tables)), tables.shape[1])
-    scores, classes, hit = tables[:, :, 4].ravel(), tables[:, :, 5].ravel(), hits.ravel()
-    per_class = []
-    for label in np.unique(boxes[:, :, 4][boxes[:, :, 4] != NO_OBJECT]):
-        mine = np.flatnonzero(classes == label)
-        mine = mine[np.argsort(-scores[mine], kind="stable")]
-        per_class.append((image[mine], hit[mine], (boxes[:, :, 4] == label).sum(1)))
-
-    def measured(weights: Weights) -> dict[str, float]:
-        found = [_average_precision(weights[i], hit, float(weights @ n_true)) for i, hit, n_true in per_class]
-        return {"ap50": float(np.nanmean(found))}
-
-    return measured
-
-
-def _hits(table: NDArray[np.float64], truth: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
-    """Which rows of a table, best first, take an object of their class that none before has taken."""
     import torch
 
-    iou = box_overlap(torch.from_numpy(table[:, None, :4]), torch.from_numpy(truth[None, :, :4]))[0].numpy()
-    iou[table[:, None, 5] != truth[None, :, 4]] = 0
-    hits = np.zeros(len(table), np.bool_)
-    for k in np.flatnonzero(table[:, 5] != NO_OBJECT):
-        best = int(iou[k].argmax()) if iou.shape[1] else 0
-        if iou.shape[1] and iou[k, best] >= least:
-            hits[k] = True
-            iou[:, best] = 0
-    return hits
-
-
-def _average_precision(weights: Weights, hit: NDArray[np.bool_], n_true: float) -> float:
-    if not n_true:
-        return float("nan")
-    right, shown = np.cumsum(weights * hit), np.cumsum(weights)
-    recall = right / n_true
-    precision = np.maximum.accumulate((right / np.maximum(shown, 1e-12))[::-1])[::-1]
-    places = np.searchsorted(recall, _RECALLS - 1e-12)
-    return float(np.append(precision, 0.0)[np.minimum(places, len(precision))].mean())
+    assert targets.boxes is not None
+    task = Detection(size=size, shape=tables.shape[1:])
+    found = torch.from_numpy(tables)
+    state = task.prepare(found, torch.from_numpy(np.asarray(targets.boxes)))
+    rows = task.outcome(found, torch.zeros(len(tables), 2, dtype=torch.int64), state)
+    measured = average_precision({name: values.numpy() for name, values in rows.items()})
+    return lambda weights: {"ap50": measured(weights)["ap50"]}
 
 
 def scores_text(metrics: dict[str, Any], names: Sequence[tuple[str, str]]) -> str:
