@@ -278,6 +278,22 @@ def test_a_detector_that_changes_its_answer_is_refused(change: Any, why: str, tm
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda found: found * torch.nan, "not finite"),
+        (lambda found: found[:, :2], r"expected scores \(\d+, 2304\) for a batch of \d+, the model gave \(\d+, 1536\)"),
+        (lambda found: [{"boxes": found}], "expected a tensor as for the first images, got list"),
+    ],
+)
+def test_a_segmenter_that_changes_its_answer_is_refused(change: Any, why: str, tmp_path: Path) -> None:
+    net = Broken(change)
+    net.net = unet()
+    model = wrap(net, mean=0.5, std=0.25, size=(H, W))
+    with pytest.raises(ModelOutputError, match=why):
+        sweep(model, ImageSet(PIXELS, MASKS), GRID, out=tmp_path / "s.zarr", task="segmentation", batch_size=4)
+
+
 def test_class_numbers_with_gaps_are_kept(tmp_path: Path) -> None:
     class Far(nn.Module):
         def forward(self, x: Tensor) -> list[dict[str, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,5 +70,6 @@ def strips(rows: list[Strip], title: str) -> Figure:
             colour, weight = ("#b0201a", "bold") if marked else ("black", "normal")
             axes.set_xlabel(row.captions[k], fontsize=8, color=colour, fontweight=weight, parse_math=False)
         line[0].set_ylabel(row.name, fontsize=8, parse_math=False)
-    suptitle(figure, title, fontsize="medium")
+    # About twelve letters of this size fit an inch.
+    suptitle(figure, textwrap.fill(title, int(12 * figure.get_figwidth())), fontsize="medium")
     return figure

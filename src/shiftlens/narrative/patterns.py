@@ -255,10 +255,10 @@ def overview(metrics: Metrics) -> Finding:
         which = f"{len(held)} of {count_of(n, 'test')} {'is' if len(held) == 1 else 'are'}"
         text = f"{which} significant at 2 % after correction for all of them: {', '.join(held)}."
         return Finding("tests", text, quantity, count, note=note)
-    smallest = min(test.holm_p for test in metrics.tests)
+    smallest, border = min(test.holm_p for test in metrics.tests), ", border" if metrics.beside else ""
     text = (
-        f"Nothing significant: none of the {n} tests of asymmetry, irregularity, ripples, centre and controls holds "
-        f"(smallest corrected {p_text(smallest)}). Differences smaller than the intervals here may still exist."
+        f"Nothing significant: none of the {n} tests of asymmetry, irregularity, ripples, centre{border} and controls "
+        f"holds (smallest corrected {p_text(smallest)}). Differences smaller than the intervals here may still exist."
     )
     test = Significance(smallest)
     return Finding("nothing-significant", text, quantity, count, test, note=note, severity="note")

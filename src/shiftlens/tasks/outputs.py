@@ -72,11 +72,13 @@ def numbers_of(raw: Any, form: OutputForm) -> Tensor:
     Raises
     ------
     ModelOutputError
-        Detections without boxes, scores and labels.
+        Detections without boxes, scores and labels, or no tensor where there was one.
     """
     if form.is_detections:
         return detection_table(raw)
     found: Tensor = _reach(raw, form.access, form.key)
+    if not _is_tensor(found):
+        raise ModelOutputError(f"expected a tensor as for the first images, got {_said(found)}")
     return found
 
 

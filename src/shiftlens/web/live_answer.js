@@ -172,9 +172,12 @@ const ShiftlensAnswer = (() => {
     /** @type {(column: Column, moved: boolean) => [string, string, string, boolean]} */
     function headline(column, moved) {
       const best = column.classes[0];
+      if (task === "segmentation" && !moved) {
+        return ["Not shifted", "", "drag: how many pixels keep their class?", false];
+      }
       if (task === "segmentation") {
         const kept = column.kept ?? 1;
-        return [percent(kept), "", `of the pixels in view keep the class they had before the shift`, moved && kept < 0.995];
+        return [percent(kept), "", `of the pixels in view keep the class they had before the shift`, kept < 0.995];
       }
       if (task === "detection") {
         const [n, before] = [column.boxes?.length || 0, column.n_unshifted || 0];
