@@ -16,6 +16,9 @@ import pytest
 from PIL import Image
 
 from reporting.planted import Page, sweep, unpacked
+from shiftlens.analysis.arrays import from_sweep
+from shiftlens.analysis.regions import Retained
+from shiftlens.analysis.summary import all_metrics
 from shiftlens.arithmetic import inspect
 from shiftlens.data.images import load_images
 from shiftlens.lens.feature_maps import features
@@ -24,7 +27,8 @@ from shiftlens.narrative.comparing import compare
 from shiftlens.nn.vgg import VGG
 from shiftlens.reporting import Report, report
 from shiftlens.reporting.page import web
-from shiftlens.stats import per_cent, wilson
+from shiftlens.reporting.verdict import verdict
+from shiftlens.stats import Skipped, per_cent, wilson
 from shiftlens.sweeps.sweep_result import Sweep, open_sweep
 from shiftlens.sweeps.sweep_store import SweepStore
 
@@ -118,6 +122,19 @@ def test_discs_and_rings_are_means_over_shifts(seen: Page, one: Sweep) -> None:
     ring = unpacked(data["profile"][0]["ring"])
     for k, value in enumerate(data["profile"][0]["value"]):
         assert value == pytest.approx(100 * right[:, ring == k + 1].mean(), rel=1e-5)
+
+
+def test_a_region_that_is_the_whole_grid_has_no_radius(one: Sweep) -> None:
+    metrics = all_metrics(from_sweep(one))
+    regions = {round(100 * each.level): each for each in metrics.retained if isinstance(each, Retained)}
+    whole = {level: replace(each, region=np.ones_like(each.region)) for level, each in regions.items()}
+
+    def far(*retained: Retained) -> str:
+        return verdict(replace(metrics, retained=retained), Skipped("way", "unknown"), "net", "data")[1]
+
+    assert far(whole[95]).endswith("stays at or above 95 % of that under every shift that was measured.")
+    assert far(regions[95], whole[50]).endswith("at or above 50 % of it under every shift that was measured.")
+    assert "over one of" in far(regions[95], regions[50])
 
 
 def test_the_first_screen_says_how_good_how_far_and_where_worst(made: Report, seen: Page, one: Sweep) -> None:

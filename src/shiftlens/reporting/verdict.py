@@ -37,13 +37,14 @@ def _far(metrics: Metrics) -> str:
         why = next((each.why for each in metrics.retained if isinstance(each, Skipped)), "it was not measured")
         return f"How far the image may be shifted is not known: {plain(why)}."
     # Not "within": the region is no circle, and the slider beside shows what a circle would promise too much.
-    text = (
-        f"{capital(metrics.metric.called)} stays {kept_text(metrics, strong.level)} that over an area as large as a "
-        f"circle with a radius of {quoted(strong.radius)}"
-    )
+    kept = f"{capital(metrics.metric.called)} stays {kept_text(metrics, strong.level)} that"
+    if strong.region.all():
+        return f"{kept} under every shift that was measured."
+    text = f"{kept} over an area as large as a circle with a radius of {quoted(strong.radius)}"
     if half is None:
         return f"{text}."
-    return f"{text}, and {kept_text(metrics, half.level)} it over one of {quoted(half.radius)}."
+    where = "under every shift that was measured" if half.region.all() else f"over one of {quoted(half.radius)}"
+    return f"{text}, and {kept_text(metrics, half.level)} it {where}."
 
 
 def _worst(metric: Variable, way: Directions | Skipped, sides: Sequence[str]) -> str:
