@@ -329,7 +329,7 @@ def scripted() -> nn.Module:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: repair(VGG(width=2)), "needs a padding mode or a down-sampling"),
+        (lambda: repair(VGG(width=2)), "needs a padding mode, a down-sampling or a norm"),
         (lambda: repair(VGG(width=2), padding="mirror"), "unknown padding mode 'mirror'"),
         (lambda: repair(VGG(width=2), padding="edge"), "did you mean 'replicate'"),
         (lambda: repair(VGG(width=2), downsample="blurr"), "did you mean 'blur'"),
