@@ -39,12 +39,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests with a timeout of their own take longest: first, so that no process is left alone with one at the end.
+    """Tests that may run longer than others come first, so that no process is left alone with one at the end.
 
-    They begin with the shortest timeouts, which keeps the tests that kill and start clusters together, one at a time.
+    They begin with the shortest of these timeouts: tests that kill, or start clusters, stay in one process.
     """
-    limits = {item: item.get_closest_marker("timeout") for item in items}
-    items.sort(key=lambda item: (limits[item] is None, limits[item].args if limits[item] else ()))
+    usual = 300
+
+    def limit(item: pytest.Item) -> float:
+        marker = item.get_closest_marker("timeout")
+        return marker.args[0] if marker is not None and marker.args[0] > usual else float("inf")
+
+    items.sort(key=limit)
 
 
 def pytest_collection_finish() -> None:

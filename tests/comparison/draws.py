@@ -4,21 +4,38 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from functools import lru_cache
 from unittest.mock import patch
 
 import numpy as np
 
 from analysis.planted import Field
 from comparison.pairs import pair_of, sources
+from shiftlens.analysis import arm_scores
 from shiftlens.analysis.arrays import SweepArrays
 from shiftlens.analysis.paired import Difference
 from shiftlens.narrative import comparing as gather
 from shiftlens.narrative.comparison_result import Comparison
+from shiftlens.stats import resample_weights
+
+
+@lru_cache(maxsize=1)
+def _weights(n: int, n_resamples: int, seed: int) -> np.ndarray:
+    return resample_weights(np.arange(n), n_resamples, seed)
+
+
+def _same_weights(index: np.ndarray, n_resamples: int, seed: int) -> np.ndarray:
+    """The weights of images in ascending order: all arms draw the same."""
+    assert (np.diff(index) > 0).all()
+    return _weights(len(index), n_resamples, seed)
 
 
 def quickly(*given, **how) -> Comparison:
-    """A comparison without its winners, which are half of the time."""
-    with patch.object(gather, "winners", return_value=()):
+    """A comparison without its winners, which are half of the time; the images are drawn once for all arms."""
+    with (
+        patch.object(gather, "winners", return_value=()),
+        patch.object(arm_scores, "resample_weights", _same_weights),
+    ):
         return gather.compared(*given, **how)
 
 

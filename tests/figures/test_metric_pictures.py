@@ -29,8 +29,8 @@ def texts(figure: Figure) -> str:
     return " | ".join([figure.get_suptitle(), *labels])
 
 
-def test_every_picture_is_of_the_metric(one: Sweep, tmp_path: Path) -> None:
-    made = sl.plot(one, tmp_path)
+def test_every_picture_is_of_the_metric(one: Sweep) -> None:
+    made = sl.plot(one)
     controls = ["control-occlusion", "control-flip"]
     assert list(made) == ["mae", "signed_bias", "profile", "sides", "classes", *controls, "phases"]
     for name, figure in made.items():

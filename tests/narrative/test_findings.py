@@ -96,6 +96,12 @@ def test_the_clearest_pair_is_said_with_its_better_place_first(leaning, found):
     assert found["asymmetry-y-pairs"].value < 0
 
 
+def test_where_all_shifts_are_alike_none_is_the_worst():
+    made = sweep(3, 40, 2, mean=lambda dys, dxs: np.full((len(dys), len(dxs)), 50.0))
+    said = by_id(said_of(made, n_resamples=50, max_shift=(2, 2)))["accuracy-worst"].statement
+    assert re.match(r"Accuracy is the same under all 25 shifts, 100.0 % \[", said)
+
+
 def test_an_interval_that_excludes_0_is_said_to_be_corrected_for_less_than_the_test(leaning):
     metrics = all_metrics(leaning, n_resamples=100)
     lost = replace(metrics)

@@ -176,12 +176,11 @@ def test_a_variable_of_a_name_that_the_file_needs_is_refused(tmp_path: Path, nam
     assert not (tmp_path / "s.zarr").exists()
 
 
-def test_a_number_does_not_stop_a_sweep_early(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="error is a number, and only a share can stop a sweep early"):
-        small.create(tmp_path / "s.zarr", N, 3, task=TASK, schedule=Schedule.declared(N, 3))
-    assert not (tmp_path / "s.zarr").exists()
-    store = small.create(tmp_path / "t.zarr", N, 3, task=Stored((FOUND, ERROR), "f"), schedule=Schedule.declared(N, 3))
-    assert next(iter(store.main.means_of)) == "mean_found"
+@pytest.mark.parametrize(("task", "first"), [(TASK, "mean_error"), (Stored((FOUND, ERROR), "f"), "mean_found")])
+def test_the_first_metric_stops_an_adaptive_sweep(task: Stored, first: str, tmp_path: Path) -> None:
+    store = small.create(tmp_path / "s.zarr", N, 3, task=task, schedule=Schedule.declared(N, 3))
+    assert store.main.header.schedule is not None
+    assert next(iter(store.main.means_of)) == first
 
 
 def test_an_accumulator_too_large_for_the_memory_is_refused(tmp_path: Path) -> None:

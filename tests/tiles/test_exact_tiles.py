@@ -109,7 +109,7 @@ QUIET = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too
 
 
 @given(plans())
-@settings(max_examples=25, deadline=None, suppress_health_check=QUIET)
+@settings(max_examples=10, deadline=None, suppress_health_check=QUIET)
 def test_random_nets_are_exact_with_the_printed_overlap_and_not_with_less(plan: dict[str, Any]) -> None:
     check(plan)
 

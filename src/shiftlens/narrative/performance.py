@@ -85,6 +85,8 @@ def _worst(metrics: Metrics, of: MapEstimate, setting: Setting, metric: Variable
         f"{capital(metric.called)} is {end}, {quoted(estimate)}, {place}.",
         Quantity(metric.name, shift=shift),
     )
+    if len(cells) == np.isfinite(worse).sum() > 1:
+        text = f"{capital(metric.called)} is the same under all {len(cells):,} shifts, {quoted(estimate)}."
     command = setting.evaluate_command(*shift)
     action = Action("Measure this shift alone", command) if command else None
     note = "Shifts that leave nothing of the image in view are left out."

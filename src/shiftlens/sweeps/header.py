@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from itertools import zip_longest
 from pathlib import Path
@@ -295,13 +296,15 @@ def describe(
 
 def software_versions() -> dict[str, str]:
     """Versions of the packages that can move a result."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
+    return {package: _version(package) for package in PACKAGES}
+
+
+@cache
+def _version(package: str) -> str:
+    try:
+        return version(package)  # reads and parses the package's metadata file
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def sweep_exists(path: Path) -> bool:

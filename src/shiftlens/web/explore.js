@@ -329,22 +329,22 @@
 
     // ---- controls
 
-    /** @type {{id: number, x: number, y: number, dx: number, dy: number} | null} */
+    // `scale`: image pixels in one of the screen's, measured once: to ask for it in every move lays the page out again.
+    /** @type {{id: number, x: number, y: number, dx: number, dy: number, scale: number} | null} */
     let grip = null;
     frame.addEventListener("pointerdown", (event) => {
       if (event.button) {
         return;
       }
       frame.setPointerCapture(event.pointerId);
-      grip = { id: event.pointerId, x: event.clientX, y: event.clientY, dx, dy };
+      grip = { id: event.pointerId, x: event.clientX, y: event.clientY, dx, dy, scale: width / frame.getBoundingClientRect().width };
       held = true;
       way = [];
       frame.classList.add("held");
     });
     frame.addEventListener("pointermove", (event) => {
       if (grip && grip.id === event.pointerId) {
-        const scale = width / frame.getBoundingClientRect().width;
-        const [x, y] = [grip.dx + (event.clientX - grip.x) * scale, grip.dy + (event.clientY - grip.y) * scale];
+        const [x, y] = [grip.dx + (event.clientX - grip.x) * grip.scale, grip.dy + (event.clientY - grip.y) * grip.scale];
         if (Math.round(x) !== dx || Math.round(y) !== dy) {
           moveTo(x, y);
         }
