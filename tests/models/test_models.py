@@ -653,7 +653,7 @@ def test_run_directory_by_path_and_as_shipped_weights(monkeypatch: pytest.Monkey
     ("spec", "message"),
     [
         ("torchvision:resnet81", "unknown torchvision model 'resnet81'; did you mean 'resnet18'"),
-        ("torchvision:fasterrcnn_resnet50_fpn", "unknown torchvision model"),
+        ("torchvision:raft_small", "unknown torchvision model"),
         ("torchvison:resnet18", "did you mean 'torchvision'"),
         ("timm:resnt18", "did you mean 'resnet18'"),
         ("timm:hf-hub:a/b", "unknown timm model"),
