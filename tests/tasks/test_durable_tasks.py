@@ -145,28 +145,40 @@ def die(done, total):
     if done > total / 2:
         os.kill(os.getpid(), signal.SIGKILL)
 
-swept(sys.argv[1], Path(sys.argv[2]), progress=die)
+swept(sys.argv[1], Path(sys.argv[2]), progress=die, half_width=eval(sys.argv[3]))
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["detection", "segmentation without masks"])
+@pytest.mark.parametrize(
+    ("name", "half_width"), [("detection", None), ("detection", 0), ("dense", 0), ("embedding", 0)]
+)
 @pytest.mark.usefixtures("single_images")
-def test_a_killed_sweep_is_resumed_to_the_same_bytes(name: str, tmp_path: Path) -> None:
+def test_a_killed_sweep_is_resumed_to_the_same_bytes(name: str, half_width: float | None, tmp_path: Path) -> None:
     found = os.environ | {"PYTHONPATH": os.pathsep.join(str(Path(path).resolve()) for path in sys.path if path)}
-    ended = subprocess.run([sys.executable, "-c", CHILD, name, str(tmp_path / "s.zarr")], env=found, check=False)
+    arguments = [name, str(tmp_path / "s.zarr"), repr(half_width)]
+    ended = subprocess.run([sys.executable, "-c", CHILD, *arguments], env=found, check=False)
     assert ended.returncode == -signal.SIGKILL
     assert 0 < sl.open_sweep(tmp_path / "s.zarr", partial=True).n_written < N
-    again, whole = (small.tree(swept(name, tmp_path / path).path) for path in ("s.zarr", "whole.zarr"))
-    assert again == whole
+    again, whole = (swept(name, tmp_path / path, half_width=half_width) for path in ("s.zarr", "whole.zarr"))
+    assert small.tree(again.path) == small.tree(whole.path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("net", "task"), [("detector", "detection"), ("unet", "segmentation"), ("unet", "dense")])
-def test_workers_compute_the_same_bytes(net: str, task: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("net", "task", "half_width"),
+    [
+        ("detector", "detection", None),
+        ("detector", "detection", 0),
+        ("unet", "segmentation", 0),
+        ("unet", "dense", None),
+    ],
+)
+def test_workers_compute_the_same_bytes(net: str, task: str, half_width: float | None, tmp_path: Path) -> None:
     images = sl.load_images("digits-scenes", limit=3)
     model = sl.load_model(f"pretrained:{net}-digits")
     options: dict[str, Any] = {"engine": "direct", "batch_size": 8, "dtype": "float32", "task": task}
+    options["half_width"] = half_width
     one, two = (
         sweep(model, images, ShiftGrid((8, 8), 8), out=tmp_path / f"{cluster}.zarr", cluster=cluster, **options)
         for cluster in (None, "local:1")
