@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 import shiftlens.models.loading as models
+from shiftlens.arithmetic import inspect as inspect_net
 from shiftlens.arithmetic.nets import graph_of
 from shiftlens.data.imageset import ImageSet
 from shiftlens.data.preprocessing import Preprocessing, parse_numbers, parse_size
@@ -652,7 +653,7 @@ def test_run_directory_by_path_and_as_shipped_weights(monkeypatch: pytest.Monkey
     ("spec", "message"),
     [
         ("torchvision:resnet81", "unknown torchvision model 'resnet81'; did you mean 'resnet18'"),
-        ("torchvision:fasterrcnn_resnet50_fpn", "unknown torchvision model"),
+        ("torchvision:raft_small", "unknown torchvision model"),
         ("torchvison:resnet18", "did you mean 'torchvision'"),
         ("timm:resnt18", "did you mean 'resnet18'"),
         ("timm:hf-hub:a/b", "unknown timm model"),
@@ -743,3 +744,15 @@ def test_a_model_shows_itself_in_a_notebook() -> None:
         assert text in shown
     assert len(repr(model)) < 100
     assert "\n" not in repr(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "mean"),
+    [("lraspp_mobilenet_v3_large", (0.485, 0.456, 0.406)), ("ssdlite320_mobilenet_v3_large", (0.0, 0.0, 0.0))],
+)
+def test_segmenters_and_detectors_of_torchvision_have_a_name(name: str, mean: tuple[float, ...]) -> None:
+    model = load_model(f"torchvision:{name}", weights="random")
+    assert model.preprocessing.mean == mean
+    assert inspect_net(f"torchvision:{name}", size=64).layers
+    with pytest.raises(InputError, match=f"did you mean '{name}'"):
+        load_model(f"torchvision:{name}r", weights="random")

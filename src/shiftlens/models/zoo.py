@@ -1,4 +1,7 @@
-"""Nets of other libraries by name: torchvision's (always there) and timm's (extra `models`)."""
+"""Nets of other libraries by name: torchvision's (always there) and timm's (extra `models`).
+
+Of torchvision classifiers, segmenters and detectors.
+"""
 
 from __future__ import annotations
 
@@ -35,23 +38,33 @@ def seeded() -> Iterator[None]:
         yield
 
 
-def _torchvision_default(name: str) -> Any:
-    """The default weights' entry of a torchvision classifier; None for a net that has none."""
+def _is_classifier(name: str) -> bool:
+    """Whether a torchvision net is a classifier, or else a segmenter or detector; `InputError` for an unknown name."""
     import torchvision.models as zoo
 
     names = zoo.list_models(module=zoo)
-    if name not in names:
-        raise unknown_name("torchvision model", name, names)
+    others = [each for module in (zoo.segmentation, zoo.detection) for each in zoo.list_models(module=module)]
+    if name not in names and name not in others:
+        raise unknown_name("torchvision model", name, [*names, *others])
+    return name in names
+
+
+def _torchvision_default(name: str) -> Any:
+    """The default weights' entry of a torchvision net; None for a net that has none."""
+    import torchvision.models as zoo
+
+    _is_classifier(name)
     entries = zoo.get_model_weights(name)
     return getattr(entries, "DEFAULT", None)
 
 
 def torchvision_net(name: str, n_classes: int | None = None) -> nn.Module:
-    """A torchvision classifier with random weights of seed 0; `InputError` with the nearest name for an unknown one."""
+    """A torchvision net with random weights of seed 0; `InputError` with the nearest name for an unknown one."""
     import torchvision.models as zoo
 
-    _torchvision_default(name)
     options: dict[str, Any] = {} if n_classes is None else {"num_classes": n_classes}
+    if not _is_classifier(name):
+        options["weights_backbone"] = None  # left open, they are downloaded
     if name in ("inception_v3", "googlenet"):
         options["init_weights"] = True  # left open, torchvision warns
     with seeded():
@@ -63,17 +76,22 @@ def _torchvision_preprocessing(name: str, _: nn.Module) -> Preprocessing:
     entry = _torchvision_default(name)
     if entry is None:
         return Preprocessing()
-    return preset_of(entry.transforms())
+    transforms = entry.transforms()
+    if _is_classifier(name):
+        return preset_of(transforms)
+    # Segmenters and detectors take images of any size; detectors normalise themselves.
+    mean, std = getattr(transforms, "mean", (0.0,)), getattr(transforms, "std", (1.0,))
+    return Preprocessing(mean=tuple(mean), std=tuple(std), declared=True)
 
 
 def _torchvision_classes(name: str) -> tuple[str, ...] | None:
-    """Names of the classes of a torchvision classifier's default weights."""
+    """Names of the classes of a torchvision net's default weights."""
     categories = getattr(_torchvision_default(name), "meta", {}).get("categories")
     return None if categories is None else tuple(categories)
 
 
 def _torchvision_pretrained(name: str) -> tuple[nn.Module, tuple[str, ...] | None]:
-    """A torchvision classifier with its default weights, and their class names; downloads them once."""
+    """A torchvision net with its default weights, and their class names; downloads them once."""
     import torchvision.models as zoo
 
     entry = _torchvision_default(name)
