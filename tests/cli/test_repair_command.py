@@ -44,12 +44,13 @@ def test_repair_of_a_repair_is_a_model_like_any_other(
     assert told["edits"][0] == {"path": "0.0", "what": "padding", "before": "zeros", "after": "reflect"}
     assert told["before"]["n"] == told["after"]["n"] == 40
     more = ["--downsample", "blur", "--size", "even", "--reestimate", "--finetune-epochs", "1", "--lr", "0.001"]
-    more += ["--finetune-shift", "5"]
+    more += ["--finetune-shift", "5", "--flip"]
     assert main(["repair", "--model", str(first), *more, "--out", str(second), *FEW]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [edit["what"] for edit in told["edits"]] == ["downsample"] * 3 + ["input size"]
     assert [each["kind"] for each in told["healed"]] == ["batch norm", "fine-tune"]
     assert told["healed"][1]["settings"]["shift"] == 5
+    assert told["healed"][1]["settings"]["flip"] == "alternating"
 
     model = load_model(second)
     assert model.input_size == (33, 33)
@@ -76,6 +77,11 @@ def test_what_people_read(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert lines[0] == "0.0: padding zeros -> circular"
     assert "accuracy at (0, 0):" in lines[-2]
     assert lines[-1] == f"wrote {out}"
+    command = ["repair", "--model", str(run), "--finetune-epochs", "1", "--no-flip", "--out", f"{out}-tuned"]
+    assert main([*command, "--data", "digits", "--limit", "40", "--quiet"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("fine-tune: 32 images of digits, 1 epoch of 2 steps, no mirror images, loss ")
+    assert lines[1].startswith("expect little of fewer than ")
 
 
 def test_pictures_may_be_padded_to_the_even_size(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,6 +133,7 @@ def test_a_library_net(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["--reestimate"], "need images: give --data"),
         (["--finetune-epochs", "2"], "need images: give --data"),
         (["--finetune-shift", "4", "--reestimate", "--data", "digits"], "--finetune-shift needs --finetune-epochs"),
+        (["--no-flip", "--reestimate", "--data", "digits"], "--flip needs --finetune-epochs"),
         (
             ["--finetune-shift", "-1", "--finetune-epochs", "1", "--data", "digits"],
             "shift must be at least 0 pixels, got -1",
