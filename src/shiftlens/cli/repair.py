@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from shiftlens.nn.edits import Edit
     from shiftlens.surgery import Healing
 
-FEW_STEPS = 100
+FEW_STEPS = 20
 """Of fine-tuning; fewer change a net little at its low rate."""
 
 
