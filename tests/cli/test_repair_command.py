@@ -177,3 +177,21 @@ def test_other_classes_and_unnamed_code_are_refused(
     (tmp_path / "full" / "notes.txt").touch()
     assert main([*own, "--out", str(tmp_path / "full"), "--quiet"]) == 2
     assert "holds something else" in capsys.readouterr().err
+
+
+def test_a_net_of_no_named_size_is_exported_with_the_size_that_repair_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text("from shiftlens.nn import VGG\ndef make():\n    return VGG('vgg6', width=2)\n")
+    command = ["repair", "--model", "own.py:make", "--mean", "0.5", "--std", "1", "--padding", "reflect", "--quiet"]
+    sized = [[], ["--input-size", "32"]]
+    for out, size in zip(("any", "named"), sized, strict=True):
+        assert main([*command, *size, "--data", "digits", "--limit", "4", "--out", out]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if "input size" in line] == [
+        "any names no input size, since none was given: --input-size 32x32 where one is needed (export)"
+    ]
+    export = ["export", "any", "--code", "own.py", "--out", "deployed", "--quiet"]
+    assert main(export) == 2
+    assert "--input-size" in capsys.readouterr().err
+    assert main([*export, "--input-size", "32x32"]) == 0

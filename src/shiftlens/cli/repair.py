@@ -176,7 +176,13 @@ def repair(
         "before": None if before is None else before.to_dict(),
         "after": None if after is None else after.to_dict(),
     }
-    return values, _lines(edits, healed, before, after, out)
+    lines = _lines(edits, healed, before, after, out)
+    if changed.preprocessing.size is None and changed.input_size is not None:
+        h, w = changed.input_size
+        lines.append(
+            f"{out} names no input size, since none was given: --input-size {h}x{w} where one is needed (export)"
+        )
+    return values, lines
 
 
 def _check_names(padding: str | None, downsample: str | None, norm: str | None, size: str | None, size_by: str) -> None:

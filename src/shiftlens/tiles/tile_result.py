@@ -287,12 +287,12 @@ class TileReport(Printed):
         tile, overlap = int(self.recipe["tile"]), int(self.recipe["overlap"])
         return [
             f"recipe: tile {tile} px, overlap {overlap} px, grid {grid} px: {self._exactness}",
-            *(["  these images are smaller than this tile: pass them whole"] if self.fits_recipe else []),
+            *(["  these images are no larger than this tile: pass them whole"] if self.fits_recipe else []),
             f"  {self._cost_text(tile, overlap)}",
             f"overlap that was enough on these images ({per_cent(self.tolerance)} of the range): {measured}",
             f"MONAI: {self.recipe['monai']}",
             f"SAHI: {self.recipe['sahi']}",
-            f"  they average overlaps, {self._averaging_text}",
+            f"  they average overlaps{self._averaging_text}",
             "as a loop, of `image` [1, c, h, w] as the net takes it:",
             *str(self.recipe["loop"]).splitlines(),
         ]
@@ -316,11 +316,11 @@ class TileReport(Printed):
     @property
     def _averaging_text(self) -> str:
         if (left := self.recipe["averaged_mismatch"]) is not None:
-            return f"which leaves {left:.3g} on average on these images"
+            return f", which leaves {left:.3g} on average on these images"
         why = "with so much overlap it takes too long"
         if int(self.recipe["tile"]) >= min(self.size):
-            why = "the tile is as large as these images"
-        return f"which was not measured: {why}"
+            why = "the tile is no smaller than these images"
+        return f"; what that leaves was not measured: {why}"
 
     def __repr__(self) -> str:
         return printable(
