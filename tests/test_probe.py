@@ -137,7 +137,10 @@ def test_a_transparent_file_is_pasted_without_its_ground(tmp_path: Path) -> None
         ({"mask": np.zeros((5, 7))}, "expected a mask 5x7 of bool or 0 to 255"),
         ({"box": (0, 0, 9, 5)}, r"box \[0, 0, 9, 5\] is none of the object's image of 5x7"),
         ({"label": 4}, "class 4 is none of Net, which has 4"),
-        ({"label": "cat"}, "Net knows no class names, got 'cat'"),
+        (
+            {"label": "cat"},
+            "Net knows no class names, got 'cat'; give the class's number, from 0 to 3: .* sorted names",
+        ),
         ({"task": "dense"}, "unknown task of probe 'dense'"),
         ({"task": "detection", "label": 1}, "cannot be probed as a detector"),
         ({"step": 0}, "step must be a whole number of at least 1"),

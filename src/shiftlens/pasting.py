@@ -219,14 +219,18 @@ def _label(label: int | str | None, model: Model, task: str, guess: Callable[[],
     names = model.class_names or ()
     if label is None:
         return guess()
+    n_classes = len(names) or (None if task == "detection" else model.n_classes)
     if isinstance(label, str) and label in names:
         return names.index(label)
     if isinstance(label, str) and not label.isdecimal():
         if not names:
-            raise InputError(f"{model.name} knows no class names, got {label!r}; give the class's number")
+            most = "" if n_classes is None else f" to {n_classes - 1}"
+            raise InputError(
+                f"{model.name} knows no class names, got {label!r}; give the class's number, from 0{most}: of a "
+                "model that was trained on a folder, the place of the class among the folders' sorted names"
+            )
         raise unknown_name(f"class of {model.name}", label, names)
     number = int(label)
-    n_classes = len(names) or (None if task == "detection" else model.n_classes)
     if number < 0 or (n_classes is not None and number >= n_classes):
         raise InputError(f"class {number} is none of {model.name}, which has {n_classes}")
     return number

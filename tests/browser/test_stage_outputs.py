@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ def holds(page: Any, folder: Path, kind: str, models: tuple[str, ...] = ("first"
             table = np.stack([here[f"kept_{each}"].values for each in names], axis=1).astype(float)
             table = table[table[:, 0] < 65534] / [1, 1000, 10, 10, 10, 10]
             assert sorted(found) == pytest.approx(np.array(sorted(table.tolist())).reshape(-1, 6))
-            assert f"{len(table)} box" in says["text"]
+            shown = int(sweep.dataset["object_confidence"].isel(image=image).sel(dx=dx, dy=dy).notnull().sum())
+            assert re.search(rf"{shown} objects? in view, {len(table)} box(es)? of a score of at least", says["text"])
             assert all(f"class {which}: {score:.2f}" in says["text"] for which, score, *_ in found[:10])
             assert (f"{len(table) - 10} more" in says["text"]) == (len(table) > 10)
         else:

@@ -452,6 +452,17 @@ def test_help_is_grouped_by_subject_and_names_choices(capsys: pytest.CaptureFixt
     assert out.index("--model net.py:make") < out.index("--model runs/vgg")
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [("export", "--format torch|onnx"), ("plot", "--format png|svg"), ("repair", "adapted to (default: train,")],
+)
+def test_help_says_what_an_option_of_this_command_takes(
+    command: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--help"]) == 0
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize("command", [str(each.callback.__name__).replace("_", "-") for each in app.registered_commands])
 def test_no_option_is_shown_by_its_type(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0

@@ -73,6 +73,10 @@ def test_a_feature_run_is_read_and_drawn_like_a_sweep(
     run(capsys, "features", "--model", f"{net}:make", "--input-size", 32, "--layers", "0.0,0.3", "--out", out)
     text, _ = run(capsys, "findings", out, "--evidence")
     assert "Border artefacts on the feature map of a blank input (zeros) start at layer 0.3" in " ".join(text.split())
+    assert "value [95 % interval]" in text
+    one = tmp_path / "one.zarr"
+    run(capsys, "features", "--model", f"{net}:make", "--input-size", 32, "--layers", "0.0", "--out", one)
+    assert "value" not in run(capsys, "findings", one)[0]  # no number, no table of numbers
     text, _ = run(capsys, "findings", out, "--json")
     found = json.loads(text)["findings"]
     assert {each["question"] for each in found} == {"B"}
@@ -88,7 +92,9 @@ def test_features_says_it_in_words(net: Path, tmp_path: Path, capsys: pytest.Cap
     lines = text.splitlines()
     assert lines[0].split() == ["layer", "kind", "shape", "energy", "reach", "px", "odd", "l/r", "odd", "u/d"]
     assert [line.split()[0] for line in lines[1:3]] == ["0.3", "1.3"]
-    assert any(line.startswith("border artefacts start at layer 0.3") for line in lines)
+    assert any(
+        line.startswith("border artefacts start at layer 0.3 (conv) on the blank input (black)") for line in lines
+    )
     assert not sl.open_features(tmp_path / "f.zarr").after
 
 

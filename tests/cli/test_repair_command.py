@@ -44,12 +44,13 @@ def test_repair_of_a_repair_is_a_model_like_any_other(
     assert told["edits"][0] == {"path": "0.0", "what": "padding", "before": "zeros", "after": "reflect"}
     assert told["before"]["n"] == told["after"]["n"] == 40
     more = ["--downsample", "blur", "--size", "even", "--reestimate", "--finetune-epochs", "1", "--lr", "0.001"]
-    more += ["--finetune-shift", "5"]
+    more += ["--finetune-shift", "5", "--flip"]
     assert main(["repair", "--model", str(first), *more, "--out", str(second), *FEW]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [edit["what"] for edit in told["edits"]] == ["downsample"] * 3 + ["input size"]
     assert [each["kind"] for each in told["healed"]] == ["batch norm", "fine-tune"]
     assert told["healed"][1]["settings"]["shift"] == 5
+    assert told["healed"][1]["settings"]["flip"] == "alternating"
 
     model = load_model(second)
     assert model.input_size == (33, 33)
@@ -76,6 +77,11 @@ def test_what_people_read(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert lines[0] == "0.0: padding zeros -> circular"
     assert "accuracy at (0, 0):" in lines[-2]
     assert lines[-1] == f"wrote {out}"
+    command = ["repair", "--model", str(run), "--finetune-epochs", "1", "--no-flip", "--out", f"{out}-tuned"]
+    assert main([*command, "--data", "digits", "--limit", "40", "--quiet"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("fine-tune: 32 images of digits, 1 epoch of 2 steps, no mirror images, loss ")
+    assert lines[1].startswith("expect little of fewer than ")
 
 
 def test_pictures_may_be_padded_to_the_even_size(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,6 +133,7 @@ def test_a_library_net(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["--reestimate"], "need images: give --data"),
         (["--finetune-epochs", "2"], "need images: give --data"),
         (["--finetune-shift", "4", "--reestimate", "--data", "digits"], "--finetune-shift needs --finetune-epochs"),
+        (["--no-flip", "--reestimate", "--data", "digits"], "--flip needs --finetune-epochs"),
         (
             ["--finetune-shift", "-1", "--finetune-epochs", "1", "--data", "digits"],
             "shift must be at least 0 pixels, got -1",
@@ -170,3 +177,21 @@ def test_other_classes_and_unnamed_code_are_refused(
     (tmp_path / "full" / "notes.txt").touch()
     assert main([*own, "--out", str(tmp_path / "full"), "--quiet"]) == 2
     assert "holds something else" in capsys.readouterr().err
+
+
+def test_a_net_of_no_named_size_is_exported_with_the_size_that_repair_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text("from shiftlens.nn import VGG\ndef make():\n    return VGG('vgg6', width=2)\n")
+    command = ["repair", "--model", "own.py:make", "--mean", "0.5", "--std", "1", "--padding", "reflect", "--quiet"]
+    sized = [[], ["--input-size", "32"]]
+    for out, size in zip(("any", "named"), sized, strict=True):
+        assert main([*command, *size, "--data", "digits", "--limit", "4", "--out", out]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if "input size" in line] == [
+        "any names no input size, since none was given: --input-size 32x32 where one is needed (export)"
+    ]
+    export = ["export", "any", "--code", "own.py", "--out", "deployed", "--quiet"]
+    assert main(export) == 2
+    assert "--input-size" in capsys.readouterr().err
+    assert main([*export, "--input-size", "32x32"]) == 0

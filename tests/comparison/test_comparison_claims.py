@@ -18,7 +18,10 @@ from shiftlens.analysis.paired import Difference, non_inferiority, paired_estima
 from shiftlens.analysis.winners import FEWEST_IMAGES, Winner, first_half, winners
 from shiftlens.models.behaviour import Behaviour
 from shiftlens.narrative.comparing import compared
+from shiftlens.narrative.comparison_notes import doubts
 from shiftlens.narrative.comparison_sentences import _difference
+from shiftlens.narrative.finding import Findings
+from shiftlens.narrative.finding_parts import Significance
 from shiftlens.stats import Estimate, Skipped
 from shiftlens.tasks.classification import ACCURACY
 from sweeps.small_sweeps import PLAN
@@ -280,6 +283,41 @@ def test_what_misleads_is_named_where_it_applies(planted):
     assert "'b' shift 2" in said({}, {"training": {"augmentation": {"shift": 2}}})["shifts-in-training"]
     same = {"model_digest": "sha256:same"}
     assert said(same, same)["same-model"].startswith("'b' and 'a' are of the same model")
+
+
+def test_one_side_fine_tuned_is_said_with_the_fair_baseline(planted):
+    def said(*facts):
+        given = [with_header(each, **f) for each, f in zip(sources(planted), facts, strict=False)]
+        return compared(given, n_resamples=2).findings
+
+    settings = {"epochs": 2, "lr": 0.01, "shift": 8, "flip": "none", "seed": 0, "batch": 16}
+    tuned = {"training": {"healed": [{"kind": "fine-tune", "images": "folder:p", "settings": settings}]}}
+    untuned = {"model": "net.py:make", "model_options": {"weights": "w.pt", "mean": [0.5]}, "training": {}}
+    found = said(untuned, tuned).named("fine-tuned")
+    assert found.statement.startswith(
+        "'b' was fine-tuned, 'a' was not: the difference is of the fine-tuning and of all"
+    )
+    assert found in doubts(said(untuned, tuned))
+    assert " ".join(found.action.command) == (
+        "shiftlens repair --model net.py:make --weights w.pt --mean 0.5 --finetune-epochs 2 --finetune-shift 8 "
+        "--lr 0.01 --seed 0 --no-flip --data folder:p --out runs/tuned"
+    )
+    assert parse(found.action.command)[0] == "repair"
+    assert said(tuned, untuned).named("fine-tuned").statement.startswith("'a' was fine-tuned, 'b' was not")
+    reestimated = {"training": {"healed": [{"kind": "batch norm", "settings": {}}, "odd"]}}
+    assert said(tuned, tuned).named("fine-tuned") is None
+    assert said(untuned, reestimated).named("fine-tuned") is None
+
+
+@pytest.mark.parametrize(("p_value", "holds"), [(0.08, False), (0.01, True)])
+def test_a_gain_that_only_its_own_interval_shows_is_called_not_significant(found, p_value, holds):
+    near = found.findings.named("difference-near-1")
+    test = Significance(p_value, "27 tests of the comparison", holds)
+    changed = replace(near, estimate=Estimate(10.2, 1.1, 19.4, "points", 72, ""), test=test)
+    made = replace(found, findings=Findings([changed if each is near else each for each in found.findings]))
+    size = dict(made.summary)["By how much"]
+    left_open = ", which is not significant after correction for 27 tests of the comparison (p = 0.08)"
+    assert f"'b' +10.2 points [1.1, 19.4]{'' if holds else left_open}; " in size
 
 
 def test_digest_and_behaviour_are_held_against_each_other(planted):

@@ -478,7 +478,6 @@ def test_masks_with_classes_that_the_model_lacks(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools
-@pytest.mark.filterwarnings("ignore:.*is in colour:UserWarning")
 def test_ap_with_crowds_is_that_of_pycocotools(tmp_path: Path) -> None:
     coco_api = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,23 @@ def test_the_model_sees_what_the_transform_gives(transform: object, shape: tuple
     assert model.notes == ()
 
 
+@pytest.mark.parametrize("colour", [False, True])
+def test_a_transform_to_grey_is_that_of_a_net_of_one_channel(colour: bool) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 57, 3 if colour else 1), dtype=np.uint8)
+    pixels = np.broadcast_to(pixels, (40, 57, 3))
+    grey = t.Compose([t.Resize(36), t.CenterCrop(32), t.Grayscale(), t.ToTensor(), t.Normalize(0.5, 0.25)])
+    model = wrap(nn.Sequential(nn.Conv2d(1, 2, 3), *net()[:2]), transform=grey)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # colour that is turned grey, which was asked for
+        shown, _ = on_input_grid(model, ImageSet([pixels], [0]))
+    seen = model.preprocessing.normalise(torch.from_numpy(shown.batch([0])))[0]
+    wanted = torch.as_tensor(grey(Image.fromarray(pixels)))
+    assert seen.shape == wanted.shape
+    assert (seen - wanted).abs().max() <= (1.01 / 255 / 0.25 if colour else 1e-6)
+    with pytest.raises(InputError, match="Grayscale gives 1 channel, Sequential takes 3"):
+        wrap(nn.Sequential(nn.Conv2d(3, 2, 3), *net()[:2]), transform=grey)
+
+
 def test_what_is_given_beside_a_transform_comes_first() -> None:
     transform = t.Compose([t.Resize(40), t.CenterCrop(32), t.ToTensor(), t.Normalize(MEAN, STD)])
     p = wrap(net(), transform=transform, mean=0.25, size=64).preprocessing
@@ -71,7 +90,9 @@ def test_what_is_given_beside_a_transform_comes_first() -> None:
             [t.RandomHorizontalFlip(), t.ToTensor()],
             "RandomHorizontalFlip.* has no equal here; name the transform of",
         ),
-        ([t.Grayscale(), t.ToTensor()], "Grayscale.* has no equal here; expected Resize"),
+        ([t.Grayscale(3), t.ToTensor()], "Grayscale.* has no equal here; expected Resize"),
+        ([v2.ToImage(), v2.Grayscale()], "Grayscale.* has no equal here; .* Grayscale"),
+        ([t.Grayscale(), t.Resize(36)], "Resize comes after Grayscale"),
         ([t.Lambda(lambda x: x), t.ToTensor()], "Lambda.* has no equal here"),
         ([v2.ToDtype(torch.float32, scale=False)], "does not scale to 0 ... 1"),
         ([t.ConvertImageDtype(torch.float64)], "does not scale to 0 ... 1"),

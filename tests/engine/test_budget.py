@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -222,10 +222,21 @@ def test_a_sweep_says_once_that_its_plan_was_cut_short(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     short = replace(plan_of(), cut_short=True)
-    monkeypatch.setattr(runner, "make_plan", lambda *_, **__: short)
+    rates: list[float] = []
+
+    def planned(*_: Any, told: Callable[[float], None], **__: Any) -> Plan:
+        for rate in rates:
+            told(rate)
+        return short
+
+    monkeypatch.setattr(runner, "make_plan", planned)
     images = ImageSet(np.full((3, 3, 16, 16), 9, dtype=np.uint8), np.arange(3))
     said: list[str] = []
     for _ in range(2):
         made, _ = run_sweep(model, images, ShiftGrid(1), out=tmp_path / "s.zarr", announce=said.append)
         assert made.header.plan == short
     assert len([line for line in said if "before all ways were tried" in line]) == 1
+    for rate, n_said in ((0.4, 1), (0.5, 0)):  # 27 evaluations take more than a minute, or less
+        rates[:], said[:] = [rate], []
+        run_sweep(model, images, ShiftGrid(1), out=tmp_path / f"{rate}.zarr", announce=said.append)
+        assert len([line for line in said if "before all ways were tried" in line]) == n_said

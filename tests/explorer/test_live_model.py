@@ -42,6 +42,15 @@ def live() -> LiveModel:
     return LiveModel(sl.wrap(net(), mean=MEAN, std=STD, size=32), sl.load_images("digits", limit=12))
 
 
+def test_the_small_images_are_of_every_class_whatever_the_order_of_the_set() -> None:
+    images = sl.ImageSet(np.zeros((50, 1, 32, 32), np.uint8), np.repeat(np.arange(5), 10))
+    about = LiveModel(sl.wrap(net(), mean=MEAN, std=STD, size=32), images).about()
+    assert [each["image"] for each in about["thumbnails"]] == [
+        "0", "1", "2", "10", "11", "12", "20", "21", "30", "31", "40", "41"
+    ]  # fmt: skip
+    assert all(each["uri"].startswith("data:image/png") for each in about["thumbnails"])
+
+
 def ask(live: LiveModel, image: str, padding: str = "original", **how: Any) -> Answer:
     (answer,) = live.answers(image, paddings=[padding], **how)
     return answer

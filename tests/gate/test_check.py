@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,16 @@ def test_a_repair_that_makes_one_side_worse_fails_against_the_sweep_before(sweep
     strict = sl.check(sweeps / "again.zarr", baseline=sweeps / "base.zarr", allowed={"near": 5, "retained_radius": 2})
     assert strict.passed, str(strict)
     assert strict.conditions[0].power == 1.0
-    assert "passes with 100 % chance if nothing has changed" in str(strict)
+    # Power is of interest where a condition fails.
+    assert "chance if nothing has changed" not in str(strict) + strict.markdown() + strict.junit()
+    unsure = sl.check(sweeps / "again.zarr", baseline=sweeps / "base.zarr", allowed={"near": 0.01})
+    assert not unsure.passed
+    assert re.search(r"neither proven.*; passes with \d+ % chance if nothing has changed", str(unsure))
+    better = sl.check(sweeps / "base.zarr", baseline=sweeps / "lopsided.zarr", allowed={"near": 1})
+    value, (lo, _) = better.conditions[0].value, better.conditions[0].interval or (0, 0)
+    assert value is not None
+    assert value < 0
+    assert f"{-value:.2f} points better (bounds {-lo:.2f} points better" in str(better)
     lenient = sl.check(sweeps / "again.zarr", baseline=sweeps / "base.zarr", mode="lenient")
     assert lenient.conditions[0].power is not None
     assert "chance if nothing has changed" not in str(lenient) + lenient.markdown() + lenient.junit()

@@ -287,9 +287,15 @@ def test_a_gate_on_one_channel_does_not_turn_images_grey() -> None:
     assert model.at(size).n_channels == 3
 
 
-def test_images_turned_grey_are_announced() -> None:
-    images = ImageSet(np.zeros((2, 16, 16, 3), np.uint8), [0, 1], name="street")
-    with pytest.warns(UserWarning, match="street is in colour and mnist takes 1 channel: the images are turned grey"):
+def test_images_in_colour_that_are_turned_grey_are_announced() -> None:
+    grey = np.full((40, 16, 16, 3), 7, np.uint8)  # as a grey file is decoded
+    shown, _ = on_input_grid(wrap(net(in_channels=1), size=16, name="mnist"), ImageSet(grey, [0] * 40))
+    assert shown.n_channels == 1
+    grey[-1, 3, 3, 2] = 8
+    images = ImageSet(grey, [0] * 40, name="street")
+    with pytest.warns(
+        UserWarning, match="images of street are in colour, the model takes one channel: they are turned"
+    ):
         shown, _ = on_input_grid(wrap(net(in_channels=1), size=16, name="mnist"), images)
     assert shown.n_channels == 1
     on_input_grid(wrap(net(in_channels=1), size=16), ImageSet(np.zeros((2, 16, 16), np.uint8), [0, 1]))

@@ -31,7 +31,9 @@ def test_zeros_are_named_with_layer_reach_and_side() -> None:
     run = features(stack("zeros"), size=(20, 20))
     found = artefacts(run)
     start = found.named("artefact-start")
-    assert start.statement.endswith("start at layer 2 (conv).")
+    assert start.statement.endswith(
+        "at layer 2 (conv); a first layer that pads these zeros with zeros cannot show one."
+    )
     assert start.quantity.layer == "2"
     reach = found.named("artefact-reach")
     assert reach.value == 3
@@ -100,6 +102,8 @@ def test_averages_are_held_against_chance(many: ImageSet) -> None:
     said = marked.named("average-energy")
     assert said.severity == "note"
     assert "times what chance gives" in said.statement
+    start = marked.named("artefact-start").statement
+    assert start.endswith(", and on the average of 240 rolled images they start at layer 0.")
     clean = artefacts(features(wrap(stack("circular"), mean=0.2, std=0.5), average=many))
     assert "beyond chance" in clean.named("average-energy").statement
     assert clean.named("average-energy").severity == "info"

@@ -243,10 +243,26 @@ def test_controls_are_said():
     assert said["placement-effect"].statement.startswith("Position itself makes accuracy ")
     assert "Losing the pixels" in said["occlusion-effect"].statement
     assert said["lost-content"].severity == "info"
+    assert "of the image is lost. The occlusion control measures it" in said["lost-content"].statement
+    assert said["new-edge"].severity == "note"
+    assert said["new-edge"].statement.endswith("unless the image ends in that colour.")
     other = replace(kept, controls={"occlusion": moved}, labels=moved.labels)
     gained = by_id(said_of(other))["placement-effect"]
     assert gained.severity == "note"
     assert "better than on unshifted images" in gained.statement
+
+
+def test_lost_content_and_an_edge_that_cost_nothing_are_said_to():
+    rng = np.random.default_rng(3)
+    d = np.arange(-8, 9.0)
+    moved = arrays(margins(rng, 400, trend(d, d, edge=4)), rng)
+    still = np.broadcast_to(moved.prediction[:, 8:9, 8:9], moved.prediction.shape)
+    said = by_id(said_of(replace(moved, controls={"occlusion": predicting(moved, still, labels=moved.labels)})))
+    for name in ("lost-content", "new-edge"):
+        assert "cost of" in said[name].statement
+        assert "is seen: 0.0 points [0.0, 0.0] with the occlusion control" in said[name].statement
+        assert said[name].severity == "info"
+        assert said[name].action is None
 
 
 def test_what_the_padding_does_is_said():

@@ -50,7 +50,7 @@ def sweep(
     labels = np.asarray(images.labels, np.int64)
     store = SweepStore.create(path, small.header(**header), labels, images.index, chunk_size=16, controls=controls)
     rng = np.random.default_rng(3)
-    d = np.arange(-reach, reach + 1).astype(np.float64)
+    d = header["grid"].dxs.astype(np.float64)
     for control in (None, *controls):
         margin = margins(rng, n, trend(d, d, edge=edge, soft=0.6, centre=centre))
         wrong = (labels + rng.integers(1, 10, n)) % 10

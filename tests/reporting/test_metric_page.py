@@ -34,7 +34,8 @@ def test_the_page_says_the_metric_and_its_unit(seen: Page) -> None:
     for text in (
         "MAE of net.py:make is 0.1",
         "MAE stays at or below 1.05 times that over an area",
-        "It is worse in one direction: for shifts to the right",
+        "higher for shifts to the right than for shifts to the left, averaged over",
+        "right minus left without the dataset bias ",
         "Solid line: inside, MAE stays at or below 1.05 times the unshifted value.",
         "MAE (mm), lower is better, with 95 % interval, n = 40",
         "mean over images: MAE; lower is better",

@@ -79,6 +79,7 @@ def test_the_page_has_the_metric_of_the_kept_images(boxes: Sweep, tmp_path: Path
     other = swept("detection", tmp_path / "other.zarr", keep_outputs=1)
     images = ImageSet(PIXELS, CASES["detection"][1])
     made = Page(report([boxes, other], tmp_path / "r.html", images=images).path)
+    assert "; it counts detections of every score, recall those of at least 0.5." in made.visible
     stage = made.data["stage"]
     assert stage["kind"] == "boxes"
     assert stage["position"] == [0]  # the other sweep has kept no more
@@ -87,6 +88,9 @@ def test_the_page_has_the_metric_of_the_kept_images(boxes: Sweep, tmp_path: Path
     wanted = np.where(np.isnan(stored), NO_VALUE, np.rint(1000 * stored.astype(np.float64)))
     np.testing.assert_array_equal(inflated(stage["models"][0]["values"]), wanted)
     assert stage["models"][0]["outputs"] == [packed_output(boxes.kept, 0)]
+    in_view = np.isfinite(boxes.dataset["object_confidence"].values[:1]).sum(axis=1)
+    np.testing.assert_array_equal(inflated(stage["models"][0]["objects"]), in_view)
+    assert stage["models"][0]["score_threshold"] == boxes.kept.header.task.settings["score_threshold"]
     alone = stage_part([boxes], ["one"], Source(images))
     assert alone is not None
     assert [group["name"] for group in alone.data["groups"]] == ["Images with outputs, most fragile first"]

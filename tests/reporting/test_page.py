@@ -17,6 +17,7 @@ from PIL import Image
 
 from reporting.planted import Page, sweep, unpacked
 from shiftlens.analysis.arrays import from_sweep
+from shiftlens.analysis.directions import Directions, directions
 from shiftlens.analysis.regions import Retained
 from shiftlens.analysis.summary import all_metrics
 from shiftlens.arithmetic import inspect
@@ -24,10 +25,13 @@ from shiftlens.data.images import load_images
 from shiftlens.lens.feature_maps import features
 from shiftlens.models.loading import wrap
 from shiftlens.narrative.comparing import compare
+from shiftlens.narrative.finding import Findings
+from shiftlens.narrative.findings import measured
 from shiftlens.nn.vgg import VGG
 from shiftlens.reporting import Report, report
 from shiftlens.reporting.page import web
-from shiftlens.reporting.verdict import verdict
+from shiftlens.reporting.verdict import verdict, worse_side
+from shiftlens.shifts import ShiftGrid
 from shiftlens.stats import Skipped, per_cent, wilson
 from shiftlens.sweeps.sweep_result import Sweep, open_sweep
 from shiftlens.sweeps.sweep_store import SweepStore
@@ -130,7 +134,7 @@ def test_a_region_that_is_the_whole_grid_has_no_radius(one: Sweep) -> None:
     whole = {level: replace(each, region=np.ones_like(each.region)) for level, each in regions.items()}
 
     def far(*retained: Retained) -> str:
-        return verdict(replace(metrics, retained=retained), Skipped("way", "unknown"), "net", "data")[1]
+        return verdict(replace(metrics, retained=retained), Skipped("way", "unknown"), "net", "data", Findings())[1]
 
     assert far(whole[95]).endswith("stays at or above 95 % of that under every shift that was measured.")
     assert far(regions[95], whole[50]).endswith("at or above 50 % of it under every shift that was measured.")
@@ -146,8 +150,10 @@ def test_the_first_screen_says_how_good_how_far_and_where_worst(made: Report, se
     # An area, not a promise for every shift of that length.
     assert f"area as large as a circle with a radius of {np.sqrt(strong.value / np.pi):.1f}" in made.verdict[1]
     # The region's middle is at dx = 1.5: moves to the left are worse.
-    assert "worse in one direction: for shifts to the left of at most 5 px" in made.verdict[2]
-    assert "worse than for shifts to the right" in made.verdict[2]
+    (side,) = (each.statement for each in made.findings if each.id == "asymmetry-x")
+    assert "higher for shifts to the right than for shifts to the left" in side
+    assert made.verdict[2].startswith(side)
+    assert " Of 4 pairs of opposite 45° sectors, the largest gap, chosen by looking" in made.verdict[2]
     assert "60 images of 32x32 px" in seen.visible
     assert all(sentence in seen.visible for sentence in made.verdict)
     assert all(each.statement in seen.visible for each in made.findings)
@@ -156,7 +162,7 @@ def test_the_first_screen_says_how_good_how_far_and_where_worst(made: Report, se
     assert f"{rest:.1f} [{100 * lo:.1f}, {100 * hi:.1f}]" in table
 
 
-def test_the_cards_say_how_far_it_goes_straight_and_what_was_tested(seen: Page) -> None:
+def test_the_cards_say_how_far_it_goes_straight(seen: Page) -> None:
     region = unpacked(seen.data["sweeps"][0]["region"]).astype(bool)
     row, column = region[5], region[:, 5]
     runs = (row[5::-1], row[5:], column[5::-1], column[5:])
@@ -167,9 +173,31 @@ def test_the_cards_say_how_far_it_goes_straight_and_what_was_tested(seen: Page) 
     text = next(said for said in seen.said if "Straight:" in said)
     assert text.endswith(f"Straight: {', '.join(sides)} px.")
     assert len(set(sides)) == 4
-    # The worse side is found by another road than the tests below it, and the card says so.
-    card = next(said for said in seen.said if "Not one of the tests under Findings" in said)
-    assert "worse than to the right" in card
+
+
+def test_a_region_of_one_cell_goes_less_than_a_step_to_every_side(place: Path) -> None:
+    coarse = sweep(place / "coarse.zarr", edge=1.0, grid=ShiftGrid(4, step=2))
+    text = next(said for said in Page(report(coarse, place / "coarse.html").path).said if "Straight:" in said)
+    assert text.endswith("Straight: less than one step (2 px) to every side.")
+
+
+def test_the_card_names_the_side_that_the_findings_name(seen: Page) -> None:
+    card = next(said for said in seen.said if said.startswith("right minus left "))
+    assert re.search(r"\(significant\), down minus up .* \(not significant\), corrected for all tests$", card)
+    assert seen.said[seen.said.index(card) - 1] == "to the left"
+
+
+def test_no_side_is_called_worse_that_the_corrected_findings_do_not_hold(place: Path) -> None:
+    metrics, found = measured(sweep(place / "sector.zarr", centre=(0.3, 0.3)), None, 0)
+    sectors = directions(metrics.sweep.values(metrics.metric))
+    assert isinstance(sectors, Directions)
+    assert sectors.gap.lo > 0  # of a sector, not of a side
+    said = verdict(metrics, sectors, "net", "data", found)[2]
+    (pair,) = (each.statement for each in found if each.id == "asymmetry-x-pairs")
+    assert said.startswith(
+        f"{pair} No whole side is significantly worse than its opposite. Of 4 pairs of opposite 45° "
+    )
+    assert worse_side(metrics)[0] == "none on average"
 
 
 def test_images_behind_the_cells(seen: Page, one: Sweep) -> None:

@@ -65,6 +65,8 @@ def test_a_names_the_side_and_prefers_the_mean_over_a_side_to_one_pair(one: Swee
     told = answers(questions(given(one), [calm], []))["A"]
     assert "No difference between opposite directions is significant" in told
     assert "irregularit" not in told
+    small = with_findings(part, Finding("asymmetry", "A little.", test=Significance(0.001, "all", True), which="x"))
+    assert "differ significantly, by too little for a warning" in answers(questions(given(one), [small], []))["A"]
     twice = [Finding(kind, "It rises again.", severity="warn") for kind in ("irregular", "aliasing")]
     told = answers(questions(given(one), [with_findings(part, *twice)], []))["A"]
     assert "2 significant irregularities with growing shift" in told

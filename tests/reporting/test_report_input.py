@@ -258,7 +258,7 @@ def test_the_worst_direction_is_opposite_to_where_the_region_lies(centre: tuple[
     found = directions(arrays(margins(rng, 200, trend(d, d, edge=5, centre=centre)), rng).values())
     assert not isinstance(found, Skipped)
     assert found.names[found.worst] == worst
-    assert found.differs
+    assert found.gap.lo > 0
     assert (found.worst - found.opposite) % 4 == 0
     gap = 100 * (found.means[found.opposite].value - found.means[found.worst].value)
     assert found.gap.value == pytest.approx(gap, rel=1e-6)
@@ -280,7 +280,6 @@ def test_directions_of_a_net_without_any_are_equal_and_of_odd_grids_are_skipped(
     found = directions(made.values())
     assert not isinstance(found, Skipped)
     assert found.gap.value == 0
-    assert not found.differs
     assert (
         "holds no pair"
         in directions(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,9 @@ def test_a_strip_shows_the_object_in_its_box_under_each_shift(boxes: sl.Sweep, s
     assert first.captions == [
         f"dx {dx:+d}\n{v:.2f}".replace("+0", "0") for dx, v in zip(range(-4, 5), near, strict=True)
     ]
+    turned = replace(curves, across=curves.down, down=curves.across, dxs=curves.dys, dys=curves.dxs)
+    down = worst_objects(boxes, turned, scenes)[0]
+    assert down.captions == [caption.replace("dx", "dy") for caption in first.captions]
     assert first.worst == int(np.argmin(near))
     at_rest = first.boxes[4].astype(int)
     crop = first.pictures[4][at_rest[1] : at_rest[3], at_rest[0] : at_rest[2]]

@@ -17,6 +17,7 @@ from shiftlens.models.loading import Model, wrap
 from shiftlens.nn import VGG
 from shiftlens.nn.convolution import PaddedLayer2d
 from shiftlens.surgery import FineTuning, even_size, finetune, reestimate, repair, with_input_size
+from shiftlens.surgery.finetuning import batch_for
 from shiftlens.training.data import epoch_plan
 from shiftlens.training.recipe import Recipe
 
@@ -165,6 +166,21 @@ def test_augmentation_is_that_of_the_model_s_own_training() -> None:
     assert (facts.settings["shift"], facts.settings["flip"], facts.settings["label_smoothing"]) == (0, "none", 0.0)
 
 
+@pytest.mark.parametrize(("n", "batch", "seen"), [(60, 16, 48), (360, 18, 360), (7, 7, 7)])
+def test_a_small_set_gets_enough_steps_and_is_not_mirrored_unasked(n: int, batch: int, seen: int) -> None:
+    tiny = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    _, facts = finetune(wrap(tiny, mean=0.3, std=0.2, size=16), bars(n), FineTuning(epochs=2, dtype="float32"))
+    assert (facts.settings["batch"], facts.n_images, facts.steps) == (batch, seen, 2 * (seen // batch))
+    assert facts.settings["flip"] == "none"
+    epochs = f"2 epochs of {seen // batch} step{'s' * (seen > batch)}"
+    assert f"{seen} images of images, {epochs}, no mirror images, loss" in str(facts)
+
+
+@pytest.mark.parametrize(("n", "batch"), [(3_000, 150), (5_000, 250), (50_000, 250)])
+def test_a_large_set_keeps_its_batch(n: int, batch: int) -> None:
+    assert batch_for(n) == batch
+
+
 def test_every_padding_and_down_sampling_can_be_fine_tuned() -> None:
     for how in ({"padding": "random"}, {"padding": "distribution", "downsample": "polyphase"}, {"downsample": "blur"}):
         fixed, _ = repair(model(), **how)  # type: ignore[call-overload]
@@ -184,7 +200,10 @@ def other_classes() -> ImageSet:
         (lambda: finetune(model(), other_classes()), r"class 0 is 'lying' in .* and 'upright' in VGG"),
         (lambda: finetune(model(n_classes=3), bars()), "has 2 class names|3"),
         (lambda: finetune(replace(model(n_classes=3), class_names=None), bars()), "2 classes, VGG has 3: not the same"),
-        (lambda: finetune(model(), bars(), FineTuning(lr=1e9, batch=20, epochs=3)), "diverged at epoch .*lower lr"),
+        (
+            lambda: finetune(model(), bars(), FineTuning(lr=1e9, batch=20, epochs=3, flip="random")),
+            "diverged at epoch .*lower lr",
+        ),
         (lambda: finetune(model(), bars(), seed=-1), "seed must be at least 0"),
         (lambda: finetune(model(), bars(), FineTuning(shift=1000)), "below the pictures' .* px, got 1000"),
         (lambda: FineTuning(epochs=0), "epochs must be at least 1"),

@@ -101,8 +101,8 @@ def test_pictures_are_brought_to_the_models_size_and_channels(tmp_path: Path) ->
     model = wrap(Net(), mean=0.5, std=0.5, size=(6, 8))
     result = sweep(model, pictures(size=(12, 16)), GRID, out=tmp_path / "s.zarr")
     assert result.header.image_size == (6, 8)
-    colour = ImageSet(np.zeros((2, 3, 6, 8), np.uint8), [0, 1])
-    with pytest.warns(UserWarning, match="is in colour and Net takes 1 channel: the images are turned grey"):
+    colour = ImageSet(np.arange(288, dtype=np.uint8).reshape(2, 3, 6, 8), [0, 1])
+    with pytest.warns(UserWarning, match="are in colour, the model takes one channel: they are turned grey"):
         assert sweep(model, colour, GRID, out=tmp_path / "colour.zarr").complete
 
 

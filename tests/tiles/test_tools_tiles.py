@@ -69,3 +69,21 @@ def test_the_loop_of_a_local_net_and_predict_tiled_of_both_are_exact(reports) ->
     assert reports["batch"].recipe["checked"] <= 1e-5
     assert reports["instance"].recipe["checked"] <= 1e-5
     assert "not exact" in reports["instance"].recipe["loop"]
+
+
+def test_a_recipe_says_when_tiles_are_not_worth_it_and_what_is_enough(reports) -> None:  # type: ignore[no-untyped-def]
+    for norm, how in (("batch", "Use tiles of 26 px"), ("instance", "Use predict_tiled: tiles of 26 px")):
+        lines, action = str(reports[norm]).splitlines(), sl.findings(reports[norm])[0].action
+        assert action is not None
+        assert action.text.startswith(how)
+        assert any("which leaves" in line for line in lines)
+        assert not any("pass them whole" in line for line in lines)
+    small = sl.tile_report(sl.load_model("pretrained:unet-digits"), sl.load_images("digits-scenes", limit=1), tile=48)
+    said = str(small)
+    assert "these images are no larger than this tile: pass them whole" in said
+    # 2 * 48 px of a side are context: 328 * 328 / (328 - 96)^2 = 2.0.
+    assert "on larger images, 9.0 pixels are computed for each that is kept; with tiles of 328 px 2.0" in said
+    assert "what that leaves was not measured: the tile is no smaller than these images" in said
+    action = sl.findings(small)[0].action
+    assert action is not None
+    assert action.text.startswith("Pass these images whole")

@@ -47,11 +47,6 @@ class Directions:
     opposite: int
     gap: Estimate
 
-    @property
-    def differs(self) -> bool:
-        """Whether the two differ, with all pairs of opposites looked at."""
-        return self.gap.lo > 0
-
 
 def directions(values: Values) -> Directions | Skipped:
     """Return the mean in each of the eight directions, out to half the picture or as far as all sides of the grid go.

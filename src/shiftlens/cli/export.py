@@ -19,7 +19,10 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="A folder (torch) or a file (onnx).")],
     run: Annotated[str | None, typer.Argument(metavar="RUN", help="Run directory, or another --model.")] = None,
     format: Annotated[  # noqa: A002
-        str | None, typer.Option("--format", help="torch: net.py and weights.pt; onnx (default: by the name of --out).")
+        str | None,
+        typer.Option(
+            "--format", metavar="torch|onnx", help="torch: net.py and weights.pt (default: by the name of --out)."
+        ),
     ] = None,
     batch: Annotated[
         int | None, typer.Option("--batch", help="Number of images, where a net cannot take any number of them.")

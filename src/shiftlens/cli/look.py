@@ -117,7 +117,8 @@ def _show(shell: Shell, found: Findings, evidence: bool) -> None:
         for finding in found.with_severity(severity):
             action = None if severity == "info" else finding.action
             shell.stdout.print(as_rich(severity, finding.statement, action, finding.evidence if evidence else ""))
-    shell.stdout.print(_table(found), soft_wrap=False)
+    if any(finding.value is not None for finding in found):
+        shell.stdout.print(_table(found), soft_wrap=False)
 
 
 def _about(result: Sweep | FeatureRun | TileReport) -> str:

@@ -89,7 +89,7 @@ Pictures = Annotated[Path | None, typer.Option("--pictures", help="Directory for
 Picture = Annotated[Path | None, typer.Option("--picture", help="Also draw a figure: a .png or .svg file.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the random numbers.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no remarks and no progress.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no remarks and no progress; warnings stay.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.")]
 
 

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from shiftlens.nn.edits import Edit
     from shiftlens.surgery import Healing
 
+FEW_STEPS = 20
+"""Of fine-tuning; fewer change a net little at its low rate."""
+
 
 def repair(
     shell: Shell,
@@ -63,6 +66,12 @@ def repair(
         int | None,
         typer.Option("--finetune-shift", help="Largest shift in fine-tuning, in pixels (default: as trained)."),
     ] = None,
+    flip: Annotated[
+        bool | None,
+        typer.Option(
+            "--flip/--no-flip", help="Mirrored images in fine-tuning (default: if the model's run says it saw them)."
+        ),
+    ] = None,
     distill_epochs: Annotated[
         int,
         typer.Option(
@@ -75,7 +84,14 @@ def repair(
     ] = None,
     limit: o.Limit = None,
     data_root: o.DataRoot = None,
-    split: o.Split = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            help="train, test or all: what the net is adapted to (default: train, and test measures it); of a net that "
+            "is not adapted, what measures it (default: test, or all where a source has no splits).",
+        ),
+    ] = None,
     seed: o.Seed = 0,
 ) -> o.Answer:
     """Change padding, down-sampling, norms or input size in a copy of a model; its weights stay, or are adapted.
@@ -87,6 +103,7 @@ def repair(
     from shiftlens import surgery
     from shiftlens.errors import InputError
     from shiftlens.models.runs import check_run_target
+    from shiftlens.training.recipe import Recipe
 
     torch.manual_seed(seed)
     reestimate = reestimate or norm is not None  # new norms have no statistics yet
@@ -97,13 +114,17 @@ def repair(
             "--distill-epochs"
         )
     _check_names(padding, downsample, norm, size, size_by)
-    settings = surgery.FineTuning(epochs=finetune_epochs, lr=lr, shift=finetune_shift) if finetune_epochs else None
+    settings = None
+    if finetune_epochs:
+        mirror = None if flip is None else Recipe().flip if flip else "none"
+        settings = surgery.FineTuning(epochs=finetune_epochs, lr=lr, shift=finetune_shift, flip=mirror)
     if adapts and data is None:
         raise InputError("--reestimate, --norm, --finetune-epochs and --distill-epochs need images: give --data")
     if distill_epochs < 0:
         raise InputError(f"--distill-epochs must be at least 0, got {distill_epochs}")
-    if finetune_shift is not None and not finetune_epochs:
-        raise InputError("--finetune-shift needs --finetune-epochs: without them nothing is shown")
+    for name, given in (("--finetune-shift", finetune_shift), ("--flip", flip)):
+        if given is not None and not finetune_epochs:
+            raise InputError(f"{name} needs --finetune-epochs: without them nothing is shown")
     check_run_target(out)
     # As for train: with --reestimate and --finetune-epochs the split is what is learnt from, which measures nothing.
     learns = (split or "train") if adapts else None
@@ -155,7 +176,13 @@ def repair(
         "before": None if before is None else before.to_dict(),
         "after": None if after is None else after.to_dict(),
     }
-    return values, _lines(edits, healed, before, after, out)
+    lines = _lines(edits, healed, before, after, out)
+    if changed.preprocessing.size is None and changed.input_size is not None:
+        h, w = changed.input_size
+        lines.append(
+            f"{out} names no input size, since none was given: --input-size {h}x{w} where one is needed (export)"
+        )
+    return values, lines
 
 
 def _check_names(padding: str | None, downsample: str | None, norm: str | None, size: str | None, size_by: str) -> None:
@@ -203,6 +230,8 @@ def _lines(
     edits: list[Edit], healed: list[Healing], before: Evaluation | None, after: Evaluation | None, out: Path
 ) -> list[str]:
     lines = [*map(str, edits), *map(str, healed)]
+    if any(each.kind == "fine-tune" and each.steps < FEW_STEPS for each in healed):
+        lines.append(f"expect little of fewer than {FEW_STEPS} steps: more images or --finetune-epochs learn more")
     if before is not None and after is not None:
         low, high = after.accuracy_interval
         lines.append(

@@ -77,6 +77,12 @@ def stratified_order(
     return np.lexsort((keys, (2 * rank + 1) / size)).astype(np.int64)
 
 
+def first_of_each_class(labels: Int64[np.ndarray, " n"], n: int) -> Int64[np.ndarray, " k"]:
+    """Ascending positions of at most `n` images: the first of every class, then the second, and so on."""
+    rank, _ = _ranks(labels, np.arange(len(labels), dtype=np.uint64))
+    return np.sort(np.argsort(rank, kind="stable")[:n]).astype(np.int64)
+
+
 def stratified_split(labels: Int64[np.ndarray, " n"], split: str, seed: int = 0) -> Int64[np.ndarray, " k"]:
     """Ascending positions of one part of a source without splits: one fifth of every class is `test`, the rest `train`.
 

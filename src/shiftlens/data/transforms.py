@@ -12,14 +12,15 @@ from shiftlens.errors import InputError
 from shiftlens.naming import one_line
 
 _TO_FLOATS = ("ToTensor", "MaybeToTensor", "ConvertImageDtype", "ToDtype")
-_NOTHING = ("Identity", "PILToTensor", "MaybePILToTensor", "ToImage", "ToPureTensor")
-_ORDER = ("Resize", "CenterCrop", "ToTensor", "Normalize")
+_TO_TENSORS = ("PILToTensor", "MaybePILToTensor", "ToImage", "ToPureTensor")
+_ORDER = ("Resize", "CenterCrop", "Grayscale", "ToTensor", "Normalize")
 
 
 def preprocessing_of(transform: Any) -> Preprocessing:
     """Read a transform of torchvision (or timm): `Resize`, `CenterCrop`, conversion to a tensor, `Normalize`.
 
-    A `Compose` or `Sequential` of these in this order, each at most once, or a preset of torchvision's weights.
+    A `Compose` or `Sequential` of these in this order, each at most once, or a preset of torchvision's weights. Just
+    before the conversion `Grayscale(1)` may stand: see `turns_grey`.
 
     Raises
     ------
@@ -35,12 +36,15 @@ def preprocessing_of(transform: Any) -> Preprocessing:
     if hasattr(transform, "crop_size") and hasattr(transform, "resize_size"):
         return preset_of(transform)
     found: dict[str, Any] = {}
+    is_tensor = False
     for step in _steps(transform):
         name = type(step).__name__
-        if name in _NOTHING:
+        is_tensor |= name in _TO_TENSORS
+        if name in ("Identity", *_TO_TENSORS):
             continue
         name = "ToTensor" if name in _TO_FLOATS else name
-        if name not in _ORDER:
+        # Of a tensor, torchvision rounds grey down: it is another level of nearly every image.
+        if name not in _ORDER or (name == "Grayscale" and (is_tensor or not _is_one_grey(step))):
             random = "; name the transform of validation" if name.startswith(("Random", "Auto", "TrivialA")) else ""
             raise InputError(f"transform: {one_line(ValueError(repr(step)))} has no equal here{random}; {_KNOWN}")
         if [*found, name] != sorted({*found, name}, key=_ORDER.index):
@@ -67,7 +71,19 @@ def preprocessing_of(transform: Any) -> Preprocessing:
     )
 
 
-_KNOWN = "expected Resize(n) or Resize((h, w)), CenterCrop, ToTensor and Normalize, in this order"
+_KNOWN = "expected Resize(n) or Resize((h, w)), CenterCrop, Grayscale(1), ToTensor and Normalize, in this order"
+
+
+def turns_grey(transform: Any) -> bool:
+    """Whether a transform gives one channel of grey, as images in colour are turned grey for a net of one channel.
+
+    Of images in colour, a few pixels are another 8-bit level than Pillow's, by one.
+    """
+    return any(_is_one_grey(step) for step in _steps(transform))
+
+
+def _is_one_grey(step: Any) -> bool:
+    return type(step).__name__ == "Grayscale" and getattr(step, "num_output_channels", None) == 1
 
 
 def preset_of(preset: Any) -> Preprocessing:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from shiftlens.data.decode import SizeRule, decode, fit, with_channels
 from shiftlens.data.images import ImageSet
+from shiftlens.data.selection import first_of_each_class
 from shiftlens.errors import InputError
 from shiftlens.models.wrapping import Model
 from shiftlens.reporting.encoding import png_uri
@@ -79,9 +80,10 @@ class ShownImages:
         pixels = self.pixels(image).transpose(1, 2, 0)
         return pixels.repeat(3, axis=2) if pixels.shape[2] == 1 else pixels
 
-    def thumbnails(self) -> list[str]:
-        """The first images of the set, small, as data URIs."""
-        return [self._thumbnail(str(k)) for k in range(min(MOST_THUMBNAILS, len(self.images)))]
+    def thumbnails(self) -> list[dict[str, str]]:
+        """A few images of as many classes as there are, small: their names, and data URIs."""
+        few = map(str, first_of_each_class(self.images.labels, MOST_THUMBNAILS).tolist())
+        return [{"image": name, "uri": self._thumbnail(name)} for name in few]
 
     def _thumbnail(self, image: str) -> str:
         picture = Image.fromarray(self.as_colour(image))

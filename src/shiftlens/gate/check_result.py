@@ -144,8 +144,8 @@ class CheckResult(Printed):
 
 
 def _power(each: Outcome, mode: Mode) -> str:
-    """What the power of a strict condition against a baseline is, as a clause."""
-    if each.power is None or mode != "strict":
+    """What the power of a strict condition against a baseline is, as a clause; empty where it has passed."""
+    if each.power is None or mode != "strict" or each.passed:
         return ""
     more = f"; about {each.images_needed:,} images make it 80 %" if each.power < 0.8 and each.images_needed else ""
     return f"; passes with {100 * each.power:.0f} % chance if nothing has changed{more}"

@@ -75,8 +75,14 @@ class Outcome:
         if self.value is None or self.interval is None:
             return "no estimate"
         lo, hi = self.interval
-        ends = [shown(end, self.unit) if np.isfinite(end) else "none" for end in (lo, hi)]
-        return f"{shown(self.value, self.unit)} (bounds {ends[0]}, {ends[1]})"
+        ends = [self._shown(end) if np.isfinite(end) else "none" for end in (lo, hi)]
+        return f"{self._shown(self.value)} (bounds {ends[0]}, {ends[1]})"
+
+    def _shown(self, value: float) -> str:
+        """A number; against a baseline, a difference says whether it is for the better."""
+        if self.against is None or self.unit == "times":
+            return shown(value, self.unit)
+        return f"{shown(abs(value), self.unit)} {'worse' if value >= 0 else 'better'}"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; an end without a bound is None."""

@@ -16,6 +16,7 @@ from shiftlens.naming import Printed, aligned, count_of, printable
 from shiftlens.stats import Skipped
 
 SILENT = "every map of the blank input is zero, as in a net without biases; use input black, or an average over images"
+ZEROS_ON_ZEROS = "a first layer that pads these zeros with zeros cannot show one"
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,11 @@ class FeatureRun(Printed):
         return None
 
     @property
+    def may_start_before(self) -> bool:
+        """Whether layers before `start` may have artefacts that an input of zeros hides, see `ZEROS_ON_ZEROS`."""
+        return self.input != "black" and self.start is not self.layers[0]
+
+    @property
     def shown(self) -> str:
         """What the one image was: the name that table, findings and figures give its scores."""
         return f"{'blank input' if self.is_empty else 'image'} ({self.input})"
@@ -209,7 +215,8 @@ class FeatureRun(Printed):
         if self.n_images:
             lines += [f"avg energy, avg u/d: of the {self.averaged}; avg l/r: of the {self.mirrored}"]
         if self.start is not None:
-            lines += [f"border artefacts start at layer {self.start.name} ({self.start.kind})"]
+            lines += [f"border artefacts start at layer {self.start.name} ({self.start.kind}) on the {self.shown}"]
+            lines += [ZEROS_ON_ZEROS] if self.may_start_before else []
         elif self.is_empty and len(self.silent) == len(self):
             lines += [f"border artefacts cannot be judged: {SILENT}"]
         elif self.is_empty:

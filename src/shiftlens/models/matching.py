@@ -31,6 +31,9 @@ _log = logging.getLogger(__name__)
 MOST_CLASSES = 10_000
 """Class numbers below this, where a model does not say how many it has."""
 
+N_LOOKED_AT = 16
+"""Images that are looked at to tell whether a set is in colour."""
+
 MAX_PIXELS = 2**18
 """Most pixels in one batch (256 pictures of 32 x 32)."""
 
@@ -47,9 +50,10 @@ def on_input_grid(model: Model, images: ImageSet) -> tuple[ImageSet, tuple[int, 
         raise InputError(f"expected an ImageSet (load_images), got {type(images).__name__}")
     if len(images) == 0:
         raise InputError(f"{images.name}: expected at least one image, got none")
-    if images.n_channels != model.n_channels and model.n_channels == 1:
-        warnings.warn(
-            f"{images.name} is in colour and {model.name} takes 1 channel: the images are turned grey", stacklevel=2
+    if images.n_channels != model.n_channels and model.n_channels == 1 and _in_colour(images):
+        warnings.warn(  # of this line, so that the same images are warned of once
+            f"the images of {images.name} are in colour, the model takes one channel: they are turned grey",
+            stacklevel=1,
         )
     images, wanted = shown_as(images, model.n_channels, model.preprocessing), model.preprocessing.size
     if wanted is not None:
@@ -59,6 +63,13 @@ def on_input_grid(model: Model, images: ImageSet) -> tuple[ImageSet, tuple[int, 
             f"{images.name}: the images are of mixed sizes and the model names no input size; give one (--input-size)"
         )
     return images, images.size
+
+
+def _in_colour(images: ImageSet) -> bool:
+    """Whether any of a few images, spread over the set, has a pixel with other than three equal channels."""
+    few = np.unique(np.linspace(0, len(images) - 1, N_LOOKED_AT).astype(np.int64))
+    pictures = (images.batch([k]) for k in few)
+    return any(bool((pixels != pixels[:, :1]).any()) for pixels in pictures)
 
 
 def shown_as(images: ImageSet, n_channels: int, rule: Preprocessing) -> ImageSet:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from shiftlens.data.preprocessing import Numbers, Preprocessing, Size, parse_size
-from shiftlens.data.transforms import preprocessing_of
+from shiftlens.data.transforms import preprocessing_of, turns_grey
 from shiftlens.errors import InputError
 from shiftlens.models.checkpoints import refuse_non_finite
 from shiftlens.models.digests import model_digest
@@ -245,7 +245,8 @@ def wrap(
         (h, w) or one number, pixels. Without: the pictures' own size.
     transform
         The torchvision transform that the net was evaluated with, in place of all these: `Resize(n)`, `CenterCrop`,
-        `ToTensor`, `Normalize`, or a preset of torchvision's weights. What is given beside it comes first.
+        `Grayscale(1)`, `ToTensor`, `Normalize`, or a preset of torchvision's weights. What is given beside it comes
+        first.
     class_names
         One name a class.
     name
@@ -255,7 +256,7 @@ def wrap(
     ------
     InputError
         Nothing callable, weights that are NaN or infinite, numbers out of range, or (with `size`) a net that does not
-        take this size; or a transform with another step.
+        take this size; or a transform with another step, or one to grey for a net of three channels.
 
     Warns
     -----
@@ -271,7 +272,12 @@ def wrap(
     declared = Preprocessing() if transform is None else preprocessing_of(transform)
     preprocessing = declared.overridden(mean=mean, std=std, size=size)
     title = name or getattr(module, "__name__", None) or type(module).__name__
-    model = build_model(module, preprocessing, title, class_names=class_names, native_size=declared.size)
+    grey = 1 if transform is not None and turns_grey(transform) else None
+    model = build_model(
+        module, preprocessing, title, class_names=class_names, picture_channels=grey, native_size=declared.size
+    )
+    if grey and model.n_channels != 1:
+        raise InputError(f"transform: Grayscale gives 1 channel, {title} takes {model.n_channels}")
     if not preprocessing.declared:
         warnings.warn(_UNDECLARED.format(title), stacklevel=2)
     return model

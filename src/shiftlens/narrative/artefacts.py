@@ -7,7 +7,7 @@ from functools import partial
 from typing import Literal
 
 from shiftlens.arithmetic import Inspection
-from shiftlens.lens.feature_run import SILENT, FeatureRun, LayerMaps
+from shiftlens.lens.feature_run import SILENT, ZEROS_ON_ZEROS, FeatureRun, LayerMaps
 from shiftlens.lens.map_scores import CONSTANT, Borders
 from shiftlens.naming import count_of
 from shiftlens.narrative.finding import Finding, Findings
@@ -107,11 +107,17 @@ def _blank(run: FeatureRun) -> list[Finding]:
         more = " Reflect, replicate and circular padding never do: their bias shows in the average over images."
         return [Finding("artefact-start", text, Quantity("first artefact"), note=evidence + more, question="B")]
     made = partial(Finding, note=evidence, severity="note", question="B")
+    text = f"Border artefacts on {what} start at layer {plain(start.name)} ({start.kind})"
+    if run.may_start_before:
+        text += f"; {ZEROS_ON_ZEROS}"
+        clear = _clear(run)
+        if clear:
+            text += f", and on the {run.averaged} they start at layer {plain(clear[0][2].name)}"
     worst = max(run.layers, key=_energy)
     return [
         made(
             "artefact-start",
-            f"Border artefacts on {what} start at layer {plain(start.name)} ({start.kind}).",
+            f"{text}.",
             Quantity("first artefact", layer=start.name),
             action=Action("See how much padding each layer uses", Named.of_run(run).inspect_command(run.size)),
         ),
@@ -187,12 +193,7 @@ def _average(run: FeatureRun) -> list[Finding]:
             "varies over space."
         )
         return [made("average-content", text, note=evidence, severity="note")]
-    rows = [
-        (average.scores.artefact_energy, average.scores.noise, layer)
-        for layer, average in averages
-        if not isinstance(average.scores.artefact_energy, Skipped) and average.scores.noise
-    ]
-    clear = [row for row in rows if row[0] / row[1] >= CLEAR_OF_CHANCE]
+    clear, n_rated = _clear(run), len(_rated(run))
     quantity = Quantity("artefact energy", of=run.averaged)
     if not clear:
         text = f"The {run.averaged}, with content everywhere alike, varies over space in no layer beyond chance."
@@ -201,12 +202,29 @@ def _average(run: FeatureRun) -> list[Finding]:
     text = (
         f"At layer {plain(layer.name)}, {per_cent(energy)} of the power of the {run.averaged}, with content everywhere "
         f"alike, is spatial variation ({energy / noise:,.0f} times what chance gives, {per_cent(noise)}): "
-        f"{len(clear)} of {count_of(len(rows), 'layer')} {'exceeds' if len(clear) == 1 else 'exceed'} "
+        f"{len(clear)} of {count_of(n_rated, 'layer')} {'exceeds' if len(clear) == 1 else 'exceed'} "
         f"{CLEAR_OF_CHANCE:.0f} times chance."
     )
     note = f"{evidence} Rolled images have a seam where their opposite sides meet, everywhere alike."
     quantity = Quantity("artefact energy", layer=layer.name, of=run.averaged)
     return [made("average-energy", text, quantity, number(float(energy), "share"), note=note, severity="note")]
+
+
+def _rated(run: FeatureRun) -> list[tuple[float, float, LayerMaps]]:
+    """Artefact energy of each layer's average, what chance gives, and the layer."""
+    scores = [
+        (layer.average.scores, layer) for layer in run.layers if layer.average and layer.average.rolled is not None
+    ]
+    return [
+        (each.artefact_energy, each.noise, layer)
+        for each, layer in scores
+        if not isinstance(each.artefact_energy, Skipped) and each.noise
+    ]
+
+
+def _clear(run: FeatureRun) -> list[tuple[float, float, LayerMaps]]:
+    """Those of which chance alone does not explain the energy."""
+    return [row for row in _rated(run) if row[0] / row[1] >= CLEAR_OF_CHANCE]
 
 
 def _arithmetic(found: Inspection) -> Finding:

@@ -115,7 +115,7 @@ def _which(made: Compared, found: dict[int, Finding], ranked: Sequence[int], mai
 
 
 def _how_much(made: Compared, found: dict[int, Finding], ranked: Sequence[int], main: Score) -> str:
-    sizes = [f"{name_text(made.names[k])} {_signed(found[k])}" for k in ranked[:MOST_NAMES]]
+    sizes = [f"{name_text(made.names[k])} {_signed(found[k])}{_left_open(found[k])}" for k in ranked[:MOST_NAMES]]
     more = f"; {len(ranked) - MOST_NAMES} more in the table" if len(ranked) > MOST_NAMES else ""
     return f"{'; '.join(sizes)}{more} (paired over {count_of(made.n_images, 'image')}, 95 % interval)."
 
@@ -127,6 +127,10 @@ def _signed(found: Finding) -> str:
     return (
         f"{'+' if estimate.value > 0 else ''}{with_interval(estimate.value, estimate.lo, estimate.hi, estimate.unit)}"
     )
+
+
+def _left_open(found: Finding) -> str:
+    return "" if found.test is None or found.estimate is None else found.test.left_open(found.estimate)
 
 
 def _where(made: Compared, leader: int) -> str:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from shiftlens.analysis.arms import Aligned, Arm
 from shiftlens.analysis.comparable import view_of
 from shiftlens.given import MODEL_OPTIONS, option_words
 from shiftlens.narrative.finding import Finding, Findings
-from shiftlens.narrative.finding_parts import Severity
-from shiftlens.narrative.setting import named_model
+from shiftlens.narrative.finding_parts import Action, Severity
+from shiftlens.narrative.setting import Setting, named_model
 from shiftlens.narrative.words import name_text, number_text, plain
 from shiftlens.tasks.embedding import Embedding
 
-DOUBTS = ("same-model", "other-answers", "like-answers", "other-model", "is-a-control")
+DOUBTS = ("same-model", "other-answers", "like-answers", "other-model", "is-a-control", "fine-tuned")
 
 
 def notes(aligned: Aligned) -> list[Finding]:
@@ -24,6 +24,7 @@ def notes(aligned: Aligned) -> list[Finding]:
         *_galleries(aligned),
         *_same_models(aligned),
         *_other_models(aligned),
+        *_fine_tuned(aligned),
         *_unequal(aligned),
     ]
 
@@ -33,8 +34,8 @@ def doubts(findings: Findings) -> Findings:
     return findings.of_kind(*DOUBTS)
 
 
-def _caveat(kind: str, text: str, severity: Severity = "note", note: str = "") -> Finding:
-    return Finding(kind, text, note=note, severity=severity, question="D", section="caveats")
+def _caveat(kind: str, text: str, severity: Severity = "note", note: str = "", action: Action | None = None) -> Finding:
+    return Finding(kind, text, action=action, note=note, severity=severity, question="D", section="caveats")
 
 
 def _images(aligned: Aligned) -> Iterator[Finding]:
@@ -123,6 +124,30 @@ def _other_models(aligned: Aligned) -> Iterator[Finding]:
         names = ", ".join(name_text(arm.name) for arm in found)
         text = f"Not the same model in {name_text(base.name)} and {names}, though all name {plain(model)}: {how}."
         yield _caveat("other-model", text)
+
+
+def _fine_tuned(aligned: Aligned) -> Iterator[Finding]:
+    """Sweeps whose model was fine-tuned, beside the baseline's that was not, or the reverse; the fair baseline."""
+    tuned = [arm for arm in aligned.arms if _tunings(arm)]
+    plain_ones = [arm for arm in aligned.arms if not _tunings(arm)]
+    if not tuned or not plain_ones:
+        return
+    which, others = (", ".join(name_text(arm.name) for arm in arms) for arms in (tuned, plain_ones))
+    text = (
+        f"{which} {'were' if len(tuned) > 1 else 'was'} fine-tuned, {others} {'were' if len(plain_ones) > 1 else 'was'}"
+        " not: the difference is of the fine-tuning and of all else that was changed."
+    )
+    first, facts = plain_ones[0], _tunings(tuned[0])[-1]
+    command = Setting(first.header).named.finetune_command(facts, "runs/tuned")
+    how = f"Fine-tune {name_text(first.name)} equally, sweep the result, and compare with that sweep"
+    yield _caveat("fine-tuned", text, action=Action(how, command))
+
+
+def _tunings(arm: Arm) -> list[Mapping[str, Any]]:
+    """What the run of a sweep's model says of its fine-tunings, in order."""
+    healed = arm.header.training.get("healed")
+    each = healed if isinstance(healed, list | tuple) else []
+    return [facts for facts in each if isinstance(facts, Mapping) and facts.get("kind") == "fine-tune"]
 
 
 def _equal_logits(one: Arm, two: Arm) -> bool | None:

@@ -92,10 +92,14 @@ def _fill(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
     constant, values, fill = metrics.sweep.fill_is_constant, setting.fill_values, plain(setting.fill)
     if setting.fill != "wrap":
         yield _lost_content(metrics, setting)
-    action = Action("Compare with a constant surround", setting.sweep_command(fill="mean"))
+    action: Action | None = Action("Compare with a constant surround", setting.sweep_command(fill="mean"))
+    severity: Severity = "note"
     if constant:
-        text = f"Fill {fill} draws a straight edge where the image ends, which no unshifted image has."
+        text = f"Fill {fill} draws a straight edge where the image ends, unless the image ends in that colour."
         action = Action("Sweep with a fill that draws no edge", setting.sweep_command(fill="reflect"))
+        if free := _free(metrics):
+            text += f" No cost of it is seen: {free} with the occlusion control, which draws it too."
+            action, severity = None, "info"
     elif setting.fill == "wrap":
         text = (
             "Fill wrap loses no content, but draws a seam where opposite borders meet, and a shift by the size of the "
@@ -103,7 +107,7 @@ def _fill(metrics: Metrics, setting: Setting) -> Iterator[Finding]:
         )
     else:
         text = f"Fill {fill} continues the border: it draws no edge, but adds content that the image does not have."
-    yield _note("new-edge", text, action=action)
+    yield Finding("new-edge", text, action=action, severity=severity)
     if not constant or values is None:
         return
     if np.any(values):
@@ -123,7 +127,10 @@ def _lost_content(metrics: Metrics, setting: Setting) -> Finding:
     kept = metrics.retained[0] if metrics.retained else Skipped("retained", "none")
     size, estimate = metrics.sweep.picture_size, None
     text = f"A shift also pushes content out of view, which can make {metrics.metric.called} worse at any position."
-    if not isinstance(kept, Skipped) and size is not None and len(metrics.sweep.dxs) > 1:
+    free = _free(metrics)
+    if free:
+        text = f"A shift also pushes content out of view; no cost of that is seen: {free} with the occlusion control."
+    elif not isinstance(kept, Skipped) and size is not None and len(metrics.sweep.dxs) > 1:
         estimate = number(float(min(kept.radius.value / size[1], 1.0)), "share")
         text += (
             f" At {number_text(kept.radius.value, 'px')} to one side, the retained radius, "
@@ -131,7 +138,9 @@ def _lost_content(metrics: Metrics, setting: Setting) -> Finding:
         )
     action, quantity = None, Quantity("lost share of the image")
     severity: Severity = "note"
-    if not isinstance(metrics.occlusion, Skipped):
+    if free:
+        severity = "info"
+    elif not isinstance(metrics.occlusion, Skipped):
         text += " The occlusion control measures it: see occlusion-effect and placement-effect."
         severity = "info"
     elif setting.may_have("occlusion"):
@@ -140,6 +149,14 @@ def _lost_content(metrics: Metrics, setting: Setting) -> Finding:
         action = Action("Use a fill that loses nothing", setting.sweep_command(fill="wrap"))
     note = "Geometry alone."
     return Finding("lost-content", text, quantity, estimate, action=action, note=note, severity=severity)
+
+
+def _free(metrics: Metrics) -> str:
+    """How much worse the occlusion control is, where its interval holds 0; empty elsewhere."""
+    made = metrics.occlusion
+    if isinstance(made, Skipped) or not made.overall.lo <= 0 <= made.overall.hi:
+        return ""
+    return quoted(made.overall)
 
 
 def _blank(metrics: Metrics) -> Iterator[Finding]:

@@ -84,6 +84,19 @@ class Named:
             words += option_words(self.data_options, ("data_root",))
         return (*words, "--out", out)
 
+    def finetune_command(self, facts: Mapping[str, Any], out: str) -> Command:
+        """Fine-tune it, unchanged, as another model was: `facts` of that one's run (`Healing.to_dict`)."""
+        settings = facts.get("settings")
+        given: Mapping[str, Any] = settings if isinstance(settings, Mapping) else {}
+        words = ["shiftlens", "repair", *self.model_words]
+        options = {"--finetune-epochs": "epochs", "--finetune-shift": "shift", "--lr": "lr", "--seed": "seed"}
+        words += [word for option, name in options.items() if name in given for word in (option, str(given[name]))]
+        words += {"none": ["--no-flip"], "alternating": ["--flip"]}.get(str(given.get("flip")), [])
+        images = str(facts.get("images", self.data))
+        words += ["--data", data_named(images, {})]
+        words += option_words(self.data_options, ("data_root",)) if images == self.data else ()
+        return (*words, "--out", out)
+
 
 def _is_factory(spec: str) -> bool:
     return ":" in spec and not spec.startswith(PACKAGE_MODELS)

@@ -98,10 +98,14 @@ def _of_dataset(sweep: Sweep) -> list[Finding]:
     # What is compared with the unshifted image has no error there, or that of rounding.
     still = "" if sweep.header.task.uses is None else f"{unshifted} unshifted and "
     of = "" if every == 1 else f" Of every {every} shifts along each axis one was computed."
+    counted = sweep.header.task.settings.get("score_threshold")
+    every_score = (
+        "" if counted is None else f"; it counts detections of every score, recall those of at least {counted:g}"
+    )
     return [
         Finding(
             "dataset-metric",
-            f"{name} of all images together is {still}{least} at its worst, under the shift {at}.",
+            f"{name} of all images together is {still}{least} at its worst, under the shift {at}{every_score}.",
             Quantity(metric.name, of="data set"),
             note=f"{OWN} {capital(metric.long_name)}: exact for these images, the worst of {values.size:,} "
             f"shifts; `shiftlens evaluate --shift DX DY` gives its interval.{of}",

@@ -6,7 +6,7 @@ from shiftlens.naming import count_of
 from shiftlens.narrative.finding import Finding, Findings
 from shiftlens.narrative.finding_parts import Action, Quantity, number
 from shiftlens.narrative.setting import Named, data_named, named_model
-from shiftlens.narrative.words import plain, sentence
+from shiftlens.narrative.words import capital, plain, sentence
 from shiftlens.stats import Estimate, per_cent
 from shiftlens.tiles.tile_result import SAID, TileReport, per_cent_of
 from shiftlens.tiles.tile_shares import CauseShare
@@ -77,11 +77,16 @@ def _mismatch(report: TileReport) -> Finding:
 def _remedy(report: TileReport) -> Action:
     tile, overlap = int(report.recipe["tile"]), report.recipe["overlap"]
     where = f"tiles of {tile} px with {overlap} px of real context on each side, cores on a grid of {_grid(report)} px"
-    passes = "" if report.passes == 1 else f", and {report.passes} passes"
-    how = f"Use predict_tiled: {where}, only their cores kept{passes}"
-    if tile >= max(report.size):
-        return Action(how)
-    return Action(f"{how}; measure such tiles", _command(report, tile))
+    if report.exact:
+        how = f"use {where}, and keep only their cores: the loop of the recipe, or predict_tiled"
+    elif report.obstacles:
+        how = f"no tiling is known to be exact; predict_tiled(exact=False) uses {where}"
+    else:
+        passes = "" if report.passes == 1 else f", in {report.passes} passes"
+        how = f"use predict_tiled: {where}, only their cores kept{passes}"
+    if report.fits_recipe:
+        return Action(f"Pass these images whole: they are no larger than the tile of the recipe. On larger ones, {how}")
+    return Action(f"{capital(how)}; measure such tiles", _command(report, tile))
 
 
 def _grid(report: TileReport) -> str:

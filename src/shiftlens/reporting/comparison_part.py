@@ -105,7 +105,7 @@ def _looks(made: Comparison, base: str) -> tuple[Data, Data]:
 
 
 def summary(made: Compared) -> list[str]:
-    """What a comparison found, in a line or two: the first that improved, and the first that got worse."""
+    """What a comparison found, in a few lines: first gain and loss, and whether fine-tuning has a part in it."""
     lines = []
     for group in (made.findings.in_section("improved"), made.findings.in_section("worse")):
         more = f" {len(group) - 1} more such below." if len(group) > 1 else ""
@@ -113,4 +113,4 @@ def summary(made: Compared) -> list[str]:
     if not lines:
         nothing = f"No significant improvement, and nothing significantly worse ({len(made.names)} sweeps compared)."
         lines = [nothing, *(each.statement for each in made.findings.in_section("inconclusive")[:1])]
-    return lines
+    return [*lines, *(each.statement for each in made.findings.of_kind("fine-tuned"))]

@@ -86,6 +86,8 @@ def _translation(given: Given, sweeps: Sequence[SweepPart], named: Named) -> Ans
     if sides:
         others = f" {len(sides) - 1} more such under Findings." if len(sides) > 1 else ""
         lines.append(f"Not the same in all directions, corrected for all tests: {sides[0].statement}{others}")
+    elif any(each.test is not None and each.test.holds for each in asymmetries):
+        lines.append("Opposite directions differ significantly, by too little for a warning: see Findings.")
     elif asymmetries:
         lines.append("No difference between opposite directions is significant after correction for all tests.")
     if n := len(warned.of_kind("irregular", "aliasing")):

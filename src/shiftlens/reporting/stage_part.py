@@ -296,7 +296,13 @@ def _kept_table(shown: _Shown, kept: Sweep, positions: IntArray) -> Data:
         "values": deflated(np.where(np.isnan(values), NO_VALUE, np.rint(1000 * values)).astype(np.int64), axes=2),
         "median_swing": float(np.median(_swings(shown, values))),
         "outputs": [packed_output(kept, row_of[int(p)]) for p in positions],
-    }
+    } | (_boxed(shown, kept, positions) if kind_of(kept) == "boxes" else {})
+
+
+def _boxed(shown: _Shown, kept: Sweep, positions: IntArray) -> Data:
+    """How many objects are in view, which the metric is a mean over, and the score from which on boxes are kept."""
+    in_view = np.isfinite(_read(shown, "object_confidence", positions)).sum(axis=1)
+    return {"objects": deflated(in_view, axes=2), "score_threshold": kept.header.task.settings["score_threshold"]}
 
 
 def loss_codes(loss: NDArray[np.float64]) -> IntArray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from shiftlens import figures
 from shiftlens.analysis.arrays import IntArray, SweepArrays
-from shiftlens.analysis.directions import Directions, directions
+from shiftlens.analysis.directions import directions
 from shiftlens.analysis.radii import discs
 from shiftlens.analysis.regions import Retained
 from shiftlens.analysis.summary import Metrics
@@ -25,7 +25,7 @@ from shiftlens.reporting.page_findings import sorted_out
 from shiftlens.reporting.page_maps import Ends, mean_with_ends, offered
 from shiftlens.reporting.task_part import task_part
 from shiftlens.reporting.thumbnails import CHOICE, Source, gallery
-from shiftlens.reporting.verdict import verdict
+from shiftlens.reporting.verdict import verdict, worse_side
 from shiftlens.stats import Skipped
 from shiftlens.tasks.task import Variable
 
@@ -66,10 +66,8 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int, 
     """Measure a sweep and lay out what the page shows of it; its `number` on the page is part of every id."""
     metrics, found = measured(sweep, metric, seed)
     arrays, values = metrics.sweep, metrics.sweep.values(metrics.metric)
-    way = directions(values)
     header, chosen = sweep.header, [each.metric for each in chosen_first(metrics)]
-    sides = [each.statement for each in found.of_kind("asymmetry").with_severity("warn")]
-    said = verdict(metrics, way, header.model, header.data, sides)
+    said = verdict(metrics, directions(values), header.model, header.data, found)
     images, why = gallery(sweep, metrics, source)
     maps, n_classes_left_out = offered(metrics)
     value, lo, hi = (metrics.metric.factor * each for each in mean_with_ends(values))
@@ -87,7 +85,7 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int, 
         "size": f"{header.image_size[0]}x{header.image_size[1]} px",
         "control": header.control,
         "verdict": said,
-        "cards": _cards(metrics, way),
+        "cards": _cards(metrics),
         "metric": called,
         "title": capital(called),
         "kept": kept_text(metrics, 0.95),
@@ -125,7 +123,7 @@ def sweep_part(sweep: Sweep, number: int, name: str, source: Source, seed: int, 
     return SweepPart(view, data, said, found, why, metrics.metric.name)
 
 
-def _cards(metrics: Metrics, way: Directions | Skipped) -> list[Data]:
+def _cards(metrics: Metrics) -> list[Data]:
     """The numbers of the first screen: what, value with interval, and what the sentences beside do not say."""
     strong, metric = metrics.retained[0], metrics.metric
     rest = metrics.profile(metric.name).at_origin
@@ -138,18 +136,15 @@ def _cards(metrics: Metrics, way: Directions | Skipped) -> list[Data]:
         cards.append(("Retained radius", quoted(strong.radius), about))
     else:
         cards.append(("Retained radius", "not measured", plain(strong.why)))
-    if isinstance(way, Directions):
-        name = way.names[way.worst]
-        gap = f"{quoted(way.gap)} worse than {way.names[way.opposite]}. Not one of the tests under Findings."
-        cards.append(("Worse side", *((name, gap) if way.differs else ("none clearly", f"largest gap: {name}, {gap}"))))
-    else:
-        cards.append(("Worse side", "not measured", plain(way.why)))
+    cards.append(("Worse side", *worse_side(metrics)))
     return [_card(*card) for card in cards]
 
 
 def _straight(metrics: Metrics, strong: Retained) -> str:
     """How far the region goes from (0, 0) straight to each side that the grid has, as the line on the map shows it."""
     sweep = metrics.sweep
+    if strong.region.sum() == 1 and sweep.shape != (1, 1):
+        return f"less than one step ({max(sweep.step)} px) to every side."
     row, column = sweep.origin
     sides = (
         ("left", strong.region[row, column::-1], -sweep.dxs[column::-1]),

@@ -134,6 +134,7 @@ def _strip(
         size = (max(1, round(w * factor)), max(1, round(h * factor)))
         small = [Image.fromarray(each).resize(size, Image.Resampling.LANCZOS) for each in pictures]
         pictures = np.stack([np.asarray(each) for each in small])
-    places = [f"dx {dx:+d}" if dx or not dy else f"dy {dy:+d}" for dx, dy in shifts]
+    down = any(dy for _, dy in shifts)
+    places = [f"dy {dy:+d}" if down else f"dx {dx:+d}" for dx, dy in shifts]
     under = [f"{place.replace('+0', '0')}\n{caption}" for place, caption in zip(places, captions, strict=True)]
     return Strip(name, pictures, under, None if boxes is None else boxes * factor, worst)

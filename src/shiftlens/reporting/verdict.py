@@ -1,24 +1,23 @@
-"""The verdict on a sweep in three sentences: how good, how far, and which direction is worse than its opposite."""
+"""The verdict on a sweep: how good, how far, and which side is worse than its opposite."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from shiftlens.analysis.asymmetry import SIDES
 from shiftlens.analysis.directions import Directions
 from shiftlens.analysis.regions import Retained
 from shiftlens.analysis.summary import Metrics
 from shiftlens.naming import count_of
-from shiftlens.narrative.performance import at_worst, kept_text
-from shiftlens.narrative.words import capital, number_text, plain, quoted
+from shiftlens.narrative.finding import Findings
+from shiftlens.narrative.performance import at_worst, kept_text, tested
+from shiftlens.narrative.words import capital, number_text, plain, quoted, way
 from shiftlens.stats import Estimate, Skipped
-from shiftlens.tasks.task import Variable
 
 
 def verdict(
-    metrics: Metrics, way: Directions | Skipped, model: str, data: str, sides: Sequence[str] = ()
+    metrics: Metrics, sectors: Directions | Skipped, model: str, data: str, found: Findings
 ) -> tuple[str, str, str]:
-    """Return the three sentences; `sides` are the statements that found whole sides to differ."""
-    return _good(metrics, plain(model), plain(data)), _far(metrics), _worst(metrics.metric, way, sides)
+    """Return the three answers; which side is worse is what the corrected tests among the findings say."""
+    return _good(metrics, plain(model), plain(data)), _far(metrics), _worst(metrics, sectors, found)
 
 
 def _good(metrics: Metrics, model: str, data: str) -> str:
@@ -47,18 +46,44 @@ def _far(metrics: Metrics) -> str:
     return f"{text}, and {kept_text(metrics, half.level)} it {where}."
 
 
-def _worst(metric: Variable, way: Directions | Skipped, sides: Sequence[str]) -> str:
-    if isinstance(way, Skipped):
-        return f"Whether one direction is worse than its opposite is not known: {plain(way.why)}."
-    worst, other = quoted(way.means[way.worst]), quoted(way.means[way.opposite])
-    reach, gap = number_text(way.reach, "px", 0), quoted(way.gap)
-    if way.differs:
-        return (
-            f"It is worse in one direction: for shifts {way.names[way.worst]} of at most {reach}, {metric.called} "
-            f"averages {worst}, {gap} worse than for shifts {way.names[way.opposite]} ({other})."
-        )
-    which = f"{sides[0]} No sector of 45°" if sides else "No direction"
+def _worst(metrics: Metrics, sectors: Directions | Skipped, found: Findings) -> str:
+    sides = found.of_kind("asymmetry")
+    if not sides:
+        return f"Whether one side is worse than its opposite is not known: {worse_side(metrics)[1]}."
+    held = [each for each in sides if each.test is not None and each.test.holds]
+    # A mean over a whole side says more than the single pair of shifts that differs most.
+    whole = [each for each in held if each.quantity is not None and each.quantity.shift is None]
+    said = " ".join(each.statement for each in whole or held)
+    if not whole:
+        said = f"{said} No whole side is significantly worse than its opposite.".lstrip()
+    if isinstance(sectors, Skipped):
+        return said
+    n_pairs, reach = count_of(len(sectors.means) // 2, "pair"), number_text(sectors.reach, "px", 0)
     return (
-        f"{which} is significantly worse than its opposite: the largest difference, over shifts of at most "
-        f"{reach}, is {gap}, {way.names[way.worst]} ({worst}) versus {way.names[way.opposite]} ({other})."
+        f"{said} Of {n_pairs} of opposite 45° sectors, the largest gap, chosen by looking and so not one of the tests, "
+        f"is {quoted(sectors.gap)} over shifts of at most {reach}: {sectors.names[sectors.worst]} (worse) against "
+        f"{sectors.names[sectors.opposite]}. Whole sides are under Worse side."
     )
+
+
+def worse_side(metrics: Metrics) -> tuple[str, str]:
+    """Which whole sides the corrected tests found worse, and the difference of every pair of sides."""
+    names: dict[str, None] = {}
+    sizes, unknown = [], ""
+    for name, made in (
+        ("x", metrics.asymmetry_x),
+        ("x model", metrics.asymmetry_x_model),
+        ("y", metrics.asymmetry_y),
+    ):
+        if isinstance(made, Skipped):
+            unknown = unknown or plain(made.why)
+            continue
+        (plus, minus), gap = SIDES[made.axis], made.overall
+        holds = tested(metrics, f"asymmetry {name} overall").holds
+        bias = " without the dataset bias" if made.without_data else ""
+        sizes.append(f"{plus} minus {minus}{bias} {quoted(gap)} ({'' if holds else 'not '}significant)")
+        if holds:
+            names[way(made.axis, -metrics.metric.sign * gap.value)] = None
+    if not sizes:
+        return "not measured", unknown
+    return " and ".join(names) or "none on average", f"{', '.join(sizes)}, corrected for all tests"

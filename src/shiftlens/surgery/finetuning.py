@@ -27,6 +27,15 @@ from shiftlens.training.data import Batches, epoch_plan, pixels
 from shiftlens.training.machine import compute_dtype, tuned
 from shiftlens.training.recipe import DTYPES, Recipe
 
+BATCH = 250
+"""Images a step, where a set holds enough of them."""
+
+FEWEST_STEPS = 20
+"""An epoch of a smaller set has at least so many steps, ..."""
+
+SMALLEST_BATCH = 16
+"""... as long as this many images, enough for batch norm, are left for each."""
+
 
 @dataclass(frozen=True)
 class FineTuning:
@@ -39,11 +48,12 @@ class FineTuning:
     lr, momentum, weight_decay
         Of every parameter that may be trained; no decay for numbers without a matrix (biases, norms).
     batch
-        Images a step.
+        Images a step. None: 250, and fewer for a set of fewer than 5,000 images, so that an epoch has 20 steps, but
+        not fewer than 16.
     shift, flip
         Augmentation: pictures are shifted by up to so many pixels (reflected edges) and mirrored (`alternating`,
-        `random` or `none`). None: as the model was trained, where it says so, else the recipe's. The net learns these
-        shifts: two nets are compared fairly only when both saw the same.
+        `random` or `none`). None: as the model was trained, where its run says so; else up to the recipe's shift, and
+        not mirrored. The net learns these shifts: two nets are compared fairly only when both saw the same.
     label_smoothing
         Share of the target that goes to all classes alike. None: as the model was trained, else 0.
     dtype
@@ -55,7 +65,7 @@ class FineTuning:
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 0.0
-    batch: int = 250
+    batch: int | None = None
     shift: int | None = None
     flip: str | None = None
     label_smoothing: float | None = None
@@ -63,8 +73,9 @@ class FineTuning:
 
     def __post_init__(self) -> None:
         for what in ("epochs", "batch"):
-            if getattr(self, what) < 1:
-                raise InputError(f"{what} must be at least 1, got {getattr(self, what)}")
+            value = getattr(self, what)
+            if value is not None and value < 1:
+                raise InputError(f"{what} must be at least 1, got {value}")
         if self.shift is not None and self.shift < 0:
             raise InputError(f"shift must be at least 0 pixels, got {self.shift}")
         if not (math.isfinite(self.lr) and self.lr > 0):
@@ -137,7 +148,7 @@ def finetune(
         raise InputError(
             f"shift must be below the pictures' {min(size)} px, got {settings.shift}: it would leave nothing"
         )
-    settings = _as_trained(settings, healed, images)
+    settings = _as_trained(settings, healed)
     target = resolve_device(device)
     dtype = compute_dtype(settings.dtype, target)
     module.to(target).to(memory_format=torch.channels_last).train()
@@ -147,7 +158,8 @@ def finetune(
     recipe = replace(Recipe(), crop=settings.shift or 0)
     batches = Batches(pixels(fitted), torch.from_numpy(np.array(fitted.labels)), healed.preprocessing, recipe, target)
     # A last, smaller batch is left out: batch norm cannot learn from one picture.
-    batch = min(settings.batch, len(fitted))
+    batch = min(settings.batch or batch_for(len(fitted)), len(fitted))
+    settings = replace(settings, batch=batch)
     per_epoch = len(fitted) // batch
     total = per_epoch * settings.epochs
     matrices: dict[str, Any] = {"params": [p for p in trained if p.ndim > 1], "weight_decay": settings.weight_decay}
@@ -183,6 +195,11 @@ def finetune(
     return healed, replace(facts, losses=tuple(losses), seconds=time.perf_counter() - started)
 
 
+def batch_for(n_images: int) -> int:
+    """Images a step for a set of so many images, where nobody says it."""
+    return min(BATCH, max(SMALLEST_BATCH, n_images // FEWEST_STEPS))
+
+
 def _tried(what: str, work: Callable[..., Any], *args: Any) -> Any:
     try:
         return work(*args)
@@ -192,7 +209,7 @@ def _tried(what: str, work: Callable[..., Any], *args: Any) -> Any:
         raise InputError(f"{what}: {one_line(error)}") from None
 
 
-def _as_trained(settings: FineTuning, model: Model, images: ImageSet) -> FineTuning:
+def _as_trained(settings: FineTuning, model: Model) -> FineTuning:
     """What is left open, as the model's own training had it."""
     facts, recipe = model.training, Recipe()
     shift, flip = _fact(facts, "augmentation", "shift"), _fact(facts, "augmentation", "mirror")
@@ -200,9 +217,7 @@ def _as_trained(settings: FineTuning, model: Model, images: ImageSet) -> FineTun
     if settings.shift is None:
         settings = replace(settings, shift=shift if isinstance(shift, int) else recipe.crop)
     if settings.flip is None:
-        settings = replace(
-            settings, flip=flip if isinstance(flip, str) else recipe.flip if images.natural_flip else "none"
-        )
+        settings = replace(settings, flip=flip if isinstance(flip, str) else "none")
     if settings.label_smoothing is None:
         settings = replace(settings, label_smoothing=float(smoothing) if isinstance(smoothing, int | float) else 0.0)
     replace(recipe, crop=settings.shift or 0, flip=settings.flip or "none")  # says what is out of range

@@ -59,10 +59,22 @@ class Healing:
         """As plain JSON."""
         return {**asdict(self), "losses": list(self.losses)}
 
+    @property
+    def steps(self) -> int:
+        """Steps of the optimiser, over all epochs; 0 for batch norm."""
+        return len(self.losses) * -(-self.n_images // self.settings["batch"]) if self.losses else 0
+
     def __str__(self) -> str:
         """For people."""
-        loss = f", loss {self.losses[0]:.3f} -> {self.losses[-1]:.3f}" if self.losses else ""
-        return f"{self.kind}: {count_of(self.n_images, 'image')} of {self.images}{loss}, {self.seconds:.1f} s"
+        said = [f"{self.kind}: {count_of(self.n_images, 'image')} of {self.images}"]
+        if self.losses:
+            epochs = count_of(len(self.losses), "epoch")
+            said.append(f"{epochs} of {count_of(self.steps // len(self.losses), 'step')}")
+        if "flip" in self.settings:
+            said.append("no mirror images" if self.settings["flip"] == "none" else "with mirror images")
+        if self.losses:
+            said.append(f"loss {self.losses[0]:.3f} -> {self.losses[-1]:.3f}")
+        return ", ".join([*said, f"{self.seconds:.1f} s"])
 
 
 def reestimate(

@@ -185,6 +185,10 @@ def _refuse_other_number(header: SweepHeader, stored: SweepHeader, request: Requ
         )
 
 
+MATTERS_FROM = 60.0
+"""Seconds that a sweep takes, from which on it is said that a faster way to compute it may have been missed."""
+
+
 def _planned(request: Request, computer: Computer, announce: Announce) -> Plan:
     images = request.images
     n_evaluations = len(images) * request.grid.n_shifts * (1 + len(request.controls))
@@ -205,7 +209,7 @@ def _planned(request: Request, computer: Computer, announce: Announce) -> Plan:
     )
     if request.dtype == "auto" and not can_settle(request.task):
         announce(f"the task {request.task.name} has no margins to settle near ties by: computed in float32")
-    if plan.cut_short:
+    if plan.cut_short and (computer.rate is None or n_evaluations >= MATTERS_FROM * computer.rate):
         announce(
             "how to compute was chosen before all ways were tried, as trying took too long: a faster one may have "
             f"been missed; this sweep is computed with ({plan.engine}, {plan.dtype})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -21,6 +22,9 @@ NUMBERS = {
     "segmentation": ("changed", "share", "lower"),
 }
 """The task's own number: its name, its unit, and which way is better."""
+
+LOW_COST = 2.0
+"""Pixels computed for each that is kept: where the recipe's tile costs more, a larger one is named."""
 
 SAID = {
     "grid": "tile origins off the grid of the net's total stride",
@@ -262,11 +266,7 @@ class TileReport(Printed):
     def _cause_lines(self) -> list[str]:
         made = []
         for cause in self.causes:
-            ends = (
-                ""
-                if cause.interval is None
-                else f" ({per_cent_of(cause.interval[0])} to {per_cent_of(cause.interval[1])})"
-            )
+            ends = "" if cause.interval is None else f" ({' to '.join(map(per_cent_of, cause.interval))})"
             worst = ", ".join(layer.path for layer in cause.layers[:3])
             more = f" and {len(cause.layers) - 3} more" if len(cause.layers) > 3 else ""
             where = f": {worst}{more}" if worst else ""
@@ -282,21 +282,45 @@ class TileReport(Printed):
         return f"not exact by itself; predict_tiled is, in {count_of(self.passes, 'pass', 'passes')}"
 
     def _recipe_lines(self) -> list[str]:
-        grid = f"{self.grid[0]}" if self.grid[0] == self.grid[1] else f"{self.grid[0]}x{self.grid[1]}"
+        grid = "x".join(map(str, dict.fromkeys(self.grid)))
         measured = "none met the tolerance" if self.overlap_measured is None else f"{self.overlap_measured} px"
-        exact, left = self._exactness, self.recipe["averaged_mismatch"]
         tile, overlap = int(self.recipe["tile"]), int(self.recipe["overlap"])
-        cost = (tile / (tile - 2 * overlap)) ** 2
         return [
-            f"recipe: tile {tile} px, overlap {overlap} px, grid {grid} px: {exact}",
-            f"  {cost:.1f} pixels are computed for each that is kept; larger tiles cost less",
+            f"recipe: tile {tile} px, overlap {overlap} px, grid {grid} px: {self._exactness}",
+            *(["  these images are no larger than this tile: pass them whole"] if self.fits_recipe else []),
+            f"  {self._cost_text(tile, overlap)}",
             f"overlap that was enough on these images ({per_cent(self.tolerance)} of the range): {measured}",
             f"MONAI: {self.recipe['monai']}",
             f"SAHI: {self.recipe['sahi']}",
-            *([] if left is None else [f"  they average overlaps, which leaves {left:.3g} on average on these images"]),
+            f"  they average overlaps{self._averaging_text}",
             "as a loop, of `image` [1, c, h, w] as the net takes it:",
             *str(self.recipe["loop"]).splitlines(),
         ]
+
+    @property
+    def fits_recipe(self) -> bool:
+        """Whether one of the recipe's tiles holds a whole image."""
+        return int(self.recipe["tile"]) >= max(self.size)
+
+    def _cost_text(self, tile: int, overlap: int) -> str:
+        """Pixels that are computed for each that is kept, and the tile that makes them `LOW_COST`."""
+        cost = (tile / (tile - 2 * overlap)) ** 2
+        text = f"on larger images, {cost:.1f}" if self.fits_recipe else f"{cost:.1f}"
+        text += f" pixels are computed for each that is kept{' in each pass' if self.passes > 1 else ''}"
+        if cost <= LOW_COST:
+            return text
+        grid = math.lcm(*self.grid)
+        larger = math.ceil(2 * overlap / (1 - LOW_COST**-0.5) / grid) * grid
+        return f"{text}; with tiles of {larger} px {(larger / (larger - 2 * overlap)) ** 2:.1f}"
+
+    @property
+    def _averaging_text(self) -> str:
+        if (left := self.recipe["averaged_mismatch"]) is not None:
+            return f", which leaves {left:.3g} on average on these images"
+        why = "with so much overlap it takes too long"
+        if int(self.recipe["tile"]) >= min(self.size):
+            why = "the tile is no smaller than these images"
+        return f"; what that leaves was not measured: {why}"
 
     def __repr__(self) -> str:
         return printable(

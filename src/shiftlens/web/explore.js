@@ -26,7 +26,7 @@
  * @property {string[]} paddings
  * @property {FillChoice[]} fills
  * @property {{name: string, said: string}[]} layers
- * @property {string[]} thumbnails
+ * @property {{image: string, uri: string}[]} thumbnails
  */
 
 (() => {
@@ -144,14 +144,14 @@
 
     // ---- the image
 
-    about.thumbnails.forEach((each, k) => {
+    about.thumbnails.forEach((each) => {
       const [item, button, small] = [document.createElement("li"), document.createElement("button"), document.createElement("img")];
-      small.src = each;
-      small.alt = `Image ${k}`;
+      small.src = each.uri;
+      small.alt = `Image ${each.image}`;
       button.type = "button";
-      button.dataset.image = String(k);
+      button.dataset.image = each.image;
       button.append(small);
-      button.addEventListener("click", () => show(String(k)).catch(fail));
+      button.addEventListener("click", () => show(each.image).catch(fail));
       item.append(button);
       at("thumbnails").append(item);
     });

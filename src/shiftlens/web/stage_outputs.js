@@ -99,7 +99,14 @@ const ShiftlensOutputs = (() => {
       const colour = (/** @type {number} */ which) => COLOURS[known.colours.get(which) ?? OTHERS];
       if (known.boxes) {
         const boxes = known.boxes(cell).sort((a, b) => b.score - a.score);
-        put(box, ".number", `${boxes.length} ${boxes.length === 1 ? "box" : "boxes"}`);
+        // The metric is a mean over the objects, and reads scores that are too low for a box.
+        const nObjects = table.objects(model, image, cell);
+        const number = `${boxes.length} ${boxes.length === 1 ? "box" : "boxes"}`;
+        put(
+          box,
+          ".number",
+          `${nObjects} ${nObjects === 1 ? "object" : "objects"} in view, ${number} of a score of at least ${data.models[model].score_threshold}`,
+        );
         const items = boxes
           .slice(0, MOST_LISTED)
           .map(({ which, score }) => ShiftlensParts.key(colour(which), `${called(which)}: ${score.toFixed(2)}`));
@@ -110,7 +117,7 @@ const ShiftlensOutputs = (() => {
         box.dataset.found = JSON.stringify(
           boxes.map((each) => [each.which, each.score, each.left, each.top, each.right, each.bottom]),
         );
-        return `${percent(value)}, ${boxes.length} ${boxes.length === 1 ? "box" : "boxes"}`;
+        return `${percent(value)}, ${number}`;
       }
       const shares = sharesOf(/** @type {KeptMasks} */ (known.masks).classes(cell));
       list.replaceChildren(

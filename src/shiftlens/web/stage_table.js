@@ -36,11 +36,13 @@
  * @property {number} [median_share]
  * @property {{called: string, title: string, about: string}} [metric]
  * @property {Deflated} [values]
+ * @property {Deflated} [objects] how many are in view
+ * @property {number} [score_threshold] of boxes that are kept
  * @property {number} [median_swing]
  * @property {(PackedBoxes | PackedMasks)[]} [outputs]
  */
 /** @typedef {Awaited<ReturnType<typeof ShiftlensTable.opened>>} StageTable */
-/** @typedef {{prediction: Uint16Array, confidence: Uint16Array, loss: Uint16Array | null, values: Uint16Array}} Tables */
+/** @typedef {{prediction: Uint16Array, confidence: Uint16Array, loss: Uint16Array | null, values: Uint16Array, objects: Uint16Array}} Tables */
 /** @typedef {{value: number, cell: Cell}} End */
 
 const ShiftlensTable = (() => {
@@ -93,6 +95,7 @@ const ShiftlensTable = (() => {
         confidence: await some(each.confidence),
         loss: each.loss ? await some(each.loss) : null,
         values: await some(each.values),
+        objects: await some(each.objects),
       })),
     );
     return made(data, models);
@@ -122,6 +125,8 @@ const ShiftlensTable = (() => {
         `dx ${ShiftlensParts.signed(data.dxs[column])}, dy ${ShiftlensParts.signed(data.dys[row])} px`,
       /** A metric in per cent, null where it is not defined. @type {(model: number, image: number, cell: Cell) => number | null} */
       value: (model, image, { row, column }) => percent(models[model].values[(image * ny + row) * nx + column]),
+      /** Objects in view. @type {(model: number, image: number, cell: Cell) => number} */
+      objects: (model, image, { row, column }) => models[model].objects[(image * ny + row) * nx + column],
       /** All values of an image, and the ends of those at most half the image away. @type {(model: number, image: number) => {values: Float64Array, lowest: End | null, highest: End | null}} */
       range(model, image) {
         const own = models[model].values.subarray(image * ny * nx, (image + 1) * ny * nx);
