@@ -53,16 +53,18 @@ def _worst(metrics: Metrics, sectors: Directions | Skipped, found: Findings) -> 
     held = [each for each in sides if each.test is not None and each.test.holds]
     # A mean over a whole side says more than the single pair of shifts that differs most.
     whole = [each for each in held if each.quantity is not None and each.quantity.shift is None]
-    said = " ".join(each.statement for each in whole or held)
-    if not whole:
-        said = f"{said} No whole side is significantly worse than its opposite.".lstrip()
+    if whole:
+        return " ".join(each.statement for each in whole)
+    none = "No whole side is significantly worse than its opposite."
+    if held:
+        return f"{none} {max(held, key=lambda each: abs(each.estimate.value if each.estimate else 0)).statement}"
     if isinstance(sectors, Skipped):
-        return said
+        return none
     n_pairs, reach = count_of(len(sectors.means) // 2, "pair"), number_text(sectors.reach, "px", 0)
     return (
-        f"{said} Of {n_pairs} of opposite 45° sectors, the largest gap, chosen by looking and so not one of the tests, "
-        f"is {quoted(sectors.gap)} over shifts of at most {reach}: {sectors.names[sectors.worst]} (worse) against "
-        f"{sectors.names[sectors.opposite]}. Whole sides are under Worse side."
+        f"{none} Of {n_pairs} of opposite 45° sectors, the largest gap, chosen by looking and not tested, is "
+        f"{quoted(sectors.gap)} over shifts of at most {reach}: {sectors.names[sectors.worst]} (worse) against "
+        f"{sectors.names[sectors.opposite]}."
     )
 
 
