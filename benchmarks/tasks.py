@@ -86,9 +86,7 @@ def cost(name: str, asked: argparse.Namespace) -> dict[str, Any]:
         plan = sl.sweep(model, few, GRID, out=f"{folder}/first.zarr", **options(name)).header.plan
         once, twice = (
             processor_seconds(
-                lambda some=some: sl.sweep(  # type: ignore[misc]
-                    model, some, GRID, out=f"{folder}/{len(some)}.zarr", **options(name)
-                )
+                lambda some=some: sl.sweep(model, some, GRID, out=f"{folder}/{len(some)}.zarr", **options(name))
             )
             for some in (few, images)
         )

@@ -24,7 +24,7 @@ def torchvision_net(name: str) -> nn.Module:
 
     options = {"init_weights": False} if name == "googlenet" else {}
     with torch.device("meta"):
-        return zoo.get_model(name, weights=None, **options).eval()  # type: ignore[no-any-return]
+        return zoo.get_model(name, weights=None, **options).eval()
 
 
 def covered(n: int, kernel: int, stride: int, padding: int, dilation: int, n_out: int) -> tuple[int, int]:
@@ -47,7 +47,7 @@ def test_used_padding_is_what_windows_cover(seed: int) -> None:
     assert isinstance(row.used, Sides)
     assert (row.used.top, row.used.bottom) == (row.used.left, row.used.right)
     assert (row.used.left, row.used.right) == covered(n, kernel, stride, padding, dilation, n_out)
-    assert row.unused[1] == padding - row.used.right  # type: ignore[index]
+    assert row.unused[1] == padding - row.used.right
 
 
 def test_resnet18_at_224_and_225() -> None:
@@ -151,7 +151,7 @@ class Residual(nn.Module):
         self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(torch.relu(self.body(x) + self.short(x)))  # type: ignore[no-any-return]
+        return self.pool(torch.relu(self.body(x) + self.short(x)))
 
 
 POOLS: list[Callable[[], nn.Module]] = [
@@ -297,7 +297,7 @@ class OneSize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         torch._assert(x.shape[2] == 32, "Wrong image height!")
-        return self.patches(x).mean((2, 3))  # type: ignore[no-any-return]
+        return self.patches(x).mean((2, 3))
 
 
 @pytest.mark.parametrize(

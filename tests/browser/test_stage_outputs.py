@@ -155,7 +155,7 @@ def test_a_finger_drags_one_model(browser: Any, browser_context_args: dict[str, 
     assert shift(page) == (-4, 2)
     holds(page, kept, "boxes", ("first",))
     assert (drawn_part(page, 0) > 0).any()
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["viewport"]["width"]  # type: ignore[index]
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["viewport"]["width"]
     found.hold()
     context.close()
 

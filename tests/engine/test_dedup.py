@@ -45,7 +45,7 @@ def plan_of(cut: int, dtype: str = "float64", **changes: object) -> Plan:
         machine=machine_kind(torch.device("cpu")),
         cut=cut,
     )
-    return replace(plan, **changes)  # type: ignore[arg-type]
+    return replace(plan, **changes)
 
 
 def served(net: nn.Module, shape: tuple[int, int, int]) -> tuple[int, str]:
@@ -61,7 +61,7 @@ def in_double(net: nn.Module) -> nn.Module:
 
 def every_window(picture: Tensor, grid: ShiftGrid, fill: Fill, values: tuple[float, ...] | None) -> Tensor:
     what = fill if values is None else values
-    return torch.stack([translate(picture, shift.dx, shift.dy, what) for shift in grid])  # type: ignore[arg-type]
+    return torch.stack([translate(picture, shift.dx, shift.dy, what) for shift in grid])
 
 
 def check_random_net(
@@ -429,7 +429,7 @@ def test_scores_that_are_not_finite_name_the_picture() -> None:
             made[1, 0, 5, 5] = float("nan")
             return made
 
-    evaluator._preprocessing = Spoilt()  # type: ignore[assignment]
+    evaluator._preprocessing = Spoilt()
     with pytest.raises(ModelOutputError, match="not finite") as caught:
         evaluator(images, labels)
     assert caught.value.positions == (1,)
@@ -516,7 +516,7 @@ def test_the_canvas_control_takes_a_head_that_asks_the_picture_for_its_shape(pad
         def forward(self, x: Tensor) -> Tensor:
             h, w = x.shape[2:]
             tokens = self.cut(x).flatten(2)
-            return tokens.softmax(2).max(2).values * h / w  # type: ignore[no-any-return]
+            return tokens.softmax(2).max(2).values * h / w
 
     torch.manual_seed(2)
     model = wrap(Patches().eval(), mean=MEAN, std=STD, size=32)

@@ -39,7 +39,7 @@ def sahi_origins(call: str) -> tuple[int, list[int]]:
 
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 @pytest.mark.parametrize(("tool", "origins_of"), [("monai", monai_origins), ("sahi", sahi_origins)])
-def test_what_a_tools_averaging_leaves_is_what_is_said(tool, origins_of, norm, reports) -> None:  # type: ignore[no-untyped-def]
+def test_what_a_tools_averaging_leaves_is_what_is_said(tool, origins_of, norm, reports) -> None:
     report = reports[norm]
     side, origins = origins_of(report.recipe[tool])
     assert side == report.recipe["tile"] == 26
@@ -59,7 +59,7 @@ def test_what_a_tools_averaging_leaves_is_what_is_said(tool, origins_of, norm, r
     assert report.recipe["averaged_mismatch"] > 0
 
 
-def test_the_loop_of_a_local_net_and_predict_tiled_of_both_are_exact(reports) -> None:  # type: ignore[no-untyped-def]
+def test_the_loop_of_a_local_net_and_predict_tiled_of_both_are_exact(reports) -> None:
     wanted = model()
     image = wanted.preprocessing.normalise(torch.from_numpy(images(2).batch([0])))
     with torch.no_grad(), wanted.evaluating():
@@ -71,7 +71,7 @@ def test_the_loop_of_a_local_net_and_predict_tiled_of_both_are_exact(reports) ->
     assert "not exact" in reports["instance"].recipe["loop"]
 
 
-def test_a_recipe_says_when_tiles_are_not_worth_it_and_what_is_enough(reports) -> None:  # type: ignore[no-untyped-def]
+def test_a_recipe_says_when_tiles_are_not_worth_it_and_what_is_enough(reports) -> None:
     for norm, how in (("batch", "Use tiles of 26 px"), ("instance", "Use predict_tiled: tiles of 26 px")):
         lines, action = str(reports[norm]).splitlines(), sl.findings(reports[norm])[0].action
         assert action is not None
