@@ -296,3 +296,8 @@ def test_a_port_in_use_is_said(live: Explorer) -> None:
     port = urlsplit(live.address).port or 0
     with pytest.raises(InputError, match=rf"cannot listen on port {port} .*give another --port, or 0"):
         explore(sl.wrap(net(), mean=0, std=1, size=32), sl.load_images("digits", limit=2), port=port)
+
+
+def test_answers_do_not_wait_for_the_other_side(live: Explorer) -> None:
+    # asyncio turns Nagle's algorithm off only for sockets whose protocol is named; accepted ones take it from this one.
+    assert live._socket.proto == socket.IPPROTO_TCP

@@ -24,11 +24,13 @@ from shiftlens.stats import Skipped
 def test_ks_is_scipys(n: int, m: int) -> None:
     rng = np.random.default_rng(n * m)
     for make in (rng.normal, lambda size: rng.integers(0, 4, size).astype(float)):  # also with ties
-        x, y = make(size=(6, n)), make(size=(6, m)) + 0.3
+        x, y = make(size=(3, 6, n)), make(size=(6, m)) + 0.3
         found, above = ks_distance(torch.from_numpy(x), torch.from_numpy(y))
-        for k in range(6):
-            assert found[k] == pytest.approx(sps.ks_2samp(x[k], y[k]).statistic)
-    assert not above.all()
+        for group, channel in np.ndindex(3, 6):
+            assert found[group, channel] == pytest.approx(sps.ks_2samp(x[group, channel], y[channel]).statistic)
+        middle = torch.from_numpy(x).median(-1).values > torch.from_numpy(y).median(-1).values
+        np.testing.assert_array_equal(above, middle)
+        assert 0 < above.sum() < above.size
 
 
 def test_places_are_where_they_should_be() -> None:

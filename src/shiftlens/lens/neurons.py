@@ -179,13 +179,13 @@ def _measured(shower: _Shower, where: dict[OpKey, tuple[Site, Places]], turn: in
     found = {}
     for key, (site, spots) in where.items():
         border, interior, lines = spots.split(torch.cat(kept[key]))
-        distance, above = ks_distance(border, interior.expand(4, -1, -1))
+        distance, above = ks_distance(border, interior)
         null = _null(lines, interior)
         reached = len(null) - np.searchsorted(null, distance, side="left")
         q_value = benjamini_hochberg((1 + reached) / (1 + len(null)))
         changed = None
         if strips[key]:
-            changed, _ = ks_distance(grouped(torch.cat(strips[key]), 4), interior.expand(4, -1, -1))
+            changed, _ = ks_distance(grouped(torch.cat(strips[key]), 4), interior)
         found[site.index] = _Measured(distance, above, q_value, changed)
     return found
 
@@ -194,9 +194,8 @@ def _null(lines: Tensor, interior: Tensor) -> NDArray[np.float64]:
     """D of every line [l, c, m] against the interior, ascending; each group of pictures gives a value of its own."""
     n_lines, n_channels, m = lines.shape
     n_groups = max(1, min(-(-LEAST_NULL // n_lines), m // 64))
-    parts = lines[:, :, : m // n_groups * n_groups].reshape(n_lines, n_channels, n_groups, -1).permute(2, 0, 1, 3)
-    distances = [ks_distance(part, interior.expand(n_lines, -1, -1))[0] for part in parts]
-    return np.sort(np.concatenate(distances).ravel())
+    parts = lines[:, :, : m // n_groups * n_groups].reshape(n_lines, n_channels, n_groups, -1).permute(0, 2, 1, 3)
+    return np.sort(ks_distance(parts.flatten(0, 1), interior)[0].ravel())
 
 
 def _judged(site: Site, measured: list[_Measured]) -> NeuronLayer:

@@ -75,15 +75,24 @@ def _some(values: NDArray[np.int64], n: int, rng: np.random.Generator) -> NDArra
 
 
 def ks_distance(
-    sample: Float[Tensor, "... n"], reference: Float[Tensor, "... m"]
+    samples: Float[Tensor, "group c n"], reference: Float[Tensor, "c m"]
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Kolmogorov and Smirnov's D of each row (0 to 1), and whether the sample's median is above the reference's."""
-    x, y = (values.double().sort(-1).values.contiguous() for values in (sample, reference))
-    n, m = x.shape[-1], y.shape[-1]
-    at_most = torch.searchsorted(y, x, right=True).double() / m
-    below = torch.searchsorted(y, x, right=False).double() / m
-    rank = torch.arange(1, n + 1, dtype=torch.float64, device=x.device) / n
+    """Kolmogorov and Smirnov's D of each sample (0 to 1), and whether its median is above the reference's: [group, c].
+
+    All groups of a channel are held against the channel's one reference, which is sorted once.
+    """
+    (groups, c, n), m = samples.shape, reference.shape[-1]
+    # NumPy's sort is several times as fast as torch's, which also returns where the values were.
+    x, y = (torch.from_numpy(np.sort(each.cpu().numpy(), -1)) for each in (samples, reference))
+    asked = x.permute(1, 0, 2).reshape(c, groups * n).contiguous()
+
+    def share(right: bool) -> Tensor:
+        found = torch.searchsorted(y, asked, right=right).double() / m
+        return found.reshape(c, groups, n).permute(1, 0, 2)
+
+    at_most, below = share(right=True), share(right=False)
+    rank = torch.arange(1, n + 1, dtype=torch.float64) / n
     # Both steps of either distribution lie at the sample's values; just before one, the sample has a rank less.
     distance = torch.maximum(rank - at_most, below - (rank - 1 / n)).amax(-1).clamp_min(0)
-    above = x.median(-1).values > y.median(-1).values
-    return distance.cpu().numpy(), above.cpu().numpy()
+    above = x[..., (n - 1) // 2] > y[..., (m - 1) // 2]  # the lower one of two middle values, as torch's median
+    return distance.numpy(), above.numpy()

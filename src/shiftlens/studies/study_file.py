@@ -59,9 +59,10 @@ class ImageTable(Table):
 
 
 class ConsistencyTable(Table):
-    """Published protocols of consistency."""
+    """Published protocols of consistency; of all test images without a number of `images`."""
 
     protocols: list[str]
+    images: Count | None = None
 
     @model_validator(mode="after")
     def _known(self) -> Self:

@@ -265,11 +265,13 @@ def _neurons(study: Study, model: Model, untrained: Model, images: ImageSet, dev
 
 
 def _consistency(study: Study, model: Model, untrained: Model, images: ImageSet, device: str) -> _Part:
+    if study.consistency is None:
+        return {}, {}
     found: dict[str, float] = {}
-    for name in study.consistency.protocols if study.consistency is not None else ():
-        _put(
-            found, f"consistency.{name}", consistency(model, images, name, device=device, progress=_silent).consistency
-        )
+    chosen = images.limit(study.consistency.images)
+    for name in study.consistency.protocols:
+        seen = consistency(model, chosen, name, device=device, progress=_silent)
+        _put(found, f"consistency.{name}", seen.consistency)
     return found, {}
 
 
