@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,6 +157,9 @@ def test_inputs_by_name_and_file(tmp_path: Path) -> None:
         features(model, "zero")
     with pytest.raises(InputError, match="is a folder"):
         features(model, tmp_path)
+    images: dict[str, Any] = {"picture": load_images("digits", limit=2)}
+    with pytest.raises(InputError, match="got 2 images; pass them as average="):
+        features(model, **images)
 
 
 # ---- averages

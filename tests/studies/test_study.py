@@ -22,6 +22,7 @@ from torch import nn
 import shiftlens as sl
 from shiftlens.studies import study_runs, study_workers
 from shiftlens.studies.crop_views import of_crops
+from shiftlens.studies.measures import SWEEP
 from shiftlens.studies.study_file import Study, read_study
 from shiftlens.studies.study_folder import StudyFolder
 from shiftlens.studies.study_page import write_claims
@@ -53,6 +54,8 @@ def test_a_study_ends_in_a_table_a_page_a_group_and_pictures(finished: sl.StudyR
     assert "script-src" in page
     assert "<script" not in page
     [row] = [row for row in finished.lines() if row.startswith("near ")]
+    assert any("not corrected; verdicts at 5 % after Holm" in line for line in finished.lines())
+    assert (SWEEP["side_x"].unit, SWEEP["side_y"].unit) == ("points", "points")
     for cell in re.split(r"  +", row):
         assert cell in page
     assert {path.name for path in finished.files} >= {"contrasts-points.png", "arms-black-near.png"}

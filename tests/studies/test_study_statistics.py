@@ -9,6 +9,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from shiftlens.stats import Skipped, holm
 from shiftlens.studies.study_file import Contrast
+from shiftlens.studies.study_result import contrast_row
 from shiftlens.studies.study_statistics import (
     ContrastResult,
     claim_verdict,
@@ -90,6 +91,18 @@ def test_what_is_expected_decides_what_is_confirmed(about: dict[str, object], ex
     [made] = contrast_results([contrast(**about)], {("a", "m"): a, ("b", "m"): np.zeros(5)}, {"c": ""})
     assert isinstance(made, ContrastResult)
     assert made.verdict == expected
+
+
+@pytest.mark.parametrize(("less", "p_value"), [(0.0, 1.0), (0.025, 0.25)])
+def test_runs_that_differ_by_rounding_only_are_equal_and_decide_nothing(less: float, p_value: float) -> None:
+    a = np.array([0.525, 0.425, 0.7])  # as shares of 40 images: a - (a - 0.025) is not 0.025 to the last bit
+    b = np.array([(k + 0.1) - 0.1 - less for k in a])
+    assert np.ptp(a - b) > 0
+    [made] = contrast_results([contrast()], {("a", "m"): a, ("b", "m"): b}, {"c": "points"})
+    assert isinstance(made, ContrastResult)
+    assert (made.p_value, made.verdict) == (p_value, "undecided")
+    assert np.isnan(made.detectable)
+    assert contrast_row(made)[-1] == ""
 
 
 def test_one_seed_has_no_interval_and_says_so() -> None:

@@ -120,6 +120,8 @@ def features(
     """
     if out is not None:
         check_target(out)  # before any work is done
+    if isinstance(picture, ImageSet):
+        raise InputError(f"picture must be a name or an image file, got {len(picture):,} images; pass them as average=")
     average = None if average is None else as_images(average)
     if isinstance(model, nn.Module):  # any net: it need not be a classifier, as `wrap` asks
         wanted = Model(model, Preprocessing(size=size or declared_size(model)), type(model).__name__)

@@ -101,7 +101,7 @@ class PositionProbe(Printed):
             for each in self.layers
         ]
         about = f"position probe of {self.model} on {self.n_images:,} rolled images of {self.data}"
-        return [f"{about}: mean R2 {self.mean:.3f}", *aligned([("layer", "shape", "R2 of position"), *rows])]
+        return [f"{about}: mean R2 {self.mean:.3f}", *aligned([("layer", "shape", "R2, 95 % over images"), *rows])]
 
 
 @shows_progress("probing", "images")

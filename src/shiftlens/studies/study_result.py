@@ -30,6 +30,10 @@ KIND = "study"
 SCHEMA_VERSION = 1
 STORED = Kind(KIND, "a study's results", SCHEMA_VERSION, "make it again")
 HEADS = ("contrast", "estimate", "95 % over runs", "seeds", "Holm p", "verdict", "detectable")
+LEGEND = (
+    "95 % t intervals over seeds, not corrected; verdicts at 5 % after Holm over all contrasts; "
+    "detectable: distance from the bound found with 80 % chance"
+)
 _STATES = ("missing", "done", "failed")
 
 
@@ -199,11 +203,9 @@ class StudyResult(Printed):
             head += f", about {duration(self.seconds_left)} left"
         lines = [head]
         if done and self.study.contrasts:
-            rows: list[tuple[str, ...]] = [
-                ("contrast", "estimate", "95 % over runs", "seeds", "Holm p", "verdict", "detectable")
-            ]
+            rows: list[tuple[str, ...]] = [HEADS]
             rows += [contrast_row(each) for each in self.contrasts if isinstance(each, ContrastResult)]
-            lines += ["", *aligned(rows)] if len(rows) > 1 else []
+            lines += ["", *aligned(rows), LEGEND] if len(rows) > 1 else []
         return [*lines, *(f"note: {note}" for note in self.notes)]
 
     def save(self) -> Path:
@@ -242,7 +244,7 @@ def _contrast_dict(contrast: Contrast, made: ContrastResult | Skipped) -> dict[s
         "p_value": made.p_value,
         "holm_p": made.holm_p,
         "verdict": made.verdict,
-        "detectable": made.detectable,
+        "detectable": None if np.isnan(made.detectable) else made.detectable,
     }
 
 
@@ -256,7 +258,7 @@ def contrast_row(made: ContrastResult) -> tuple[str, ...]:
         str(made.n),
         f"{made.holm_p:.2g}",
         made.verdict,
-        f"{made.detectable:.{n}f}" if made.verdict == "undecided" else "",
+        f"{made.detectable:.{n}f}" if made.verdict == "undecided" and not np.isnan(made.detectable) else "",
     )
 
 

@@ -34,17 +34,25 @@ class OverRuns:
     p_value: FloatArray
 
 
-def over_runs(values: FloatArray, bound: float = 0.0) -> OverRuns:
-    """Return means, intervals and p-values of values [..., run]; NaN stands for a run that is not there."""
+def over_runs(values: FloatArray, bound: float = 0.0, scale: float = 0.0) -> OverRuns:
+    """Return means, intervals and p-values of values [..., run]; NaN stands for a run that is not there.
+
+    `scale` is the size of the numbers that the values are differences of: what is smaller than 1e-12 of it, or of the
+    values, is rounding. Runs that differ by rounding only are equal: their p-value is the sign test's, at least
+    2^(1 - n), since they say nothing of how far runs spread.
+    """
     there = ~np.isnan(values)
     n = there.sum(-1).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(there, values, 0).sum(-1) / n
+    rounding = 1e-12 * np.maximum(np.where(there, np.abs(values), 0).max(-1, initial=0), max(scale, abs(bound)))
     around = np.where(there, values - mean[..., None], 0)
+    around = np.where(np.abs(around) <= rounding[..., None], 0, around)
+    above = np.where(np.abs(mean - bound) <= rounding, 0, mean - bound)
     enough = np.where(n < 2, np.nan, n)
     # Sums around the mean lose no digits where runs differ little.
     _, low, high, se = mean_interval(np.zeros(mean.shape), np.square(around).sum(-1), enough)
-    p = np.where(n < 2, np.nan, t_p_value(mean - bound, se, n))
+    p = np.where(n < 2, np.nan, t_p_value(above, se, n))
     return OverRuns(mean, mean + low, mean + high, se, n, p)
 
 
@@ -52,12 +60,15 @@ def detectable(se: float, n: int, n_tests: int) -> float:
     """Return the smallest true distance from the bound that `n_tests` corrected t-tests find with 80 % chance.
 
     `se` is the standard error over `n` >= 2 runs, taken for the true one; corrected as the first step of Holm's is.
+    NaN where it is 0: equal runs tell of no distance.
     """
     critical = float(sps.t.isf(ALPHA / 2 / n_tests, n - 1))
 
     def lacking(distance: float) -> float:
         return float(sps.nct.sf(critical, n - 1, distance)) - POWER
 
+    if se == 0:
+        return float("nan")
     top = critical + 1.0
     while lacking(top) < 0:
         top *= 2
@@ -81,7 +92,7 @@ class ContrastResult:
     verdict
         "confirmed": on the expected side of the bound; "refuted": on the other side; else "undecided".
     detectable
-        The distance from the bound that would have been found with 80 % chance.
+        The distance from the bound that would have been found with 80 % chance; NaN where all runs are equal.
     unit
         Of all of them.
     """
@@ -123,13 +134,13 @@ def contrast_results(
     list
         In order; `Skipped` where fewer than 2 seeds have both runs: there is no interval over runs.
     """
-    samples = []
+    found = []
     for each in contrasts:
         sample = values[each.arm, each.measure]
+        scale = float(np.nan_to_num(np.abs(sample)).max(initial=0))
         if each.is_paired:
             sample = sample - values[each.against or each.arm, each.against_measure or each.measure]
-        samples.append(sample)
-    found = [over_runs(sample, each.bound) for sample, each in zip(samples, contrasts, strict=True)]
+        found.append(over_runs(sample, each.bound, scale))
     usable = [k for k, each in enumerate(found) if each.n >= 2]
     p = np.array([float(found[k].p_value) for k in usable])
     corrected = dict(zip(usable, holm(p).tolist(), strict=True))
