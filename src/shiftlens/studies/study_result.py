@@ -156,7 +156,7 @@ class StudyResult(Printed):
         """What a reader must know besides the numbers."""
         notes = []
         if self.n_missing:
-            notes.append(f"{self.n_missing} of {self.n_runs} runs are missing: the same command goes on with them")
+            notes.append(f"{self.n_missing} of {self.n_runs} runs are missing: the same command resumes")
         notes += [f"{e.arm}, seed {e.seed} failed and is left out of all means: {e.failed}" for e in self.failed]
         if len(self.study.seeds) == 1:
             notes.append("one seed: no interval over training runs can be given; add seeds")
@@ -222,7 +222,6 @@ class StudyResult(Printed):
         stored = self.dataset.assign_attrs(about)
         # Texts of any length: those of a fixed length have no place in Zarr's specification.
         texts = {name: each.astype(object) for name, each in stored.variables.items() if each.dtype.kind == "U"}
-        stored = stored.assign_coords({name: texts.pop(name) for name in [*texts] if name in stored.coords})
         stored = stored.assign(texts)
         STORED.replace(target, lambda place: stored.to_zarr(place, zarr_format=3, consolidated=False))
         return target

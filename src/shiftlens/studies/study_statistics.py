@@ -141,19 +141,19 @@ def contrast_results(
         if each.is_paired:
             sample = sample - values[each.against or each.arm, each.against_measure or each.measure]
         found.append(over_runs(sample, each.bound, scale))
-    usable = [k for k, each in enumerate(found) if each.n >= 2]
-    p = np.array([float(found[k].p_value) for k in usable])
-    corrected = dict(zip(usable, holm(p).tolist(), strict=True))
+    measured = [each for each in found if each.n >= 2]
+    corrected = iter(holm(np.array([float(each.p_value) for each in measured])).tolist())
     words: dict[int, Verdict] = {1: "confirmed", -1: "refuted", 0: "undecided"}
     out: list[ContrastResult | Skipped] = []
-    for k, (each, made) in enumerate(zip(contrasts, found, strict=True)):
+    for each, made in zip(contrasts, found, strict=True):
         n = int(made.n)
-        if k not in corrected:
+        if n < 2:
             seeds = "no seed has" if n == 0 else "one seed has"
             out.append(Skipped(each.name, f"{seeds} the runs; an interval over runs needs at least 2 seeds"))
             continue
-        sign = np.array(1.0 if each.expect == "above" else -1.0)
-        verdict = verdicts(made.mean, np.array(corrected[k]), np.array(each.bound), sign)
+        holm_p = next(corrected)
+        side = np.array(1.0 if each.expect == "above" else -1.0)
+        verdict = verdicts(made.mean, np.array(holm_p), np.array(each.bound), side)
         out.append(
             ContrastResult(
                 contrast=each,
@@ -162,9 +162,9 @@ def contrast_results(
                 hi=float(made.hi),
                 n=n,
                 p_value=float(made.p_value),
-                holm_p=corrected[k],
+                holm_p=holm_p,
                 verdict=words[int(verdict)],
-                detectable=detectable(float(made.se), n, len(usable)),
+                detectable=detectable(float(made.se), n, len(measured)),
                 unit=units[each.name],
             )
         )
