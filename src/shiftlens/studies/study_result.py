@@ -156,7 +156,7 @@ class StudyResult(Printed):
         """What a reader must know besides the numbers."""
         notes = []
         if self.n_missing:
-            notes.append(f"{self.n_missing} of {self.n_runs} runs are missing: the same command resumes")
+            notes.append(f"{self.n_missing} of {self.n_runs} runs are missing: the same command goes on with them")
         notes += [f"{e.arm}, seed {e.seed} failed and is left out of all means: {e.failed}" for e in self.failed]
         if len(self.study.seeds) == 1:
             notes.append("one seed: no interval over training runs can be given; add seeds")
