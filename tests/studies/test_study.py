@@ -53,6 +53,7 @@ def test_a_study_ends_in_a_table_a_page_a_group_and_pictures(finished: sl.StudyR
     page = (finished.path / "study.html").read_text(encoding="utf-8")
     assert "script-src" in page
     assert "<script" not in page
+    assert ">black.near (%)</th>" in page
     [row] = [row for row in finished.lines() if row.startswith("near ")]
     assert any("not corrected; verdicts at 5 % after Holm" in line for line in finished.lines())
     assert (SWEEP["side_x"].unit, SWEEP["side_y"].unit) == ("points", "points")
