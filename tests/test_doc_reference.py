@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import typer
 
+import shiftlens as sl
 from shiftlens.cli.app import app
 
 ROOT = Path(__file__).parent.parent
@@ -76,3 +77,12 @@ def test_every_json_key_is_named_in_its_section(command: str) -> None:
     given = set(keys(GOLDEN[command])) - known
     missing = {key for key in given if key.removesuffix("_interval") not in known}
     assert missing == set()
+
+
+def test_every_public_name_has_its_text_and_is_in_the_index() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in PAGES.glob("*.md"))
+    index = named((PAGES / "index.md").read_text(encoding="utf-8"))
+    names = [name for name in sl.__all__ if name != "nn"]
+    assert [name for name in names if name not in index] == []
+    described = set(re.findall(r"^::: shiftlens\.([\w.]+)$", text, re.MULTILINE))
+    assert {*names, *(f"nn.{name}" for name in sl.nn.__all__)} - described == set()
