@@ -312,6 +312,8 @@ class ImageSet:
         With `resize`, every picture's shorter side becomes `resize`; without, pictures of `size` stay untouched and
         others get the smallest scale at which they cover it. Then the centre is cut out.
 
+        `InputError` for sizes below 1, a `resize` too small for the cut, or an unknown interpolation.
+
         Parameters
         ----------
         size
@@ -320,8 +322,6 @@ class ImageSet:
             Length of the shorter side before the cut, in pixels, at least that of `size`; (h, w) stretches to these.
         interpolation
             nearest, bilinear, bicubic, lanczos, box or hamming, as Pillow does them, antialiased.
-
-        `InputError`: sizes below 1, a `resize` too small for the cut, an unknown interpolation.
         """
         size = (operator.index(size[0]), operator.index(size[1]))
         if min(size) < 1:
