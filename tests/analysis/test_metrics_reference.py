@@ -179,6 +179,19 @@ def test_reversals(quantity):
     assert found.n_contrasts == 9 * 15
 
 
+@pytest.mark.parametrize(("n", "there", "least"), [(2, None, 0.5), (40, None, 0.0), (40, 2, 0.5), (40, 40, 0.0)])
+def test_no_reversal_is_surer_than_its_images_allow(n, there, least):
+    r = np.hypot(D[:, None], D[None, :])
+    sweep = population(5, n, 0.8 - 1.3 * np.exp(-(((r - 2.5) / 0.8) ** 2)))
+    _, replicates = estimated_map(sweep.values("loss"), resample_weights(sweep.positions, 200))
+    # Images that agree have no spread: a bootstrap alone would be sure of two of them.
+    value, noise = replicates.value, 1e-3 * np.random.default_rng(0).normal(size=replicates.resampled.shape)
+    counts = None if there is None else np.full(len(value), there)
+    p = irregularity(replace(replicates, resampled=value + noise, counts=counts), sweep).p_value
+    assert p >= least
+    assert least or p < 0.02
+
+
 @pytest.mark.parametrize("stride", [2, 4, 3])
 def test_ripple(stride):
     rng = np.random.default_rng(0)

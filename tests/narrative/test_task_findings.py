@@ -14,7 +14,7 @@ from shiftlens.shifts import ShiftGrid
 from shiftlens.stats import holm
 from shiftlens.sweeping import sweep
 from shiftlens.sweeps import request
-from tasks.small_tasks import PIXELS, H, W, wrapped
+from tasks.small_tasks import PIXELS, H, W, detector, wrapped
 
 
 def test_the_border_is_tested_with_everything_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,6 +36,16 @@ def test_the_border_is_tested_with_everything_else(tmp_path: Path, monkeypatch: 
     assert found.named("interior-margin") is None  # the net sees 1 px to a side
     # In units without a threshold every significant difference warns; a user may set one.
     assert measured(made, None, 0, {"": 1e9})[1].named("border-rate").severity == "info"
+
+
+def test_a_border_that_no_object_reaches_has_no_rate(tmp_path: Path) -> None:
+    boxes = [{"boxes": [[12, 8, 20, 16]], "labels": [0]}] * 2
+    images = ImageSet(np.random.default_rng(0).integers(0, 256, (2, 1, H, W), dtype=np.uint8), boxes)
+    made = sweep(wrapped(detector()), images, ShiftGrid(1), out=tmp_path / "s.zarr", task="detection")
+    border = measured(made, None, 0)[1].named("border-rate")
+    assert border is not None
+    assert border.statement.startswith("Within 6 px of a border, the recall of objects centred there is not known")
+    assert "nan" not in border.statement
 
 
 def test_an_interior_that_the_border_may_reach_is_named(tmp_path: Path) -> None:

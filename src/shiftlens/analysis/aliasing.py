@@ -100,7 +100,8 @@ def functionals(sweep: SweepArrays, axis: Axis, stride: int) -> FloatArray | Ski
     lag = stride // 2
     if n_points - 2 * lag < FEWEST_PERIODS * stride:
         return Skipped(
-            site, f"{n_points} shifts along {axis} hold fewer than {FEWEST_PERIODS} periods: no telling from the trend"
+            site,
+            f"{n_points} shifts along {axis} hold fewer than {FEWEST_PERIODS} periods, which a trend may look like",
         )
     centre = _folded(step / stride)
     width = 1 / (n_points - 2 * lag)

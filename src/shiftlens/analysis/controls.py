@@ -172,7 +172,7 @@ def blank_limit(sweep: SweepArrays) -> Blank | Skipped:
         return Skipped("blank limit", "the sweep does not say how large the pictures are")
     blank = sweep.blank
     if not blank.any():
-        return Skipped("blank limit", "no shift of the grid reaches the picture's size")
+        return Skipped("blank limit", "no shift of the grid is as large as the image")
     made = {each.name: mean_of(each, sweep.values(each).per_image(blank), "blank limit") for each in sweep.metrics}
     return Blank(*_most_predicted(sweep), made, int(blank.sum()))
 

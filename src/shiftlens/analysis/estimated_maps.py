@@ -95,12 +95,15 @@ class Replicates:
         Number of images.
     metric
         What the map is of.
+    counts
+        (cell,) images with a value there; None where every image has one everywhere.
     """
 
     value: FloatArray
     resampled: FloatArray
     n: int
     metric: Variable
+    counts: IntArray | None = None
 
     @property
     def floor(self) -> float:
@@ -152,7 +155,7 @@ def estimated_map(values: Values, weights: NDArray[np.uint8]) -> tuple[MapEstima
         np.divide(resampled, drawn, out=resampled, where=drawn > 0)
         np.copyto(resampled, mean.astype(np.float32), where=drawn == 0)
     offset = base[0].astype(np.float64)
-    sampled = Replicates(mean + offset, resampled + offset, n, metric)
+    sampled = Replicates(mean + offset, resampled + offset, n, metric, None if drawn is None else counts)
     del resampled, drawn
     return _number_map(sampled, lo + offset, hi + offset, se, counts, values.sweep.shape), sampled
 

@@ -56,7 +56,7 @@ class Reversal:
         Change of the metric from start to dip and from dip to recovery: of a share in points, of a number in its unit.
         Where lower is better, a fall of performance is positive. Intervals hold for all pairs together.
     p_value
-        That neither is chance, corrected for every pair on every ray (max-t).
+        That neither is chance, corrected for every pair on every ray (max-t); at least `least_p` of the images there.
     dip_cells, recovery_cells
         Flat cells, for measuring the same contrast on a control.
     """
@@ -190,16 +190,30 @@ def _strongest(gain: FloatArray) -> tuple[int, int, int] | None:
     return where
 
 
+def least_p(n_images: int) -> float:
+    """Return the chance that so many images without any effect all change to the same side: no p-value is smaller.
+
+    A bootstrap over a few images that agree has hardly any spread, and would take any change for significant.
+    """
+    return min(1.0, 2.0 ** (1 - n_images))
+
+
+def _images_at(cells: IntArray, replicates: Replicates) -> int:
+    """Images with a value at a point of a ray; of a frame, at the cell that most have."""
+    return replicates.n if replicates.counts is None else int(replicates.counts[cells].max())
+
+
 def _reversal(
     ray: Ray, made: _Contrasts, where: tuple[int, int, int], null: FloatArray, replicates: Replicates
 ) -> Reversal:
     start, dip, recovery = where
     crit, metric = float(np.quantile(null, CONFIDENCE)), replicates.metric
     t = min(abs(made.t[start, dip]), abs(made.t[dip, recovery]))
+    least = least_p(min(_images_at(ray.cells[k], replicates) for k in where))
 
     def estimate(i: int, j: int) -> Estimate:
         change, half = float(made.change[i, j]), crit * float(made.se[i, j])
-        p = exceedance_p(null, abs(float(made.t[i, j])))
+        p = max(exceedance_p(null, abs(float(made.t[i, j]))), least)
         found = Estimate(change, change - half, change + half, "", replicates.n, "max-t bootstrap over images", p)
         return found.scaled(metric.factor, metric.difference_unit)
 
@@ -211,7 +225,7 @@ def _reversal(
         ray.shifts[dip],
         ray.shifts[recovery],
         *changes,
-        exceedance_p(null, t),
+        max(exceedance_p(null, t), least),
         dip_cells,
         recovery_cells,
     )

@@ -141,6 +141,13 @@ def _rates(by_place: Places) -> str:
     what = by_place.what
     # Errors may be rarer than a per mille.
     digits = 2 if what.unit == "share" and max(by_place.near, by_place.inside) < RARE else None
+    for value, empty, rest, where in (
+        (by_place.near, f"Within {by_place.border} px of a border", by_place.inside, "further inside"),
+        (by_place.inside, f"More than {by_place.border} px from every border", by_place.near, "nearer to one"),
+    ):
+        if np.isnan(value):
+            other = "" if np.isnan(rest) else f"; {where} it is {number_text(rest, what.unit)}"
+            return f"{empty}, the {what.name} is not known, since nothing came there under these shifts{other}"
     near, inside = (number_text(value, what.unit, digits) for value in (by_place.near, by_place.inside))
     text = f"Within {by_place.border} px of a border, the {what.name} is {near}"
     if what.better == "lower" and by_place.inside > 0:
