@@ -62,6 +62,9 @@ def test_unknown_specs_suggest_the_nearest(spec: str, message: str) -> None:
 def test_a_bare_folder_is_recognised(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"did you mean 'folder:{tmp_path}'"):
         load_images(str(tmp_path))
+    write(tmp_path / "a.png", png(1))
+    with pytest.raises(InputError, match=f"did you mean 'images:{tmp_path}'"):
+        load_images(str(tmp_path))
     with pytest.raises(InputError, match="bare path"):
         load_images(tmp_path)
 
@@ -240,8 +243,8 @@ def test_a_folder_of_pictures_without_class_folders_says_what_works(tmp_path: Pa
     write(tmp_path / "split" / "test" / "b.png", png(1))
     told = r"; expected one folder a class: put them into one folder a class, or load them as \(images, labels\) in "
     told += (
-        r"Python; without labels, inspect, foveation, kernels, features --input IMAGE and the tasks segmentation, "
-        r"dense and embedding \(images:DIR\) work; all else needs a class$"
+        r"Python; without labels, inspect, foveation, kernels, features --input IMAGE, tiles and the tasks "
+        r"segmentation, detection, dense and embedding work, with images:DIR; all else needs a class$"
     )
     with pytest.raises(InputError, match=r"flat holds no folders, only pictures \(a\.jpg, b\.png\)" + told):
         load_images(f"folder:{tmp_path / 'flat'}")

@@ -231,7 +231,7 @@ def test_an_empty_batch_passes() -> None:
         (lambda: pad(torch.zeros(2, 2, dtype=torch.int64), (1, 1, 1, 1), "distribution"), "floating-point"),
         (lambda: SymmetricPad2d((1, 2)), "four|left, right"),
         (lambda: SymmetricPad2d(-1), "at least 0"),
-        (lambda: Pad2d(1, "mirror"), "unknown padding mode 'mirror'"),
+        (lambda: Pad2d(1, "mirror"), "unknown padding mode 'mirror'; did you mean 'symmetric'"),
     ],
 )
 def test_bad_use_is_one_line(call, message: str) -> None:

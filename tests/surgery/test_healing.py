@@ -174,6 +174,8 @@ def test_a_small_set_gets_enough_steps_and_is_not_mirrored_unasked(n: int, batch
     assert facts.settings["flip"] == "none"
     epochs = f"2 epochs of {seen // batch} step{'s' * (seen > batch)}"
     assert f"{seen} images of images, {epochs}, no mirror images, loss" in str(facts)
+    assert "0.100 -> 0.200 (it rose" in str(replace(facts, losses=(0.1, 0.2)))
+    assert "it rose" not in str(replace(facts, losses=(0.2, 0.1)))
 
 
 @pytest.mark.parametrize(("n", "batch"), [(3_000, 150), (5_000, 250), (50_000, 250)])

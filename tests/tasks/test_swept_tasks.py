@@ -143,7 +143,12 @@ def test_another_setting_of_a_task_is_another_sweep(tmp_path: Path) -> None:
         (vectors, None, "dense", r"dense needs a map over the image, the model gives numbers of shape \[12\]"),
         (unet, None, "embedding", "an embedding is a vector for each image"),
         (unet, MASKS[:, :10], "segmentation", "masks of images are 10x32, its images 24x32"),
-        (unet, BOXES, "classification", "images has no class labels but boxes"),
+        (
+            unet,
+            BOXES,
+            "classification",
+            "images has no class labels but boxes.*name the task, such as --task detection",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(

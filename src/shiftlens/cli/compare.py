@@ -78,7 +78,7 @@ def _show(shell: Shell, made: Comparison, evidence: bool, *, everything: bool) -
     # A table squeezed into 80 characters cannot be read: where there are fewer than it needs, lines run on.
     wide = Console(file=out.file, width=max(out.width, WIDEST), highlight=False)
     wide.print(_table(made))
-    whose, what = "the source picture" if made.unit == "source" else "the baseline's input", made.metric
+    whose, what = "the source image" if made.unit == "source" else "the baseline's input", made.metric
     units = f" in {what.shown_unit}, differences in {what.difference_unit}" if what.shown_unit else ""
     out.print(
         f"{what.called}{units}; 4 px: at each image's worst shift up to 4 px; area, radius: retained at 95 %, px of "

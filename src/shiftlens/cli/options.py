@@ -58,7 +58,9 @@ LabelMap = Annotated[
 ]
 Split = Annotated[
     str | None,
-    typer.Option("--split", help="train, test or all (default: test, or all where a source has no splits)."),
+    typer.Option(
+        "--split", help="train, test or all (default: to train, train; else test, or all where a source has no splits)."
+    ),
 ]
 Task = Annotated[
     str,

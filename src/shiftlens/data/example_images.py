@@ -20,8 +20,8 @@ from shiftlens.data.decode import Pixels, decode, from_pil, read_header
 from shiftlens.errors import InputError
 
 WITHOUT_LABELS = (
-    "without labels, inspect, foveation, kernels, features --input IMAGE and the tasks segmentation, dense and "
-    "embedding (images:DIR) work; all else needs a class"
+    "without labels, inspect, foveation, kernels, features --input IMAGE, tiles and the tasks segmentation, "
+    "detection, dense and embedding work, with images:DIR; all else needs a class"
 )
 """What an error says of images whose classes nobody gives."""
 

@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from shiftlens.data.coco import open_coco
+from shiftlens.data.decode import PICTURE_SUFFIXES
 from shiftlens.data.digits import open_digits
 from shiftlens.data.example_images import WITHOUT_LABELS, Source
 from shiftlens.data.folders import open_folder
@@ -27,7 +28,7 @@ from shiftlens.data.torchvision_sets import TARGET_SETS, TORCHVISION_SETS, Say, 
 from shiftlens.errors import InputError
 from shiftlens.given import as_given
 from shiftlens.naming import unknown_name
-from shiftlens.paths import kind_of, with_home
+from shiftlens.paths import entries_of, kind_of, with_home
 
 __all__ = ["DATA_KINDS", "DataKind", "ImageSet", "as_images", "load_images"]
 
@@ -183,12 +184,18 @@ def _hint(spec: str, kind_name: str, usages: list[str]) -> str | None:
     path = Path(spec)
     with contextlib.suppress(InputError):  # a name that cannot be a path is an unknown name, and is said to be
         if spec and kind_of(with_home(path)) == "folder":
-            return f"folder:{spec}"
+            return f"{'images' if _holds_images_only(with_home(path)) else 'folder'}:{spec}"
     if path.suffix == ".parquet":
         return f"parquet:{spec}"
     if spec in TORCHVISION_SETS or spec in TARGET_SETS:
         return f"torchvision:{spec}"
     return next((usage for usage in usages if usage.partition(":")[0] == kind_name.lower()), None)
+
+
+def _holds_images_only(folder: Path) -> bool:
+    """Whether a folder holds images and no folder that could be a class."""
+    entries = entries_of(folder)
+    return any(entry.suffix.lower() in PICTURE_SUFFIXES for entry in entries) and not any(e.is_dir() for e in entries)
 
 
 def _open_object(spec: Any) -> ImageSet:

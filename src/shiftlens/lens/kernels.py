@@ -23,7 +23,7 @@ from shiftlens.stats import Skipped, benjamini_hochberg, exceedance_p
 FloatArray = NDArray[np.float64]
 N_NULL = 999
 
-AUGMENTATION = "a net trained on pictures and their mirror images has no reason to be lopsided left/right"
+AUGMENTATION = "a net trained on images and their mirror images has no reason to lean to the left or right"
 
 
 @dataclass(frozen=True)

@@ -178,9 +178,12 @@ def labelled_for(model: Model, images: ImageSet, label_map: LabelMap | str | Pat
         are only the classes' numbers say nothing, and do not count as given.
     """
     if not images.labelled:
-        but = "" if images.targets is None else f" but {images.targets.kind}"
+        kind = None if images.targets is None else images.targets.kind
+        but = "" if kind is None else f" but {kind}"
+        which = "; name the task, such as --task detection" if kind == "boxes" else ""
+        which = "; name the task, such as --task segmentation" if kind == "masks" else which
         raise InputError(
-            f"{images.name} has no class labels{but}: classification needs one for each image, other tasks none"
+            f"{images.name} has no class labels{but}: classification needs one for each image, other tasks none{which}"
         )
     known = tuple(model.class_names or ())
     known = () if known == _numbers(len(known)) else known

@@ -86,7 +86,9 @@ def _remedy(report: TileReport) -> Action:
         how = f"use predict_tiled: {where}, only their cores kept{passes}"
     if report.fits_recipe:
         return Action(f"Pass these images whole: they are no larger than the tile of the recipe. On larger ones, {how}")
-    return Action(f"{capital(how)}; measure such tiles", _command(report, tile))
+    # With the same tile the command measures the same again: it serves after a change of the net.
+    why = "measure again after a change of the net" if tile == report.tile else "measure tiles of that size"
+    return Action(f"{capital(how)}; {why}", _command(report, tile))
 
 
 def _grid(report: TileReport) -> str:

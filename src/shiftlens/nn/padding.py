@@ -45,7 +45,7 @@ def check_mode(mode: str, known: Sequence[str] = PADDING_MODES) -> str:
     if mode not in known:
         if mode in PADDING_MODES:
             raise InputError(f"padding mode {mode!r} is defined for a convolution only; here: {', '.join(known)}")
-        raise unknown_name("padding mode", mode, known, hint=FILL_RULES.get(str(mode)))
+        raise unknown_name("padding mode", mode, known, hint={**FILL_RULES, "mirror": "symmetric"}.get(str(mode)))
     return mode
 
 

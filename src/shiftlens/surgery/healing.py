@@ -73,7 +73,8 @@ class Healing:
         if "flip" in self.settings:
             said.append("no mirror images" if self.settings["flip"] == "none" else "with mirror images")
         if self.losses:
-            said.append(f"loss {self.losses[0]:.3f} -> {self.losses[-1]:.3f}")
+            rose = " (it rose: measure the copy before you use it)" if self.losses[-1] > self.losses[0] else ""
+            said.append(f"loss {self.losses[0]:.3f} -> {self.losses[-1]:.3f}{rose}")
         return ", ".join([*said, f"{self.seconds:.1f} s"])
 
 

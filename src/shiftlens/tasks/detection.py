@@ -123,7 +123,10 @@ class Detection(Task):
     def fitted(self, form: OutputForm, size: tuple[int, int]) -> Detection:
         """For a model that returns boxes, scores and labels."""
         if not form.is_detections:
-            raise InputError(f"detection needs lists of boxes, scores and labels, the model gives {form.said}")
+            raise InputError(
+                f"detection needs lists of boxes, scores and labels, the model gives {form.said}; put a module around "
+                'it that returns [{"boxes": [k, 4], "scores": [k], "labels": [k]}, ...], one for each image'
+            )
         return replace(self, shape=form.shape, size=size)
 
     def compared(self, outputs: Tensor) -> Tensor:
