@@ -194,8 +194,9 @@ def _null(lines: Tensor, interior: Tensor) -> NDArray[np.float64]:
     """D of every line [l, c, m] against the interior, ascending; each group of pictures gives a value of its own."""
     n_lines, n_channels, m = lines.shape
     n_groups = max(1, min(-(-LEAST_NULL // n_lines), m // 64))
-    parts = lines[:, :, : m // n_groups * n_groups].reshape(n_lines, n_channels, n_groups, -1).permute(0, 2, 1, 3)
-    return np.sort(ks_distance(parts.flatten(0, 1), interior)[0].ravel())
+    parts = lines[:, :, : m // n_groups * n_groups].reshape(n_lines, n_channels, n_groups, -1).permute(2, 0, 1, 3)
+    # One group after the other: all of them together take several times the memory of the maps themselves.
+    return np.sort(np.concatenate([ks_distance(part, interior)[0] for part in parts]).ravel())
 
 
 def _judged(site: Site, measured: list[_Measured]) -> NeuronLayer:
