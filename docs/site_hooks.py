@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import posixpath
 import re
 from collections.abc import Iterator
@@ -47,12 +48,17 @@ CODE = re.compile(r"^(?:```.*?^```|~~~.*?^~~~)|`[^`\n]+`", re.MULTILINE | re.DOT
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put pages that nobody gave a place in the navigation at its end."""
+    """Put pages that nobody gave a place in the navigation at its end; let a page of several versions name them.
+
+    mike builds the site of each version and says so. Any other build has no list of versions to ask for.
+    """
     docs = Path(config.docs_dir)
     there = {str(page) for page in _pages(config.nav)}
     rest = sorted({path.relative_to(docs).as_posix() for path in docs.rglob("*.md")} - there)
     if rest and config.nav is not None:
         config.nav.append({"More": rest})
+    if "MIKE_DOCS_VERSION" in os.environ:
+        config.extra["version"] = {"provider": "mike", "default": "latest"}
     return config
 
 

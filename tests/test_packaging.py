@@ -54,3 +54,12 @@ def test_one_version_everywhere() -> None:
     cited = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     assert cited is not None
     assert cited[1] == project["version"]
+
+
+def test_badges_say_what_the_project_says() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lowest = project["requires-python"].removeprefix(">=")
+    for name, says in (("python", f"{lowest} or newer"), ("license", project["license"])):
+        badge = (ROOT / "docs" / "images" / "badges" / f"{name}.svg").read_text(encoding="utf-8")
+        assert f">{says}<" in badge, "drawn by pybadges: docs/maintaining.md"
+        assert f"badges/{name}.svg" in (ROOT / "README.md").read_text(encoding="utf-8")

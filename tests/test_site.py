@@ -137,15 +137,62 @@ def test_every_page_has_a_place_in_the_navigation(hooks: ModuleType, tmp_path: P
     assert len(hooks.on_config(config).nav) == 4
 
 
-def test_links_in_the_readme_and_the_docs_lead_to_files() -> None:
-    found = 0
-    for path in (*DOCS.rglob("*.md"), *ROOT.glob("*.md")):
-        text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-        for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)", text):
+def test_only_a_site_of_several_versions_asks_for_their_list(
+    hooks: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mkdocs.config.defaults import MkDocsConfig
+
+    def extra() -> dict[str, object]:
+        config = MkDocsConfig()
+        config.docs_dir, config.nav, config.extra = str(tmp_path), [], {}
+        return dict(hooks.on_config(config).extra)
+
+    monkeypatch.delenv("MIKE_DOCS_VERSION", raising=False)
+    assert extra() == {}
+    monkeypatch.setenv("MIKE_DOCS_VERSION", '{"version": "0.2"}')
+    assert extra()["version"] == {"provider": "mike", "default": "latest"}
+
+
+def written_pages() -> dict[Path, str]:
+    """Every page that a person reads in the code's own site, without its blocks of code."""
+    paths = [path for folder in ("docs", "src", ".github", "examples") for path in (ROOT / folder).rglob("*.md")]
+    code = re.compile("^```.*?^```", re.MULTILINE | re.DOTALL)
+    made = {path: code.sub("", path.read_text(encoding="utf-8")) for path in (*ROOT.glob("*.md"), *paths)}
+    for path in (ROOT / "examples").glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        made[path] = "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    return made
+
+
+def anchors_of(text: str) -> set[str]:
+    """As GitHub and the site make them of headings."""
+    titles = re.findall(r"^#+ +(.*?) *$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", re.sub(r"\(\S+\)", "", title).lower()).strip().replace(" ", "-") for title in titles}
+
+
+def test_links_lead_to_files_and_their_headings() -> None:
+    pages, found = written_pages(), 0
+    for path, text in pages.items():
+        for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)", text):
             if not urlsplit(target).scheme:
-                assert (path.parent / target).exists(), (path, target)
+                to = (path.parent / target).resolve() if target else path
+                assert to.exists(), (path, target)
+                if anchor and to in pages:
+                    assert anchor in anchors_of(pages[to]), (path, target, anchor)
                 found += 1
-    assert found
+    assert found > 200
+
+
+def test_pages_that_the_code_names_are_there() -> None:
+    """In docstrings, messages and comments: `docs/tiles.md`."""
+    named = {
+        name
+        for path in (ROOT / "src").rglob("*")
+        if path.suffix in (".py", ".js", ".j2", ".toml")
+        for name in re.findall(r"\b(?:docs|examples|benchmarks)/[\w/.-]*\w\.(?:md|ipynb|toml|py|json)", path.read_text("utf-8"))
+    }
+    assert len(named) >= 3
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize(
