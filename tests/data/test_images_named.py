@@ -526,9 +526,9 @@ def test_parquet_set_survives_pickling(parquet_folder: Path) -> None:
     np.testing.assert_array_equal(other.batch([2, 1]), images.batch([2, 1]))
 
 
-def test_missing_pyarrow_names_the_extra(parquet_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pyarrow_is_named(parquet_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(InputError, match=r"pip install 'shiftlens\[data\]'"):
+    with pytest.raises(InputError, match=r"pip install pyarrow"):
         load_images(f"parquet:{parquet_folder}")
 
 

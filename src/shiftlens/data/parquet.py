@@ -291,5 +291,5 @@ def _pyarrow_parquet() -> Any:
     try:
         import pyarrow.parquet as pq
     except ImportError:
-        raise InputError("parquet files need the package pyarrow: pip install 'shiftlens[data]'") from None
+        raise InputError("parquet files need the package pyarrow: pip install pyarrow") from None
     return pq
