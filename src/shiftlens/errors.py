@@ -8,13 +8,29 @@ class ShiftlensError(Exception):
 
     The message is one line: what was requested, what was found, and where. The command line prints it and exits with
     `exit_code`; any other exception is a crash (exit code 3).
+
+    Examples
+    --------
+    >>> try:
+    ...     sl.open_sweep("nowhere.zarr")
+    ... except ShiftlensError as error:
+    ...     print(error)
+    no sweep at nowhere.zarr: nothing is there
     """
 
     exit_code = 2
 
 
 class InputError(ShiftlensError, ValueError):
-    """Bad use or bad input: a path, a name, a number, a file, a model or images that cannot be served."""
+    """Bad use or bad input: a path, a name, a number, a file, a model or images that cannot be served.
+
+    Examples
+    --------
+    >>> sl.ShiftGrid(0)
+    Traceback (most recent call last):
+    ...
+    shiftlens.errors.InputError: max-shift must be at least 1 pixel, got 0
+    """
 
 
 class DivergedError(InputError):
@@ -22,7 +38,15 @@ class DivergedError(InputError):
 
 
 class StoreError(ShiftlensError):
-    """A result on disk that is foreign, torn, busy, of another run, or that cannot be written."""
+    """A result on disk that is foreign, torn, busy, of another run, or that cannot be written.
+
+    Examples
+    --------
+    >>> sl.verify_sweep("nowhere.zarr")
+    Traceback (most recent call last):
+    ...
+    shiftlens.errors.StoreError: no sweep at nowhere.zarr: nothing is there
+    """
 
 
 class ModelOutputError(ShiftlensError):
@@ -30,6 +54,14 @@ class ModelOutputError(ShiftlensError):
 
     `positions` are the places of the images concerned within the batch or chunk that was being evaluated, empty when
     no single image can be named.
+
+    Examples
+    --------
+    >>> net = sl.wrap(lambda x: x.amax((2, 3)).log(), mean=0, std=1)  # the logarithm of 0 is not finite
+    >>> sl.evaluate(net, sl.ImageSet(np.zeros((2, 8, 8), np.uint8), [0, 1]))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    shiftlens.errors.ModelOutputError: the model gave scores that are not finite for images 0, 1 ...
     """
 
     def __init__(self, message: str, positions: tuple[int, ...] = ()) -> None:
@@ -38,4 +70,15 @@ class ModelOutputError(ShiftlensError):
 
 
 class NoEffectWarning(UserWarning):
-    """A request was valid and changed nothing."""
+    """A request was valid and changed nothing.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", NoEffectWarning)  # for scripts that must not go on without it
+    ...     sl.repair(nn.Sequential(nn.Conv2d(3, 8, 3)), padding="reflect")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ...
+    shiftlens.errors.NoEffectWarning: repair(padding='reflect') changed nothing: ...
+    """

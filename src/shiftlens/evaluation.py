@@ -194,6 +194,15 @@ def evaluate(
         depends on the batch; a model or images that the task has no use for.
     ModelOutputError
         The model raised or gave scores that are not finite; the images are named.
+
+    Examples
+    --------
+    >>> found = evaluate("runs/vgg", sl.load_images("digits", limit=20), shift=Shift(dx=4, dy=0))
+    >>> found.n, found.shift, len(found.per_class)
+    (20, Shift(dx=4, dy=0), 10)
+    >>> low, high = found.accuracy_interval
+    >>> low <= found.accuracy <= high
+    True
     """
     parsed, target, task = Fill.parse(fill), resolve_device(device), known_task(task)
     model, images = model_and_images(model, images, device=device)

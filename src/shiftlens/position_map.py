@@ -35,6 +35,16 @@ class PositionMap(Printed):
         (h, w) of the input and of the object's box, pixels.
     model, pasted, background
         Names of what was measured.
+
+    Examples
+    --------
+    >>> colour = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())  # the strongest colour is the class
+    >>> red = np.full((4, 4, 3), (255, 0, 0), np.uint8)
+    >>> found = sl.probe(sl.wrap(colour, mean=0.5, std=0.25), red, size=(12, 12), step=4)
+    >>> found.label, found.xs.tolist(), bool(found.found.all())
+    (0, [0, 4, 8], True)
+    >>> found.swing < 0.001
+    True
     """
 
     task: str

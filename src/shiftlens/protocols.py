@@ -175,7 +175,9 @@ def consistency(
 
     Examples
     --------
-    >>> consistency(load_model("runs/vgg"), load_images("cifar10"), "roll").consistency.value  # doctest: +SKIP
+    >>> found = consistency("runs/vgg", sl.load_images("digits", limit=20), "roll")
+    >>> found.consistency.n, found.consistency.unit, 0 <= found.consistency.value <= 1
+    (20, 'share', True)
     """
     constant = check_request(protocol, fill, n_passes)
     model, images = model_and_images(model, images, device=device)

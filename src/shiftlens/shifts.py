@@ -32,7 +32,13 @@ MOST_SHIFTS = 2**25
 
 @dataclass(frozen=True)
 class Shift:
-    """A shift in whole pixels: `dx > 0` moves the picture right, `dy > 0` moves it down."""
+    """A shift in whole pixels: `dx > 0` moves the picture right, `dy > 0` moves it down.
+
+    Examples
+    --------
+    >>> list(ShiftGrid((0, 1)))
+    [Shift(dx=-1, dy=0), Shift(dx=0, dy=0), Shift(dx=1, dy=0)]
+    """
 
     dx: int
     dy: int
@@ -145,6 +151,11 @@ class Fill:
 
     Use `Fill.parse`. `values` are pixel values between 0 and 1 (one for all channels, or one a channel) and None for
     `black`, `mean` and the index rules.
+
+    Examples
+    --------
+    >>> Fill.parse("edge").is_constant, Fill.parse(0.5).values
+    (False, (0.5,))
     """
 
     name: str

@@ -112,6 +112,13 @@ def sweep(
         The path holds something else or another sweep, is busy, or the disk is full; finished chunks stay.
     ModelOutputError
         The model raised or gave scores that are not finite; names the images. Finished chunks stay.
+
+    Examples
+    --------
+    >>> images = sl.load_images("digits", limit=20)
+    >>> made = sweep("runs/vgg", images, ShiftGrid(1), out="small.zarr")
+    >>> made.accuracy.shape, made.complete
+    ((3, 3), True)
     """
     return run_sweep(**locals())[0]
 

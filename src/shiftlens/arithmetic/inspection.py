@@ -48,6 +48,14 @@ class Inspection(Printed):
         What is no layer with a window, and so was not looked at: attention, position embeddings, function calls.
     model_options
         How the model was named beside its spec, for the commands of findings.
+
+    Examples
+    --------
+    >>> found = sl.inspect(nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, padding=1)), 32)
+    >>> found.is_even, [layer.path for layer in found.uneven]
+    (False, ['0'])
+    >>> print(found.summary()[0])
+    Sequential at 32x32: 1 of 1 layer is uneven: 0
     """
 
     model: str

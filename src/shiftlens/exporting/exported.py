@@ -103,7 +103,8 @@ def export(
 
     Examples
     --------
-    >>> export("runs/vgg-symmetric", "vgg.onnx")  # doctest: +SKIP
+    >>> [file.name for file in export("runs/vgg-symmetric", "exported").files]
+    ['net.py', 'weights.pt']
     """
     target = Path(path)
     chosen = format or ("onnx" if target.suffix == ".onnx" else "torch")

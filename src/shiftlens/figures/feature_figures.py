@@ -54,6 +54,11 @@ def plot_features(run: FeatureRun, out: str | Path | None = None, *, format: str
     ------
     InputError
         Another format, or a directory that cannot be written.
+
+    Examples
+    --------
+    >>> list(plot_features(sl.open_features("features.zarr")))[:3]
+    ['overview', 'depth', 'layer-000-0.0']
     """
     kind = check_format(format)
     made = Pictures({"overview": overview(run), "depth": depth(run)}).saved(out, kind)

@@ -102,7 +102,8 @@ def plot(
 
     Examples
     --------
-    >>> plot(open_sweep("vgg.zarr"), out="pictures").files  # doctest: +SKIP
+    >>> [file.name for file in plot(sl.open_sweep("vgg.zarr"), out="pictures").files]
+    ['accuracy.png', 'loss.png', 'profile.png', 'sides.png', 'classes.png']
     """
     kind = check_format(format)
     if isinstance(sweep, PositionMap):

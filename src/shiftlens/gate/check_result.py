@@ -33,6 +33,12 @@ class CheckResult(Printed):
         What a reader should know: which sweep is incomplete, how an adaptive check ended.
     map_text
         The map of the metric in characters and the worst shifts, where they were asked for.
+
+    Examples
+    --------
+    >>> result = sl.check("vgg.zarr", max_drop=(2, 4))
+    >>> result.passed, result.exit_code, [each.title for each in result.conditions]
+    (False, 1, ['drop within 4 px at most 2.00 points'])
     """
 
     conditions: tuple[Outcome, ...]

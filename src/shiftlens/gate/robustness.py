@@ -94,7 +94,13 @@ def assert_robust(
 
     Examples
     --------
-    >>> assert_robust(net, (images, labels), max_drop=(2, 4), budget_s=20)  # doctest: +SKIP
+    >>> from torch import nn
+    >>> colour = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())  # the strongest colour is the class
+    >>> labels = np.arange(120) % 3
+    >>> images = np.zeros((120, 3, 8, 8), np.uint8)
+    >>> images[range(120), labels] = 255
+    >>> assert_robust(sl.wrap(colour, mean=0, std=1), (images, labels), max_drop=(5, 4), budget_s=20).n_images
+    100
     """
     __tracebackhide__ = True
     given = {name: value for name, value in locals().items() if name.startswith(("min_", "max_"))}

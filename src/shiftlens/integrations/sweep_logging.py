@@ -86,7 +86,18 @@ def log_sweep(logger: Any, sweep: Sweep, step: int = 0, metric: str | None = Non
 
     Examples
     --------
-    >>> log_sweep(SummaryWriter("runs/vgg"), sweep, step=3)  # doctest: +SKIP
+    >>> class Printer:  # what it uses of a SummaryWriter
+    ...     def add_scalar(self, name, value, step):
+    ...         print(f"{name} of step {step}")
+    ...     def add_image(self, name, image, step, dataformats):
+    ...         print(f"{name} of step {step}")
+    >>> log_sweep(Printer(), sl.open_sweep("vgg.zarr"), step=3)
+    shift/accuracy_unshifted of step 3
+    shift/accuracy_near of step 3
+    shift/accuracy_worst of step 3
+    shift/accuracy_drop of step 3
+    shift/accuracy_side_difference of step 3
+    shift/map of step 3
     """
     scalars, picture = scalars_of(sweep, metric, prefix), picture_of(sweep, metric)
     name = f"{prefix}/map"

@@ -122,6 +122,14 @@ class FeatureRun(Printed):
         What was given beside the specs of model and images, by name.
     path
         Where it was read from or written to.
+
+    Examples
+    --------
+    >>> run = sl.open_features("features.zarr")
+    >>> [layer.name for layer in run][:3]
+    ['0.0', '0.3', '0.6']
+    >>> run["0.3"].kind, run["0.3"].maps.shape, run.n_images
+    ('conv', (2, 16, 16), 20)
     """
 
     model: str

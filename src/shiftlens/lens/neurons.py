@@ -81,6 +81,14 @@ def neurons(
     ------
     InputError
         No such convolution, an unknown layer, or images that do not fit.
+
+    Examples
+    --------
+    >>> found = neurons("runs/vgg", sl.load_images("digits", limit=20))
+    >>> [(layer.path, layer.n_channels) for layer in found.layers]
+    [('0.0', 2), ('0.3', 2), ('1.0', 4), ('1.3', 4)]
+    >>> [each.site for each in found.skipped]  # their maps are too small to have an interior
+    ['2.0', '2.3']
     """
     model, images = model_and_images(model, images)
     pictures, size = on_input_grid(model, images)

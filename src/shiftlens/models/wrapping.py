@@ -69,6 +69,14 @@ class Model:
         Channels of the pictures, which count where a net takes several numbers of channels and declares none.
     options
         What `load_model` was given beside the spec, by name; empty for a model that was made in Python.
+
+    Examples
+    --------
+    >>> model = sl.wrap(sl.nn.VGG("vgg6", width=4), mean=0.5, std=0.25, size=32)
+    >>> model.input_size, model.n_classes, model.strides
+    ((32, 32), 10, (2, 4, 8))
+    >>> model.scores(torch.zeros(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
 
     module: Classifier

@@ -96,7 +96,11 @@ def compare(
 
     Examples
     --------
-    >>> compare(["zeros.zarr", "symmetric.zarr"]).findings.with_severity("warn")  # doctest: +SKIP
+    >>> compared = compare(["zeros.zarr", "symmetric.zarr"])
+    >>> compared
+    <Comparison of symmetric with zeros on 20 images>
+    >>> [question for question, answer in compared.summary][:3]
+    ['Which is better', 'By how much', 'Where']
     """
     sources = opened(sweeps, names, partial=partial)
     which = position_of(baseline, [source.name for source in sources])

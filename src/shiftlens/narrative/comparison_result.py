@@ -85,6 +85,14 @@ class Comparison(Compared):
         How many tests were corrected together.
     aligned
         The sweeps on their common images and shifts.
+
+    Examples
+    --------
+    >>> found = sl.compare(["zeros.zarr", "symmetric.zarr"])
+    >>> found.names, found.means.shape  # (sweep, dy, dx)
+    (('zeros', 'symmetric'), (2, 9, 9))
+    >>> found["symmetric"].differences["near"].estimate.unit
+    'points'
     """
 
     against: tuple[Against, ...]

@@ -49,6 +49,15 @@ class Finding:
         Of a comparison, a key of `SECTIONS`; None elsewhere.
     which
         Which one of its kind: "x-model", "near-1"; empty where there is only one.
+
+    Examples
+    --------
+    >>> finding = sl.findings(sl.open_sweep("vgg.zarr")).named("accuracy-at-rest")
+    >>> print(finding)  # doctest: +ELLIPSIS
+    info: Unshifted, accuracy is ... %...
+    >>> low, high = finding.interval
+    >>> low <= finding.value <= high
+    True
     """
 
     kind: str

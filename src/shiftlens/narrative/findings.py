@@ -63,7 +63,11 @@ def findings(
 
     Examples
     --------
-    >>> print(findings(open_sweep("vgg.zarr")).with_severity("warn"))  # doctest: +SKIP
+    >>> found = findings(sl.open_sweep("vgg.zarr"))
+    >>> [each.kind for each in found.with_severity("info")][:2]
+    ['accuracy-at-rest', 'loss-at-rest']
+    >>> print(found.named("accuracy-at-rest"))  # doctest: +ELLIPSIS
+    info: Unshifted, accuracy is ... %...
     """
     sizes = checked_thresholds(thresholds)
     if isinstance(sweep, FeatureRun | Inspection | TileReport):

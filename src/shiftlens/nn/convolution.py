@@ -59,6 +59,12 @@ class PaddedConv2d(nn.Conv2d):
         (left, right, top, bottom), pixels.
     padding
         (vertical, horizontal) where both sides of each axis are alike; else the same as `sides`.
+
+    Examples
+    --------
+    >>> layer = PaddedConv2d(1, 4, 3, padding=(0, 2, 0, 2), padding_mode="reflect")
+    >>> layer.sides, layer(torch.rand(1, 1, 8, 8)).shape
+    ((0, 2, 0, 2), torch.Size([1, 4, 8, 8]))
     """
 
     sides: Sides
@@ -104,6 +110,13 @@ class SymmetricConv2d(PaddedConv2d):
     Parameters are those of `torch.nn.Conv2d` without `padding_mode`; `padding` is a number, a pair, or (left, right,
     top, bottom). The attribute `padding_mode` reads "symmetric", `sides` the width on each side. Use `conv2d` to get
     one: for width 1 that returns PyTorch's own class.
+
+    Examples
+    --------
+    >>> layer = SymmetricConv2d(1, 1, 5, padding=2, bias=False)
+    >>> _ = nn.init.ones_(layer.weight)
+    >>> layer(torch.ones(1, 1, 8, 8)).round().unique().tolist()  # a constant image gives a constant map
+    [25.0]
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int], **options: Any) -> None:
@@ -124,6 +137,13 @@ class PartialConv2d(PaddedConv2d):
     Zeros are padded, and the sum of each window is multiplied by k^2 / (taps inside the picture) before the bias is
     added: 9/4 in the corner of a 3 x 3 kernel with padding 1, 9/6 along an edge. Parameters as `PaddedConv2d` without
     `padding_mode`, which reads "partial".
+
+    Examples
+    --------
+    >>> layer = PartialConv2d(1, 1, 3, padding=1, bias=False)
+    >>> _ = nn.init.ones_(layer.weight)
+    >>> layer(torch.ones(1, 1, 4, 4)).round().unique().tolist()  # 9 everywhere: zeros alone would give 4 in the corners
+    [9.0]
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int | Sequence[int], **options: Any) -> None:
@@ -194,6 +214,13 @@ def set_padding_mode(layer: nn.Conv2d, mode: str) -> None:
     ------
     InputError
         An unknown mode, or another class.
+
+    Examples
+    --------
+    >>> layer = nn.Conv2d(3, 8, 5, padding=2)
+    >>> set_padding_mode(layer, "symmetric")
+    >>> type(layer).__name__, layer.padding_mode, layer.padding
+    ('SymmetricConv2d', 'symmetric', (2, 2))
     """
     check_mode(mode)
     if type(layer) not in OWN_CONVOLUTIONS:

@@ -113,6 +113,14 @@ class Polyphase2d(nn.Module):
     ------
     InputError
         A number below 1, an unknown mode; when called, no [n, c, h, w], or a leader that has not seen these pictures.
+
+    Examples
+    --------
+    >>> x = torch.arange(16.0).reshape(1, 1, 4, 4)
+    >>> Polyphase2d()(x).tolist()
+    [[[[5.0, 7.0], [13.0, 15.0]]]]
+    >>> Polyphase2d()(x.roll(1, dims=3)).tolist()  # the same cells, moved along
+    [[[[7.0, 5.0], [15.0, 13.0]]]]
     """
 
     def __init__(
@@ -176,6 +184,14 @@ class ReducedLayer2d(Outer):
         `BlurPool2d` or `Polyphase2d` of the same stride.
     activation
         Between the two: Conv(s) + ReLU becomes Conv(1) + ReLU + blur (arXiv 1904.11486).
+
+    Examples
+    --------
+    >>> layer = ReducedLayer2d(nn.MaxPool2d(3, stride=2, padding=1), BlurPool2d(stride=2))
+    >>> layer(torch.rand(1, 8, 9, 9)).shape
+    torch.Size([1, 8, 5, 5])
+    >>> layer.layer.stride, layer.reduce.stride
+    (1, (2, 2))
     """
 
     def __init__(self, layer: Strided, reduce: BlurPool2d | Polyphase2d, activation: nn.Module | None = None) -> None:
@@ -277,6 +293,11 @@ class ConvBlurPool2d(ReducedLayer2d):
         Between the two; None for none.
     filter_size, blur_mode
         Of the blur.
+
+    Examples
+    --------
+    >>> ConvBlurPool2d(3, 8, activation=nn.ReLU())(torch.rand(1, 3, 15, 16)).shape
+    torch.Size([1, 8, 8, 8])
     """
 
     def __init__(

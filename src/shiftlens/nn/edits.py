@@ -62,6 +62,14 @@ class Edit:
         Names of modes, down-samplings or norms; sizes as [h, w].
     options
         What else it takes to do the same again; plain JSON.
+
+    Examples
+    --------
+    >>> fixed, edits = sl.repair(nn.Sequential(nn.Conv2d(3, 8, 3, padding=1)), padding="reflect")
+    >>> edits[0].path, edits[0].what, edits[0].before, edits[0].after
+    ('0', 'padding', 'zeros', 'reflect')
+    >>> Edit.from_dict(edits[0].to_dict()) == edits[0]
+    True
     """
 
     path: str

@@ -52,6 +52,14 @@ class ShiftAverage2d(_Shifting):
     ------
     InputError
         A radius below 0 or an unknown rule.
+
+    Examples
+    --------
+    >>> corner = nn.Sequential(nn.MaxPool2d(1, stride=8), nn.Flatten())  # a net that reads the top left pixel
+    >>> image = torch.zeros(1, 1, 8, 8)
+    >>> image[..., 0, 0] = 9
+    >>> ShiftAverage2d(corner, radius=1, fill="zeros")(image).tolist()  # it is there under 1 of 9 shifts
+    [[1.0]]
     """
 
     def __init__(self, layer: nn.Module, radius: int = 1, fill: str = "replicate") -> None:
@@ -89,6 +97,14 @@ class ContentAligned2d(_Shifting):
     ------
     InputError
         A radius below 0 or an unknown rule.
+
+    Examples
+    --------
+    >>> net = ContentAligned2d(nn.Identity())
+    >>> image = torch.zeros(1, 1, 16, 16)
+    >>> image[..., 3:7, 3:7] = 1
+    >>> torch.equal(net(image), net(image.roll(5, dims=3)))
+    True
     """
 
     def __init__(self, layer: nn.Module, radius: int = 8, fill: str = "replicate") -> None:
@@ -141,6 +157,14 @@ class CropChoice2d(Outer):
     ------
     InputError
         A size below 2, or images smaller than it.
+
+    Examples
+    --------
+    >>> net = CropChoice2d(nn.Identity(), size=9)
+    >>> scene = torch.zeros(1, 1, 24, 24)
+    >>> scene[..., 9:13, 9:13] = 1
+    >>> torch.equal(net(scene), net(scene.roll(3, dims=3)))
+    True
     """
 
     def __init__(self, layer: nn.Module, size: int | tuple[int, int]) -> None:

@@ -49,6 +49,12 @@ class PaddedPool2d(nn.Module):
     ------
     InputError
         An unknown mode, or a maximum that is to return indices, which would count in the padded picture.
+
+    Examples
+    --------
+    >>> pool = PaddedPool2d(nn.AvgPool2d(3, stride=1, padding=1), "symmetric")
+    >>> pool(torch.ones(1, 1, 4, 4)).unique().tolist()  # zeros would give 4/9 in the corners
+    [1.0]
     """
 
     def __init__(self, pool: Pool, mode: str, sides: Sequence[int] | None = None) -> None:

@@ -49,6 +49,12 @@ class Report(Printed):
         Of the first sweep.
     metric
         What they are about, by name; None without a sweep.
+
+    Examples
+    --------
+    >>> made = sl.report(sl.inspect(sl.nn.VGG("vgg6", width=4), 32), "report.html", title="A small VGG")
+    >>> made.path.name, made.title, made.verdict  # without a sweep there is no verdict
+    ('report.html', 'A small VGG', ())
     """
 
     path: Path
@@ -130,7 +136,9 @@ def report(
 
     Examples
     --------
-    >>> report(["vgg.zarr", "features.zarr"], "report.html").path  # doctest: +SKIP
+    >>> made = report(["vgg.zarr", "features.zarr"], "report.html")
+    >>> made.path.name, len(made.verdict)
+    ('report.html', 3)
     """
     found = given(items)
     source = Source(images, data_root)

@@ -55,6 +55,12 @@ class StudyResult(Printed):
         Images that sweeps are measured on, at most; None while nothing was opened.
     files
         What was written.
+
+    Examples
+    --------
+    >>> planned = sl.study("study.toml", out="studies/padding", plan=True)
+    >>> planned.n_runs, planned.n_missing, planned.dataset["arm"].values.tolist()
+    (4, 4, ['zeros', 'circular'])
     """
 
     study: Study

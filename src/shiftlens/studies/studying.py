@@ -77,7 +77,9 @@ def study(
 
     Examples
     --------
-    >>> sl.study("study.toml", out="studies/padding").contrasts  # doctest: +SKIP
+    >>> study("study.toml", out="studies/padding", plan=True).n_missing
+    4
+    >>> study("study.toml", out="studies/padding").contrasts  # trains all 4 nets  # doctest: +SKIP
     """
     asked, folder = read_study(file), StudyFolder(Path(out))
     if plan:

@@ -92,6 +92,15 @@ class Detection(Task):
         (h, w) of the frame in pixels.
     shape
         Of a window's table, which the engine hands over as one row; () where it comes as it is.
+
+    Examples
+    --------
+    >>> task = Detection(size=(32, 32))
+    >>> state = task.prepare(torch.zeros(1, 0, 6), torch.tensor([[[4.0, 4, 12, 12, 0]]]))  # an object of class 0
+    >>> found = torch.tensor([[[5.0, 4, 13, 12, 0.9, 0]]])  # a detection that follows a shift by 1 px to the right
+    >>> rows = task.outcome(found, torch.tensor([[1, 0]]), state)
+    >>> rows["recall"].item(), rows["center_error"].item()
+    (1.0, 0.0)
     """
 
     size: tuple[int, int] = (0, 0)

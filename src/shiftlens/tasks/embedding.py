@@ -44,6 +44,13 @@ class Embedding(Task):
         SHA-256 of the images in the gallery; "" where it is not known.
     copies
         The gallery on each device where it is used, made before windows are measured there.
+
+    Examples
+    --------
+    >>> task = Embedding()
+    >>> state = task.prepare(torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    >>> task.outcome(torch.tensor([[0.0, 2.0]]), None, state)["cosine"].tolist()
+    [0.0]
     """
 
     n_gallery: int = GALLERY

@@ -30,6 +30,11 @@ class OutputForm:
         Name of the attribute or key, or place of the item.
     shape
         Of one image's numbers.
+
+    Examples
+    --------
+    >>> OutputForm("key", "out", (21, 64, 64)).said
+    'numbers of shape [21, 64, 64] an image'
     """
 
     access: str

@@ -131,6 +131,12 @@ class ByPlace:
         "share" is shown in per cent.
     better
         Which way is better.
+
+    Examples
+    --------
+    >>> rate = ByPlace("recall of objects centred there", "found", "shown", "share", "higher")
+    >>> f"{rate.name}: {rate.total} / {rate.count}"
+    'recall of objects centred there: found / shown'
     """
 
     name: str

@@ -96,6 +96,14 @@ class TileReport(Printed):
         Versions.
     path
         Where it lies; None in memory.
+
+    Examples
+    --------
+    >>> found = sl.open_tiles("tiles.zarr")
+    >>> found.n_images, found.overlap, found.exact_with
+    (8, 1, 'recipe')
+    >>> [cause.cause for cause in found.causes], found.remaining.value < 1e-6 < found.mismatch.value
+    (['context'], True)
     """
 
     model: str

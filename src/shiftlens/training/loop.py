@@ -109,8 +109,10 @@ def train(
 
     Examples
     --------
-    >>> images = load_images("digits", split="train")                         # doctest: +SKIP
-    >>> train(images, out="runs/digits", settings=TrainSettings(epochs=20))   # doctest: +SKIP
+    >>> images = sl.load_images("digits", split="train", limit=40)
+    >>> made = train(images, out="runs/digits", settings=TrainSettings(arch="vgg6", width=2, epochs=1))
+    >>> len(made.epochs), sl.load_model("runs/digits").n_classes
+    (1, 10)
     """
     started = time.perf_counter()
     out, target = Path(out), resolve_device(device)

@@ -162,7 +162,7 @@ def train_on_scenes(
 
     Examples
     --------
-    >>> train_on_scenes("unet", out="runs/unet")  # doctest: +SKIP
+    >>> train_on_scenes("unet", out="runs/unet")  # two minutes  # doctest: +SKIP
     """
     if net not in NETS:
         raise unknown_name("net", net, tuple(NETS))
