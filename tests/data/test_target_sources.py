@@ -422,6 +422,25 @@ def test_boxes_meet_a_models_classes_by_name_map_or_number(tmp_path: Path) -> No
         targets_for(model, images, "boxes", {"cat": 0})
 
 
+@pytest.mark.parametrize(
+    ("task", "why"),
+    [
+        ("segmentation", "pictures has no masks"),
+        ("detection", "pictures has no boxes"),
+        ("dense", "this task uses no classes of the images"),
+        ("embedding", "this task uses no classes of the images"),
+    ],
+)
+def test_a_label_map_with_nothing_to_map_is_refused(tmp_path: Path, task: str, why: str) -> None:
+    pictures = ImageSet(np.zeros((2, 3, 8, 8), np.uint8), [0, 1], class_names=("cat", "dog"), name="pictures")
+    model = wrap(torch.nn.Conv2d(3, 2, 1), mean=0, std=1, size=8)
+    said = rf"a label map \(--label-map\) has nothing to map: {why}; leave it out"
+    with pytest.raises(InputError, match=said):
+        sl.evaluate(model, pictures, task=task, label_map={"cat": 0, "dog": 1})
+    with pytest.raises(InputError, match=said):
+        sl.sweep(model, pictures, task=task, label_map={"cat": 0, "dog": 1}, out=tmp_path / "s.zarr")
+
+
 # ---- swept
 
 

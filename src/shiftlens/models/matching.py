@@ -116,7 +116,8 @@ def targets_for(
     Raises
     ------
     InputError
-        A class that is none of the model's, where its number of classes is known; a map without one of the classes.
+        A class that is none of the model's, where its number of classes is known; a map without one of the classes; a
+        map where the task reads no classes of these images.
 
     Warns
     -----
@@ -125,6 +126,9 @@ def targets_for(
     """
     targets = None if images.targets is None or kind is None else images.targets.only(kind)
     if targets is None:
+        if label_map is not None:
+            why = "this task uses no classes of the images" if kind is None else f"{images.name} has no {kind}"
+            raise InputError(f"a label map (--label-map) has nothing to map: {why}; leave it out")
         return images
     known = tuple(model.class_names or ())
     known = () if known == _numbers(len(known)) else known
