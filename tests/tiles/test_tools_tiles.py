@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import shiftlens as sl
+from shiftlens.reporting.tile_part import tile_view
 from tiles.planted_causes import images, model
 
 SIZE = 64
@@ -69,6 +70,21 @@ def test_the_loop_of_a_local_net_and_predict_tiled_of_both_are_exact(reports) ->
     assert reports["batch"].recipe["checked"] <= 1e-5
     assert reports["instance"].recipe["checked"] <= 1e-5
     assert "not exact" in reports["instance"].recipe["loop"]
+
+
+def test_where_the_loop_is_not_exact_the_printed_lines_call_predict_tiled(reports) -> None:
+    report, wanted = reports["instance"], model(norm="instance")
+    said = str(report)
+    assert "for x, x_end in" not in said  # the inexact loop
+    lines = said.partition("\nin Python:\n")[2]
+    assert lines
+    assert lines.strip() in tile_view(report, 0)["recipe"]  # of the page
+    image = torch.from_numpy(images(2).batch([0]))
+    space = {"model": wanted, "image": image[0]}
+    exec(lines, space)
+    with torch.no_grad(), wanted.evaluating():
+        whole = wanted.module(wanted.preprocessing.normalise(image))
+    torch.testing.assert_close(space["output"][None], whole, rtol=0, atol=1e-5)
 
 
 def test_a_recipe_says_when_tiles_are_not_worth_it_and_what_is_enough(reports) -> None:

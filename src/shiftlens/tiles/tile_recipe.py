@@ -1,4 +1,4 @@
-"""The recipe: tile, overlap and grid for any tiling tool, and as a loop that gives the whole image's output."""
+"""The recipe: tile, overlap and grid for any tiling tool, and as Python that gives the whole image's output."""
 
 from __future__ import annotations
 
@@ -80,11 +80,22 @@ class Recipe:
         )
 
     def loop(self) -> str:
-        """Python that computes `output` [1, k, h, w] of `image` [1, c, h, w], as the net takes it, with `net`."""
-        if not self.exact:
-            note = f"# tiles of this net are not exact: {self.why_not}"
-            return note + ("; shiftlens.predict_tiled is" if self.served else "") + "\n" + self._loop()
-        return self._loop()
+        """Python that computes `output` [1, k, h, w] of `image` [1, c, h, w], as the net takes it, with `net`.
+
+        Where the loop would not be exact and `predict_tiled` is, its call: [k, h, w] of a uint8 image, with `model`.
+        """
+        if self.exact:
+            return self._loop()
+        note = f"# tiles of this net are not exact: {self.why_not}"
+        if not self.served:
+            return f"{note}\n{self._loop()}"
+        tile = self.tile[0] if self.tile[0] == self.tile[1] else self.tile
+        return f"""\
+{note}; shiftlens.predict_tiled is
+# model: the one that was measured; image: uint8 [c, h, w], before mean and std
+import shiftlens as sl
+output = sl.predict_tiled(model, image, tile={tile})  # [k, h, w]
+"""
 
     def to_dict(self) -> dict[str, Any]:
         """The keys of `recipe` in `shiftlens tiles --json`."""

@@ -301,7 +301,9 @@ class TileReport(Printed):
             f"MONAI: {self.recipe['monai']}",
             f"SAHI: {self.recipe['sahi']}",
             f"  they average overlaps{self._averaging_text}",
-            "as a loop, of `image` [1, c, h, w] as the net takes it:",
+            "in Python:"
+            if self.exact_with == "predict_tiled"
+            else "as a loop, of `image` [1, c, h, w] as the net takes it:",
             *str(self.recipe["loop"]).splitlines(),
         ]
 
