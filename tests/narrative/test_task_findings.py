@@ -48,6 +48,17 @@ def test_a_border_that_no_object_reaches_has_no_rate(tmp_path: Path) -> None:
     assert "nan" not in border.statement
 
 
+def test_sentences_name_a_metric_in_words_not_by_its_key(tmp_path: Path) -> None:
+    boxes = [{"boxes": [[12, 8, 20, 16]], "labels": [0]}] * 2
+    images = ImageSet(np.random.default_rng(0).integers(0, 256, (2, 1, H, W), dtype=np.uint8), boxes)
+    made = sweep(wrapped(detector()), images, ShiftGrid(1), out=tmp_path / "s.zarr", task="detection")
+    for metric in made.metrics:
+        metrics, found = measured(made, metric.name, 0)
+        said = [*(each.statement for each in found), *(each.name for each in metrics.tests)]
+        for key in (each.name for each in made.metrics if each.name != each.called):
+            assert not [text for text in said if key in text]
+
+
 def test_an_interior_that_the_border_may_reach_is_named(tmp_path: Path) -> None:
     net = nn.Sequential(*(nn.Conv2d(1, 1, 3, padding=1) for _ in range(7)))  # 7 px to a side, of 24
     made = sweep(wrapped(net), ImageSet(PIXELS), ShiftGrid((0, 1)), out=tmp_path / "s.zarr", task="dense")

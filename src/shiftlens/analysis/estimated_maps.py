@@ -124,7 +124,7 @@ def estimated_map(values: Values, weights: NDArray[np.uint8]) -> tuple[MapEstima
     """
     metric, n, m = values.metric, values.sweep.n_images, values.n_cells
     if n < 2 and not metric.is_share:
-        return Skipped(metric.name, "one image has no interval")
+        return Skipped(metric.called, "one image has no interval")
     resampled = np.zeros((len(weights), m), np.float32)
     drawn = np.zeros_like(resampled) if metric.optional else None
     total, squares, counts = np.zeros(m), np.zeros(m), np.full(m, 0 if metric.optional else n)
@@ -141,9 +141,9 @@ def estimated_map(values: Values, weights: NDArray[np.uint8]) -> tuple[MapEstima
         squares += np.einsum("ij,ij->j", some, some, dtype=np.float64)
         resampled += weight @ some
     if not (np.isfinite(total).all() and np.isfinite(squares).all()):
-        return Skipped(metric.name, f"the sweep holds a {metric.name} that is not finite")
+        return Skipped(metric.called, f"the sweep holds a {metric.called} that is not finite")
     if not counts.any():
-        return Skipped(metric.name, f"no image has a {metric.called}")
+        return Skipped(metric.called, f"no image has a {metric.called}")
     if metric.is_share:
         sampled = Replicates(total / n, resampled.astype(np.float64) / n, n, metric)
         return share_map(total.reshape(values.sweep.shape).astype(np.int64), n, sampled), sampled

@@ -157,7 +157,7 @@ def _contrasts(ray: Ray, replicates: Replicates) -> _Contrasts:
 def irregularity(replicates: Replicates, sweep: SweepArrays) -> Irregularity | Skipped:
     """Return the significant reversals of a metric, from the replicates of its map."""
     metric = replicates.metric
-    site = f"irregularities of {metric.name}"
+    site = f"irregularities of {metric.called}"
     looked_at = rays(sweep)
     if not looked_at:
         return Skipped(site, "the grid holds fewer than two shifts outward on every ray")

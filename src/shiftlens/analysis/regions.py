@@ -132,7 +132,7 @@ def retained(replicates: Replicates, sweep: SweepArrays, level: float) -> Retain
 def _unfit(site: str, replicates: Replicates, sweep: SweepArrays) -> Skipped | None:
     at_origin, metric = replicates.value[sweep.origin_cell], replicates.metric
     if at_origin == 0 or np.isnan(at_origin):
-        nothing = "no image is right" if metric.name == "accuracy" else f"the {metric.name} is 0"
+        nothing = "no image is right" if metric.name == "accuracy" else f"the {metric.called} is 0"
         return Skipped(site, f"{'no image has a value' if at_origin else nothing} at (0, 0)")
     if metric.better == "lower" and abs(at_origin) < ROUNDING * float(np.nanmax(np.abs(replicates.value))):
         return Skipped(site, f"at (0, 0) the {metric.called} is 0 up to rounding: no share of it can be kept")

@@ -165,7 +165,7 @@ class Metrics:
                 named |= {f"asymmetry {name} overall": found.overall.p_value, f"asymmetry {name} pairs": found.family_p}
         for each in self.profiles:
             if not isinstance(each.irregular, Skipped):
-                named[f"irregular {each.metric.name}"] = each.irregular.p_value
+                named[f"irregular {each.metric.called}"] = each.irregular.p_value
         if not isinstance(self.centre, Skipped):
             named |= {"centre x": self.centre.x.p_value, "centre y": self.centre.y.p_value}
         for ripple in self.aliasing:
@@ -227,7 +227,7 @@ def all_metrics(
         sweep=sweep,
         metric=values.metric,
         profiles=tuple(profiles),
-        mean=mean_of(values.metric, values.per_image(~sweep.blank), f"mean {values.metric.name}"),
+        mean=mean_of(values.metric, values.per_image(~sweep.blank), f"mean {values.metric.called}"),
         per_class=class_maps(values),
         retained=tuple(spread if isinstance(spread, Skipped) else retained(spread, sweep, each) for each in LEVELS),
         centre=spread if isinstance(spread, Skipped) else centre(spread, sweep),
@@ -249,8 +249,8 @@ def _profile(values: Values, weights: np.ndarray[Any, np.dtype[np.uint8]]) -> tu
     metric, sweep = values.metric, values.sweep
     found = estimated_map(values, weights)
     if isinstance(found, Skipped):
-        skipped = Skipped(f"{metric.name} at (0, 0)", found.why)
-        irregular = Skipped(f"irregularities of {metric.name}", f"there is no {metric.name} with an interval")
+        skipped = Skipped(f"{metric.called} at (0, 0)", found.why)
+        irregular = Skipped(f"irregularities of {metric.called}", f"there is no {metric.called} with an interval")
         return Profile(metric, skipped, found, irregular, ()), found
     made, sampled = found
     value, lo, hi = (float(cells[sweep.origin]) for cells in (made.value, made.lo, made.hi))
@@ -264,5 +264,5 @@ def _profile(values: Values, weights: np.ndarray[Any, np.dtype[np.uint8]]) -> tu
         emptied = tuple(emptying(r, values.of("occlusion")) if has_control else nothing for r in reversals.reversals)
     at_origin: Estimate | Skipped = Estimate(value, lo, hi, metric.unit, n, method)
     if not n:
-        at_origin = Skipped(f"{metric.name} at (0, 0)", f"no image has a {metric.called} there")
+        at_origin = Skipped(f"{metric.called} at (0, 0)", f"no image has a {metric.called} there")
     return Profile(metric, at_origin, made, reversals, emptied), sampled

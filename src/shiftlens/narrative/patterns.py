@@ -125,7 +125,7 @@ def _irregularity(of: Profile, metrics: Metrics, setting: Setting) -> list[Findi
     if isinstance(made, Skipped):
         return []
     turns = ("falls", "rises") if metric.sign > 0 else ("rises", "falls")
-    test, quantity, which = tested(metrics, f"irregular {metric.name}"), Quantity(metric.name), metric.name
+    test, quantity, which = tested(metrics, f"irregular {metric.called}"), Quantity(metric.name), metric.name
     note = f"[own] {count_of(made.n_contrasts, 'pair')} of shifts on rays and frames."
     if not (test.holds and made.reversals):
         turn = " and then ".join(turns)

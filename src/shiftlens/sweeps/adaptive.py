@@ -153,9 +153,7 @@ def refuse_other_kind(stored: SweepHeader, path: Path, half_width: float | None)
 def _described(look: Look, metric: Variable) -> str:
     if look.n_images == look.n_population:
         return f"all {look.n_images:,} images are measured"
+    after = f"after {look.n_images:,} of {look.n_population:,} images"
     if look.half_width == np.inf:
-        return f"after {look.n_images:,} of {look.n_population:,} images, no shift has a {metric.name} of half of them"
-    return (
-        f"after {look.n_images:,} of {look.n_population:,} images every {metric.name} is known to "
-        f"{width_text(look.half_width, metric.difference_unit)}"
-    )
+        return f"{after}, no shift has a {metric.called} of half of them"
+    return f"{after} every {metric.called} is known to {width_text(look.half_width, metric.difference_unit)}"

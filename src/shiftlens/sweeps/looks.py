@@ -103,7 +103,7 @@ def checked_half_width(half_width: float, metric: Variable) -> float:
     most = metric.factor * metric.difference_bounds[1]
     if not number or not 0 <= half_width < most:  # NaN is neither
         shown = f"{half_width:g}" if number else repr(half_width)
-        unit = metric.difference_unit or f"the unit of {metric.name}"
+        unit = metric.difference_unit or f"the unit of {metric.called}"
         raise InputError(f"expected a half-width in {unit}, from 0 (all images) to below {most:g}, got {shown}")
     return float(half_width)
 
