@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +167,8 @@ def test_a_cluster_computes_on_cores(tmp_path: Path) -> None:
 def test_minutes_stop_between_runs_and_a_plan_runs_nothing(tmp_path: Path) -> None:
     planned = sl.study(TINY, tmp_path / "s", plan=True)
     assert (planned.n_missing, planned.seconds_left is not None) == (4, True)
+    for seconds, said in ((0.2, "less than a minute"), (31, "about 31 s"), (600, "about 10 min")):
+        assert f"4 missing, {said} left" in replace(planned, seconds_left=seconds).lines()[0]
     assert not (tmp_path / "s").exists()
     stopped = sl.study(TINY, tmp_path / "s", minutes=0)
     assert stopped.n_missing == 4

@@ -206,7 +206,9 @@ class StudyResult(Printed):
             f"{self.study.name}: {self.n_runs} runs, {done} done, {len(self.failed)} failed, {self.n_missing} missing"
         )
         if self.n_missing and self.seconds_left is not None:
-            head += f", about {duration(self.seconds_left)} left"
+            # Below that, what the estimate leaves out (loading, writing) takes as long as the runs.
+            short = self.seconds_left < 30
+            head += f", {'less than a minute' if short else f'about {duration(self.seconds_left)}'} left"
         lines = [head]
         if done and self.study.contrasts:
             rows: list[tuple[str, ...]] = [HEADS]
