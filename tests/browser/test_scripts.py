@@ -40,6 +40,15 @@ def test_lint() -> None:
         run("eslint", "--config", "eslint.config.mjs", "--stdin", "--stdin-filename", name, text=text)
 
 
+def test_the_colours_of_classes_on_a_map_stand_once() -> None:
+    texts = {name: (WEB / name).read_text(encoding="utf-8") for name in OWN}
+    assert [name for name, text in texts.items() if '"#0072b2", "#999999"]' in text] == ["stage_parts.js"]
+    # A page that uses it loads it first.
+    for loaded in (SCRIPTS, STAGE_SCRIPTS, explorer.SCRIPTS):
+        users = [loaded.index(name) for name in loaded if "ShiftlensParts." in texts.get(name, "")]
+        assert loaded.index("stage_parts.js") < min(users)
+
+
 def test_every_script_is_checked() -> None:
     checked = {Path(each).name for each in json.loads((HERE / "tsconfig.json").read_text())["files"]}
     assert checked == set(OWN)

@@ -27,7 +27,7 @@ def test_without_the_server_s_packages_it_says_what_to_install(
     assert main(["explore"]) == 2
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.strip().endswith("pip install shiftlens[explore]")
+    assert said.err.strip().endswith("pip install 'shiftlens[explore]'")
     assert len(said.err.strip().splitlines()) == 1
 
 

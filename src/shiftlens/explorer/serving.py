@@ -29,10 +29,12 @@ from shiftlens.reporting.page import policy, web
 if TYPE_CHECKING:
     from torch import nn
 
-SCRIPTS = ("heatmap.js", "moved_picture.js", "way_chart.js", "live_answer.js", "flip_map.js", "explore.js")
+SCRIPTS = (
+    "heatmap.js", "moved_picture.js", "way_chart.js", "live_answer.js", "stage_parts.js", "flip_map.js", "explore.js"
+)  # fmt: skip
 STYLES = ("report.css", "stage.css", "explore.css")
 MOST_CONNECTIONS = 64
-NEEDED = "the live page needs two packages more: pip install shiftlens[explore]"
+NEEDED = "the live page needs two packages more: pip install 'shiftlens[explore]'"
 
 
 class _Asked(BaseModel):

@@ -8,16 +8,8 @@
 /** @typedef {{dys: number[], dxs: number[]}} ShiftGrid */
 
 const ShiftlensFlips = (() => {
-  // Okabe and Ito's colours, safe for colour-blind readers: the first is that of the unshifted class, the last of the rest.
-  const COLOURS = ["#56b4e9", "#e69f00", "#cc79a7", "#009e73", "#f0e442", "#d55e00", "#0072b2", "#999999"];
-  const OTHERS = COLOURS.length - 1;
-
-  const palette = new Uint8Array(3 * 256);
-  COLOURS.forEach((colour, place) => {
-    [1, 3, 5].forEach((from, channel) => {
-      palette[3 * place + channel] = parseInt(colour.slice(from, from + 2), 16);
-    });
-  });
+  // The first colour is that of the unshifted class.
+  const { COLOURS, OTHERS, PALETTE } = ShiftlensParts;
 
   /**
    * @param {HTMLElement} figure with a .legend and a figcaption; its data-done is "yes" when all rows are there
@@ -60,7 +52,7 @@ const ShiftlensFlips = (() => {
         { ...grid, label: `Classes predicted at each shift, ${label()}` },
         { onSelect: ({ row, column }) => moveTo(dxs[column], dys[row]) },
       );
-      map.show({ values: classes.map((each) => rank.get(each) ?? 0), low: 0, high: 256, palette, outline: null, boundaries: classes });
+      map.show({ values: classes.map((each) => rank.get(each) ?? 0), low: 0, high: 256, palette: PALETTE, outline: null, boundaries: classes });
       mark();
       /** @type {(k: number) => string} */
       const share = (k) => `${((100 * k) / classes.length).toFixed(1)} %`;
@@ -74,14 +66,7 @@ const ShiftlensFlips = (() => {
         entries.push([COLOURS[OTHERS], `other classes ${share(rest)}`]);
       }
       /** @type {HTMLElement} */ (figure.querySelector(".legend")).replaceChildren(
-        ...entries.map(([colour, text]) => {
-          const item = document.createElement("li");
-          const chip = document.createElement("span");
-          chip.className = "chip";
-          chip.style.background = colour;
-          item.append(chip, text);
-          return item;
-        }),
+        ...entries.map(([colour, text]) => ShiftlensParts.key(colour, text)),
       );
       /** @type {HTMLElement} */ (figure.querySelector("figcaption")).textContent =
         `The class predicted at each shift of at most half the image, ${label()}. Lines: where it flips. Click a cell to move there`;

@@ -1,4 +1,5 @@
-// What the views of the stage share: colours, and how texts get onto the page (always as text, never as markup).
+// What the views of the stage and the live page share: colours, and how texts get onto the page (always as text, never
+// as markup).
 "use strict";
 
 /**
