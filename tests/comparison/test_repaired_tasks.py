@@ -40,7 +40,7 @@ def test_a_repaired_net_is_compared_in_the_words_of_its_task(
     made = sl.compare(sweeps, names=["zeros", "reflect"])
     assert made.metric.called == metric
     text = " ".join([*(f"{question} {answer}" for question, answer in made.summary), *map(str, made.findings)])
-    assert f"mean {metric.removeprefix('mean ')} within 8 px" in text
+    assert f"mean {metric.removeprefix('mean ')} up to 4 px along x, every 2 px" in text
     assert "mean mean" not in text
     for wrong in ("accuracy", "nan", "None", "_iou"):
         assert wrong not in text, text[max(0, text.find(wrong) - 100) : text.find(wrong) + 60]

@@ -111,7 +111,8 @@ def test_a_comparison_is_in_the_metrics_unit(one: Sweep, two: Sweep) -> None:
     assert rows[1]["mae"] == pytest.approx(float(two.mean_of("mae").sel(dx=0, dy=0)))
     assert {"mae_interval", "mae_within_8px", "worst_of_radius", "difference"} <= rows[1].keys()
     worse = made.findings.named("difference-near-1")
-    assert worse.statement.startswith("Got worse: 'two' exceeds 'one' in mean MAE within 8 px (")
+    near = "mean MAE within 8 px, to 6 px along each axis"
+    assert worse.statement.startswith(f"Got worse: 'two' exceeds 'one' in {near} (")
     assert (worse.unit, worse.severity) == ("mm", "warn")
     assert "worse at 169 of 169 shifts" in made.findings.named("difference-map-1").statement
     assert "chosen for the lowest MAE at (0, 0)" in made.findings.named("winner-at-rest").statement

@@ -82,7 +82,7 @@ def _show(shell: Shell, made: Comparison, evidence: bool, *, everything: bool) -
     units = f" in {what.shown_unit}, differences in {what.difference_unit}" if what.shown_unit else ""
     out.print(
         f"{what.called}{units}; 4 px: at each image's worst shift up to 4 px; area, radius: retained at 95 %, px of "
-        f"{whose}, * at least; difference: mean within 8 px",
+        f"{whose}, * at least; difference: {plain(made.near)}",
         style="dim",
         markup=False,
     )

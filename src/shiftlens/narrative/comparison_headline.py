@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol, get_args
 
+import numpy as np
+
 from shiftlens.analysis.arm_scores import Quantity as Score
+from shiftlens.analysis.arms import NEAR
+from shiftlens.analysis.arrays import IntArray
+from shiftlens.analysis.regions import WORST_RADIUS
 from shiftlens.naming import count_of
 from shiftlens.narrative.comparison_rows import Row
 from shiftlens.narrative.finding import Finding, Findings
@@ -15,8 +20,6 @@ from shiftlens.tasks.task import Variable
 
 MOST_NAMES = 4
 """Sweeps that a line names; the table has all of them."""
-
-WITHIN = "within 4 px"
 
 MAIN: tuple[Score, ...] = ("near", "everywhere", "at-rest")
 """What says which sweep is better: the first that was measured."""
@@ -50,18 +53,48 @@ class Compared(Protocol):
         """That all sweeps hold."""
 
 
-def label(score: Score, metric: Variable) -> str:
-    """What a difference is in."""
+def within(radius: float, dys: IntArray, dxs: IntArray) -> str:
+    """Which shifts of at most `radius` px a grid holds, in words: it may end sooner, and have steps.
+
+    Examples
+    --------
+    >>> within(8, np.arange(-9, 10), np.arange(-9, 10)), within(8, np.arange(-8, 9, 2), np.arange(-8, 9, 2))
+    ('within 8 px', 'within 8 px, every 2 px')
+    >>> within(8, np.arange(-5, 6), np.arange(-5, 6))
+    'up to 5 px'
+    >>> within(8, np.arange(-2, 3, 2), np.arange(-12, 13, 2))
+    'within 8 px, to 2 px along y, every 2 px'
+    >>> within(8, np.zeros(1, int), np.arange(-4, 5))
+    'up to 4 px along x'
+    """
+    axes = {axis: shifts for axis, shifts in (("y", dys), ("x", dxs)) if len(shifts) > 1}
+    reach = {axis: min(int(shifts.max()), int(-shifts.min())) for axis, shifts in axes.items()}
+    ends = {axis: side for axis, side in reach.items() if side < radius}
+    square = f"{reach['x']} px" if len(ends) == 2 and reach["x"] == reach["y"] else ""
+    where = " and ".join(f"{side} px along {axis}" for axis, side in ends.items())
+    step = max(int(np.diff(shifts).max(initial=1)) for shifts in (dys, dxs))
+    if not ends:
+        text = f"within {radius:g} px" + "".join(f" along {axis}" for axis in axes if len(axes) == 1)
+    elif float(np.hypot(np.abs(dys).max(), np.abs(dxs).max())) <= radius:
+        text = f"up to {square or where}"
+    else:
+        text = f"within {radius:g} px, to {f'{square} along each axis' if square else where}"
+    return f"{text}, every {step} px" if step > 1 else text
+
+
+def label(score: Score, metric: Variable, grid: tuple[IntArray, IntArray] | None = None) -> str:
+    """What a difference is in; `grid` are the shifts (dys, dxs) in px, None where they are not known."""
     what, mean = metric.called, f"mean {metric.called.removeprefix('mean ')}"
+    near, worst = (within(r, *grid) if grid else f"within {r:g} px" for r in (NEAR, WORST_RADIUS))
     return {
         "at-rest": f"{what} at (0, 0)",
-        "near": f"{mean} within 8 px",
+        "near": f"{mean} {near}",
         "everywhere": f"{mean} over all shifts",
-        "worst": at_worst(metric, WITHIN),
+        "worst": at_worst(metric, worst),
         "retained": "the retained area (95 %)",
         "side-x": "the size of the left/right asymmetry",
         "side-y": "the size of the up/down asymmetry",
-        "agreement": "agreement with the prediction at (0, 0) within 8 px",
+        "agreement": f"agreement with the prediction at (0, 0) {near}",
     }[score]
 
 
@@ -88,6 +121,17 @@ def _difference(made: Compared, score: Score, k: int) -> Finding | None:
     return made.findings.named(f"difference-{score}-{k}")
 
 
+def _named(found: Finding, score: Score, metric: Variable) -> str:
+    """What a difference is in, as its finding says it: that knows the grid."""
+    return label(score, metric) if found.quantity is None else found.quantity.metric
+
+
+def near_label(made: Compared) -> str:
+    """What the difference of the table is in."""
+    found = next((each for k in range(len(made.rows)) if (each := _difference(made, "near", k))), None)
+    return label("near", made.metric) if found is None else _named(found, "near", made.metric)
+
+
 def _value(found: Finding) -> float:
     return 0.0 if found.estimate is None else found.estimate.value
 
@@ -99,7 +143,7 @@ def _listed(made: Compared, which: Sequence[int]) -> str:
 
 
 def _which(made: Compared, found: dict[int, Finding], ranked: Sequence[int], main: Score) -> str:
-    base, what = name_text(made.names[made.baseline]), label(main, made.metric)
+    base, what = name_text(made.names[made.baseline]), _named(found[ranked[0]], main, made.metric)
     groups = {name: [k for k in ranked if found[k].section == name] for name in ("improved", "worse", "inconclusive")}
     said = [
         f"{_listed(made, group)} {verbs[len(group) > 1]}"
@@ -155,9 +199,9 @@ def _cost(made: Compared, leader: int) -> str:
             parts.append(f"as many {what}")
         else:
             parts.append(f"{ours:,} {what} versus {theirs:,}")
-    worse = [score for score in _scores() if (each := _difference(made, score, leader)) and each.section == "worse"]
-    worse = [score for score in worse if score != "at-rest"]
-    parts += [f"worse in {', '.join(label(score, made.metric) for score in worse)}"] if worse else []
+    others = {score: each for score in _scores() if (each := _difference(made, score, leader)) and score != "at-rest"}
+    worse = [_named(each, score, made.metric) for score, each in others.items() if each.section == "worse"]
+    parts += [f"worse in {', '.join(worse)}"] if worse else []
     return f"{name}: {'; '.join(parts)}."
 
 
@@ -170,7 +214,7 @@ def _open(made: Compared, others: Sequence[int], leader: int) -> str:
     for k in sorted(others, key=lambda k: k != leader):
         each = {score: found for score in _scores() if (found := _difference(made, score, k))}
         n_all += len(each)
-        open_ = [label(score, made.metric) for score, found in each.items() if found.section == "inconclusive"]
+        open_ = [_named(found, score, made.metric) for score, found in each.items() if found.section == "inconclusive"]
         if open_:
             parts.append((len(open_), k, "all of them" if len(open_) == len(each) > 1 else ", ".join(open_)))
     told = f"{sum(n for n, _, _ in parts)} of {count_of(n_all, 'difference')}" if parts else "no difference"
@@ -182,6 +226,6 @@ def _open(made: Compared, others: Sequence[int], leader: int) -> str:
     n_caveats = len(made.findings.in_section("caveats"))
     caveats = f"; {count_of(n_caveats, 'caveat')}" if n_caveats else ""
     return (
-        f"{told[0].upper()}{told[1:]}{caveats}. Intervals are over images, for these checkpoints: another training run "
+        f"{told[0].upper()}{told[1:]}{caveats}. Intervals are over images, for these checkpoints: another training "
         "may differ more."
     )

@@ -13,7 +13,7 @@ from shiftlens.analysis.arrays import BoolArray, IntArray
 from shiftlens.analysis.winners import Winner
 from shiftlens.errors import InputError
 from shiftlens.naming import count_of, unknown_name
-from shiftlens.narrative.comparison_headline import headline
+from shiftlens.narrative.comparison_headline import headline, near_label
 from shiftlens.narrative.comparison_rows import Against, Row, ends, heads
 from shiftlens.narrative.finding import Findings
 from shiftlens.narrative.words import plain
@@ -67,6 +67,11 @@ class Compared:
     def summary(self) -> tuple[tuple[str, str], ...]:
         """Five questions with their answers: which is better, by how much, where, at what cost, what is not known."""
         return headline(self)
+
+    @property
+    def near(self) -> str:
+        """What the difference in the table is in, such as "mean accuracy within 8 px"."""
+        return near_label(self)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -201,7 +206,7 @@ class Comparison(Compared):
             return f"<tr>{''.join(f'<{tag} style=text-align:left>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
         body = "".join(line(row.cells(k == self.baseline), "td") for k, row in enumerate(self.rows))
-        table = f"<table><thead>{line(heads(self.metric), 'th')}</thead><tbody>{body}</tbody></table>"
+        table = f"<table><thead>{line(heads(self.metric, self.near), 'th')}</thead><tbody>{body}</tbody></table>"
         summary = "".join(
             f"<p><strong>{escape(name)}</strong>: {escape(plain(text))}</p>" for name, text in self.summary
         )

@@ -34,8 +34,8 @@ def interval_key(key: str) -> str:
     return "interval" if key == "difference" else f"{key}_interval"
 
 
-def heads(metric: Variable) -> tuple[str, ...]:
-    """Over the cells of a row."""
+def heads(metric: Variable, near: str) -> tuple[str, ...]:
+    """Over the cells of a row; `near` is what the difference is in."""
     return (
         "sweep",
         f"{metric.called} at (0, 0)",
@@ -46,7 +46,7 @@ def heads(metric: Variable) -> tuple[str, ...]:
         "down minus up",
         "parameters",
         "multiply-adds",
-        "within 8 px, against the baseline",
+        f"{near}, against the baseline",
     )
 
 

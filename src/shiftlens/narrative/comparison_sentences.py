@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from shiftlens.analysis.arm_scores import Quantity as Score
+from shiftlens.analysis.arrays import IntArray
 from shiftlens.analysis.paired import NO_IMAGE_DIFFERS, POWER, Difference, NonInferiority, Verdict
 from shiftlens.analysis.winners import Criterion, Winner
 from shiftlens.narrative.comparison_headline import label
@@ -40,13 +41,13 @@ COLUMN_OF: dict[Score, str] = {
 SECTION_OF: dict[Verdict, Section] = {"better": "improved", "worse": "worse", "undecided": "inconclusive"}
 
 
-def best(criterion: Criterion, metric: Variable) -> str:
-    """What a sweep was chosen for."""
+def best(criterion: Criterion, metric: Variable, grid: tuple[IntArray, IntArray]) -> str:
+    """What a sweep was chosen for, on a grid of shifts (dys, dxs) in px."""
     if criterion == "retained-as-accurate":
         return "the largest retained area among those at least as good at (0, 0)"
     if criterion == "retained":
         return "the largest retained area"
-    return f"the {'highest' if metric.sign > 0 else 'lowest'} {label(criterion, metric)}"
+    return f"the {'highest' if metric.sign > 0 else 'lowest'} {label(criterion, metric, grid)}"
 
 
 def sentences(comparison: Comparison, asked: str | None = None) -> Findings:
@@ -70,6 +71,10 @@ def sentences(comparison: Comparison, asked: str | None = None) -> Findings:
     return Findings([*found, *notes(comparison.aligned)])
 
 
+def _grid(comparison: Comparison) -> tuple[IntArray, IntArray]:
+    return comparison.dys, comparison.dxs
+
+
 def _names(each: Against, comparison: Comparison) -> tuple[str, str]:
     return name_text(each.name), name_text(comparison.names[comparison.baseline])
 
@@ -86,7 +91,7 @@ def _difference(
     score: Score, made: Difference | Skipped, each: Against, comparison: Comparison, asked: str | None
 ) -> Finding:
     arm, base = _names(each, comparison)
-    what, which = label(score, comparison.metric), f"{score}-{each.which}"
+    what, which = label(score, comparison.metric, _grid(comparison)), f"{score}-{each.which}"
     if isinstance(made, Skipped):
         text = f"Not measured: the difference of {arm} and {base} in {what}, since {plain(made.why)}."
         return Finding("skipped-difference", text, question="D", section="caveats", which=which)
@@ -176,7 +181,7 @@ def _map(each: Against, comparison: Comparison, asked: str | None) -> Finding:
 
 def _non_inferiority(made: NonInferiority, each: Against, comparison: Comparison) -> Finding:
     (arm, base), n, unit = _names(each, comparison), len(comparison.against), comparison.metric.difference_unit
-    what, margin = label(made.quantity, comparison.metric), number_text(made.margin, unit)
+    what, margin = label(made.quantity, comparison.metric, _grid(comparison)), number_text(made.margin, unit)
     bound = f"at worst it is {number_text(abs(made.lower), unit)} {'worse' if made.lower < 0 else 'better'}"
     text = f"Non-inferior: {arm} is at most {margin} worse than {base} in {what}; {bound}."
     together = f", for all {n} sweeps together," if n > 1 else ""
@@ -197,7 +202,7 @@ def _best(won: Winner | Skipped, comparison: Comparison) -> Finding:
         text = f"Not measured: {won.site}, since {plain(won.why)}."
         return Finding("skipped", text, question="D", section="caveats", which="winner")
     arm, base = name_text(comparison.names[won.which]), name_text(comparison.names[comparison.baseline])
-    what = best(won.criterion, comparison.metric)
+    what = best(won.criterion, comparison.metric, _grid(comparison))
     text = (
         f"{arm} was chosen for {what}; on the {won.n_stated:,} images not used for the choice it has "
         f"{quoted(won.stated)}"

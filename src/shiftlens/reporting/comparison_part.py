@@ -65,7 +65,7 @@ def comparison_part(made: Compared, number: int) -> Part:
         "difference_unit": plain(made.metric.difference_unit),
         "summary": [{"question": question, "answer": plain(answer)} for question, answer in made.summary],
         "n_findings": len(made.findings),
-        "heads": heads(made.metric),
+        "heads": [plain(head) for head in heads(made.metric, made.near)],
         "rows": [row.cells(k == made.baseline) for k, row in enumerate(made.rows)],
         "groups": [{"name": heading, "findings": sorted_out(found)} for heading, found in made.findings.by_section()],
     }
