@@ -57,6 +57,8 @@ def test_sentences_name_a_metric_in_words_not_by_its_key(tmp_path: Path) -> None
         said = [*(each.statement for each in found), *(each.name for each in metrics.tests)]
         for key in (each.name for each in made.metrics if each.name != each.called):
             assert not [text for text in said if key in text]
+    # Ids do not change with the words.
+    assert found.named("skipped-irregularities-of-n-unmatched") is not None
 
 
 def test_an_interior_that_the_border_may_reach_is_named(tmp_path: Path) -> None:

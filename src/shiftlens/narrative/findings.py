@@ -108,13 +108,16 @@ def diagnose(
             *consistency(metrics),
             overview(metrics),
             *pitfalls(metrics, setting),
-            *(_skipped(each) for each in metrics.skipped),
+            *(_skipped(each, metrics) for each in metrics.skipped),
             *beside,
         ],
         thresholds,
     )
 
 
-def _skipped(each: Skipped) -> Finding:
-    which = "-".join("".join(c if c.isalnum() else " " for c in each.site.lower()).split())
+def _skipped(each: Skipped, metrics: Metrics) -> Finding:
+    site = each.site
+    for metric in metrics.sweep.metrics:  # ids have the keys of metrics, and stay what they are when words change
+        site = site.replace(metric.called, metric.name)
+    which = "-".join("".join(c if c.isalnum() else " " for c in site.lower()).split())
     return Finding("skipped", f"Not measured: {each.site}, since {plain(each.why)}.", which=which)
