@@ -59,7 +59,7 @@ NAMES = (
     "zeros.zarr",
     "symmetric.zarr",
     "features.zarr",
-    "detector.zarr",
+    "depth.zarr",
     "tiles.zarr",
     "study.toml",
 )
@@ -77,10 +77,10 @@ def make(folder: Path) -> None:
         shutil.copytree("vgg.zarr", "zeros.zarr")
         sl.sweep("runs/vgg-symmetric", shown, sl.ShiftGrid(4), out="symmetric.zarr", **SWEEPS)
         sl.features("runs/vgg", average=shown, out="features.zarr")
-        detector, scene = "pretrained:detector-digits", sl.load_images("digits-scenes", limit=1)
-        sl.sweep(detector, scene, sl.ShiftGrid((0, 1)), out="detector.zarr", task="detection", **SWEEPS)
         torch.manual_seed(0)
         net = sl.wrap(nn.Conv2d(1, 1, 3, padding=1), mean=0.5, std=0.25, name="conv")
         noise = np.random.default_rng(0).integers(0, 256, (8, 1, 32, 32), np.uint8)
-        sl.tile_report(net, sl.ImageSet(noise, [0] * 8, name="noise"), tile=16, out="tiles.zarr")
+        images = sl.ImageSet(noise, [0] * 8, name="noise")
+        sl.tile_report(net, images, tile=16, out="tiles.zarr")
+        sl.sweep(net, images, sl.ShiftGrid(1), out="depth.zarr", task="dense", **SWEEPS)
         Path("study.toml").write_text(STUDY, encoding="utf-8")

@@ -47,8 +47,8 @@ def plot_tiles(report: TileReport, out: str | Path | None = None, *, format: str
 
     Examples
     --------
-    >>> [file.name for file in plot_tiles(sl.open_tiles("tiles.zarr"), out="pictures").files]
-    ['seams.png', 'by-distance.png', 'causes.png']
+    >>> list(plot_tiles(sl.open_tiles("tiles.zarr")))
+    ['seams', 'by-distance', 'causes']
     """
     kind = check_format(format)
     made = {"seams": seams(report), "by-distance": by_distance(report)}

@@ -136,7 +136,7 @@ def report(
 
     Examples
     --------
-    >>> made = report(["vgg.zarr", "features.zarr"], "report.html")
+    >>> made = report("vgg.zarr", "report.html")  # or a list of sweeps, feature runs, ... on one page
     >>> made.path.name, len(made.verdict)
     ('report.html', 3)
     """

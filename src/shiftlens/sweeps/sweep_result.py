@@ -221,8 +221,8 @@ class Sweep:
 
         Examples
         --------
-        >>> sweep = open_sweep("detector.zarr")
-        >>> 0 <= float(sweep.of_dataset("ap50").sel(dy=0, dx=1)) <= 1
+        >>> sweep = open_sweep("depth.zarr")
+        >>> float(sweep.of_dataset("psnr").sel(dy=0, dx=1)) > 0  # dB
         True
         """
         known = {each.name: each for each in self.dataset_metrics}
