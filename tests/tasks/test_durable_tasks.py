@@ -119,7 +119,7 @@ def test_a_half_width_stops_a_sweep_which_is_resumed_to_the_same_bytes(
     assert (some.n_images, some.n_population, whole.half_width) == (3, 3 * N, 0)
     assert 0 < some.half_width <= wide
     assert (stats.metric, stats.unit) == (metric.name, metric.difference_unit)
-    assert any(f"of 9 images every {metric.name} is known to ±" in text for text in said)
+    assert any(f"of 9 images every {metric.called} is known to ±" in text for text in said)
     with np.errstate(all="ignore"):
         means = np.array([np.nanmean(whole.cells(metric.name)[:3], axis=0, dtype=np.float64)])
     np.testing.assert_array_equal(some.mean_of(metric).values[None], means)
