@@ -8,9 +8,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import shiftlens as sl
-from shiftlens.progress_bar import shows_progress, text_of
+from shiftlens import progress_bar
+from shiftlens.progress_bar import bar, shows_progress, text_of
 
 
 class Terminal(io.StringIO):
@@ -37,6 +39,23 @@ def test_nobody_watches(capsys: pytest.CaptureFixture[str]) -> None:
 def test_no_line_has_a_rate_of_nothing() -> None:
     assert text_of("sweeping", "evaluations", 0, 10, 0.0) == "sweeping: 0 of 10 evaluations"
     assert text_of("sweeping", "evaluations", 4, 10, 2.0) == "sweeping: 4 of 10 evaluations (2/s, 3 s left)"
+
+
+def test_slow_work_says_how_long_each_takes() -> None:
+    assert text_of("studying", "runs", 2, 45, 1 / 137) == "studying: 2 of 45 runs (137 s each, 5,891 s left)"
+    assert text_of("studying", "runs", 2, 45, 0.9) == "studying: 2 of 45 runs (1 s each, 48 s left)"
+
+
+def test_the_bar_says_pace_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    stream = Terminal()
+    with bar("studying", "runs", Console(file=stream, force_terminal=True, width=120)) as update:
+        monkeypatch.setattr(progress_bar.time, "monotonic", lambda: now[0])
+        update(0, 45)
+        now[0] = 344.0  # two at a time: they end together
+        update(2, 45)
+    assert "runs 172 s each" in stream.getvalue()
+    assert "2:03:16 left" in stream.getvalue()
 
 
 def test_a_terminal_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 if TYPE_CHECKING:
@@ -42,9 +43,16 @@ class _Pace:
         return True
 
 
+def pace_text(rate: float) -> str:
+    """A rate for people: so many a second, or of slow work how long each takes; empty while it is not known."""
+    if rate <= 0:
+        return ""
+    return f"{rate:,.0f}/s" if rate >= 1 else f"{1 / rate:,.0f} s each"
+
+
 def text_of(what: str, unit: str, done: int, total: int, rate: float) -> str:
     """One line: how much is done of how much there is, the rate, and the time left."""
-    pace = f" ({rate:,.0f}/s, {(total - done) / rate:,.0f} s left)" if rate > 0 else ""
+    pace = f" ({pace_text(rate)}, {(total - done) / rate:,.0f} s left)" if rate > 0 else ""
     return f"{what}: {done:,} of {total:,} {unit}{pace}"
 
 
@@ -71,14 +79,16 @@ def bar(what: str, unit: str, console: Console) -> Iterator[Progress]:
         rich.TaskProgressColumn(),
         rich.TextColumn("{task.fields[rate]}"),
         rich.TimeElapsedColumn(),
-        rich.TextColumn("left"),
-        rich.TimeRemainingColumn(),
+        # Not rich's own: it looks at half a minute only, in which slow work reports nothing.
+        rich.TextColumn("{task.fields[left]}"),
     )
     with rich.Progress(*columns, console=console, transient=True) as shown:
-        task, pace = shown.add_task(what, total=None, rate=""), _Pace()
+        task, pace = shown.add_task(what, total=None, rate="", left=""), _Pace()
 
         def update(done: int, total: int) -> None:
-            shown.update(task, completed=done, total=total, rate=f"{pace.rate(done):,.0f} {unit}/s")
+            rate = pace.rate(done)
+            left = f"{timedelta(seconds=round((total - done) / rate))} left" if rate > 0 else ""
+            shown.update(task, completed=done, total=total, rate=f"{unit} {pace_text(rate)}".rstrip(), left=left)
 
         yield update
 

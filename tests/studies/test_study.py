@@ -170,8 +170,10 @@ def test_minutes_stop_between_runs_and_a_plan_runs_nothing(tmp_path: Path) -> No
     for seconds, said in ((0.2, "less than a minute"), (31, "about 31 s"), (600, "about 10 min")):
         assert f"4 missing, {said} left" in replace(planned, seconds_left=seconds).lines()[0]
     assert not (tmp_path / "s").exists()
-    stopped = sl.study(TINY, tmp_path / "s", minutes=0)
+    seen: list[tuple[int, int]] = []
+    stopped = sl.study(TINY, tmp_path / "s", minutes=0, progress=lambda *now: seen.append(now))
     assert stopped.n_missing == 4
+    assert seen == [(0, 4)]  # the time a run takes counts from here
     assert "4 of 4 runs are missing" in " ".join(stopped.lines())
 
 

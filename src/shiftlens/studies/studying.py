@@ -60,7 +60,7 @@ def study(
         Make the runs on Ray, one a core: `"local"`, `"local:N"`, `"HOST:PORT"` or `"auto"`. The machines must share the
         file system of `out`, and see the images.
     progress
-        Called with (runs done, runs in all).
+        Called with (runs done, runs in all), first with those that were there.
 
     Returns
     -------
@@ -102,6 +102,9 @@ def study(
             runs = runs_here(asked, folder, missing, images, go_on, device)
         else:
             runs = runs_on_cluster(cluster, asked, folder, missing, data_root, go_on, device)
+        if progress is not None:
+            # Time counts from here: from the first end of a run it would be half of the truth where two run at a time.
+            progress(n_runs - len(missing), n_runs)
         for done, result in enumerate(runs, n_runs - len(missing) + 1):
             if result.failed is not None:
                 logger.warning("%s, seed %d failed: %s", result.arm, result.seed, result.failed)
