@@ -83,6 +83,8 @@ def cost_text(
     time_needed = "" if rate is None else f", about {duration((n_evaluations - n_canvas) / rate)} at {rate:,.0f}/s"
     if time_needed and n_canvas:
         time_needed += " without the canvas control"
+    if time_needed:  # it leaves out checks and writing, and what else the machine does later
+        time_needed += " (estimated from a few batches: it may take twice as long)"
     width = "" if adaptive else ", or a half-width (as many images as that needs)"
     return (
         f"{most}{n_evaluations:,} evaluations{time_needed}; cheaper: a step of {2 * step} px (a quarter of them), a "
