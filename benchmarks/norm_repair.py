@@ -86,7 +86,7 @@ def state_of(
     }
 
 
-def measured(seed: int, n_steps: int, epochs: int) -> dict[str, Any]:
+def measured(seed: int, n_steps: int, epochs: int, lr: float) -> dict[str, Any]:
     begin = time.perf_counter()
     model = trained(seed, n_steps)
     seconds = {"training": time.perf_counter() - begin}
@@ -98,7 +98,7 @@ def measured(seed: int, n_steps: int, epochs: int) -> dict[str, Any]:
     fixed, _ = surgery.reestimate(fixed, learnt, seed=seed)
     found["replaced"] = state_of(fixed, original, test, masks)
     begin = time.perf_counter()
-    fixed, facts = surgery.distill(fixed, model, learnt, epochs=epochs, seed=seed)
+    fixed, facts = surgery.distill(fixed, model, learnt, epochs=epochs, lr=lr, seed=seed)
     seconds["distilling"] = time.perf_counter() - begin
     found["distilled"] = state_of(fixed, original, test, masks)
     return found | {"n_norms": len(edits), "losses": facts.losses, "seconds": seconds}
@@ -110,12 +110,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=NETS["unet"].n_steps)
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--lr", type=float, default=1e-3, help="of distilling, at its start")
     given = parser.parse_args()
     runs = json.loads(given.out.read_text())["runs"] if given.out.exists() else {}
     for seed in range(given.seeds):
         if str(seed) not in runs:
-            runs[str(seed)] = measured(seed, given.steps, given.epochs)
-            about = {"tile": TILE, "steps": given.steps, "epochs": given.epochs, "test": N_TEST, "train": N_TRAIN}
+            runs[str(seed)] = measured(seed, given.steps, given.epochs, given.lr)
+            about = {"tile": TILE, "steps": given.steps, "epochs": given.epochs, "lr": given.lr}
+            about |= {"test": N_TEST, "train": N_TRAIN}
             given.out.write_text(json.dumps(header(about=about, runs=runs), indent=1) + "\n")
 
 

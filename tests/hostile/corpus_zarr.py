@@ -390,10 +390,12 @@ SWEEPS: dict[str, Case] = {
         sweep(array("loss", lambda d: d.pop("dimension_names"))), says="expected loss over ('image', 'dy', 'dx')"
     ),
     "a pickle as codec": Case(
-        sweep(codecs(BYTES, other_codec("numcodecs.pickle", protocol=5))), says="Unknown codec: 'numcodecs.pickle'"
+        sweep(codecs(BYTES, other_codec("numcodecs.pickle", protocol=5))),
+        says=("Unknown codec: 'numcodecs.pickle'", "codec 'numcodecs.pickle' is not available"),  # by version of zarr
     ),
     "a codec that nobody knows": Case(
-        sweep(codecs(BYTES, other_codec("os.system"))), says="Unknown codec: 'os.system'"
+        sweep(codecs(BYTES, other_codec("os.system"))),
+        says=("Unknown codec: 'os.system'", "codec 'os.system' is not available"),
     ),
     "a codec of a hundred": Case(
         sweep(codecs(BYTES, *[other_codec("gzip", level=1)] * 100)),
@@ -405,7 +407,7 @@ SWEEPS: dict[str, Case] = {
     ),
     "chunks named by a path": Case(
         sweep(array("loss", lambda d: d.update(chunk_key_encoding=other_codec("default", separator="/../../")))),
-        says="Got /../../",
+        says=("Got /../../", "got '/../../'"),
     ),
     "the other byte order": Case(
         sweep(codecs(other_codec("bytes", endian="big"), other_codec("zstd", level=3, checksum=True))), "either"

@@ -456,6 +456,16 @@ def _set(*path: str | int, to: object) -> Callable[[Any], Any]:
     return change
 
 
+def _of_many_bytes(data_type: str) -> Callable[[Any], Any]:
+    """A type of several bytes, and their order: without it some versions of zarr refuse before the type is read."""
+
+    def change(document: Any) -> Any:
+        first = {"name": "bytes", "configuration": {"endian": "little"}}
+        return document | {"data_type": data_type, "codecs": [first, *document["codecs"][1:]]}
+
+    return change
+
+
 _CHUNK = ("chunk_grid", "configuration", "chunk_shape")
 
 
@@ -473,7 +483,7 @@ _CHUNK = ("chunk_grid", "configuration", "chunk_shape")
         ("loss", _set(*_CHUNK, to=[10**6, 3, 5]), "expected loss .*chunks"),
         ("confidence", _set(*_CHUNK, to=[2, 3, 5]), "expected confidence .*chunks"),
         ("confidence", _set("data_type", to="float32"), "expected confidence of float16"),
-        ("prediction", _set("data_type", to="uint16"), "expected prediction of uint8, got uint16"),
+        ("prediction", _of_many_bytes("uint16"), "expected prediction of uint8, got uint16"),
         ("label", _set(*_CHUNK, to=[0]), "damaged"),
         ("label", _set("data_type", to="int32"), "expected label of int64"),
         ("label", _set("shape", to=[10**12]), "expected 1 to 10000000 labels, got 1000000000000"),
@@ -501,7 +511,8 @@ def test_a_damaged_sweep_is_one_line(tmp_path: Path, array: str, change: Callabl
 def test_a_prediction_of_fractions_is_one_line(tmp_path: Path) -> None:
     small.fill(small.create(tmp_path / "s.zarr"))
     file = tmp_path / "s.zarr" / "prediction" / "zarr.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"data_type": "float32", "fill_value": "NaN"}))
+    changed = _of_many_bytes("float32")(json.loads(file.read_text()))
+    file.write_text(json.dumps(changed | {"fill_value": "NaN"}))
     with pytest.raises(StoreError, match="expected prediction of uint8, got float32"):
         open_sweep(tmp_path / "s.zarr")
 
