@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=NETS["unet"].n_steps)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--lr", type=float, default=1e-3, help="of distilling, at its start")
+    parser.add_argument("--lr", type=float, default=1e-4, help="of distilling, at its start")
     given = parser.parse_args()
     runs = json.loads(given.out.read_text())["runs"] if given.out.exists() else {}
     for seed in range(given.seeds):
