@@ -40,6 +40,8 @@ MEASURED = 6
 """Cuts whose rest is timed: those that need the fewest multiply-adds."""
 QUICK = 1.0
 """Seconds for one picture below which a first, cold run is not believed."""
+CLEAR = 1.25
+"""Times the direct path's rate: above, one round decides."""
 GATHERING = 40.0
 """Multiply-adds that cost as much as moving one number: for the first guess, before anything is measured."""
 
@@ -122,7 +124,7 @@ def with_cut(search: Search, direct: tuple[float, Plan], *, required: bool) -> t
         # One picture on one core is known; with all at work each is a little slower.
         reached = evaluator.n_side_by_side((c, h, w)) * grid.n_shifts / seconds
     else:
-        reached = _rate(with_passes(evaluator, model), images, grid, budget)
+        reached = _rate(with_passes(evaluator, model), images, grid, budget, enough=CLEAR * rate)
     # Five per cent is more than the noise of these short timings.
     if reached < 1.05 * rate:
         return give_up(f"that is faster for this net and grid ({rate:,.0f} against {reached:,.0f} evaluations/s)")
@@ -239,10 +241,13 @@ def _late(
     return statistics.fmean(times[1:]) * grid.n_shifts / n
 
 
-def _rate(evaluator: WindowEvaluator, images: NDArray[np.uint8], grid: ShiftGrid, budget: Budget) -> float:
+def _rate(
+    evaluator: WindowEvaluator, images: NDArray[np.uint8], grid: ShiftGrid, budget: Budget, enough: float
+) -> float:
     """Evaluations per second with all cores at work: the median of up to three rounds of one picture a core.
 
-    The evaluator has computed a picture already, so that nothing is cold.
+    The evaluator has computed a picture already, so that nothing is cold. If the first round reaches `enough`, it is the
+    only one.
     """
     n = max(1, torch.get_num_threads())
     pictures = images[np.arange(n) % len(images)]
@@ -252,4 +257,6 @@ def _rate(evaluator: WindowEvaluator, images: NDArray[np.uint8], grid: ShiftGrid
         begin = budget.clock()
         evaluator(pictures, labels)
         times.append(budget.clock() - begin)
+        if n * grid.n_shifts >= enough * times[0]:
+            break
     return n * grid.n_shifts / max(statistics.median(times), 1e-9)

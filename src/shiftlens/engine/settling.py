@@ -1,8 +1,9 @@
 """Near ties: which windows bfloat16 leaves in doubt, so that `passes.Settled` evaluates them again in float32.
 
 bfloat16 moves every score a little. A prediction is at risk only where the two best scores are about as close as that:
-few windows, and nearly all that changed are among them. With these settled, predictions are float32's but for two in
-ten thousand, for a quarter more time (docs/benchmarks); the losses of the other windows keep their rounding.
+few windows, and nearly all that changed are among them. With these settled, predictions are float32's but for at most
+two in ten thousand, for a quarter to a third more time (docs/benchmarks, with other margins); the losses of the other
+windows keep their rounding.
 """
 
 from __future__ import annotations

@@ -46,6 +46,8 @@ FOR_LAYOUTS = 0.5
 """Of the time for the choice: to look for a cut takes as long, and gains more."""
 MEASURED_SECONDS = 0.3
 """For each candidate, where there is time for all of them; three times as long for one whose batches take long."""
+HOPELESS = 0.85
+"""Of the best rate so far: a candidate below it after one round is not measured any further."""
 BATCHES = (32, 64, 128, 256)
 """Windows in a forward pass, tried where the sweep is long enough."""
 
@@ -126,24 +128,22 @@ def choose(search: Search) -> tuple[float, Plan]:
         return best
     budget.fit(n / best[0])
     # The other layout gains most, and is tried in any case: it may be worth several times what has been spent by then.
-    layout = replace(plan, channels_last=not plan.channels_last)
-    if search.usable(layout):
-        best = _better(search, best, layout)
+    best = _better(search, best, replace(plan, channels_last=not plan.channels_last))
     for size in () if search.batch_size else sorted({min(size, largest) for size in BATCHES} - {plan.batch_size}):
-        candidate = replace(best[1], batch_size=size)
-        if not budget.spent(FOR_LAYOUTS) and search.usable(candidate):
-            best = _better(search, best, candidate)
+        if not budget.spent(FOR_LAYOUTS):
+            best = _better(search, best, replace(best[1], batch_size=size))
     budget.fit(n / best[0])
     return best
 
 
 def _better(search: Search, best: tuple[float, Plan], candidate: Plan) -> tuple[float, Plan]:
-    """The faster of the best so far and a candidate."""
+    """The faster of the best so far and a candidate, which must agree with the module if it is."""
     try:
-        return max(best, (_rate(search, candidate), candidate), key=lambda pair: pair[0])
-    except ModelOutputError as error:  # the check may have had time for smaller batches only
+        rate = _rate(search, candidate, worth=HOPELESS * best[0])
+    except ModelOutputError as error:
         logger.info("%s is not used: %s", _words(candidate), error)
         return best
+    return (rate, candidate) if rate > best[0] and search.usable(candidate) else best
 
 
 def _words(plan: Plan) -> str:
@@ -187,10 +187,11 @@ def _batch(pictures: Tensor, n: int, plan: Plan) -> Tensor:
     return repeated.to(getattr(torch, plan.dtype)).contiguous(memory_format=layout)
 
 
-def _rate(search: Search, plan: Plan, enough: float = math.inf) -> float:
+def _rate(search: Search, plan: Plan, enough: float = math.inf, worth: float = 0.0) -> float:
     """Windows per second: the median over a few rounds of batches, after one to warm up.
 
-    A cold net that reaches `enough` is not measured any further, a slow one in fewer rounds.
+    A cold net that reaches `enough` is not measured any further, a slow one in fewer rounds, and in one where that does
+    not reach `worth`.
     """
     budget = search.budget
     workers = prepare_nets(search.model, plan)
@@ -213,4 +214,6 @@ def _rate(search: Search, plan: Plan, enough: float = math.inf) -> float:
     times: list[float] = []
     while (len(times) < 3 or sum(times) < seconds) and sum(times) < 3 * seconds and len(times) < 20:
         times.append(timed(n_batches))
+        if plan.batch_size * n_batches < worth * times[0]:
+            break
     return plan.batch_size * n_batches / max(statistics.median(times), 1e-9)
