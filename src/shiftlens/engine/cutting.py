@@ -246,8 +246,8 @@ def _rate(
 ) -> float:
     """Evaluations per second with all cores at work: the median of up to three rounds of one picture a core.
 
-    The evaluator has computed a picture already, so that nothing is cold. If the first round reaches `enough`, it is the
-    only one.
+    The evaluator has computed a picture already, so that nothing is cold. If the first round reaches `enough`, it is
+    the only one.
     """
     n = max(1, torch.get_num_threads())
     pictures = images[np.arange(n) % len(images)]

@@ -138,7 +138,10 @@ def _together(axes: Sequence[Axis]) -> tuple[Axis, list[IntArray | None]]:
     if all(axis.same_as(axes[0]) for axis in axes[1:]):
         return axes[0], [None] * len(axes)
     taps = joined(axes)
-    return taps.axis, list(taps.tuples.T)
+    return taps.axis, [
+        None if np.array_equal(which, np.arange(axis.n)) else which
+        for axis, which in zip(axes, taps.tuples.T, strict=True)
+    ]
 
 
 def _concatenated(*maps: Tensor) -> Tensor:

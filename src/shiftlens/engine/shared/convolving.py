@@ -7,7 +7,7 @@ runs. Taps that see padding are left out of the product instead of being multipl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 
@@ -19,10 +19,12 @@ from shiftlens.engine.shared.cells import Cells, as_index, gathered
 from shiftlens.engine.shared.states import Axis, IntArray, Taps
 from shiftlens.graph.operations import Convolution
 
-BLOCK_CELLS = 512
-"""Cells in one matrix product, at most: enough for the machine's rate, few enough for its cache."""
+BLOCK_CELLS = 256, 512
+"""Cells in one matrix product, at least and at most: enough for the machine's rate."""
+BLOCK_BYTES = 5 * 2**18
+"""Most bytes of taps that one product reads, where that leaves enough cells: they stay in its cache."""
 BLOCK_COLUMNS = 64
-"""Of them along a row, at most."""
+"""Cells along a row, at most."""
 COLUMN_BYTES = 2**24
 """Most bytes of taps that a grouped convolution gathers at once."""
 
@@ -51,36 +53,51 @@ def _is_everything(tuples: IntArray, axis: Axis) -> bool:
 
 
 @dataclass(frozen=True)
-class _RowBlock:
-    """Row states that are computed together: the rows they read, and where each tap's rows go.
+class _Block:
+    """Cells that are computed together.
 
     Attributes
     ----------
-    states
-        A run of row states.
-    needed
-        Rows that they read: a run, or state by state.
-    copies
-        For each tap (place in the block, end, first of the needed rows): stretches in which neighbours read
-        neighbours.
+    rows, columns
+        Runs of states.
+    group
+        The groups of rows and of columns that they belong to.
+    row_places, column_places
+        Where their taps lie in the map before, as a run of cells: the sum of [rows, 1, taps] and [columns, taps].
     """
 
-    states: slice
-    needed: slice | IntArray
-    copies: tuple[tuple[tuple[int, int, int], ...], ...]
+    rows: slice
+    columns: slice
+    group: tuple[int, int]
+    row_places: Tensor
+    column_places: Tensor
+
+    def gathered(self, x: Tensor) -> Tensor:
+        """The taps of the cells, one cell a row [cells, row taps * column taps * in], of a map [rows, columns, in]."""
+        places = self.row_places + self.column_places
+        taps = x.reshape(-1, x.shape[2]).index_select(0, places.view(-1))
+        return taps.view(places.shape[0] * places.shape[1], -1)
 
 
-def _row_blocks(group: _Group, at_once: int) -> list[_RowBlock]:
-    found = []
-    for part in _parts(len(group.seen), at_once):
-        seen = group.seen[part]
-        rows = np.unique(seen)
-        place = np.searchsorted(rows, seen)
-        run = slice(int(rows[0]), int(rows[-1]) + 1)
-        needed = run if run.stop - run.start == len(rows) else rows
-        states = slice(group.states.start + part.start, group.states.start + part.stop)
-        found.append(_RowBlock(states, needed, tuple(tuple(_runs(column)) for column in place.T)))
-    return found
+def _blocks(
+    rows: Sequence[_Group], columns: Sequence[_Group], n_cells: int, n_columns: int, like: Tensor
+) -> Iterator[_Block]:
+    """Blocks of up to `n_cells`; the map before has `n_columns` states of columns."""
+    for j, across in enumerate(columns):
+        for wide in _parts(len(across.seen), BLOCK_COLUMNS):
+            # Narrow groups take more rows at once, so that a product is never small.
+            height = max(1, n_cells // (wide.stop - wide.start))
+            for i, down in enumerate(rows):
+                column_places = as_index(np.tile(across.seen[wide], (1, len(down.taps))), like)
+                for high in _parts(len(down.seen), height):
+                    row_places = np.repeat(down.seen[high] * n_columns, len(across.taps), axis=1)[:, None]
+                    yield _Block(
+                        slice(down.states.start + high.start, down.states.start + high.stop),
+                        slice(across.states.start + wide.start, across.states.start + wide.stop),
+                        (i, j),
+                        as_index(row_places, like),
+                        column_places,
+                    )
 
 
 def _parts(n: int, at_once: int) -> list[slice]:
@@ -89,46 +106,31 @@ def _parts(n: int, at_once: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise(edges)]
 
 
-def _runs(column: IntArray) -> list[tuple[int, int, int]]:
-    """Stretches (first place, end, what the first holds) in which every number is one more than the last."""
-    breaks = [0, *(np.flatnonzero(np.diff(column) != 1) + 1).tolist(), len(column)]
-    return [(a, b, int(column[a])) for a, b in pairwise(breaks)]
-
-
 class DenseConvolution:
     """groups = 1: a matrix product for every block of cells, over the taps that its group has.
 
-    Of the rows that a block reads, the columns are gathered first, all taps of a column side by side: the innermost
-    stretch of memory is then long, and what remains is copying rows. All of it stays in a core's cache. Partial
-    convolution is the same with weights scaled by the taps that a group lacks.
+    The taps of a cell are gathered side by side, so that a block is one copy and one product. Partial convolution is
+    the same with weights scaled by the taps that a group lacks.
     """
 
     def __init__(self, operation: Convolution, before: Cells, rows: Taps, columns: Taps) -> None:
         self.cells = Cells(rows.axis, columns.axis)
         weight = operation.weight
         n_out, n_in = weight.shape[:2]
-        self._n_out, self._n_in, self._bias = n_out, n_in, operation.bias
-        row_groups, self._columns = _groups(rows.tuples), _groups(columns.tuples)
-        self._rows = row_groups
+        self._n_out, self._bias = n_out, operation.bias
+        row_groups, column_groups = _groups(rows.tuples), _groups(columns.tuples)
         self.macs = n_out * n_in * _n_taps(rows.tuples) * _n_taps(columns.tuples)
         self._plain = _is_everything(rows.tuples, before.rows) and _is_everything(columns.tuples, before.columns)
-        # [out, row taps, column taps, in] of every pair of groups, as one matrix.
+        # [out, row taps * column taps * in] of every pair of groups.
         self._weights = {
             (i, j): _weights(operation, a.taps, b.taps)
             for i, a in enumerate(row_groups)
-            for j, b in enumerate(self._columns)
+            for j, b in enumerate(column_groups)
         }
-        self._parts = [_parts(len(group.seen), BLOCK_COLUMNS) for group in self._columns]
-        # Narrow groups take more rows at once, so that a product is never small.
-        heights = {max(1, BLOCK_CELLS // (part.stop - part.start)) for parts in self._parts for part in parts}
-        self._blocks = {
-            (i, height): _row_blocks(group, height)
-            for i, group in enumerate(row_groups)
-            if group.taps
-            for height in heights
-        }
-        kernel = weight.shape[2] * weight.shape[3]
-        self.scratch = 3 * BLOCK_CELLS * kernel * n_in
+        n_taps = n_in * weight.shape[2] * weight.shape[3]
+        n_cells = min(max(BLOCK_BYTES // (n_taps * weight.element_size()), BLOCK_CELLS[0]), BLOCK_CELLS[1])
+        self._blocks = list(_blocks(row_groups, column_groups, n_cells, before.columns.n, weight))
+        self.scratch = 2 * n_cells * n_taps
 
     def __call__(self, inputs: Sequence[Tensor], epilogue: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Cells in, cells out; `epilogue` is applied to each block while it is in the cache."""
@@ -137,44 +139,15 @@ class DenseConvolution:
         if self._plain:
             return finish(F.linear(x, self._weights[0, 0], self._bias))
         out = x.new_empty(self.cells.rows.n, self.cells.columns.n, self._n_out)
-        for j, columns in enumerate(self._columns):
-            for part in self._parts[j]:
-                target = out[:, columns.states.start + part.start : columns.states.start + part.stop]
-                if not columns.taps:
-                    target.copy_(self._constant(x, finish))
-                    continue
-                seen = as_index(columns.seen[part].reshape(-1), x)
-                width = part.stop - part.start
-                for i, rows in enumerate(self._rows):
-                    if not rows.taps:
-                        target[rows.states] = self._constant(x, finish)
-                        continue
-                    for block in self._blocks[i, max(1, BLOCK_CELLS // width)]:
-                        filled = self._filled(x, block, seen, width)
-                        made = finish(F.linear(filled, self._weights[i, j], self._bias))
-                        target[block.states] = made.view(-1, width, self._n_out)
+        for block in self._blocks:
+            target = out[block.rows, block.columns]
+            weight = self._weights[block.group]
+            if weight.shape[1]:
+                made = finish(F.linear(block.gathered(x), weight, self._bias))
+                target.copy_(made.view(target.shape))
+            else:
+                target.copy_(finish(x.new_zeros(self._n_out) if self._bias is None else self._bias.clone()))
         return out
-
-    def _constant(self, x: Tensor, finish: Callable[[Tensor], Tensor]) -> Tensor:
-        return finish(x.new_zeros(self._n_out) if self._bias is None else self._bias.clone())
-
-    @staticmethod
-    def _filled(x: Tensor, block: _RowBlock, seen: Tensor, width: int) -> Tensor:
-        """The taps of a block's cells, one cell a row [cells, row taps * column taps * in]."""
-        if isinstance(block.needed, slice):
-            gathered = x[block.needed].index_select(1, seen).view(-1, width, len(seen) // width * x.shape[2])
-        else:
-            places = (as_index(block.needed, x)[:, None] * x.shape[1] + seen).view(-1)
-            gathered = x.view(-1, x.shape[2]).index_select(0, places)
-            gathered = gathered.view(-1, width, len(seen) // width * x.shape[2])
-        if len(block.copies) == 1 and len(block.copies[0]) == 1:
-            return gathered.view(-1, gathered.shape[-1])
-        height = block.states.stop - block.states.start
-        filled = gathered.new_empty(height, width, len(block.copies), gathered.shape[-1])
-        for tap, copies in enumerate(block.copies):
-            for first, last, source in copies:
-                filled[first:last, :, tap] = gathered[source : source + last - first]
-        return filled.view(height * width, -1)
 
 
 def _weights(operation: Convolution, rows: tuple[int, ...], columns: tuple[int, ...]) -> Tensor:
