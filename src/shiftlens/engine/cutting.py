@@ -40,8 +40,13 @@ MEASURED = 6
 """Cuts whose rest is timed: those that need the fewest multiply-adds."""
 QUICK = 1.0
 """Seconds for one picture below which a first, cold run is not believed."""
-CLEAR = 1.25
-"""Times the direct path's rate: above, one round decides."""
+TELLING = 0.02
+"""Of the multiply-adds on cells: the least that is timed. First layers alone are slow and do not stand for the rest."""
+GAIN = 1.05
+"""Times the direct path's rate, from which cells are worth it: more than the noise of these short timings."""
+SURE = 1.5
+"""Times the direct path's rate, by one core's time: from here on nothing more is measured, as all cores at work are not
+slower by that much."""
 GATHERING = 40.0
 """Multiply-adds that cost as much as moving one number: for the first guess, before anything is measured."""
 
@@ -107,7 +112,12 @@ def with_cut(search: Search, direct: tuple[float, Plan], *, required: bool) -> t
             seconds, best = _cheapest(found, program, cuts, base, pictures[0], grid, budget)
         chosen = replace(base, cut=best.n_early, shared=round(best.shared, 4), fewer=round(best.fewer, 3))
         evaluator = DedupEvaluator(model, chosen, grid, fill)
-        n_threads = torch.get_num_threads() // evaluator.n_side_by_side((c, h, w))
+        n_at_once = evaluator.n_side_by_side((c, h, w))
+        n_threads = max(1, torch.get_num_threads() // n_at_once)
+        # One picture on one core is known; with all at work each is a little slower.
+        reached = n_at_once * grid.n_shifts / seconds
+        if not required and n_threads * reached < GAIN * rate:
+            return give_up(_slower(rate, n_threads * reached))
         if n_threads > 1:  # images that would not fit the memory side by side have several cores each
             chosen = replace(chosen, n_threads=n_threads)
             evaluator = DedupEvaluator(model, chosen, grid, fill)
@@ -120,15 +130,13 @@ def with_cut(search: Search, direct: tuple[float, Plan], *, required: bool) -> t
         return give_up(f"the traced net disagrees with the module ({why})")
     if required:
         return rate, chosen
-    if budget.spent():
-        # One picture on one core is known; with all at work each is a little slower.
-        reached = evaluator.n_side_by_side((c, h, w)) * grid.n_shifts / seconds
-    else:
-        reached = _rate(with_passes(evaluator, model), images, grid, budget, enough=CLEAR * rate)
-    # Five per cent is more than the noise of these short timings.
-    if reached < 1.05 * rate:
-        return give_up(f"that is faster for this net and grid ({rate:,.0f} against {reached:,.0f} evaluations/s)")
-    return reached, chosen
+    if reached < SURE * rate and not budget.spent():
+        reached = _rate(with_passes(evaluator, model), images, grid, budget)
+    return (reached, chosen) if reached >= GAIN * rate else give_up(_slower(rate, reached))
+
+
+def _slower(rate: float, reached: float) -> str:
+    return f"that is faster for this net and grid ({rate:,.0f} against {reached:,.0f} evaluations/s)"
 
 
 def _dense_macs(found: Trace, n_early: int) -> int:
@@ -201,8 +209,8 @@ def _clocked(program: Program, picture: Tensor, dtype: torch.dtype, budget: Budg
 
     def made(name: str) -> None:
         finished[name] = budget.clock() - begin
-        # A first convolution must be among what is measured.
-        if program.so_far[name][0] and len(finished) < len(program.so_far) and budget.spent():
+        timed = program.so_far[name][0] >= TELLING * program.macs
+        if timed and len(finished) < len(program.so_far) and budget.spent():
             raise _TimeOverError
 
     with suppress(_TimeOverError):
@@ -241,13 +249,10 @@ def _late(
     return statistics.fmean(times[1:]) * grid.n_shifts / n
 
 
-def _rate(
-    evaluator: WindowEvaluator, images: NDArray[np.uint8], grid: ShiftGrid, budget: Budget, enough: float
-) -> float:
+def _rate(evaluator: WindowEvaluator, images: NDArray[np.uint8], grid: ShiftGrid, budget: Budget) -> float:
     """Evaluations per second with all cores at work: the median of up to three rounds of one picture a core.
 
-    The evaluator has computed a picture already, so that nothing is cold. If the first round reaches `enough`, it is
-    the only one.
+    The evaluator has computed a picture already, so that nothing is cold.
     """
     n = max(1, torch.get_num_threads())
     pictures = images[np.arange(n) % len(images)]
@@ -257,6 +262,4 @@ def _rate(
         begin = budget.clock()
         evaluator(pictures, labels)
         times.append(budget.clock() - begin)
-        if n * grid.n_shifts >= enough * times[0]:
-            break
     return n * grid.n_shifts / max(statistics.median(times), 1e-9)

@@ -38,7 +38,7 @@ from shiftlens.tasks.task import Task, can_settle
 
 WORTH_CUTTING = 20.0
 """Seconds of sweep above which sharing computation is worth the look for where to cut the net."""
-IMAGES_TO_CUT = 30
+IMAGES_TO_CUT = 8
 """Images in a sweep above which it is."""
 
 
