@@ -10,7 +10,7 @@ SHARE = 0.03
 FLOOR = 3.0
 """Seconds that a choice may always take."""
 CAP = 60.0
-"""Seconds after which nothing more is begun; on a quiet machine the choice for the reference case takes 20."""
+"""Seconds after which nothing more is begun; the choice for the reference case takes 10 to 40, by the machine."""
 
 
 class Budget:
