@@ -86,7 +86,7 @@ class Watch(TorchFunctionMode):
         try:
             output = self.run(key, func, args, kwargs)
             if name == "conv2d" and output.numel() == 0 and (args[0] if args else kwargs["input"]).numel():
-                # Where tensors hold no numbers, torch before 2.11 lets this pass.
+                # Where tensors hold no numbers, torch 2.10 lets this pass.
                 raise ValueError("the kernel is larger than what it gets, padding included")
         except Exception:
             if self.failed is None:
