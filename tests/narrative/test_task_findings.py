@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from torch import nn
 
+from shiftlens.analysis.places import Places
 from shiftlens.data.imageset import ImageSet
 from shiftlens.narrative.findings import measured
+from shiftlens.narrative.task_findings import _rates
 from shiftlens.shifts import ShiftGrid
-from shiftlens.stats import holm
+from shiftlens.stats import Skipped, holm
 from shiftlens.sweeping import sweep
 from shiftlens.sweeps import request
+from shiftlens.tasks.dense import BY_PLACE
 from tasks.small_tasks import PIXELS, H, W, detector, wrapped
 
 
@@ -31,11 +34,28 @@ def test_the_border_is_tested_with_everything_else(tmp_path: Path, monkeypatch: 
     assert test.p_value < test.holm_p <= 0.02
     assert f"Corrected for all {len(names)} tests of the sweep (Holm)" in border.evidence
     assert border.severity == "warn"
-    assert "more than 1,000 times that further inside" in border.statement
+    assert "further inside" in border.statement
     assert "border rate" in found.of_kind("tests")[0].statement
     assert found.named("interior-margin") is None  # the net sees 1 px to a side
     # In units without a threshold every significant difference warns; a user may set one.
     assert measured(made, None, 0, {"": 1e9})[1].named("border-rate").severity == "info"
+
+
+@pytest.mark.parametrize(
+    ("inside", "said"),
+    [
+        (0.0, "is 0.600; further inside it is 0"),  # or that of rounding, as the processor's sums come out
+        (1e-8, "is 0.600, more than 1,000 times that further inside ("),
+        (0.25, "is 0.600, 2.4 times that further inside (0.250)"),
+    ],
+)
+def test_an_error_at_the_border_is_compared_with_that_inside(inside: float, said: str) -> None:
+    error, none = BY_PLACE, np.zeros(0)
+    skipped = Skipped("border", "not asked here")
+    sides = {"left": 0.7, "right": 0.5}
+    text = _rates(Places(error, none, np.zeros(0, np.int64), none, 6, 0.6, inside, sides, skipped))
+    assert said in text
+    assert text.endswith("it is highest at the left border, 0.700")
 
 
 def test_a_border_that_no_object_reaches_has_no_rate(tmp_path: Path) -> None:
