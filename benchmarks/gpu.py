@@ -31,13 +31,15 @@ from torchvision.transforms.v2 import functional as tv
 import shiftlens as sl
 from header import header
 from shiftlens.devices import machine_kind, number_format
-from shiftlens.engine import on_device
+from shiftlens.engine import cutting, on_device
 from shiftlens.engine.direct import DirectEvaluator, prepare_module
 from shiftlens.engine.fusing import can_fuse
 from shiftlens.engine.on_device import DeviceEvaluator, net_on_device
 from shiftlens.engine.outcomes import Chunk
 from shiftlens.engine.passes import with_passes
 from shiftlens.engine.plan import ChunkResult, Plan
+from shiftlens.engine.shared.program import Layout
+from shiftlens.engine.shared.tracing import Trace, trace
 from shiftlens.engine.window_evaluator import WindowEvaluator
 from shiftlens.models.loading import Model
 
@@ -46,6 +48,7 @@ LIMITS = {
     "agreement": 100,
     "tasks": 60,
     "rates": 150,
+    "shared": 90,
     "levels": 60,
     "sweep": 200,
     "compiled": 100,
@@ -263,13 +266,10 @@ def path_agreement(
 def dedup_agreement(
     on: Setting, model: Model, grid: sl.ShiftGrid, images: np.ndarray, labels: np.ndarray, exact: ChunkResult
 ) -> dict[str, Any]:
-    from shiftlens.engine.shared.dedup import DedupEvaluator
-
-    with number_format("float32", torch.device(on.device)):
-        path = DedupEvaluator(model, on.plan(engine="dedup", cut=2, batch_size=64), grid, sl.Fill.parse("black"))
-        run = with_passes(path, model)
-        found = compared(run(images, labels), exact)
-        taken = seconds_of(lambda: run(images, labels), on.device)
+    plan = on.plan(engine="dedup", cut=2, batch_size=64)
+    run = on_device_of(model, plan, grid, sl.Fill.parse("black"))
+    found = compared(run(images, labels), exact)
+    taken = seconds_of(lambda: run(images, labels), on.device)
     return found | {"windows_per_second": exact["loss"].size / taken}
 
 
@@ -381,7 +381,7 @@ def stage_rates(on: Setting, record: Record) -> None:
 
             times = [seconds_of(flowing, on.device) for _ in range(max(2, on.repeats - 2))]
             found["flowing_windows_per_second"] = spread([4 * n * grid.n_shifts / t for t in times])
-            found["recorded"] = any(track._graph is not None for track in run._tracks.values())
+            found["recorded"] = any(track.next.recorded for track in run._tracks.values())
         if not on.tiny:
             found["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
         return found
@@ -434,7 +434,7 @@ def stage_rates(on: Setting, record: Record) -> None:
 
 
 def stage_levels(on: Setting, record: Record) -> None:
-    """Where the time of a window goes, level by level, and what a shared first level would cost instead."""
+    """Where the time of a window goes, level by level."""
     model = vgg8(on)
     batch = 8 if on.tiny else 1024
     for fuse in (True, False):
@@ -469,40 +469,6 @@ def stage_levels(on: Setting, record: Record) -> None:
 
         tried(record, f"bfloat16, {'fused' if fuse else 'not fused'}, batch {batch}", measured)
 
-    def shared_first_level() -> dict[str, Any]:
-        """Its cells as one matrix product an image, and the windows gathered from its pooled cells."""
-        images, rest = (1, 8) if on.tiny else (16, 1024)
-        kind = torch.bfloat16
-        cells = torch.randn(images, 174 * 174, 9 * 64, device=on.device, dtype=kind)
-        weight = torch.randn(9 * 64, 64, device=on.device, dtype=kind)
-        source = torch.randn(images, 100, 100, 64, device=on.device, dtype=kind)
-        rows = torch.randint(0, 100, (174, 3), device=on.device)
-        pooled = torch.randn(images, 193, 193, 64, device=on.device, dtype=kind)
-        image = torch.randint(0, images, (rest,), device=on.device)
-        r, c = (torch.randint(0, 193, (rest, 16), device=on.device) for _ in range(2))
-
-        def spread_out() -> torch.Tensor:
-            wide = source.view(torch.float64)  # four numbers at a time
-            return wide[:, rows[:, None, :, None], rows[None, :, None, :]].view(kind)
-
-        def windows() -> torch.Tensor:
-            wide = pooled.view(torch.float64)
-            return wide[image[:, None, None], r[:, :, None], c[:, None, :]].view(kind)
-
-        times = {
-            "neighbours put side by side": (spread_out, images * 3969),
-            "product": (lambda: cells @ weight, images * 3969),
-            "windows gathered from pooled cells": (windows, rest),
-        }
-        return {
-            "nanoseconds_a_window": {
-                name: round(1e9 * statistics.median([repeated(work, on.device, 10) for _ in range(3)]) / n, 2)
-                for name, (work, n) in times.items()
-            }
-        }
-
-    tried(record, "shared first level, estimated", shared_first_level)
-
     def first_convolution() -> dict[str, Any]:
         found = {}
         for channels in (3, 4, 8):
@@ -517,6 +483,64 @@ def stage_levels(on: Setting, record: Record) -> None:
         return {"nanoseconds_a_window_by_input_channels": found}
 
     tried(record, "first convolution", first_convolution)
+
+
+def stage_shared(on: Setting, record: Record) -> None:
+    """The first layers once for all shifts of an image: every cut that promises something, against none."""
+    model = vgg8(on)
+    grid, black = (sl.ShiftGrid(32, 8) if on.tiny else sl.ShiftGrid(32)), sl.Fill.parse("black")
+    images, labels = on.pictures(2 if on.tiny else 16)
+    shape = images.shape[1:]
+    found = trace(prepare_module(model, on.plan("bfloat16")), shape)
+    layout = Layout.of(grid, shape[1:], None, black.normalised(MEAN, STD))
+    plans = [on.plan("bfloat16")]
+    plans += [cut.plan(replace(plans[0], engine="dedup")) for cut in promising(found, layout, plans[0], model, grid)]
+    direct: dict[str, ChunkResult] = {}
+
+    def measured(plan: Plan) -> dict[str, Any]:
+        """Of whole chunks with all passes, as a sweep has them, but for settling."""
+        if not on.tiny:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        path = DeviceEvaluator(model, plan, grid, black)
+        run = with_passes(path, model)
+        first = seconds_of(lambda: run(images, labels), on.device)
+        times = [seconds_of(lambda: run(images, labels), on.device) for _ in range(on.repeats)]
+        about: dict[str, Any] = {
+            "windows_per_second": spread([len(images) * grid.n_shifts / t for t in times]),
+            "first_seconds": first,
+            "fewer_multiply_adds": plan.fewer,
+            "recorded": any(track.next.recorded for track in path._tracks.values()),
+        }
+        if not on.tiny:
+            about["peak_memory_bytes"] = torch.cuda.max_memory_allocated()
+        result = run(images, labels)
+        about["against_direct"] = compared(result, direct.setdefault(plan.dtype, result))
+        source = next(iter(path._tracks.values())).source
+        pictures = path.normalised(images)[: source.most]
+        with number_format(plan.dtype, path.device), torch.no_grad():
+            taken = repeated(lambda: source.hold(pictures), on.device, 3)
+        about["nanoseconds_a_window_for_what_is_shared"] = round(1e9 * taken / len(pictures) / grid.n_shifts, 2)
+        return about
+
+    def titled(plan: Plan) -> str:
+        where = f"shared up to {found.steps[plan.cut - 1].name} ({plan.cut})" if plan.cut else "nothing shared"
+        return f"{plan.dtype}, {where}, batch {plan.batch_size}"
+
+    rates: dict[Plan, float] = {}
+    for plan in plans:
+        row = tried(record, titled(plan), partial(measured, plan))
+        rates[plan] = row.get("windows_per_second", {}).get("median", 0.0)
+    best = max(plans[1:], key=lambda plan: rates[plan])
+    others = [replace(best, batch_size=size) for size in ((32,) if on.tiny else (4096, 256))]
+    exact = [replace(plan, dtype=kind) for kind in ("tf32", "float32") for plan in (plans[0], best)]
+    for plan in (*others, *([] if on.tiny else exact)):
+        tried(record, titled(plan), partial(measured, plan))
+
+
+def promising(found: Trace, layout: Layout, plan: Plan, model: Model, grid: sl.ShiftGrid) -> list[Any]:
+    """The cuts that the choice of a plan would time."""
+    return cutting._promising(found, layout, plan, model.n_macs or 0, grid.n_shifts)[1]
 
 
 def repeated(work: Callable[[], object], device: str, times: int) -> float:
@@ -542,7 +566,7 @@ def stage_compiled(on: Setting, record: Record) -> None:
         return {
             "windows_per_second": spread(rates),
             "first_seconds": first,
-            "recorded": any(track._graph is not None for track in run._tracks.values()),
+            "recorded": any(track.next.recorded for track in run._tracks.values()),
         }
 
     # freezing lays the weights out for the kernels once.
@@ -712,6 +736,7 @@ STAGES: dict[str, Callable[[Setting, Record], None]] = {
     "agreement": stage_agreement,
     "tasks": stage_tasks,
     "rates": stage_rates,
+    "shared": stage_shared,
     "levels": stage_levels,
     "sweep": stage_sweep,
     "compiled": stage_compiled,
@@ -760,7 +785,7 @@ def table(result: dict[str, Any]) -> str:
         "| way | images x shifts per second | against the naive loop at its best batch | memory of the device |",
         "|---|---|---|---|",
     ]
-    rows = [(n, r) for stage in ("rates", "compiled") for n, r in stages.get(stage, {}).items()]
+    rows = [(n, r) for stage in ("rates", "shared", "compiled") for n, r in stages.get(stage, {}).items()]
     for name, row in rows:
         if "windows_per_second" not in row:
             lines.append(f"| {name} | {row.get('failed', '')} | | |")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -156,6 +156,30 @@ def give_back(device: torch.device) -> None:
     libc = _glibc() if device.type == "cpu" else None
     if libc is not None:
         libc.malloc_trim(0)
+
+
+def on_side_stream(work: Callable[[], None], times: int = 1) -> None:
+    """Run work on another stream of the GPU, as recording asks for beforehand: libraries set themselves up in it."""
+    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch says no types here
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(times):
+            work()
+    torch.cuda.current_stream().wait_stream(aside)
+
+
+def captured(work: Callable[[], None]) -> Callable[[], None]:
+    """Record work as a CUDA graph, without doing it; what is returned does it, each time with the same tensors.
+
+    Raises
+    ------
+    Exception
+        Whatever the work raises, and torch for what cannot be recorded.
+    """
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        work()
+    return graph.replay
 
 
 def _glibc() -> ctypes.CDLL | None:

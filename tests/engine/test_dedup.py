@@ -20,8 +20,9 @@ from shiftlens.engine import evaluators as engine
 from shiftlens.engine.direct import DirectEvaluator
 from shiftlens.engine.evaluators import make_plan, prepare
 from shiftlens.engine.folding import fold_batch_norm
+from shiftlens.engine.on_device import DeviceEvaluator
 from shiftlens.engine.plan import Plan
-from shiftlens.engine.shared import dedup
+from shiftlens.engine.shared import convolving, dedup
 from shiftlens.engine.shared.convolving import DenseConvolution
 from shiftlens.engine.shared.dedup import DedupEvaluator
 from shiftlens.engine.shared.program import Layout, Program
@@ -83,18 +84,23 @@ def check_random_net(
     event(f"cut {'all' if cut == n_served else 'part'}")
     model = wrap(net, mean=(0.4,) * c, std=(0.3,) * c, size=(h, w))
     parsed = Fill.parse(fill)
-    values = parsed.normalised((0.4,) * c, (0.3,) * c) if parsed.is_constant else None
-    picture = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    evaluator = DedupEvaluator(model, plan_of(cut), grid, parsed)
+    # Pictures and fill are float32 everywhere, whatever the net computes in.
+    values = tuple(np.float32(parsed.normalised((0.4,) * c, (0.3,) * c)).tolist()) if parsed.is_constant else None
+    picture = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    path = data.draw(st.sampled_from([DedupEvaluator, DeviceEvaluator]))
     in_view = np.flatnonzero([abs(shift.dx) < w and abs(shift.dy) < h for shift in grid])
     with torch.no_grad():
-        wanted = in_double(net)(every_window(picture, grid, parsed, values)[in_view])
+        wanted = in_double(net)(every_window(picture.double(), grid, parsed, values)[in_view])
     if not wanted.isfinite().all():  # a max-pool drawn with windows that hold nothing but its own padding, -inf
         event("refused: scores that are not finite")
         with pytest.raises(ModelOutputError, match="not finite"):
-            evaluator.scores(picture, in_view)
+            path(model, plan_of(cut), grid, parsed).scores_under(picture, in_view)
         return
-    found = evaluator.scores(picture, in_view)
+    with pytest.MonkeyPatch.context() as patched:
+        if data.draw(st.booleans()):  # products as large as a GPU takes them
+            patched.setattr(convolving, "_cells_in_block", lambda bytes_each, device: 2**20)
+            patched.setattr(convolving, "BLOCK_COLUMNS", 2**20)
+        found = path(model, plan_of(cut), grid, parsed).scores_under(picture, in_view)
     assert found.shape == (len(in_view), N_CLASSES)
     torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
 

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from test_direct import FILLS, MEAN, STD, own_net, pictures_of, plan_of, random_statistics
 from torch import nn
 
 import reference
 from shiftlens.devices import number_format
-from shiftlens.engine import device_plan, on_device, tuning
+from shiftlens.engine import checking, cutting, device_plan, device_windows, recording, tuning
 from shiftlens.engine.budget import Budget
 from shiftlens.engine.checking import Check
-from shiftlens.engine.direct import DirectEvaluator
+from shiftlens.engine.direct import DirectEvaluator, prepare_module
 from shiftlens.engine.evaluators import make_plan
 from shiftlens.engine.fusing import ConvolutionRelu, fuse_relu
 from shiftlens.engine.on_device import DeviceEvaluator
 from shiftlens.engine.outcomes import Chunk
 from shiftlens.engine.passes import with_passes
 from shiftlens.engine.plan import ChunkResult, Plan
+from shiftlens.engine.shared import convolving
+from shiftlens.engine.shared.program import Layout
+from shiftlens.engine.shared.tracing import trace
 from shiftlens.engine.window_evaluator import WindowEvaluator
-from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.errors import InputError, ModelOutputError, StoreError
 from shiftlens.models.loading import Model, wrap
 from shiftlens.nn.vgg import VGG
 from shiftlens.shifts import Fill, ShiftGrid
@@ -47,12 +52,12 @@ def model() -> Model:
 
 
 def both(
-    model: Model, plan: Plan, fill: str, control: str | None = None, n: int = 3, grid: ShiftGrid = GRID
+    model: Model, plan: Plan, fill: str, control: str | None = None, n: int = 3, grid: ShiftGrid = GRID, cut: int = 0
 ) -> tuple[ChunkResult, ChunkResult]:
     images, labels = pictures_of(n, 6, 8, 4)
-    paths = (path(model, plan, grid, Fill.parse(fill)) for path in (on_device_of, direct_of))
-    found, expected = (path(images, labels, control) for path in paths)
-    return found, expected
+    shared = replace(plan, engine="dedup", cut=cut) if cut else plan
+    found = on_device_of(model, shared, grid, Fill.parse(fill))(images, labels, control)
+    return found, direct_of(model, plan, grid, Fill.parse(fill))(images, labels, control)
 
 
 def assert_close(a: ChunkResult, b: ChunkResult, atol: float = 1e-5) -> None:
@@ -66,8 +71,42 @@ def assert_close(a: ChunkResult, b: ChunkResult, atol: float = 1e-5) -> None:
     ("fill", "control"),
     [(f, c) for f in FILLS for c in (None, "occlusion", "flip") if c != "occlusion" or Fill.parse(f).is_constant],
 )
-def test_it_finds_what_the_direct_path_finds(model: Model, fill: str, control: str | None) -> None:
-    assert_close(*both(model, plan_of(), fill, control))
+@pytest.mark.parametrize("cut", [0, 1, 2])
+def test_it_finds_what_the_direct_path_finds(model: Model, fill: str, control: str | None, cut: int) -> None:
+    """Every window by itself, and with the first layers once for all shifts of an image."""
+    assert_close(*both(model, plan_of(), fill, control, cut=cut))
+
+
+@pytest.mark.parametrize("cut", [1, 2])
+def test_on_a_gpu_a_product_takes_all_cells_that_lack_the_same_taps(
+    model: Model, cut: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = both(model, plan_of(), "black", cut=cut)[1]
+    sizes: list[tuple[int, int]] = []
+    product = F.linear
+
+    def looked_at(x: torch.Tensor, *args: torch.Tensor | None) -> torch.Tensor:
+        sizes.append((len(x), x.shape[1]))
+        return product(x, *args)
+
+    monkeypatch.setattr(convolving, "_cells_in_block", lambda bytes_each, device: 2**20)
+    monkeypatch.setattr(convolving, "BLOCK_COLUMNS", 2**20)
+    monkeypatch.setattr(F, "linear", looked_at)
+    assert_close(both(model, plan_of(), "black", cut=cut)[0], expected)
+    first = [n for n, n_taps in sizes if n_taps == 3 * 9]
+    assert max(first) == 99, "the cells of the first convolution that lack no tap, at once"
+
+
+def test_cells_that_do_not_fit_are_taken_a_few_images_at_a_time(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_windows, "MAX_NUMBERS", 12_000)
+    run = DeviceEvaluator(model, replace(plan_of(), engine="dedup", cut=1), GRID, Fill.parse("black"))
+    assert 1 <= run.windows_of((3, 6, 8), 5, occluded=False).most < 5
+    assert_close(*both(model, plan_of(), "black", n=5, cut=1))
+
+
+def test_a_stored_cut_that_the_net_has_no_more_is_refused(model: Model) -> None:
+    with pytest.raises(StoreError, match="the stored plan runs 99 operations on cells, this version serves"):
+        both(model, plan_of(), "black", cut=99)
 
 
 @pytest.mark.parametrize("fill", FILLS)
@@ -135,7 +174,7 @@ def test_chunks_that_differ_in_length_and_are_begun_before_the_last_has_landed(m
 
 
 def test_canvases_that_do_not_fit_are_taken_a_few_at_a_time(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(on_device, "MAX_NUMBERS", 2 * 3 * (6 + 12) * (8 + 16))
+    monkeypatch.setattr(device_windows, "MAX_NUMBERS", 2 * 3 * (6 + 12) * (8 + 16))
     assert_close(*both(model, plan_of(), "black", n=5))
 
 
@@ -215,6 +254,49 @@ def test_too_little_memory_halves_the_batch_and_says_so(model: Model, caplog: py
     expected = direct_of(small, plan, GRID, Fill.parse("edge"))(images, labels)
     assert_close(found, expected)
     assert_close(again, expected)
+
+
+class Recorder:
+    """Stands in for CUDA graphs: what is recorded is not done, and playing it does it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, fails: bool = False) -> None:
+        self.n_aside, self.n_played, self.fails = 0, 0, fails
+        monkeypatch.setattr(recording, "on_side_stream", self.aside)
+        monkeypatch.setattr(recording, "captured", self.captured)
+
+    def aside(self, work: Callable[[], None]) -> None:
+        self.n_aside += 1
+        work()
+
+    def captured(self, work: Callable[[], None]) -> Callable[[], None]:
+        if self.fails:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+        def play() -> None:
+            self.n_played += 1
+            work()
+
+        return play
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_recorded_is_done_as_often_as_without(
+    model: Model, cut: int, fails: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorder = Recorder(monkeypatch, fails=fails)
+    plan, black = replace(plan_of(batch_size=50), engine="dedup" if cut else "direct", cut=cut), Fill.parse("black")
+    path = DeviceEvaluator(model, plan, GRID, black)
+    path.record = True  # which it is on a GPU
+    run, direct = with_passes(path, model), direct_of(model, plan_of(), GRID, black)
+    images, labels = pictures_of(7, 6, 8, 4)
+    with caplog.at_level(logging.INFO):
+        for part in (slice(0, 2), slice(2, 3), slice(3, 7)):
+            assert_close(run(images[part], labels[part]), direct(images[part], labels[part]))
+    assert ("not recorded: RuntimeError" in caplog.text) == fails
+    per_buffer = 2 if cut else 1  # the first layers are recorded by themselves
+    assert recorder.n_aside >= 2 * per_buffer
+    assert (recorder.n_played == 0) == fails
 
 
 def test_an_unknown_control_is_refused(model: Model) -> None:
@@ -299,7 +381,9 @@ def test_the_plan_of_a_gpu(
     monkeypatch.setattr(tuning, "LONG_MACS", 0)
     check = Check(deep, images, grid, black, dtype=dtype)
     with caplog.at_level(logging.INFO):
-        _, plan = device_plan.choose(tuning.Search(deep, images, grid, black, 50, dtype, None, check, Budget()))
+        _, plan = device_plan.choose(
+            tuning.Search(deep, images, grid, black, 50, dtype, None, check, Budget()), "direct"
+        )
     assert (plan.engine, plan.dtype, plan.batch_size, plan.fold_batch_norm) == ("direct", expected, 50, True)
     assert "evaluations/s" in caplog.text
     assert_close(
@@ -307,3 +391,91 @@ def test_the_plan_of_a_gpu(
         direct_of(deep, plan, grid, black)(images, labels),
         atol=5e-3 if plan.dtype == "bfloat16" else 1e-5,
     )
+
+
+@pytest.fixture
+def shared_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What shares computation is the path of a GPU, on this CPU."""
+    for room in (cutting, checking):
+        monkeypatch.setattr(room, "shared_path", DeviceEvaluator)
+
+
+def searched(model: Model, fill: Fill, grid: ShiftGrid, dtype: str = "float32", **changes: object) -> tuning.Search:
+    images, _ = pictures_of(2, 16, 16, 4)
+    check = Check(model, images, grid, fill, dtype=dtype)
+    return replace(
+        tuning.Search(model, images, grid, fill, 10**9, dtype, None, check, Budget(clock=lambda: 0.0)), **changes
+    )
+
+
+@pytest.mark.usefixtures("shared_there")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_plan_of_a_gpu_shares_computation_where_that_is_faster(
+    deep: Model, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, black = ShiftGrid(16, 2), Fill.parse("black")
+    timed: list[Plan] = []
+
+    def rate(search: tuning.Search, plan: Plan) -> float:
+        timed.append(plan)
+        return 1000.0 + 100 * (plan.cut == 10) + 10 * (plan.batch_size == 4096) + 50 * (plan.cut > 0)
+
+    monkeypatch.setattr(device_plan, "rate", rate)
+    monkeypatch.setattr(device_plan, "MAX_PIXELS", 2**30)
+    reached, plan = device_plan.choose(searched(deep, black, grid, dtype))
+    assert (reached, plan.engine, plan.dtype, plan.batch_size) == (1160.0, "dedup", dtype, 4096)
+    assert (plan.cut, plan.fewer > 1) == (10, True)
+    cuts = [each.cut for each in timed]
+    assert cuts[:3] == [0, 0, 0], "every window by itself first, by three batch sizes"
+    assert cuts.count(10) == 3, "the fastest cut by the other two as well"
+    images, labels = pictures_of(2, 16, 16, 4)
+    found = on_device_of(deep, replace(plan, batch_size=50), grid, black)(images, labels)
+    direct = direct_of(deep, plan_of(), grid, black)(images, labels)
+    np.testing.assert_allclose(found["loss"], direct["loss"], rtol=0, atol=1e-5 if dtype == "float32" else 0.05)
+
+
+@pytest.mark.usefixtures("shared_there")
+@pytest.mark.parametrize(
+    ("asked", "changes", "expected"),
+    [
+        ("direct", {}, "direct"),
+        ("auto", {"batch_size": 1}, "direct"),
+        ("auto", {}, "direct"),  # no faster
+        ("dedup", {}, "dedup"),
+    ],
+)
+def test_a_gpu_computes_as_it_was_asked(
+    deep: Model, asked: str, changes: dict[str, object], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, black = ShiftGrid(16, 4), Fill.parse("black")
+    monkeypatch.setattr(device_plan, "rate", lambda search, plan: 1000.0)
+    assert device_plan.choose(searched(deep, black, grid, **changes), asked)[1].engine == expected
+
+
+@pytest.mark.usefixtures("shared_there")
+def test_a_gpu_does_not_share_what_disagrees_with_the_module(deep: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_plan, "rate", lambda search, plan: 1000.0 + plan.cut)
+    right = DeviceEvaluator.scores_under
+    monkeypatch.setattr(DeviceEvaluator, "scores_under", lambda self, *args: right(self, *args) * 1.01)
+    search = searched(deep, Fill.parse("black"), ShiftGrid(16, 4))
+    assert device_plan.choose(search)[1].engine == "direct"
+    with pytest.raises(InputError, match="disagrees with the module"):
+        device_plan.choose(search, "dedup")
+
+
+@pytest.mark.parametrize(("device", "best"), [("cpu", "_3_6"), ("cuda", "_1_6")])
+def test_where_taps_go_through_the_memory_later_levels_are_not_worth_sharing(device: str, best: str) -> None:
+    """The reference case: to gather the taps of its third level a GPU takes longer than to compute its windows."""
+    model = wrap(VGG("vgg8", width=64), mean=MEAN, std=STD, size=(32, 32))
+    found = trace(prepare_module(model, plan_of()), (3, 32, 32))
+    layout = Layout.of(ShiftGrid(32), (32, 32), None, (0.0, 0.0, 0.0))
+    _, cuts = cutting._promising(found, layout, plan_of("bfloat16", device=device), model.n_macs or 0, 65 * 65)
+    assert found.steps[cuts[0].n_early - 1].name == best
+
+
+def test_a_plain_callable_shares_nothing_on_a_gpu() -> None:
+    plain = wrap(lambda x: x.flatten(1)[:, :4], mean=MEAN, std=STD, size=(16, 16))
+    search = searched(plain, Fill.parse("black"), ShiftGrid(16, 4))
+    assert device_plan.choose(search)[1].engine == "direct"
+    with pytest.raises(InputError, match="plain callable"):
+        device_plan.choose(search, "dedup")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from shiftlens.data.imageset import ImageSet
 from shiftlens.devices import machine_kind
-from shiftlens.engine import direct, on_device, tuning
+from shiftlens.engine import device_windows, direct, tuning
 from shiftlens.engine.direct import DirectEvaluator
 from shiftlens.engine.evaluators import prepare
 from shiftlens.engine.on_device import DeviceEvaluator
@@ -220,10 +220,11 @@ def test_chunks_change_no_number(tmp_path: Path, chunks_of: Callable[[int], None
 
 
 @pytest.mark.parametrize("control", [None, "occlusion", "flip"])
-@pytest.mark.parametrize("batch_size", [1, 6, 64])
-def test_the_path_of_a_gpu_has_the_same_numbers(control: str | None, batch_size: int) -> None:
+@pytest.mark.parametrize(("batch_size", "cut"), [(1, 0), (6, 0), (64, 0), (6, 1), (64, 1)])
+def test_the_path_of_a_gpu_has_the_same_numbers(control: str | None, batch_size: int, cut: int) -> None:
     data, black = images(5), Fill.parse("black")
-    plan = Plan("direct", "float32", batch_size, False, False, False, "cpu", machine_kind(torch.device("cpu")))
+    here, engine = machine_kind(torch.device("cpu")), "dedup" if cut else "direct"
+    plan = Plan(engine, "float32", batch_size, False, False, False, "cpu", here, cut)
     run = with_passes(DeviceEvaluator(model_of(), plan, GRID, black), model_of())
     right = by_hand(data, control)
 
@@ -243,7 +244,7 @@ def test_the_path_of_a_gpu_has_the_same_numbers(control: str | None, batch_size:
 def test_a_few_images_at_a_time_have_the_same_numbers(path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the canvases of a whole chunk would not fit the memory."""
     monkeypatch.setattr(direct, "MAX_CANVAS", 2 * 24 * 34)
-    monkeypatch.setattr(on_device, "MAX_NUMBERS", 2 * 24 * 30)
+    monkeypatch.setattr(device_windows, "MAX_NUMBERS", 2 * 24 * 30)
     plan = Plan("direct", "float32", 64, False, False, False, "cpu", machine_kind(torch.device("cpu")))
     data = images()
     found = path(model_of(), plan, GRID, Fill.parse("black"))(data.batch(slice(0, N)), data.labels, task=DRIFT)

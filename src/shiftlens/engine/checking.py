@@ -22,8 +22,8 @@ from torch.fx.proxy import TraceError
 from shiftlens.devices import machine_kind
 from shiftlens.engine.direct import prepare_module, prepare_nets
 from shiftlens.engine.logit_distance import TOLERANCE, TOLERANCES, disagreement, distance, kept
+from shiftlens.engine.passes import SharedPath, shared_path
 from shiftlens.engine.plan import Plan
-from shiftlens.engine.shared.dedup import DedupEvaluator
 from shiftlens.engine.trial_windows import ROUNDING, most_windows, nudged, nudges, spread_shifts, varied_images
 from shiftlens.engine.window_evaluator import raw_scores
 from shiftlens.engine.workers import Net
@@ -122,13 +122,13 @@ class Check:
             return why
         return self._difference(plan, TOLERANCES[plan.dtype])
 
-    def why_not_on_grid(self, evaluator: DedupEvaluator, plan: Plan) -> str:
+    def why_not_on_grid(self, evaluator: SharedPath, plan: Plan) -> str:
         """The same for computation shared across the shifts of the very grid that is swept, on noise alone."""
         shift = spread_shifts(self._grid, self._size, len(self._places))
         net = self._net()
         exact = torch.cat([self._alone(net, self._window(0, *self._at(self._grid, place))) for place in shift])
         try:
-            found = evaluator.scores(self._pictures[0], shift)
+            found = evaluator.scores_under(self._pictures[0], shift)
         except Exception as error:  # what this path meets in a net of a kind never seen must not end the sweep
             return f"it raises {type(error).__name__}: {one_line(error)}"
         return disagreement(plan.dtype, exact, found, TOLERANCES.get(plan.dtype, self._tolerance))
@@ -320,7 +320,7 @@ class Check:
     def _shared(self, plan: Plan) -> tuple[Tensor, Tensor]:
         """Logits with the computation shared across shifts, of as many pictures as there is time for; and of which."""
         begin = self._clock()
-        evaluator = DedupEvaluator(self._model, plan, self._coarse, self._fill)
+        evaluator = shared_path(self._model, plan, self._coarse, self._fill)
         pictures = np.array([picture for picture, _ in self._places])
         found: list[Tensor] = []
         which: list[NDArray[np.int64]] = []
@@ -329,5 +329,5 @@ class Check:
                 break
             which.append(np.flatnonzero(pictures == picture))
             shift = np.array([self._places[k][1] for k in which[-1]])
-            found.append(evaluator.scores(self._pictures[picture], shift))
+            found.append(evaluator.scores_under(self._pictures[picture], shift))
         return torch.cat(found), torch.from_numpy(np.concatenate(which))

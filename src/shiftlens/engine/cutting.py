@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import statistics
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from shiftlens.engine.budget import Budget
 from shiftlens.engine.direct import prepare_module
-from shiftlens.engine.passes import with_passes
+from shiftlens.engine.passes import SharedPath, shared_path, with_passes
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.shared.dedup import CELL_BYTES, DedupEvaluator
 from shiftlens.engine.shared.program import Layout, Program, crossing, rest_of
@@ -49,6 +50,13 @@ SURE = 1.5
 slower by that much."""
 GATHERING = 40.0
 """Multiply-adds that cost as much as moving one number: for the first guess, before anything is measured."""
+GATHERING_ON_GPU = 1000.0
+"""The same on a GPU (an H200 in bfloat16: 3.4 ps a number, 250 to 400 multiply-adds a picosecond), where the taps of a
+convolution go through the memory."""
+
+
+Fastest = Callable[[list[Plan]], tuple[float, Plan]]
+"""Of some plans, the most promising first: the fastest, and its windows per second."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +67,14 @@ class _Cut:
     shared: float
     fewer: float
 
+    def plan(self, base: Plan) -> Plan:
+        """A plan with this cut."""
+        return replace(base, cut=self.n_early, shared=round(self.shared, 4), fewer=round(self.fewer, 3))
 
-def with_cut(search: Search, direct: tuple[float, Plan], *, required: bool) -> tuple[float, Plan]:
+
+def with_cut(
+    search: Search, direct: tuple[float, Plan], *, required: bool, fastest: Fastest | None = None
+) -> tuple[float, Plan]:
     """Windows per second and the plan with the best cut, or those of the direct path where that is faster.
 
     Parameters
@@ -70,7 +84,9 @@ def with_cut(search: Search, direct: tuple[float, Plan], *, required: bool) -> t
     direct
         Windows per second and the plan of the direct path.
     required
-        Whether the user asked for this path by name; it is not timed as a whole then.
+        Whether the user asked for this path by name; on a CPU it is not timed as a whole then.
+    fastest
+        Finds the fastest of several plans by timing them as a whole; None for a CPU, whose cores are timed in parts.
 
     Raises
     ------
@@ -91,7 +107,7 @@ def with_cut(search: Search, direct: tuple[float, Plan], *, required: bool) -> t
     if len({tuple(image.shape) for image in images}) != 1:
         return give_up("pictures differ in size")
     base = replace(plan, engine="dedup", compiled=False)
-    module = prepare_module(model, base)
+    module = prepare_module(model, base.by_tensors())
     _, c, h, w = images.shape
     try:
         found = trace(module, (c, h, w))
@@ -103,24 +119,18 @@ def with_cut(search: Search, direct: tuple[float, Plan], *, required: bool) -> t
         return give_up(found.refused or "it has no convolution that acts on every cell alike")
     values = fill.normalised(model.preprocessing.mean, model.preprocessing.std) if fill.is_constant else None
     layout = Layout.of(grid, (h, w), fill.rule, values)
-    pictures = search.pictures(base.device)
     try:
         program, cuts = _promising(found, layout, base, model.n_macs or 0, grid.n_shifts)
         if not cuts:
             return give_up("the cells of its first layers would not fit the memory")
-        with torch.no_grad():
-            seconds, best = _cheapest(found, program, cuts, base, pictures[0], grid, budget)
-        chosen = replace(base, cut=best.n_early, shared=round(best.shared, 4), fewer=round(best.fewer, 3))
-        evaluator = DedupEvaluator(model, chosen, grid, fill)
-        n_at_once = evaluator.n_side_by_side((c, h, w))
-        n_threads = max(1, torch.get_num_threads() // n_at_once)
-        # One picture on one core is known; with all at work each is a little slower.
-        reached = n_at_once * grid.n_shifts / seconds
-        if not required and n_threads * reached < GAIN * rate:
-            return give_up(_slower(rate, n_threads * reached))
-        if n_threads > 1:  # images that would not fit the memory side by side have several cores each
-            chosen = replace(chosen, n_threads=n_threads)
-            evaluator = DedupEvaluator(model, chosen, grid, fill)
+        if fastest is None:
+            reached, evaluator = _on_cores(search, found, program, cuts, base)
+        else:
+            reached, chosen = fastest([cut.plan(base) for cut in cuts])
+            evaluator = shared_path(model, chosen, grid, fill)
+        chosen = evaluator.plan
+        if not required and reached < GAIN * rate:
+            return give_up(_slower(rate, reached))
         why = search.check.why_not(chosen) or search.check.why_not_on_grid(evaluator, chosen)
     except ModelOutputError:
         raise
@@ -128,11 +138,29 @@ def with_cut(search: Search, direct: tuple[float, Plan], *, required: bool) -> t
         return give_up(f"on cells it raises {type(error).__name__}: {one_line(error)}")
     if why:
         return give_up(f"the traced net disagrees with the module ({why})")
+    if fastest is not None:
+        return reached, chosen
     if required:
         return rate, chosen
-    if reached < SURE * rate and not budget.spent():
+    if (chosen.n_threads > 1 or reached < SURE * rate) and not budget.spent():
         reached = _rate(with_passes(evaluator, model), images, grid, budget)
     return (reached, chosen) if reached >= GAIN * rate else give_up(_slower(rate, reached))
+
+
+def _on_cores(search: Search, found: Trace, program: Program, cuts: list[_Cut], base: Plan) -> tuple[float, SharedPath]:
+    """Windows per second with an image a core by the cut whose parts take one core the least time, and its path."""
+    grid, (_, c, h, w) = search.grid, search.images.shape
+    with torch.no_grad():
+        picture = search.pictures(base.device)[0]
+        seconds, best = _cheapest(found, program, cuts, base, picture, grid, search.budget)
+    evaluator = DedupEvaluator(search.model, best.plan(base), grid, search.fill)
+    n_at_once = evaluator.n_side_by_side((c, h, w))
+    n_threads = max(1, torch.get_num_threads() // n_at_once)
+    if n_threads > 1:  # images that would not fit the memory side by side have several cores each
+        plan = replace(evaluator.plan, n_threads=n_threads)
+        evaluator = DedupEvaluator(search.model, plan, grid, search.fill)
+    # One picture on one core is known; with all at work each is a little slower.
+    return n_threads * n_at_once * grid.n_shifts / seconds, evaluator
 
 
 def _slower(rate: float, reached: float) -> str:
@@ -151,7 +179,8 @@ def _dense_macs(found: Trace, n_early: int) -> int:
 
 def _promising(found: Trace, layout: Layout, plan: Plan, net_macs: int, n_shifts: int) -> tuple[Program, list[_Cut]]:
     """The cuts that need the fewest multiply-adds, moving numbers included; and the steps of the deepest of them."""
-    size = torch.empty(0, dtype=getattr(torch, plan.dtype)).element_size()
+    size = torch.empty(0, dtype=getattr(torch, plan.by_tensors().dtype)).element_size()
+    on_cpu = torch.device(plan.device).type == "cpu"
     everything = max(net_macs, _dense_macs(found, len(found.steps)))
     shapes = {found.source: found.source_shape} | {step.name: step.shape for step in found.steps}
     whole = Program(found, len(found.steps), layout)
@@ -160,14 +189,15 @@ def _promising(found: Trace, layout: Layout, plan: Plan, net_macs: int, n_shifts
         if n_early < len(found.steps) and isinstance(found.steps[n_early].operation, (Pointwise, Affine)):
             continue  # one more costs next to nothing
         dense = _dense_macs(found, n_early)
-        macs, numbers = whole.so_far[found.steps[n_early - 1].name]
+        macs, numbers, taps = whole.so_far[found.steps[n_early - 1].name]
         if numbers * size > CELL_BYTES:
             break
         if dense:
-            moved = numbers + n_shifts * sum(int(np.prod(shapes[name])) for name in crossing(found, n_early))
+            windows = n_shifts * sum(int(np.prod(shapes[name])) for name in crossing(found, n_early))
+            moving = GATHERING * (numbers + windows) if on_cpu else GATHERING_ON_GPU * (taps + windows)
             late = n_shifts * (everything - dense)
             fewer = n_shifts * everything / max(1, macs + late)
-            cuts.append(_Cut(n_early, macs + late + GATHERING * moved, dense / everything, fewer))
+            cuts.append(_Cut(n_early, macs + late + moving, dense / everything, fewer))
     cuts = sorted(cuts, key=lambda cut: cut.macs)[:MEASURED]
     deepest = max((cut.n_early for cut in cuts), default=0)
     return (whole if deepest == len(found.steps) else Program(found, deepest, layout)), cuts
@@ -209,14 +239,14 @@ def _clocked(program: Program, picture: Tensor, dtype: torch.dtype, budget: Budg
 
     def made(name: str) -> None:
         finished[name] = budget.clock() - begin
-        timed = program.so_far[name][0] >= TELLING * program.macs
+        timed = program.so_far[name].macs >= TELLING * program.macs
         if timed and len(finished) < len(program.so_far) and budget.spent():
             raise _TimeOverError
 
     with suppress(_TimeOverError):
         program.run(picture, dtype, made)
-    reached, last = max((program.so_far[name][0], seconds) for name, seconds in finished.items())
-    return {name: finished.get(name, last * macs / max(1, reached)) for name, (macs, _) in program.so_far.items()}
+    reached, last = max((program.so_far[name].macs, seconds) for name, seconds in finished.items())
+    return {name: finished.get(name, last * each.macs / max(1, reached)) for name, each in program.so_far.items()}
 
 
 def _late(
@@ -239,7 +269,7 @@ def _late(
     ]
     shift = spread_shifts(grid, (int(picture.shape[-2]), int(picture.shape[-1])), plan.batch_size)
     n = len(shift)
-    iy, ix = np.divmod(shift, grid.shape[1])
+    iy, ix = (torch.from_numpy(places).to(picture.device) for places in np.divmod(shift, grid.shape[1]))
     times = []
     for _ in range(3):
         begin = budget.clock()

@@ -1,4 +1,4 @@
-"""The plan of a sweep on a GPU: the number format by what it has, the batch size by measurement on the path itself."""
+"""The plan of a sweep on a GPU: the number format by what it has, batch size and cut by measurement of whole paths."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import math
 import statistics
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import nn
 
 from shiftlens.devices import number_format
 from shiftlens.engine import tuning
+from shiftlens.engine.cutting import with_cut
 from shiftlens.engine.logit_distance import TOLERANCES
 from shiftlens.engine.on_device import DeviceEvaluator
 from shiftlens.engine.passes import with_passes
@@ -30,17 +32,27 @@ ROUNDS = 3
 """Times that a candidate is timed."""
 
 
-def choose(search: Search) -> tuple[float, Plan]:
+def choose(search: Search, engine: str = "auto") -> tuple[float, Plan]:
     """Windows per second and the fastest plan that agrees with the module; see `engine.make_plan`.
 
-    Every window is computed on its own. Near ties of bfloat16 are settled in float32.
+    Near ties of bfloat16 are settled in float32.
     """
-    model, check, budget = search.model, search.check, search.budget
-    if not isinstance(model.module, nn.Module):
-        return tuning.choose(search)
-    h, w = search.images.shape[2:]
-    largest = max(1, min(max(BATCHES), MAX_PIXELS // (h * w), search.n_evaluations))
-    plain = replace(check.plain, batch_size=search.batch_size or min(64, largest))
+    if not isinstance(search.model.module, nn.Module):
+        direct = tuning.choose(search)
+        return with_cut(search, direct, required=True) if engine == "dedup" else direct
+    direct = _direct(search)
+    # Computation is shared across windows, which are not alone then.
+    if engine == "direct" or search.batch_size == 1:
+        return direct
+    best = with_cut(search, direct, required=engine == "dedup", fastest=partial(_fastest, search))
+    _told(*best)
+    return best
+
+
+def _direct(search: Search) -> tuple[float, Plan]:
+    """Every window computed on its own."""
+    check = search.check
+    plain = replace(check.plain, batch_size=search.batch_size or min(64, _largest_batch(search)))
     plan = replace(plain, dtype=search.formats[-1])
     candidates = [
         replace(plain, dtype=name, channels_last=last, fold_batch_norm=fold)
@@ -54,15 +66,41 @@ def choose(search: Search) -> tuple[float, Plan]:
             plan = candidate
             break
         logger.info("%s (channels last: %s) is not used: %s", candidate.dtype, candidate.channels_last, why)
-    best = (0.0, plan)
-    for size in (search.batch_size,) if search.batch_size else dict.fromkeys(min(size, largest) for size in BATCHES):
-        if best[0] and budget.spent():
+    best = _by_batch(search, (0.0, plan))
+    _told(*best)
+    return best
+
+
+def _largest_batch(search: Search) -> int:
+    h, w = search.images.shape[2:]
+    return max(1, min(max(BATCHES), MAX_PIXELS // int(h * w), search.n_evaluations))
+
+
+def _fastest(search: Search, plans: list[Plan]) -> tuple[float, Plan]:
+    """The first plans are the most promising: of those that there is time for, the fastest, by its best batch size."""
+    best = (0.0, plans[0])
+    for plan in plans:
+        if best[0] and search.budget.spent():
             break
+        best = max(best, (rate(search, plan), plan), key=lambda pair: pair[0])
+    return _by_batch(search, best)
+
+
+def _by_batch(search: Search, best: tuple[float, Plan]) -> tuple[float, Plan]:
+    """The best so far, or the same plan with the other batch size that is fastest; 0 windows per second: not timed."""
+    largest, plan = _largest_batch(search), best[1]
+    sizes = (search.batch_size,) if search.batch_size else dict.fromkeys(min(size, largest) for size in BATCHES)
+    for size in sizes:
+        if best[0] and (size == plan.batch_size or search.budget.spent()):
+            continue
         candidate = replace(plan, batch_size=size)
         best = max(best, (rate(search, candidate), candidate), key=lambda pair: pair[0])
-        budget.fit(search.n_evaluations / best[0])
-    logger.info("about %.0f evaluations/s with %s in batches of %d", best[0], best[1].dtype, best[1].batch_size)
+        search.budget.fit(search.n_evaluations / best[0])
     return best
+
+
+def _told(reached: float, plan: Plan) -> None:
+    logger.info("about %.0f evaluations/s with %s in batches of %d", reached, plan.dtype, plan.batch_size)
 
 
 def why_not(search: Search, plan: Plan) -> str:

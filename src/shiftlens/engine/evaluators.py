@@ -139,8 +139,8 @@ def make_plan(
     with number_format("float32", target):
         check = Check(model, images, grid, fill, dtype=dtype, device=target, batch_size=batch_size, clock=clock)
     search = tuning.Search(model, images, grid, fill, n_evaluations, dtype, batch_size, check, budget)
-    if target.type != "cpu" and engine != "dedup":
-        best = device_plan.choose(search)
+    if target.type != "cpu":
+        best = device_plan.choose(search, engine)
     else:
         direct = best = tuning.choose(search)
         # Looking for the best cut takes as long as some images do.

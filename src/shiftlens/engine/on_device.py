@@ -1,10 +1,10 @@
-"""The direct path on a GPU: what travels is a chunk of pictures there and their outcomes back, and nothing in between.
+"""Both paths on a GPU: what travels is a chunk of pictures there and their outcomes back, and nothing in between.
 
-A batch is a running window number, counted on the device: which windows it holds, where they lie in the canvases and
-where their outcomes go is index arithmetic there. All batches have one shape (the last is filled up), so that a batch
-is recorded once as a CUDA graph and played again: the host only says "go". Outcomes stay on the device until all
-windows of the chunk are done. `begin` does not wait for them, so a caller can begin the next chunk before it takes the
-last one's results.
+A batch is a running window number, counted on the device: which windows it holds, where they come from
+(`device_windows`) and where their outcomes go is index arithmetic there. All batches have one shape (the last is filled
+up), so that a batch is recorded once as a CUDA graph and played again: the host only says "go". Outcomes stay on the
+device until all windows of the chunk are done. `begin` does not wait for them, so a caller can begin the next chunk
+before it takes the last one's results.
 
 The same code runs on a CPU, without recording, which is how it is tested.
 """
@@ -13,54 +13,56 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Hashable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from shiftlens.devices import number_format, resolve_device
+from shiftlens.engine.device_windows import CellWindows, DeviceWindows, OccludedWindows, ShiftedWindows, send
 from shiftlens.engine.direct import prepare_module
 from shiftlens.engine.fusing import can_fuse, fuse_relu
 from shiftlens.engine.outcomes import Chunk, Outcomes, Places, each_of, rows_of, tensors_of
 from shiftlens.engine.plan import Plan
-from shiftlens.engine.window_evaluator import EnginePath, Mask, finite, in_view, refuse_not_finite
+from shiftlens.engine.recording import Replayed
+from shiftlens.engine.shared.by_plan import by_plan
+from shiftlens.engine.shared.program import Program, rest_of
+from shiftlens.engine.window_evaluator import EnginePath, Mask, finite, refuse_not_finite
 from shiftlens.errors import ModelOutputError
 from shiftlens.models.wrapping import Model
-from shiftlens.naming import one_line
-from shiftlens.shifts import Fill, ShiftGrid, canvas
+from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.tasks.task import row_types
 
 logger = logging.getLogger(__name__)
 
-MAX_NUMBERS = 2**28
-"""Most numbers in the canvases that the device holds at once (1 GB in float32)."""
-WARMING = 2
-"""Batches before one is recorded: libraries choose their ways and take their memory in the first."""
-
 FINITE = "finite"
 """The row that says which windows had finite scores."""
 
-Net = Callable[[Tensor], Any]
+Net = Callable[..., Any]
 
 
 def net_on_device(model: Model, plan: Plan, *, fuse: bool = True) -> Net:
     """The prepared net, compiled if the plan says so, else with each ReLU in its convolution; a callable as it is."""
     if not isinstance(model.module, nn.Module):
         return model.module
-    net = prepare_module(model, replace(plan, dtype="float32") if plan.dtype == "tf32" else plan)
+    net = prepare_module(model, plan.by_tensors())
     if plan.compiled:
         return torch.compile(net, dynamic=False)
-    dtype = torch.float32 if plan.dtype == "tf32" else getattr(torch, plan.dtype)
-    if fuse and plan.channels_last and can_fuse(resolve_device(plan.device), dtype):
-        net, _ = fuse_relu(net)
-    return net
+    return _fused(net, plan) if fuse else net
+
+
+def _fused(net: nn.Module, plan: Plan) -> nn.Module:
+    """With each ReLU in its convolution, where the device can."""
+    dtype = getattr(torch, plan.by_tensors().dtype)
+    able = plan.channels_last and can_fuse(resolve_device(plan.device), dtype)
+    return fuse_relu(net)[0] if able else net
 
 
 class DeviceEvaluator(EnginePath):
-    """Evaluates every window by itself on one device; see `WindowEvaluator`.
+    """Evaluates windows on one device, each by itself or, if the plan says so, by cells; see `WindowEvaluator`.
 
     The device works on one chunk after the other, in the order in which they were begun.
 
@@ -71,7 +73,7 @@ class DeviceEvaluator(EnginePath):
     record
         Whether a batch is recorded as a CUDA graph, where the device has them and the net allows it.
     net
-        What computes, if it is prepared already.
+        What computes a window by itself, if it is prepared already.
     """
 
     def __init__(
@@ -87,10 +89,12 @@ class DeviceEvaluator(EnginePath):
     ) -> None:
         super().__init__(model, plan, grid, fill, tick)
         self.size = plan.batch_size
+        self._model = model
         self.record = record and self.device.type == "cuda"
         with number_format(plan.dtype, self.device):
             self._net = net_on_device(model, plan) if net is None else net
         self._tracks: dict[Hashable, _Track] = {}
+        self._halves: dict[Hashable, tuple[Program, Net]] = {}
 
     def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
         """See `WindowEvaluator`."""
@@ -120,8 +124,8 @@ class DeviceEvaluator(EnginePath):
                     track = self._tracks[key]
                     return [
                         track.launch(first, chunk.part(part), wanted[part])
-                        for first in range(0, len(chunk), track.block)
-                        for part in (slice(first, first + track.block),)
+                        for first in range(0, len(chunk), track.source.most)
+                        for part in (slice(first, first + track.source.most),)
                     ]
             except torch.OutOfMemoryError:
                 if self.size == 1:
@@ -141,24 +145,48 @@ class DeviceEvaluator(EnginePath):
         """Scores of a batch that is on the device; whether they are finite is looked at later."""
         return self.expected_scores(self._net, self.as_input(batch))
 
+    def scores_under(self, picture: Tensor, shift: NDArray[np.int64], image: int = 0) -> Float[Tensor, "n k"]:
+        """Scores of one normalised image [c, h, w] under some shifts that leave some of it in view.
+
+        `image` is what an error calls it.
+        """
+        c, h, w = (int(n) for n in picture.shape)
+        with number_format(self.plan.dtype, self.device), torch.no_grad():
+            source = self.windows_of((c, h, w), 1, occluded=False)
+            source.hold(picture[None])
+            found = []
+            for first in range(0, len(shift), self.size):
+                part = shift[first : first + self.size]
+                iy, ix = (torch.from_numpy(places).to(self.device) for places in np.divmod(part, self.grid.shape[1]))
+                inputs = source(torch.zeros_like(iy), iy, ix)
+                found.append(self.checked_scores(source.net, inputs, np.full(len(part), image)))
+        return torch.cat(found)
+
+    def windows_of(self, shape: tuple[int, int, int], n_images: int, *, occluded: bool) -> DeviceWindows:
+        """Where the windows of up to `n_images` images [c, h, w] come from."""
+        if not self.plan.cut:
+            return (OccludedWindows if occluded else ShiftedWindows)(self, self._net, shape, n_images)
+        key = (*shape, occluded)
+        if key not in self._halves:
+            module = prepare_module(self._model, self.plan.by_tensors())
+            found, program = by_plan(self, module, shape, occluded=occluded)
+            self._halves[key] = program, _fused(rest_of(found, program.n_early), self.plan)
+        return CellWindows(self, *self._halves[key], shape, n_images, record=self.record)
+
 
 class _Track:
     """Buffers of fixed shape for images of one size, and the batch that runs over them again and again."""
 
     def __init__(self, owner: DeviceEvaluator, chunk: Chunk) -> None:
         self._owner, self._task, self._control = owner, chunk.task, chunk.control
-        self._occluded = chunk.control == "occlusion"
         grid, device, dtype = owner.grid, owner.device, owner.dtype
-        n, c, self._h, self._w = chunk.images.shape
-        self._reach = (0, 0) if self._occluded else owner.reach(self._h, self._w)
-        high, wide = self._h + 2 * self._reach[0], self._w + 2 * self._reach[1]
-        self.block = max(1, min(n, MAX_NUMBERS // (c * high * wide)))
+        n, c, h, w = chunk.images.shape
+        self.source = owner.windows_of((c, h, w), n, occluded=chunk.control == "occlusion")
         self._n_shifts, self._size = grid.n_shifts, owner.size
-        room = -(-self.block * self._n_shifts // self._size) * self._size
+        room = -(-self.source.most * self._n_shifts // self._size) * self._size
         whole: dict[str, Any] = {"dtype": torch.int64, "device": device}
-        self._canvas = torch.zeros(self.block, high, wide, c, dtype=dtype, device=device)
         self._state = each_of(
-            chunk.state, lambda v: torch.zeros(self.block, *v.shape[1:], dtype=v.dtype, device=device)
+            chunk.state, lambda v: torch.zeros(self.source.most, *v.shape[1:], dtype=v.dtype, device=device)
         )
         self._windows = torch.zeros(room, **whole)
         self._at = torch.zeros(1, **whole)
@@ -170,18 +198,9 @@ class _Track:
             kept = dtype if dtype == torch.float64 and kind == np.float32 else getattr(torch, kind.name)
             shape = self._shapes[name] if name in self._sums else (room, *self._shapes[name])
             self._found[name] = torch.zeros(shape, dtype=kept, device=device)
-        if self._occluded:
-            self._stays = tuple(
-                torch.from_numpy(in_view(shifts, size)).to(device)
-                for shifts, size in ((grid.dys, self._h), (grid.dxs, self._w))
-            )
-            self._empty = torch.tensor(owner.values, dtype=torch.float32, device=device).to(dtype)
-        else:
-            self._starts = tuple(torch.from_numpy(start).to(device) for start in owner.starts(self._h, self._w))
         self._moved = torch.from_numpy(owner.shifts()).to(device) if self._task.needs_shifts else None
         self._nx = grid.shape[1]
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._fresh = True
+        self.next = Replayed(self._batch, self._at, record=owner.record)
 
     def launch(self, first: int, chunk: Chunk, wanted: Mask) -> tuple[Places, Callable[[], Outcomes]]:
         """Start on the wanted windows [image, shift] of images that are `first` and following of the whole chunk.
@@ -192,17 +211,14 @@ class _Track:
         for name in self._sums:
             self._found[name].zero_()
         if len(image):
-            wide = self._owner.normalised(chunk.images, chunk.control)
-            if not self._occluded:
-                wide = canvas(wide, *self._reach, self._owner.fill.rule, self._owner.values)
-            self._send(wide.to(self._canvas.dtype).permute(0, 2, 3, 1), self._canvas)
             for values, room in zip(tensors_of(chunk.state), tensors_of(self._state), strict=True):
-                self._send(values, room)
+                send(values, room)
             windows = np.full(-(-len(image) // self._size) * self._size, image[-1] * self._n_shifts + shift[-1])
             windows[: len(image)] = image * self._n_shifts + shift
-            self._send(torch.from_numpy(windows), self._windows)
+            send(torch.from_numpy(windows), self._windows)
             self._at.zero_()
             try:
+                self.source.hold(self._owner.normalised(chunk.images, chunk.control))
                 self._run(len(image))
             except ModelOutputError as error:
                 places = error.positions or tuple(range(first, first + len(chunk)))
@@ -213,51 +229,18 @@ class _Track:
         n_batches, n_last = divmod(n_windows, self._size)
         if n_last and not self._sums:
             n_batches, n_last = n_batches + 1, 0  # filled up with a window that is there already
-        done = 0
-        if self._owner.record and self._fresh:
-            done = min(WARMING, n_batches)
-            self._warm(done)
-            if n_batches > WARMING:
-                self._fresh = False
-                self._recorded()
-        for _ in range(done, n_batches):
-            if self._graph is not None:
-                self._graph.replay()
-            else:
-                self._batch()
+        for _ in range(n_batches):
+            self.next()
         if n_last:
             self._batch(n_last)
-
-    def _warm(self, n_batches: int) -> None:
-        """On another stream, as recording asks for."""
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch says no types here
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):
-            for _ in range(n_batches):
-                self._batch()
-        torch.cuda.current_stream().wait_stream(aside)
-
-    def _recorded(self) -> None:
-        """Record the batch, unless the net does what cannot be recorded (asks the device for a number, for one)."""
-        graph = torch.cuda.CUDAGraph()
-        at = self._at.clone()
-        try:
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                self._batch()
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:
-            logger.info("batches are not recorded: %s: %s", type(error).__name__, one_line(error))
-            self._at.copy_(at)
-            return
-        self._graph = graph
 
     def _batch(self, n: int | None = None) -> None:
         """The next batch: which windows, what is in them, what the net says, and where that goes."""
         place = self._at + self._lane[:n]
         window = self._windows[place]
         image, shift = window // self._n_shifts, window % self._n_shifts
-        scores = self._owner.scores(self._gathered(image, shift))
+        inputs = self.source(image, shift // self._nx, shift % self._nx)
+        scores = self._owner.expected_scores(self.source.net, *inputs)
         moved = None if self._moved is None else self._moved[shift]
         state = each_of(self._state, lambda values: values[image])
         rows = rows_of(self._task, self._control, self._shapes, scores, state, moved)
@@ -268,23 +251,6 @@ class _Track:
             else:
                 room.index_copy_(0, place, values.to(room.dtype))
         self._at += self._size
-
-    def _gathered(self, image: Tensor, shift: Tensor) -> Tensor:
-        iy, ix = shift // self._nx, shift % self._nx
-        if self._occluded:
-            seen = self._stays[0][iy][:, :, None] & self._stays[1][ix][:, None, :]
-            batch = torch.where(seen[..., None], self._canvas[image], self._empty)
-        else:
-            # [image, first row, first column, h, w, c] without a copy.
-            windows = self._canvas.unfold(1, self._h, 1).unfold(2, self._w, 1).permute(0, 1, 2, 4, 5, 3)
-            batch = windows[image, self._starts[0][iy], self._starts[1][ix]]
-        return batch.permute(0, 3, 1, 2)
-
-    def _send(self, what: Tensor, room: Tensor) -> None:
-        """To the front of a buffer on the device, without waiting."""
-        if room.is_cuda and not what.is_cuda:
-            what = what.contiguous().pin_memory()
-        room[: len(what)].copy_(what, non_blocking=True)
 
     def _fetched(self, n: int) -> Callable[[], Outcomes]:
         """Copy the first `n` rows and the sums to the host without waiting; the returned function waits for them.

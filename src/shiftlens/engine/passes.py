@@ -117,13 +117,26 @@ class Settled(Pass):
         return settled
 
 
+SharedPath = DedupEvaluator | DeviceEvaluator
+"""A path that can share computation across shifts."""
+
+
+def shared_path(
+    model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, tick: Callable[[int], None] | None = None
+) -> SharedPath:
+    """What evaluates windows by cells, on the plan's device."""
+    on_cpu = resolve_device(plan.device).type == "cpu"
+    return (DedupEvaluator if on_cpu else DeviceEvaluator)(model, plan, grid, fill, tick)
+
+
 def evaluator_for(
     model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, tick: Callable[[int], None] | None = None
 ) -> WindowEvaluator:
     """The plan's engine path, with the passes that the plan and the fill ask for."""
+    if plan.engine == "dedup":
+        return with_passes(shared_path(model, plan, grid, fill, tick), model)
     on_cpu = resolve_device(plan.device).type == "cpu"
-    dense = DirectEvaluator if on_cpu else DeviceEvaluator
-    return with_passes((DedupEvaluator if plan.engine == "dedup" else dense)(model, plan, grid, fill, tick), model)
+    return with_passes((DirectEvaluator if on_cpu else DeviceEvaluator)(model, plan, grid, fill, tick), model)
 
 
 def with_passes(path: EnginePath, model: Model) -> WindowEvaluator:

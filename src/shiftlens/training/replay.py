@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from shiftlens.devices import captured, on_side_stream
 from shiftlens.naming import one_line
 from shiftlens.training.optimiser import Optimiser
 
@@ -23,16 +24,8 @@ _log = logging.getLogger(__name__)
 
 def cuda_graph(work: Callable[[], None]) -> Callable[[], None]:
     """Record work as a CUDA graph, after some rounds in which the libraries set themselves up."""
-    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    aside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(aside):
-        for _ in range(WARM_UPS):
-            work()
-    torch.cuda.current_stream().wait_stream(aside)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
-    return graph.replay
+    on_side_stream(work, WARM_UPS)
+    return captured(work)
 
 
 @dataclass(frozen=True)

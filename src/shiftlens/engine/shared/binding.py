@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shiftlens.engine.shared.cells import Bound, Cells, as_index, gathered
+from shiftlens.engine.shared.cells import Bound, Cells, Choice, as_index
 from shiftlens.engine.shared.convolving import DenseConvolution, GroupedConvolution
 from shiftlens.engine.shared.states import PAD, Axis, IntArray, Taps, extended, joined, shares, slide
 from shiftlens.graph.operations import (
@@ -29,53 +29,58 @@ from shiftlens.graph.operations import (
 class _MaxPool:
     """A maximum over rows, then over columns."""
 
-    def __init__(self, before: Cells, rows: Taps, columns: Taps, n_channels: int) -> None:
+    def __init__(self, before: Cells, rows: Taps, columns: Taps, n_channels: int, device: torch.device) -> None:
         self.cells = Cells(rows.axis, columns.axis)
         self.macs = 0
-        self._rows, self._columns = rows.tuples, columns.tuples
         self.scratch = 2 * rows.axis.n * before.columns.n * n_channels
+        self._taps = [_nearest_taps(tuples, device) for tuples in (rows.tuples, columns.tuples)]
 
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
         (x,) = inputs
-        for axis, tuples in ((0, self._rows), (1, self._columns)):
-            # A tap outside adds nothing to a maximum: any tap of the same state stands in for it.
-            nearest = tuples.max(axis=1)
-            taps = [as_index(np.maximum(np.where(tap < 0, nearest, tap), 0), x) for tap in tuples.T]
-            best = x.index_select(axis, taps[0])
-            for tap in taps[1:]:
-                torch.maximum(best, x.index_select(axis, tap), out=best)
-            # A dilated window may have nothing but outside under its taps.
-            if nearest.min() < 0:
-                best.index_fill_(axis, as_index(np.flatnonzero(nearest < 0), x), -math.inf)
+        for axis, (first, *others) in enumerate(self._taps):
+            best = first(x, axis, -math.inf)
+            for tap in others:
+                torch.maximum(best, tap(x, axis, -math.inf), out=best)
             x = best
         return x
+
+
+def _nearest_taps(tuples: IntArray, device: torch.device) -> list[Choice]:
+    """The taps of a maximum [n, taps]: for one outside, which adds nothing, any tap of the same state stands in.
+
+    A dilated window may have nothing but outside under its taps.
+    """
+    nearest = tuples.max(axis=1)
+    return [Choice(np.where(tap < 0, nearest, tap), device) for tap in tuples.T]
 
 
 class _AveragePool:
     """A sum over rows, then over columns, over the product of the counts: both are separable."""
 
-    def __init__(self, operation: Pool, before: Cells, rows: Taps, columns: Taps, n_channels: int) -> None:
+    def __init__(
+        self, operation: Pool, before: Cells, rows: Taps, columns: Taps, n_channels: int, device: torch.device
+    ) -> None:
         self.cells = Cells(rows.axis, columns.axis)
         self.macs = 0
-        self._tuples = rows.tuples, columns.tuples
+        both = rows.tuples, columns.tuples
+        self._taps = [[Choice(tap, device) for tap in tuples.T] for tuples in both]
         self._divisor = operation.divisor
         least = PAD if operation.count_include_pad else 0
-        self._counts = [np.maximum((tuples >= least).sum(axis=1), 1) for tuples in self._tuples]
+        self._counts = [as_index(np.maximum((tuples >= least).sum(axis=1), 1), device) for tuples in both]
         # In float32 at least, which is twice the room of bfloat16.
         self.scratch = 2 * (before.rows.n + 2 * rows.axis.n) * before.columns.n * n_channels
 
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
         (x,) = inputs
         total = x if x.dtype == torch.float64 else x.float()
-        for axis, tuples in enumerate(self._tuples):
-            parts = (gathered(total, axis, column) for column in tuples.T)
-            summed = next(parts)
-            for part in parts:
-                summed += part
+        for axis, (first, *others) in enumerate(self._taps):
+            summed = first(total, axis)
+            for tap in others:
+                summed += tap(total, axis)
             total = summed
         if self._divisor is not None:
             return (total / self._divisor).to(x.dtype)
-        rows, columns = (as_index(counts, x).to(total.dtype) for counts in self._counts)
+        rows, columns = (counts.to(total.dtype) for counts in self._counts)
         return (total / (rows[:, None, None] * columns[None, :, None])).to(x.dtype)
 
 
@@ -111,35 +116,33 @@ class _Pointwise:
 class _Combination:
     """Several maps cell by cell: their states are looked at together."""
 
-    def __init__(self, function: Callable[..., Tensor], before: Sequence[Cells], n_channels: int) -> None:
-        rows, columns = [c.rows for c in before], [c.columns for c in before]
+    def __init__(
+        self, function: Callable[..., Tensor], before: Sequence[Cells], n_channels: int, device: torch.device
+    ) -> None:
         self.macs = 0
         self._function = function
-        self._choices: list[tuple[IntArray | None, IntArray | None]] = []
-        chosen_rows, chosen_columns = _together(rows), _together(columns)
-        self.cells = Cells(chosen_rows[0], chosen_columns[0])
-        self._choices = list(zip(chosen_rows[1], chosen_columns[1], strict=True))
-        self.scratch = (
-            sum(a is not None or b is not None for a, b in self._choices)
-            * n_channels
-            * (self.cells.rows.n * self.cells.columns.n)
-        )
+        rows, row_choices = _together([c.rows for c in before], device)
+        columns, column_choices = _together([c.columns for c in before], device)
+        self.cells = Cells(rows, columns)
+        self._choices = list(zip(row_choices, column_choices, strict=True))
+        n_chosen = sum(a is not None or b is not None for a, b in self._choices)
+        self.scratch = n_chosen * n_channels * rows.n * columns.n
 
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
         maps = []
         for x, (rows, columns) in zip(inputs, self._choices, strict=True):
-            x = x if columns is None else x.index_select(1, as_index(columns, x))
-            maps.append(x if rows is None else x.index_select(0, as_index(rows, x)))
+            x = x if columns is None else columns(x, 1)
+            maps.append(x if rows is None else rows(x, 0))
         return self._function(*maps)
 
 
-def _together(axes: Sequence[Axis]) -> tuple[Axis, list[IntArray | None]]:
+def _together(axes: Sequence[Axis], device: torch.device) -> tuple[Axis, list[Choice | None]]:
     """The common axis, and which states of each map it takes (None: all, as they are)."""
     if all(axis.same_as(axes[0]) for axis in axes[1:]):
         return axes[0], [None] * len(axes)
     taps = joined(axes)
     return taps.axis, [
-        None if np.array_equal(which, np.arange(axis.n)) else which
+        None if np.array_equal(which, np.arange(axis.n)) else Choice(which, device)
         for axis, which in zip(axes, taps.tuples.T, strict=True)
     ]
 
@@ -151,16 +154,17 @@ def _concatenated(*maps: Tensor) -> Tensor:
 class _GlobalAverage:
     """Linear, so that no window is put together: how often each state occurs, times the cells."""
 
-    def __init__(self, before: Cells, n_channels: int) -> None:
+    def __init__(self, before: Cells, n_channels: int, device: torch.device) -> None:
         self.cells = Cells(_every_shift(before.rows), _every_shift(before.columns))
-        self._rows, self._columns = shares(before.rows), shares(before.columns)
-        self.macs = n_channels * self._rows.shape[0] * before.columns.n * (before.rows.n + self._columns.shape[0])
-        self.scratch = len(self._rows) * before.columns.n * n_channels + before.rows.n * before.columns.n * n_channels
+        rows, columns = shares(before.rows), shares(before.columns)
+        self.macs = n_channels * rows.shape[0] * before.columns.n * (before.rows.n + columns.shape[0])
+        self.scratch = len(rows) * before.columns.n * n_channels + before.rows.n * before.columns.n * n_channels
+        self._shares = [torch.from_numpy(each).to(device) for each in (rows, columns)]
 
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
         (x,) = inputs
         wide = x if x.dtype == torch.float64 else x.float()
-        rows, columns = (torch.from_numpy(m).to(wide) for m in (self._rows, self._columns))
+        rows, columns = (each.to(wide.dtype) for each in self._shares)
         summed = (rows @ wide.reshape(len(wide), -1)).view(len(rows), *wide.shape[1:])
         return (columns @ summed).to(x.dtype)
 
@@ -168,18 +172,18 @@ class _GlobalAverage:
 class _GlobalMaximum:
     """A maximum over the rows of each window, then over its columns."""
 
-    def __init__(self, before: Cells, n_channels: int) -> None:
+    def __init__(self, before: Cells, n_channels: int, device: torch.device) -> None:
         self.cells = Cells(_every_shift(before.rows), _every_shift(before.columns))
-        self._tables = before.rows.table, before.columns.table
+        self._tables = [as_index(axis.table.T, device) for axis in (before.rows, before.columns)]
         self.macs = 0
         self.scratch = len(before.rows.table) * before.columns.n * n_channels * 2
 
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
         (x,) = inputs
-        for axis, table in enumerate(self._tables):
-            best = x.index_select(axis, as_index(table[:, 0], x))
-            for column in table.T[1:]:
-                torch.maximum(best, x.index_select(axis, as_index(column, x)), out=best)
+        for axis, (first, *others) in enumerate(self._tables):
+            best = x.index_select(axis, first)
+            for states in others:
+                torch.maximum(best, x.index_select(axis, states), out=best)
             x = best
         return x
 
@@ -190,8 +194,8 @@ def _every_shift(axis: Axis) -> Axis:
     return Axis(np.arange(n)[:, None], n)
 
 
-def bind(step: Step, before: Sequence[Cells], n_channels: int) -> Bound:
-    """Prepare an operation for the states of its inputs; `n_channels` of its first input."""
+def bind(step: Step, before: Sequence[Cells], n_channels: int, device: torch.device) -> Bound:
+    """Prepare an operation for the states of its inputs; `n_channels` of its first input, on the net's device."""
     operation = step.operation
     first = before[0]
     if isinstance(operation, Pad):
@@ -202,11 +206,11 @@ def bind(step: Step, before: Sequence[Cells], n_channels: int) -> Bound:
         scale, shift = operation.scale, operation.shift
         return _Pointwise(lambda x: torch.addcmul(shift, x, scale), first)
     if isinstance(operation, Combine):
-        return _Combination(operation.function, before, n_channels)
+        return _Combination(operation.function, before, n_channels, device)
     if isinstance(operation, Concatenate):
-        return _Combination(_concatenated, before, n_channels)
+        return _Combination(_concatenated, before, n_channels, device)
     if isinstance(operation, GlobalPool):
-        return (_GlobalMaximum if operation.maximum else _GlobalAverage)(first, n_channels)
+        return (_GlobalMaximum if operation.maximum else _GlobalAverage)(first, n_channels, device)
     h, w = step.shape[1:]
     if isinstance(operation, Convolution):
         left, right, top, bottom = operation.sides
@@ -231,7 +235,7 @@ def bind(step: Step, before: Sequence[Cells], n_channels: int) -> Bound:
     )
     if isinstance(operation, Pool):
         if operation.maximum:
-            return _MaxPool(first, rows, columns, n_channels)
-        return _AveragePool(operation, first, rows, columns, n_channels)
+            return _MaxPool(first, rows, columns, n_channels, device)
+        return _AveragePool(operation, first, rows, columns, n_channels, device)
     dense = operation.groups == 1
     return (DenseConvolution if dense else GroupedConvolution)(operation, first, rows, columns)

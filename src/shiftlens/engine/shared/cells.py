@@ -8,7 +8,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from shiftlens.engine.shared.states import Axis, IntArray
@@ -38,23 +37,47 @@ class Bound(Protocol):
         ...
 
 
-def as_index(values: IntArray, like: Tensor) -> Tensor:
-    """Places as a tensor beside another."""
-    return torch.from_numpy(np.ascontiguousarray(values)).to(like.device)
+def as_index(values: IntArray, device: torch.device) -> Tensor:
+    """Places as a tensor where they are needed."""
+    return torch.from_numpy(np.ascontiguousarray(values)).to(device)
 
 
-def gathered(x: Tensor, axis: int, states: IntArray, outside: float = 0.0) -> Tensor:
-    """Choose states along an axis; `outside` where there is none."""
-    chosen = x.index_select(axis, as_index(np.maximum(states, 0), x))
-    lacking = np.flatnonzero(states < 0)
-    if len(lacking):
-        chosen.index_fill_(axis, as_index(lacking, x), outside)
-    return chosen
+class Choice:
+    """States to be taken along an axis, in order; a negative one is outside the map."""
+
+    def __init__(self, states: IntArray, device: torch.device) -> None:
+        lacking = np.flatnonzero(states < 0)
+        self._states = as_index(np.maximum(states, 0), device)
+        self._lacking = as_index(lacking, device) if len(lacking) else None
+
+    def __call__(self, x: Tensor, axis: int, outside: float = 0.0) -> Tensor:
+        """Those of a map, `outside` where there is none."""
+        chosen = x.index_select(axis, self._states)
+        return chosen if self._lacking is None else chosen.index_fill_(axis, self._lacking, outside)
 
 
-def windows(x: Tensor, cells: Cells, iy: NDArray[np.int64], ix: NDArray[np.int64]) -> Tensor:
-    """Put windows together: maps [n, c, h, w] (channels last in memory) of some shifts, by their places in the grid."""
-    rows, columns = cells.rows.table[iy], cells.columns.table[ix]
-    places = rows[:, :, None] * cells.columns.n + columns[:, None, :]
-    found = x.reshape(-1, x.shape[-1]).index_select(0, as_index(places.reshape(-1), x))
-    return found.view(*places.shape, -1).permute(0, 3, 1, 2)
+def taken(x: Tensor, places: Tensor) -> Tensor:
+    """Cells [n, c] of maps [..., c], by their places counted through all maps."""
+    flat = x.reshape(-1, x.shape[-1])
+    if x.is_cuda and flat.shape[1] * flat.element_size() % 8 == 0:
+        return flat.view(torch.float64).index_select(0, places).view(x.dtype)  # a GPU copies number by number
+    return flat.index_select(0, places)
+
+
+def windows(x: Tensor, tables: tuple[Tensor, Tensor], iy: Tensor, ix: Tensor, image: Tensor | None = None) -> Tensor:
+    """Put windows together: maps [n, c, h, w] (channels last in memory) of some shifts.
+
+    Parameters
+    ----------
+    x
+        Maps [row states, column states, c] of one image, or [image, row states, column states, c].
+    tables
+        The states of rows and of columns: `Axis.table`.
+    iy, ix, image
+        [n]: the places of the shifts in the tables, and the images they are wanted of.
+    """
+    rows, columns = tables[0][iy], tables[1][ix]
+    if image is not None:
+        rows = rows + image[:, None] * x.shape[-3]
+    places = rows[:, :, None] * x.shape[-2] + columns[:, None, :]
+    return taken(x, places.view(-1)).view(*places.shape, -1).permute(0, 3, 1, 2)

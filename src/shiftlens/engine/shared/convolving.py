@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from shiftlens.engine.shared.cells import Cells, as_index, gathered
+from shiftlens.engine.shared.cells import Cells, Choice, as_index, taken
 from shiftlens.engine.shared.states import Axis, IntArray, Taps
 from shiftlens.graph.operations import Convolution
 
@@ -25,6 +26,8 @@ BLOCK_BYTES = 5 * 2**18
 """Most bytes of taps that one product reads, where that leaves enough cells: they stay in its cache."""
 BLOCK_COLUMNS = 64
 """Cells along a row, at most."""
+GPU_BYTES = 2**28
+"""Most bytes of taps that one product reads on a GPU, whose products are as large as its memory allows."""
 COLUMN_BYTES = 2**24
 """Most bytes of taps that a grouped convolution gathers at once."""
 
@@ -75,27 +78,26 @@ class _Block:
     def gathered(self, x: Tensor) -> Tensor:
         """The taps of the cells, one cell a row [cells, row taps * column taps * in], of a map [rows, columns, in]."""
         places = self.row_places + self.column_places
-        taps = x.reshape(-1, x.shape[2]).index_select(0, places.view(-1))
-        return taps.view(places.shape[0] * places.shape[1], -1)
+        return taken(x, places.view(-1)).view(places.shape[0] * places.shape[1], -1)
 
 
 def _blocks(
-    rows: Sequence[_Group], columns: Sequence[_Group], n_cells: int, n_columns: int, like: Tensor
+    rows: Sequence[_Group], columns: Sequence[_Group], n_cells: int, n_columns: int, device: torch.device
 ) -> Iterator[_Block]:
     """Blocks of up to `n_cells`; the map before has `n_columns` states of columns."""
     for j, across in enumerate(columns):
-        for wide in _parts(len(across.seen), BLOCK_COLUMNS):
+        for wide in _parts(len(across.seen), BLOCK_COLUMNS if device.type == "cpu" else n_cells):
             # Narrow groups take more rows at once, so that a product is never small.
             height = max(1, n_cells // (wide.stop - wide.start))
             for i, down in enumerate(rows):
-                column_places = as_index(np.tile(across.seen[wide], (1, len(down.taps))), like)
+                column_places = as_index(np.tile(across.seen[wide], (1, len(down.taps))), device)
                 for high in _parts(len(down.seen), height):
                     row_places = np.repeat(down.seen[high] * n_columns, len(across.taps), axis=1)[:, None]
                     yield _Block(
                         slice(down.states.start + high.start, down.states.start + high.stop),
                         slice(across.states.start + wide.start, across.states.start + wide.stop),
                         (i, j),
-                        as_index(row_places, like),
+                        as_index(row_places, device),
                         column_places,
                     )
 
@@ -128,8 +130,10 @@ class DenseConvolution:
             for j, b in enumerate(column_groups)
         }
         n_taps = n_in * weight.shape[2] * weight.shape[3]
-        n_cells = min(max(BLOCK_BYTES // (n_taps * weight.element_size()), BLOCK_CELLS[0]), BLOCK_CELLS[1])
-        self._blocks = list(_blocks(row_groups, column_groups, n_cells, before.columns.n, weight))
+        n_cells = min(
+            _cells_in_block(n_taps * weight.element_size(), weight.device), self.cells.rows.n * self.cells.columns.n
+        )
+        self._blocks = list(_blocks(row_groups, column_groups, n_cells, before.columns.n, weight.device))
         self.scratch = 2 * n_cells * n_taps
 
     def __call__(self, inputs: Sequence[Tensor], epilogue: Callable[[Tensor], Tensor] | None = None) -> Tensor:
@@ -148,6 +152,13 @@ class DenseConvolution:
             else:
                 target.copy_(finish(x.new_zeros(self._n_out) if self._bias is None else self._bias.clone()))
         return out
+
+
+def _cells_in_block(bytes_each: int, device: torch.device) -> int:
+    """Cells in one product, of whose taps each has so many bytes."""
+    if device.type != "cpu":
+        return max(GPU_BYTES // bytes_each, BLOCK_CELLS[0])
+    return min(max(BLOCK_BYTES // bytes_each, BLOCK_CELLS[0]), BLOCK_CELLS[1])
 
 
 def _weights(operation: Convolution, rows: tuple[int, ...], columns: tuple[int, ...]) -> Tensor:
@@ -174,37 +185,42 @@ class GroupedConvolution:
     def __init__(self, operation: Convolution, before: Cells, rows: Taps, columns: Taps) -> None:
         self.cells = Cells(rows.axis, columns.axis)
         self._operation = operation
-        self._rows, self._columns = rows.tuples, columns.tuples
-        n_out, n_in, kh, _ = operation.weight.shape
-        self.macs = n_out * n_in * self._rows.size * self._columns.size
-        self._valid = [np.maximum((tuples >= 0).sum(axis=1), 1) for tuples in (self._rows, self._columns)]
+        n_out, n_in, *self._kernel = operation.weight.shape
+        device = operation.weight.device
+        self.macs = n_out * n_in * rows.tuples.size * columns.tuples.size
         # All channels of a row of states with its taps.
-        per_row = kh * self._columns.size * n_in * operation.groups
-        self._at_once = max(1, COLUMN_BYTES // (per_row * operation.weight.element_size()))
-        self.scratch = before.rows.n * self._columns.size * n_in * operation.groups + self._at_once * per_row
+        per_row = self._kernel[0] * columns.tuples.size * n_in * operation.groups
+        at_once = max(1, COLUMN_BYTES // (per_row * operation.weight.element_size()))
+        self.scratch = before.rows.n * columns.tuples.size * n_in * operation.groups + at_once * per_row
+        self._columns = Choice(columns.tuples.reshape(-1), device)
+        self._rows = [
+            (first, Choice(rows.tuples[first : first + at_once].reshape(-1), device))
+            for first in range(0, rows.axis.n, at_once)
+        ]
+        self._valid = [
+            as_index(np.maximum((tuples >= 0).sum(axis=1), 1), device) for tuples in (rows.tuples, columns.tuples)
+        ]
 
     def __call__(self, inputs: Sequence[Tensor], epilogue: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Cells in, cells out; `epilogue` is applied to each block while it is in the cache."""
         (x,) = inputs
         op = self._operation
         finish = epilogue or _same
-        wide = gathered(x, 1, self._columns.reshape(-1))
+        wide = self._columns(x, 1)
         out = x.new_empty(self.cells.rows.n, self.cells.columns.n, len(op.weight))
-        for first in range(0, len(out), self._at_once):
-            rows = self._rows[first : first + self._at_once]
-            taps = gathered(wide, 0, rows.reshape(-1)).permute(2, 0, 1)[None]
-            kernel = (self._rows.shape[1], self._columns.shape[1])
+        for first, rows in self._rows:
+            taps = rows(wide, 0).permute(2, 0, 1)[None]
             bias = None if op.partial else op.bias
-            made = F.conv2d(taps, op.weight, bias, stride=kernel, groups=op.groups)[0].permute(1, 2, 0)
+            made = F.conv2d(taps, op.weight, bias, stride=self._kernel, groups=op.groups)[0].permute(1, 2, 0)
             if op.partial:
                 made = self._whole(made, first, op.bias)
-            out[first : first + len(rows)] = finish(made)
+            out[first : first + len(made)] = finish(made)
         return out
 
     def _whole(self, sums: Tensor, first: int, bias: Tensor | None) -> Tensor:
         """Sums of the taps inside, scaled to all taps."""
         rows, columns = self._valid
-        inside = as_index(rows[first : first + len(sums)], sums)[:, None, None] * as_index(columns, sums)[None, :, None]
-        kh, kw = self._operation.weight.shape[2:]
+        inside = rows[first : first + len(sums), None, None] * columns[None, :, None]
+        kh, kw = self._kernel
         scaled = sums * (kh * kw / inside.to(sums.dtype))
         return scaled if bias is None else scaled + bias

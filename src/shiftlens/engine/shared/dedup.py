@@ -21,11 +21,12 @@ from shiftlens.engine.direct import prepare_module
 from shiftlens.engine.frame import framed
 from shiftlens.engine.outcomes import Chunk, Outcomes, Places, each_of
 from shiftlens.engine.plan import Plan
-from shiftlens.engine.shared.program import Layout, Program, rest_of
+from shiftlens.engine.shared.by_plan import by_plan
+from shiftlens.engine.shared.program import Program, rest_of
 from shiftlens.engine.shared.tracing import Trace, trace
 from shiftlens.engine.window_evaluator import EnginePath, Mask, WindowEvaluator
 from shiftlens.engine.workers import Net, Workers, replicas
-from shiftlens.errors import InputError, StoreError
+from shiftlens.errors import InputError
 from shiftlens.models.wrapping import Model
 from shiftlens.shifts import Fill, ShiftGrid
 
@@ -105,7 +106,7 @@ class DedupEvaluator(EnginePath):
             return super().reference(chunk)
         unshifted = np.array([self.grid.n_shifts // 2])
         pictures = self.normalised(chunk.images, chunk.control).to(self.device)
-        return torch.cat([self.scores(picture, unshifted, k) for k, picture in enumerate(pictures)])
+        return torch.cat([self.scores_under(picture, unshifted, k) for k, picture in enumerate(pictures)])
 
     def _program(self, shape: tuple[int, int, int], occluded: bool) -> tuple[Program, Workers]:
         key = (*shape, occluded)
@@ -118,27 +119,14 @@ class DedupEvaluator(EnginePath):
 
     def _cut(self, module: nn.Module, shape: tuple[int, int, int], occluded: bool) -> tuple[Trace, Program]:
         """The plan's cut."""
-        try:
-            found = trace(module, shape)
-        except Exception as error:  # torch's tracer raises whatever the model's own code does with a stand-in
-            raise StoreError(
-                f"the stored plan runs {self.plan.cut} operations on cells, but this net cannot be traced "
-                f"({type(error).__name__}): its code has changed since; start a new sweep at another path"
-            ) from error
-        if self.plan.cut > len(found.steps):
-            raise StoreError(
-                f"the stored plan runs {self.plan.cut} operations on cells, this version serves {len(found.steps)} of "
-                "this net; start a new sweep at another path"
-            )
-        layout = Layout.of(self.grid, shape[1:], self.fill.rule, self.values, occluded=occluded)
-        return found, Program(found, self.plan.cut, layout)
+        return by_plan(self, module, shape, occluded=occluded)
 
     def _scores_of(
         self, rest: Net, program: Program, picture: Tensor, image: int, shift: NDArray[np.int64]
     ) -> Iterator[Tensor]:
         with torch.no_grad():
             maps = program.run(picture, self.dtype)
-        iy, ix = np.divmod(shift, self.grid.shape[1])
+        iy, ix = (torch.from_numpy(places).to(self.device) for places in np.divmod(shift, self.grid.shape[1]))
         for start in range(0, len(shift), self.plan.batch_size):
             batch = slice(start, start + self.plan.batch_size)
             inputs = program.windows(maps, iy[batch], ix[batch], channels_last=self.plan.channels_last)
@@ -153,7 +141,7 @@ class DedupEvaluator(EnginePath):
         """How many images [c, h, w] are computed at a time, each on a core."""
         return self._program(shape, occluded=False)[1].n
 
-    def scores(self, picture: Tensor, shift: NDArray[np.int64], image: int = 0) -> Tensor:
+    def scores_under(self, picture: Tensor, shift: NDArray[np.int64], image: int = 0) -> Tensor:
         """Scores [n, classes] of one normalised image [c, h, w] under some shifts that leave some of it in view.
 
         `image` is what an error calls it.
@@ -200,4 +188,4 @@ class CanvasEvaluator(WindowEvaluator):
             ) from error
         frame = framed(found, self._name)
         layout = frame.layout(self.grid, shape[1:], self._path.values)
-        return frame.trace, Program(frame.trace, len(frame.trace.steps), layout)
+        return frame.trace, Program(frame.trace, len(frame.trace.steps), layout, self._path.device)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from shiftlens.engine.shared.binding import bind
-from shiftlens.engine.shared.cells import Bound, Cells, windows
+from shiftlens.engine.shared.cells import Bound, Cells, as_index, windows
 from shiftlens.engine.shared.states import occluded_axis, shifted_axis
 from shiftlens.engine.shared.tracing import Trace
 from shiftlens.graph.operations import Affine, Convolution, GlobalPool, Pointwise, Step
@@ -48,13 +48,12 @@ class Layout:
             axes.append(occluded_axis(shifts[kept], n) if occluded else shifted_axis(shifts[kept], n, rule))
         return Layout(Cells(axes[0], axes[1]), values, (first[0], first[1]))
 
-    def canvas(self, picture: Tensor, dtype: torch.dtype) -> Tensor:
-        """A picture [c, h, w] as cells [row states, column states, c]: itself, and a row and a column of fill."""
+    def canvas(self, picture: Tensor, fill: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """A picture [c, h, w] as cells [row states, column states, c]: itself, and a row and a column of `fill` [c]."""
         pixels = picture.permute(1, 2, 0).to(dtype)
-        if self.values is None:
+        if fill is None:
             return pixels.contiguous()
-        fill = torch.tensor(self.values, dtype=picture.dtype, device=picture.device).to(dtype)
-        wide = fill.expand(self.cells.rows.n, self.cells.columns.n, -1).clone()
+        wide = fill.to(dtype).expand(self.cells.rows.n, self.cells.columns.n, -1).clone()
         wide[: pixels.shape[0], : pixels.shape[1]] = pixels
         return wide
 
@@ -104,6 +103,20 @@ class _Call:
         return self.bound(inputs, finish)  # type: ignore[call-arg]
 
 
+class SoFar(NamedTuple):
+    """What the steps up to a map take for one image.
+
+    `macs` multiply-adds, `most` numbers held at once, `taps` numbers gathered for convolutions.
+    """
+
+    macs: int
+    most: int
+    taps: int
+
+
+CPU = torch.device("cpu")
+
+
 class Program:
     """The early steps, prepared for a grid.
 
@@ -113,46 +126,58 @@ class Program:
         The net, and how many of its served steps run on cells.
     layout
         States of the input.
+    device
+        Where the net is.
     """
 
-    def __init__(self, trace: Trace, n_early: int, layout: Layout) -> None:
-        self._layout = layout
+    def __init__(self, trace: Trace, n_early: int, layout: Layout, device: torch.device = CPU) -> None:
+        self._layout, self._device = layout, device
+        self._fill = None if layout.values is None else torch.tensor(layout.values, device=device)
         self.n_early = n_early
         self._source = trace.source
         self.crossing = crossing(trace, n_early)
         channels = {trace.source: trace.source_shape[0]} | {step.name: step.shape[0] for step in trace.steps}
         self.cells: dict[str, Cells] = {trace.source: layout.cells}
         """States of every map that is kept."""
+        self._tables: dict[str, tuple[Tensor, Tensor]] = {}
         self.macs = 0
         """Multiply-adds for one image."""
-        self.so_far: dict[str, tuple[int, int]] = {}
-        """Multiply-adds up to each map, and the most numbers held on the way."""
+        self.so_far: dict[str, SoFar] = {}
+        """What it takes up to each map."""
         steps = trace.steps[:n_early]
         self._flat = {step.name for step in steps if isinstance(step.operation, GlobalPool) and not step.operation.keep}
+        self._channels = channels
         last_use = {name: k for k, step in enumerate(steps) for name in (step.name, *step.inputs)}
         last_use |= dict.fromkeys(self.crossing, len(steps))
         self._calls: list[_Call] = []
         live: dict[str, int] = {trace.source: self._numbers(trace.source, channels)}
-        self._most = 0
+        self._most = taps = 0
         skipped: set[str] = set()
         for k, step in enumerate(steps):
             if step.name in skipped:
                 continue
-            bound = bind(step, [self.cells[name] for name in step.inputs], channels[step.inputs[0]])
+            bound = bind(step, [self.cells[name] for name in step.inputs], channels[step.inputs[0]], device)
             self.macs += bound.macs
+            if isinstance(step.operation, Convolution):
+                taps += bound.macs // len(step.operation.weight)
             tail = list(_tail(trace, steps, k, self.crossing)) if isinstance(step.operation, Convolution) else []
-            epilogue = tuple(bind(after, [bound.cells], channels[after.name]) for after in tail)
+            epilogue = tuple(bind(after, [bound.cells], channels[after.name], device) for after in tail)
             # A convolution finishes each block with what follows it, and its result bears the last one's name.
             name, at = (tail[-1].name, k + len(tail)) if tail else (step.name, k)
             skipped |= {after.name for after in tail}
             self.cells[name] = bound.cells
             live[name] = self._numbers(name, channels)
             self._most = max(self._most, sum(live.values()) + bound.scratch)
-            self.so_far[name] = self.macs, self._most
+            self.so_far[name] = SoFar(self.macs, self._most, taps)
             frees = tuple(other for other in live if last_use.get(other, -1) <= at and other not in self.crossing)
             for other in frees:
                 del live[other]
             self._calls.append(_Call(name, bound, step.inputs, frees, epilogue))
+
+    @property
+    def crossing_shapes(self) -> list[tuple[int, int, int]]:
+        """[row states, column states, c] of the crossing maps."""
+        return [(self.cells[n].rows.n, self.cells[n].columns.n, self._channels[n]) for n in self.crossing]
 
     def _numbers(self, name: str, channels: dict[str, int]) -> int:
         cells = self.cells[name]
@@ -164,7 +189,7 @@ class Program:
 
     def run(self, picture: Tensor, dtype: torch.dtype, clock: Callable[[str], None] | None = None) -> list[Tensor]:
         """The crossing maps as cells; `picture` is normalised, [c, h, w]. `clock` is told when each step is done."""
-        values = {self._source: self._layout.canvas(picture, dtype)}
+        values = {self._source: self._layout.canvas(picture, self._fill, dtype)}
         for call in self._calls:
             values[call.name] = call([values[name] for name in call.inputs])
             for name in call.frees:
@@ -176,23 +201,32 @@ class Program:
     def windows(
         self,
         maps: Sequence[Tensor],
-        iy: NDArray[np.int64],
-        ix: NDArray[np.int64],
+        iy: Tensor,
+        ix: Tensor,
+        image: Tensor | None = None,
         *,
         channels_last: bool,
         names: Sequence[str] | None = None,
     ) -> tuple[Tensor, ...]:
         """What the rest reads for some shifts, by their places in the grid; `names` of the maps if not the crossing.
 
-        The shifts must have states (`Layout`).
+        The maps are those of one image, or of several: then `image` says of which. The shifts must have states
+        (`Layout`).
         """
         iy, ix = iy - self._layout.first[0], ix - self._layout.first[1]
         layout = torch.channels_last if channels_last else torch.contiguous_format
         found = []
         for name, x in zip(self.crossing if names is None else names, maps, strict=True):
-            window = windows(x, self.cells[name], iy, ix)
+            window = windows(x, self._tables_of(name), iy, ix, image)
             found.append(window.flatten(1) if name in self._flat else window.contiguous(memory_format=layout))
         return tuple(found)
+
+    def _tables_of(self, name: str) -> tuple[Tensor, Tensor]:
+        """The states of a map's rows and columns under each shift, on the net's device."""
+        if name not in self._tables:
+            cells = self.cells[name]
+            self._tables[name] = as_index(cells.rows.table, self._device), as_index(cells.columns.table, self._device)
+        return self._tables[name]
 
 
 def _tail(trace: Trace, steps: Sequence[Step], k: int, needed: Sequence[str]) -> Iterator[Step]:
