@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,8 +25,8 @@ _BFLOAT16_UNITS = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "sve_bf1
 """Instruction sets of x86 and ARM, as torch names them."""
 
 
-def resolve_device(name: str = "auto") -> torch.device:
-    """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device that is really there.
+def resolve_device(name: str = "auto", *, apple: bool = False) -> torch.device:
+    """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device that is really there; `apple`: `mps` will do too.
 
     Raises
     ------
@@ -34,17 +35,28 @@ def resolve_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    expected = "auto, cpu, cuda or mps" if apple else "auto, cpu or cuda"
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"unknown device {name!r}; expected auto, cpu or cuda") from None
-    if device.type not in ("cpu", "cuda"):
-        raise InputError(f"device {name!r} is not supported; expected auto, cpu or cuda")
-    if device.type == "cuda" and not (
-        torch.cuda.is_available() and (device.index is None or device.index < torch.cuda.device_count())
-    ):
+        raise InputError(f"unknown device {name!r}; expected {expected}") from None
+    if device.type == "mps" and not apple:
+        raise InputError(f"device {name!r} only sweeps; expected {expected}")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"device {name!r} is not supported; expected {expected}")
+    there = {"cpu": True, "cuda": _has_cuda(device), "mps": torch.backends.mps.is_available()}
+    if not there[device.type]:
         raise InputError(f"device {name!r} was asked for, but torch sees no such GPU")
     return device
+
+
+def _has_cuda(device: torch.device) -> bool:
+    return torch.cuda.is_available() and (device.index is None or device.index < torch.cuda.device_count())
+
+
+def tensors_of(device: torch.device) -> torch.device:
+    """Where windows and outcomes are that a net on a device works on: on the CPU for Apple's, which has no float64."""
+    return torch.device("cpu") if device.type == "mps" else device
 
 
 def machine_kind(device: torch.device) -> str:
@@ -54,6 +66,8 @@ def machine_kind(device: torch.device) -> str:
     """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return f"mps {platform.machine()} (macOS {platform.mac_ver()[0]})"
     unit, units = torch.backends.cpu.get_cpu_capability(), _bfloat16_units()
     # Plans of earlier versions say just "cpu AVX512", of either kind: that matches neither.
     if units or unit == "AVX512":
@@ -65,7 +79,7 @@ def has_bfloat16(device: torch.device) -> bool:
     """Whether the hardware multiplies bfloat16 itself, so that it is faster than float32 there."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
-    return any(name in _PRODUCTS for name in _bfloat16_units())
+    return device.type == "cpu" and any(name in _PRODUCTS for name in _bfloat16_units())
 
 
 def _bfloat16_units() -> tuple[str, ...]:

@@ -89,7 +89,7 @@ Evidence = Annotated[bool, typer.Option("--evidence", help="Also print how each 
 Format = Annotated[str, typer.Option("--format", help="File format of the figures: png or svg.")]
 Pictures = Annotated[Path | None, typer.Option("--pictures", help="Directory for figures, made if missing.")]
 Picture = Annotated[Path | None, typer.Option("--picture", help="Also draw a figure: a .png or .svg file.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda[:N]; sweep also takes mps.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of the random numbers.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no remarks and no progress; warnings stay.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, all else on stderr.")]

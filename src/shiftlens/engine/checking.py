@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.fx.proxy import TraceError
 
-from shiftlens.devices import machine_kind
+from shiftlens.devices import machine_kind, tensors_of
 from shiftlens.engine.direct import prepare_module, prepare_nets
 from shiftlens.engine.logit_distance import TOLERANCE, TOLERANCES, disagreement, distance, kept
 from shiftlens.engine.passes import SharedPath, shared_path
@@ -64,7 +64,8 @@ class Check:
     Raises
     ------
     InputError
-        The module's answer for an image depends on the other images of its batch, or changes from call to call.
+        The module's answer for an image depends on the other images of its batch, changes from call to call, or is
+        another on an Apple GPU than on the CPU.
     ModelOutputError
         The module raised on a window.
     """
@@ -82,7 +83,8 @@ class Check:
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._model, self._grid, self._fill, self._clock = model, grid, fill, clock
-        self._device = device or torch.device("cpu")
+        device = device or torch.device("cpu")
+        self._device = tensors_of(device)
         self._twins: dict[Plan, str] = {}
         h, w = images.shape[2:]
         self.plain = Plan(
@@ -92,8 +94,8 @@ class Check:
             channels_last=False,
             fold_batch_norm=False,
             compiled=False,
-            device=str(self._device),
-            machine=machine_kind(self._device),
+            device=str(device),
+            machine=machine_kind(device),
         )
         """The untouched module on batches, every window by itself."""
         # An odd multiple of the step, so that the shifts meet every phase of strides that are powers of two.
@@ -109,6 +111,7 @@ class Check:
         self._tolerance = TOLERANCE
         if len(self._exact):
             self._refuse_unsteady()
+            self._refuse_other_device()
 
     def why_not(self, plan: Plan) -> str:
         """Why a candidate may not be used, in one line; "" where it gives the reference's logits."""
@@ -165,7 +168,9 @@ class Check:
     def _net(self) -> Net:
         """A fresh copy of the untouched module; a bare callable as it is."""
         return (
-            prepare_module(self._model, self.plain) if isinstance(self._model.module, nn.Module) else self._model.module
+            prepare_module(self._model, self.plain.as_reference())
+            if isinstance(self._model.module, nn.Module)
+            else self._model.module
         )
 
     def _windows(self) -> Tensor:
@@ -224,7 +229,8 @@ class Check:
 
     def _refuse_unsteady(self) -> None:
         """Alone against in a batch, in another order and with other neighbours, by another copy of the module."""
-        why = self._difference(self.plain, TOLERANCE)
+        plain = self.plain.as_reference()
+        why = self._difference(plain, TOLERANCE)
         if not why:
             return
         # Only now: a copy that starts afresh and meets the windows from the last to the first.
@@ -242,7 +248,7 @@ class Check:
         rounding = self._moved_by_rounding()
         if rounding <= MOST_ROUNDING:
             self._tolerance = max(TOLERANCE, 10 * rounding)
-            why = self._difference(self.plain, self._tolerance)
+            why = self._difference(plain, self._tolerance)
             if not why:
                 return
         raise InputError(
@@ -251,6 +257,16 @@ class Check:
             "quantisation do this; make it independent of the batch, or evaluate every window by itself "
             "(--batch-size 1, batch_size=1)"
         )
+
+    def _refuse_other_device(self) -> None:
+        """Apple's GPU against the CPU."""
+        if self.plain == self.plain.as_reference():
+            return
+        if why := self._difference(self.plain, self._tolerance):
+            raise InputError(
+                f"{self._model.name} gives other logits on {self.plain.device} than on the CPU ({why}): "
+                "take --device cpu"
+            )
 
     def _moved_by_rounding(self) -> float:
         """How far a change of the input as small as rounding moves the logits."""

@@ -17,13 +17,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from shiftlens.devices import resolve_device
+from shiftlens.devices import resolve_device, tensors_of
 from shiftlens.engine.folding import fold_batch_norm
 from shiftlens.engine.outcomes import Chunk, Outcomes, Places, each_of
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.window_evaluator import EnginePath, Mask, in_view
 from shiftlens.engine.workers import Net, Workers, replicas
 from shiftlens.errors import InputError
+from shiftlens.models.probing import scores_of
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid, canvas
@@ -44,7 +45,7 @@ def prepare_module(model: Model, plan: Plan) -> nn.Module:
     """
     if not isinstance(model.module, nn.Module):
         raise InputError(f"{model.name} is a plain callable: there is no module to prepare")
-    device = resolve_device(plan.device)
+    device = resolve_device(plan.device, apple=True)
     try:
         net: nn.Module = copy.deepcopy(model.module)
     except Exception as error:  # what a user's module holds may refuse to be copied in any way
@@ -59,8 +60,27 @@ def prepare_module(model: Model, plan: Plan) -> nn.Module:
     if plan.dtype != "float32" and any(tensor.is_complex() for tensor in chain(net.parameters(), net.buffers())):
         raise InputError(f"{model.name} has complex weights, which have no {plan.dtype}; use float32")
     net = _cast(net, torch.float64 if plan.fold_batch_norm else torch.float32, getattr(torch, plan.dtype))
-    net = net.to(device=device)
-    return net.to(memory_format=torch.channels_last) if plan.channels_last else net
+    if plan.channels_last:
+        net = net.to(memory_format=torch.channels_last)
+    return net.to(device=device) if tensors_of(device) == device else Elsewhere(net, device)
+
+
+class Elsewhere(nn.Module):
+    """A net on a device of its own, to which batches travel and from which scores come back.
+
+    Parameters
+    ----------
+    net, device
+        What computes, and where.
+    """
+
+    def __init__(self, net: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self.net, self.device = net.to(device), device
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Batches [n, c, h, w] to scores [n, k], both where `x` is."""
+        return scores_of(self.net(x.to(self.device))).to(x.device)
 
 
 def _cast(net: nn.Module, old: torch.dtype, new: torch.dtype) -> nn.Module:
@@ -77,7 +97,7 @@ def prepare_nets(model: Model, plan: Plan) -> Workers:
     if plan.compiled:
         compiled: Net = torch.compile(net, dynamic=False, options={"freezing": True})
         return Workers([compiled], plan.n_threads)
-    return Workers(replicas(net, torch.get_num_threads() if resolve_device(plan.device).type == "cpu" else 1))
+    return Workers(replicas(net, torch.get_num_threads() if plan.device == "cpu" else 1))
 
 
 class DirectEvaluator(EnginePath):

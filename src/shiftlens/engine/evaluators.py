@@ -132,15 +132,19 @@ def make_plan(
     check_request(grid, fill, engine, dtype, (), batch_size)
     if dtype == "auto" and not can_settle(task):
         dtype = "float32"
-    target = resolve_device(device)
+    target = resolve_device(device, apple=True)
+    if target.type == "mps":
+        dtype = _on_apple(engine, dtype)
     if dtype == "tf32" and target.type != "cuda":
         raise InputError(f"tf32 is a number format of NVIDIA's GPUs, the device is {target}; ask for float32")
     n_evaluations, budget = n_images * grid.n_shifts * n_groups, Budget(clock)
     with number_format("float32", target):
         check = Check(model, images, grid, fill, dtype=dtype, device=target, batch_size=batch_size, clock=clock)
     search = tuning.Search(model, images, grid, fill, n_evaluations, dtype, batch_size, check, budget)
-    if target.type != "cpu":
+    if target.type == "cuda":
         best = device_plan.choose(search, engine)
+    elif target.type == "mps":
+        best = tuning.choose(search)
     else:
         direct = best = tuning.choose(search)
         # Looking for the best cut takes as long as some images do.
@@ -160,6 +164,15 @@ def make_plan(
     return plan
 
 
+def _on_apple(engine: str, dtype: str) -> str:
+    """The number format on Apple's GPU: float32, every window on its own."""
+    if engine == "dedup":
+        raise InputError("engine dedup is not there for Apple's GPUs (mps); leave it out, or take --device cpu")
+    if dtype not in ("auto", "float32"):
+        raise InputError(f"Apple's GPUs (mps) compute in float32 here, got dtype {dtype}; leave it out")
+    return "float32"
+
+
 def check_machine(plan: Plan) -> None:
     """Refuse to compute with a plan of another kind of machine.
 
@@ -168,7 +181,7 @@ def check_machine(plan: Plan) -> None:
     StoreError
         The plan was made for another machine: its bits cannot be had here.
     """
-    here = machine_kind(resolve_device(plan.device))
+    here = machine_kind(resolve_device(plan.device, apple=True))
     if here != plan.machine:
         raise StoreError(
             f"the stored plan was made for {plan.machine!r}, this machine is {here!r}: its results would differ in the "
@@ -188,6 +201,10 @@ def check_controls(
         see only a part of the image.
     """
     if "canvas" in controls:
+        if plan.device.startswith("mps"):
+            raise InputError(
+                "the canvas control is not there for Apple's GPUs (mps); leave it out, or take --device cpu"
+            )
         made = _on_canvas(model, plan, grid, fill, shape[1:])
         if isinstance(made, CanvasEvaluator):
             made.check(shape)

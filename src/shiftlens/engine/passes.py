@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shiftlens.devices import resolve_device
 from shiftlens.engine.direct import DirectEvaluator
 from shiftlens.engine.on_device import DeviceEvaluator
 from shiftlens.engine.outcomes import Chunk, Outcomes, Places
@@ -125,8 +124,12 @@ def shared_path(
     model: Model, plan: Plan, grid: ShiftGrid, fill: Fill, tick: Callable[[int], None] | None = None
 ) -> SharedPath:
     """What evaluates windows by cells, on the plan's device."""
-    on_cpu = resolve_device(plan.device).type == "cpu"
-    return (DedupEvaluator if on_cpu else DeviceEvaluator)(model, plan, grid, fill, tick)
+    return (DeviceEvaluator if _on_cuda(plan) else DedupEvaluator)(model, plan, grid, fill, tick)
+
+
+def _on_cuda(plan: Plan) -> bool:
+    """Whether a plan's windows are on an NVIDIA GPU."""
+    return torch.device(plan.device).type == "cuda"
 
 
 def evaluator_for(
@@ -135,8 +138,7 @@ def evaluator_for(
     """The plan's engine path, with the passes that the plan and the fill ask for."""
     if plan.engine == "dedup":
         return with_passes(shared_path(model, plan, grid, fill, tick), model)
-    on_cpu = resolve_device(plan.device).type == "cpu"
-    return with_passes((DirectEvaluator if on_cpu else DeviceEvaluator)(model, plan, grid, fill, tick), model)
+    return with_passes((DeviceEvaluator if _on_cuda(plan) else DirectEvaluator)(model, plan, grid, fill, tick), model)
 
 
 def with_passes(path: EnginePath, model: Model) -> WindowEvaluator:

@@ -63,6 +63,10 @@ class Plan:
         plain = replace(self, engine="direct", dtype="float32", batch_size=min(64, self.batch_size), compiled=False)
         return replace(plain, cut=0, shared=0.0, fewer=1.0, settle=0.0, n_threads=1)
 
+    def as_reference(self) -> Plan:
+        """The same on the CPU where the device is Apple's, whose results are held against those."""
+        return replace(self, device="cpu") if self.device.startswith("mps") else self
+
     def by_tensors(self) -> Plan:
         """The same by the number format of its tensors: those of TF32 are float32."""
         return replace(self, dtype="float32") if self.dtype == "tf32" else self

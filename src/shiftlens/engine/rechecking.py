@@ -44,7 +44,9 @@ class Rechecked(Pass):
     @cached_property
     def _alone(self) -> DirectEvaluator:
         """The module as it is, a window at a time; made once, so a module that keeps state is met in another state."""
-        plain = replace(self._plan.in_float32(), batch_size=1, channels_last=False, fold_batch_norm=False)
+        plain = replace(
+            self._plan.in_float32().as_reference(), batch_size=1, channels_last=False, fold_batch_norm=False
+        )
         if self._plan.dtype == "float64":
             plain = replace(plain, dtype="float64")
         return DirectEvaluator(self._model, plain, self.grid, self._fill)

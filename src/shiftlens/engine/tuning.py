@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from shiftlens.devices import has_bfloat16
+from shiftlens.devices import has_bfloat16, tensors_of
 from shiftlens.engine.budget import SHARE, Budget
 from shiftlens.engine.checking import Check
 from shiftlens.engine.direct import prepare_nets
@@ -103,7 +103,9 @@ class Search:
 
     def pictures(self, device: str) -> Tensor:
         """The images as the model takes them."""
-        return self.model.preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(self.images))).to(device)
+        return self.model.preprocessing.normalise(torch.from_numpy(np.ascontiguousarray(self.images))).to(
+            tensors_of(torch.device(device))
+        )
 
 
 def choose(search: Search) -> tuple[float, Plan]:

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shiftlens.devices import resolve_device
+from shiftlens.devices import resolve_device, tensors_of
 from shiftlens.engine.outcomes import Chunk, Outcomes, Places, each_of
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.errors import InputError, ModelOutputError
@@ -119,7 +119,7 @@ class EnginePath(WindowEvaluator):
     ) -> None:
         self.plan, self.grid, self.fill = plan, grid, fill
         self._preprocessing, self._tick = model.preprocessing, tick
-        self.device = resolve_device(plan.device)
+        self.device = tensors_of(resolve_device(plan.device, apple=True))
         self.dtype: torch.dtype = torch.float32 if plan.dtype == "tf32" else getattr(torch, plan.dtype)
         # Nobody knows it of a net for images of any size until it is used.
         self._n_classes = None if model.input_size is None else model.n_classes

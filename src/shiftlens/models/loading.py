@@ -12,7 +12,7 @@ from torch import nn
 
 from shiftlens.data.images import ImageSet, as_images
 from shiftlens.data.preprocessing import Numbers, Preprocessing, Size
-from shiftlens.devices import resolve_device
+from shiftlens.devices import resolve_device, tensors_of
 from shiftlens.errors import InputError
 from shiftlens.given import CHANGED, as_given
 from shiftlens.models.checkpoints import fit_weights, named_as, read_weights
@@ -173,7 +173,7 @@ def load_model(
     >>> load_model("torchvision:resnet18", weights="random", input_size=64).n_classes
     1000
     """
-    target = resolve_device(device)
+    target = tensors_of(resolve_device(device, apple=True))
     name, run = str(spec), run_of(spec)
     if run is None and (code is not None or module is not None):
         what = "--code" if module is None else "module="

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from shiftlens.data.imageset import ImageSet
-from shiftlens.devices import give_back, resolve_device, roomy_heap
+from shiftlens.devices import give_back, resolve_device, roomy_heap, tensors_of
 from shiftlens.engine.evaluators import check_controls, check_machine, make_plan, prepare
 from shiftlens.engine.outcomes import Chunk
 from shiftlens.engine.plan import ChunkResult, Plan
@@ -268,7 +268,7 @@ class ThisProcess(Computer):
 
     def device(self, asked: str) -> str:
         """The device that `asked` stands for."""
-        return str(resolve_device(asked))
+        return str(resolve_device(asked, apple=True))
 
     def check(self, plan: Plan) -> None:
         """Refuse a plan of another kind of machine."""
@@ -295,7 +295,7 @@ class _Here:
 
     def __call__(self, jobs: Iterable[Job], tick: Callable[[int], None]) -> Iterator[tuple[Job, ChunkResult]]:
         header = self._header
-        device = resolve_device(header.plan.device)
+        device = tensors_of(resolve_device(header.plan.device, apple=True))
         # A GPU has begun the next chunk by the time that this process writes the last one.
         n_ahead = 0 if device.type == "cpu" else 1
         begun: deque[tuple[Job, Callable[[], ChunkResult]]] = deque()
