@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 import shiftlens
 from shiftlens.cluster import ray_session as raysession
 from shiftlens.cluster import remote
+from shiftlens.cluster.pools import Cores, Gpus, pool_of
 from shiftlens.cluster.ray_session import parse_cluster
 from shiftlens.cluster.ray_workers import Cluster, _packed
 from shiftlens.data.imageset import ImageSet
@@ -68,9 +70,77 @@ def test_the_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not (tmp_path / "s.zarr").exists()
 
 
-def test_a_gpu_is_refused(tmp_path: Path) -> None:
+def test_a_device_that_no_worker_has_is_refused(tmp_path: Path) -> None:
+    model, out = wrap(darkest, mean=0, std=1), tmp_path / "s.zarr"
+    with pytest.raises(InputError, match="expected device auto, cpu or cuda, got cuda:1"):
+        sweep(model, pictures(), GRID, out=out, cluster="local", device="cuda:1")
+    with pytest.raises(InputError, match="expected device auto, cpu or cuda, got mps"):
+        sweep(model, pictures(), GRID, out=out, cluster="192.0.2.1:6379", device="mps")
     with pytest.raises(InputError, match="expected device auto or cpu, got cuda"):
-        sweep(wrap(darkest, mean=0, std=1), pictures(), GRID, out=tmp_path / "s.zarr", cluster="local", device="cuda")
+        raysession.device_on_cluster("cuda")  # of a study
+
+
+def test_gpus_of_this_machine_are_counted_before_ray_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, out = wrap(darkest, mean=0, std=1), tmp_path / "s.zarr"
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="device 'cuda' was asked for, but torch sees no such GPU"):
+            sweep(model, pictures(), GRID, out=out, cluster="local", device="cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match="local:3 asks for a GPU for each worker, this machine has 2 GPUs"):
+        raysession.device_on_cluster("cuda", "local:3", gpus=True)
+    for cluster in ("local", "local:2", "auto", "192.0.2.1:6379"):
+        assert raysession.device_on_cluster("cuda", cluster, gpus=True) == "cuda"
+        assert raysession.device_on_cluster("auto", cluster, gpus=True) == "cpu"
+
+
+class Asked:
+    """Stands in for a Ray actor of which each question gets a number."""
+
+    def __init__(self) -> None:
+        self.evaluate, self.n = self, 0
+
+    def remote(self, *question: Any) -> tuple[int, int]:
+        self.n += 1
+        return id(self), self.n
+
+
+def gpus(killed: list[Any] | None = None) -> tuple[Gpus, list[Asked]]:
+    actors: list[Asked] = []
+
+    def start() -> Asked:
+        actors.append(Asked())
+        return actors[-1]
+
+    def decorated(**options: Any) -> Any:
+        assert (options["num_gpus"], options["max_restarts"]) == (1, 0)
+        return lambda worker: SimpleNamespace(remote=start)
+
+    return Gpus(SimpleNamespace(remote=decorated, kill=([] if killed is None else killed).append)), actors
+
+
+def test_each_gpu_has_one_worker_which_has_a_chunk_and_the_next() -> None:
+    killed: list[Any] = []
+    pool, actors = gpus(killed)
+    sent = []
+    while pool.has_room(len(sent), 2):
+        sent.append(pool.send(2))
+    assert [actor.n for actor in actors] == [2, 2]
+    pool.answered(sent[0])
+    assert pool.send(2)[0] == sent[0][0], "to the one that has least to do"
+    pool.end()
+    assert killed == actors
+    assert pool_of("cuda") is Gpus
+    assert pool_of("cpu") is Cores
+
+
+def test_a_worker_that_dies_is_replaced_and_only_what_it_computed_is_blamed() -> None:
+    pool, actors = gpus()
+    first, second, third = (pool.send(1) for _ in range(3))
+    pool.answered(first)
+    assert [pool.lost(third), pool.lost(second)] == [False, True], "in any order: the second was being computed"
+    assert pool.send(1)[0] == id(actors[1])
+    assert len(actors) == 2
 
 
 def test_nobody_at_the_address_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ import small_sweeps as small
 
 import shiftlens
 from shiftlens.cluster import ray_workers as cluster
+from shiftlens.cluster.pools import Gpus
 from shiftlens.data.imageset import ImageSet
 from shiftlens.errors import ModelOutputError, StoreError
 from shiftlens.models.loading import load_model
@@ -214,6 +215,7 @@ def started() -> Any:
     health = {"initial_delay_ms": 0, "period_ms": 1000, "failure_threshold": 5}
     head = {
         "num_cpus": 1,
+        "num_gpus": 1,  # which nobody looks for before a plan for one is computed
         "node_ip_address": "127.0.0.2",
         "include_dashboard": False,
         "_system_config": {f"health_check_{name}": value for name, value in health.items()},
@@ -221,7 +223,7 @@ def started() -> Any:
     for left in reversed(range(STARTS)):
         try:
             machines = Cluster(initialize_head=True, head_node_args=head)
-            machines.extra = machines.add_node(num_cpus=1, node_ip_address="127.0.0.3")
+            machines.extra = machines.add_node(num_cpus=1, num_gpus=1, node_ip_address="127.0.0.3")
             return machines
         except Exception as error:
             if not left or "timed out" not in str(error).lower():
@@ -259,6 +261,20 @@ def test_same_bytes_and_a_worker_killed_in_mid_chunk_is_told(
     assert [line for line in said if "lost its worker" in line] == [
         next(line for line in said if line.startswith("chunk 3 (images 6 to 7) lost its worker (WorkerCrashedError"))
     ]
+    assert small.tree(tmp_path / "s.zarr") == small.tree(bench.clean)
+
+
+def test_workers_with_a_gpu_each_write_the_same_bytes_and_one_that_is_killed_is_replaced(
+    bench: Bench, tmp_path: Path, nodes: Any, befalls: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray hands out GPUs that are not there, and the plan is one of this CPU: who computes is what differs."""
+    monkeypatch.setattr(cluster, "pool_of", lambda device: Gpus)
+    death = befalls("die-7")
+    said = bench.run(tmp_path / "s.zarr")
+    assert not death.exists()
+    assert said[0] == "computing on 2 GPUs of 2 nodes"
+    (told,) = (line for line in said if "lost its worker" in line)
+    assert told.startswith("chunk 3 (images 6 to 7) lost its worker (ActorDiedError")
     assert small.tree(tmp_path / "s.zarr") == small.tree(bench.clean)
 
 

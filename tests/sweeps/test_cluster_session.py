@@ -182,7 +182,7 @@ def test_without_a_token_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> 
 def test_nothing_is_left_of_a_session_that_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     ray = NoRay()
     end = raysession._start(ray, 3)
-    assert ray.asked["num_cpus"] == 3
+    assert (ray.asked["num_cpus"], ray.asked["num_gpus"]) == (3, 0)
     assert ray.asked["_node_ip_address"] == "127.0.0.1"
     folder = Path(ray.asked["_temp_dir"]).parent
     assert folder.is_dir()

@@ -179,7 +179,7 @@ def sweep(
         checked_half_width(half_width, measured.metrics(labelled=True)[0])
     if cluster is not None:
         parse_cluster(cluster)
-        device_on_cluster(model.device)
+        device_on_cluster(model.device, cluster, gpus=True)
     shown = images.load(shell)
     loaded = model.load(shell, shown)
     with shell.progress("sweeping", "evaluations") as report:

@@ -23,9 +23,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from shiftlens.cluster import ray_keeper
+from shiftlens.devices import resolve_device
 from shiftlens.errors import InputError
-from shiftlens.naming import one_line
+from shiftlens.naming import count_of, one_line
 
 CONNECT_SECONDS = 10.0
 """A head that does not answer within this is not there."""
@@ -56,21 +59,36 @@ def parse_cluster(text: str) -> tuple[str, int | None]:
     return text, None
 
 
-def device_on_cluster(device: str) -> str:
-    """What `device` means on a cluster, whose workers are cores.
+def device_on_cluster(device: str, cluster: str | None = None, *, gpus: bool = False) -> str:
+    """What `device` means on a cluster, each of whose workers has a core or, where `gpus` will do, a GPU.
 
     Raises
     ------
     InputError
-        A GPU was asked for.
+        Another device, or a GPU on a cluster of this machine, which has none, or not as many as workers were asked for.
     """
+    if device == "cuda" and gpus:
+        kind, n_workers = ("auto", None) if cluster is None else parse_cluster(cluster)
+        if kind == "local":
+            resolve_device(device)
+            if (n_workers or 1) > torch.cuda.device_count():
+                there = count_of(torch.cuda.device_count(), "GPU")
+                raise InputError(f"cluster local:{n_workers} asks for a GPU for each worker, this machine has {there}")
+        return device
     if device not in ("auto", "cpu"):
+        if gpus:
+            raise InputError(
+                f"each worker of a cluster has a core, or with device cuda a GPU: expected device auto, cpu or cuda, "
+                f"got {device}"
+            )
         raise InputError(f"a cluster computes on the cores of its machines: expected device auto or cpu, got {device}")
     return "cpu"
 
 
-def connect(kind: str, n_workers: int | None) -> tuple[Any, Callable[[], None]]:
+def connect(kind: str, n_workers: int | None, *, gpus: bool = False) -> tuple[Any, Callable[[], None]]:
     """Ray, connected, and what to call at the end: it undoes what this did, and nothing that was there before.
+
+    With `gpus`, so many workers of a cluster of this machine have a GPU each; None: as many as there are.
 
     Raises
     ------
@@ -87,6 +105,9 @@ def connect(kind: str, n_workers: int | None) -> tuple[Any, Callable[[], None]]:
             )
         return ray, lambda: None
     if kind == "local":
+        if gpus:
+            n_gpus = n_workers or torch.cuda.device_count()
+            return ray, _start(ray, max(n_cores(), n_gpus), n_gpus)
         return ray, _start(ray, n_workers or n_cores())
     if kind != "auto":
         _knock(kind)
@@ -101,7 +122,7 @@ def connect(kind: str, n_workers: int | None) -> tuple[Any, Callable[[], None]]:
 _QUIET: dict[str, Any] = {"log_to_driver": False, "configure_logging": False, "logging_level": "ERROR"}
 
 
-def _start(ray: Any, n_workers: int) -> Callable[[], None]:
+def _start(ray: Any, n_cpus: int, n_gpus: int = 0) -> Callable[[], None]:
     """Start Ray for this process alone; returns what ends it and leaves nothing behind."""
     keeper = _Keeper()
 
@@ -118,7 +139,8 @@ def _start(ray: Any, n_workers: int) -> Callable[[], None]:
                 raise InputError("Ray does not ask for a token here: it was not started; leave --cluster out")
             ray.init(
                 address="local",
-                num_cpus=n_workers,
+                num_cpus=n_cpus,
+                num_gpus=n_gpus,
                 include_dashboard=False,
                 _node_ip_address="127.0.0.1",
                 _temp_dir=str(keeper.folder / "ray"),  # Ray opens its own folder to everybody, but not the one above

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shiftlens.cluster import remote
+from shiftlens.cluster.pools import Pool, pool_of
 from shiftlens.cluster.ray_session import connect, device_on_cluster, parse_cluster
 from shiftlens.data.imageset import ImageSet
 from shiftlens.engine.plan import ChunkResult, Plan
@@ -31,10 +32,6 @@ from shiftlens.sweeps.header import SweepHeader
 from shiftlens.sweeps.jobs import Compute, Computer, Job, with_sources
 from shiftlens.sweeps.request import targets_of
 
-CORES_EACH = 1
-"""Cores that Ray gives a chunk; it computes on one of them."""
-AHEAD = 2
-"""Chunks that wait for a core, beside the one that each core computes: a core that is free need not wait for us."""
 LOST_AT_MOST = 4
 """Workers that one chunk may lose, one after the other, before it is taken for their death."""
 SECONDS_BETWEEN_LOOKS = 2.0
@@ -58,10 +55,12 @@ class Cluster(Computer):
     """
 
     def __init__(self, cluster: str, announce: Callable[[str], None]) -> None:
+        self._cluster = cluster
         self._kind, self._n_workers = parse_cluster(cluster)
         self._announce = announce
         self._ray: Any = None
         self._leave: Callable[[], None] = lambda: None
+        self._pool: Pool | None = None
         self._nodes: dict[str, tuple[str, int]] = {}
         self._looked = 0.0
         self._sent: tuple[SweepHeader, Any, str] | None = None
@@ -69,20 +68,25 @@ class Cluster(Computer):
     def __exit__(self, *error: object) -> None:
         """Leave the cluster."""
         self._sent = None
+        if self._pool is not None:
+            self._pool.end()
         self._leave()
 
     def device(self, asked: str) -> str:
-        """`cpu`: the workers are cores. Refuses a GPU."""
-        return device_on_cluster(asked)
+        """`cpu` or `cuda`: each worker has a core, or a GPU."""
+        return device_on_cluster(asked, self._cluster, gpus=True)
 
     def check(self, plan: Plan) -> None:
-        """Nothing: each worker refuses a plan of another kind of machine itself."""
+        """Refuse a GPU's plan where there is none; each worker refuses a plan of another kind of machine itself."""
+        if plan.device.startswith("cuda"):
+            self.device("cuda")
 
     def make_plan(self, model: Model, images: NDArray[np.uint8], grid: ShiftGrid, fill: Fill, **options: Any) -> Plan:
-        """`engine.make_plan`, on one core of a worker: what is measured is what will compute."""
-        ray = self._joined()
+        """`engine.make_plan`, on one core or GPU of a worker: what is measured is what will compute."""
+        ray, pool = self._joined(options["device"])
         package = ray.put(_packed((model, grid, fill)))
-        choose = ray.remote(num_cpus=1, max_retries=LOST_AT_MOST)(remote.choose_plan)
+        wanted = {"num_cpus": 1, "num_gpus": int(pool.resource == "GPU")}
+        choose = ray.remote(**wanted, max_retries=LOST_AT_MOST)(remote.choose_plan)
         try:
             answer: Plan | remote.Trouble = ray.get(choose.remote([package], images, options))
         except losses(ray) as error:
@@ -114,20 +118,18 @@ class Cluster(Computer):
         if first is None:
             return  # nobody is called together for nothing
         ahead = chain([first], ahead)
-        ray = self._joined()
+        ray, pool = self._joined(header.plan.device)
         package, digest = self._package(model, header)
-        evaluate = ray.remote(num_cpus=CORES_EACH, max_retries=0)(remote.evaluate)
         running: dict[Any, tuple[Job, int]] = {}
         try:
             while True:
-                while len(running) < max(1, self._n_cores() // CORES_EACH) + AHEAD:
+                while pool.has_room(len(running), self._n_members()):
                     job, n_lost = lost.popleft() if lost else (next(ahead, None), 0)
                     if job is None:
                         break
                     pictures, targets = images.batch(job.span), targets_of(images, header.task, job.span)
-                    sent = evaluate.remote(
-                        [package], digest, pictures, remote.digest_of(pictures), targets, job.control
-                    )
+                    question = [package], digest, pictures, remote.digest_of(pictures), targets, job.control
+                    sent = pool.send(self._n_members(), *question)
                     running[sent] = job, n_lost
                 if not running:
                     return
@@ -136,15 +138,21 @@ class Cluster(Computer):
                     try:
                         answer: ChunkResult | remote.Trouble = ray.get(answered)
                     except losses(ray) as error:
+                        if not pool.lost(answered):  # it only waited for its worker
+                            lost.append((job, n_lost))
+                            continue
                         lost.append((job, n_lost + 1))
                         self._tell_loss(job, n_lost + 1, error)
                         continue
+                    pool.answered(answered)
                     yield job, _result(answer, job, images.name)
                 self._look()
         finally:
             for unfinished in running:
                 with suppress(Exception):
                     ray.cancel(unfinished, force=True)
+            if running:
+                pool.end()
 
     def _package(self, model: Model, header: SweepHeader) -> tuple[Any, str]:
         if self._sent is None or self._sent[0] is not header:
@@ -153,28 +161,35 @@ class Cluster(Computer):
             self._sent = header, self._ray.put(package), package.digest
         return self._sent[1:]
 
-    def _joined(self) -> Any:
+    def _joined(self, device: str) -> tuple[Any, Pool]:
+        """Ray, and who computes for a device."""
+        kind = pool_of(device)
         if self._ray is None:
             if self._kind == "local":
                 self._announce("starting Ray on this machine")
-            self._ray, self._leave = connect(self._kind, self._n_workers)
+            self._ray, self._leave = connect(self._kind, self._n_workers, gpus=kind.resource == "GPU")
+        if not isinstance(self._pool, kind):
+            self._pool = kind(self._ray)
             self._look(first=True)
-            n_nodes = len(self._nodes)
-            self._announce(f"computing on {count_of(self._n_cores(), 'core')} of {count_of(n_nodes, 'node')}")
-            if not self._n_cores():
-                self._announce("no node of the cluster has a core to give yet: waiting for one to join")
-        return self._ray
+            n = self._n_members()
+            self._announce(f"computing on {self._pool.called(n)} of {count_of(len(self._nodes), 'node')}")
+            if not n:
+                one = self._pool.called(1).removeprefix("1 ")
+                self._announce(f"no node of the cluster has a {one} to give yet: waiting for one to join")
+        return self._ray, self._pool
 
-    def _n_cores(self) -> int:
+    def _n_members(self) -> int:
         return sum(n for _, n in self._nodes.values())
 
     def _look(self, *, first: bool = False) -> None:
         """Who has come and who has gone."""
         if not first and time.monotonic() - self._looked < SECONDS_BETWEEN_LOOKS:
             return
+        pool = self._pool
+        assert pool is not None
         self._looked = time.monotonic()
         alive = {
-            str(node["NodeID"]): (str(node["NodeManagerAddress"]), int(node["Resources"].get("CPU", 0)))
+            str(node["NodeID"]): (str(node["NodeManagerAddress"]), int(node["Resources"].get(pool.resource, 0)))
             for node in self._ray.nodes()
             if node["Alive"]
         }
@@ -182,7 +197,7 @@ class Cluster(Computer):
             for name in self._nodes.keys() - alive.keys():
                 self._announce(f"node {self._nodes[name][0]} has left the cluster")
             for name in alive.keys() - self._nodes.keys():
-                self._announce(f"node {alive[name][0]} has joined the cluster with {count_of(alive[name][1], 'core')}")
+                self._announce(f"node {alive[name][0]} has joined the cluster with {pool.called(alive[name][1])}")
         self._nodes = alive
 
     def _tell_loss(self, job: Job, n_lost: int, error: Exception) -> None:
@@ -200,6 +215,7 @@ def losses(ray: Any) -> tuple[type[Exception], ...]:
     e = ray.exceptions
     return (
         e.WorkerCrashedError,
+        e.RayActorError,
         e.NodeDiedError,
         e.ObjectLostError,
         e.OutOfMemoryError,

@@ -1,4 +1,4 @@
-"""What runs in a worker of a cluster: one core, one chunk at a time, and a net that is prepared once."""
+"""What runs in a worker of a cluster: one core or GPU, one chunk at a time, and a net that is prepared once."""
 
 from __future__ import annotations
 
@@ -106,8 +106,16 @@ def evaluate(
         return Trouble("input", f"worker on {socket.gethostname()}: {error}")
 
 
+class GpuWorker:
+    """A worker that has a GPU for itself: what is prepared for a sweep stays there."""
+
+    def evaluate(self, *question: Any) -> ChunkResult | Trouble:
+        """See the function."""
+        return evaluate(*question)
+
+
 def choose_plan(package: list[Any], images: NDArray[np.uint8], options: dict[str, Any]) -> Plan | Trouble:
-    """`engine.make_plan` where the chunks will be computed: on one core of a worker."""
+    """`engine.make_plan` where the chunks will be computed: on one core, or GPU, of a worker."""
     try:
         _one_core()
         model, grid, fill = _unpacked(package)
