@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from typing import Any
 
 import pytest
 import torch
 
-from shiftlens.devices import machine_kind
+from shiftlens import devices
+from shiftlens.devices import machine_kind, refuse_gone, resolve_device
+from shiftlens.errors import DeviceError, InputError
 
 CPU = torch.device("cpu")
 
@@ -53,3 +57,36 @@ def test_a_torch_without_the_list_is_asked_in_its_own_way(cpu: Any, monkeypatch:
 def test_this_machine_has_one_name() -> None:
     assert machine_kind(CPU) == machine_kind(CPU)
     assert machine_kind(CPU).startswith(f"cpu {torch.backends.cpu.get_cpu_capability()}")
+
+
+def too_old() -> bool:
+    warnings.warn(
+        "CUDA initialization: The NVIDIA driver on your system is too old (found version 10010).", stacklevel=2
+    )
+    return False
+
+
+def test_a_driver_that_torch_rejects_leaves_the_cpu_only_to_auto(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", too_old)
+    devices._tell_once.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        assert [resolve_device("auto"), resolve_device("auto"), resolve_device("cpu")] == [CPU] * 3
+    (said,) = caplog.records
+    assert said.getMessage().startswith("computing on the CPU, since torch cannot use this machine's GPU: CUDA init")
+    with pytest.raises(InputError, match=r"'cuda:0' was asked for, but torch sees no such GPU: .*driver .* is too old"):
+        resolve_device("cuda:0")
+
+
+def test_a_gpu_that_is_lost_is_told_and_one_that_is_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse_gone(CPU, "nothing")
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    refuse_gone(torch.device("cuda"), "nothing")
+
+    def gone(device: torch.device) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure\nCompile with `TORCH_USE_CUDA_DSA`")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", gone)
+    with pytest.raises(DeviceError, match=r"^the GPU cuda:1 was lost: CUDA error: unspecified launch failure; go on$"):
+        refuse_gone(torch.device("cuda:1"), "go on")

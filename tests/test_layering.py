@@ -20,7 +20,7 @@ FLOORS = {
     "indexing": 0,
     "naming": 0,
     "stats": 0,
-    "devices": 0,
+    "devices": 1,
     "styling": 0,
     "paths": 1,
     "progress_bar": 1,

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import platform
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
 
-from shiftlens.errors import InputError
+from shiftlens.errors import DeviceError, InputError
+from shiftlens.naming import one_line
+
+logger = logging.getLogger(__name__)
 
 # Numbers of mallopt(3) in glibc's malloc.h, with the library's own defaults.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
@@ -28,13 +34,18 @@ _BFLOAT16_UNITS = ("avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16", "sve_bf1
 def resolve_device(name: str = "auto", *, apple: bool = False) -> torch.device:
     """Turn `auto`, `cpu`, `cuda` or `cuda:N` into a device that is really there; `apple`: `mps` will do too.
 
+    `auto` takes the CPU where torch cannot use a GPU that is there, and says so once.
+
     Raises
     ------
     InputError
         A name that torch does not know, or a GPU that is not there.
     """
+    has_cuda, problem = _cuda()
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if problem:
+            _tell_once(f"computing on the CPU, since torch cannot use this machine's GPU: {problem}")
+        return torch.device("cuda" if has_cuda else "cpu")
     expected = "auto, cpu, cuda or mps" if apple else "auto, cpu or cuda"
     try:
         device = torch.device(name)
@@ -44,14 +55,41 @@ def resolve_device(name: str = "auto", *, apple: bool = False) -> torch.device:
         raise InputError(f"device {name!r} only sweeps; expected {expected}")
     if device.type not in ("cpu", "cuda", "mps"):
         raise InputError(f"device {name!r} is not supported; expected {expected}")
-    there = {"cpu": True, "cuda": _has_cuda(device), "mps": torch.backends.mps.is_available()}
+    here = has_cuda and (device.index is None or device.index < torch.cuda.device_count())
+    there = {"cpu": True, "cuda": here, "mps": torch.backends.mps.is_available()}
     if not there[device.type]:
-        raise InputError(f"device {name!r} was asked for, but torch sees no such GPU")
+        why = f": {problem}" if problem and device.type == "cuda" else ""
+        raise InputError(f"device {name!r} was asked for, but torch sees no such GPU{why}")
     return device
 
 
-def _has_cuda(device: torch.device) -> bool:
-    return torch.cuda.is_available() and (device.index is None or device.index < torch.cuda.device_count())
+def _cuda() -> tuple[bool, str]:
+    """Whether torch can use an NVIDIA GPU, and what it says of one that it cannot use: its driver is too old, say."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        there = torch.cuda.is_available()
+    return there, "" if there or not said else one_line(Warning(said[-1].message))
+
+
+@cache
+def _tell_once(text: str) -> None:
+    logger.warning("%s", text)
+
+
+def refuse_gone(device: torch.device, then: str) -> None:
+    """Say that a GPU cannot compute any more, and what `then`; nothing for one that can, and for a CPU.
+
+    Raises
+    ------
+    DeviceError
+        The GPU is lost.
+    """
+    if device.type != "cuda":
+        return
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError as error:
+        raise DeviceError(f"the GPU {device} was lost: {one_line(error)}; {then}") from error
 
 
 def tensors_of(device: torch.device) -> torch.device:

@@ -69,6 +69,13 @@ class ModelOutputError(ShiftlensError):
         self.positions = positions
 
 
+class DeviceError(ShiftlensError):
+    """A GPU was lost while it computed: its driver or its hardware failed.
+
+    What was finished before stays; the same command goes on from there.
+    """
+
+
 class NoEffectWarning(UserWarning):
     """A request was valid and changed nothing.
 

@@ -17,7 +17,7 @@ from small_sweeps import Net
 from torch import Tensor, nn
 
 from shiftlens.data.imageset import ImageSet
-from shiftlens.errors import InputError, ModelOutputError, StoreError
+from shiftlens.errors import DeviceError, InputError, ModelOutputError, StoreError
 from shiftlens.models.wrapping import Model, wrap
 from shiftlens.shifts import ShiftGrid, translate
 from shiftlens.storage.locking import output_lock
@@ -399,6 +399,36 @@ def test_nan_in_mid_sweep_names_the_image_and_keeps_what_is_finished(tmp_path: P
         sweep(model, images, GRID, out=tmp_path / "s.zarr")
     assert caught.value.positions == (4,)
     assert open_sweep(tmp_path / "s.zarr", partial=True).n_written == 3
+
+
+def test_a_gpu_that_disappears_in_mid_sweep_leaves_what_is_finished(
+    tmp_path: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU whose plan says so: what the net raises then is the GPU's failure, not the images'."""
+    clean = small.tree(sweep(model, pictures(), GRID, out=tmp_path / "clean.zarr").path)
+    finish, n_finished = runner._Here._finished, [0]
+
+    def gone(device: torch.device, then: str) -> None:
+        raise DeviceError(f"the GPU {device} was lost: CUDA error: unspecified launch failure; {then}")
+
+    def finished(*args: Any) -> Any:
+        n_finished[0] += 1
+        if n_finished[0] == 2:
+            monkeypatch.setattr(runner, "refuse_gone", gone)
+            args = (*args[:2], fails)
+        return finish(*args)
+
+    def fails() -> Any:
+        raise RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner._Here, "_finished", finished)
+        with pytest.raises(
+            DeviceError, match=r"^the GPU cpu was lost: CUDA error.*finished before stay in .*the same command goes on$"
+        ):
+            sweep(model, pictures(), GRID, out=tmp_path / "s.zarr")
+    assert open_sweep(tmp_path / "s.zarr", partial=True).n_written == 3
+    assert small.tree(sweep(model, pictures(), GRID, out=tmp_path / "s.zarr").path) == clean
 
 
 @pytest.mark.parametrize(("code", "says"), [(errno.ENOSPC, "no space left"), (errno.EIO, "cannot write")])

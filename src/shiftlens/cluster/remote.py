@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import socket
 from contextlib import AbstractContextManager
@@ -13,11 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shiftlens.devices import give_back, roomy_heap
+from shiftlens.devices import give_back, refuse_gone, roomy_heap
 from shiftlens.engine.evaluators import make_plan, prepare
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.engine.window_evaluator import WindowEvaluator
-from shiftlens.errors import InputError, ModelOutputError, ShiftlensError, StoreError
+from shiftlens.errors import DeviceError, InputError, ModelOutputError, ShiftlensError, StoreError
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid
@@ -110,8 +111,24 @@ class GpuWorker:
     """A worker that has a GPU for itself: what is prepared for a sweep stays there."""
 
     def evaluate(self, *question: Any) -> ChunkResult | Trouble:
-        """See the function."""
-        return evaluate(*question)
+        """See the function; where the GPU is lost this worker ends, so that another one computes the chunk."""
+        try:
+            answer = evaluate(*question)
+        except RuntimeError:
+            _end_if_gone()
+            raise
+        if isinstance(answer, Trouble):
+            _end_if_gone()
+        return answer
+
+
+def _end_if_gone() -> None:
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch says no types here
+        return
+    try:
+        refuse_gone(torch.device("cuda"), "another worker takes its place")
+    except DeviceError:
+        os._exit(1)
 
 
 def choose_plan(package: list[Any], images: NDArray[np.uint8], options: dict[str, Any]) -> Plan | Trouble:

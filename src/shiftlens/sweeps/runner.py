@@ -6,19 +6,19 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from shiftlens.data.imageset import ImageSet
-from shiftlens.devices import give_back, resolve_device, roomy_heap, tensors_of
+from shiftlens.devices import give_back, refuse_gone, resolve_device, roomy_heap, tensors_of
 from shiftlens.engine.evaluators import check_controls, check_machine, make_plan, prepare
 from shiftlens.engine.outcomes import Chunk
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.engine.window_evaluator import WindowEvaluator
-from shiftlens.errors import ModelOutputError, StoreError
+from shiftlens.errors import ModelOutputError, ShiftlensError, StoreError
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import count_of
 from shiftlens.shifts import Fill, ShiftGrid
@@ -277,7 +277,11 @@ class ThisProcess(Computer):
     def make_plan(self, model: Model, images: NDArray[np.uint8], grid: ShiftGrid, fill: Fill, **options: Any) -> Plan:
         """See `engine.evaluators.make_plan`."""
         found: list[float] = []
-        plan = make_plan(model, images, grid, fill, told=found.append, **options)
+        try:
+            plan = make_plan(model, images, grid, fill, told=found.append, **options)
+        except (ShiftlensError, RuntimeError):
+            refuse_gone(torch.device(options["device"]), "nothing was begun: when it is back, run it again")
+            raise
         self.rate = found[-1] if found else None
         return plan
 
@@ -311,8 +315,8 @@ class _Here:
                     header.task,
                 )
                 begun.append((job, self._evaluator.begin_chunk(chunk)))
-            except ModelOutputError as error:
-                raise with_sources(error, job, self._images.name) from error
+            except (ModelOutputError, RuntimeError) as error:
+                self._raise_told(error, job)
             if len(begun) > n_ahead:
                 yield self._finished(*begun.popleft())
         while begun:
@@ -323,6 +327,17 @@ class _Here:
             result = finish()
             task = self._header.task
             check_result(result, task, self._header.n_classes, targets_of(self._images, task, job.span))
-        except ModelOutputError as error:
-            raise with_sources(error, job, self._images.name) from error
+        except (ModelOutputError, RuntimeError) as error:
+            self._raise_told(error, job)
         return job, result
+
+    def _raise_told(self, error: ModelOutputError | RuntimeError, job: Job) -> NoReturn:
+        """Raise an error with what a user needs to know beside: the images, or that it was the GPU that failed."""
+        plan = self._header.plan
+        refuse_gone(
+            torch.device(plan.device),
+            f"the chunks finished before stay in {job.group.path}: when it is back, the same command goes on",
+        )
+        if isinstance(error, ModelOutputError):
+            raise with_sources(error, job, self._images.name) from error
+        raise error
