@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import pytest
 import torch
 
 from shiftlens import devices
-from shiftlens.devices import machine_kind, refuse_gone, resolve_device
+from shiftlens.devices import machine_kind, number_format, refuse_gone, resolve_device
 from shiftlens.errors import DeviceError, InputError
 
 CPU = torch.device("cpu")
@@ -59,6 +62,7 @@ def test_this_machine_has_one_name() -> None:
     assert machine_kind(CPU).startswith(f"cpu {torch.backends.cpu.get_cpu_capability()}")
 
 
+@cache  # torch says it once in a process
 def too_old() -> bool:
     warnings.warn(
         "CUDA initialization: The NVIDIA driver on your system is too old (found version 10010).", stacklevel=2
@@ -70,13 +74,15 @@ def test_a_driver_that_torch_rejects_leaves_the_cpu_only_to_auto(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", too_old)
-    devices._tell_once.cache_clear()
+    for remembered in (too_old, devices._tell_once, devices._said_of_cuda):
+        remembered.cache_clear()
     with caplog.at_level(logging.WARNING):
         assert [resolve_device("auto"), resolve_device("auto"), resolve_device("cpu")] == [CPU] * 3
     (said,) = caplog.records
     assert said.getMessage().startswith("computing on the CPU, since torch cannot use this machine's GPU: CUDA init")
     with pytest.raises(InputError, match=r"'cuda:0' was asked for, but torch sees no such GPU: .*driver .* is too old"):
         resolve_device("cuda:0")
+    devices._said_of_cuda.cache_clear()
 
 
 def test_a_gpu_that_is_lost_is_told_and_one_that_is_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,5 +94,21 @@ def test_a_gpu_that_is_lost_is_told_and_one_that_is_there_is_not(monkeypatch: py
         raise RuntimeError("CUDA error: unspecified launch failure\nCompile with `TORCH_USE_CUDA_DSA`")
 
     monkeypatch.setattr(torch.cuda, "synchronize", gone)
-    with pytest.raises(DeviceError, match=r"^the GPU cuda:1 was lost: CUDA error: unspecified launch failure; go on$"):
+    with pytest.raises(DeviceError, match=r"^the GPU cuda:1 failed: CUDA error: unspecified launch failure; go on$"):
         refuse_gone(torch.device("cuda:1"), "go on")
+
+
+def test_a_gpu_by_number_is_the_current_one_while_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams and recordings are made on torch's current GPU, whatever the tensors are on."""
+    entered: list[torch.device] = []
+
+    @contextmanager
+    def current(device: torch.device) -> Iterator[None]:
+        entered.append(device)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "device", current)
+    for name in ("cuda:1", "cuda", "cpu"):
+        with number_format("float32", torch.device(name)):
+            pass
+    assert entered == [torch.device("cuda:1")]

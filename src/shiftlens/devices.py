@@ -8,7 +8,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -41,8 +41,8 @@ def resolve_device(name: str = "auto", *, apple: bool = False) -> torch.device:
     InputError
         A name that torch does not know, or a GPU that is not there.
     """
-    has_cuda, problem = _cuda()
     if name == "auto":
+        has_cuda, problem = _cuda()
         if problem:
             _tell_once(f"computing on the CPU, since torch cannot use this machine's GPU: {problem}")
         return torch.device("cuda" if has_cuda else "cpu")
@@ -55,20 +55,33 @@ def resolve_device(name: str = "auto", *, apple: bool = False) -> torch.device:
         raise InputError(f"device {name!r} only sweeps; expected {expected}")
     if device.type not in ("cpu", "cuda", "mps"):
         raise InputError(f"device {name!r} is not supported; expected {expected}")
-    here = has_cuda and (device.index is None or device.index < torch.cuda.device_count())
-    there = {"cpu": True, "cuda": here, "mps": torch.backends.mps.is_available()}
-    if not there[device.type]:
-        why = f": {problem}" if problem and device.type == "cuda" else ""
-        raise InputError(f"device {name!r} was asked for, but torch sees no such GPU{why}")
+    if device.type == "cpu":
+        return device
+    n_there, problem = (int(torch.backends.mps.is_available()), "")
+    if device.type == "cuda":
+        has_cuda, problem = _cuda()
+        n_there = torch.cuda.device_count() if has_cuda else 0
+    if (device.index or 0) >= n_there:
+        raise InputError(
+            f"device {name!r} was asked for, but torch sees no such GPU{f': {problem}' if problem else ''}"
+        )
     return device
 
 
 def _cuda() -> tuple[bool, str]:
     """Whether torch can use an NVIDIA GPU, and what it says of one that it cannot use: its driver is too old, say."""
+    said = _said_of_cuda()  # before anybody else asks
+    there = torch.cuda.is_available()
+    return there, "" if there else said
+
+
+@cache
+def _said_of_cuda() -> str:
+    """Torch says it once in a process, when it is first asked."""
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        there = torch.cuda.is_available()
-    return there, "" if there or not said else one_line(Warning(said[-1].message))
+        torch.cuda.is_available()
+    return one_line(Warning(said[-1].message)) if said else ""
 
 
 @cache
@@ -77,19 +90,19 @@ def _tell_once(text: str) -> None:
 
 
 def refuse_gone(device: torch.device, then: str) -> None:
-    """Say that a GPU cannot compute any more, and what `then`; nothing for one that can, and for a CPU.
+    """Say that a GPU cannot compute any more in this process, and what `then`; nothing for one that can, and a CPU.
 
     Raises
     ------
     DeviceError
-        The GPU is lost.
+        The GPU is lost, or a kernel of the net broke off and took all that was on the GPU with it.
     """
     if device.type != "cuda":
         return
     try:
         torch.cuda.synchronize(device)
     except RuntimeError as error:
-        raise DeviceError(f"the GPU {device} was lost: {one_line(error)}; {then}") from error
+        raise DeviceError(f"the GPU {device} failed: {one_line(error)}; {then}") from error
 
 
 def tensors_of(device: torch.device) -> torch.device:
@@ -157,8 +170,9 @@ def number_format(name: str, device: torch.device) -> Iterator[None]:
     """Let a GPU multiply as the format's name says while this lasts: `tf32` in TF32, every other one as IEEE has it.
 
     torch ships with TF32 (10 bits of each factor) on for the convolutions of float32 nets and off for their matrix
-    products. What `float32` means must depend neither on that nor on what a user's script has set. On other devices
-    nothing happens.
+    products. What `float32` means must depend neither on that nor on what a user's script has set. A GPU that is named
+    by number is torch's current one meanwhile: streams and recordings are made on that. On other devices nothing
+    happens.
     """
     if device.type != "cuda":
         yield
@@ -167,7 +181,8 @@ def number_format(name: str, device: torch.device) -> Iterator[None]:
     on, word = (True, "tf32") if name == "tf32" else (False, "ieee")
     try:
         _multiply((on, on, word, word, word))
-        yield
+        with nullcontext() if device.index is None else torch.cuda.device(device):
+            yield
     finally:
         _multiply(before)
 
@@ -212,12 +227,18 @@ def give_back(device: torch.device) -> None:
 
 def on_side_stream(work: Callable[[], None], times: int = 1) -> None:
     """Run work on another stream of the GPU, as recording asks for beforehand: libraries set themselves up in it."""
-    aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch says no types here
+    aside = _side_stream(torch.cuda.current_device())
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         for _ in range(times):
             work()
     torch.cuda.current_stream().wait_stream(aside)
+
+
+@cache
+def _side_stream(index: int) -> torch.cuda.Stream:
+    """One for each GPU: every stream keeps the memory that was used on it."""
+    return torch.cuda.Stream(index)  # type: ignore[no-untyped-call]  # torch says no types here
 
 
 def captured(work: Callable[[], None]) -> Callable[[], None]:

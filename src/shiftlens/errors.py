@@ -70,7 +70,7 @@ class ModelOutputError(ShiftlensError):
 
 
 class DeviceError(ShiftlensError):
-    """A GPU was lost while it computed: its driver or its hardware failed.
+    """A GPU failed while it computed, or has too little memory: its hardware, its driver, or a kernel of the net.
 
     What was finished before stays; the same command goes on from there.
     """

@@ -11,7 +11,9 @@ from typing import Any
 from torch import nn
 
 from shiftlens.cluster.ray_workers import Cluster
+from shiftlens.data.images import as_images
 from shiftlens.data.imageset import ImageSet
+from shiftlens.models.loading import as_model
 from shiftlens.models.matching import LabelMap
 from shiftlens.models.wrapping import Model
 from shiftlens.progress_bar import shows_progress
@@ -143,6 +145,8 @@ def run_sweep(
         computer: Computer = ThisProcess()
     else:
         computer = Cluster(cluster, announce)
-        computer.device(options.get("device", "auto"))  # a GPU is refused before anything is loaded
+        computer.device(options.get("device", "auto"))  # what no worker has is refused before anything is loaded
+        images = as_images(images)
+        model = as_model(model, images, device="cpu")  # it travels, and workers bring it to their GPUs
     request = resolve(model, images, grid, announce=announce, **options)
     return run(request, computer, overwrite=overwrite, progress=progress, announce=announce, started=started)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import shiftlens as sl
 from shiftlens.devices import machine_kind
-from shiftlens.engine import evaluators as engine
+from shiftlens.engine import cutting
 from shiftlens.engine.direct import DirectEvaluator
 from shiftlens.engine.evaluators import make_plan, prepare
 from shiftlens.engine.folding import fold_batch_norm
@@ -370,7 +370,7 @@ def test_whatever_cells_raise_leaves_the_direct_path(
         raise IndexError("index out of range\nin self")
 
     monkeypatch.setattr(DenseConvolution, "__call__", fails)
-    monkeypatch.setattr(engine, "WORTH_CUTTING", 0.0)
+    monkeypatch.setattr(cutting, "WORTH_CUTTING", 0.0)
     images, _ = pictures_of(2)
     model = wrap(small_vgg(), mean=MEAN, std=STD, size=32)
     arguments = model, images, ShiftGrid(8, 4), Fill.parse("black")

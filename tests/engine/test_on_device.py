@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import logging
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -27,10 +29,11 @@ from shiftlens.engine.outcomes import Chunk
 from shiftlens.engine.passes import with_passes
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.engine.shared import convolving
+from shiftlens.engine.shared.cells import taken
 from shiftlens.engine.shared.program import Layout
 from shiftlens.engine.shared.tracing import trace
 from shiftlens.engine.window_evaluator import WindowEvaluator
-from shiftlens.errors import InputError, ModelOutputError, StoreError
+from shiftlens.errors import DeviceError, InputError, ModelOutputError, StoreError
 from shiftlens.models.loading import Model, wrap
 from shiftlens.nn.vgg import VGG
 from shiftlens.shifts import Fill, ShiftGrid
@@ -256,6 +259,55 @@ def test_too_little_memory_halves_the_batch_and_says_so(model: Model, caplog: py
     assert_close(again, expected)
 
 
+def test_too_little_memory_for_the_cells_holds_fewer_images_before_the_batch_is_halved(
+    model: Model, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plan, edge = replace(plan_of(batch_size=4), engine="dedup", cut=1), Fill.parse("edge")
+    held: list[int] = []
+    plain = device_windows.CellWindows.__init__
+
+    def small(self: device_windows.CellWindows, *args: object, **options: object) -> None:
+        plain(self, *args, **options)  # type: ignore[arg-type]
+        held.append(self.most)
+        if self.most > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(device_windows.CellWindows, "__init__", small)
+    images, labels = pictures_of(5, 6, 8, 4)
+    expected = direct_of(model, plan_of(), GRID, edge)(images, labels)
+    most = 1
+    run = on_device_of(model, plan, GRID, edge)
+    with caplog.at_level(logging.WARNING):
+        assert_close(run(images, labels), expected)
+    assert held == [5, 2, 1]
+    assert [r.getMessage().split(": ")[1] for r in caplog.records] == [
+        "going on with 2 images",
+        "going on with 1 images",
+    ]
+    most = 0
+    with pytest.raises(
+        DeviceError, match=r"too little memory for a batch of one window \(CUDA out.*--engine direct at another path$"
+    ):
+        on_device_of(model, plan, GRID, edge)(images, labels)
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+def test_buffers_that_are_let_go_of_are_gone_at_once(model: Model, cut: int) -> None:
+    """Without waiting for Python to look for cycles: what there was too little of is wanted for the next try."""
+    plan = replace(plan_of(), engine="dedup" if cut else "direct", cut=cut)
+    path = DeviceEvaluator(model, plan, GRID, Fill.parse("edge"))
+    path(*pictures_of(2, 6, 8, 4))
+    (track,) = path._tracks.values()
+    gone = weakref.ref(track), weakref.ref(track.source)
+    del track
+    gc.disable()
+    try:
+        path.release()
+        assert [each() for each in gone] == [None, None]
+    finally:
+        gc.enable()
+
+
 class Recorder:
     """Stands in for CUDA graphs: what is recorded is not done, and playing it does it."""
 
@@ -435,12 +487,71 @@ def test_the_plan_of_a_gpu_shares_computation_where_that_is_faster(
 
 
 @pytest.mark.usefixtures("shared_there")
+def test_a_cut_that_fails_leaves_the_others(deep: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def rate(search: tuning.Search, plan: Plan) -> float:
+        if plan.cut in fail:
+            raise ModelOutputError("the model raised ValueError")
+        return 1000.0 + 100 * plan.cut
+
+    grid, black, fail = ShiftGrid(16, 4), Fill.parse("black"), {16}
+    monkeypatch.setattr(device_plan, "rate", rate)
+    assert device_plan.choose(searched(deep, black, grid))[1].cut == 15
+    fail = set(range(1, 20))
+    assert device_plan.choose(searched(deep, black, grid))[1].engine == "direct"
+    with pytest.raises(InputError, match="on cells it raises RuntimeError: the model raised ValueError"):
+        device_plan.choose(searched(deep, black, grid), "dedup")
+
+
+@pytest.mark.usefixtures("shared_there")
+def test_a_recorded_path_that_finds_other_losses_is_not_used(deep: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as one whose second chunk still reads the cells of the first."""
+    grid, black = ShiftGrid(16, 4), Fill.parse("black")
+    hold = device_windows.CellWindows.hold
+
+    def once(self: device_windows.CellWindows, pictures: torch.Tensor) -> None:
+        if not self._at.item():
+            hold(self, pictures)
+
+    monkeypatch.setattr(device_plan, "rate", lambda search, plan: 1000.0 + 100 * plan.cut)
+    assert device_plan.choose(searched(deep, black, grid))[1].engine == "dedup"
+    monkeypatch.setattr(device_windows.CellWindows, "hold", once)
+    assert device_plan.choose(searched(deep, black, grid))[1].engine == "direct"
+    with pytest.raises(InputError, match=r"cannot serve .* of its windows have another loss"):
+        device_plan.choose(searched(deep, black, grid), "dedup")
+
+
+def test_a_reference_on_a_gpu_is_ieee_float32(deep: Model) -> None:
+    """With torch's own TF32 for convolutions it would differ from the very paths that it is held against."""
+    check = Check(deep, pictures_of(2, 16, 16, 4)[0], ShiftGrid(16, 4), Fill.parse("black"))
+    check._device = torch.device("cuda")
+    seen: list[tuple[object, ...]] = []
+
+    def net(x: torch.Tensor) -> torch.Tensor:
+        seen.append(switches())
+        return x.flatten(1)[:, :4]
+
+    check._alone(net, torch.zeros(1, 3, 16, 16))
+    assert seen == [(False, False, "ieee", "ieee", "ieee")]
+
+
+@pytest.mark.parametrize("channels", [8, 3])
+def test_a_gpu_copies_eight_bytes_at_a_time(channels: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(5, 7, channels).bfloat16()
+    x[0, 0, 0] = torch.nan
+    places = torch.tensor([0, 34, 7, 0])
+    expected = x.view(-1, channels)[places].view(torch.int16)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda self: True))
+    assert torch.equal(taken(x, places).view(torch.int16), expected)
+
+
+@pytest.mark.usefixtures("shared_there")
 @pytest.mark.parametrize(
     ("asked", "changes", "expected"),
     [
         ("direct", {}, "direct"),
         ("auto", {"batch_size": 1}, "direct"),
         ("auto", {}, "direct"),  # no faster
+        ("auto", {"n_evaluations": 10_000}, "direct"),  # done in ten seconds: not looked at
         ("dedup", {}, "dedup"),
     ],
 )
@@ -454,7 +565,7 @@ def test_a_gpu_computes_as_it_was_asked(
 
 @pytest.mark.usefixtures("shared_there")
 def test_a_gpu_does_not_share_what_disagrees_with_the_module(deep: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device_plan, "rate", lambda search, plan: 1000.0 + plan.cut)
+    monkeypatch.setattr(device_plan, "rate", lambda search, plan: 1000.0 + 100 * plan.cut)
     right = DeviceEvaluator.scores_under
     monkeypatch.setattr(DeviceEvaluator, "scores_under", lambda self, *args: right(self, *args) * 1.01)
     search = searched(deep, Fill.parse("black"), ShiftGrid(16, 4))

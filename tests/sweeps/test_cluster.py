@@ -94,53 +94,142 @@ def test_gpus_of_this_machine_are_counted_before_ray_starts(tmp_path: Path, monk
         assert raysession.device_on_cluster("auto", cluster, gpus=True) == "cpu"
 
 
-class Asked:
-    """Stands in for a Ray actor of which each question gets a number."""
+class Actor:
+    """Stands in for a Ray actor; its answers have numbers, and its greeting is what it finds wrong with its GPU."""
 
-    def __init__(self) -> None:
-        self.evaluate, self.n = self, 0
+    def __init__(self, greeting: str | Exception) -> None:
+        self.greeting, self.n_asked = greeting, 0
+        self.evaluate = SimpleNamespace(remote=self._evaluate)
+        self.greet = SimpleNamespace(remote=lambda: ("greeting", self))
 
-    def remote(self, *question: Any) -> tuple[int, int]:
-        self.n += 1
-        return id(self), self.n
+    def _evaluate(self, *question: Any) -> tuple[int, int]:
+        self.n_asked += 1
+        return id(self), self.n_asked
 
 
-def gpus(killed: list[Any] | None = None) -> tuple[Gpus, list[Asked]]:
-    actors: list[Asked] = []
+class NoRay:
+    """Stands in for Ray: actors greet as they are told to, those that are `late` not at all."""
 
-    def start() -> Asked:
-        actors.append(Asked())
-        return actors[-1]
+    exceptions = SimpleNamespace(RayError=KeyError)
 
-    def decorated(**options: Any) -> Any:
+    def __init__(self, *greetings: str | Exception, late: int = 0) -> None:
+        self.greetings, self.late = list(greetings), late
+        self.actors: list[Actor] = []
+        self.killed: list[Actor] = []
+
+    def remote(self, **options: Any) -> Any:
         assert (options["num_gpus"], options["max_restarts"]) == (1, 0)
-        return lambda worker: SimpleNamespace(remote=start)
+        return lambda worker: SimpleNamespace(remote=self._start)
 
-    return Gpus(SimpleNamespace(remote=decorated, kill=([] if killed is None else killed).append)), actors
+    def _start(self) -> Actor:
+        self.actors.append(Actor(self.greetings.pop(0) if self.greetings else ""))
+        return self.actors[-1]
+
+    def wait(self, references: list[Any], num_returns: int, timeout: float) -> tuple[list[Any], list[Any]]:
+        there = [each for each in references if each[1] not in self.actors[len(self.actors) - self.late :]]
+        return there[:num_returns], []
+
+    def get(self, reference: Any) -> str:
+        if isinstance(reference[1].greeting, Exception):
+            raise reference[1].greeting
+        return str(reference[1].greeting)
+
+    def kill(self, actor: Actor) -> None:
+        self.killed.append(actor)
+
+
+def filled(pool: Gpus, n_members: int) -> list[Any]:
+    sent: list[Any] = []
+    while pool.has_room(len(sent), n_members):
+        sent.append(pool.send())
+    return sent
 
 
 def test_each_gpu_has_one_worker_which_has_a_chunk_and_the_next() -> None:
-    killed: list[Any] = []
-    pool, actors = gpus(killed)
-    sent = []
-    while pool.has_room(len(sent), 2):
-        sent.append(pool.send(2))
-    assert [actor.n for actor in actors] == [2, 2]
+    ray = NoRay()
+    pool = Gpus(ray)
+    sent = filled(pool, 2)
+    assert [actor.n_asked for actor in ray.actors] == [2, 2]
     pool.answered(sent[0])
-    assert pool.send(2)[0] == sent[0][0], "to the one that has least to do"
+    assert pool.send()[0] == sent[0][0], "to the one that has least to do"
+    assert not pool.has_room(4, 2)
     pool.end()
-    assert killed == actors
+    assert ray.killed == ray.actors
     assert pool_of("cuda") is Gpus
     assert pool_of("cpu") is Cores
 
 
+def test_a_worker_that_is_not_there_yet_gets_no_chunk() -> None:
+    """Its GPU is used by others, or its node has no core left."""
+    ray = NoRay(late=1)
+    pool = Gpus(ray)
+    assert len(filled(pool, 2)) == 2
+    assert [actor.n_asked for actor in ray.actors] == [2, 0]
+    ray.late = 0
+    assert pool.has_room(2, 2)
+
+
 def test_a_worker_that_dies_is_replaced_and_only_what_it_computed_is_blamed() -> None:
-    pool, actors = gpus()
-    first, second, third = (pool.send(1) for _ in range(3))
+    ray = NoRay()
+    pool = Gpus(ray)
+    first, second = filled(pool, 1)
     pool.answered(first)
+    third = pool.send()
     assert [pool.lost(third), pool.lost(second)] == [False, True], "in any order: the second was being computed"
-    assert pool.send(1)[0] == id(actors[1])
-    assert len(actors) == 2
+    assert ray.killed == ray.actors, "it may only be out of reach, and keep its GPU"
+    assert filled(pool, 1)[0][0] == id(ray.actors[1])
+    assert len(ray.actors) == 2
+
+
+def test_a_broken_gpu_is_kept_from_others_and_none_left_is_said() -> None:
+    ray = NoRay("no driver", KeyError("died on the way"))
+    pool = Gpus(ray)
+    assert not pool.has_room(0, 2)
+    sent = filled(pool, 2)
+    assert {actor for actor, _ in sent} == {id(ray.actors[2])}, "the second died and was called again"
+    assert ray.killed == [ray.actors[1]]
+    with pytest.raises(StoreError, match="no GPU of the cluster can be used: no driver"):
+        Gpus(NoRay("no driver", "no driver")).wait(2, 0)
+    Gpus(NoRay()).wait(0, 0.01)
+
+
+def test_a_worker_says_what_is_wrong_with_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = remote.GpuWorker()
+    if not torch.cuda.is_available():
+        assert "torch sees no such GPU" in worker.greet()
+    monkeypatch.setattr(remote, "resolve_device", lambda name: torch.device("cpu"))
+    assert worker.greet() == ""
+
+
+def test_a_worker_whose_gpu_failed_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that its chunk is computed by another one; where the GPU is well, the error is the net's."""
+    ended: list[int] = []
+    monkeypatch.setattr(remote.os, "_exit", ended.append)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(remote, "evaluate", lambda *question: remote.Trouble("model", "the model raised"))
+    assert isinstance(remote.GpuWorker().evaluate(), remote.Trouble)
+    assert not ended
+
+    def gone(*_: object) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", gone)
+    remote.GpuWorker().evaluate()
+    monkeypatch.setattr(remote, "evaluate", gone)
+    with pytest.raises(RuntimeError, match="launch failure"):
+        remote.GpuWorker().evaluate()
+    assert ended == [1, 1]
+
+
+def test_a_model_by_name_needs_no_gpu_in_the_process_that_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr("shiftlens.models.loading.load_model", lambda *_, device, **__: loaded.append(device))
+    with pytest.raises(AttributeError):  # of what stands for a model here
+        sweep("torchvision:resnet18", pictures(), GRID, out=tmp_path / "s.zarr", cluster="auto", device="cuda")
+    assert loaded == ["cpu"]
 
 
 def test_nobody_at_the_address_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,7 @@ import small_sweeps as small
 
 import shiftlens
 from shiftlens.cluster import ray_workers as cluster
+from shiftlens.cluster import remote
 from shiftlens.cluster.pools import Gpus
 from shiftlens.data.imageset import ImageSet
 from shiftlens.errors import ModelOutputError, StoreError
@@ -264,11 +265,19 @@ def test_same_bytes_and_a_worker_killed_in_mid_chunk_is_told(
     assert small.tree(tmp_path / "s.zarr") == small.tree(bench.clean)
 
 
+class WithoutLooking(remote.GpuWorker):
+    """Takes the GPU that it was given for one."""
+
+    def greet(self) -> str:
+        return ""
+
+
 def test_workers_with_a_gpu_each_write_the_same_bytes_and_one_that_is_killed_is_replaced(
     bench: Bench, tmp_path: Path, nodes: Any, befalls: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray hands out GPUs that are not there, and the plan is one of this CPU: who computes is what differs."""
     monkeypatch.setattr(cluster, "pool_of", lambda device: Gpus)
+    monkeypatch.setattr(remote, "GpuWorker", WithoutLooking)
     death = befalls("die-7")
     said = bench.run(tmp_path / "s.zarr")
     assert not death.exists()

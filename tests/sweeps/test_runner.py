@@ -409,7 +409,7 @@ def test_a_gpu_that_disappears_in_mid_sweep_leaves_what_is_finished(
     finish, n_finished = runner._Here._finished, [0]
 
     def gone(device: torch.device, then: str) -> None:
-        raise DeviceError(f"the GPU {device} was lost: CUDA error: unspecified launch failure; {then}")
+        raise DeviceError(f"the GPU {device} failed: CUDA error: unspecified launch failure; {then}")
 
     def finished(*args: Any) -> Any:
         n_finished[0] += 1
@@ -424,7 +424,8 @@ def test_a_gpu_that_disappears_in_mid_sweep_leaves_what_is_finished(
     with monkeypatch.context() as patch:
         patch.setattr(runner._Here, "_finished", finished)
         with pytest.raises(
-            DeviceError, match=r"^the GPU cpu was lost: CUDA error.*finished before stay in .*the same command goes on$"
+            DeviceError,
+            match=r"^the GPU cpu failed: CUDA error.*before stay in .*, and the same command goes on;",
         ):
             sweep(model, pictures(), GRID, out=tmp_path / "s.zarr")
     assert open_sweep(tmp_path / "s.zarr", partial=True).n_written == 3

@@ -26,8 +26,7 @@ from harness import CASES, ONE_BY_ONE, VIEWS, Case, View
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
-from shiftlens.engine import evaluators as engine
-from shiftlens.engine import tuning
+from shiftlens.engine import cutting, tuning
 from shiftlens.errors import InputError
 
 ROOMS = (
@@ -52,8 +51,8 @@ def as_in_a_long_sweep(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """All that `auto` may take is looked at, and batches run side by side: nets that share something would race."""
     monkeypatch.setattr(tuning, "WORTH_MEASURING", 1e-6)
     monkeypatch.setattr(tuning, "MEASURED_SECONDS", 1e-4)
-    monkeypatch.setattr(engine, "WORTH_CUTTING", 0.0)
-    monkeypatch.setattr(engine, "IMAGES_TO_CUT", 0)
+    monkeypatch.setattr(cutting, "WORTH_CUTTING", 0.0)
+    monkeypatch.setattr(cutting, "IMAGES_TO_CUT", 0)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield

@@ -181,7 +181,7 @@ def sweep(
         parse_cluster(cluster)
         device_on_cluster(model.device, cluster, gpus=True)
     shown = images.load(shell)
-    loaded = model.load(shell, shown)
+    loaded = model.load(shell, shown, device=None if cluster is None else "cpu")
     with shell.progress("sweeping", "evaluations") as report:
         result, stats = run_sweep(
             loaded,

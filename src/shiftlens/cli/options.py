@@ -124,8 +124,11 @@ class ModelOptions(Options):
     ] = None
     device: Device = "auto"
 
-    def load(self, shell: Shell, images: ImageSet | None = None) -> Model:
-        """Load the model for these images; what it notes (such as guessed preprocessing) is printed as a warning."""
+    def load(self, shell: Shell, images: ImageSet | None = None, device: str | None = None) -> Model:
+        """Load the model for these images; what it notes (such as guessed preprocessing) is printed as a warning.
+
+        `device` stands in for the one that was asked for.
+        """
         from shiftlens.models.loading import load_model
 
         loaded = load_model(
@@ -141,7 +144,7 @@ class ModelOptions(Options):
             interpolation=self.interpolation,
             picture_size=None if images is None else images.size,
             picture_channels=None if images is None else images.n_channels,
-            device=self.device,
+            device=device or self.device,
         )
         for note in loaded.notes:
             shell.warn(note)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from shiftlens.cluster import remote
+from shiftlens.errors import StoreError
 from shiftlens.naming import count_of
 
 CORES_EACH = 1
@@ -41,8 +43,11 @@ class Pool(ABC):
         """Whether one more chunk should be sent, where so many are on their way."""
 
     @abstractmethod
-    def send(self, n_members: int, *question: Any) -> Any:
+    def send(self, *question: Any) -> Any:
         """Have `remote.evaluate` asked; returns the reference of the answer."""
+
+    def wait(self, n_members: int, seconds: float) -> None:  # noqa: B027
+        """Wait for a member to be there, where none was."""
 
     def answered(self, reference: Any) -> None:  # noqa: B027  # a pool of cores remembers nothing
         """An answer is there."""
@@ -72,30 +77,41 @@ class Cores(Pool):
         """See `Pool`."""
         return n_running < max(1, n_members // CORES_EACH) + AHEAD
 
-    def send(self, n_members: int, *question: Any) -> Any:
+    def send(self, *question: Any) -> Any:
         """See `Pool`."""
         return self._evaluate.remote(*question)
 
 
 @dataclass(eq=False)
 class _Gpu:
-    """A worker that keeps its GPU as long as it lives; it computes what it is sent in order."""
+    """A worker that keeps its GPU as long as it lives; it computes what it is sent in order.
+
+    `greeting` is the reference of what it says when it is there, None once it said that all is well; `sent` are the
+    references of its answers, `computing` that which it worked on when it died.
+    """
 
     actor: Any
-    waiting: list[Any] = field(default_factory=list)
+    greeting: Any
+    sent: list[Any] = field(default_factory=list)
     computing: Any = None
 
 
 class Gpus(Pool):
-    """One worker for each GPU: Ray's tasks would give theirs back after every chunk, with the net that is prepared."""
+    """One worker for each GPU: Ray's tasks would give theirs back after every chunk, with the net that is prepared.
+
+    Chunks go only to workers that are there: a GPU that others use, or that is broken, has none. The worker that finds
+    its GPU broken keeps it, so that Ray does not hand it out again.
+    """
 
     resource = "GPU"
 
     def __init__(self, ray: Any) -> None:
         super().__init__(ray)
         self._worker = ray.remote(num_cpus=1, num_gpus=1, max_restarts=0, max_task_retries=0)(remote.GpuWorker)
-        self._gpus: list[_Gpu] = []
+        self._coming: list[_Gpu] = []
+        self._there: list[_Gpu] = []
         self._dead: list[_Gpu] = []
+        self._broken: list[_Gpu] = []
 
     def called(self, n: int) -> str:
         """See `Pool`."""
@@ -103,39 +119,76 @@ class Gpus(Pool):
 
     def has_room(self, n_running: int, n_members: int) -> bool:
         """See `Pool`."""
-        return n_running < PER_GPU * max(1, n_members)
+        self._gather(n_members, seconds=0)
+        return any(len(gpu.sent) < PER_GPU for gpu in self._there)
 
-    def send(self, n_members: int, *question: Any) -> Any:
+    def wait(self, n_members: int, seconds: float) -> None:
         """See `Pool`."""
-        if len(self._gpus) < max(1, n_members) and all(gpu.waiting for gpu in self._gpus):
-            self._gpus.append(_Gpu(self._worker.remote()))
-        gpu = min(self._gpus, key=lambda each: len(each.waiting))
-        gpu.waiting.append(gpu.actor.evaluate.remote(*question))
-        return gpu.waiting[-1]
+        self._gather(n_members, seconds)
+        if not (self._coming or self._there):
+            time.sleep(seconds)
+
+    def send(self, *question: Any) -> Any:
+        """See `Pool`."""
+        gpu = min(self._there, key=lambda each: len(each.sent))
+        gpu.sent.append(gpu.actor.evaluate.remote(*question))
+        return gpu.sent[-1]
 
     def answered(self, reference: Any) -> None:
         """See `Pool`."""
-        self._of(reference).waiting.remove(reference)
+        self._of(reference).sent.remove(reference)
 
     def lost(self, reference: Any) -> bool:
-        """See `Pool`; the worker is dead, and all that it was sent is lost."""
+        """See `Pool`; all that the worker was sent is lost with it."""
         gpu = self._of(reference)
-        if gpu in self._gpus:
-            self._gpus.remove(gpu)
+        if gpu in self._there:
+            self._there.remove(gpu)
             self._dead.append(gpu)
-            gpu.computing = gpu.waiting[0]
-        gpu.waiting.remove(reference)
+            gpu.computing = gpu.sent[0]
+            self._kill(gpu)  # it may only be out of reach, and its GPU is wanted
+        gpu.sent.remove(reference)
+        if not gpu.sent:
+            self._dead.remove(gpu)
         return bool(reference == gpu.computing)
 
     def end(self) -> None:
         """See `Pool`."""
-        for gpu in self._gpus:
-            with suppress(Exception):
-                self._ray.kill(gpu.actor)
-        self._gpus, self._dead = [], []
+        for gpu in (*self._coming, *self._there, *self._broken):
+            self._kill(gpu)
+        self._coming, self._there, self._dead, self._broken = [], [], [], []
+
+    def _gather(self, n_members: int, seconds: float) -> None:
+        """Call for a worker on each GPU that has none, and see who has come.
+
+        Raises
+        ------
+        StoreError
+            None of the GPUs can be used.
+        """
+        for _ in range(n_members - len(self._coming) - len(self._there) - len(self._broken)):
+            actor = self._worker.remote()
+            self._coming.append(_Gpu(actor, actor.greet.remote()))
+        greetings = [gpu.greeting for gpu in self._coming]
+        if not greetings:
+            return
+        come, _ = self._ray.wait(greetings, num_returns=1 if seconds else len(greetings), timeout=seconds)
+        for gpu in [each for each in self._coming if each.greeting in come]:
+            self._coming.remove(gpu)
+            try:
+                problem = self._ray.get(gpu.greeting)
+            except self._ray.exceptions.RayError:  # it died on the way: another one is called
+                self._kill(gpu)
+                continue
+            (self._broken if problem else self._there).append(gpu)
+            if problem and len(self._broken) == n_members:
+                raise StoreError(f"no GPU of the cluster can be used: {problem}")
+
+    def _kill(self, gpu: _Gpu) -> None:
+        with suppress(Exception):
+            self._ray.kill(gpu.actor)
 
     def _of(self, reference: Any) -> _Gpu:
-        return next(gpu for gpu in (*self._gpus, *self._dead) if reference in gpu.waiting)
+        return next(gpu for gpu in (*self._there, *self._dead) if reference in gpu.sent)
 
 
 def pool_of(device: str) -> type[Pool]:

@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +77,8 @@ class Cluster(Computer):
 
     def check(self, plan: Plan) -> None:
         """Refuse a GPU's plan where there is none; each worker refuses a plan of another kind of machine itself."""
-        if plan.device.startswith("cuda"):
-            self.device("cuda")
+        if plan.device != "cpu":
+            self.device(plan.device)
 
     def make_plan(self, model: Model, images: NDArray[np.uint8], grid: ShiftGrid, fill: Fill, **options: Any) -> Plan:
         """`engine.make_plan`, on one core or GPU of a worker: what is measured is what will compute."""
@@ -104,7 +103,7 @@ class Cluster(Computer):
     def compute(
         self, jobs: Iterable[Job], model: Model, images: ImageSet, header: SweepHeader
     ) -> Iterator[tuple[Job, ChunkResult]]:
-        """Results of jobs as they come in; jobs are taken, and their pictures read, only when a worker wants one.
+        """Results of jobs as they come in; the pictures of a job are read only when a worker wants one.
 
         Raises
         ------
@@ -113,36 +112,35 @@ class Cluster(Computer):
         StoreError
             A worker is of another machine or version, or chunk after chunk is lost.
         """
-        ahead, lost = iter(jobs), deque[tuple[Job, int]]()
-        first = next(ahead, None)
-        if first is None:
+        waiting = deque((job, 0) for job in jobs)
+        if not waiting:
             return  # nobody is called together for nothing
-        ahead = chain([first], ahead)
         ray, pool = self._joined(header.plan.device)
         package, digest = self._package(model, header)
         running: dict[Any, tuple[Job, int]] = {}
         try:
             while True:
-                while pool.has_room(len(running), self._n_members()):
-                    job, n_lost = lost.popleft() if lost else (next(ahead, None), 0)
-                    if job is None:
-                        break
+                while waiting and pool.has_room(len(running), self._n_members()):
+                    job, n_lost = waiting.popleft()
                     pictures, targets = images.batch(job.span), targets_of(images, header.task, job.span)
                     question = [package], digest, pictures, remote.digest_of(pictures), targets, job.control
-                    sent = pool.send(self._n_members(), *question)
+                    sent = pool.send(*question)
                     running[sent] = job, n_lost
-                if not running:
+                if not (running or waiting):
                     return
+                if not running:  # nobody is there
+                    pool.wait(self._n_members(), SECONDS_BETWEEN_LOOKS)
+                    self._look()
+                    continue
                 for answered in ray.wait(list(running), timeout=SECONDS_BETWEEN_LOOKS)[0]:
                     job, n_lost = running.pop(answered)
                     try:
                         answer: ChunkResult | remote.Trouble = ray.get(answered)
                     except losses(ray) as error:
-                        if not pool.lost(answered):  # it only waited for its worker
-                            lost.append((job, n_lost))
-                            continue
-                        lost.append((job, n_lost + 1))
-                        self._tell_loss(job, n_lost + 1, error)
+                        blamed = pool.lost(answered)  # else it only waited for its worker
+                        waiting.appendleft((job, n_lost + blamed))
+                        if blamed:
+                            self._tell_loss(job, n_lost + 1, error)
                         continue
                     pool.answered(answered)
                     yield job, _result(answer, job, images.name)
@@ -171,8 +169,8 @@ class Cluster(Computer):
         if not isinstance(self._pool, kind):
             self._pool = kind(self._ray)
             self._look(first=True)
-            n = self._n_members()
-            self._announce(f"computing on {self._pool.called(n)} of {count_of(len(self._nodes), 'node')}")
+            n, n_nodes = self._n_members(), sum(each > 0 for _, each in self._nodes.values())
+            self._announce(f"computing on {self._pool.called(n)} of {count_of(n_nodes, 'node')}")
             if not n:
                 one = self._pool.called(1).removeprefix("1 ")
                 self._announce(f"no node of the cluster has a {one} to give yet: waiting for one to join")
@@ -196,7 +194,7 @@ class Cluster(Computer):
         if not first:
             for name in self._nodes.keys() - alive.keys():
                 self._announce(f"node {self._nodes[name][0]} has left the cluster")
-            for name in alive.keys() - self._nodes.keys():
+            for name in (each for each in alive.keys() - self._nodes.keys() if alive[each][1]):
                 self._announce(f"node {alive[name][0]} has joined the cluster with {pool.called(alive[name][1])}")
         self._nodes = alive
 

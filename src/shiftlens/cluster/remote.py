@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import pickle
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shiftlens.devices import give_back, refuse_gone, roomy_heap
+from shiftlens.devices import give_back, refuse_gone, resolve_device, roomy_heap
 from shiftlens.engine.evaluators import make_plan, prepare
 from shiftlens.engine.plan import ChunkResult, Plan
 from shiftlens.engine.window_evaluator import WindowEvaluator
@@ -110,6 +111,14 @@ def evaluate(
 class GpuWorker:
     """A worker that has a GPU for itself: what is prepared for a sweep stays there."""
 
+    def greet(self) -> str:
+        """Why its GPU cannot be used; nothing where it can."""
+        try:
+            torch.zeros(1, device=resolve_device("cuda")).sum().item()
+        except (ShiftlensError, RuntimeError) as error:
+            return f"worker on {socket.gethostname()}: {one_line(error)}"
+        return ""
+
     def evaluate(self, *question: Any) -> ChunkResult | Trouble:
         """See the function; where the GPU is lost this worker ends, so that another one computes the chunk."""
         try:
@@ -123,6 +132,7 @@ class GpuWorker:
 
 
 def _end_if_gone() -> None:
+    """End this process where its GPU failed."""
     if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch says no types here
         return
     try:
@@ -141,6 +151,8 @@ def choose_plan(package: list[Any], images: NDArray[np.uint8], options: dict[str
         return Trouble("model", str(error), error.positions)
     except ShiftlensError as error:
         return Trouble("input", str(error))
+    except RuntimeError as error:
+        return Trouble("input", f"worker on {socket.gethostname()}: {one_line(error)}")
 
 
 def _evaluator(package: list[Any], digest: str) -> tuple[Question, WindowEvaluator]:
@@ -148,6 +160,7 @@ def _evaluator(package: list[Any], digest: str) -> tuple[Question, WindowEvaluat
     if _prepared is None or _prepared[0] != digest:
         _one_core()
         _prepared = None  # the memory of the sweep before
+        gc.collect()
         question = _unpacked(package)
         _prepared = digest, question, prepare(question.model, question.plan, question.grid, question.fill)
     return _prepared[1], _prepared[2]

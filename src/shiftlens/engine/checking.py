@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.fx.proxy import TraceError
 
-from shiftlens.devices import machine_kind, tensors_of
+from shiftlens.devices import machine_kind, number_format, tensors_of
 from shiftlens.engine.direct import prepare_module, prepare_nets
 from shiftlens.engine.logit_distance import TOLERANCE, TOLERANCES, disagreement, distance, kept
 from shiftlens.engine.passes import SharedPath, shared_path
@@ -131,7 +131,7 @@ class Check:
         net = self._net()
         exact = torch.cat([self._alone(net, self._window(0, *self._at(self._grid, place))) for place in shift])
         try:
-            found = evaluator.scores_under(self._pictures[0], shift)
+            found = kept(evaluator.scores_under(self._pictures[0], shift))
         except Exception as error:  # what this path meets in a net of a kind never seen must not end the sweep
             return f"it raises {type(error).__name__}: {one_line(error)}"
         return disagreement(plan.dtype, exact, found, TOLERANCES.get(plan.dtype, self._tolerance))
@@ -212,14 +212,15 @@ class Check:
 
     def _alone(self, net: Net, window: Tensor) -> Float[Tensor, "1 k"]:
         """Logits of one window by itself; beside its own copy for a net that takes no batch of one."""
-        try:
-            return self._forward(net, window.expand(self._copies, -1, -1, -1).contiguous())[:1]
-        except ModelOutputError:
-            if self._copies > 1:
-                raise
-            scores = self._forward(net, torch.cat([window, window]))[:1]
-            self._copies = 2
-            return scores
+        with number_format("float32", self._device):
+            try:
+                return self._forward(net, window.expand(self._copies, -1, -1, -1).contiguous())[:1]
+            except ModelOutputError:
+                if self._copies > 1:
+                    raise
+                scores = self._forward(net, torch.cat([window, window]))[:1]
+                self._copies = 2
+                return scores
 
     def _forward(self, net: Net, batch: Tensor) -> Tensor:
         scores = raw_scores(net, batch)
@@ -345,5 +346,5 @@ class Check:
                 break
             which.append(np.flatnonzero(pictures == picture))
             shift = np.array([self._places[k][1] for k in which[-1]])
-            found.append(evaluator.scores_under(self._pictures[picture], shift))
+            found.append(kept(evaluator.scores_under(self._pictures[picture], shift)))
         return torch.cat(found), torch.from_numpy(np.concatenate(which))

@@ -43,6 +43,10 @@ QUICK = 1.0
 """Seconds for one picture below which a first, cold run is not believed."""
 TELLING = 0.02
 """Of the multiply-adds on cells: the least that is timed. First layers alone are slow and do not stand for the rest."""
+WORTH_CUTTING = 20.0
+"""Seconds of sweep above which sharing computation is worth the look for where to cut the net."""
+IMAGES_TO_CUT = 8
+"""Images in a sweep above which it is."""
 GAIN = 1.05
 """Times the direct path's rate, from which cells are worth it: more than the noise of these short timings."""
 SURE = 1.5
@@ -70,6 +74,15 @@ class _Cut:
     def plan(self, base: Plan) -> Plan:
         """A plan with this cut."""
         return replace(base, cut=self.n_early, shared=round(self.shared, 4), fewer=round(self.fewer, 3))
+
+
+def worth_cutting(search: Search, rate: float) -> bool:
+    """Whether a look for a cut may pay for itself; `rate`: windows per second of the direct path.
+
+    Windows that the user wants alone (a batch size of 1) share nothing.
+    """
+    least = max(WORTH_CUTTING * rate, IMAGES_TO_CUT * search.grid.n_shifts)
+    return search.batch_size != 1 and search.n_evaluations >= least
 
 
 def with_cut(

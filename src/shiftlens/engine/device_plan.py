@@ -14,12 +14,16 @@ from torch import nn
 
 from shiftlens.devices import number_format
 from shiftlens.engine import tuning
-from shiftlens.engine.cutting import with_cut
+from shiftlens.engine.cutting import with_cut, worth_cutting
 from shiftlens.engine.logit_distance import TOLERANCES
 from shiftlens.engine.on_device import DeviceEvaluator
+from shiftlens.engine.outcomes import Chunk
 from shiftlens.engine.passes import with_passes
 from shiftlens.engine.plan import Plan
+from shiftlens.engine.recording import WARMING
+from shiftlens.engine.trial_windows import spread_shifts
 from shiftlens.engine.tuning import Search
+from shiftlens.errors import InputError, ModelOutputError
 from shiftlens.naming import one_line
 
 logger = logging.getLogger(__name__)
@@ -30,6 +34,10 @@ MAX_PIXELS = 2**22
 """Most pixels in one batch: bounds the memory of the widest layer (64 channels: 1 GB in float32)."""
 ROUNDS = 3
 """Times that a candidate is timed."""
+LOOKED_AT = 64
+"""Windows of an image that are computed with shared computation and alone, by what is recorded."""
+REPEATED = 1e-4
+"""Largest difference of their losses, relative to 1 + the loss: more than the order of float additions gives."""
 
 
 def choose(search: Search, engine: str = "auto") -> tuple[float, Plan]:
@@ -37,16 +45,42 @@ def choose(search: Search, engine: str = "auto") -> tuple[float, Plan]:
 
     Near ties of bfloat16 are settled in float32.
     """
-    if not isinstance(search.model.module, nn.Module):
-        direct = tuning.choose(search)
-        return with_cut(search, direct, required=True) if engine == "dedup" else direct
-    direct = _direct(search)
-    # Computation is shared across windows, which are not alone then.
-    if engine == "direct" or search.batch_size == 1:
+    required = engine == "dedup"
+    direct = _direct(search) if isinstance(search.model.module, nn.Module) else tuning.choose(search)
+    if engine == "direct" or not (required or worth_cutting(search, direct[0])):
         return direct
-    best = with_cut(search, direct, required=engine == "dedup", fastest=partial(_fastest, search))
-    _told(*best)
+    best = with_cut(search, direct, required=required, fastest=partial(_fastest, search))
+    if best[1].engine == "dedup":
+        if why := _difference(search, best[1], direct[1]):
+            if required:
+                raise InputError(f"the path dedup cannot serve {search.model.name}: {why}; use engine direct or auto")
+            logger.info("every window is computed on its own: %s", why)
+            return direct
+        _told(*best)
     return best
+
+
+def _difference(search: Search, shared: Plan, direct: Plan) -> str:
+    """Why a path that shares computation may not be used: what it replays is not what windows alone give.
+
+    Looked at are some windows of mirrored images, over buffers that have held others; in float32, which hides nothing.
+    """
+    grid, (h, w) = search.grid, search.images.shape[2:]
+    images = search.images[np.arange(WARMING + 1) % len(search.images)]
+    shift = np.unique(spread_shifts(grid, (h, w), LOOKED_AT))
+    wanted = np.zeros((len(images), grid.n_shifts), dtype=np.bool_)
+    wanted[:, shift] = True
+    losses = []
+    for plan in (shared, direct):
+        dtype = "float32" if plan.dtype in TOLERANCES else plan.dtype
+        path = DeviceEvaluator(search.model, replace(plan, dtype=dtype, batch_size=len(shift)), grid, search.fill)
+        for pictures in (images, np.ascontiguousarray(images[..., ::-1])):
+            chunk = path.prepared(Chunk(pictures, np.zeros(len(pictures), dtype=np.int64)))
+            found = path.begin(chunk, wanted)()["loss"][:, shift].astype(np.float64)
+        losses.append(found)
+        path.release()
+    wrong = np.abs(losses[0] - losses[1]) > REPEATED * (1 + np.abs(losses[1]))
+    return f"{np.mean(wrong):.2%} of its windows have another loss" if wrong.any() else ""
 
 
 def _direct(search: Search) -> tuple[float, Plan]:
@@ -78,11 +112,17 @@ def _largest_batch(search: Search) -> int:
 
 def _fastest(search: Search, plans: list[Plan]) -> tuple[float, Plan]:
     """The first plans are the most promising: of those that there is time for, the fastest, by its best batch size."""
-    best = (0.0, plans[0])
+    best, failure = (0.0, plans[0]), ""
     for plan in plans:
         if best[0] and search.budget.spent():
             break
-        best = max(best, (rate(search, plan), plan), key=lambda pair: pair[0])
+        try:
+            best = max(best, (rate(search, plan), plan), key=lambda pair: pair[0])
+        except (ModelOutputError, RuntimeError) as error:  # what a rest of a net raises must not end the sweep
+            failure = one_line(error)
+            logger.info("a cut behind %d operations is not used: %s", plan.cut, failure)
+    if not best[0]:
+        raise RuntimeError(failure)
     return _by_batch(search, best)
 
 
@@ -114,14 +154,17 @@ def why_not(search: Search, plan: Plan) -> str:
 
 
 def rate(search: Search, plan: Plan) -> float:
-    """Windows per second of the path itself, after a first round in which it is recorded."""
+    """Windows per second of the path itself, after rounds in which it is recorded."""
     n = max(1, min(len(search.images), math.ceil(6 * plan.batch_size / search.grid.n_shifts)))
     images, labels = search.images[:n], np.zeros(n, dtype=np.int64)
-    run = with_passes(DeviceEvaluator(search.model, plan, search.grid, search.fill), search.model)
-    run(images, labels)
+    path = DeviceEvaluator(search.model, plan, search.grid, search.fill)
+    run = with_passes(path, search.model)
+    for _ in range(WARMING + 1 if plan.cut else 1):  # the first layers are recorded by image, batches much sooner
+        run(images, labels)
     times = []
     for _ in range(ROUNDS):
         begin = search.budget.clock()
         run(images, labels)
         times.append(search.budget.clock() - begin)
+    path.release()
     return n * search.grid.n_shifts / max(statistics.median(times), 1e-9)

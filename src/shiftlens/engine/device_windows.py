@@ -128,7 +128,7 @@ class CellWindows(DeviceWindows):
         self._pictures = torch.zeros(self.most, *shape, device=path.device)
         self._maps = [torch.zeros(self.most, *each, dtype=path.dtype, device=path.device) for each in shapes]
         self._at = torch.zeros(1, dtype=torch.int64, device=path.device)
-        self._next = Replayed(self._compute, self._at, record=record)
+        self._next = Replayed(self._compute, "first layers", record=record)
 
     def hold(self, pictures: Tensor) -> None:
         """See `DeviceWindows`."""

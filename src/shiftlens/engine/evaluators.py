@@ -19,7 +19,7 @@ from shiftlens.devices import machine_kind, number_format, resolve_device
 from shiftlens.engine import device_plan, tuning
 from shiftlens.engine.budget import Budget
 from shiftlens.engine.checking import Check
-from shiftlens.engine.cutting import with_cut
+from shiftlens.engine.cutting import with_cut, worth_cutting
 from shiftlens.engine.direct import DirectEvaluator
 from shiftlens.engine.outcomes import Chunk, Outcomes
 from shiftlens.engine.passes import evaluator_for
@@ -35,11 +35,6 @@ from shiftlens.naming import unknown_name
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.tasks.classification import CLASSIFICATION
 from shiftlens.tasks.task import Task, can_settle
-
-WORTH_CUTTING = 20.0
-"""Seconds of sweep above which sharing computation is worth the look for where to cut the net."""
-IMAGES_TO_CUT = 8
-"""Images in a sweep above which it is."""
 
 
 def check_request(
@@ -147,9 +142,7 @@ def make_plan(
         best = tuning.choose(search)
     else:
         direct = best = tuning.choose(search)
-        # Looking for the best cut takes as long as some images do.
-        long = batch_size != 1 and n_evaluations >= max(WORTH_CUTTING * best[0], IMAGES_TO_CUT * grid.n_shifts)
-        if engine == "dedup" or (engine == "auto" and long):
+        if engine == "dedup" or (engine == "auto" and worth_cutting(search, best[0])):
             best = with_cut(search, direct, required=engine == "dedup")
         if engine != "dedup":
             best = tuning.compiled(search, best, direct)

@@ -31,8 +31,9 @@ from shiftlens.engine.recording import Replayed
 from shiftlens.engine.shared.by_plan import by_plan
 from shiftlens.engine.shared.program import Program, rest_of
 from shiftlens.engine.window_evaluator import EnginePath, Mask, finite, refuse_not_finite
-from shiftlens.errors import ModelOutputError
+from shiftlens.errors import DeviceError, ModelOutputError
 from shiftlens.models.wrapping import Model
+from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid
 from shiftlens.tasks.task import row_types
 
@@ -89,6 +90,7 @@ class DeviceEvaluator(EnginePath):
     ) -> None:
         super().__init__(model, plan, grid, fill, tick)
         self.size = plan.batch_size
+        self.most_images: int | None = None  # held at once, once there was too little memory for all
         self._model = model
         self.record = record and self.device.type == "cuda"
         with number_format(plan.dtype, self.device):
@@ -118,23 +120,42 @@ class DeviceEvaluator(EnginePath):
         key = (chunk.images.shape[1:], chunk.control == "occlusion", id(chunk.task), *shapes)
         while True:
             try:
-                with number_format(self.plan.dtype, self.device), torch.no_grad():
-                    if key not in self._tracks:
-                        self._tracks[key] = _Track(self, chunk)
-                    track = self._tracks[key]
-                    return [
-                        track.launch(first, chunk.part(part), wanted[part])
-                        for first in range(0, len(chunk), track.source.most)
-                        for part in (slice(first, first + track.source.most),)
-                    ]
-            except torch.OutOfMemoryError:
-                if self.size == 1:
-                    raise
-                self.size //= 2
+                return self._by_track(key, chunk, wanted)
+            except torch.OutOfMemoryError as error:
+                self._take_less(len(chunk), one_line(error))
             # Outside the handler, whose traceback would hold what is to be freed.
-            self._tracks.clear()
+            self.release()
             torch.cuda.empty_cache()
+
+    def _by_track(self, key: Hashable, chunk: Chunk, wanted: Mask) -> list[tuple[Places, Callable[[], Outcomes]]]:
+        with number_format(self.plan.dtype, self.device), torch.no_grad():
+            if key not in self._tracks:
+                self._tracks[key] = _Track(self, chunk)
+            track = self._tracks[key]
+            return [
+                track.launch(first, chunk.part(part), wanted[part])
+                for first in range(0, len(chunk), track.source.most)
+                for part in (slice(first, first + track.source.most),)
+            ]
+
+    def _take_less(self, n_images: int, why: str) -> None:
+        """There was too little memory: fewer images at once where each has its cells there, else a smaller batch."""
+        held = min(n_images, self.most_images or n_images)
+        if self.plan.cut and held > 1:
+            self.most_images = held // 2
+            logger.warning("the device has too little memory for the cells: going on with %d images", held // 2)
+        elif self.size > 1:
+            self.size //= 2
             logger.warning("the device has too little memory for the batch: going on with %d windows", self.size)
+        else:
+            less = ", or --engine direct at another path" if self.plan.cut else ""
+            raise DeviceError(
+                f"{self.device} has too little memory for a batch of one window ({why}): take --device cpu{less}"
+            )
+
+    def release(self) -> None:
+        """Let go of the buffers, which a next chunk makes anew."""
+        self._tracks.clear()
 
     def alone(self, window: Tensor) -> Float[Tensor, "1 k"]:
         """Scores of one normalised window [1, c, h, w] by itself."""
@@ -164,6 +185,7 @@ class DeviceEvaluator(EnginePath):
 
     def windows_of(self, shape: tuple[int, int, int], n_images: int, *, occluded: bool) -> DeviceWindows:
         """Where the windows of up to `n_images` images [c, h, w] come from."""
+        n_images = min(n_images, self.most_images or n_images)
         if not self.plan.cut:
             return (OccludedWindows if occluded else ShiftedWindows)(self, self._net, shape, n_images)
         key = (*shape, occluded)
@@ -200,7 +222,7 @@ class _Track:
             self._found[name] = torch.zeros(shape, dtype=kept, device=device)
         self._moved = torch.from_numpy(owner.shifts()).to(device) if self._task.needs_shifts else None
         self._nx = grid.shape[1]
-        self.next = Replayed(self._batch, self._at, record=owner.record)
+        self.next = Replayed(self._batch, "batches", record=owner.record)
 
     def launch(self, first: int, chunk: Chunk, wanted: Mask) -> tuple[Places, Callable[[], Outcomes]]:
         """Start on the wanted windows [image, shift] of images that are `first` and following of the whole chunk.

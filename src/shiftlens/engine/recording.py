@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from weakref import WeakMethod
 
 import torch
-from torch import Tensor
 
 from shiftlens.devices import captured, on_side_stream
 from shiftlens.naming import one_line
@@ -25,15 +25,16 @@ class Replayed:
     Parameters
     ----------
     work
-        Moves `at` on by itself, and reads and writes buffers on the device.
-    at
-        Where the work is, on the device.
+        A method that reads and writes buffers on the device; its object is not kept alive by this.
+    what
+        What it does, for the log.
     record
         Whether it is recorded.
     """
 
-    def __init__(self, work: Callable[[], None], at: Tensor, *, record: bool) -> None:
-        self._work, self._at, self._record = work, at, record
+    def __init__(self, work: Callable[[], None], what: str, *, record: bool) -> None:
+        # An object that holds this would keep its buffers until Python looks for cycles.
+        self._method, self._what, self._record = WeakMethod(work), what, record
         self._n_warm = 0
         self._replay: Callable[[], None] | None = None
 
@@ -55,13 +56,16 @@ class Replayed:
         else:
             self._work()
 
+    def _work(self) -> None:
+        method = self._method()
+        assert method is not None
+        method()
+
     def _recorded(self) -> Callable[[], None] | None:
-        at = self._at.clone()
         try:
             return captured(self._work)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever the net's own code does
-            logger.info("work is not recorded: %s: %s", type(error).__name__, one_line(error))
-            self._at.copy_(at)
+            logger.info("%s are not recorded: %s: %s", self._what, type(error).__name__, one_line(error))
             return None

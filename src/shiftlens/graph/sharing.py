@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 
 from shiftlens.graph.arguments import pair
@@ -183,7 +182,7 @@ def combine(function: Callable[..., Tensor], use: Use) -> Shared:
         raise RefusedError("arithmetic with a stored tensor")
     if a is maps[0]:
         return Pointwise(lambda x: function(x, other)), (maps[0].name,)
-    return Pointwise(lambda x: function(torch.as_tensor(other, dtype=x.dtype, device=x.device), x)), (maps[0].name,)
+    return Pointwise(lambda x: function(x.new_full((), other), x)), (maps[0].name,)
 
 
 _LAYER_RULES: dict[type[nn.Module], str] = {

@@ -126,7 +126,9 @@ class Reuse:
         chunks = range(span.start // group.chunk_size, (span.stop - 1) // group.chunk_size + 1)
         # A sum over the images of a chunk is that of no others.
         task = group.header.task
-        by_itself = (self.plan.engine == "dedup" or job.control == "canvas") and not has_sums(task)
+        # On a GPU a batch holds windows of several images.
+        alone = self.plan.engine == "dedup" and self.plan.device == "cpu"
+        by_itself = (alone or job.control == "canvas") and not has_sums(task)
         if not (by_itself or (len(chunks) == 1 and group.span(chunks[0]) == span)):
             return None
         if not all(self._is_whole(group, chunk) for chunk in chunks):

@@ -280,7 +280,7 @@ class ThisProcess(Computer):
         try:
             plan = make_plan(model, images, grid, fill, told=found.append, **options)
         except (ShiftlensError, RuntimeError):
-            refuse_gone(torch.device(options["device"]), "nothing was begun: when it is back, run it again")
+            refuse_gone(torch.device(options["device"]), "nothing was begun: run it again, or on the CPU")
             raise
         self.rate = found[-1] if found else None
         return plan
@@ -305,9 +305,9 @@ class _Here:
         begun: deque[tuple[Job, Callable[[], ChunkResult]]] = deque()
         for job in jobs:
             give_back(device)  # what the plan, or the last chunk, needed
-            if self._evaluator is None:
-                self._evaluator = prepare(self._model, header.plan, header.grid, header.fill, tick)
             try:
+                if self._evaluator is None:
+                    self._evaluator = prepare(self._model, header.plan, header.grid, header.fill, tick)
                 chunk = Chunk(
                     self._images.batch(job.span),
                     targets_of(self._images, header.task, job.span),
@@ -336,7 +336,8 @@ class _Here:
         plan = self._header.plan
         refuse_gone(
             torch.device(plan.device),
-            f"the chunks finished before stay in {job.group.path}: when it is back, the same command goes on",
+            f"the chunks finished before stay in {job.group.path}, and the same command goes on; if it fails there "
+            "again, the net is the cause: another sweep on the CPU says where",
         )
         if isinstance(error, ModelOutputError):
             raise with_sources(error, job, self._images.name) from error

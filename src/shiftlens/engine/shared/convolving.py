@@ -27,7 +27,7 @@ BLOCK_BYTES = 5 * 2**18
 BLOCK_COLUMNS = 64
 """Cells along a row, at most."""
 GPU_BYTES = 2**28
-"""Most bytes of taps that one product reads on a GPU, whose products are as large as its memory allows."""
+"""Most bytes of taps and of their places that one product reads on a GPU: it wants large ones."""
 COLUMN_BYTES = 2**24
 """Most bytes of taps that a grouped convolution gathers at once."""
 
@@ -130,9 +130,9 @@ class DenseConvolution:
             for j, b in enumerate(column_groups)
         }
         n_taps = n_in * weight.shape[2] * weight.shape[3]
-        n_cells = min(
-            _cells_in_block(n_taps * weight.element_size(), weight.device), self.cells.rows.n * self.cells.columns.n
-        )
+        places = 0 if weight.device.type == "cpu" else 8 * weight.shape[2] * weight.shape[3]
+        bytes_each = n_taps * weight.element_size() + places
+        n_cells = min(_cells_in_block(bytes_each, weight.device), self.cells.rows.n * self.cells.columns.n)
         self._blocks = list(_blocks(row_groups, column_groups, n_cells, before.columns.n, weight.device))
         self.scratch = 2 * n_cells * n_taps
 

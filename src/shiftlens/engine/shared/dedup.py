@@ -17,6 +17,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from shiftlens.devices import number_format
 from shiftlens.engine.direct import prepare_module
 from shiftlens.engine.frame import framed
 from shiftlens.engine.outcomes import Chunk, Outcomes, Places, each_of
@@ -36,7 +37,7 @@ CELL_BYTES = 1_200_000_000
 
 def n_workers(program: Program, plan: Plan, n_threads: int) -> int:
     """Images that are computed side by side: one a core, fewer where their cells would not fit `CELL_BYTES`."""
-    bytes_each = program.n_numbers() * torch.empty(0, dtype=getattr(torch, plan.dtype)).element_size()
+    bytes_each = program.n_numbers() * torch.empty(0, dtype=getattr(torch, plan.by_tensors().dtype)).element_size()
     return max(1, min(n_threads, CELL_BYTES // max(1, bytes_each)))
 
 
@@ -67,13 +68,17 @@ class DedupEvaluator(EnginePath):
     ) -> None:
         super().__init__(model, plan, grid, fill, tick)
         # One copy of the net serves the trace, and the single whole image that is ever evaluated: the blank one.
-        self._module = prepare_module(model, plan)
+        self._module = prepare_module(model, plan.by_tensors())
         self._program_of = program_of or self._cut
         self._programs: dict[tuple[int, int, int, bool], tuple[Program, Workers]] = {}
 
     def begin(self, chunk: Chunk, wanted: Mask) -> Callable[[], Outcomes]:
         """See `WindowEvaluator`; all is done when the results are asked for."""
-        return partial(self._evaluated, chunk, wanted)
+        return partial(self._in_format, chunk, wanted)
+
+    def _in_format(self, chunk: Chunk, wanted: Mask) -> Outcomes:
+        with number_format(self.plan.dtype, self.device):
+            return self._evaluated(chunk, wanted)
 
     def _evaluated(self, chunk: Chunk, wanted: Mask) -> Outcomes:
         c, h, w = chunk.images.shape[1:]
