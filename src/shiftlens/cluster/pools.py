@@ -136,7 +136,7 @@ class Gpus(Pool):
 
     def answered(self, reference: Any) -> None:
         """See `Pool`."""
-        self._of(reference).sent.remove(reference)
+        self._forget(self._of(reference), reference)
 
     def lost(self, reference: Any) -> bool:
         """See `Pool`; all that the worker was sent is lost with it."""
@@ -146,9 +146,7 @@ class Gpus(Pool):
             self._dead.append(gpu)
             gpu.computing = gpu.sent[0]
             self._kill(gpu)  # it may only be out of reach, and its GPU is wanted
-        gpu.sent.remove(reference)
-        if not gpu.sent:
-            self._dead.remove(gpu)
+        self._forget(gpu, reference)
         return bool(reference == gpu.computing)
 
     def end(self) -> None:
@@ -182,6 +180,11 @@ class Gpus(Pool):
             (self._broken if problem else self._there).append(gpu)
             if problem and len(self._broken) == n_members:
                 raise StoreError(f"no GPU of the cluster can be used: {problem}")
+
+    def _forget(self, gpu: _Gpu, reference: Any) -> None:
+        gpu.sent.remove(reference)
+        if not gpu.sent and gpu in self._dead:
+            self._dead.remove(gpu)
 
     def _kill(self, gpu: _Gpu) -> None:
         with suppress(Exception):

@@ -74,9 +74,12 @@ def _difference(search: Search, shared: Plan, direct: Plan) -> str:
     for plan in (shared, direct):
         dtype = "float32" if plan.dtype in TOLERANCES else plan.dtype
         path = DeviceEvaluator(search.model, replace(plan, dtype=dtype, batch_size=len(shift)), grid, search.fill)
-        for pictures in (images, np.ascontiguousarray(images[..., ::-1])):
-            chunk = path.prepared(Chunk(pictures, np.zeros(len(pictures), dtype=np.int64)))
-            found = path.begin(chunk, wanted)()["loss"][:, shift].astype(np.float64)
+        try:
+            for pictures in (images, np.ascontiguousarray(images[..., ::-1])):
+                chunk = path.prepared(Chunk(pictures, np.zeros(len(pictures), dtype=np.int64)))
+                found = path.begin(chunk, wanted)()["loss"][:, shift].astype(np.float64)
+        except ModelOutputError as error:  # of a mirrored image: it says nothing of the sweep's own
+            return one_line(error)
         losses.append(found)
         path.release()
     wrong = np.abs(losses[0] - losses[1]) > REPEATED * (1 + np.abs(losses[1]))

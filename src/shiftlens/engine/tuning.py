@@ -24,7 +24,7 @@ from shiftlens.engine.direct import prepare_nets
 from shiftlens.engine.plan import Plan
 from shiftlens.engine.trial_windows import most_windows
 from shiftlens.engine.window_evaluator import raw_scores
-from shiftlens.errors import InputError, ModelOutputError
+from shiftlens.errors import InputError
 from shiftlens.models.wrapping import Model
 from shiftlens.naming import one_line
 from shiftlens.shifts import Fill, ShiftGrid
@@ -142,8 +142,8 @@ def _better(search: Search, best: tuple[float, Plan], candidate: Plan) -> tuple[
     """The faster of the best so far and a candidate, which must agree with the module if it is."""
     try:
         rate = _rate(search, candidate, worth=HOPELESS * best[0])
-    except ModelOutputError as error:
-        logger.info("%s is not used: %s", _words(candidate), error)
+    except Exception as error:  # a candidate may fail in any way, as a layout that a kernel of five axes has not
+        logger.info("%s is not used: %s: %s", _words(candidate), type(error).__name__, one_line(error))
         return best
     return (rate, candidate) if rate > best[0] and search.usable(candidate) else best
 
