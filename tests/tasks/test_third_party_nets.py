@@ -154,7 +154,9 @@ def table(found: Any) -> list[list[float]]:
     return sorted(([*box, score, label] for box, score, label in rows), key=lambda row: -row[4])[:100]
 
 
-def check(net: Any, task: Task, pixels: Any, targets: Any, swept: sl.Sweep, mean: Any, std: Any) -> None:
+def check(
+    net: Any, task: Task, pixels: Any, targets: Any, swept: sl.Sweep, mean: Any, std: Any, kind: Any = torch.float32
+) -> None:
     size = pixels.shape[-2:]
     at = {name: torch.tensor(values)[:, None, None] for name, values in (("mean", mean), ("std", std))}
     x = (torch.from_numpy(pixels).float() / 255 - at["mean"]) / at["std"]
@@ -164,11 +166,11 @@ def check(net: Any, task: Task, pixels: Any, targets: Any, swept: sl.Sweep, mean
     assert isinstance(task, Detection) or 0 < margin <= min(size) // 4
     with torch.no_grad():
         for k in range(len(x)):
-            still = net(x[[k]])
+            still = net(x[[k]].to(kind))
             for iy, dy in enumerate(swept.grid.dys.tolist()):
                 for ix, dx in enumerate(swept.grid.dxs.tolist()):
                     black = torch.from_numpy(translate(torch.from_numpy(pixels[[k]]), dx, dy, fill="black").numpy())
-                    found, shift = net((black.float() / 255 - at["mean"]) / at["std"]), (dx, dy)
+                    found, shift = net(((black.float() / 255 - at["mean"]) / at["std"]).to(kind)), (dx, dy)
                     if isinstance(task, Detection):
                         rows = reference.detection(targets[k], table(found), shift, size, task.score_threshold)
                     else:
@@ -201,9 +203,11 @@ def test_a_net_of_a_library_is_a_naive_loop(name: str, tmp_path: Path) -> None:
         targets = [[[*(min(max(v, 0.0), m) for v, m in zip(r[:4], limits, strict=True)), r[5]] for r in seen]]
         given = [{"boxes": [row[:4] for row in each], "labels": [int(row[4]) for row in each]} for each in targets]
     model = sl.wrap(net, mean=MEAN, std=STD, size=size, name=name)
-    options: dict[str, Any] = {"engine": "direct", "dtype": "float32", "batch_size": 1}
+    # Of two classes that are nearly tied, rounding chooses one, and another processor the other.
+    kind = torch.float64 if isinstance(task, Segmentation) else torch.float32
+    options: dict[str, Any] = {"engine": "direct", "dtype": str(kind).removeprefix("torch."), "batch_size": 1}
     made = sweep(model, sl.ImageSet(pixels, given), ShiftGrid((0, 4), 4), out=tmp_path / "s.zarr", task=task, **options)
-    check(net, task, pixels, targets, made, MEAN, STD)
+    check(net.to(kind) if kind == torch.float64 else net, task, pixels, targets, made, MEAN, STD, kind)
 
 
 @pytest.mark.parametrize(("net", "task"), [("unet", Segmentation()), ("unet", Dense()), ("detector", Detection())])
