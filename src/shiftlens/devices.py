@@ -52,7 +52,7 @@ def resolve_device(name: str = "auto", *, apple: bool = False) -> torch.device:
     except RuntimeError:
         raise InputError(f"unknown device {name!r}; expected {expected}") from None
     if device.type == "mps" and not apple:
-        raise InputError(f"device {name!r} only sweeps; expected {expected}")
+        raise InputError(f"device {name!r} is for sweeps only; expected {expected}")
     if device.type not in ("cpu", "cuda", "mps"):
         raise InputError(f"device {name!r} is not supported; expected {expected}")
     if device.type == "cpu":

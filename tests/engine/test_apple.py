@@ -117,7 +117,7 @@ def test_what_is_not_there_is_refused(model: Model, options: dict[str, object], 
 
 @pytest.mark.usefixtures("there")
 def test_only_sweeps_go_there(model: Model) -> None:
-    with pytest.raises(InputError, match="device 'mps' only sweeps; expected auto, cpu or cuda"):
+    with pytest.raises(InputError, match="device 'mps' is for sweeps only; expected auto, cpu or cuda"):
         evaluate(model, "digits", device="mps")
     net = load_model("torchvision:resnet18", weights="random", input_size=32, device="mps").module
     assert isinstance(net, nn.Module)

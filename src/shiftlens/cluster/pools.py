@@ -46,7 +46,7 @@ class Pool(ABC):
     def send(self, *question: Any) -> Any:
         """Have `remote.evaluate` asked; returns the reference of the answer."""
 
-    def wait(self, n_members: int, seconds: float) -> None:  # noqa: B027
+    def wait(self, n_members: int, seconds: float) -> None:  # noqa: B027  # one can always be sent to a pool of cores
         """Wait for a member to be there, where none was."""
 
     def answered(self, reference: Any) -> None:  # noqa: B027  # a pool of cores remembers nothing
@@ -56,7 +56,7 @@ class Pool(ABC):
         """No answer will come. Whether the chunk was being computed, and may be why; else it only waited."""
         return True
 
-    def end(self) -> None:  # noqa: B027
+    def end(self) -> None:  # noqa: B027  # a pool of cores holds nothing
         """Let go of what is held, with all that is on its way."""
 
 
@@ -86,8 +86,8 @@ class Cores(Pool):
 class _Gpu:
     """A worker that keeps its GPU as long as it lives; it computes what it is sent in order.
 
-    `greeting` is the reference of what it says when it is there, None once it said that all is well; `sent` are the
-    references of its answers, `computing` that which it worked on when it died.
+    `greeting` is the reference of what it says when it is there; `sent` are the references of the answers that it owes,
+    `computing` is the one that it worked on when it died.
     """
 
     actor: Any
